@@ -1,0 +1,109 @@
+//! The two traits: a block device, and the memory behind it.
+//!
+//! # Invariants
+//! 1. A request that does not lie wholly inside the device is [`Error::OutOfRange`](crate::Error), and
+//!    nothing of it is done.
+//! 2. An aligned write of 2, 4 or 8 bytes is **one store**: no reader and no crash sees half of it. All
+//!    on-disk pointers, link counts and record lengths rely on it.
+//! 3. What was written before a [`fence`](BlockDevice::fence) reaches the media no later than what is
+//!    written after it. Between fences any order is legal.
+//! 4. What was written before a [`flush`](BlockDevice::flush) is durable when it returns.
+//! 5. Everything takes `&self` and may be called from many threads at once. Overlapping bulk writes may
+//!    mix; they never touch bytes outside their own ranges.
+
+use core::fmt::Debug;
+
+use crate::{PmemSlice, Result};
+
+/// Bytes of a page: the unit of [`DaxDevice::direct_access`].
+pub const PAGE_SIZE: u64 = 4096;
+
+/// What the caller of [`DaxDevice::direct_access`] means to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only load. Granted on read-only devices.
+    Read,
+    /// Load and store.
+    Write,
+    /// Store over poisoned memory (Linux: `DAX_RECOVERY_WRITE`): the run may begin with poisoned pages,
+    /// and only [`DaxDevice::recovery_write`] may be used on them.
+    Recovery,
+}
+
+/// A device of `size` bytes that is read and written at byte offsets.
+pub trait BlockDevice: Debug + Send + Sync {
+    /// Bytes of the device.
+    fn size(&self) -> u64;
+
+    /// Fills `buf` from `offset`, wholly or not at all as far as the caller may rely on it.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Writes all of `buf` at `offset`.
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()>;
+
+    /// Makes `offset..offset + len` read as zeros.
+    fn zero(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Orders: see invariant 3. Free of cost where program order is all the device needs.
+    fn fence(&self) -> Result<()>;
+
+    /// Makes everything that was written durable.
+    fn flush(&self) -> Result<()>;
+
+    /// Whether writes are refused with [`Error::ReadOnly`](crate::Error).
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    /// The memory behind the device, if it is memory.
+    fn dax(&self) -> Option<&dyn DaxDevice> {
+        None
+    }
+
+    /// Hints that these bytes hold nothing any more; their contents are undefined until written.
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        let _ = (offset, len);
+        Ok(())
+    }
+
+    /// One little-endian 32-bit load at an offset that is a multiple of 4.
+    fn read_u32(&self, offset: u64) -> Result<u32> {
+        let mut bytes = [0; 4];
+        self.read_at(offset, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// One little-endian 32-bit store at an offset that is a multiple of 4.
+    fn write_u32(&self, offset: u64, value: u32) -> Result<()> {
+        self.write_at(offset, &value.to_le_bytes())
+    }
+
+    /// One little-endian 16-bit store at an offset that is a multiple of 2.
+    fn write_u16(&self, offset: u64, value: u16) -> Result<()> {
+        self.write_at(offset, &value.to_le_bytes())
+    }
+}
+
+/// The memory behind a block device (Linux: `struct dax_device`). Pages are [`PAGE_SIZE`] bytes and are
+/// numbered from the device's first byte.
+pub trait DaxDevice: BlockDevice {
+    /// A run of pages from `page`, of at least one and at most `count` pages; it may be shorter than
+    /// asked, and ends before a poisoned page. Linux: `dax_direct_access`.
+    ///
+    /// # Errors
+    /// `OutOfRange`, `ReadOnly` (for `Write` and `Recovery`), `Poisoned` when the first page is.
+    fn direct_access(&self, page: u64, count: u64, mode: Access) -> Result<PmemSlice<'_>>;
+
+    /// Writes over poisoned memory and heals every page that it covers wholly. Linux:
+    /// `dax_recovery_write`.
+    fn recovery_write(&self, offset: u64, buf: &[u8]) -> Result<()>;
+
+    /// Writes the cache lines of the range back towards the media, so that the next fence orders them.
+    /// Stores through a [`PmemSlice`]'s cached path (a mapping's stores) need it; `write_at`, `zero` and
+    /// [`PmemSlice::copy_in`] do it themselves. Linux: `dax_flush`.
+    fn write_back(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// The page frame number of `page`: what decides whether a run can be mapped by a 2 MiB entry.
+    /// Page 0 of a whole device is aligned to 2 MiB; that of a partition may not be.
+    fn pfn(&self, page: u64) -> u64;
+}
