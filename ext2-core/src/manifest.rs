@@ -1,0 +1,36 @@
+//! The manifest: a file system as text, one line per file.
+//!
+//! A manifest says everything about a tree that a program can see through the system calls (names, types, modes,
+//! owners, times, links, extended attributes, attribute flags, holes) and stands for the bytes of each file with
+//! their CRC-32. Two images with equal manifests are the same to every program that mounts them. `docs/formats.md`
+//! defines the text; this module is its model, its writer, its parser and its comparison.
+//!
+//! # Invariants
+//! - [`Manifest::entries`] is sorted by the path as it is printed ([`quote`]), has each path once, starts with `/`
+//!   and lists every parent before its children. [`Manifest::new`] and [`parse`] are the only ways to make one.
+//! - A [`Node::HardLink`] names an entry of the same manifest that sorts before it, is not itself a hard link and
+//!   is not a directory.
+//! - `parse(m.to_string())` gives back `m`.
+//!
+//! Nothing here reads a device or takes a lock.
+
+mod content;
+mod diff;
+mod flags;
+mod model;
+mod parse;
+mod quote;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use content::{ContentCrc, crc_of_zeros};
+pub use diff::{Difference, diff};
+pub use flags::AttributeFlags;
+pub use model::{ByteSpan, Entry, Inode, Kind, Manifest, Node, Time, Xattr};
+pub use parse::{ParseError, parse};
+pub use quote::{quote, unquote};
+
+/// The version of the text that this module writes, and the only one that it reads.
+pub const VERSION: u32 = 1;
