@@ -1,1 +1,18 @@
-//! Under construction.
+//! What the tests of the workspace share: golden images, the tools of other people, mounts that always come down
+//! again, walks of mounted trees, seeded chance, and skips that are seen.
+//!
+//! Everything here panics where a test would: a helper that fails is a test that fails. What the machine lacks is
+//! announced with [`skip!`] instead, and `.ci/run` counts the announcements.
+
+pub mod golden;
+pub mod machine;
+pub mod mount;
+pub mod rng;
+pub mod skip;
+pub mod tools;
+pub mod walk;
+
+pub use golden::{Golden, Verdict};
+pub use mount::{Access, with_mount};
+pub use rng::Rng;
+pub use walk::walk;
