@@ -13,7 +13,7 @@
 
 use core::fmt::Debug;
 
-use crate::{PmemSlice, Result};
+use crate::{PmemSlice, Result, StoreObserver};
 
 /// Bytes of a page: the unit of [`DaxDevice::direct_access`].
 pub const PAGE_SIZE: u64 = 4096;
@@ -62,8 +62,7 @@ pub trait BlockDevice: Debug + Send + Sync {
 
     /// Hints that these bytes hold nothing any more; their contents are undefined until written.
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
-        let _ = (offset, len);
-        Ok(())
+        crate::range::check(offset, len, self.size())
     }
 
     /// One little-endian 32-bit load at an offset that is a multiple of 4.
@@ -106,4 +105,10 @@ pub trait DaxDevice: BlockDevice {
     /// The page frame number of `page`: what decides whether a run can be mapped by a 2 MiB entry.
     /// Page 0 of a whole device is aligned to 2 MiB; that of a partition may not be.
     fn pfn(&self, page: u64) -> u64;
+
+    /// Who must be told of stores to this device's memory, if anybody: for layers above, which hand out
+    /// this device's memory as their own and have to pass on what they observe.
+    fn observer(&self) -> Option<&dyn StoreObserver> {
+        None
+    }
 }

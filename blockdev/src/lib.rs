@@ -3,14 +3,59 @@
 //! A [`BlockDevice`] is read and written at byte offsets through `&self`; a device that is memory also
 //! answers [`BlockDevice::dax`], and its pages can be had as [`PmemSlice`]s, which copy and never lend
 //! a `&[u8]` of memory that others write.
+//!
+//! | backend | is | DAX |
+//! |---|---|---|
+//! | [`RamDevice`] | the process's own memory, with pages that can be poisoned | yes |
+//! | `MmapDevice` | an image file, or a file on a DAX file system, mapped | yes |
+//! | `FileDevice` | an image file or block special file by positional I/O | no |
+//!
+//! | layer | does |
+//! |---|---|
+//! | [`ReadOnly`] | refuses every store |
+//! | [`Counted`] | counts calls and bytes |
+//!
+//! A layer is a device over a device and passes DAX through where it can. Devices behind `&`, `Box` and
+//! `Arc` are devices, so layers stack over borrowed, owned and shared ones alike.
+//!
+//! Without the `std` feature the crate is `no_std` with `alloc` and has what needs no operating system.
 #![cfg_attr(not(feature = "std"), no_std)]
+// This crate is where raw memory and system calls live; each block proves itself.
+#![allow(unsafe_code)]
 
 extern crate alloc;
 
+#[cfg(feature = "std")]
+#[doc(hidden)]
+pub mod conformance;
+mod counted;
 mod device;
 mod error;
+#[cfg(feature = "std")]
+mod file;
+mod forward;
+mod mem;
+#[cfg(feature = "std")]
+mod mmap;
+#[cfg(feature = "std")]
+mod open;
 mod pmem;
+mod poison;
+mod ram;
+mod range;
+mod read_only;
+mod sync;
 
+pub use counted::{Counted, Counts};
 pub use device::{Access, BlockDevice, DaxDevice, PAGE_SIZE};
 pub use error::{Error, Result};
-pub use pmem::PmemSlice;
+#[cfg(feature = "std")]
+pub use file::FileDevice;
+pub use mem::Media;
+#[cfg(feature = "std")]
+pub use mmap::MmapDevice;
+#[cfg(feature = "std")]
+pub use open::{Durability, Kind, Locking, OpenOptions, open_image};
+pub use pmem::{PmemSlice, StoreData, StoreObserver, StorePath};
+pub use ram::RamDevice;
+pub use read_only::ReadOnly;

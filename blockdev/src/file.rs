@@ -1,0 +1,124 @@
+//! An image file or block special file by positional I/O.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::open::{io_error, open_file};
+use crate::range::check;
+use crate::{BlockDevice, Durability, Error, OpenOptions, Result};
+
+/// Bytes below which zeroing writes zeros instead of asking for a hole.
+const PUNCH_MIN: u64 = 64 << 10;
+
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// A device whose every access is a system call: no DAX, nothing cached but by the kernel.
+///
+/// `flush` is fdatasync. `fence` does nothing with [`Durability::Relaxed`], which is right as long as the
+/// kernel lives; with [`Durability::Strict`] it is fdatasync as well. An aligned word is one `pwrite`,
+/// which the kernel copies whole.
+#[derive(Debug)]
+pub struct FileDevice {
+    file: File,
+    size: u64,
+    read_only: bool,
+    durability: Durability,
+}
+
+impl FileDevice {
+    /// Opens the file or block special file at `path`; `options.kind` is ignored.
+    ///
+    /// # Errors
+    /// `Io`, with `op` `lock` where somebody else holds it.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let (file, size) = open_file(path, options)?;
+        Ok(Self { file, size, read_only: options.read_only, durability: options.durability })
+    }
+
+    fn writable(&self, offset: u64, len: u64) -> Result<()> {
+        check(offset, len, self.size)?;
+        if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+}
+
+impl AsFd for FileDevice {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Turns a range of a file into a hole, or failing that into zeros without writing them. `Ok(false)` where
+/// the file system can do neither.
+pub(crate) fn punch(file: &File, offset: u64, len: u64) -> Result<bool> {
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let zeroed = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+    for flags in [hole, zeroed] {
+        match rustix::io::retry_on_intr(|| fallocate(file, flags, offset, len)) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+            Err(error) => return Err(io_error("zero", offset, error.into())),
+        }
+    }
+    Ok(false)
+}
+
+impl BlockDevice for FileDevice {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        check(offset, buf.len() as u64, self.size)?;
+        self.file.read_exact_at(buf, offset).map_err(|error| io_error("read", offset, error))
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.writable(offset, buf.len() as u64)?;
+        self.file.write_all_at(buf, offset).map_err(|error| io_error("write", offset, error))
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        self.writable(offset, len)?;
+        if len >= PUNCH_MIN && punch(&self.file, offset, len)? {
+            return Ok(());
+        }
+        let mut done = 0;
+        while done < len {
+            let piece = (len - done).min(ZEROS.len() as u64);
+            // OK to cast: at most the length of `ZEROS`.
+            self.write_at(offset + done, &ZEROS[..piece as usize])?;
+            done += piece;
+        }
+        Ok(())
+    }
+
+    fn fence(&self) -> Result<()> {
+        match self.durability {
+            Durability::Relaxed => Ok(()),
+            Durability::Strict => self.flush(),
+        }
+    }
+
+    fn flush(&self) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.file.sync_data().map_err(|error| io_error("flush", 0, error))
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.writable(offset, len)?;
+        if len > 0 {
+            punch(&self.file, offset, len)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Devices behind pointers are devices.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use crate::{BlockDevice, DaxDevice, Result};
+
+macro_rules! forward {
+    ($(#[$doc:meta])* $pointer:ty) => {
+        $(#[$doc])*
+        impl<D: BlockDevice + ?Sized> BlockDevice for $pointer {
+            #[inline]
+            fn size(&self) -> u64 {
+                (**self).size()
+            }
+
+            #[inline]
+            fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+                (**self).read_at(offset, buf)
+            }
+
+            #[inline]
+            fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+                (**self).write_at(offset, buf)
+            }
+
+            #[inline]
+            fn zero(&self, offset: u64, len: u64) -> Result<()> {
+                (**self).zero(offset, len)
+            }
+
+            #[inline]
+            fn fence(&self) -> Result<()> {
+                (**self).fence()
+            }
+
+            #[inline]
+            fn flush(&self) -> Result<()> {
+                (**self).flush()
+            }
+
+            #[inline]
+            fn is_read_only(&self) -> bool {
+                (**self).is_read_only()
+            }
+
+            #[inline]
+            fn dax(&self) -> Option<&dyn DaxDevice> {
+                (**self).dax()
+            }
+
+            #[inline]
+            fn discard(&self, offset: u64, len: u64) -> Result<()> {
+                (**self).discard(offset, len)
+            }
+
+            #[inline]
+            fn read_u32(&self, offset: u64) -> Result<u32> {
+                (**self).read_u32(offset)
+            }
+
+            #[inline]
+            fn write_u32(&self, offset: u64, value: u32) -> Result<()> {
+                (**self).write_u32(offset, value)
+            }
+
+            #[inline]
+            fn write_u16(&self, offset: u64, value: u16) -> Result<()> {
+                (**self).write_u16(offset, value)
+            }
+        }
+    };
+}
+
+forward!(&D);
+forward!(Box<D>);
+forward!(Arc<D>);

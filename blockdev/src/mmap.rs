@@ -1,0 +1,290 @@
+//! An image file as memory.
+//!
+//! # Invariants
+//! 1. The whole file is mapped, shared, for as long as the device lives, at a multiple of 2 MiB.
+//! 2. No store is let through to a place for which the file has no room: see `backing`.
+//! 3. With [`Durability::Strict`] on a file that is not persistent memory, a chunk is in `dirty` from after
+//!    the store until it is on the media, and a fence does not return before another that took its bit.
+//!
+//! What cannot be defended against is somebody who truncates the file while it is mapped: the next access
+//! there is a SIGBUS. The advisory lock keeps our own kind from it.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use crate::mem::{self, Media};
+use crate::open::open_file;
+use crate::ram::FIRST_PFN;
+use crate::range::{check, page_run};
+use crate::sync::Mutex;
+use crate::{
+    Access, BlockDevice, DaxDevice, Durability, Error, OpenOptions, PAGE_SIZE, PmemSlice, Result, StoreData,
+    StoreObserver, StorePath,
+};
+
+mod backing;
+mod chunks;
+mod region;
+
+use backing::Backing;
+use chunks::{CHUNK, Chunks, touched};
+use region::Region;
+
+/// A mapped image file; persistent memory if the file is on a DAX file system.
+///
+/// | file | durability | `fence` | `flush` |
+/// |---|---|---|---|
+/// | `MAP_SYNC` works (DAX) | either | cache lines were written back; `sfence` | the same |
+/// | page cache | [`Durability::Relaxed`] | program order | fdatasync |
+/// | page cache | [`Durability::Strict`] | msync of what is dirty | fdatasync |
+///
+/// Opened read-only it is mapped for reading, and needs no write permission. A sparse file stays sparse:
+/// blocks are allocated in 64 KiB chunks before the first store to each, and [`Error::NoSpace`] says if
+/// there are none. (On a file system that copies on write, such as btrfs, an allocation is no promise.)
+#[derive(Debug)]
+pub struct MmapDevice {
+    /// `None` for an empty file, which cannot be mapped.
+    region: Option<Region>,
+    /// First byte of the region; dangling for an empty file.
+    base: Base,
+    file: File,
+    size: u64,
+    media: Media,
+    read_only: bool,
+    backing: Option<Backing>,
+    dirty: Option<Dirty>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Base(*mut u8);
+
+// SAFETY: an address; what is behind it belongs to the region, and is only accessed through `mem`.
+unsafe impl Send for Base {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Base {}
+
+/// What a strict fence has to write out.
+#[derive(Debug)]
+struct Dirty {
+    chunks: Chunks,
+    /// Held while chunks are taken out and written, so that who finds them gone knows them durable.
+    writing: Mutex<()>,
+}
+
+impl MmapDevice {
+    /// Opens and maps the file at `path`; `options.kind` is ignored.
+    ///
+    /// # Errors
+    /// `Io`, with `op` `lock` where somebody else holds it; `Unsupported` for a file larger than the
+    /// address space.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let (file, size) = open_file(path, options)?;
+        let region = if size == 0 { None } else { Some(Region::map(&file, size, !options.read_only)?) };
+        let base = region.as_ref().map_or(core::ptr::dangling_mut(), Region::base);
+        let media = region.as_ref().map_or(Media::Volatile, Region::media);
+        let backing = if options.read_only { None } else { Backing::of(&file, size)? };
+        let strict = options.durability == Durability::Strict && media == Media::Volatile;
+        let dirty = (strict && !options.read_only)
+            .then(|| Dirty { chunks: Chunks::new(size), writing: Mutex::new(()) });
+        Ok(Self { region, base: Base(base), file, size, media, read_only: options.read_only, backing, dirty })
+    }
+
+    /// Whether the file is page cache or persistent memory.
+    pub fn media(&self) -> Media {
+        self.media
+    }
+
+    /// The address of `offset` when `len` bytes from there lie in the device.
+    #[inline(always)]
+    fn at(&self, offset: u64, len: u64) -> Result<*mut u8> {
+        check(offset, len, self.size)?;
+        // SAFETY: `offset <= size`, so the pointer stays within, or one past, the region.
+        Ok(unsafe { self.base.0.add(offset as usize) })
+    }
+
+    /// As [`at`](Self::at), with the right and the room to store.
+    #[inline]
+    fn at_for_store(&self, offset: u64, len: u64) -> Result<*mut u8> {
+        let at = self.at(offset, len)?;
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        if let Some(backing) = &self.backing
+            && len > 0
+        {
+            backing.ensure(&self.file, offset, len)?;
+        }
+        Ok(at)
+    }
+
+    /// Notes that the range was stored to.
+    #[inline]
+    fn stored(&self, offset: u64, len: u64) {
+        if let Some(dirty) = &self.dirty
+            && len > 0
+        {
+            touched(offset, len).for_each(|chunk| dirty.chunks.insert(chunk));
+        }
+    }
+
+    /// Waits until the file is on the media, with its size and block map.
+    fn sync_file(&self) -> Result<()> {
+        match &self.region {
+            Some(region) if !self.read_only => region.sync_all(&self.file),
+            _ => Ok(()),
+        }
+    }
+
+    /// Zeros through the map.
+    fn store_zeros(&self, offset: u64, len: u64) -> Result<()> {
+        let at = self.at(offset, len)?;
+        // SAFETY: `at` found the bytes to lie in the region; the callers asked for the right and the room.
+        // OK to cast: at most the size, which was mapped.
+        unsafe { mem::zero(at, len as usize, self.media) };
+        Ok(())
+    }
+}
+
+impl AsFd for MmapDevice {
+    /// The file, whose byte 0 is the device's.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl BlockDevice for MmapDevice {
+    #[inline]
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    #[inline]
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let at = self.at(offset, buf.len() as u64)?;
+        // SAFETY: `at` found the bytes to lie in the region, which is mapped for reading.
+        unsafe { mem::copy_out(at, buf) };
+        Ok(())
+    }
+
+    #[inline]
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let at = self.at_for_store(offset, buf.len() as u64)?;
+        // SAFETY: `at_for_store` found the bytes to lie in the region, mapped for writing and with room.
+        unsafe { mem::copy_in(at, buf, self.media) };
+        self.stored(offset, buf.len() as u64);
+        Ok(())
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        check(offset, len, self.size)?;
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        match &self.backing {
+            None => self.store_zeros(offset, len)?,
+            Some(backing) => {
+                backing.zero(&self.file, offset, len, |offset, len| self.store_zeros(offset, len))?;
+                if self.media == Media::Persistent && len >= PAGE_SIZE {
+                    // A hole is the file system's metadata, which no cache line write-back makes durable.
+                    self.sync_file()?;
+                }
+            }
+        }
+        self.stored(offset, len);
+        Ok(())
+    }
+
+    #[inline]
+    fn fence(&self) -> Result<()> {
+        mem::store_fence(self.media);
+        let (Some(dirty), Some(region)) = (&self.dirty, &self.region) else { return Ok(()) };
+        let _writing = dirty.writing.lock();
+        dirty.chunks.drain(|run| region.sync(&self.file, run.start * CHUNK, (run.end - run.start) * CHUNK))
+    }
+
+    fn flush(&self) -> Result<()> {
+        mem::store_fence(self.media);
+        match self.media {
+            Media::Persistent => Ok(()),
+            Media::Volatile => self.sync_file(),
+        }
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn dax(&self) -> Option<&dyn DaxDevice> {
+        Some(self)
+    }
+
+    #[inline]
+    fn read_u32(&self, offset: u64) -> Result<u32> {
+        let mut bytes = [0; 4];
+        self.read_at(offset, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+}
+
+impl DaxDevice for MmapDevice {
+    /// A run for storing is given its room in the file now, so it may be shorter than asked where the
+    /// file system is full.
+    fn direct_access(&self, page: u64, count: u64, mode: Access) -> Result<PmemSlice<'_>> {
+        let (offset, mut len) = page_run(page, count, self.size)?;
+        let at = match mode {
+            Access::Read => self.at(offset, len)?,
+            Access::Write | Access::Recovery => match self.at_for_store(offset, len) {
+                Err(Error::NoSpace { .. }) if len > PAGE_SIZE => {
+                    len = PAGE_SIZE;
+                    self.at_for_store(offset, len)?
+                }
+                at => at?,
+            },
+        };
+        // SAFETY: the run lies in the region, which lives as long as `self` is borrowed, is mapped for
+        // writing and has room where `mode` asks for it, and is accessed only through `mem`.
+        let slice = unsafe { PmemSlice::from_raw_parts(at, len as usize, offset, self.media, mode) };
+        match &self.dirty {
+            None => Ok(slice),
+            Some(_) => slice.reissue(offset, Some(self)),
+        }
+    }
+
+    fn recovery_write(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.write_at(offset, buf)
+    }
+
+    fn write_back(&self, offset: u64, len: u64) -> Result<()> {
+        let at = self.at(offset, len)?;
+        if self.media == Media::Persistent {
+            // SAFETY: `at` found the bytes to lie in the region.
+            unsafe { mem::write_back(at, len as usize) };
+        }
+        self.stored(offset, len);
+        Ok(())
+    }
+
+    #[inline]
+    fn pfn(&self, page: u64) -> u64 {
+        FIRST_PFN.saturating_add(page)
+    }
+
+    fn observer(&self) -> Option<&dyn StoreObserver> {
+        self.dirty.as_ref().map(|_| self as &dyn StoreObserver)
+    }
+}
+
+/// Only for strict durability: stores through slices are dirt too.
+impl StoreObserver for MmapDevice {
+    fn before_store(&self, _offset: u64, _data: StoreData<'_>, _path: StorePath) -> Result<()> {
+        Ok(())
+    }
+
+    fn after_store(&self, offset: u64, len: u64) {
+        self.stored(offset, len);
+    }
+}

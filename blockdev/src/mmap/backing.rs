@@ -1,0 +1,149 @@
+//! Room in the file before a store to it.
+//!
+//! A store to a hole of a mapped file makes the file system allocate in a page fault; where it cannot, the
+//! process gets SIGBUS. So every chunk is given its blocks before anybody may store to it, and the system
+//! call that does so can say that there is no room.
+//!
+//! What remains is a folio of page cache larger than a chunk over a hole, made by somebody's read-ahead: a
+//! store to it allocates the whole folio, up to 2 MiB, on a file system that has just become full.
+//!
+//! # Invariants
+//! 1. A chunk in `backed` has blocks for every byte of the file in it, and stays so while it is mapped.
+//! 2. A hole is only punched into chunks that are not in `backed`, under the lock that adding takes: nobody
+//!    has been allowed to store there.
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use super::chunks::{CHUNK, Chunks, touched};
+use crate::open::io_error;
+use crate::sync::Mutex;
+use crate::{PAGE_SIZE, Result};
+
+/// Which chunks of a mapped file are known to have room.
+#[derive(Debug)]
+pub(super) struct Backing {
+    backed: Chunks,
+    /// Serialises the system calls; see invariant 2.
+    filling: Mutex<()>,
+    size: u64,
+}
+
+impl Backing {
+    /// `None` for a file that has all of its blocks, or a device that needs none.
+    pub(super) fn of(file: &File, size: u64) -> Result<Option<Self>> {
+        let metadata = file.metadata().map_err(|error| io_error("open", 0, error))?;
+        if !metadata.is_file() || metadata.blocks().saturating_mul(512) >= size {
+            return Ok(None);
+        }
+        Ok(Some(Self { backed: Chunks::new(size), filling: Mutex::new(()), size }))
+    }
+
+    /// Makes room for `offset..offset + len`, which lies in the file and is not empty.
+    #[inline]
+    pub(super) fn ensure(&self, file: &File, offset: u64, len: u64) -> Result<()> {
+        if touched(offset, len).all(|chunk| self.backed.contains(chunk)) {
+            return Ok(());
+        }
+        self.fill(file, offset, len)
+    }
+
+    #[cold]
+    fn fill(&self, file: &File, offset: u64, len: u64) -> Result<()> {
+        let _filling = self.filling.lock();
+        self.runs_without(offset, len, |start, end| {
+            // Whole chunks, whatever part of them was asked for.
+            let start = start / CHUNK * CHUNK;
+            let end = end.next_multiple_of(CHUNK).min(self.size);
+            allocate(file, start, end - start)?;
+            touched(start, end - start).for_each(|chunk| self.backed.insert(chunk));
+            Ok(())
+        })
+    }
+
+    /// Makes zeros of the range, by holes where no room has been made yet, and by `store` elsewhere.
+    pub(super) fn zero(
+        &self,
+        file: &File,
+        offset: u64,
+        len: u64,
+        mut store: impl FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = offset;
+        let end = offset + len;
+        while at < end {
+            // A run of chunks that are all backed, or all not.
+            let backed = self.backed.contains(at / CHUNK);
+            let mut stop = at;
+            while stop < end && self.backed.contains(stop / CHUNK) == backed {
+                stop = (stop / CHUNK + 1).saturating_mul(CHUNK).min(end);
+            }
+            if backed || !self.punch(file, at, stop - at)? {
+                self.ensure(file, at, stop - at)?;
+                store(at, stop - at)?;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    /// Punches the range if that is worth a system call, still without room, and possible.
+    fn punch(&self, file: &File, offset: u64, len: u64) -> Result<bool> {
+        if len < PAGE_SIZE {
+            return Ok(false);
+        }
+        let _filling = self.filling.lock();
+        if touched(offset, len).any(|chunk| self.backed.contains(chunk)) {
+            return Ok(false);
+        }
+        crate::file::punch(file, offset, len)
+    }
+
+    /// Calls `visit(start, end)` for each run of bytes in the range whose chunks have no room.
+    fn runs_without(
+        &self,
+        offset: u64,
+        len: u64,
+        mut visit: impl FnMut(u64, u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut run = None;
+        for chunk in touched(offset, len) {
+            if self.backed.contains(chunk) {
+                if let Some(start) = run.take() {
+                    visit(start * CHUNK, chunk * CHUNK)?;
+                }
+            } else if run.is_none() {
+                run = Some(chunk);
+            }
+        }
+        match run {
+            Some(start) => visit(start * CHUNK, offset + len),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Gives the range its blocks without changing a byte.
+fn allocate(file: &File, offset: u64, len: u64) -> Result<()> {
+    match rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, offset, len)) {
+        Ok(()) => Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => allocate_by_writing(file, offset, len),
+        Err(error) => Err(io_error("allocate", offset, error.into())),
+    }
+}
+
+/// Gives the range its blocks by writing one byte of each page over itself. Nobody stores to the range
+/// yet, so the byte cannot have changed in between.
+fn allocate_by_writing(file: &File, offset: u64, len: u64) -> Result<()> {
+    let mut byte = [0];
+    let mut at = offset;
+    while at < offset + len {
+        file.read_exact_at(&mut byte, at).map_err(|error| io_error("allocate", at, error))?;
+        file.write_all_at(&byte, at).map_err(|error| io_error("allocate", at, error))?;
+        at += PAGE_SIZE;
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! The mapping itself: the one file with `mmap` in it.
+
+use std::fs::File;
+
+use crate::mem::Media;
+use crate::{Error, Result};
+
+#[cfg(not(miri))]
+pub(super) use system::Region;
+
+#[cfg(miri)]
+pub(super) use standin::Region;
+
+#[cfg(not(miri))]
+mod system {
+    use core::ffi::c_void;
+    use core::ptr::{NonNull, null_mut};
+
+    use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, mmap_anonymous, msync, munmap};
+
+    use super::*;
+    use crate::open::io_error;
+    use crate::ram::HUGE_PAGE;
+
+    /// A file mapped shared and whole, at an address that is a multiple of 2 MiB.
+    #[derive(Debug)]
+    pub(in crate::mmap) struct Region {
+        /// Address space reserved, which holds the mapping.
+        reserved: NonNull<c_void>,
+        reserved_len: usize,
+        base: NonNull<u8>,
+        len: usize,
+        media: Media,
+    }
+
+    // SAFETY: the region owns its mapping; what is behind it is only accessed through `mem`.
+    unsafe impl Send for Region {}
+    // SAFETY: as for `Send`; the region itself does not change.
+    unsafe impl Sync for Region {}
+
+    impl Region {
+        /// Maps the first `len` bytes of `file`, `len > 0`, for reading or also for writing.
+        pub(in crate::mmap) fn map(file: &File, len: u64, writable: bool) -> Result<Self> {
+            let failed = |error: rustix::io::Errno| io_error("map", 0, error.into());
+            let too_large = Error::Unsupported("an image larger than the address space");
+            let len = usize::try_from(len).map_err(|_| too_large.clone())?;
+            let reserved_len = len.checked_add(2 * HUGE_PAGE).ok_or(too_large)?;
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            // SAFETY: a new anonymous mapping at a place of the kernel's choice touches nothing of ours.
+            let reserved = unsafe { mmap_anonymous(null_mut(), reserved_len, ProtFlags::empty(), flags) };
+            let reserved = NonNull::new(reserved.map_err(failed)?)
+                .ok_or(Error::Unsupported("a mapping at address 0"))?;
+            let skip = reserved.addr().get().wrapping_neg() & (HUGE_PAGE - 1);
+            // SAFETY: `skip < HUGE_PAGE < reserved_len`.
+            let base = unsafe { reserved.cast::<u8>().add(skip) };
+            // From here on `drop` unmaps whatever has happened.
+            let mut region = Self { reserved, reserved_len, base, len, media: Media::Volatile };
+            let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+            // MAP_SYNC is what says that the file is persistent memory, so a fence is enough for it.
+            let sync = MapFlags::FIXED | MapFlags::SHARED_VALIDATE | MapFlags::SYNC;
+            let at = base.as_ptr().cast();
+            if cfg!(target_arch = "x86_64") && writable {
+                // SAFETY: `base..base + len` lies in what we reserved, so it replaces only that.
+                if unsafe { mmap(at, len, prot, sync, file, 0) }.is_ok() {
+                    region.media = Media::Persistent;
+                    return Ok(region);
+                }
+            }
+            // SAFETY: as above.
+            unsafe { mmap(at, len, prot, MapFlags::FIXED | MapFlags::SHARED, file, 0) }.map_err(failed)?;
+            region.advise(file);
+            Ok(region)
+        }
+
+        /// On tmpfs, allows 2 MiB pages where its `huge=` option says `advise`. Only there: elsewhere it makes
+        /// the page cache read 2 MiB folios, and a store to one of those allocates all of its holes.
+        #[cfg(target_os = "linux")]
+        fn advise(&self, file: &File) {
+            const TMPFS_MAGIC: u64 = 0x0102_1994;
+            let kind = rustix::fs::fstatfs(file).ok().and_then(|fs| u64::try_from(fs.f_type).ok());
+            if kind == Some(TMPFS_MAGIC) {
+                let at = self.base.as_ptr().cast();
+                // SAFETY: the range is ours, and the advice changes no contents.
+                let _ = unsafe { rustix::mm::madvise(at, self.len, rustix::mm::Advice::LinuxHugepage) };
+            }
+        }
+
+        #[cfg(not(target_os = "linux"))]
+        fn advise(&self, _file: &File) {}
+
+        pub(in crate::mmap) fn base(&self) -> *mut u8 {
+            self.base.as_ptr()
+        }
+
+        pub(in crate::mmap) fn media(&self) -> Media {
+            self.media
+        }
+
+        /// Waits until the pages of the range are on the media. `offset` is a multiple of a page, and the
+        /// range lies in the region.
+        pub(in crate::mmap) fn sync(&self, _file: &File, offset: u64, len: u64) -> Result<()> {
+            let (start, len) = (offset as usize, (len as usize).min(self.len - offset as usize));
+            // SAFETY: the caller's promise: `offset` lies in the region.
+            let at = unsafe { self.base.as_ptr().add(start) };
+            // SAFETY: the range is mapped by us; writing it out changes no memory.
+            unsafe { msync(at.cast(), len, MsyncFlags::SYNC) }
+                .map_err(|error| io_error("flush", offset, error.into()))
+        }
+
+        /// As [`sync`](Self::sync) for everything, size and block map of the file included.
+        pub(in crate::mmap) fn sync_all(&self, file: &File) -> Result<()> {
+            // The kernel knows the pages that were dirtied through the map, and writes them too.
+            file.sync_data().map_err(|error| io_error("flush", 0, error))
+        }
+    }
+
+    impl Drop for Region {
+        fn drop(&mut self) {
+            // SAFETY: reserved by us, mapped by nobody else, and every slice's borrow has ended.
+            let unmapped = unsafe { munmap(self.reserved.as_ptr(), self.reserved_len) };
+            if let Err(error) = unmapped {
+                log::error!("an image stays mapped: {error}");
+            }
+        }
+    }
+}
+
+/// Miri has no `mmap` of files, so the file is read into memory and written back when synced.
+#[cfg(miri)]
+mod standin {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::open::io_error;
+    use crate::{Access, BlockDevice, DaxDevice, RamDevice};
+
+    #[derive(Debug)]
+    pub(in crate::mmap) struct Region {
+        memory: RamDevice,
+        writable: bool,
+    }
+
+    impl Region {
+        pub(in crate::mmap) fn map(file: &File, len: u64, writable: bool) -> Result<Self> {
+            let mut image = vec![0; len as usize];
+            file.read_exact_at(&mut image, 0).map_err(|error| io_error("map", 0, error))?;
+            Ok(Self { memory: RamDevice::from_bytes(&image)?, writable })
+        }
+
+        pub(in crate::mmap) fn base(&self) -> *mut u8 {
+            let all = self.memory.direct_access(0, 1, Access::Write);
+            all.map_or(core::ptr::null_mut(), |slice| slice.as_ptr())
+        }
+
+        pub(in crate::mmap) fn media(&self) -> Media {
+            Media::Volatile
+        }
+
+        pub(in crate::mmap) fn sync(&self, file: &File, offset: u64, len: u64) -> Result<()> {
+            if !self.writable {
+                return Ok(());
+            }
+            let mut image = vec![0; len.min(self.memory.size() - offset) as usize];
+            self.memory.read_at(offset, &mut image)?;
+            file.write_all_at(&image, offset).map_err(|error| io_error("flush", offset, error))
+        }
+
+        pub(in crate::mmap) fn sync_all(&self, file: &File) -> Result<()> {
+            self.sync(file, 0, self.memory.size())
+        }
+    }
+}

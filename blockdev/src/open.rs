@@ -1,0 +1,177 @@
+//! Opening files: modes, locks, and errors of the system.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use crate::{BlockDevice, Error, FileDevice, MmapDevice, PAGE_SIZE, RamDevice, ReadOnly, Result};
+
+/// What a fence costs and is worth on a file that is not persistent memory itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// A fence is program order, kept by the page cache: whatever kills the process, its stores survive
+    /// in order. A power cut or a kernel crash may lose or reorder anything since the last `flush`.
+    #[default]
+    Relaxed,
+    /// A fence waits until everything before it is on the media: order survives power cuts too, at the
+    /// price of a write-out for each.
+    Strict,
+}
+
+/// Whether to take the advisory lock of the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// Exclusive for writing, shared for reading; an error if somebody has it. It is what keeps a second
+    /// writer, or a truncation by one of our own kind, away from under a map.
+    #[default]
+    Take,
+    /// No lock.
+    Skip,
+}
+
+/// What kind of device an image becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// [`MmapDevice`]: memory, so with DAX.
+    #[default]
+    Mmap,
+    /// [`FileDevice`]: system calls, no DAX.
+    File,
+    /// A [`RamDevice`] that begins as a copy of the image; what is written to it is lost.
+    Ram,
+}
+
+/// How to open an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// What kind of device [`open_image`] makes.
+    pub kind: Kind,
+    /// Opens for reading only; needs no write permission.
+    pub read_only: bool,
+    /// What a fence means.
+    pub durability: Durability,
+    /// Whether to lock the file.
+    pub lock: Locking,
+}
+
+impl OpenOptions {
+    /// Reading only, locked shared.
+    pub fn read_only() -> Self {
+        Self { read_only: true, ..Self::default() }
+    }
+
+    /// Reading and writing, locked exclusively, with [`Durability::Relaxed`].
+    pub fn read_write() -> Self {
+        Self::default()
+    }
+}
+
+/// Opens the image at `path` as the kind of device that `options` asks for.
+///
+/// # Errors
+/// `Io`, with `op` `open`, `lock`, `map` or `read`; `NoSpace` for an image that does not fit into memory.
+pub fn open_image(path: &Path, options: &OpenOptions) -> Result<Arc<dyn BlockDevice>> {
+    match options.kind {
+        Kind::Mmap => Ok(Arc::new(MmapDevice::open(path, options)?)),
+        Kind::File => Ok(Arc::new(FileDevice::open(path, options)?)),
+        Kind::Ram => {
+            let ram = load(path, options.lock)?;
+            Ok(if options.read_only { Arc::new(ReadOnly::new(ram)) } else { Arc::new(ram) })
+        }
+    }
+}
+
+/// A copy of the image in memory, as sparse as the image.
+fn load(path: &Path, lock: Locking) -> Result<RamDevice> {
+    let file = FileDevice::open(path, &OpenOptions { lock, ..OpenOptions::read_only() })?;
+    let ram = RamDevice::new(file.size())?;
+    let mut buf = alloc::vec![0; 256 << 10];
+    let mut at = 0;
+    while at < file.size() {
+        // OK to cast: at most the buffer's length.
+        let piece = &mut buf[..(file.size() - at).min(256 << 10) as usize];
+        file.read_at(at, piece)?;
+        for (page, offset) in piece.chunks(PAGE_SIZE as usize).zip((at..).step_by(PAGE_SIZE as usize)) {
+            if page.iter().any(|&byte| byte != 0) {
+                ram.write_at(offset, page)?;
+            }
+        }
+        at += piece.len() as u64;
+    }
+    Ok(ram)
+}
+
+/// The system's error as ours.
+pub(crate) fn io_error(op: &'static str, offset: u64, error: std::io::Error) -> Error {
+    let errno = error.raw_os_error();
+    if errno == Some(Errno::NOSPC.raw_os_error()) || errno == Some(Errno::DQUOT.raw_os_error()) {
+        return Error::NoSpace { offset };
+    }
+    Error::Io { op, offset, errno, message: error.to_string() }
+}
+
+/// Opens and locks a regular file or block special file, and finds its size in bytes.
+pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> Result<(File, u64)> {
+    let open_error = |error: std::io::Error| with_path(io_error("open", 0, error), path);
+    let metadata = std::fs::metadata(path).map_err(open_error)?;
+    let kind = metadata.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        let message = String::from("neither a regular file nor a block device");
+        return Err(with_path(Error::Io { op: "open", offset: 0, errno: None, message }, path));
+    }
+    let mut how = File::options();
+    how.read(true).write(!options.read_only);
+    if kind.is_block_device() && !options.read_only && options.lock == Locking::Take {
+        // Without O_CREAT this asks the kernel to refuse a device that is mounted or otherwise claimed.
+        // OK to cast: open flags fit an int.
+        how.custom_flags(OFlags::EXCL.bits() as i32);
+    }
+    let mut file = how.open(path).map_err(open_error)?;
+    if options.lock == Locking::Take {
+        take_lock(&file, options.read_only).map_err(|error| with_path(error, path))?;
+    }
+    let size = if kind.is_block_device() {
+        file.seek(SeekFrom::End(0)).map_err(open_error)?
+    } else {
+        file.metadata().map_err(open_error)?.len()
+    };
+    Ok((file, size))
+}
+
+fn take_lock(file: &File, read_only: bool) -> Result<()> {
+    let operation = if read_only {
+        FlockOperation::NonBlockingLockShared
+    } else {
+        FlockOperation::NonBlockingLockExclusive
+    };
+    match rustix::io::retry_on_intr(|| flock(file, operation)) {
+        Ok(()) => Ok(()),
+        Err(error @ Errno::WOULDBLOCK) => {
+            let message = if read_only {
+                "locked: somebody has the image open for writing"
+            } else {
+                "locked: somebody has the image open"
+            };
+            let errno = Some(error.raw_os_error());
+            Err(Error::Io { op: "lock", offset: 0, errno, message: String::from(message) })
+        }
+        Err(error) => Err(io_error("lock", 0, error.into())),
+    }
+}
+
+fn with_path(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Io { op, offset, errno, message } => {
+            Error::Io { op, offset, errno, message: alloc::format!("{}: {message}", path.display()) }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,191 @@
+//! The conformance suite over every backend and the layers that need nothing more, and what is particular
+//! to files.
+
+#![cfg(feature = "std")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use blockdev::{
+    Access, BlockDevice, Counted, DaxDevice, Durability, Error, FileDevice, Kind, Locking, MmapDevice,
+    OpenOptions, RamDevice, ReadOnly, conformance, open_image,
+};
+use tempfile::TempDir;
+
+const SIZE: u64 = (1 << 20) + 1234;
+
+fn image(dir: &TempDir, size: u64) -> PathBuf {
+    let path = dir.path().join("image");
+    File::create(&path).unwrap().set_len(size).unwrap();
+    path
+}
+
+fn strict() -> OpenOptions {
+    OpenOptions { durability: Durability::Strict, ..OpenOptions::read_write() }
+}
+
+#[test]
+fn ram_device_conforms() {
+    conformance::check(&RamDevice::new(SIZE).unwrap());
+    conformance::check(&RamDevice::new(4 << 20).unwrap());
+}
+
+#[test]
+fn file_device_conforms() {
+    let dir = TempDir::new().unwrap();
+    conformance::check(&FileDevice::open(&image(&dir, SIZE), &OpenOptions::read_write()).unwrap());
+    let strict = FileDevice::open(&image(&dir, SIZE), &strict()).unwrap();
+    conformance::check(&strict);
+}
+
+#[test]
+fn mmap_device_conforms_on_sparse_and_full_files() {
+    let dir = TempDir::new().unwrap();
+    let path = image(&dir, SIZE);
+    conformance::check(&MmapDevice::open(&path, &OpenOptions::read_write()).unwrap());
+    conformance::check(&MmapDevice::open(&path, &strict()).unwrap());
+    fs::write(&path, vec![7; SIZE as usize]).unwrap();
+    conformance::check(&MmapDevice::open(&path, &OpenOptions::read_write()).unwrap());
+}
+
+#[test]
+fn layers_conform() {
+    conformance::check(&Counted::new(RamDevice::new(SIZE).unwrap()));
+    conformance::check(&Counted::new(Counted::new(RamDevice::new(SIZE).unwrap())));
+    let device: Arc<dyn BlockDevice> = Arc::new(RamDevice::new(SIZE).unwrap());
+    conformance::check(&device);
+    conformance::check(&Counted::new(Arc::clone(&device)));
+    conformance::check(&&*device);
+    conformance::check_read_only(&ReadOnly::new(device));
+}
+
+#[test]
+fn files_open_read_only_refuse_stores() {
+    let dir = TempDir::new().unwrap();
+    let path = image(&dir, SIZE);
+    for kind in [Kind::Mmap, Kind::File, Kind::Ram] {
+        let options = OpenOptions { kind, ..OpenOptions::read_only() };
+        conformance::check_read_only(&*open_image(&path, &options).unwrap());
+    }
+}
+
+#[test]
+fn every_kind_opens_the_same_bytes() {
+    let dir = TempDir::new().unwrap();
+    let path = image(&dir, SIZE);
+    File::options().write(true).open(&path).unwrap().write_all_at(b"same bytes", 300_000).unwrap();
+    for kind in [Kind::Mmap, Kind::File, Kind::Ram] {
+        let device = open_image(&path, &OpenOptions { kind, ..OpenOptions::read_write() }).unwrap();
+        let mut buf = [0; 12];
+        device.read_at(299_999, &mut buf).unwrap();
+        assert_eq!(&buf, b"\0same bytes\0");
+        assert_eq!(device.size(), SIZE);
+    }
+}
+
+#[test]
+fn an_empty_file_is_an_empty_device() {
+    let dir = TempDir::new().unwrap();
+    let device = MmapDevice::open(&image(&dir, 0), &OpenOptions::read_write()).unwrap();
+    assert_eq!(device.size(), 0);
+    assert!(matches!(device.write_at(0, &[1]), Err(Error::OutOfRange { .. })));
+    assert!(device.direct_access(0, 1, Access::Read).is_err());
+    device.flush().unwrap();
+}
+
+#[test]
+fn what_is_no_image_is_refused_with_its_path() {
+    let dir = TempDir::new().unwrap();
+    for path in [dir.path(), Path::new("/nonexistent/image"), Path::new("/dev/null")] {
+        for kind in [Kind::Mmap, Kind::File, Kind::Ram] {
+            let error = open_image(path, &OpenOptions { kind, ..OpenOptions::read_only() }).unwrap_err();
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_second_writer_is_kept_out_by_the_lock() {
+    let dir = TempDir::new().unwrap();
+    let path = image(&dir, SIZE);
+    let first = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    for options in [OpenOptions::read_write(), OpenOptions::read_only()] {
+        let error = FileDevice::open(&path, &options).unwrap_err();
+        assert!(matches!(error, Error::Io { op: "lock", .. }), "{error:?}");
+    }
+    let unlocked = OpenOptions { lock: Locking::Skip, ..OpenOptions::read_only() };
+    FileDevice::open(&path, &unlocked).unwrap();
+    drop(first);
+    let reader = FileDevice::open(&path, &OpenOptions::read_only()).unwrap();
+    FileDevice::open(&path, &OpenOptions::read_only()).unwrap();
+    FileDevice::open(&path, &OpenOptions::read_write()).unwrap_err();
+    drop(reader);
+    FileDevice::open(&path, &OpenOptions::read_write()).unwrap();
+}
+
+#[test]
+fn a_sparse_image_stays_sparse_under_reads_and_zeros() {
+    let dir = TempDir::new().unwrap();
+    let path = image(&dir, 64 << 20);
+    let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let blocks = || fs::metadata(&path).unwrap().blocks() * 512;
+    let mut buf = vec![1; 1 << 20];
+    device.read_at(5 << 20, &mut buf).unwrap();
+    device.zero(0, 64 << 20).unwrap();
+    device.direct_access(0, 16384, Access::Read).unwrap().copy_out(9 << 20, &mut buf).unwrap();
+    assert_eq!(blocks(), 0);
+    device.write_at(20 << 20, &[1]).unwrap();
+    assert!((1..=64 << 10).contains(&blocks()), "{} bytes for one byte stored", blocks());
+    device.direct_access((30 << 20) / 4096, 1, Access::Write).unwrap();
+    assert!(blocks() <= 128 << 10);
+    device.zero(0, 64 << 20).unwrap();
+    device.read_at(20 << 20, &mut buf[..1]).unwrap();
+    assert_eq!(buf[0], 0);
+}
+
+#[test]
+fn what_a_map_stored_is_in_the_file() {
+    let dir = TempDir::new().unwrap();
+    let path = image(&dir, SIZE);
+    for options in [OpenOptions::read_write(), strict()] {
+        let device = MmapDevice::open(&path, &options).unwrap();
+        device.write_at(70_000, b"stored").unwrap();
+        let slice = device.direct_access(100, 1, Access::Write).unwrap();
+        slice.store_u32(0, 0x6465_7061).unwrap();
+        device.write_back(100 * 4096, 4).unwrap();
+        device.fence().unwrap();
+        device.flush().unwrap();
+        let file = fs::read(&path).unwrap();
+        assert_eq!(&file[70_000..70_006], b"stored");
+        assert_eq!(&file[409_600..409_604], b"aped");
+        device.zero(0, SIZE).unwrap();
+    }
+}
+
+#[test]
+fn counts_are_what_was_asked() {
+    let device = Counted::new(RamDevice::new(SIZE).unwrap());
+    device.read_at(0, &mut [0; 100]).unwrap();
+    device.read_u32(8).unwrap();
+    device.write_u16(8, 1).unwrap();
+    device.zero(0, 5000).unwrap();
+    device.fence().unwrap();
+    device.flush().unwrap();
+    let slice = device.direct_access(0, 2, Access::Write).unwrap();
+    slice.copy_in(0, &[0; 50]).unwrap();
+    slice.load_u64(0).unwrap();
+    device.write_back(0, 50).unwrap();
+    let counts = device.snapshot();
+    assert_eq!((counts.reads, counts.read_bytes, counts.small_reads), (2, 104, 1));
+    assert_eq!((counts.writes, counts.written_bytes, counts.small_writes), (1, 2, 1));
+    assert_eq!((counts.zeros, counts.zeroed_bytes), (1, 5000));
+    assert_eq!((counts.fences, counts.flushes, counts.direct_accesses), (1, 1, 1));
+    assert_eq!((counts.stores, counts.stored_bytes, counts.loads, counts.loaded_bytes), (1, 50, 1, 8));
+    assert_eq!((counts.write_backs, counts.written_back_bytes), (1, 50));
+    device.fence().unwrap();
+    assert_eq!(device.snapshot().since(&counts).fences, 1);
+    assert_eq!(device.reset().fences, 2);
+    assert_eq!(device.snapshot(), blockdev::Counts::default());
+}
