@@ -116,6 +116,12 @@ impl Golden {
         bytes
     }
 
+    /// Whether Linux mounts it where pages have 4 KiB: its blocks are no larger.
+    pub fn kernel_mounts(&self) -> bool {
+        self.verdict == Verdict::Reads
+            && !["-8k", "-16k", "-32k", "-64k"].iter().any(|end| self.name.ends_with(end))
+    }
+
     /// Writes the whole image file into a folder, runs of zeros as holes, and gives its path.
     pub fn unpack(&self, folder: &Path) -> PathBuf {
         let path = folder.join(&self.name).with_extension("img");

@@ -1,0 +1,72 @@
+//! The golden images are what `testdata/README.md` says they are.
+
+use std::collections::BTreeSet;
+
+use e2dax_tests::{Access, Verdict, golden, mount, need_mount, need_tools, tools};
+use ext2_core::manifest::{Manifest, diff};
+use tempfile::tempdir;
+
+/// Panics with every difference.
+#[track_caller]
+fn assert_same(name: &str, left: &Manifest, right: &Manifest) {
+    let found: Vec<String> = diff(left, right).iter().map(|found| format!("  {found}\n")).collect();
+    assert!(found.is_empty(), "{name}: the manifests differ:\n{}", found.concat());
+}
+
+#[test]
+fn every_image_that_reads_has_a_manifest_and_every_file_is_in_the_list() {
+    let mut expected = BTreeSet::from(["LIST".to_owned()]);
+    for image in golden::all() {
+        expected.insert(format!("{}.img.gz", image.name));
+        if image.verdict == Verdict::Reads {
+            expected.insert(format!("{}.manifest", image.name));
+            assert!(image.manifest().entries().len() > 1, "{} has files", image.name);
+        }
+    }
+    let found: BTreeSet<String> = std::fs::read_dir(golden::testdata().join("golden"))
+        .unwrap()
+        .map(|item| item.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn e2fsck_finds_nothing_in_an_image_that_reads() {
+    need_tools!("e2fsck");
+    let folder = tempdir().unwrap();
+    for image in golden::readable() {
+        let path = image.unpack_file_system(folder.path());
+        tools::e2fsck_fn(&path).unwrap_or_else(|error| panic!("{}: {error}", image.name));
+    }
+}
+
+#[test]
+fn the_kernel_shows_what_the_committed_manifests_say() {
+    need_mount!();
+    let folder = tempdir().unwrap();
+    let mut mounted = 0;
+    for image in golden::readable() {
+        if !image.kernel_mounts() {
+            continue;
+        }
+        let path = image.unpack(folder.path());
+        let seen = mount::with_mount_of(&path, "ext2", Access::ReadOnly, image.offset, |dir| {
+            e2dax_tests::walk(dir).unwrap()
+        });
+        assert_same(&image.name, &seen, &image.manifest());
+        mounted += 1;
+    }
+    assert!(mounted > 20, "only {mounted} images were mounted");
+}
+
+#[test]
+fn the_kernel_refuses_to_mount_as_ext2_what_is_to_be_refused() {
+    need_mount!();
+    let folder = tempdir().unwrap();
+    for image in golden::all().iter().filter(|image| image.verdict != Verdict::Reads) {
+        let path = image.unpack(folder.path());
+        // The ext4 driver that stands in for ext2 knows ext4's features; asked for ext2 it says no to them.
+        let answer = mount::try_mount(&path, Access::ReadOnly);
+        assert!(answer.is_err(), "{} was mounted as ext2", image.name);
+    }
+}
