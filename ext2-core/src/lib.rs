@@ -1,8 +1,58 @@
-//! Under construction.
-
+//! The ext2 file system as it lies on a device, and everything that is done to it: format, block map,
+//! allocation, directories, attributes.
+//!
+//! An [`Ext2`] is opened over a [`blockdev::BlockDevice`]; an [`Inode`] is a file, directory or other
+//! object of it. Everything takes `&self` and may be used from many threads. Nothing here sees a pointer,
+//! a page or a fault: bytes of files are found through [`Inode::map`], and moved by copying
+//! ([`Inode::read_at`]) or, in `ext2-dax`, by loads and stores on the device itself.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`raw`] | structures as they lie on disk |
+//! | `superblock`, `geometry`, `features` | what an image is and where everything lies |
+//! | `map` | the block map, answered in full |
+//! | `inode`, `dir`, `xattr`, `acl`, `resolve` | files and their names |
+//! | `sync` | locks and their order |
+//! | [`manifest`] | an image as text |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
+// The writing half, which uses what is unused so far, is on its way.
+#![allow(dead_code)]
 
 extern crate alloc;
 
+mod acl;
+mod dir;
+mod errno;
+mod error;
+mod features;
+mod fs;
+mod geometry;
+mod inode;
 pub mod manifest;
+mod map;
+mod number;
+pub mod raw;
+mod resolve;
+mod space;
+mod superblock;
+pub mod sync;
+mod time;
+mod xattr;
+
+pub use acl::{Acl, AclEntry, AclKind, AclTag};
+pub use dir::{DirEntry, Entries};
+pub use errno::Errno;
+pub use error::{Corrupt, Error, Incompatible, Object, Result};
+pub use features::{Compat, Features, Incompat, RoCompat};
+pub use fs::{Ext2, OpenOptions, StatFs, SuperblockAt};
+pub use geometry::Geometry;
+pub use inode::{Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags};
+pub use map::Mapping;
+pub use number::{BlockSize, DeviceBlock, FileBlock, GroupNr, InodeNr};
+pub use resolve::Follow;
+pub use space::{AddressSpace, Wait};
+pub use superblock::{OnError, Superblock};
+#[cfg(feature = "std")]
+pub use time::SystemClock;
+pub use time::{Clock, FixedClock, Timestamp};

@@ -1,0 +1,24 @@
+//! Directories: entries in blocks, lookup, listing.
+//!
+//! # Invariants
+//! 1. A directory is a sequence of whole blocks, each filled exactly by its entries; a block that is not
+//!    is [`Corrupt`](crate::Error::Corrupt), and what lies in other blocks is still read.
+//! 2. The index in memory never decides: a name found through it is compared with the entry on the
+//!    device.
+//! 3. A cookie is the byte offset at which listing goes on. Entries never move, so that a listing sees
+//!    every entry that is there from its start to its end exactly once.
+//!
+//! # Locking
+//! Lookup and listing hold the directory's `io` lock shared; changes hold it exclusive.
+
+mod block;
+mod entries;
+mod index;
+mod lookup;
+
+pub(crate) use block::Slot;
+pub use entries::{DirEntry, Entries};
+pub(crate) use index::{Index, Indexes};
+
+/// The longest name, in bytes (Linux: `EXT2_NAME_LEN`).
+pub(crate) const NAME_MAX: usize = 255;

@@ -1,0 +1,137 @@
+//! One block of a directory: its entries, checked (Linux: `ext2_check_folio`).
+
+use alloc::format;
+use alloc::string::String;
+
+use zerocopy::FromBytes;
+
+use crate::raw::{DIRENT_HEADER, RawDirentHeader, dirent_size};
+
+/// An entry of a directory block, in use or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot<'b> {
+    /// Where it begins in the block, in bytes.
+    pub(crate) offset: usize,
+    /// Bytes to the next one.
+    pub(crate) rec_len: usize,
+    /// The inode; 0 for an entry that is not in use.
+    pub(crate) inode: u32,
+    /// The type byte; 0 without `filetype`.
+    pub(crate) file_type: u8,
+    /// The name.
+    pub(crate) name: &'b [u8],
+}
+
+impl Slot<'_> {
+    /// Bytes at the end of the entry that hold nothing (all of it when it is not in use).
+    pub(crate) fn slack(&self) -> usize {
+        match self.inode {
+            0 => self.rec_len,
+            _ => self.rec_len - dirent_size(self.name.len()),
+        }
+    }
+
+    /// Whether it is in use under this name.
+    pub(crate) fn is(&self, name: &[u8]) -> bool {
+        self.inode != 0 && self.name == name
+    }
+}
+
+/// What makes an entry impossible.
+pub(crate) type Problem = String;
+
+/// The entries of `block`, in order. A broken one is an error and the last item; `inodes` is the number of
+/// inodes in the file system.
+pub(crate) fn slots(block: &[u8], inodes: u32, has_type: bool) -> impl Iterator<Item = Result<Slot<'_>, Problem>> {
+    let mut offset = 0;
+    core::iter::from_fn(move || {
+        if offset >= block.len() {
+            return None;
+        }
+        let item = slot(block, offset, inodes, has_type);
+        offset = match &item {
+            Ok(slot) => offset + slot.rec_len,
+            Err(_) => block.len(),
+        };
+        Some(item)
+    })
+}
+
+/// A record length as it is stored: 64 KiB does not fit in 16 bits.
+pub(crate) fn decode_rec_len(stored: u16, block_len: usize) -> usize {
+    match stored {
+        0 | u16::MAX if block_len == 1 << 16 => block_len,
+        len => usize::from(len),
+    }
+}
+
+fn slot(block: &[u8], offset: usize, inodes: u32, has_type: bool) -> Result<Slot<'_>, Problem> {
+    let rest = block.get(offset..).unwrap_or_default();
+    let Ok((header, after)) = RawDirentHeader::read_from_prefix(rest) else {
+        return Err(format!("entry at {offset} does not fit in the block"));
+    };
+    let rec_len = decode_rec_len(header.rec_len.get(), block.len());
+    let name_len = usize::from(header.name_len);
+    if rec_len < DIRENT_HEADER + 4 || rec_len % 4 != 0 || rec_len > rest.len() {
+        return Err(format!("entry at {offset} has a length of {rec_len}"));
+    }
+    if dirent_size(name_len) > rec_len {
+        return Err(format!("entry at {offset} has a name of {name_len} bytes in {rec_len}"));
+    }
+    let inode = header.inode.get();
+    if inode > inodes {
+        return Err(format!("entry at {offset} is for inode {inode}, past the last"));
+    }
+    let name = after.get(..name_len).unwrap_or_default();
+    Ok(Slot { offset, rec_len, inode, file_type: if has_type { header.file_type } else { 0 }, name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn entry(inode: u32, rec_len: u16, name: &[u8]) -> Vec<u8> {
+        let mut bytes = inode.to_le_bytes().to_vec();
+        bytes.extend(rec_len.to_le_bytes());
+        bytes.extend([name.len() as u8, 1]);
+        bytes.extend(name);
+        bytes.resize(rec_len.into(), 0);
+        bytes
+    }
+
+    #[test]
+    fn entries_that_fill_a_block_are_read_in_order() {
+        let block = [entry(5, 12, b"a"), entry(0, 16, b"gone"), entry(6, 36, b"long name")].concat();
+        let read: Vec<_> = slots(&block, 10, true).map(Result::unwrap).collect();
+        assert_eq!(read.iter().map(|slot| slot.inode).collect::<Vec<_>>(), [5, 0, 6]);
+        assert_eq!(read.iter().map(Slot::slack).collect::<Vec<_>>(), [0, 16, 16]);
+        assert!(read[2].is(b"long name"));
+        assert!(!read[1].is(b"gone"));
+    }
+
+    #[test]
+    fn broken_entries_end_the_block_with_an_error() {
+        let cases: [(Vec<u8>, &str); 6] = [
+            (entry(5, 12, b"a")[..8].to_vec(), "length"),
+            (entry(5, 12, b"a")[..5].to_vec(), "does not fit"),
+            ([&entry(5, 12, b"a")[..4], &[0, 0, 1, 1, 0, 0, 0, 0]].concat(), "length"),
+            ([&entry(5, 14, b"a")[..], &[0; 2]].concat(), "length"),
+            ([&entry(5, 12, b"a")[..6], &[9, 1, b'a', 0, 0, 0]].concat(), "name"),
+            (entry(11, 12, b"a"), "inode"),
+        ];
+        for (block, why) in cases {
+            let last = slots(&block, 10, true).last().unwrap();
+            assert!(last.clone().unwrap_err().contains(why), "{last:?} for {why}");
+            assert_eq!(slots(&block, 10, true).count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_record_of_64_kib_is_stored_as_all_ones_or_zero() {
+        assert_eq!(decode_rec_len(u16::MAX, 65536), 65536);
+        assert_eq!(decode_rec_len(0, 65536), 65536);
+        assert_eq!(decode_rec_len(65532, 65536), 65532);
+        assert_eq!(decode_rec_len(0, 4096), 0);
+    }
+}

@@ -1,0 +1,174 @@
+//! A file system that is open.
+//!
+//! # Invariants
+//! 1. Geometry and features never change while it is open.
+//! 2. Read-only: no byte of the device is written.
+
+mod open;
+mod statfs;
+mod table;
+
+pub use open::{OpenOptions, SuperblockAt};
+pub use statfs::StatFs;
+
+use alloc::format;
+use alloc::sync::Arc;
+use core::fmt;
+
+use blockdev::BlockDevice;
+use zerocopy::FromZeros;
+
+use crate::dir::Indexes;
+use crate::error::{Corrupt, Object, Result};
+use crate::features::RoCompat;
+use crate::inode::Inode;
+use crate::map::Shape;
+use crate::raw::RawGroupDesc;
+use crate::time::Clock;
+use crate::{Geometry, GroupNr, InodeNr, Superblock};
+
+/// A file system that is open. Cloning it is cheap; the last holder, inodes included, closes it.
+#[derive(Clone)]
+pub struct Ext2(Arc<Fs>);
+
+/// What all holders share.
+pub(crate) struct Fs {
+    pub(crate) dev: Arc<dyn BlockDevice>,
+    pub(crate) geo: Geometry,
+    /// The superblock as it was when the file system was opened.
+    pub(crate) sb: Superblock,
+    pub(crate) super_group: GroupNr,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) table: table::InodeTable,
+    pub(crate) indexes: Indexes,
+}
+
+impl Fs {
+    /// Reads the descriptor of a group, and checks that its places lie inside the file system.
+    pub(crate) fn descriptor(&self, group: GroupNr) -> Result<RawGroupDesc> {
+        let mut desc = RawGroupDesc::new_zeroed();
+        let offset = self.geo.descriptor_offset(group, self.super_group);
+        self.dev.read_at(offset, zerocopy::IntoBytes::as_mut_bytes(&mut desc))?;
+        self.geo.check_descriptor(group, &desc)?;
+        Ok(desc)
+    }
+
+    /// Where an inode lies on the device, in bytes.
+    pub(crate) fn inode_offset(&self, nr: InodeNr) -> Result<u64> {
+        let Some((group, index)) = self.geo.group_of_inode(nr) else {
+            let what = format!("inode {nr} is past the last of {}", self.geo.inodes_count);
+            return Err(Corrupt::new(Object::Inode(nr), what).into());
+        };
+        let table = u64::from(self.descriptor(group)?.bg_inode_table.get());
+        Ok(table * self.geo.block_size.bytes() + u64::from(index) * u64::from(self.geo.inode_size))
+    }
+
+    /// The largest size of a file in bytes: what the pointers reach, and what 2^32 - 1 units of 512
+    /// bytes hold, indirect blocks included. Linux: `ext2_max_size`.
+    pub(crate) fn max_size(&self) -> u64 {
+        let size = self.geo.block_size;
+        let shape = Shape::new(size.pointers());
+        let units = (u64::from(u32::MAX)) >> (size.log2() - 9);
+        let reach = shape.max_blocks();
+        let indirect = |data: u64| {
+            // Indirect blocks that `data` blocks of a full file need.
+            let mut blocks = 0;
+            let mut rest = data.saturating_sub(crate::map::DIRECT);
+            for depth in 1..=3 {
+                let here = rest.min(shape.span(depth));
+                for level in 0..depth {
+                    blocks += here.div_ceil(shape.span(level + 1));
+                }
+                rest -= here;
+            }
+            blocks
+        };
+        if reach + indirect(reach) <= units {
+            return reach << size.log2();
+        }
+        // The largest number of data blocks whose sum with their indirect blocks stays within the units.
+        let (mut low, mut high) = (0, units);
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            if middle + indirect(middle) <= units {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        low << size.log2()
+    }
+
+    /// Whether a file of 2 GiB and more has its high half of the size.
+    pub(crate) fn has_large_files(&self) -> bool {
+        self.sb.features.ro_compat.contains(RoCompat::LARGE_FILE)
+    }
+}
+
+impl Ext2 {
+    pub(crate) fn from_fs(fs: Arc<Fs>) -> Self {
+        Self(fs)
+    }
+
+    /// The superblock as it was when the file system was opened.
+    #[must_use]
+    pub fn superblock(&self) -> &Superblock {
+        &self.0.sb
+    }
+
+    /// The layout.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.0.geo
+    }
+
+    /// The device under it.
+    #[must_use]
+    pub fn device(&self) -> &Arc<dyn BlockDevice> {
+        &self.0.dev
+    }
+
+    /// The largest size that a file can have, in bytes.
+    #[must_use]
+    pub fn max_size(&self) -> u64 {
+        self.0.max_size()
+    }
+
+    /// The descriptor of a group, as it lies on the device.
+    ///
+    /// # Errors
+    /// `Corrupt` when a bitmap or the inode table lies outside the file system; the device's errors.
+    pub fn descriptor(&self, group: GroupNr) -> Result<RawGroupDesc> {
+        self.0.descriptor(group)
+    }
+
+    /// The root directory.
+    ///
+    /// # Errors
+    /// As [`inode`](Self::inode).
+    pub fn root(&self) -> Result<Inode> {
+        self.inode(InodeNr::ROOT)
+    }
+
+    /// The inode of a number, from memory if somebody holds it. Linux: `ext2_iget`.
+    ///
+    /// # Errors
+    /// `ESTALE` for a deleted inode, `Corrupt`, the device's errors.
+    pub fn inode(&self, nr: InodeNr) -> Result<Inode> {
+        self.0.inode(nr)
+    }
+}
+
+impl PartialEq for Ext2 {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Ext2 {}
+
+impl fmt::Debug for Ext2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ext2").field("device", &self.0.dev).field("geometry", &self.0.geo).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,155 @@
+//! Opening a file system.
+
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use blockdev::BlockDevice;
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{Ext2, Fs, table::InodeTable};
+use crate::dir::Indexes;
+use crate::error::{Corrupt, Object, Result, refuse};
+use crate::inode::FileKind;
+use crate::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::time::Clock;
+use crate::{BlockSize, Errno, Geometry, GroupNr, OnError, Superblock};
+
+/// Which copy of the superblock to open with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SuperblockAt {
+    /// The one at byte 1024.
+    #[default]
+    Primary,
+    /// The backup of a group, looked for at each block size in turn.
+    Group(GroupNr),
+    /// A backup in a block of a known size (as `e2fsck -b BLOCK -B SIZE`).
+    Block {
+        /// The block's number.
+        block: u32,
+        /// Its size.
+        size: BlockSize,
+    },
+}
+
+/// How to open a file system. The default is read-write, with the primary superblock.
+#[derive(Clone, Default)]
+pub struct OpenOptions {
+    /// Write nothing, not even to the superblock.
+    pub read_only: bool,
+    /// Which superblock.
+    pub superblock: SuperblockAt,
+    /// Open read-only although the journal needs recovery, and see the state before it.
+    pub ignore_journal: bool,
+    /// What to do on errors; `None` for what the superblock says.
+    pub errors: Option<OnError>,
+    /// Where the present comes from; `None` for the system's clock (without `std`: 1970).
+    pub clock: Option<Arc<dyn Clock>>,
+}
+
+impl fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("read_only", &self.read_only)
+            .field("superblock", &self.superblock)
+            .field("ignore_journal", &self.ignore_journal)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OpenOptions {
+    /// Read-only, with the primary superblock.
+    #[must_use]
+    pub fn read_only() -> Self {
+        Self { read_only: true, ..Self::default() }
+    }
+
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        match &self.clock {
+            Some(clock) => clock.clone(),
+            #[cfg(feature = "std")]
+            None => Arc::new(crate::SystemClock),
+            #[cfg(not(feature = "std"))]
+            None => Arc::new(crate::FixedClock(crate::Timestamp::default())),
+        }
+    }
+}
+
+/// Reads the superblock at a byte offset.
+fn read_super(dev: &dyn BlockDevice, offset: u64) -> Result<RawSuperblock> {
+    let mut raw = RawSuperblock::new_zeroed();
+    if offset.checked_add(size_of::<RawSuperblock>() as u64).is_none_or(|end| end > dev.size()) {
+        let what = format!("a device of {} bytes has none at byte {offset}", dev.size());
+        return Err(Corrupt::new(Object::Superblock, what).into());
+    }
+    dev.read_at(offset, raw.as_mut_bytes())?;
+    Ok(raw)
+}
+
+/// Finds the superblock that the options ask for.
+fn find_super(dev: &dyn BlockDevice, at: SuperblockAt) -> Result<RawSuperblock> {
+    match at {
+        SuperblockAt::Primary => read_super(dev, SUPERBLOCK_OFFSET),
+        SuperblockAt::Block { block, size } => read_super(dev, u64::from(block) * size.bytes()),
+        SuperblockAt::Group(group) => {
+            let sizes: Vec<BlockSize> = (0..=6).filter_map(BlockSize::from_s_log_block_size).collect();
+            for size in sizes {
+                let first = u64::from(size.bytes() == 1024);
+                let block = first + u64::from(group.get()) * size.bytes() * 8;
+                match read_super(dev, block * size.bytes()) {
+                    Ok(raw)
+                        if raw.s_magic.get() == MAGIC
+                            && BlockSize::from_s_log_block_size(raw.s_log_block_size.get()) == Some(size)
+                            && (raw.s_rev_level.get() == 0
+                                || u32::from(raw.s_block_group_nr.get()) == group.get()) =>
+                    {
+                        return Ok(raw);
+                    }
+                    _ => {}
+                }
+            }
+            let what = format!("no backup found at the start of group {group}");
+            Err(Corrupt::new(Object::Superblock, what).into())
+        }
+    }
+}
+
+impl Ext2 {
+    /// Opens the file system on a device.
+    ///
+    /// # Errors
+    /// `Corrupt` when there is none or it contradicts itself, `Incompatible` when it uses what is not
+    /// supported (by name), the device's errors.
+    pub fn open(dev: Arc<dyn BlockDevice>, options: &OpenOptions) -> Result<Self> {
+        let raw = find_super(&*dev, options.superblock)?;
+        let sb = Superblock::from_raw(&raw, dev.size(), options.ignore_journal)?;
+        let geo = Geometry::new(&sb);
+        let super_group = match options.superblock {
+            SuperblockAt::Primary => GroupNr::new(0),
+            SuperblockAt::Group(group) => group,
+            SuperblockAt::Block { block, .. } => geo.group_of_block(block).map_or(GroupNr::new(0), |(group, _)| group),
+        };
+        if !options.read_only {
+            sb.features.check_writable()?;
+            if options.superblock != SuperblockAt::Primary {
+                return refuse(Errno::INVAL, "a backup superblock can only be opened read-only");
+            }
+        }
+        let fs = Arc::new(Fs {
+            dev,
+            geo,
+            sb,
+            super_group,
+            clock: options.clock(),
+            table: InodeTable::new(),
+            indexes: Indexes::new(),
+        });
+        let ext2 = Self(fs);
+        let root = ext2.root()?;
+        if root.kind() != FileKind::Directory || root.size() == 0 {
+            return Err(Corrupt::new(Object::Inode(root.nr()), "the root is not a directory with contents").into());
+        }
+        Ok(ext2)
+    }
+}

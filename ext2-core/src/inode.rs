@@ -1,0 +1,240 @@
+//! An inode in memory: one object per inode in use, shared by all who hold it.
+//!
+//! # Invariants
+//! 1. There is at most one [`Cell`] per inode number at a time; the table in [`Fs`] sees to it.
+//! 2. Pointers, size and link count are on the device when the call that changes them returns. Times and
+//!    the block count are not ordered: they are flagged as late and written by a sync, or when the last
+//!    holder lets go.
+//! 3. Whoever holds an [`Inode`] keeps its blocks, also when its last name is gone.
+//!
+//! # Locking
+//! `io` covers contents and namespace (Linux: `i_rwsem`); `attrs` the attributes; `map` changes of
+//! the block map (Linux: `truncate_mutex`). Pointers and size are atomics: lookups take no lock.
+
+mod attr;
+mod map;
+mod read;
+mod seek;
+
+pub use attr::{Attr, DeviceNr, FileKind, InodeFlags};
+pub(crate) use attr::Attrs;
+pub use seek::Extents;
+
+use alloc::format;
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use zerocopy::FromBytes;
+
+use crate::dir::Index;
+use crate::error::{Corrupt, Object, Result, refuse};
+use crate::fs::Fs;
+use crate::map::SLOTS;
+use crate::raw::{RawInode, RawInodeExtra};
+use crate::space::Space;
+use crate::sync::{Mutex, Rank, RwLock};
+use crate::{Errno, Ext2, InodeNr};
+
+/// A file, directory or other inode that is open. Cloning it is cheap.
+pub struct Inode(pub(crate) Arc<Cell>);
+
+/// What all holders of an inode share.
+pub(crate) struct Cell {
+    pub(crate) fs: Arc<Fs>,
+    pub(crate) nr: InodeNr,
+    pub(crate) kind: FileKind,
+    /// Where the inode lies on the device, in bytes.
+    pub(crate) offset: u64,
+    pub(crate) generation: u32,
+    /// How many [`Inode`]s there are of this cell.
+    pub(crate) holders: AtomicU32,
+    pub(crate) size: AtomicU64,
+    pub(crate) root: [AtomicU32; SLOTS],
+    pub(crate) attrs: Mutex<Attrs>,
+    pub(crate) io: RwLock<()>,
+    pub(crate) space: Space,
+    /// The index of a directory; unused by others.
+    pub(crate) dir: Arc<Mutex<Index>>,
+}
+
+impl Cell {
+    /// Reads inode `nr` from the device. Linux: `ext2_iget`.
+    pub(crate) fn load(fs: &Arc<Fs>, nr: InodeNr) -> Result<Self> {
+        let offset = fs.inode_offset(nr)?;
+        let mut bytes = [0; size_of::<RawInode>() + size_of::<RawInodeExtra>()];
+        let (base, extra) = bytes.split_at_mut(size_of::<RawInode>());
+        fs.dev.read_at(offset, base)?;
+        let room = usize::from(fs.geo.inode_size) - base.len();
+        if room > 0 {
+            fs.dev.read_at(offset + base.len() as u64, extra)?;
+        }
+        let (Ok(raw), Ok(mut extra)) = (RawInode::read_from_bytes(base), RawInodeExtra::read_from_bytes(extra))
+        else {
+            unreachable!("the buffer has the size of the two structures");
+        };
+        // Fields that the inode does not claim to use are not there.
+        let extra_isize = extra.i_extra_isize.get();
+        if usize::from(extra_isize) > room || extra_isize % 4 != 0 {
+            let what = format!("extra size is {extra_isize}, with {room} bytes of room");
+            return Err(Corrupt::new(Object::Inode(nr), what).into());
+        }
+        let broken = |what| Err(Corrupt::new(Object::Inode(nr), what).into());
+        if raw.i_links_count.get() == 0 && (raw.i_mode.get() == 0 || raw.i_dtime.get() != 0) {
+            return refuse(Errno::STALE, "the inode is deleted");
+        }
+        let Some(kind) = FileKind::from_mode(raw.i_mode.get()) else {
+            return broken(format!("mode is {:#o}, which is no type of file", raw.i_mode.get()));
+        };
+        let mut size = u64::from(raw.i_size.get());
+        if kind == FileKind::Regular {
+            size |= u64::from(raw.i_size_high.get()) << 32;
+        }
+        if size > fs.max_size() {
+            return broken(format!("size is {size}, more than a file can have"));
+        }
+        let file_acl = raw.i_file_acl.get();
+        if file_acl != 0 && fs.geo.data_block(file_acl).is_none() {
+            return broken(format!("attribute block {file_acl} lies outside the file system"));
+        }
+        if raw.i_flags.get() & InodeFlags::EXTENTS.bits() != 0 {
+            return broken("uses extents, which the file system does not announce".into());
+        }
+        let _ = &mut extra;
+        Ok(Self {
+            fs: fs.clone(),
+            nr,
+            kind,
+            offset,
+            generation: raw.i_generation.get(),
+            holders: AtomicU32::new(0),
+            size: AtomicU64::new(size),
+            root: raw.i_block.map(|pointer| AtomicU32::new(pointer.get())),
+            attrs: Mutex::new(Rank::Attr, Attrs::from_raw(&raw, &extra)),
+            io: RwLock::new(Rank::Io, ()),
+            space: Space::new(),
+            dir: fs.indexes.of(nr, kind),
+        })
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Whether the contents are in blocks (and not in the pointers' place, as a short link's are).
+    pub(crate) fn has_blocks(&self) -> bool {
+        match self.kind {
+            FileKind::Regular | FileKind::Directory => true,
+            FileKind::Symlink => !self.is_fast_symlink(),
+            _ => false,
+        }
+    }
+
+    /// Whether a link's target lies in the place of the pointers. Linux: `ext2_inode_is_fast_symlink`.
+    pub(crate) fn is_fast_symlink(&self) -> bool {
+        if self.kind != FileKind::Symlink {
+            return false;
+        }
+        let attrs = self.attrs.lock();
+        let for_xattrs = if attrs.file_acl == 0 { 0 } else { (self.fs.geo.block_size.bytes() / 512) as u32 };
+        attrs.blocks_512.saturating_sub(for_xattrs) == 0
+    }
+
+    pub(crate) fn corrupt(&self, what: impl Into<alloc::string::String>) -> crate::Error {
+        let object = match self.kind {
+            FileKind::Directory => Object::Directory(self.nr),
+            _ => Object::Inode(self.nr),
+        };
+        Corrupt::new(object, what).into()
+    }
+}
+
+impl Inode {
+    /// Its number.
+    #[must_use]
+    pub fn nr(&self) -> InodeNr {
+        self.0.nr
+    }
+
+    /// The file system that it belongs to.
+    #[must_use]
+    pub fn fs(&self) -> Ext2 {
+        Ext2::from_fs(self.0.fs.clone())
+    }
+
+    /// What kind of file it is.
+    #[must_use]
+    pub fn kind(&self) -> FileKind {
+        self.0.kind
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    /// All that `stat` tells, and more.
+    #[must_use]
+    pub fn attr(&self) -> Attr {
+        let (cell, attrs) = (&*self.0, self.0.attrs.lock());
+        Attr {
+            nr: cell.nr,
+            kind: cell.kind,
+            mode: attrs.mode,
+            uid: attrs.uid,
+            gid: attrs.gid,
+            size: cell.size(),
+            links: attrs.links,
+            blocks_512: attrs.blocks_512,
+            atime: attrs.atime,
+            mtime: attrs.mtime,
+            ctime: attrs.ctime,
+            crtime: attrs.crtime,
+            flags: attrs.flags,
+            generation: cell.generation,
+            device: self.device_nr(),
+        }
+    }
+
+    fn device_nr(&self) -> Option<DeviceNr> {
+        let root = |slot: usize| self.0.root[slot].load(Ordering::Acquire);
+        matches!(self.0.kind, FileKind::CharDevice | FileKind::BlockDevice)
+            .then(|| DeviceNr::decode(root(0), root(1)))
+    }
+
+    /// The lock over the contents (Linux: `i_rwsem`). [`read_at`](Self::read_at) and all that changes a
+    /// file take it themselves; whoever moves bytes without them, as DAX does, takes it first.
+    #[must_use]
+    pub fn io_lock(&self) -> &RwLock<()> {
+        &self.0.io
+    }
+
+    pub(crate) fn need(&self, kind: FileKind) -> Result<()> {
+        match (kind, self.0.kind) {
+            (need, have) if need == have => Ok(()),
+            (FileKind::Directory, _) => refuse(Errno::NOTDIR, ""),
+            (_, FileKind::Directory) => refuse(Errno::ISDIR, ""),
+            _ => refuse(Errno::INVAL, "not the kind of file that this is for"),
+        }
+    }
+}
+
+impl PartialEq for Inode {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Inode {}
+
+impl fmt::Debug for Inode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inode").field("nr", &self.0.nr).field("kind", &self.0.kind).finish_non_exhaustive()
+    }
+}
+
+impl Cell {
+    /// What is left to do when the last holder lets go.
+    pub(crate) fn let_go(&self) {}
+}

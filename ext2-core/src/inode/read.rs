@@ -1,0 +1,80 @@
+//! Reading contents by copying through the device.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use super::{Cell, FileKind, Inode};
+use crate::Errno;
+use crate::error::{Result, refuse};
+
+/// Bytes of a link's target that fit in the place of the pointers.
+pub(crate) const FAST_SYMLINK_MAX: usize = 60;
+
+impl Cell {
+    /// Reads contents from `offset` without a lock: up to the end of `buf` or of the file.
+    pub(crate) fn read_unlocked(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let size = self.size();
+        let end = size.min(offset.saturating_add(buf.len() as u64));
+        let block_size = self.fs.geo.block_size;
+        let mut at = offset;
+        while at < end {
+            let first = block_size.block_of(at);
+            let last = block_size.block_of(end - 1);
+            let mapping = self.map(first, last.get() - first.get() + 1)?;
+            let within = at - first.get() * block_size.bytes();
+            let len = (mapping.count * block_size.bytes() - within).min(end - at);
+            let done = (at - offset) as usize;
+            // OK to index: done + len is at most end - offset, which is at most buf.len().
+            let part = &mut buf[done..done + len as usize];
+            match mapping.target {
+                Some(block) => self.fs.dev.read_at(self.fs.geo.byte_of(block) + within, part)?,
+                None => part.fill(0),
+            }
+            at += len;
+        }
+        Ok(end.saturating_sub(offset) as usize)
+    }
+
+    /// The target of a symbolic link.
+    pub(crate) fn link_target(&self) -> Result<Vec<u8>> {
+        let size = self.size();
+        if self.is_fast_symlink() {
+            if size >= FAST_SYMLINK_MAX as u64 {
+                return Err(self.corrupt("link target is longer than its place"));
+            }
+            let words = self.root.iter().flat_map(|word| word.load(Ordering::Acquire).to_le_bytes());
+            return Ok(words.take(size as usize).collect());
+        }
+        if size == 0 || size > self.fs.geo.block_size.bytes() {
+            return Err(self.corrupt("link target is empty or longer than a block"));
+        }
+        let mut target = vec![0; size as usize];
+        self.read_unlocked(0, &mut target)?;
+        Ok(target)
+    }
+}
+
+impl Inode {
+    /// Reads from byte `offset` of a regular file, by copying through the device. Returns the bytes
+    /// read: fewer than `buf` holds only at the file's end. Holes read as zeros.
+    ///
+    /// # Errors
+    /// `EISDIR`, `EINVAL` for what is no regular file; `Corrupt`; the device's errors.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.need(FileKind::Regular)?;
+        let _io = self.0.io.read();
+        self.0.read_unlocked(offset, buf)
+    }
+
+    /// The target of a symbolic link, as bytes.
+    ///
+    /// # Errors
+    /// `EINVAL` for what is no link; `Corrupt`; the device's errors.
+    pub fn read_link(&self) -> Result<Vec<u8>> {
+        if self.0.kind != FileKind::Symlink {
+            return refuse(Errno::INVAL, "not a symbolic link");
+        }
+        self.0.link_target()
+    }
+}

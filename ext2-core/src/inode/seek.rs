@@ -1,0 +1,83 @@
+//! Holes and data of a file: `SEEK_HOLE`, `SEEK_DATA`, and the list of extents (FIEMAP).
+
+use super::Inode;
+use crate::map::Mapping;
+use crate::error::{Result, refuse};
+use crate::{Errno, FileBlock};
+
+impl Inode {
+    /// The offset of the first data at or after byte `offset` (Linux: `SEEK_DATA`, by iomap).
+    ///
+    /// # Errors
+    /// `ENXIO` when `offset` is at or past the end, or only hole follows.
+    pub fn seek_data(&self, offset: u64) -> Result<u64> {
+        self.seek(offset, |mapping| !mapping.is_hole())?
+            .map_or_else(|| refuse(Errno::NXIO, "no data up to the file's end"), Ok)
+    }
+
+    /// The offset of the first hole at or after byte `offset`; the end of the file counts as one (Linux:
+    /// `SEEK_HOLE`, by iomap).
+    ///
+    /// # Errors
+    /// `ENXIO` when `offset` is at or past the end.
+    pub fn seek_hole(&self, offset: u64) -> Result<u64> {
+        Ok(self.seek(offset, Mapping::is_hole)?.unwrap_or_else(|| self.size()))
+    }
+
+    fn seek(&self, offset: u64, found: impl Fn(&Mapping) -> bool) -> Result<Option<u64>> {
+        let _io = self.0.io.read();
+        let size = self.size();
+        if offset >= size {
+            return refuse(Errno::NXIO, "the offset is past the file's end");
+        }
+        let block_size = self.0.fs.geo.block_size;
+        let mut block = block_size.block_of(offset);
+        let last = block_size.block_of(size - 1);
+        while block <= last {
+            let mapping = self.0.map(block, last.get() - block.get() + 1)?;
+            if found(&mapping) {
+                return Ok(Some(offset.max(block.get() * block_size.bytes())));
+            }
+            block = mapping.end();
+        }
+        Ok(None)
+    }
+
+    /// The runs of data of the file, in order, up to its end (Linux: FIEMAP). Each is as long as the
+    /// blocks are contiguous.
+    #[must_use]
+    pub fn extents(&self) -> Extents {
+        let end = self.0.fs.geo.block_size.blocks_for(self.size());
+        Extents { inode: self.clone(), next: 0, end }
+    }
+}
+
+/// The runs of data of a file. An error ends the iteration.
+#[derive(Debug)]
+pub struct Extents {
+    inode: Inode,
+    next: u64,
+    end: u64,
+}
+
+impl Iterator for Extents {
+    type Item = Result<Mapping>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.next < self.end {
+            match self.inode.map(FileBlock::new(self.next), self.end - self.next) {
+                Ok(mapping) => {
+                    self.next = mapping.end().get();
+                    if !mapping.is_hole() {
+                        return Some(Ok(mapping));
+                    }
+                }
+                Err(error) => {
+                    self.next = self.end;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}

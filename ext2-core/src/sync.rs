@@ -1,0 +1,240 @@
+//! Locks, without poisoning, and the order in which they may be taken.
+//!
+//! # Lock order
+//! A thread takes locks in rising [`Rank`]; two of the same rank only where the rank says so. Debug
+//! builds with `std` assert it at every acquisition. The order, outermost first, with its Linux name:
+//!
+//! | rank | lock | Linux |
+//! |---|---|---|
+//! | `Rename` | one directory rename at a time in a file system | `s_vfs_rename_mutex` |
+//! | `Io` | an inode's contents: directories parent first, then by number | `i_rwsem` |
+//! | `Index` | the index of a directory | – |
+//! | `Map` | an inode's block map, while it changes | `truncate_mutex` |
+//! | `Xattr` | attribute blocks that inodes share | `xattr_sem`, the mbcache |
+//! | `Group` | one group's bitmaps and counts | `bgl_lock` |
+//! | `Orphan` | the superblock's orphan field | – |
+//! | `Super` | the superblock's counts and state | `s_lock` |
+//! | `Attr` | an inode's attributes | `i_lock` |
+//! | `Table` | the table of inodes in memory | `inode_hash_lock` |
+//! | `Leaf` | a lock under which no other is taken | spin locks |
+//!
+//! A device's own locks are below all of these.
+
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+
+/// The place of a lock in the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // the table above says what each is
+pub enum Rank {
+    Rename,
+    Io,
+    Index,
+    Map,
+    Xattr,
+    Group,
+    Orphan,
+    Super,
+    Attr,
+    Table,
+    Leaf,
+}
+
+impl Rank {
+    /// Whether a second lock of this rank may be taken while one is held (in an order of its own).
+    #[cfg(all(feature = "std", debug_assertions))]
+    const fn repeats(self) -> bool {
+        matches!(self, Self::Io)
+    }
+}
+
+#[cfg(all(feature = "std", debug_assertions))]
+mod order {
+    use super::Rank;
+    use std::cell::RefCell;
+    use std::vec::Vec;
+
+    std::thread_local! {
+        static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Notes that a lock of a rank is held until it is dropped.
+    #[derive(Debug)]
+    pub(super) struct Held(Rank);
+
+    impl Held {
+        pub(super) fn take(rank: Rank) -> Self {
+            HELD.with_borrow_mut(|held| {
+                if let Some(&highest) = held.iter().max() {
+                    assert!(
+                        rank > highest || (rank == highest && rank.repeats()),
+                        "lock order: {rank:?} taken while {highest:?} is held"
+                    );
+                }
+                held.push(rank);
+            });
+            Self(rank)
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            // A guard may outlive the thread's storage only while the thread ends.
+            let _ = HELD.try_with(|held| {
+                let mut held = held.borrow_mut();
+                if let Some(at) = held.iter().rposition(|&rank| rank == self.0) {
+                    held.remove(at);
+                }
+            });
+        }
+    }
+}
+
+#[cfg(not(all(feature = "std", debug_assertions)))]
+mod order {
+    use super::Rank;
+
+    #[derive(Debug)]
+    pub(super) struct Held;
+
+    impl Held {
+        #[inline(always)]
+        pub(super) fn take(_: Rank) -> Self {
+            Self
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+mod imp {
+    use std::sync::PoisonError;
+    pub(super) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    pub(super) fn lock<T: ?Sized>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+        lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub(super) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+        lock.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub(super) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+        lock.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(not(feature = "std"))]
+mod imp {
+    pub(super) use spin::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    pub(super) fn lock<T: ?Sized>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+        lock.lock()
+    }
+    pub(super) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+        lock.read()
+    }
+    pub(super) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+        lock.write()
+    }
+}
+
+/// A mutex with a place in the lock order.
+pub struct Mutex<T: ?Sized> {
+    rank: Rank,
+    inner: imp::Mutex<T>,
+}
+
+impl<T> Mutex<T> {
+    /// A mutex of `rank` around `value`.
+    pub const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, inner: imp::Mutex::new(value) }
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Waits for the lock.
+    pub fn lock(&self) -> Guard<imp::MutexGuard<'_, T>> {
+        let held = order::Held::take(self.rank);
+        Guard { inner: imp::lock(&self.inner), _held: held }
+    }
+}
+
+/// A reader-writer lock with a place in the lock order.
+pub struct RwLock<T: ?Sized> {
+    rank: Rank,
+    inner: imp::RwLock<T>,
+}
+
+impl<T> RwLock<T> {
+    /// A lock of `rank` around `value`.
+    pub const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, inner: imp::RwLock::new(value) }
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    /// Waits for the lock, shared.
+    pub fn read(&self) -> Guard<imp::RwLockReadGuard<'_, T>> {
+        let held = order::Held::take(self.rank);
+        Guard { inner: imp::read(&self.inner), _held: held }
+    }
+
+    /// Waits for the lock, exclusive.
+    pub fn write(&self) -> Guard<imp::RwLockWriteGuard<'_, T>> {
+        let held = order::Held::take(self.rank);
+        Guard { inner: imp::write(&self.inner), _held: held }
+    }
+}
+
+/// What holds a lock until it is dropped.
+#[derive(Debug)]
+pub struct Guard<G> {
+    inner: G,
+    _held: order::Held,
+}
+
+impl<G: Deref> Deref for Guard<G> {
+    type Target = G::Target;
+    fn deref(&self) -> &G::Target {
+        &self.inner
+    }
+}
+
+impl<G: DerefMut> DerefMut for Guard<G> {
+    fn deref_mut(&mut self) -> &mut G::Target {
+        &mut self.inner
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutex").field("rank", &self.rank).finish_non_exhaustive()
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLock").field("rank", &self.rank).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "lock order: Group taken while Super is held")]
+    fn taking_an_outer_lock_inside_an_inner_one_is_caught() {
+        let (outer, inner) = (Mutex::new(Rank::Group, ()), Mutex::new(Rank::Super, ()));
+        let _held = inner.lock();
+        let _wrong = outer.lock();
+    }
+
+    #[test]
+    fn locks_may_be_dropped_in_any_order() {
+        let (outer, inner) = (Mutex::new(Rank::Group, ()), Mutex::new(Rank::Super, ()));
+        let first = outer.lock();
+        let second = inner.lock();
+        drop(first);
+        drop(second);
+        let _again = outer.lock();
+    }
+}
