@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn unsupported_features_are_refused_by_name() {
-        let features = Features { incompat: Incompat::from_bits_retain(0x40 | 0x80 | 0x2), ..Features::default() };
+        let features =
+            Features { incompat: Incompat::from_bits_retain(0x40 | 0x80 | 0x2), ..Features::default() };
         let error = features.check_readable(false).unwrap_err();
         assert_eq!(error, Error::Incompatible(Incompatible::Feature("extents 64bit".to_string())));
     }

@@ -169,6 +169,9 @@ impl Eq for Ext2 {}
 
 impl fmt::Debug for Ext2 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ext2").field("device", &self.0.dev).field("geometry", &self.0.geo).finish_non_exhaustive()
+        f.debug_struct("Ext2")
+            .field("device", &self.0.dev)
+            .field("geometry", &self.0.geo)
+            .finish_non_exhaustive()
     }
 }

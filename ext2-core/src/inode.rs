@@ -16,8 +16,8 @@ mod map;
 mod read;
 mod seek;
 
-pub use attr::{Attr, DeviceNr, FileKind, InodeFlags};
 pub(crate) use attr::Attrs;
+pub use attr::{Attr, DeviceNr, FileKind, InodeFlags};
 pub use seek::Extents;
 
 use alloc::format;
@@ -69,7 +69,8 @@ impl Cell {
         if room > 0 {
             fs.dev.read_at(offset + base.len() as u64, extra)?;
         }
-        let (Ok(raw), Ok(mut extra)) = (RawInode::read_from_bytes(base), RawInodeExtra::read_from_bytes(extra))
+        let (Ok(raw), Ok(mut extra)) =
+            (RawInode::read_from_bytes(base), RawInodeExtra::read_from_bytes(extra))
         else {
             unreachable!("the buffer has the size of the two structures");
         };

@@ -26,7 +26,8 @@ pub trait AddressSpace: Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// `EBUSY` when told not to wait; what `change` returns.
-    fn invalidate(&self, range: Range<u64>, wait: Wait, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
+    fn invalidate(&self, range: Range<u64>, wait: Wait, change: &mut dyn FnMut() -> Result<()>)
+    -> Result<()>;
 
     /// Writes the dirty pages of `range` back to the media.
     ///
@@ -47,7 +48,10 @@ impl Space {
         self.0.lock().clone()
     }
 
-    pub(crate) fn get_or_attach(&self, make: impl FnOnce() -> Arc<dyn AddressSpace>) -> Arc<dyn AddressSpace> {
+    pub(crate) fn get_or_attach(
+        &self,
+        make: impl FnOnce() -> Arc<dyn AddressSpace>,
+    ) -> Arc<dyn AddressSpace> {
         self.0.lock().get_or_insert_with(make).clone()
     }
 

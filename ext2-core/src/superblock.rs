@@ -228,10 +228,7 @@ impl Superblock {
         }
         let groups = u64::from(self.blocks_count - self.first_data_block).div_ceil(bpg);
         if groups * ipg != u64::from(self.inodes_count) {
-            return corrupt(format!(
-                "{} inodes, but {groups} groups of {ipg}",
-                self.inodes_count
-            ));
+            return corrupt(format!("{} inodes, but {groups} groups of {ipg}", self.inodes_count));
         }
         if self.first_ino < 11 || self.first_ino > self.inodes_count {
             return corrupt(format!("first inode is {} of {}", self.first_ino, self.inodes_count));

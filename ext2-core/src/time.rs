@@ -98,7 +98,17 @@ mod tests {
 
     #[test]
     fn times_from_1901_to_2446_survive_a_round_trip_with_the_extra_field() {
-        for sec in [i64::from(i32::MIN), -1, 0, 1, i64::from(i32::MAX), 1 << 31, (1 << 32) - 1, 1 << 32, Timestamp::MAX_SEC] {
+        for sec in [
+            i64::from(i32::MIN),
+            -1,
+            0,
+            1,
+            i64::from(i32::MAX),
+            1 << 31,
+            (1 << 32) - 1,
+            1 << 32,
+            Timestamp::MAX_SEC,
+        ] {
             let time = Timestamp { sec, nsec: 999_999_999 };
             let (low, extra) = time.encode(true);
             assert_eq!(Timestamp::decode(low, Some(extra)), time, "{sec}");

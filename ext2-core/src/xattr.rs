@@ -41,7 +41,8 @@ impl Cell {
         };
         let mut bytes = vec![0; self.fs.geo.block_size.len()];
         self.fs.dev.read_at(self.fs.geo.byte_of(block), &mut bytes)?;
-        parse_block(&bytes).map_err(|problem| self.corrupt(alloc::format!("attribute block {block}: {problem}")))
+        parse_block(&bytes)
+            .map_err(|problem| self.corrupt(alloc::format!("attribute block {block}: {problem}")))
     }
 
     /// All attributes, those in the inode first.

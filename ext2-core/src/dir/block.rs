@@ -42,7 +42,11 @@ pub(crate) type Problem = String;
 
 /// The entries of `block`, in order. A broken one is an error and the last item; `inodes` is the number of
 /// inodes in the file system.
-pub(crate) fn slots(block: &[u8], inodes: u32, has_type: bool) -> impl Iterator<Item = Result<Slot<'_>, Problem>> {
+pub(crate) fn slots(
+    block: &[u8],
+    inodes: u32,
+    has_type: bool,
+) -> impl Iterator<Item = Result<Slot<'_>, Problem>> {
     let mut offset = 0;
     core::iter::from_fn(move || {
         if offset >= block.len() {

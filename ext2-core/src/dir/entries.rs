@@ -5,10 +5,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::block::slots;
+use crate::InodeNr;
 use crate::error::Result;
 use crate::features::Incompat;
 use crate::inode::{Cell, FileKind, Inode};
-use crate::InodeNr;
 
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -40,7 +40,8 @@ impl Cell {
             index.candidates(name)
         };
         for at in candidates.into_iter().map(u64::from) {
-            let found = self.find_in(at - at % len, &mut buffer, |slot| slot.is_at((at % len) as usize, name))?;
+            let found =
+                self.find_in(at - at % len, &mut buffer, |slot| slot.is_at((at % len) as usize, name))?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -48,7 +49,12 @@ impl Cell {
         Ok(None)
     }
 
-    fn find_in(&self, start: u64, buffer: &mut [u8], is: impl Fn(&Slot<'_>) -> bool) -> Result<Option<Found>> {
+    fn find_in(
+        &self,
+        start: u64,
+        buffer: &mut [u8],
+        is: impl Fn(&Slot<'_>) -> bool,
+    ) -> Result<Option<Found>> {
         self.read_dir_block(start, buffer)?;
         for slot in slots(buffer, self.fs.geo.inodes_count, self.has_type()) {
             let slot = slot.map_err(|why| self.corrupt(alloc::format!("block at byte {start}: {why}")))?;

@@ -128,7 +128,9 @@ impl Ext2 {
         let super_group = match options.superblock {
             SuperblockAt::Primary => GroupNr::new(0),
             SuperblockAt::Group(group) => group,
-            SuperblockAt::Block { block, .. } => geo.group_of_block(block).map_or(GroupNr::new(0), |(group, _)| group),
+            SuperblockAt::Block { block, .. } => {
+                geo.group_of_block(block).map_or(GroupNr::new(0), |(group, _)| group)
+            }
         };
         if !options.read_only {
             sb.features.check_writable()?;
@@ -148,7 +150,9 @@ impl Ext2 {
         let ext2 = Self(fs);
         let root = ext2.root()?;
         if root.kind() != FileKind::Directory || root.size() == 0 {
-            return Err(Corrupt::new(Object::Inode(root.nr()), "the root is not a directory with contents").into());
+            return Err(
+                Corrupt::new(Object::Inode(root.nr()), "the root is not a directory with contents").into()
+            );
         }
         Ok(ext2)
     }

@@ -263,7 +263,9 @@ mod tests {
 
     #[test]
     fn device_numbers_survive_both_encodings() {
-        for (major, minor) in [(0, 0), (8, 1), (255, 255), (256, 0), (259, 65_536), (4095, 0xf_ffff), (1, 256)] {
+        for (major, minor) in
+            [(0, 0), (8, 1), (255, 255), (256, 0), (259, 65_536), (4095, 0xf_ffff), (1, 256)]
+        {
             let nr = DeviceNr { major, minor };
             let [old, new] = nr.encode();
             assert_eq!(DeviceNr::decode(old, new), nr);

@@ -1,8 +1,8 @@
 //! Holes and data of a file: `SEEK_HOLE`, `SEEK_DATA`, and the list of extents (FIEMAP).
 
 use super::Inode;
-use crate::map::Mapping;
 use crate::error::{Result, refuse};
+use crate::map::Mapping;
 use crate::{Errno, FileBlock};
 
 impl Inode {

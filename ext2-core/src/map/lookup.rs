@@ -2,8 +2,8 @@
 
 use alloc::format;
 
-use super::path::{DIRECT, SLOTS, Shape};
 use super::Mapping;
+use super::path::{DIRECT, SLOTS, Shape};
 use crate::error::{Corrupt, Error, Object, Result};
 use crate::{DeviceBlock, FileBlock, InodeNr};
 
@@ -163,7 +163,12 @@ mod tests {
 
     impl Fake {
         fn new(pointers: u64) -> Self {
-            Self { shape: Shape::new(pointers), root: [0; SLOTS], blocks: BTreeMap::new(), reads: Cell::new(0) }
+            Self {
+                shape: Shape::new(pointers),
+                root: [0; SLOTS],
+                blocks: BTreeMap::new(),
+                reads: Cell::new(0),
+            }
         }
 
         /// Makes the way to `block`; `levels` of its indirect blocks, all for `u32::MAX`, then `data`.
@@ -282,7 +287,9 @@ mod tests {
     fn holes_of_4_kib_blocks_have_the_length_that_the_subtree_formula_misses() {
         // Even slots of 512 blocks hold the end of a leaf array, so a formula that stops there never
         // answers a whole slot; ours does for each of them.
-        for (block, levels) in [(0, 1), (512, 1), (512, 2), (1024, 1), (1536, 1), (1536, 2), (2048, 1), (2048, 2)] {
+        for (block, levels) in
+            [(0, 1), (512, 1), (512, 2), (1024, 1), (1536, 1), (1536, 2), (2048, 1), (2048, 2)]
+        {
             let mut fake = Fake::new(1024);
             fake.set(block, levels, 0);
             fake.set(block + 512, u32::MAX, 77);

@@ -17,10 +17,8 @@ pub(crate) struct XattrName {
 /// Indexes and the prefixes that they stand for.
 const PREFIXES: [(u8, &[u8]); 4] = [(1, b"user."), (4, b"trusted."), (6, b"security."), (7, b"system.")];
 /// Indexes that stand for a whole name.
-const WHOLE: [(u8, &[u8], AclKind); 2] = [
-    (2, b"system.posix_acl_access", AclKind::Access),
-    (3, b"system.posix_acl_default", AclKind::Default),
-];
+const WHOLE: [(u8, &[u8], AclKind); 2] =
+    [(2, b"system.posix_acl_access", AclKind::Access), (3, b"system.posix_acl_default", AclKind::Default)];
 
 impl XattrName {
     /// From the whole name.
@@ -33,7 +31,10 @@ impl XattrName {
             return Ok(Self { index: *index, suffix: Vec::new() });
         }
         let Some((index, prefix)) = PREFIXES.iter().find(|(_, prefix)| name.starts_with(prefix)) else {
-            return refuse(Errno::OPNOTSUPP, "attribute names begin with user., trusted., security. or system.");
+            return refuse(
+                Errno::OPNOTSUPP,
+                "attribute names begin with user., trusted., security. or system.",
+            );
         };
         let suffix = name.get(prefix.len()..).unwrap_or_default();
         if suffix.is_empty() || suffix.contains(&0) {
@@ -73,7 +74,13 @@ mod tests {
 
     #[test]
     fn whole_names_survive_being_stored() {
-        for name in [&b"user.a"[..], b"trusted.x.y", b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"] {
+        for name in [
+            &b"user.a"[..],
+            b"trusted.x.y",
+            b"security.capability",
+            b"system.posix_acl_access",
+            b"system.posix_acl_default",
+        ] {
             assert_eq!(XattrName::parse(name).unwrap().full(), name);
         }
     }
@@ -82,6 +89,8 @@ mod tests {
     fn names_without_a_known_prefix_or_a_suffix_are_refused() {
         assert!(XattrName::parse(b"colour").unwrap_err().is(Errno::OPNOTSUPP));
         assert!(XattrName::parse(b"user.").unwrap_err().is(Errno::INVAL));
-        assert!(XattrName::parse(&[b"user.".as_slice(), &[b'x'; 251]].concat()).unwrap_err().is(Errno::RANGE));
+        assert!(
+            XattrName::parse(&[b"user.".as_slice(), &[b'x'; 251]].concat()).unwrap_err().is(Errno::RANGE)
+        );
     }
 }
