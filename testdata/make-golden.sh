@@ -133,7 +133,8 @@ edit() {
     fi
 }
 
-# finish NAME IMAGE [OFFSET+LENGTH]: an image that reads. e2fsck must be silent; the manifest comes from the kernel.
+# finish NAME IMAGE [OFFSET+LENGTH]: an image that reads. e2fsck must be silent (or, with $unclean set, mend it alone);
+# the manifest comes from the kernel.
 finish() {
     local name=$1 image=$2 span=${3:-} fs=$2 options=ro,noatime,loop
     if [ -n "$span" ]; then
@@ -141,14 +142,22 @@ finish() {
         dd if="$image" of="$fs" bs=512 skip=$((${span%+*} / 512)) count=$((${span#*+} / 512)) status=none
         options+=",offset=${span%+*}"
     fi
-    e2fsck -fn "$fs" >"$work/fsck" 2>&1 || { cat "$work/fsck"; echo "e2fsck does not like $name" >&2; exit 1; }
+    if [ -n "${unclean:-}" ]; then
+        cp "$fs" "$work/mend"
+        e2fsck -fp "$work/mend" >"$work/fsck" 2>&1 && { echo "e2fsck has nothing to mend in $name" >&2; exit 1; }
+        [ $? = 1 ] || { cat "$work/fsck" >&2; exit 1; }
+    elif ! e2fsck -fn "$fs" >"$work/fsck" 2>&1; then
+        cat "$work/fsck" >&2
+        echo "e2fsck does not like $name" >&2
+        exit 1
+    fi
     if [ -z "${derived:-}" ]; then
         mount -t ext2 -o "$options" "$image" "$mnt"
         "$WALK" "$mnt" >"$out/$name.manifest"
         umount "$mnt"
     fi
     pack "$name" "$image"
-    enlist "$name" reads "$span"
+    enlist "$name" "${unclean:-reads}" "$span"
 }
 
 # refuse NAME IMAGE WORD: an image that no ext2 driver may read; the error names the word.
@@ -305,7 +314,7 @@ by_debugfs revision-0 1M -r 0 -b 1024 -N 64
 by_debugfs no-filetype 1M -t ext2 -b 1024 -I 128 -N 64 -O ^filetype
 by_debugfs sparse-super2 24M -t ext2 -b 1024 -I 128 -N 64 -O ^resize_inode,sparse_super2
 if want empty; then
-    make_fs "$work/empty.img" 256K -t ext2 -b 1024 -N 16
+    make_fs "$work/empty.img" 256K -t ext2 -b 1024 -N 16 -L "golden empty" -M /mnt/golden -m 10
     settle "$work/empty.img"
     finish empty "$work/empty.img"
 fi
@@ -340,6 +349,45 @@ if want resized; then
     umount "$mnt"
     settle "$image"
     finish resized "$image"
+fi
+
+if want bad-blocks; then
+    printf '%s\n' 100 101 150 200 >"$work/bad"
+    make_fs "$work/bad.img" 512K -t ext2 -b 1024 -I 128 -N 32 -l "$work/bad" -d "$plain"
+    settle "$work/bad.img"
+    finish bad-blocks "$work/bad.img"
+fi
+
+# As a crash leaves it: not unmounted, counts of another time, a block and an inode in the bitmaps that nobody has, and
+# two unlinked files that were open, in the list of orphans.
+if want unclean; then
+    image=$work/unclean.img
+    stamp "$plain"
+    make_fs "$image" 512K -t ext2 -b 1024 -I 128 -N 48 -d "$plain"
+    {
+        echo "write $plain/README orphan1"
+        echo "write $plain/README orphan2"
+        echo "mkdir late"
+    } >"$work/open"
+    edit "$image" "$work/open"
+    first=$(debugfs -R "stat orphan1" "$image" 2>/dev/null | sed -n 's/^Inode: \([0-9]*\) .*/\1/p')
+    second=$(debugfs -R "stat orphan2" "$image" 2>/dev/null | sed -n 's/^Inode: \([0-9]*\) .*/\1/p')
+    settle "$image"
+    {
+        echo "unlink orphan1"
+        echo "unlink orphan2"
+        echo "sif <$first> links_count 0"
+        echo "sif <$second> links_count 0"
+        echo "sif <$first> dtime $second"
+        echo "ssv last_orphan $first"
+        echo "setb 500"
+        echo "seti <40>"
+        echo "ssv free_blocks_count 7"
+        echo "ssv free_inodes_count 3"
+        echo "ssv state 0"
+    } >"$work/crash"
+    edit "$image" "$work/crash"
+    unclean=unclean finish unclean "$image"
 fi
 
 # ---- block maps ----
@@ -564,7 +612,9 @@ fill_xattr_1024() {
 }
 kernel xattr-128 512K -t ext2 -b 1024 -I 128 -N 48
 kernel xattr-256 512K -t ext2 -b 1024 -I 256 -N 48
+fill_xattr_4096() { fill_xattr_1024; }
 kernel xattr-1024 1M -t ext2 -b 4096 -I 1024 -N 48
+kernel xattr-4096 1M -t ext2 -b 4096 -I 4096 -N 48
 
 # ---- journals ----
 fill_ext3_clean() { fill_small; }
@@ -593,6 +643,11 @@ if want ext4-64bit; then
     echo "feature -extents" >"$work/feature"
     edit "$work/64bit.img" "$work/feature"
     refuse ext4-64bit "$work/64bit.img" 64bit
+fi
+
+if want journal-device; then
+    make_fs "$work/journal.img" 1M -O journal_dev -b 1024
+    refuse journal-device "$work/journal.img" journal_dev
 fi
 
 # ---- other tools, and containers ----

@@ -27,6 +27,8 @@ pub struct Golden {
 pub enum Verdict {
     /// Reads it, and finds what the manifest says; the kernel mounts it where its pages allow.
     Reads,
+    /// Reads it like the others, and before the first change mends what a crash left: e2fsck -p does it alone.
+    Unclean,
     /// Refuses it and names this word in the error.
     Refuses(String),
 }
@@ -52,7 +54,7 @@ pub fn all() -> Vec<Golden> {
 
 /// The images that can be read.
 pub fn readable() -> Vec<Golden> {
-    all().into_iter().filter(|image| image.verdict == Verdict::Reads).collect()
+    all().into_iter().filter(Golden::reads).collect()
 }
 
 /// The image of a name; panics where there is none.
@@ -71,13 +73,14 @@ pub fn golden_path(name: &str, folder: &Path) -> PathBuf {
 }
 
 impl Golden {
-    /// Reads `NAME reads|refuses=WORD [OFFSET+LENGTH]`.
+    /// Reads `NAME reads|unclean|refuses=WORD [OFFSET+LENGTH]`.
     fn from_line(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         let name = words.next()?.to_owned();
-        let verdict = match words.next()?.split_once('=') {
-            None => Verdict::Reads,
-            Some((_, word)) => Verdict::Refuses(word.to_owned()),
+        let verdict = match words.next()? {
+            "reads" => Verdict::Reads,
+            "unclean" => Verdict::Unclean,
+            other => Verdict::Refuses(other.strip_prefix("refuses=")?.to_owned()),
         };
         let (offset, length) = match words.next() {
             None => (0, None),
@@ -87,6 +90,11 @@ impl Golden {
             }
         };
         Some(Self { name, verdict, offset, length })
+    }
+
+    /// Whether a reader finds in it what the manifest says.
+    pub fn reads(&self) -> bool {
+        !matches!(self.verdict, Verdict::Refuses(_))
     }
 
     /// The packed file.
