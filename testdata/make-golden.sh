@@ -624,7 +624,7 @@ if want ext3-recover; then
     make_fs "$image" 3M -t ext3 -J size=1 -b 1024 -I 128 -N 32
     mount -t ext3 -o loop "$image" "$mnt"
     (cd "$mnt" && fill_small)
-    sync -f "$mnt"
+    sync "$mnt/small" "$mnt/dir/inner" "$mnt/dir" "$mnt"
     # The mount holds what the device does not: all the small files are in the journal alone.
     cp --sparse=always "$image" "$image.torn"
     umount "$mnt"

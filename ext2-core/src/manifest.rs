@@ -3,7 +3,7 @@
 //! A manifest says everything about a tree that a program can see through the system calls (names, types, modes,
 //! owners, times, links, extended attributes, attribute flags, holes) and stands for the bytes of each file with
 //! their CRC-32. Two images with equal manifests are the same to every program that mounts them. `docs/formats.md`
-//! defines the text; this module is its model, its writer, its parser and its comparison.
+//! defines the text; this module is its model, its writer, its parser, its comparison, and the walk of an image that gives one.
 //!
 //! # Invariants
 //! - [`Manifest::entries`] is sorted by the path as it is printed ([`quote`]), has each path once, starts with `/`
@@ -12,11 +12,13 @@
 //!   is not a directory.
 //! - `parse(m.to_string())` gives back `m`.
 //!
-//! Nothing here reads a device or takes a lock.
+//! Only [`from_image`] reads a device, and takes no lock for longer than the calls that it makes: the manifest of an
+//! image that others write is one of no single moment.
 
 mod content;
 mod diff;
 mod flags;
+mod image;
 mod model;
 mod parse;
 mod quote;
@@ -28,6 +30,7 @@ mod tests;
 pub use content::{ContentCrc, crc_of_zeros};
 pub use diff::{Difference, diff};
 pub use flags::AttributeFlags;
+pub use image::from_image;
 pub use model::{ByteSpan, Entry, Inode, Kind, Manifest, Node, Time, Xattr};
 pub use parse::{ParseError, parse};
 pub use quote::{quote, unquote};

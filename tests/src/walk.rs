@@ -53,7 +53,7 @@ pub fn walk(root: &Path) -> io::Result<Manifest> {
         let place = below(root, &path);
         let found = stat(&place).map_err(|error| named(&path, error))?;
         let is_directory = FileType::from_raw_mode(u32::from(found.stx_mode)) == FileType::Directory;
-        let node = match first_names.get(&found.stx_ino).filter(|_| found.stx_nlink > 1 && !is_directory) {
+        let node = match first_names.get(&found.stx_ino).filter(|_| !is_directory) {
             Some(first) => Node::HardLink(first.clone()),
             None => {
                 first_names.insert(found.stx_ino, path.clone());

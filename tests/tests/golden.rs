@@ -1,9 +1,13 @@
 //! The golden images are what `testdata/README.md` says they are.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
+use blockdev::RamDevice;
 use e2dax_tests::{Access, Verdict, golden, mount, need_mount, need_tools, tools};
-use ext2_core::manifest::{Manifest, diff};
+use ext2_core::{
+    Error, Ext2, OpenOptions,
+    manifest::{Manifest, diff, from_image},
+};
 use tempfile::tempdir;
 
 /// Panics with every difference.
@@ -73,4 +77,41 @@ fn the_kernel_refuses_to_mount_as_ext2_what_is_to_be_refused() {
         let answer = mount::try_mount(&path, Access::ReadOnly);
         assert!(answer.is_err(), "{} was mounted as ext2", image.name);
     }
+}
+
+/// Opens the file system of a golden image, in memory, read-only.
+fn open(image: &golden::Golden) -> Result<Ext2, Error> {
+    let device = RamDevice::from_bytes(&image.file_system()).unwrap();
+    Ext2::open(Arc::new(device), &OpenOptions::read_only())
+}
+
+#[test]
+fn our_reader_sees_what_the_kernel_saw() {
+    for image in golden::readable() {
+        let fs = open(&image).unwrap_or_else(|error| panic!("{}: {error}", image.name));
+        let found = from_image(&fs).unwrap_or_else(|error| panic!("{}: {error}", image.name));
+        assert_same(&image.name, &found, &image.manifest());
+    }
+}
+
+#[test]
+fn what_is_not_ext2_is_refused_by_name() {
+    for image in golden::all() {
+        let Verdict::Refuses(word) = &image.verdict else { continue };
+        let error = open(&image).expect_err(&image.name);
+        assert!(matches!(error, Error::Incompatible(_)), "{}: {error:?}", image.name);
+        assert!(error.to_string().contains(word), "{}: {error} does not name {word}", image.name);
+    }
+}
+
+#[test]
+fn a_journal_that_needs_recovery_can_be_ignored_read_only() {
+    let device = Arc::new(RamDevice::from_bytes(&golden::golden("ext3-recover")).unwrap());
+    let ignore = OpenOptions { ignore_journal: true, ..OpenOptions::read_only() };
+    let fs = Ext2::open(device.clone(), &ignore).unwrap();
+    // What the journal alone holds is not seen.
+    let names: Vec<_> = from_image(&fs).unwrap().entries().iter().map(|entry| entry.path.clone()).collect();
+    assert_eq!(names, [&b"/"[..], b"/lost+found"]);
+    let write = OpenOptions { read_only: false, ..ignore };
+    assert!(Ext2::open(device, &write).is_err(), "a journal that needs recovery is never written past");
 }
