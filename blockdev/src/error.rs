@@ -33,6 +33,8 @@ pub enum Error {
     },
     /// The device cannot do this at all (DAX on a plain file, for example).
     Unsupported(&'static str),
+    /// The partition table is damaged, or does not have what was asked for.
+    BadTable(&'static str),
     /// The operating system refused.
     Io {
         /// What was tried: `read`, `write`, `flush`, `open`, …
@@ -58,6 +60,7 @@ impl fmt::Display for Error {
                 write!(f, "no space left in the device's backing store for byte {offset}")
             }
             Self::Unsupported(what) => write!(f, "the device does not support {what}"),
+            Self::BadTable(what) => write!(f, "partition table: {what}"),
             Self::Io { op, offset, message, .. } => write!(f, "{op} at byte {offset}: {message}"),
         }
     }

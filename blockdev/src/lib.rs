@@ -14,6 +14,9 @@
 //! |---|---|
 //! | [`ReadOnly`] | refuses every store |
 //! | [`Counted`] | counts calls and bytes |
+//! | [`Partition`] | a part of a device, found by offset or in a table |
+//! | [`Overlay`] | keeps what is written in memory, above a device that stays as it is |
+//! | [`Faulty`] | fails the n-th call, tears writes, poisons pages |
 //!
 //! A layer is a device over a device and passes DAX through where it can. Devices behind `&`, `Box` and
 //! `Arc` are devices, so layers stack over borrowed, owned and shared ones alike.
@@ -31,6 +34,7 @@ pub mod conformance;
 mod counted;
 mod device;
 mod error;
+mod faulty;
 #[cfg(feature = "std")]
 mod file;
 mod forward;
@@ -39,6 +43,8 @@ mod mem;
 mod mmap;
 #[cfg(feature = "std")]
 mod open;
+mod overlay;
+mod partition;
 mod pmem;
 mod poison;
 mod ram;
@@ -49,6 +55,7 @@ mod sync;
 pub use counted::{Counted, Counts};
 pub use device::{Access, BlockDevice, DaxDevice, PAGE_SIZE};
 pub use error::{Error, Result};
+pub use faulty::{Calls, Fault, FaultError, Faulty, Repeat, Tear};
 #[cfg(feature = "std")]
 pub use file::FileDevice;
 pub use mem::Media;
@@ -56,6 +63,8 @@ pub use mem::Media;
 pub use mmap::MmapDevice;
 #[cfg(feature = "std")]
 pub use open::{Durability, Kind, Locking, OpenOptions, open_image};
+pub use overlay::Overlay;
+pub use partition::{Partition, PartitionEntry, PartitionKind, partitions};
 pub use pmem::{PmemSlice, StoreData, StoreObserver, StorePath};
 pub use ram::RamDevice;
 pub use read_only::ReadOnly;

@@ -1,0 +1,150 @@
+//! Layers: that each conforms, and what each is for.
+
+#![cfg(feature = "std")]
+
+use std::sync::Arc;
+
+use blockdev::{
+    Access, BlockDevice, Calls, Counted, DaxDevice, Error, Fault, FaultError, Faulty, Overlay, Partition,
+    RamDevice, ReadOnly, Repeat, Tear, conformance,
+};
+
+const SIZE: u64 = (1 << 20) + 1234;
+
+fn ram() -> RamDevice {
+    RamDevice::new(SIZE).unwrap()
+}
+
+#[test]
+fn layers_conform() {
+    conformance::check(&Faulty::new(ram()));
+    conformance::check(&Overlay::new(ram()).unwrap());
+    conformance::check(&Overlay::new(ReadOnly::new(ram())).unwrap());
+    conformance::check(&Partition::new(ram(), 4096, 500_000).unwrap());
+    conformance::check(&Partition::new(ram(), 512, 500_000).unwrap());
+    conformance::check(&Partition::new(Counted::new(ram()), 8192, 500_000).unwrap());
+    let device: Arc<dyn BlockDevice> = Arc::new(ram());
+    conformance::check(&Faulty::new(Counted::new(Partition::from_offset(device, 4096).unwrap())));
+    conformance::check_read_only(&Partition::new(ReadOnly::new(ram()), 4096, 500_000).unwrap());
+    conformance::check_read_only(&Faulty::new(ReadOnly::new(ram())));
+}
+
+#[test]
+fn a_partition_stays_inside_itself() {
+    let whole: Arc<dyn BlockDevice> = Arc::new(ram());
+    assert!(Partition::new(Arc::clone(&whole), 0, SIZE + 1).is_err());
+    assert!(Partition::new(Arc::clone(&whole), u64::MAX, u64::MAX).is_err());
+    assert!(Partition::from_offset(Arc::clone(&whole), SIZE + 1).is_err());
+    let part = Partition::new(Arc::clone(&whole), 8192, 6000).unwrap();
+    part.zero(0, 6000).unwrap();
+    part.write_at(5999, b"x").unwrap();
+    assert!(part.write_at(5999, b"xy").is_err());
+    let mut byte = [0];
+    whole.read_at(8192 + 5999, &mut byte).unwrap();
+    assert_eq!(&byte, b"x");
+    let dax = part.dax().unwrap();
+    assert_eq!(dax.direct_access(0, 2, Access::Write).unwrap().len(), 6000);
+    assert_eq!(dax.pfn(0), whole.dax().unwrap().pfn(2));
+    assert!(Partition::new(whole, 512, 6000).unwrap().dax().is_none());
+}
+
+#[test]
+fn stores_through_stacked_slices_reach_every_observer_in_its_own_offsets() {
+    let below = Counted::new(Partition::from_offset(Counted::new(ram()), 4096).unwrap());
+    let above = Faulty::new(Partition::from_offset(&below, 8192).unwrap());
+    let slice = above.dax().unwrap().direct_access(1, 1, Access::Write).unwrap();
+    assert_eq!(slice.device_offset(), 4096);
+    slice.store_u32(4, 7).unwrap();
+    assert_eq!(slice.load_u32(4), Ok(7));
+    assert_eq!((below.snapshot().stores, below.snapshot().loads), (1, 1));
+    let bottom = below.inner();
+    let mut word = [0; 4];
+    bottom.read_at(8192 + 4096 + 4, &mut word).unwrap();
+    assert_eq!(word, [7, 0, 0, 0]);
+    above.arm(Fault::once(Calls::STORE, 0));
+    assert!(slice.copy_in(0, &[1; 8]).is_err());
+    assert_eq!(slice.load_u64(0), Ok(7 << 32));
+}
+
+#[test]
+fn an_overlay_changes_only_itself() {
+    let golden = ram();
+    golden.write_at(0, &[7; 65536]).unwrap();
+    let mut overlay = Overlay::new(&golden).unwrap();
+    assert_eq!(overlay.pages(), 0);
+    overlay.write_at(5000, b"above").unwrap();
+    overlay.zero(16384, 8192).unwrap();
+    assert_eq!(overlay.pages(), 3);
+    let slice = overlay.direct_access(10, 1, Access::Write).unwrap();
+    assert_eq!(slice.load_u8(100), Ok(7));
+    slice.store_u8(100, 8).unwrap();
+    let mut buf = vec![0; 65536];
+    overlay.read_at(0, &mut buf).unwrap();
+    let mut expected = vec![7; 65536];
+    expected[5000..5005].copy_from_slice(b"above");
+    expected[16384..24576].fill(0);
+    expected[40960 + 100] = 8;
+    assert!(buf == expected);
+    golden.read_at(0, &mut buf).unwrap();
+    assert!(buf.iter().all(|&byte| byte == 7));
+    overlay.reset().unwrap();
+    overlay.read_at(0, &mut buf).unwrap();
+    assert!(buf.iter().all(|&byte| byte == 7));
+}
+
+#[test]
+fn the_nth_call_of_the_kinds_fails_and_no_other() {
+    let device = Faulty::new(ram());
+    device.arm(Fault::once(Calls::WRITE | Calls::FLUSH, 2));
+    assert_eq!(device.remaining(), Some(2));
+    device.write_at(0, b"one").unwrap();
+    device.read_at(0, &mut [0; 3]).unwrap();
+    device.flush().unwrap();
+    assert_eq!(device.remaining(), Some(0));
+    let error = device.write_at(8, b"two").unwrap_err();
+    assert!(matches!(error, Error::Io { op: "write", offset: 8, errno: Some(5), .. }), "{error:?}");
+    assert_eq!((device.remaining(), device.fired(), device.counted()), (None, 1, 3));
+    device.write_at(8, b"two").unwrap();
+    device.arm(Fault { error: FaultError::NoSpace, ..Fault::from_then_on(Calls::ZERO, 0) });
+    assert_eq!(device.zero(100, 1), Err(Error::NoSpace { offset: 100 }));
+    assert_eq!(device.zero(100, 1), Err(Error::NoSpace { offset: 100 }));
+    device.disarm();
+    device.zero(100, 1).unwrap();
+    for (calls, fails) in [
+        (Calls::READ, device.read_u32(0).is_ok()),
+        (Calls::FENCE, device.fence().is_ok()),
+        (Calls::WRITE_BACK, device.write_back(0, 1).is_ok()),
+    ] {
+        assert!(fails, "{calls:?} before it is armed");
+    }
+    device.arm(Fault::from_then_on(Calls::all(), 0));
+    assert!(device.read_u32(0).is_err() && device.write_u16(0, 0).is_err() && device.fence().is_err());
+    assert!(device.flush().is_err() && device.write_back(0, 1).is_err() && device.discard(0, 1).is_err());
+    assert!(device.direct_access(0, 1, Access::Read).is_err());
+    assert!(device.recovery_write(0, &[0; 8]).is_err());
+}
+
+#[test]
+fn a_torn_write_leaves_its_first_half() {
+    let device = Faulty::new(ram());
+    device.arm(Fault { tear: Tear::FirstHalf, repeat: Repeat::Once, ..Fault::once(Calls::WRITE, 0) });
+    device.write_at(0, &[1; 100]).unwrap_err();
+    let mut buf = [9; 100];
+    device.read_at(0, &mut buf).unwrap();
+    assert!(buf[..48].iter().all(|&byte| byte == 1) && buf[48..].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn poison_in_a_layer_strikes_reads_slices_and_loads() {
+    let device = Faulty::new(ram());
+    let held = device.direct_access(0, 8, Access::Read).unwrap();
+    device.poison(3).unwrap();
+    assert_eq!(device.read_u32(3 * 4096 + 8), Err(Error::Poisoned { offset: 3 * 4096 }));
+    assert_eq!(device.direct_access(0, 8, Access::Read).unwrap().len(), 3 * 4096);
+    assert_eq!(device.direct_access(3, 1, Access::Read).unwrap_err(), Error::Poisoned { offset: 3 * 4096 });
+    assert_eq!(held.load_u64(3 * 4096), Err(Error::Poisoned { offset: 3 * 4096 }));
+    assert_eq!(device.write_u32(3 * 4096, 1), Err(Error::Poisoned { offset: 3 * 4096 }));
+    assert!(device.recovery_write(3 * 4096, &[5; 4096]).is_ok());
+    assert_eq!(device.read_u32(3 * 4096), Ok(0x0505_0505));
+    assert!(device.poison(SIZE).is_err());
+}
