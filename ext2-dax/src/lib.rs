@@ -1,1 +1,42 @@
-//! Under construction.
+//! The DAX path of ext2: file bytes are loads and stores on the device, found through `iomap_begin`,
+//! mapped by page faults.
+//!
+//! It is the branch of history that Linux did not take. Linux converted ext2 to iomap in 2016 and then
+//! dropped ext2's 2 MiB faults, because ext2 never told DAX how long a hole is and never aligned a
+//! block. Here it does both.
+//!
+//! | module | Linux |
+//! |---|---|
+//! | [`iomap`], [`iter`] | include/linux/iomap.h, fs/iomap/iter.c; know nothing of DAX |
+//! | [`rw`], [`zero`] | `dax_iomap_rw`, `dax_zero_range`, `dax_truncate_page` |
+//! | [`entry`], [`mapping`] | the entries in an inode's XArray, their lock bit and wait queues |
+//! | [`fault`] | `dax_iomap_fault`: 4 KiB, 2 MiB, private copies, synchronous faults |
+//! | [`writeback`] | `dax_writeback_mapping_range` |
+//! | [`mmu`] | mm/memory.c as far as DAX sees it; a page table in software |
+//! | [`trace`] | the `fs_dax` and `iomap` tracepoints |
+//! | [`compat`] | every difference between this library and Linux 6.1 |
+//!
+//! Nothing above [`iomap`] parses a disk structure, and nothing here holds a reference to file bytes:
+//! they are others' to change, so they are copied in and out.
+
+pub mod compat;
+pub mod entry;
+pub mod error;
+pub mod fault;
+pub mod iomap;
+pub mod iter;
+pub mod lease;
+pub mod mapping;
+pub mod mmu;
+pub mod rw;
+mod sync;
+pub mod trace;
+pub mod truncate;
+pub mod uio;
+mod wait;
+pub mod writeback;
+pub mod zero;
+
+pub use compat::Compat;
+pub use error::{Error, Result};
+pub use wait::WaitTable;

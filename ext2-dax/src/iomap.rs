@@ -1,0 +1,151 @@
+//! The question a file system is asked about its block map, and the answer (include/linux/iomap.h).
+//!
+//! Nothing here knows of DAX, pages or faults: point 3 of the founding mail asks that the iterator be
+//! one thing and what is done with a mapping another.
+//!
+//! # The contract of an answer
+//! 1. It covers the byte asked: `offset <= pos < offset + length`. It is never empty.
+//! 2. It is **in full for the range asked**: a hole or a run is cut only where the request ends, or
+//!    where the next byte of the file is something else. Point 6 of the mail rests on this.
+//! 3. `addr` is the device byte of `offset`, present exactly when blocks are there.
+
+use bitflags::bitflags;
+
+use crate::error::Result;
+
+/// What a range of a file is (Linux: `IOMAP_HOLE` and its siblings, with the same numbers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum MapKind {
+    /// No blocks: reads as zeros.
+    Hole = 0,
+    /// Space is promised but no blocks are chosen. Never on ext2.
+    Delalloc = 1,
+    /// Blocks with data.
+    Mapped = 2,
+    /// Blocks whose contents do not count yet. Never on ext2.
+    Unwritten = 3,
+    /// The data is in the inode. Never on ext2.
+    Inline = 4,
+}
+
+bitflags! {
+    /// What is special about a mapping (Linux: `IOMAP_F_*`, same bits).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct MapFlags: u16 {
+        /// The blocks were allocated by this very call: translations of the hole that was there must
+        /// be taken away.
+        const NEW = 1;
+        /// Something that is needed to find the data is not durable yet: a synchronous mapping has to
+        /// fsync before it may store.
+        const DIRTY = 2;
+        /// The blocks belong to other files too and must be copied before a write. Never on ext2.
+        const SHARED = 4;
+        /// Several runs of the file system were joined into this mapping.
+        const MERGED = 8;
+        /// Invalid by the time it is used; the iterator asks again.
+        const STALE = 0x200;
+    }
+}
+
+bitflags! {
+    /// What the caller of `iomap_begin` is about to do (Linux: `IOMAP_*`, same bits).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct OpFlags: u32 {
+        /// Store: blocks have to be there afterwards.
+        const WRITE = 1;
+        /// Zero a range: never allocates.
+        const ZERO = 2;
+        /// Only tell (FIEMAP, SEEK_HOLE): never allocates.
+        const REPORT = 4;
+        /// On behalf of a page fault.
+        const FAULT = 8;
+        /// Answer `EAGAIN` rather than wait or allocate.
+        const NOWAIT = 32;
+        /// The caller loads and stores by itself.
+        const DAX = 256;
+    }
+}
+
+/// A range of a file and where it is on the device (Linux: `struct iomap`).
+#[derive(Debug)]
+pub struct Iomap<P = ()> {
+    /// Device byte of `offset`; `None` where there are no blocks.
+    pub addr: Option<u64>,
+    /// First byte of the file that this describes; may lie before the byte asked.
+    pub offset: u64,
+    /// Bytes from `offset`.
+    pub length: u64,
+    /// What the range is.
+    pub kind: MapKind,
+    /// What is special about it.
+    pub flags: MapFlags,
+    /// The file system's own token from `begin` to `end`: for ext2 the blocks that no pointer leads to
+    /// yet.
+    pub private: Option<P>,
+}
+
+impl<P> Iomap<P> {
+    /// A hole of `length` bytes from `offset`.
+    #[must_use]
+    pub fn hole(offset: u64, length: u64) -> Self {
+        Self { addr: None, offset, length, kind: MapKind::Hole, flags: MapFlags::empty(), private: None }
+    }
+
+    /// Blocks from device byte `addr`.
+    #[must_use]
+    pub fn mapped(offset: u64, length: u64, addr: u64) -> Self {
+        Self {
+            addr: Some(addr),
+            offset,
+            length,
+            kind: MapKind::Mapped,
+            flags: MapFlags::empty(),
+            private: None,
+        }
+    }
+
+    /// The first byte after the mapping; `None` if that is no 64-bit number.
+    #[must_use]
+    pub fn end(&self) -> Option<u64> {
+        self.offset.checked_add(self.length)
+    }
+
+    /// Device byte of file byte `pos`, where blocks are there and `pos` lies within.
+    #[must_use]
+    pub fn addr_of(&self, pos: u64) -> Option<u64> {
+        self.addr?.checked_add(pos.checked_sub(self.offset)?)
+    }
+}
+
+/// A file whose block map can be asked (Linux: `struct iomap_ops` and the inode it is called with).
+///
+/// For each `begin` that succeeded the caller calls `end` exactly once, with the same `pos`, and with
+/// what it got. [`IomapIter`](crate::iter::IomapIter) is the only caller in this crate and keeps to it
+/// on every way out.
+pub trait IomapOps {
+    /// What `begin` hands to `end`.
+    type Private;
+
+    /// Finds, and for [`OpFlags::WRITE`] makes, the mapping of the file at byte `pos`. `len` is how many
+    /// bytes from there the caller could use, at least 1; the answer may be longer or shorter.
+    ///
+    /// # Errors
+    /// Whatever keeps the file system from answering; `end` is then not called.
+    fn begin(&self, pos: u64, len: u64, flags: OpFlags) -> Result<Iomap<Self::Private>>;
+
+    /// Finishes with a mapping. `len` is the part of the request that the mapping covered and `written`
+    /// how many bytes of that were done, from `pos` on; 0 after an error.
+    ///
+    /// # Errors
+    /// What kept the file system from finishing. The iterator passes it on only when nothing was done,
+    /// unless the bytes done are lost with it.
+    fn end(
+        &self,
+        pos: u64,
+        len: u64,
+        written: u64,
+        flags: OpFlags,
+        iomap: Iomap<Self::Private>,
+    ) -> Result<()>;
+}

@@ -1,0 +1,448 @@
+//! The pages of a file that are in use: the tree of entries, who maps them, and the locks between
+//! faults and truncation (Linux: `struct address_space` as fs/dax.c uses it).
+//!
+//! # Invariants
+//! 1. Whoever installs a translation holds the entry of its range locked, and looked the block map up
+//!    **after** locking it. Whoever allocates under a hole invalidates **after** allocating. So a stale
+//!    zero page never stays.
+//! 2. Entries of 4 KiB and of 2 MiB never overlap. An empty or zero entry of 2 MiB gives way to a 4 KiB
+//!    one; nothing ever grows.
+//! 3. An entry with a device page is never replaced while its blocks belong to the file.
+//! 4. No memory is spent on what was never touched: entries only, in shards that are ordered maps.
+//! 5. A dirty entry is made clean only after its translations were write-protected and its bytes
+//!    flushed, under its lock: a later store must fault and makes it dirty again.
+//!
+//! # Locks, outer to inner
+//! `io_lock` of the inode (read and write calls only) · `invalidate_lock` (shared: faults; exclusive:
+//! truncate and punch) · entry · list of translations, shared · a page table · the file system's own ·
+//! a shard of the tree · a wait queue. A shard is never held while calling out. Nothing waits for an
+//! entry while it holds a lock of the file system. Copies to and from the caller's buffer hold neither
+//! `invalidate_lock` nor an entry: the buffer may be a mapping of the same range and fault.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::entry::{Content, DevPage, Entry, EntryInfo, Order, PMD_PAGES};
+use crate::lease::Leases;
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::trace::{Event, InodeId, Tracer};
+use crate::wait::{WaitKey, WaitTable, Wake};
+
+/// Whether private copies of pages go with the pages that they were copied from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrivateCopies {
+    /// They stay: only the file's own translations are stale.
+    Keep,
+    /// They go: the file has no such pages any more.
+    Drop,
+}
+
+/// One memory mapping of a file, as the file sees it (Linux: a VMA in `i_mmap`).
+pub trait Translations: std::fmt::Debug + Send + Sync {
+    /// Takes away every translation of the file pages from `start` to before `end`. A 2 MiB translation
+    /// that touches the range goes whole. When this returns no access made through them is under way.
+    fn zap(&self, start: u64, end: u64, copies: PrivateCopies);
+
+    /// Makes every translation of these file pages read-only, so that the next store faults.
+    fn write_protect(&self, start: u64, end: u64);
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    entries: BTreeMap<u64, Entry>,
+}
+
+impl Shard {
+    /// The entry at, or of 2 MiB around, file page `index`.
+    pub(crate) fn find(&self, index: u64) -> Option<(u64, Entry)> {
+        if let Some(entry) = self.entries.get(&index) {
+            return Some((index, *entry));
+        }
+        let base = Order::Pmd.round(index);
+        self.entries.get(&base).filter(|entry| entry.order() == Order::Pmd).map(|entry| (base, *entry))
+    }
+
+    /// The first entry that lies in the unit of `order` around `index`.
+    fn find_conflict(&self, index: u64, order: Order) -> Option<(u64, Entry)> {
+        match order {
+            Order::Pte => self.find(index),
+            Order::Pmd => {
+                let base = Order::Pmd.round(index);
+                self.entries.range(base..base + PMD_PAGES).next().map(|(at, entry)| (*at, *entry))
+            }
+        }
+    }
+
+    pub(crate) fn put(&mut self, index: u64, entry: Entry) {
+        self.entries.insert(index, entry);
+    }
+}
+
+#[cfg(not(loom))]
+const SHARDS: u64 = 16;
+#[cfg(loom)]
+const SHARDS: u64 = 1;
+
+/// The pages of one file; one for each inode in memory.
+#[derive(Debug)]
+pub struct DaxMapping {
+    inode: InodeId,
+    tracer: Arc<Tracer>,
+    wait: Arc<WaitTable>,
+    shards: Box<[Mutex<Shard>]>,
+    pages: AtomicU64,
+    dirty: AtomicU64,
+    translations: RwLock<Vec<Arc<dyn Translations>>>,
+    invalidate_lock: RwLock<()>,
+    leases: Leases,
+}
+
+/// Why an entry could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrabError {
+    /// A smaller entry is in the way; nobody waits for it.
+    Conflict,
+    /// The file cannot have so many pages.
+    OutOfRange,
+}
+
+impl DaxMapping {
+    /// The pages of `inode`, none in use.
+    #[must_use]
+    pub fn new(inode: InodeId, wait: Arc<WaitTable>, tracer: Arc<Tracer>) -> Self {
+        Self {
+            inode,
+            tracer,
+            wait,
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect(),
+            pages: AtomicU64::new(0),
+            dirty: AtomicU64::new(0),
+            translations: RwLock::new(Vec::new()),
+            invalidate_lock: RwLock::new(()),
+            leases: Leases::new(),
+        }
+    }
+
+    /// Whose pages these are.
+    #[must_use]
+    pub fn inode(&self) -> InodeId {
+        self.inode
+    }
+
+    /// Tells what `event` makes to who listens.
+    pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
+        self.tracer.emit(self.inode, event);
+    }
+
+    /// Pages that have an entry: 512 for each of 2 MiB (Linux: `nrpages`).
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.pages.load(Ordering::SeqCst)
+    }
+
+    /// Entries that were stored to since they were last written back.
+    #[must_use]
+    pub fn dirty_entries(&self) -> u64 {
+        self.dirty.load(Ordering::SeqCst)
+    }
+
+    /// All entries in order: a snapshot that may be old by the time it is looked at.
+    #[must_use]
+    pub fn entries(&self) -> Vec<EntryInfo> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            all.extend(shard.lock().entries.iter().map(|(at, entry)| EntryInfo::new(*at, *entry)));
+        }
+        all.sort_by_key(|info| info.index);
+        all
+    }
+
+    /// Whose leases keep the blocks where they are.
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Keeps truncation and punching away while a fault, or a lease being taken, looks at the map.
+    pub(crate) fn lock_shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.invalidate_lock.read()
+    }
+
+    /// Keeps faults away while pages are taken from the file.
+    pub(crate) fn lock_exclusive(&self) -> RwLockWriteGuard<'_, ()> {
+        self.invalidate_lock.write()
+    }
+
+    // ---- who maps the file ----
+
+    /// Adds a memory mapping.
+    pub(crate) fn attach(&self, translations: Arc<dyn Translations>) {
+        self.translations.write().push(translations);
+    }
+
+    /// Removes a memory mapping.
+    pub(crate) fn detach(&self, translations: &Arc<dyn Translations>) {
+        self.translations.write().retain(|one| !Arc::ptr_eq(one, translations));
+    }
+
+    /// Memory mappings of the file.
+    #[must_use]
+    pub fn mappings(&self) -> usize {
+        self.translations.read().len()
+    }
+
+    /// Takes every translation of the file pages `start..end` away, in all address spaces (Linux:
+    /// `unmap_mapping_pages`).
+    pub(crate) fn unmap(&self, start: u64, end: u64, copies: PrivateCopies) {
+        for one in self.translations.read().iter() {
+            one.zap(start, end, copies);
+        }
+    }
+
+    pub(crate) fn write_protect(&self, start: u64, end: u64) {
+        for one in self.translations.read().iter() {
+            one.write_protect(start, end);
+        }
+    }
+
+    // ---- entries ----
+
+    pub(crate) fn shard(&self, index: u64) -> &Mutex<Shard> {
+        // OK to cast: the remainder is below the number of shards.
+        &self.shards[((index / PMD_PAGES) % SHARDS) as usize]
+    }
+
+    pub(crate) fn shards(&self) -> impl Iterator<Item = &Mutex<Shard>> {
+        self.shards.iter()
+    }
+
+    fn key(&self, index: u64) -> WaitKey {
+        WaitKey { mapping: std::ptr::from_ref(self).addr(), index }
+    }
+
+    pub(crate) fn wake(&self, index: u64, whom: Wake) {
+        self.wait.wake(self.key(index), whom);
+    }
+
+    /// Sleeps until the entry that begins at `index` changes hands or goes away.
+    pub(crate) fn wait_for<'a>(&'a self, shard: MutexGuard<'a, Shard>, index: u64) -> MutexGuard<'a, Shard> {
+        let ticket = self.wait.enqueue(self.key(index));
+        drop(shard);
+        ticket.wait();
+        self.shard(index).lock()
+    }
+
+    /// The entry of `order` around file page `index`, locked; made, empty, if there is none (Linux:
+    /// `grab_mapping_entry`). A 4 KiB request inside a 2 MiB entry with blocks gets that entry.
+    ///
+    /// # Errors
+    /// `Conflict` at once, without waiting, when 2 MiB are asked and a 4 KiB entry is there.
+    pub fn grab(&self, index: u64, order: Order) -> Result<EntryGuard<'_>, GrabError> {
+        if index > u64::MAX / crate::entry::PAGE_SIZE - PMD_PAGES {
+            return Err(GrabError::OutOfRange);
+        }
+        let mut shard = self.shard(index).lock();
+        loop {
+            let Some((at, entry)) = shard.find_conflict(index, order) else {
+                let at = order.round(index);
+                let entry = Entry::new(order, Content::Empty);
+                shard.put(at, entry.locked());
+                self.pages.fetch_add(order.pages(), Ordering::SeqCst);
+                return Ok(EntryGuard { mapping: self, at, entry });
+            };
+            if order == Order::Pmd && entry.order() == Order::Pte {
+                return Err(GrabError::Conflict);
+            }
+            if entry.is_locked() {
+                shard = self.wait_for(shard, at);
+                continue;
+            }
+            shard.put(at, entry.locked());
+            if order == Order::Pte && entry.order() == Order::Pmd {
+                match entry.content() {
+                    Content::Page(_) => {}
+                    Content::Empty => {
+                        self.remove(shard, at);
+                        shard = self.downgraded(at);
+                        continue;
+                    }
+                    Content::Zero => {
+                        drop(shard);
+                        self.unmap(at, at + PMD_PAGES, PrivateCopies::Keep);
+                        self.remove(self.shard(at).lock(), at);
+                        shard = self.downgraded(at);
+                        continue;
+                    }
+                }
+            }
+            return Ok(EntryGuard { mapping: self, at, entry });
+        }
+    }
+
+    fn downgraded(&self, at: u64) -> MutexGuard<'_, Shard> {
+        self.emit(|| Event::Downgrade { index: at });
+        self.shard(at).lock()
+    }
+
+    /// Removes the entry at `at` and wakes all who waited for it.
+    fn remove(&self, mut shard: MutexGuard<'_, Shard>, at: u64) {
+        if let Some(entry) = shard.entries.remove(&at) {
+            self.pages.fetch_sub(entry.order().pages(), Ordering::SeqCst);
+            if entry.is_dirty() {
+                self.dirty.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        drop(shard);
+        self.wake(at, Wake::All);
+    }
+
+    /// File pages at which the entries that touch `start..end` begin, in order.
+    pub(crate) fn entries_in(&self, start: u64, end: u64, which: impl Fn(Entry) -> bool) -> Vec<u64> {
+        let base = Order::Pmd.round(start);
+        let mut found = Vec::new();
+        for shard in self.shards() {
+            let shard = shard.lock();
+            let touching = shard.entries.range(base..end.max(base));
+            found.extend(
+                touching
+                    .filter(|&(at, &entry)| *at + entry.order().pages() > start && which(entry))
+                    .map(|(at, _)| *at),
+            );
+        }
+        found.sort_unstable();
+        found
+    }
+
+    /// The entries that lie partly in `start..end`.
+    pub(crate) fn straddling(&self, start: u64, end: u64) -> Vec<EntryInfo> {
+        let edges = [start, end.saturating_sub(1)].into_iter().filter_map(|index| {
+            let (at, entry) = self.shard(index).lock().find(index)?;
+            (at < start || at + entry.order().pages() > end).then(|| EntryInfo::new(at, entry))
+        });
+        edges.collect()
+    }
+
+    /// Deletes the entries that touch the file pages `start..end`, dirty or not, waiting for each to be
+    /// unlocked. The caller holds `invalidate_lock` exclusively and has taken the translations away
+    /// (Linux: `dax_delete_mapping_entry`).
+    pub(crate) fn delete(&self, start: u64, end: u64) {
+        for at in self.entries_in(start, end, |_| true) {
+            self.remove_unlocked(at, |_| true);
+        }
+    }
+
+    /// After blocks were allocated under a hole: removes the clean entries that touch the file pages
+    /// `start..end`, and takes all translations of them away, so that whoever maps the hole looks again
+    /// (Linux: `invalidate_inode_pages2_range` for DAX).
+    pub fn invalidate(&self, start: u64, end: u64) {
+        if self.pages() == 0 {
+            return;
+        }
+        self.emit(|| Event::Invalidate { start, end });
+        for at in self.entries_in(start, end, |entry| !entry.is_dirty() && !entry.is_towrite()) {
+            self.remove_unlocked(at, |entry| !entry.is_dirty() && !entry.is_towrite());
+        }
+        self.unmap(start, end, PrivateCopies::Keep);
+    }
+
+    /// Removes the entry at `at` if it is `wanted` when it is unlocked.
+    fn remove_unlocked(&self, at: u64, wanted: impl Fn(Entry) -> bool) {
+        let mut shard = self.shard(at).lock();
+        while let Some(entry) = shard.entries.get(&at).copied() {
+            if entry.is_locked() {
+                shard = self.wait_for(shard, at);
+            } else if wanted(entry) {
+                return self.remove(shard, at);
+            } else {
+                // We may have been the one that was woken: hand it on.
+                drop(shard);
+                return self.wake(at, Wake::Next);
+            }
+        }
+    }
+
+    pub(crate) fn count_dirty(&self, change: i64) {
+        if change >= 0 {
+            self.dirty.fetch_add(change.unsigned_abs(), Ordering::SeqCst);
+        } else {
+            self.dirty.fetch_sub(change.unsigned_abs(), Ordering::SeqCst);
+        }
+    }
+}
+
+/// An entry held locked; unlocked, and the next waiter woken, when dropped.
+#[derive(Debug)]
+pub struct EntryGuard<'a> {
+    mapping: &'a DaxMapping,
+    at: u64,
+    entry: Entry,
+}
+
+/// Whether an insertion marks its entry as stored to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// It does.
+    Dirty,
+    /// It leaves the mark as it is.
+    AsItIs,
+}
+
+impl EntryGuard<'_> {
+    /// First file page of the entry.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.at
+    }
+
+    /// Its size.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        self.entry.order()
+    }
+
+    /// What it says is mapped.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        self.entry.content()
+    }
+
+    /// Says what is about to be mapped at this entry (Linux: `dax_insert_entry`). An entry that has
+    /// blocks keeps them. A zero page that gives way to blocks is first taken from all who map it.
+    pub(crate) fn insert(&mut self, content: Content, mark: Mark) {
+        let pages = self.entry.order().pages();
+        let replaces = !matches!(self.entry.content(), Content::Page(_));
+        if self.entry.content() == Content::Zero && matches!(content, Content::Page(_)) {
+            self.mapping.unmap(self.at, self.at + pages, PrivateCopies::Keep);
+        }
+        let mut shard = self.mapping.shard(self.at).lock();
+        let mut entry = shard.entries.get(&self.at).copied().unwrap_or(self.entry.locked());
+        if replaces {
+            entry = entry.with_content(content);
+        }
+        if mark == Mark::Dirty && !entry.is_dirty() {
+            entry = entry.dirty();
+            self.mapping.count_dirty(1);
+        }
+        shard.put(self.at, entry);
+        self.entry = entry;
+    }
+
+    /// The device page that belongs to file page `index`, if the entry has blocks.
+    #[must_use]
+    pub fn page_of(&self, index: u64) -> Option<DevPage> {
+        match self.entry.content() {
+            Content::Page(first) => DevPage::new(first.get().checked_add(index.checked_sub(self.at)?)?),
+            Content::Empty | Content::Zero => None,
+        }
+    }
+}
+
+impl Drop for EntryGuard<'_> {
+    fn drop(&mut self) {
+        let mut shard = self.mapping.shard(self.at).lock();
+        if let Some(entry) = shard.entries.get_mut(&self.at) {
+            *entry = entry.unlocked();
+        }
+        drop(shard);
+        self.mapping.wake(self.at, Wake::Next);
+    }
+}

@@ -1,0 +1,273 @@
+//! A memory management unit in software: address spaces whose loads and stores go through page tables
+//! that the fault handlers fill.
+//!
+//! One [`SoftMmu`] is one address space (Linux: `struct mm_struct`). Several may map the same file;
+//! each [`SoftMap`] is one mapping. Nothing is mapped before it is touched, and there is no
+//! fault-around: a fault brings in one page, or one unit of 2 MiB.
+//!
+//! # Invariants
+//! 1. A load or store is made under the tables' lock, shared; taking translations away needs it
+//!    exclusively. So when [`Translations::zap`](crate::mapping::Translations::zap) returns no access
+//!    through what it took is under way, and truncation may free the blocks.
+//! 2. A place of 2 MiB holds a table of 4 KiB translations or one of 2 MiB, never both.
+//! 3. Every mapping begins in a 2 MiB place of its own, so no two share a table.
+//!
+//! Lock order: the list of mappings; then, per mapping, its tables. Neither is held during a fault.
+
+mod map;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use map::SoftMap;
+
+use crate::entry::{PAGE_SIZE, PMD_SIZE};
+use crate::error::{Error, Result, errno};
+use crate::mmu::{Protection, Sharing, VmFile, Vma};
+use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
+use map::Area;
+
+/// Why a load or store died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Nothing is mapped there, or the mapping does not allow it.
+    Segv,
+    /// The file has no such page, or it cannot be had.
+    Bus,
+}
+
+impl std::fmt::Display for Signal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Segv => "SIGSEGV",
+            Self::Bus => "SIGBUS",
+        })
+    }
+}
+
+/// An access that died, and how many bytes were done before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Died {
+    /// Why.
+    pub signal: Signal,
+    /// Bytes loaded or stored before it.
+    pub done: u64,
+}
+
+/// What is asked of [`SoftMmu::map`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapRequest {
+    /// First byte of the file; a multiple of the page size.
+    pub offset: u64,
+    /// Bytes; rounded up to pages.
+    pub len: u64,
+    /// With whom stores are shared.
+    pub sharing: Sharing,
+    /// What may be done.
+    pub protection: Protection,
+    /// Bytes by which the address differs from the offset modulo 2 MiB; a multiple of the page size. 0
+    /// lets whole units be mapped.
+    pub colour: u64,
+}
+
+/// How many of what happened in an address space, and what it maps now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Faults of 4 KiB that were handled, whatever came of them.
+    pub pte_faults: u64,
+    /// Faults of 2 MiB that were tried.
+    pub pmd_faults: u64,
+    /// Of these, those that fell back to 4 KiB.
+    pub pmd_fallbacks: u64,
+    /// Faults that allocated blocks.
+    pub major: u64,
+    /// Private copies made.
+    pub copies: u64,
+    /// 4 KiB translations in place, private copies included.
+    pub ptes: u64,
+    /// 2 MiB translations in place.
+    pub pmds: u64,
+    /// Of the 4 KiB translations, those that lead to the zero page.
+    pub zero_ptes: u64,
+    /// Of the 2 MiB translations, those that lead to the huge zero page.
+    pub zero_pmds: u64,
+}
+
+impl Counters {
+    /// Bytes that are reachable without a fault.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> u64 {
+        self.ptes * PAGE_SIZE + self.pmds * PMD_SIZE
+    }
+
+    /// Bytes that a TLB of so many entries reaches at best with what is mapped now: 2 MiB translations
+    /// first.
+    #[must_use]
+    pub fn tlb_reach(&self, tlb_entries: u64) -> u64 {
+        let pmds = self.pmds.min(tlb_entries);
+        pmds * PMD_SIZE + self.ptes.min(tlb_entries - pmds) * PAGE_SIZE
+    }
+}
+
+/// The counts that only rise.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) pte_faults: AtomicU64,
+    pub(crate) pmd_faults: AtomicU64,
+    pub(crate) pmd_fallbacks: AtomicU64,
+    pub(crate) major: AtomicU64,
+    pub(crate) copies: AtomicU64,
+}
+
+/// Whether an address space has a huge zero page to map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HugeZeroPage {
+    /// It has.
+    #[default]
+    Available,
+    /// It could not be allocated: 2 MiB of hole cannot be mapped whole (F9).
+    Missing,
+}
+
+/// One address space.
+#[derive(Debug)]
+pub struct SoftMmu {
+    areas: RwLock<BTreeMap<u64, Arc<Area>>>,
+    next: Mutex<u64>,
+    counts: Arc<Counts>,
+    huge_zero: HugeZeroPage,
+}
+
+/// Where mappings begin; any multiple of 2 MiB would do.
+const FIRST_ADDRESS: u64 = 0x7000_0000_0000;
+/// No mapping reaches beyond: what x86-64 gives a process.
+const LAST_ADDRESS: u64 = 1 << 47;
+
+impl SoftMmu {
+    /// An address space with nothing in it.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Self::with_huge_zero_page(HugeZeroPage::Available)
+    }
+
+    /// As [`new`](Self::new), with or without a huge zero page.
+    #[must_use]
+    pub fn with_huge_zero_page(huge_zero: HugeZeroPage) -> Arc<Self> {
+        Arc::new(Self {
+            areas: RwLock::new(BTreeMap::new()),
+            next: Mutex::new(FIRST_ADDRESS),
+            counts: Arc::new(Counts::default()),
+            huge_zero,
+        })
+    }
+
+    /// Maps a range of `file` (`mmap`). Nothing is read or allocated.
+    ///
+    /// # Errors
+    /// `EINVAL` for an offset or colour that is not a multiple of the page size, or an empty range;
+    /// `EOVERFLOW` and `ENOMEM` for ranges that have no page numbers or no addresses; what
+    /// [`VmFile::check_map`] says.
+    pub fn map(self: &Arc<Self>, file: Arc<dyn VmFile>, request: &MapRequest) -> Result<SoftMap> {
+        let MapRequest { offset, len, sharing, protection, colour } = *request;
+        if len == 0 || !offset.is_multiple_of(PAGE_SIZE) || !colour.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::refused(errno::EINVAL, "a mapping needs whole pages, at least one"));
+        }
+        let no_memory = || Error::refused(errno::ENOMEM, "the mapping does not fit the address space");
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(no_memory)?;
+        if offset.checked_add(len).is_none_or(|end| end > i64::MAX.unsigned_abs()) {
+            return Err(Error::refused(
+                errno::EOVERFLOW,
+                "the mapping ends past the last byte a file can have",
+            ));
+        }
+        file.check_map(sharing, protection)?;
+
+        let mut next = self.next.lock();
+        let start = *next + (offset % PMD_SIZE + colour % PMD_SIZE) % PMD_SIZE;
+        let end = start.checked_add(len).filter(|end| *end <= LAST_ADDRESS).ok_or_else(no_memory)?;
+        // The next mapping begins in a fresh place, with an empty one between.
+        *next = end.next_multiple_of(PMD_SIZE) + PMD_SIZE;
+        drop(next);
+
+        let vma = Vma { start, end, pgoff: offset / PAGE_SIZE, sharing, protection };
+        let area = Area::new(vma, file, Arc::clone(&self.counts), self.huge_zero);
+        area.attach();
+        self.areas.write().insert(start, Arc::clone(&area));
+        Ok(SoftMap::new(Arc::clone(self), area))
+    }
+
+    /// The mapping that holds `address`.
+    fn area(&self, address: u64) -> Result<Arc<Area>, Signal> {
+        let areas = self.areas.read();
+        let (_, area) = areas.range(..=address).next_back().ok_or(Signal::Segv)?;
+        if address < area.vma().end { Ok(Arc::clone(area)) } else { Err(Signal::Segv) }
+    }
+
+    pub(crate) fn remove(&self, start: u64) {
+        let area = self.areas.write().remove(&start);
+        if let Some(area) = area {
+            area.detach();
+        }
+    }
+
+    /// Loads the byte at `address`.
+    ///
+    /// # Errors
+    /// The signal that a process would get.
+    pub fn load(&self, address: u64) -> Result<u8, Signal> {
+        let mut byte = [0];
+        self.area(address)?.load(address, &mut byte).map_err(|died| died.signal)?;
+        Ok(byte[0])
+    }
+
+    /// Stores the byte at `address`.
+    ///
+    /// # Errors
+    /// The signal that a process would get.
+    pub fn store(&self, address: u64, byte: u8) -> Result<(), Signal> {
+        self.area(address)?.store(address, &[byte]).map_err(|died| died.signal)
+    }
+
+    /// Loads `buf.len()` bytes from `address` on, page by page.
+    ///
+    /// # Errors
+    /// The signal, and how far it went.
+    pub fn load_bytes(&self, address: u64, buf: &mut [u8]) -> Result<(), Died> {
+        self.area(address).map_err(|signal| Died { signal, done: 0 })?.load(address, buf)
+    }
+
+    /// Stores `bytes` from `address` on, page by page.
+    ///
+    /// # Errors
+    /// The signal, and how far it went.
+    pub fn store_bytes(&self, address: u64, bytes: &[u8]) -> Result<(), Died> {
+        self.area(address).map_err(|signal| Died { signal, done: 0 })?.store(address, bytes)
+    }
+
+    /// What happened so far and what is mapped now.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = Counters {
+            pte_faults: self.counts.pte_faults.load(Ordering::Relaxed),
+            pmd_faults: self.counts.pmd_faults.load(Ordering::Relaxed),
+            pmd_fallbacks: self.counts.pmd_fallbacks.load(Ordering::Relaxed),
+            major: self.counts.major.load(Ordering::Relaxed),
+            copies: self.counts.copies.load(Ordering::Relaxed),
+            ..Counters::default()
+        };
+        let areas: Vec<_> = self.areas.read().values().cloned().collect();
+        for area in areas {
+            area.count(&mut counters);
+        }
+        counters
+    }
+}
+
+impl Drop for SoftMmu {
+    fn drop(&mut self) {
+        for area in self.areas.write().values() {
+            area.detach();
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The page tables of one mapping: places of 2 MiB, each empty, one translation, or 512.
+
+use std::collections::BTreeMap;
+
+use blockdev::{Access, DaxDevice, PmemSlice};
+
+use crate::entry::{DevPage, PAGE_SIZE, PMD_PAGES, PMD_SIZE};
+use crate::mapping::PrivateCopies;
+use crate::mmu::soft::Counters;
+use crate::mmu::{CowPage, Slot, SlotTaken, Target, Writable};
+
+/// What one page leads to.
+#[derive(Debug, Default)]
+enum Pte {
+    #[default]
+    None,
+    Mapped(Target, Writable),
+    Copy(CowPage),
+}
+
+#[derive(Debug)]
+enum Place {
+    Huge(Target, Writable),
+    Table(Box<[Pte]>),
+}
+
+/// The places of one mapping, by address divided by 2 MiB.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    places: BTreeMap<u64, Place>,
+    /// Set when the mapping is gone: nothing is mapped any more.
+    dead: bool,
+}
+
+/// What an access finds.
+pub(super) enum Found<'a> {
+    /// No translation.
+    Missing,
+    /// One that does not let stores through.
+    ReadOnly,
+    /// The zero page.
+    Zero,
+    /// Device memory.
+    Page(DevPage),
+    /// Private memory.
+    Copy(&'a [u8; PAGE_SIZE as usize]),
+}
+
+/// Whether the access is a load or a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Load,
+    Store,
+}
+
+fn place_of(address: u64) -> u64 {
+    address / PMD_SIZE
+}
+
+fn pte_of(address: u64) -> usize {
+    // OK to cast: below 512.
+    ((address / PAGE_SIZE) % PMD_PAGES) as usize
+}
+
+impl Tables {
+    /// What is behind the page around `address`.
+    pub(super) fn find(&self, address: u64, wish: Wish) -> Found<'_> {
+        let (target, writable) = match self.places.get(&place_of(address)) {
+            None => return Found::Missing,
+            Some(Place::Huge(target, writable)) => {
+                let within = (address % PMD_SIZE) / PAGE_SIZE;
+                let target = match target {
+                    Target::Zero => Target::Zero,
+                    Target::Page(first) => match DevPage::new(first.get() + within) {
+                        Some(page) => Target::Page(page),
+                        None => return Found::Missing,
+                    },
+                };
+                (target, *writable)
+            }
+            Some(Place::Table(ptes)) => match ptes.get(pte_of(address)) {
+                None | Some(Pte::None) => return Found::Missing,
+                Some(Pte::Mapped(target, writable)) => (*target, *writable),
+                Some(Pte::Copy(page)) => return Found::Copy(page),
+            },
+        };
+        match (target, writable, wish) {
+            (_, Writable::No, Wish::Store) | (Target::Zero, _, Wish::Store) => Found::ReadOnly,
+            (Target::Zero, _, Wish::Load) => Found::Zero,
+            (Target::Page(page), _, _) => Found::Page(page),
+        }
+    }
+
+    /// The private copy around `address`, to be stored to.
+    pub(super) fn copy_mut(&mut self, address: u64) -> Option<&mut [u8; PAGE_SIZE as usize]> {
+        match self.places.get_mut(&place_of(address))? {
+            Place::Table(ptes) => match ptes.get_mut(pte_of(address))? {
+                Pte::Copy(page) => Some(page),
+                _ => None,
+            },
+            Place::Huge(..) => None,
+        }
+    }
+
+    pub(super) fn slot(&self, address: u64) -> Slot {
+        match self.places.get(&place_of(address)) {
+            None => Slot::None,
+            Some(Place::Huge(..)) => Slot::Huge,
+            Some(Place::Table(_)) => Slot::Table,
+        }
+    }
+
+    fn put(&mut self, address: u64, pte: Pte) {
+        if self.dead {
+            return;
+        }
+        let place = self.places.entry(place_of(address)).or_insert_with(new_table);
+        if let Place::Huge(..) = place {
+            *place = new_table();
+        }
+        if let Place::Table(ptes) = place {
+            ptes[pte_of(address)] = pte;
+        }
+    }
+
+    pub(super) fn map_pte(&mut self, address: u64, target: Target, writable: Writable) {
+        self.put(address, Pte::Mapped(target, writable));
+    }
+
+    pub(super) fn map_copy(&mut self, address: u64, page: CowPage) {
+        self.put(address, Pte::Copy(page));
+    }
+
+    pub(super) fn map_pmd(
+        &mut self,
+        address: u64,
+        target: Target,
+        writable: Writable,
+    ) -> Result<(), SlotTaken> {
+        if self.dead {
+            return Ok(());
+        }
+        match self.places.get_mut(&place_of(address)) {
+            None => {
+                self.places.insert(place_of(address), Place::Huge(target, writable));
+                Ok(())
+            }
+            Some(Place::Huge(there, allowed)) if *there == target => {
+                if writable == Writable::Yes {
+                    *allowed = Writable::Yes;
+                }
+                Ok(())
+            }
+            Some(_) => Err(SlotTaken),
+        }
+    }
+
+    pub(super) fn split(&mut self, address: u64) {
+        if self.slot(address) == Slot::Huge {
+            self.places.remove(&place_of(address));
+        }
+    }
+
+    /// Takes the translations of `start..end` away. Tables stay where they hang.
+    pub(super) fn zap(&mut self, start: u64, end: u64, copies: PrivateCopies) {
+        let mut huge = Vec::new();
+        for (at, place) in self.places.range_mut(place_of(start)..=place_of(end - 1)) {
+            match place {
+                Place::Huge(..) => huge.push(*at),
+                Place::Table(ptes) => for_range(ptes, *at, start, end, |pte| {
+                    if !matches!(pte, Pte::Copy(_)) || copies == PrivateCopies::Drop {
+                        *pte = Pte::None;
+                    }
+                }),
+            }
+        }
+        for at in huge {
+            self.places.remove(&at);
+        }
+    }
+
+    pub(super) fn write_protect(&mut self, start: u64, end: u64) {
+        for (at, place) in self.places.range_mut(place_of(start)..=place_of(end - 1)) {
+            match place {
+                Place::Huge(_, writable) => *writable = Writable::No,
+                Place::Table(ptes) => for_range(ptes, *at, start, end, |pte| {
+                    if let Pte::Mapped(_, writable) = pte {
+                        *writable = Writable::No;
+                    }
+                }),
+            }
+        }
+    }
+
+    /// Takes everything away for good.
+    pub(super) fn kill(&mut self) {
+        self.dead = true;
+        self.places.clear();
+    }
+
+    pub(super) fn count(&self, counters: &mut Counters) {
+        for place in self.places.values() {
+            match place {
+                Place::Huge(target, _) => {
+                    counters.pmds += 1;
+                    counters.zero_pmds += u64::from(*target == Target::Zero);
+                }
+                Place::Table(ptes) => {
+                    for pte in ptes {
+                        counters.ptes += u64::from(!matches!(pte, Pte::None));
+                        counters.zero_ptes += u64::from(matches!(pte, Pte::Mapped(Target::Zero, _)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn new_table() -> Place {
+    Place::Table((0..PMD_PAGES).map(|_| Pte::None).collect())
+}
+
+/// Calls `each` for the pages of the place `at` whose addresses lie in `start..end`.
+fn for_range(ptes: &mut [Pte], at: u64, start: u64, end: u64, each: impl FnMut(&mut Pte)) {
+    let base = at * PMD_SIZE;
+    // OK to cast: both at most 512.
+    let first = (start.saturating_sub(base) / PAGE_SIZE) as usize;
+    let last = (end.saturating_sub(base).div_ceil(PAGE_SIZE)).min(PMD_PAGES) as usize;
+    if let Some(range) = ptes.get_mut(first..last) {
+        range.iter_mut().for_each(each);
+    }
+}
+
+/// The memory of a device page, for one access.
+pub(super) fn memory(device: &dyn DaxDevice, page: DevPage, wish: Wish) -> blockdev::Result<PmemSlice<'_>> {
+    let access = if wish == Wish::Store { Access::Write } else { Access::Read };
+    device.direct_access(page.get(), 1, access)
+}

@@ -1,0 +1,235 @@
+//! Reads and writes that copy between the caller's buffer and the device's memory (`dax_iomap_rw`).
+//!
+//! # Invariants
+//! 1. A read never returns a byte past `i_size`, and a write only stores to blocks that the file system
+//!    said are mapped (point 4 of the mail).
+//! 2. A translation of a hole goes away **after** the blocks under it became part of the file, before
+//!    the call returns.
+//! 3. What was moved is reported: an error counts only if nothing was moved.
+//! 4. The caller holds the inode's `io_lock`, shared for reads, exclusive for writes; there is no other
+//!    lock and no count of users (point 1 of the mail).
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use blockdev::{Access, DaxDevice, PmemSlice};
+
+use crate::compat::HoleIntoBadBuffer;
+use crate::entry::{DevPage, PAGE_SIZE};
+use crate::error::{BadMapping, Error, Result};
+use crate::fault::{DaxInode, device_page, note_answer};
+use crate::iomap::{Iomap, MapFlags, MapKind, OpFlags};
+use crate::iter::{IomapIter, Step};
+use crate::uio::{Sink, Source};
+
+/// What ends a transfer early.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits<'a> {
+    /// When set by another thread, the transfer stops before the next chunk (Linux: a fatal signal).
+    pub cancel: Option<&'a AtomicBool>,
+    /// Answer `EAGAIN` rather than wait (Linux: `RWF_NOWAIT`).
+    pub nowait: bool,
+}
+
+impl Limits<'_> {
+    fn flags(&self) -> OpFlags {
+        if self.nowait { OpFlags::DAX | OpFlags::NOWAIT } else { OpFlags::DAX }
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.cancel {
+            Some(cancel) if cancel.load(Ordering::Relaxed) => Err(Error::Interrupted),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads up to `len` bytes from byte `pos`; fewer at the end of the file or where `sink` refuses.
+///
+/// # Errors
+/// Only when nothing was read: `BadAddress`, `Interrupted`, the device's (poison is `EIO`), the file
+/// system's.
+pub fn read<I: DaxInode + ?Sized>(
+    inode: &I,
+    pos: u64,
+    len: u64,
+    sink: &mut dyn Sink,
+    limits: Limits<'_>,
+) -> Result<u64> {
+    transfer(inode, pos, len, limits.flags(), |iter| {
+        let size = inode.size();
+        let start = iter.pos();
+        let end = start.saturating_add(iter.length()).min(size);
+        let Some(iomap) = iter.iomap().filter(|_| start < end) else { return Step::Done(0) };
+        match iomap.kind {
+            MapKind::Hole | MapKind::Unwritten => zeros(inode, end - start, sink),
+            MapKind::Mapped => {
+                let mut at = start;
+                while at < end {
+                    match limits.check().and_then(|()| read_chunk(inode.memory(), iomap, at, end, sink)) {
+                        Ok((chunk, moved)) => {
+                            at += moved;
+                            if moved == 0 && at == start {
+                                return Step::Failed(Error::BadAddress);
+                            }
+                            if moved < chunk {
+                                break;
+                            }
+                        }
+                        Err(error) if at == start => return Step::Failed(error),
+                        Err(_) => break,
+                    }
+                }
+                Step::Done(at - start)
+            }
+            kind => Step::Failed(BadMapping::NotMapped(kind).into()),
+        }
+    })
+}
+
+/// Walks `len` bytes from `pos` and does `body` with each mapping. Bytes done, or why there are none.
+fn transfer<I: DaxInode + ?Sized>(
+    inode: &I,
+    pos: u64,
+    len: u64,
+    flags: OpFlags,
+    mut body: impl FnMut(&IomapIter<'_, I>) -> Step,
+) -> Result<u64> {
+    let mut iter = IomapIter::new(inode, pos, len, flags);
+    let mut fresh: Option<Range<u64>> = None;
+    let walked = loop {
+        let more = iter.next();
+        // `next` has ended the mapping before, so its blocks are in the file now: whoever still maps
+        // the hole that was there must look again.
+        if let Some(pages) = fresh.take() {
+            inode.pages().invalidate(pages.start, pages.end);
+        }
+        match more {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+        let step = body(&iter);
+        let (start, end) = (iter.pos(), iter.pos() + iter.length());
+        if let Some(iomap) = iter.iomap() {
+            note_answer(inode, start, pos.saturating_add(len) - start, flags, iomap);
+            if iomap.flags.contains(MapFlags::NEW) {
+                fresh = Some(start / PAGE_SIZE..end.div_ceil(PAGE_SIZE));
+            }
+        }
+        iter.processed(step);
+    };
+    match (iter.pos() - pos, walked) {
+        (0, Err(error)) => Err(error),
+        (done, _) => Ok(done),
+    }
+}
+
+fn zeros<I: DaxInode + ?Sized>(inode: &I, len: u64, sink: &mut dyn Sink) -> Step {
+    match sink.put_zeros(len) {
+        0 if inode.compat().hole_into_bad_buffer == HoleIntoBadBuffer::Fault => {
+            Step::Failed(Error::BadAddress)
+        }
+        moved => Step::Done(moved),
+    }
+}
+
+/// Moves what lies in one run of memory: bytes that there were, and bytes that moved.
+fn read_chunk<P>(
+    device: &dyn DaxDevice,
+    iomap: &Iomap<P>,
+    at: u64,
+    end: u64,
+    sink: &mut dyn Sink,
+) -> Result<(u64, u64)> {
+    let page = device_page(iomap, at)?;
+    let run = run(device, page, at, end, Access::Read)?;
+    Ok((run.len(), sink.put(&run)?))
+}
+
+/// The memory of file bytes `at..end`, or of as much as is one run.
+fn run<'d>(
+    device: &'d dyn DaxDevice,
+    page: DevPage,
+    at: u64,
+    end: u64,
+    access: Access,
+) -> blockdev::Result<PmemSlice<'d>> {
+    let within = at % PAGE_SIZE;
+    let pages = (within + (end - at)).div_ceil(PAGE_SIZE);
+    let run = device.direct_access(page.get(), pages, access)?;
+    run.subslice(within, (run.len() - within).min(end - at))
+}
+
+/// Writes up to `len` bytes at byte `pos`; fewer where `source` refuses or space ends.
+///
+/// # Errors
+/// Only when nothing was written: as for [`read`], and what the file system says of allocation.
+pub fn write<I: DaxInode + ?Sized>(
+    inode: &I,
+    pos: u64,
+    len: u64,
+    source: &mut dyn Source,
+    limits: Limits<'_>,
+) -> Result<u64> {
+    let flags = limits.flags() | OpFlags::WRITE;
+    transfer(inode, pos, len, flags, |iter| {
+        let start = iter.pos();
+        let end = start.saturating_add(iter.length());
+        let Some(iomap) = iter.iomap() else { return Step::Done(0) };
+        let shared = iomap.flags.contains(MapFlags::SHARED) && iomap.addr.is_some();
+        if iomap.kind != MapKind::Mapped && !shared {
+            log::error!(target: "ext2_dax::rw", "a write at byte {start} met {:?}", iomap.kind);
+            return Step::Failed(BadMapping::NotMapped(iomap.kind).into());
+        }
+        let mut at = start;
+        while at < end {
+            match limits.check().and_then(|()| write_chunk(inode.memory(), iomap, at, end, source)) {
+                Ok((_, 0)) if at == start => return Step::Failed(Error::BadAddress),
+                Ok((chunk, moved)) => {
+                    at += moved;
+                    if moved < chunk {
+                        break;
+                    }
+                }
+                Err(error) if at == start => return Step::Failed(error),
+                Err(_) => break,
+            }
+        }
+        Step::Done(at - start)
+    })
+}
+
+/// Stores what fits into one run of memory. Over poison the bytes go through the device's recovery,
+/// which heals the pages that are wholly written.
+fn write_chunk<P>(
+    device: &dyn DaxDevice,
+    iomap: &Iomap<P>,
+    at: u64,
+    end: u64,
+    source: &mut dyn Source,
+) -> Result<(u64, u64)> {
+    let page = device_page(iomap, at)?;
+    match run(device, page, at, end, Access::Write) {
+        Ok(run) => Ok((run.len(), source.take(&run)?)),
+        Err(blockdev::Error::Poisoned { .. }) => {
+            let run = run_of_recovery(device, page, at, end)?;
+            // OK to cast: at most a page.
+            let mut bytes = vec![0; run as usize];
+            let taken = source.take_bytes(&mut bytes);
+            // OK to cast: at most the buffer's length.
+            bytes.truncate(taken as usize);
+            if !bytes.is_empty() {
+                device.recovery_write(page.byte() + at % PAGE_SIZE, &bytes)?;
+            }
+            Ok((run, taken))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Bytes of `at..end` within one poisoned page.
+fn run_of_recovery(device: &dyn DaxDevice, page: DevPage, at: u64, end: u64) -> Result<u64> {
+    device.direct_access(page.get(), 1, Access::Recovery)?;
+    Ok((PAGE_SIZE - at % PAGE_SIZE).min(end - at))
+}

@@ -1,0 +1,72 @@
+//! Taking pages from a file while others map or lease them (Linux: the part of `ext2_setsize` under
+//! `invalidate_lock`, and `dax_break_layout`).
+//!
+//! # Invariants
+//! 1. From the first translation taken to the last block freed no fault can install a new one:
+//!    `invalidate_lock` is held exclusively all the while.
+//! 2. A leased page is not taken: the caller waits, or is told `EBUSY`.
+//! 3. A dirty entry that reaches beyond the range is written back before it goes: what it says about the
+//!    pages that stay must not be lost.
+
+use std::ops::Range;
+
+use blockdev::DaxDevice;
+
+use crate::compat::Layouts;
+use crate::entry::PAGE_SIZE;
+use crate::error::{Error, Result, errno};
+use crate::mapping::{DaxMapping, PrivateCopies};
+use crate::writeback::writeback_range;
+
+/// What to do about leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Wait until they are given back.
+    Wait,
+    /// Say `EBUSY`.
+    Refuse,
+}
+
+/// Takes translations and entries of the bytes `range` away and runs `change`, which frees the blocks,
+/// while nobody can make new ones. Pages that lie only partly in the range stay.
+///
+/// # Errors
+/// `EBUSY` when leased and `patience` is [`Patience::Refuse`]; the device's while writing back; both
+/// before `change` is run. Otherwise what `change` says.
+pub fn take_pages<T>(
+    mapping: &DaxMapping,
+    memory: &dyn DaxDevice,
+    range: Range<u64>,
+    patience: Patience,
+    layouts: Layouts,
+    change: impl FnOnce() -> T,
+) -> Result<T> {
+    let start = range.start.div_ceil(PAGE_SIZE);
+    let end = (range.end / PAGE_SIZE).max(start);
+    // A lease of a page of which a part is taken is in the way, too: its tail is about to be zeroed.
+    let touched = range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE);
+    let _no_faults = loop {
+        let lock = mapping.lock_exclusive();
+        if layouts == Layouts::Ignored || !mapping.leases().is_busy(&touched) {
+            break lock;
+        }
+        drop(lock);
+        if patience == Patience::Refuse {
+            return Err(Error::refused(errno::EBUSY, "the blocks are leased"));
+        }
+        mapping.leases().wait_idle(&touched);
+    };
+    if start < end && mapping.pages() > 0 {
+        for info in mapping.straddling(start, end) {
+            let last = info.index + info.order.pages();
+            if info.dirty {
+                writeback_range(mapping, memory, info.index, last - 1)?;
+            }
+            // The entry goes whole, so must every translation that it stands for.
+            mapping.unmap(info.index, last, PrivateCopies::Keep);
+        }
+        mapping.unmap(start, end, PrivateCopies::Drop);
+        mapping.delete(start, end);
+    }
+    Ok(change())
+}

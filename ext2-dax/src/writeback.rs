@@ -1,0 +1,85 @@
+//! Making what was stored through mappings durable (`dax_writeback_mapping_range`).
+//!
+//! # Invariant
+//! For each entry, under its lock: write-protect in every address space, flush, then clean. A store
+//! that comes between faults, waits for the entry, and marks it dirty again; so nothing is missed, and
+//! a second write-back finds nothing.
+
+use blockdev::DaxDevice;
+
+use crate::entry::Content;
+use crate::error::Result;
+use crate::mapping::DaxMapping;
+use crate::trace::Event;
+use crate::wait::Wake;
+
+/// Writes back the dirty entries that touch the file pages `start..=end`, in order, and returns how many
+/// there were. Where nothing at all is dirty nothing happens, and nothing is traced.
+///
+/// # Errors
+/// The device's, at the first entry that fails; that entry stays dirty.
+pub fn writeback_range(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64, end: u64) -> Result<u64> {
+    if mapping.dirty_entries() == 0 {
+        return Ok(0);
+    }
+    // Mark first: what is dirtied from now on is for the next write-back, so this one ends.
+    let after = end.saturating_add(1);
+    for at in mapping.entries_in(start, after, |entry| entry.is_dirty()) {
+        let mut shard = mapping.shard(at).lock();
+        if let Some((found, entry)) = shard.find(at) {
+            if found == at && entry.is_dirty() {
+                shard.put(at, entry.towrite());
+            }
+        }
+    }
+    mapping.emit(|| Event::WritebackRange { start, end });
+    let mut written = 0;
+    for at in mapping.entries_in(start, after, |entry| entry.is_towrite()) {
+        written += u64::from(writeback_one(mapping, device, at)?);
+    }
+    mapping.emit(|| Event::WritebackRangeDone { start, end });
+    Ok(written)
+}
+
+/// Writes back the entry at `at` if it still wants it.
+fn writeback_one(mapping: &DaxMapping, device: &dyn DaxDevice, at: u64) -> Result<bool> {
+    let mut shard = mapping.shard(at).lock();
+    let entry = loop {
+        match shard.find(at) {
+            Some((found, entry)) if found == at && entry.is_locked() => shard = mapping.wait_for(shard, at),
+            Some((found, entry)) if found == at && entry.is_towrite() => break entry,
+            Some((found, _)) if found == at => {
+                // Somebody else wrote it back. We may hold a wake-up: hand it on.
+                drop(shard);
+                mapping.wake(at, Wake::Next);
+                return Ok(false);
+            }
+            _ => return Ok(false),
+        }
+    };
+    shard.put(at, entry.not_towrite().locked());
+    drop(shard);
+
+    let pages = entry.order().pages();
+    mapping.write_protect(at, at + pages);
+    let flushed = match entry.content() {
+        Content::Page(first) => device.write_back(first.byte(), entry.order().bytes()),
+        Content::Zero | Content::Empty => Ok(()),
+    };
+
+    let mut shard = mapping.shard(at).lock();
+    if let Some((_, entry)) = shard.find(at) {
+        let entry = entry.unlocked();
+        if flushed.is_ok() && entry.is_dirty() {
+            mapping.count_dirty(-1);
+            shard.put(at, entry.clean());
+        } else {
+            shard.put(at, entry);
+        }
+    }
+    drop(shard);
+    mapping.wake(at, Wake::Next);
+    flushed?;
+    mapping.emit(|| Event::WritebackOne { pgoff: at, pglen: pages });
+    Ok(true)
+}
