@@ -26,10 +26,8 @@ pub fn writeback_range(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64,
     let after = end.saturating_add(1);
     for at in mapping.entries_in(start, after, |entry| entry.is_dirty()) {
         let mut shard = mapping.shard(at).lock();
-        if let Some((found, entry)) = shard.find(at) {
-            if found == at && entry.is_dirty() {
-                shard.put(at, entry.towrite());
-            }
+        if let Some((_, entry)) = shard.find(at).filter(|(found, entry)| *found == at && entry.is_dirty()) {
+            shard.put(at, entry.towrite());
         }
     }
     mapping.emit(|| Event::WritebackRange { start, end });

@@ -157,10 +157,8 @@ impl IomapOps for FakeFile {
     fn begin(&self, pos: u64, len: u64, flags: OpFlags) -> Result<Iomap<Unpublished>> {
         let mut state = self.state.lock().unwrap();
         state.calls.push(Call::Begin { pos, len, flags });
-        if let Some(answer) = &state.override_begin {
-            if let Some(answer) = answer(pos, len, flags) {
-                return answer;
-            }
+        if let Some(answer) = state.override_begin.as_ref().and_then(|answer| answer(pos, len, flags)) {
+            return answer;
         }
         let block = pos / PAGE_SIZE;
         let count = (pos + len).div_ceil(PAGE_SIZE) - block;
