@@ -5,6 +5,7 @@
 //! announced with [`skip!`] instead, and `.ci/run` counts the announcements.
 
 pub mod golden;
+pub mod hostile;
 pub mod machine;
 pub mod mount;
 pub mod rng;

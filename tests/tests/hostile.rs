@@ -1,0 +1,251 @@
+//! No image, however broken, makes the library panic, hang, take memory without bound or read outside the device.
+//!
+//! Damaged copies of the golden images are opened, walked and read to the end. Every answer is an error or one that
+//! agrees with the others. A failure names the image and the number of the variant; `E2DAX_HOSTILE=NAME:NUMBER` runs
+//! that one alone, `E2DAX_HOSTILE_VARIANTS=N` makes N of each image.
+
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use e2dax_tests::{
+    Rng, golden,
+    hostile::{Damage, Victim},
+};
+use ext2_core::{
+    AclKind, Ext2, FileBlock, FileKind, Follow, Inode, InodeNr, OpenOptions,
+    manifest::{from_image, parse},
+};
+
+/// Where all damage comes from.
+const SEED: u64 = 0x6532_6461_7800;
+
+/// Calls of `read_at` that one variant may cost: far above what any takes, far below what a loop would.
+const READS: u64 = 30_000_000;
+
+/// Ends the process when one variant takes too long, which a loop that reads nothing would.
+struct Watchdog(Sender<String>);
+
+impl Watchdog {
+    fn new() -> Self {
+        let (sender, receiver) = channel::<String>();
+        thread::spawn(move || {
+            let mut current = "the first variant".to_owned();
+            loop {
+                match receiver.recv_timeout(Duration::from_secs(120)) {
+                    Ok(next) => current = next,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        // A thread that hangs cannot be stopped otherwise, and the reason has to be seen.
+                        use std::io::Write;
+                        let _ = writeln!(std::io::stderr(), "HANGS: {current}");
+                        std::process::abort();
+                    }
+                }
+            }
+        });
+        Self(sender)
+    }
+
+    fn enter(&self, what: &str) {
+        self.0.send(what.to_owned()).expect("the watchdog listens");
+    }
+}
+
+/// How far reading came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    /// The image was refused.
+    Nowhere,
+    /// It was opened, and something in it cannot be read.
+    In,
+    /// Everything was read.
+    Through,
+}
+
+/// Asks an open file system everything; panics where an answer is wrong.
+fn try_everything(fs: &Ext2) -> Came {
+    let _ = fs.statfs();
+    let groups = fs.geometry().group_numbers();
+    groups.take(200).for_each(|group| drop(fs.descriptor(group)));
+    // The whole of it, as `e2dax manifest` does; what it gives must be a manifest.
+    let manifest = from_image(fs);
+    let came = if manifest.is_ok() { Came::Through } else { Came::In };
+    assert_eq!(manifest.is_ok(), from_image(fs).is_ok(), "the same question has the same answer");
+    if let Ok(manifest) = manifest {
+        assert_eq!(parse(&manifest.to_string()).as_ref(), Ok(&manifest));
+        for entry in manifest.entries().iter().take(50) {
+            if entry.path.len() <= 4096 {
+                fs.resolve(&entry.path, Follow::No).expect("a path of the walk leads somewhere");
+                let _ = fs.resolve(&entry.path, Follow::Yes);
+            }
+        }
+    }
+    // And each part alone, where the whole stops at the first fault.
+    let inodes = fs.superblock().inodes_count.min(400);
+    for nr in (1..=inodes).filter_map(InodeNr::new) {
+        if let Ok(inode) = fs.inode(nr) {
+            try_inode(&inode);
+        }
+    }
+    came
+}
+
+/// Asks an inode everything that can be asked.
+fn try_inode(inode: &Inode) {
+    let attr = inode.attr();
+    let _ = inode.read_link();
+    let _ = inode.acl(AclKind::Access);
+    let _ = inode.acl(AclKind::Default);
+    for name in inode.xattr_list().unwrap_or_default() {
+        let _ = inode.xattr_get(&name);
+    }
+    if attr.kind == FileKind::Directory {
+        let mut seen = BTreeSet::new();
+        for entry in inode.entries(0).expect("a directory can be listed").take(2000) {
+            // The rest of a directory that is broken can be gigabytes of the same error.
+            let Ok(entry) = entry else { break };
+            if seen.insert(entry.name.clone()) && seen.len() < 20 {
+                match inode.lookup_nr(&entry.name) {
+                    Ok(nr) => assert_eq!(nr, entry.nr, "listing and lookup agree on {:?}", entry.name),
+                    Err(error) => assert!(!error.is(ext2_core::Errno::NOENT), "{:?} is listed", entry.name),
+                }
+            }
+        }
+    }
+    let block_size = inode.fs().geometry().block_size.bytes();
+    let blocks_count = u64::from(inode.fs().superblock().blocks_count);
+    let blocks = attr.size.div_ceil(block_size);
+    let (mut block, mut answers) = (0, 0);
+    let mut buffer = [0; 1000];
+    while block < blocks && answers < 200 {
+        let Ok(mapping) = inode.map(FileBlock::new(block), blocks - block) else { break };
+        assert!(mapping.start.get() == block && mapping.count >= 1 && mapping.count <= blocks - block);
+        if let Some(target) = mapping.target {
+            assert!(u64::from(target.get()) + mapping.count <= blocks_count, "{mapping:?} is inside");
+        }
+        if attr.kind == FileKind::Regular {
+            let read = inode.read_at(block * block_size, &mut buffer).expect("what is mapped can be read");
+            assert!(read > 0);
+            let _ = inode.seek_data(block * block_size);
+            let _ = inode.seek_hole(block * block_size);
+        }
+        block = mapping.end().get();
+        answers += 1;
+    }
+    if attr.kind == FileKind::Regular {
+        let _ = inode.read_at(attr.size.saturating_sub(10), &mut buffer);
+        let _ = inode.read_at(u64::MAX, &mut buffer);
+        let _ = inode.map(FileBlock::new(u64::MAX), u64::MAX);
+    }
+}
+
+/// Runs one variant, and gives what is wrong with the answers.
+fn run_variant(victim: &Victim, damage: &[Damage]) -> Result<Came, String> {
+    let device = Arc::new(victim.device(damage, READS));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let options = OpenOptions { ignore_journal: true, ..OpenOptions::read_only() };
+        Ext2::open(device.clone(), &options).map_or(Came::Nowhere, |fs| try_everything(&fs))
+    }));
+    match (outcome, device.offence()) {
+        (Ok(came), None) => Ok(came),
+        (_, Some(offence)) => Err(offence),
+        (Err(panic), None) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Err(format!("panic: {}", text.unwrap_or_default()))
+        }
+    }
+}
+
+/// The most memory that this process has had, in KiB, as Linux tells it.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells of a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak is among it");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+}
+
+/// What a list of variants came to.
+#[derive(Debug, Default)]
+struct Tally {
+    refused: usize,
+    in_part: usize,
+    whole: usize,
+}
+
+/// Runs a list of variants, and panics with those that fail.
+fn run_all(variants: impl Iterator<Item = (String, Victim, Vec<Damage>)>) -> Tally {
+    let watchdog = Watchdog::new();
+    let mut failures = Vec::new();
+    let mut tally = Tally::default();
+    let mut slowest = (Duration::ZERO, String::new());
+    for (name, victim, damage) in variants {
+        watchdog.enter(&name);
+        let begin = Instant::now();
+        match run_variant(&victim, &damage) {
+            Ok(Came::Nowhere) => tally.refused += 1,
+            Ok(Came::In) => tally.in_part += 1,
+            Ok(Came::Through) => tally.whole += 1,
+            Err(why) => failures.push(format!("{name}: {why} {:.300}\n", format!("{damage:?}"))),
+        }
+        slowest = slowest.max((begin.elapsed(), name));
+    }
+    let peak = peak_memory() / 1024;
+    println!("{tally:?}, the slowest {} in {:?}, at most {peak} MiB of memory", slowest.1, slowest.0);
+    assert!(peak < 512, "the process has had {peak} MiB, and no image is larger than 24");
+    assert!(slowest.0 < Duration::from_secs(30), "{} took {:?}", slowest.1, slowest.0);
+    let shown = failures[..failures.len().min(20)].concat();
+    assert!(failures.is_empty(), "{} variants failed:\n{shown}", failures.len());
+    tally
+}
+
+#[test]
+fn damaged_golden_images_give_errors_or_consistent_answers() {
+    let only = std::env::var("E2DAX_HOSTILE").ok();
+    let count = std::env::var("E2DAX_HOSTILE_VARIANTS").map_or(120, |n| n.parse().expect("a number"));
+    let variants = golden::all().into_iter().flat_map(|image| {
+        let (victim, only) = (Victim::new(image.file_system()), &only);
+        (0..count).filter_map(move |number: u64| {
+            let name = format!("{}:{number}", image.name);
+            if only.as_ref().is_some_and(|only| *only != name) {
+                return None;
+            }
+            let damage = victim.damage(&mut Rng::named(SEED.wrapping_add(number), &image.name));
+            Some((name, victim.clone(), damage))
+        })
+    });
+    let tally = run_all(variants);
+    if only.is_none() && count >= 100 {
+        let least = tally.refused.min(tally.in_part).min(tally.whole);
+        assert!(least > 200, "the damage is of every depth: {tally:?}");
+    }
+}
+
+#[test]
+fn every_metadata_byte_of_a_small_image_may_be_anything() {
+    if std::env::var_os("E2DAX_HOSTILE").is_some() {
+        return;
+    }
+    let variants = ["empty", "xattr-256"].into_iter().flat_map(|name| {
+        let victim = Victim::new(golden::image(name).file_system());
+        let grains: Vec<_> = victim.hot_grains().collect();
+        grains.into_iter().flatten().flat_map(move |at| {
+            let old = victim.byte(at);
+            let mut values = vec![0, 0xff, old ^ 1, old ^ 0x80];
+            values.retain(|new| *new != old);
+            let victim = victim.clone();
+            values.into_iter().map(move |new| {
+                (format!("{name}[{at}]={new:#04x}"), victim.clone(), vec![Damage::Replace(at, vec![new])])
+            })
+        })
+    });
+    let tally = run_all(variants);
+    assert!(tally.refused > 100 && tally.in_part > 1000 && tally.whole > 1000, "{tally:?}");
+}
