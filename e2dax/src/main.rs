@@ -1,2 +1,80 @@
-//! The command.
-fn main() {}
+//! The command `e2dax`: ext2 images from the outside, without mounting them.
+//!
+//! It is thin over the libraries: a verb parses its arguments, calls a library, and prints. Each verb is a file of
+//! [`verbs`]; what they share is here.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`target`] | `IMG`, `IMG:/path`, `IMG@OFFSET:/path`, `IMG@pN:/path`, and how they are opened |
+//! | [`failure`] | errors that name their object, and exit codes |
+//! | [`context`] | what a verb gets: the options, its output, and where it complains |
+//! | [`out`], [`text`], [`json`], [`describe`] | printing |
+//! | [`progress`] | bars, on a terminal only |
+// Verbs that use what is unused so far are on their way.
+#![allow(dead_code)]
+
+mod context;
+mod describe;
+mod failure;
+mod json;
+mod out;
+mod progress;
+mod target;
+mod text;
+mod verbs;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use context::Context;
+use target::ImageOptions;
+use verbs::Verb;
+
+/// Reads, changes, builds and checks ext2 images with DAX semantics, without mounting them and without root.
+///
+/// A place in an image is written IMG:/path. IMG alone is its root. IMG@OFFSET:/path and IMG@pN:/path look for the
+/// file system at a byte offset of IMG or in its N-th partition (MBR or GPT).
+#[derive(Parser)]
+#[command(version, name = "e2dax", max_term_width = 100, after_help = AFTER)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+
+    #[command(flatten)]
+    image: ImageOptions,
+}
+
+const AFTER: &str = "\
+Exit codes: 0 done, 1 the operation failed, 2 usage, 8 the image is broken or not supported.
+Messages of the libraries: set E2DAX_LOG=debug (or error, warn, info, trace).
+
+Begin with: e2dax demo";
+
+fn main() -> ExitCode {
+    let log = env_logger::Env::new().filter_or("E2DAX_LOG", "warn");
+    env_logger::Builder::from_env(log).format_timestamp(None).init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to the standard output, which may be closed.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
+        }
+    };
+    let mut context = Context::new(cli.image);
+    let result = cli.verb.run(&mut context);
+    let result = result.and_then(|()| context.out.flush());
+    match result {
+        Ok(()) => {}
+        Err(failure) if failure.is_closed_output() => {}
+        Err(failure) => {
+            // What was printed so far comes before the message; a closed output is no news here.
+            let _ = context.out.flush();
+            context.complain(&failure);
+        }
+    }
+    let _ = std::io::stderr().flush();
+    ExitCode::from(context.exit_code())
+}

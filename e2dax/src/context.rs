@@ -1,0 +1,53 @@
+//! What every verb gets.
+
+use std::io::Write as _;
+
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::target::ImageOptions;
+
+/// The options that all verbs share, the output, and the exit code so far.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// How images are opened.
+    pub(crate) image: ImageOptions,
+    /// The standard output.
+    pub(crate) out: Out,
+    exit: u8,
+}
+
+impl Context {
+    /// With nothing printed and nothing failed.
+    pub(crate) fn new(image: ImageOptions) -> Self {
+        Self { image, out: Out::new(), exit: 0 }
+    }
+
+    /// Prints a failure and remembers its exit code: for what is no reason to stop.
+    pub(crate) fn complain(&mut self, failure: &Failure) {
+        self.exit = self.exit.max(failure.code());
+        // There is nobody left to tell when the standard error is gone.
+        let _ = writeln!(std::io::stderr(), "e2dax: {failure}");
+    }
+
+    /// Complains of a failure, or gives the value; a closed output is passed on, because it ends everything.
+    pub(crate) fn or_complain<T>(&mut self, result: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(failure) if failure.is_closed_output() => Err(failure),
+            Err(failure) => {
+                self.complain(&failure);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Ends with this code, or a higher one that a failure asks for.
+    pub(crate) fn set_exit(&mut self, code: u8) {
+        self.exit = self.exit.max(code);
+    }
+
+    /// The code to end with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.exit
+    }
+}

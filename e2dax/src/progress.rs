@@ -1,0 +1,23 @@
+//! Progress bars on the standard error, and only where a person looks at it.
+
+use std::io::{self, IsTerminal};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar over `total` bytes with rate and time left; silent unless the standard error is a terminal.
+pub(crate) fn bytes_bar(what: &'static str, total: u64) -> ProgressBar {
+    bar(what, total, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+}
+
+/// A bar over `total` things.
+pub(crate) fn count_bar(what: &'static str, total: u64) -> ProgressBar {
+    bar(what, total, "{msg} {wide_bar} {pos}/{len} {per_sec} {eta}")
+}
+
+fn bar(what: &'static str, total: u64, template: &str) -> ProgressBar {
+    let target =
+        if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    // A template that cannot be read would be our own mistake; the plain bar does as well.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(total), target).with_style(style).with_message(what)
+}

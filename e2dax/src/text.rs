@@ -1,0 +1,186 @@
+//! Text for people: names that cannot harm a terminal, times, modes, tables.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+
+use ext2_core::{FileKind, Timestamp};
+
+/// A name or path as one line of text: what is printable stands for itself, every other byte and the backslash is
+/// `\xHH`.
+pub(crate) fn show(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let escape = |text: &mut String, bytes: &[u8]| {
+        for byte in bytes {
+            // Writing to a String does not fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    };
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            if letter == '\\' || is_hidden(letter) {
+                escape(&mut text, letter.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                text.push(letter);
+            }
+        }
+        escape(&mut text, chunk.invalid());
+    }
+    text
+}
+
+/// Controls, line separators, and what turns the direction of writing.
+fn is_hidden(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// [`show`] of a name of this machine.
+pub(crate) fn show_os(name: &OsStr) -> String {
+    show(name.as_bytes())
+}
+
+/// Type and permissions as `ls -l` prints them: `drwxr-sr-x`.
+pub(crate) fn mode_letters(kind: FileKind, mode: u16) -> String {
+    let kind = if kind == FileKind::Regular { '-' } else { kind.letter() };
+    let mut text = String::from(kind);
+    for (shift, special, set, bare) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
+        let bits = mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (mode & special != 0, bits & 1 != 0) {
+            (true, true) => set,
+            (true, false) => bare,
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+/// A time as the manifest writes it: seconds since 1970, and nine digits where there are nanoseconds.
+pub(crate) fn time_number(time: Timestamp) -> String {
+    if time.nsec == 0 { time.sec.to_string() } else { format!("{}.{:09}", time.sec, time.nsec) }
+}
+
+/// Seconds of a day.
+const DAY: i64 = 86_400;
+
+/// A time in UTC: `2016-08-26 18:03:11`.
+pub(crate) fn time_utc(time: Timestamp) -> String {
+    let (year, month, day) = civil(time.sec.div_euclid(DAY));
+    let second = time.sec.rem_euclid(DAY);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// A time in UTC to the nanosecond, as `stat` shows it.
+pub(crate) fn time_utc_exact(time: Timestamp) -> String {
+    format!("{}.{:09} UTC", time_utc(time), time.nsec)
+}
+
+/// Year, month and day of a day counted from 1970-01-01.
+///
+/// Counted in eras of 400 years that begin on the first of March, so that the leap day is the last of its year.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// 16 bytes as a UUID.
+pub(crate) fn uuid(bytes: &[u8; 16]) -> String {
+    let mut text = String::new();
+    for (nr, byte) in bytes.iter().enumerate() {
+        if matches!(nr, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// A share in percent with one digit, rounded down so that only all is 100.0; `-` of nothing.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "-".into();
+    }
+    let tenths = u128::from(part) * 1000 / u128::from(whole);
+    format!("{}.{}%", tenths / 10, tenths % 10)
+}
+
+/// How a column of a table is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Align {
+    /// Text.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Rows of cells in columns of equal width, each line without spaces at its end.
+pub(crate) fn table(columns: &[Align], rows: &[Vec<String>]) -> Vec<String> {
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let mut line = String::new();
+        for ((cell, align), width) in row.iter().zip(columns).zip(&widths) {
+            let pad = " ".repeat(width - cell.chars().count());
+            match align {
+                Align::Left => line.extend([cell, pad.as_str(), " "]),
+                Align::Right => line.extend([pad.as_str(), cell, " "]),
+            }
+        }
+        line.truncate(line.trim_end().len());
+        line
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_move_the_cursor_or_look_like_others() {
+        assert_eq!(show("a ä\\\n\u{1b}[2J\u{202e}".as_bytes()), "a ä\\x5c\\x0a\\x1b[2J\\xe2\\x80\\xae");
+        assert_eq!(show(b"\xff\xc3"), "\\xff\\xc3");
+    }
+
+    #[test]
+    fn modes_look_as_in_ls() {
+        assert_eq!(mode_letters(FileKind::Directory, 0o1777), "drwxrwxrwt");
+        assert_eq!(mode_letters(FileKind::Regular, 0o6644), "-rwSr-Sr--");
+        assert_eq!(mode_letters(FileKind::CharDevice, 0o0), "c---------");
+    }
+
+    #[test]
+    fn times_are_right_on_both_sides_of_1970_and_in_leap_years() {
+        let utc = |sec| time_utc(Timestamp::from_secs(sec));
+        assert_eq!(utc(0), "1970-01-01 00:00:00");
+        assert_eq!(utc(-1), "1969-12-31 23:59:59");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00");
+        assert_eq!(utc(i64::from(i32::MAX)), "2038-01-19 03:14:07");
+        assert_eq!(utc(i64::from(i32::MIN)), "1901-12-13 20:45:52");
+        assert_eq!(utc(Timestamp::MAX_SEC), "2446-05-10 22:38:55");
+    }
+
+    #[test]
+    fn only_all_is_a_hundred_percent() {
+        assert_eq!(percent(9999, 10_000), "99.9%");
+        assert_eq!(percent(u64::MAX, u64::MAX), "100.0%");
+        assert_eq!(percent(0, 0), "-");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["a".into(), "1".into(), "x".into()], vec!["bb".into(), "10".into(), String::new()]];
+        assert_eq!(table(&[Align::Left, Align::Right, Align::Left], &rows), ["a   1 x", "bb 10"]);
+    }
+}

@@ -1,0 +1,179 @@
+//! `ls`: what is in a directory.
+
+use std::ffi::OsString;
+
+use ext2_core::{FileKind, Follow, Inode, InodeNr};
+
+use crate::context::Context;
+use crate::describe::{file_json, join, link_target, long_columns, name_and_target};
+use crate::failure::{Failure, Of, Result};
+use crate::target::{Mode, Target};
+use crate::text::{Align, show, table};
+
+/// List directories
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  e2dax ls disk.img
+  e2dax ls -l disk.img:/etc
+  e2dax ls -lRa disk.img@1048576:/
+  e2dax ls --json -R disk.img | jq -r 'select(.size > 1000000) | .path'
+
+Names are sorted by their bytes. Bytes that are not printable, and the backslash, are shown as \\xHH.
+Times are UTC, sizes bytes.")]
+pub(crate) struct Args {
+    /// Directories or files, each as IMG:/path
+    #[arg(value_name = "IMG[:/PATH]", required = true)]
+    targets: Vec<OsString>,
+
+    /// Type and permissions, links, owner, group, size (or device number), time of change, link target
+    #[arg(short)]
+    long: bool,
+
+    /// Go into all directories
+    #[arg(short = 'R', long)]
+    recursive: bool,
+
+    /// Inode numbers
+    #[arg(short, long)]
+    inode: bool,
+
+    /// Also names that begin with a dot
+    #[arg(short, long)]
+    all: bool,
+
+    /// Directories themselves and not what is in them
+    #[arg(short, long)]
+    directory: bool,
+
+    /// Print a JSON object for each file
+    #[arg(long)]
+    json: bool,
+}
+
+/// A line to be.
+struct Row {
+    path: Vec<u8>,
+    name: Vec<u8>,
+    inode: Inode,
+    target: Option<Vec<u8>>,
+}
+
+pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let many = args.targets.len() > 1;
+    for (nr, argument) in args.targets.iter().enumerate() {
+        let listed = Target::parse(argument).and_then(|target| list(args, context, &target, many, nr > 0));
+        context.or_complain(listed)?;
+    }
+    Ok(())
+}
+
+/// One argument.
+fn list(args: &Args, context: &mut Context, target: &Target, titled: bool, later: bool) -> Result<()> {
+    let path = target.path();
+    // As ls: a link is followed, unless the line is about the link itself.
+    let follow = if args.long || args.directory { Follow::No } else { Follow::Yes };
+    let follow = if path.ends_with(b"/") { Follow::Yes } else { follow };
+    let (_fs, inode) = target.resolve(&context.image, Mode::Read, follow)?;
+    if inode.kind() != FileKind::Directory || args.directory {
+        let link = link_target(&inode).of(|| target.name())?;
+        return print(
+            args,
+            context,
+            &[Row { path: path.to_vec(), name: path.to_vec(), inode, target: link }],
+        );
+    }
+    let mut title = titled || args.recursive;
+    let mut pending = vec![(path.to_vec(), inode, Vec::new())];
+    let mut first = !later;
+    while let Some((path, dir, parents)) = pending.pop() {
+        if title && !args.json {
+            let gap = if first { "" } else { "\n" };
+            context.out.line(format_args!("{gap}{}:", target.name_of(&path)))?;
+        }
+        first = false;
+        title = true;
+        let rows = read(args, context, target, &path, &dir)?;
+        print(args, context, &rows)?;
+        if args.recursive {
+            descend(context, target, rows, &dir, &parents, &mut pending);
+        }
+    }
+    Ok(())
+}
+
+/// A directory still to be listed: its path, itself, and the directories above it.
+type Pending = (Vec<u8>, Inode, Vec<InodeNr>);
+
+/// Queues the directories among the rows, the first to be listed last.
+fn descend(
+    context: &mut Context,
+    target: &Target,
+    rows: Vec<Row>,
+    dir: &Inode,
+    parents: &[InodeNr],
+    pending: &mut Vec<Pending>,
+) {
+    for row in rows.into_iter().rev() {
+        if row.inode.kind() != FileKind::Directory || row.name == b"." || row.name == b".." {
+            continue;
+        }
+        if row.inode.nr() == dir.nr() || parents.contains(&row.inode.nr()) {
+            let what = format!("directory inode {} is inside itself", row.inode.nr());
+            context.complain(&Failure::broken(target.name_of(&row.path), what));
+            continue;
+        }
+        let mut above = parents.to_vec();
+        above.push(dir.nr());
+        pending.push((row.path, row.inode, above));
+    }
+}
+
+/// The rows of a directory, sorted. Entries that cannot be read are complained of and left out.
+fn read(args: &Args, context: &mut Context, target: &Target, path: &[u8], dir: &Inode) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for entry in dir.entries(0).of(|| target.name_of(path))? {
+        let Some(entry) = context.or_complain(entry.of(|| target.name_of(path)))? else { continue };
+        if !args.all && entry.name.starts_with(b".") {
+            continue;
+        }
+        let path = join(path, &entry.name);
+        let found = dir.fs().inode(entry.nr).and_then(|inode| Ok((link_target(&inode)?, inode)));
+        if let Some((link, inode)) = context.or_complain(found.of(|| target.name_of(&path)))? {
+            rows.push(Row { path, name: entry.name, inode, target: link });
+        }
+    }
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(rows)
+}
+
+fn print(args: &Args, context: &mut Context, rows: &[Row]) -> Result<()> {
+    if args.json {
+        return rows
+            .iter()
+            .try_for_each(|row| context.out.json(&file_json(&row.path, &row.inode, row.target.as_deref())));
+    }
+    let mut columns = Vec::new();
+    if args.inode {
+        columns.push(Align::Right);
+    }
+    if args.long {
+        columns.extend([Align::Left, Align::Right, Align::Right, Align::Right, Align::Right, Align::Left]);
+    }
+    columns.push(Align::Left);
+    let cells = |row: &Row| {
+        let mut cells = Vec::new();
+        if args.inode {
+            cells.push(row.inode.nr().to_string());
+        }
+        if args.long {
+            cells.extend(long_columns(&row.inode.attr()));
+            cells.push(name_and_target(&row.name, row.target.as_deref()));
+        } else {
+            cells.push(show(&row.name));
+        }
+        cells
+    };
+    let cells: Vec<_> = rows.iter().map(cells).collect();
+    table(&columns, &cells).into_iter().try_for_each(|line| context.out.line(line))
+}
