@@ -47,7 +47,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Caller(errno, what) if what.is_empty() => write!(f, "{errno}"),
+            Self::Caller(errno, "") => write!(f, "{errno}"),
             Self::Caller(errno, what) => write!(f, "{what}: {errno}"),
             Self::Corrupt(corrupt) => write!(f, "the image is broken: {corrupt}"),
             Self::Incompatible(what) => write!(f, "{what}"),

@@ -76,7 +76,7 @@ impl Cell {
         };
         // Fields that the inode does not claim to use are not there.
         let extra_isize = extra.i_extra_isize.get();
-        if usize::from(extra_isize) > room || extra_isize % 4 != 0 {
+        if usize::from(extra_isize) > room || !extra_isize.is_multiple_of(4) {
             let what = format!("extra size is {extra_isize}, with {room} bytes of room");
             return Err(Corrupt::new(Object::Inode(nr), what).into());
         }

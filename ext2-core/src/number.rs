@@ -143,6 +143,7 @@ impl BlockSize {
 
     /// Bytes of a block, as a length of memory.
     #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "no block is empty")]
     pub const fn len(self) -> usize {
         1 << self.log2
     }

@@ -76,7 +76,7 @@ fn slot(block: &[u8], offset: usize, inodes: u32, has_type: bool) -> Result<Slot
     };
     let rec_len = decode_rec_len(header.rec_len.get(), block.len());
     let name_len = usize::from(header.name_len);
-    if rec_len < DIRENT_HEADER + 4 || rec_len % 4 != 0 || rec_len > rest.len() {
+    if rec_len < DIRENT_HEADER + 4 || !rec_len.is_multiple_of(4) || rec_len > rest.len() {
         return Err(format!("entry at {offset} has a length of {rec_len}"));
     }
     if dirent_size(name_len) > rec_len {

@@ -274,7 +274,7 @@ mod tests {
                         }
                     }
                     at += len;
-                    if next(&mut state) % 2 == 0 {
+                    if next(&mut state).is_multiple_of(2) {
                         data += 7;
                     }
                 }
