@@ -5,6 +5,7 @@ use core::any::Any;
 use core::fmt::Debug;
 use core::ops::Range;
 
+use crate::Inode;
 use crate::error::Result;
 use crate::sync::{Mutex, Rank};
 
@@ -66,5 +67,13 @@ impl Space {
             Some(space) => space.invalidate(range, wait, change),
             None => change(),
         }
+    }
+}
+
+impl Inode {
+    /// The address space of this inode, made by `make` if nobody attached one before. All who hold the
+    /// inode share it. `make` is run under a lock: it takes no other.
+    pub fn attach(&self, make: impl FnOnce() -> Arc<dyn AddressSpace>) -> Arc<dyn AddressSpace> {
+        self.0.space.get_or_attach(make)
     }
 }

@@ -33,6 +33,10 @@ pub mod errno {
     pub const EROFS: i32 = 30;
     /// Not supported by this file, device or file system.
     pub const EOPNOTSUPP: i32 = 95;
+    /// Permission denied.
+    pub const EACCES: i32 = 13;
+    /// It is a directory.
+    pub const EISDIR: i32 = 21;
     /// A number that does not fit.
     pub const EOVERFLOW: i32 = 75;
     /// Bad file descriptor: the file was opened for something else.
@@ -58,6 +62,8 @@ pub enum Error {
     },
     /// The device failed, or its memory is poisoned.
     Device(blockdev::Error),
+    /// The file system could not, or would not.
+    FileSystem(ext2_core::Error),
 }
 
 /// How an answer of `iomap_begin` breaks the contract of [`IomapOps`](crate::iomap::IomapOps).
@@ -111,6 +117,7 @@ impl Error {
             Self::BadMapping(_) => errno::EIO,
             Self::Refused { errno, .. } => *errno,
             Self::Device(error) => device_errno(error),
+            Self::FileSystem(error) => error.errno().get(),
         }
     }
 
@@ -138,6 +145,32 @@ impl From<blockdev::Error> for Error {
     }
 }
 
+impl From<ext2_core::Error> for Error {
+    fn from(error: ext2_core::Error) -> Self {
+        match error {
+            ext2_core::Error::Device(error) => Self::Device(error),
+            error => Self::FileSystem(error),
+        }
+    }
+}
+
+/// The way back through a call of the file system that called us.
+impl From<Error> for ext2_core::Error {
+    fn from(error: Error) -> Self {
+        use ext2_core::Errno;
+        match error {
+            Error::Device(error) => Self::Device(error),
+            Error::FileSystem(error) => error,
+            Error::BadAddress => Self::Caller(Errno::FAULT, "the caller's buffer cannot be reached"),
+            Error::Interrupted => Self::Caller(Errno::INTR, ""),
+            Error::BadMapping(_) => Self::Caller(Errno::IO, "the file system's mapping is unusable"),
+            Error::Refused { errno: errno::EBUSY, why } => Self::Caller(Errno::BUSY, why),
+            Error::Refused { errno: errno::EOPNOTSUPP, why } => Self::Caller(Errno::OPNOTSUPP, why),
+            Error::Refused { why, .. } => Self::Caller(Errno::INVAL, why),
+        }
+    }
+}
+
 impl From<BadMapping> for Error {
     fn from(error: BadMapping) -> Self {
         Self::BadMapping(error)
@@ -152,6 +185,7 @@ impl fmt::Display for Error {
             Self::BadMapping(bad) => write!(f, "the file system's mapping is unusable: {bad}"),
             Self::Refused { why, .. } => f.write_str(why),
             Self::Device(error) => error.fmt(f),
+            Self::FileSystem(error) => error.fmt(f),
         }
     }
 }
@@ -178,6 +212,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Device(error) => Some(error),
+            Self::FileSystem(error) => Some(error),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@
 //! | module | Linux |
 //! |---|---|
 //! | [`iomap`], [`iter`] | include/linux/iomap.h, fs/iomap/iter.c; know nothing of DAX |
+//! | [`File`], `ext2_iomap` | `ext2_dax_read_iter` and its siblings, `ext2_iomap_begin` |
 //! | [`rw`], [`zero`] | `dax_iomap_rw`, `dax_zero_range`, `dax_truncate_page` |
 //! | [`entry`], [`mapping`] | the entries in an inode's XArray, their lock bit and wait queues |
 //! | [`fault`] | `dax_iomap_fault`: 4 KiB, 2 MiB, private copies, synchronous faults |
@@ -19,10 +20,13 @@
 //! Nothing above [`iomap`] parses a disk structure, and nothing here holds a reference to file bytes:
 //! they are others' to change, so they are copied in and out.
 
+mod absent;
 pub mod compat;
 pub mod entry;
 pub mod error;
+mod ext2_iomap;
 pub mod fault;
+mod file;
 pub mod iomap;
 pub mod iter;
 pub mod lease;
@@ -33,10 +37,13 @@ mod sync;
 pub mod trace;
 pub mod truncate;
 pub mod uio;
+mod volume;
 mod wait;
 pub mod writeback;
 pub mod zero;
 
 pub use compat::Compat;
 pub use error::{Error, Result};
+pub use file::{File, OpenFor};
+pub use volume::{DaxFs, DaxOptions, Media};
 pub use wait::WaitTable;

@@ -1,0 +1,147 @@
+//! What the files of one file system share: compatibility, tracer, wait queues.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use blockdev::{BlockDevice, DaxDevice};
+use ext2_core::{AddressSpace, Ext2, Inode, Wait};
+
+use crate::absent::ABSENT;
+use crate::compat::Compat;
+use crate::entry::PAGE_SIZE;
+use crate::error::{Error, Result, errno};
+use crate::mapping::DaxMapping;
+use crate::trace::{InodeId, Tracer};
+use crate::truncate::{Patience, take_pages};
+use crate::wait::WaitTable;
+use crate::writeback::writeback_range;
+
+/// What has to happen to a stored byte, once written back from the caches, until it is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Media {
+    /// Nothing: the memory keeps what reaches it.
+    #[default]
+    Persistent,
+    /// Somebody has to be asked to flush, as the host of a virtio-pmem device. Synchronous mappings are
+    /// refused (Linux: a device without `DAXDEV_SYNC`).
+    NeedsFlush,
+}
+
+/// How the files of a [`DaxFs`] behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DaxOptions {
+    /// Ours or Linux's.
+    pub compat: Compat,
+    /// What the device's memory promises.
+    pub media: Media,
+    /// Device number that events name: major, minor.
+    pub dev: (u32, u32),
+}
+
+impl Default for DaxOptions {
+    fn default() -> Self {
+        Self { compat: Compat::FULL, media: Media::Persistent, dev: (259, 0) }
+    }
+}
+
+/// An ext2 file system whose files are reached by DAX. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct DaxFs(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    ext2: Ext2,
+    options: DaxOptions,
+    tracer: Arc<Tracer>,
+    wait: Arc<WaitTable>,
+}
+
+impl DaxFs {
+    /// The files of `ext2`.
+    #[must_use]
+    pub fn new(ext2: Ext2, options: DaxOptions) -> Self {
+        let (tracer, wait) = (Arc::new(Tracer::new()), Arc::new(WaitTable::new()));
+        Self(Arc::new(Shared { ext2, options, tracer, wait }))
+    }
+
+    /// The file system below.
+    #[must_use]
+    pub fn ext2(&self) -> &Ext2 {
+        &self.0.ext2
+    }
+
+    /// How files behave.
+    #[must_use]
+    pub fn options(&self) -> &DaxOptions {
+        &self.0.options
+    }
+
+    /// Where events go.
+    #[must_use]
+    pub fn tracer(&self) -> &Arc<Tracer> {
+        &self.0.tracer
+    }
+
+    /// Whether files are reached by loads and stores: the device is memory and a block is a page. Where
+    /// not, files are read and written by copying through the device, and cannot be mapped.
+    #[must_use]
+    pub fn is_dax(&self) -> bool {
+        self.0.ext2.geometry().block_size.bytes() == PAGE_SIZE && self.0.ext2.device().dax().is_some()
+    }
+
+    /// The pages of an inode: one set for all who have it open.
+    ///
+    /// # Errors
+    /// `EBUSY` when something other than this crate manages the pages of this inode.
+    pub(crate) fn pages(&self, inode: &Inode) -> Result<Arc<DaxMapping>> {
+        let shared = &self.0;
+        let attached = inode.attach(|| {
+            let id = InodeId { dev: shared.options.dev, ino: u64::from(inode.nr().get()) };
+            let mapping = DaxMapping::new(id, Arc::clone(&shared.wait), Arc::clone(&shared.tracer));
+            let device = Arc::clone(shared.ext2.device());
+            Arc::new(Pages { mapping: Arc::new(mapping), device, compat: shared.options.compat })
+        });
+        let any: Arc<dyn std::any::Any + Send + Sync> = attached;
+        match any.downcast::<Pages>() {
+            Ok(pages) => Ok(Arc::clone(&pages.mapping)),
+            Err(_) => Err(Error::refused(errno::EBUSY, "the inode's pages are managed by somebody else")),
+        }
+    }
+}
+
+/// The pages of an inode as ext2-core calls them: when blocks are about to go, and before a sync.
+#[derive(Debug)]
+struct Pages {
+    mapping: Arc<DaxMapping>,
+    device: Arc<dyn BlockDevice>,
+    compat: Compat,
+}
+
+impl Pages {
+    fn memory(&self) -> &dyn DaxDevice {
+        self.device.dax().unwrap_or(&ABSENT)
+    }
+}
+
+impl AddressSpace for Pages {
+    fn invalidate(
+        &self,
+        range: Range<u64>,
+        wait: Wait,
+        change: &mut dyn FnMut() -> ext2_core::Result<()>,
+    ) -> ext2_core::Result<()> {
+        let patience = match wait {
+            Wait::Yes => Patience::Wait,
+            Wait::No => Patience::Refuse,
+        };
+        take_pages(&self.mapping, self.memory(), range, patience, self.compat.layouts, change)?
+    }
+
+    fn write_back(&self, range: Range<u64>) -> ext2_core::Result<()> {
+        let Some(last) = range.end.checked_sub(1).filter(|last| *last >= range.start) else { return Ok(()) };
+        // The last page that a file can have ends where a signed 64-bit offset does.
+        let last = last.min(i64::MAX.unsigned_abs()) / PAGE_SIZE;
+        writeback_range(&self.mapping, self.memory(), range.start / PAGE_SIZE, last)?;
+        Ok(())
+    }
+}
