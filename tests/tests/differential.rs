@@ -311,3 +311,37 @@ fn an_image_of_thousands_of_the_machines_files_reads_as_it_mounts() {
 fn read_all(device: Arc<dyn BlockDevice>) -> io::Result<Manifest> {
     Ok(from_image(&Ext2::open(device, &OpenOptions::read_only())?)?)
 }
+
+#[test]
+fn debugfs_takes_the_same_bytes_out_of_every_block_size() {
+    need_tools!("debugfs");
+    let folder = tempdir().unwrap();
+    let images = golden::readable().into_iter().filter(|image| image.name.starts_with("block-"));
+    let mut compared = 0;
+    for image in images {
+        let path = image.unpack(folder.path());
+        let target = folder.path().join(&image.name);
+        fs::create_dir(&target).unwrap();
+        tools::debugfs(&path, &format!("rdump / {}", target.display())).unwrap();
+        let device = RamDevice::from_bytes(&image.file_system()).unwrap();
+        let manifest = read_all(Arc::new(device)).unwrap();
+        for (path, kind) in first_names(&manifest) {
+            let host = place(&target, path);
+            let name = format!("{}:{}", image.name, quote(path));
+            match kind {
+                Kind::File { crc, .. } => {
+                    let bytes = fs::read(&host).unwrap_or_else(|error| panic!("{name}: {error}"));
+                    assert_eq!(Some(crc32fast::hash(&bytes)), *crc, "{name}: CRC-32");
+                }
+                Kind::Symlink { target } => {
+                    assert_eq!(fs::read_link(&host).unwrap().as_os_str().as_bytes(), target, "{name}");
+                }
+                // debugfs passes over devices.
+                Kind::Directory => assert!(host.is_dir(), "{name}"),
+                _ => continue,
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared >= 7 * 15, "only {compared} files were compared");
+}
