@@ -16,6 +16,7 @@
 //! | [`Counted`] | counts calls and bytes |
 //! | [`Partition`] | a part of a device, found by offset or in a table |
 //! | [`Overlay`] | keeps what is written in memory, above a device that stays as it is |
+//! | [`Recorder`] | logs stores, write-backs, fences and flushes, for the models in `crash` |
 //! | [`Faulty`] | fails the n-th call, tears writes, poisons pages |
 //!
 //! A layer is a device over a device and passes DAX through where it can. Devices behind `&`, `Box` and
@@ -32,6 +33,8 @@ extern crate alloc;
 #[doc(hidden)]
 pub mod conformance;
 mod counted;
+#[cfg(feature = "std")]
+pub mod crash;
 mod device;
 mod error;
 mod faulty;
@@ -50,6 +53,7 @@ mod poison;
 mod ram;
 mod range;
 mod read_only;
+mod recorder;
 mod sync;
 
 pub use counted::{Counted, Counts};
@@ -68,3 +72,4 @@ pub use partition::{Partition, PartitionEntry, PartitionKind, partitions};
 pub use pmem::{PmemSlice, StoreData, StoreObserver, StorePath};
 pub use ram::RamDevice;
 pub use read_only::ReadOnly;
+pub use recorder::{FenceId, Op, Recorder, Stored};

@@ -1,0 +1,290 @@
+//! A device that keeps a log of everything that orders, or needs to be ordered.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync::Mutex;
+use crate::{Access, BlockDevice, DaxDevice, Error, PmemSlice, Result, StoreData, StoreObserver, StorePath};
+
+/// What a logged store put on the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// These bytes.
+    Bytes(Box<[u8]>),
+    /// So many zero bytes.
+    Zeros(u64),
+}
+
+impl Stored {
+    /// Bytes stored.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Zeros(len) => *len,
+        }
+    }
+
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Which fence or flush of a log it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FenceId {
+    /// Fences and flushes before it, those left out included.
+    pub ordinal: u64,
+    /// The [tag](Recorder::set_tag) at the time: the place in the code, or the kind of operation.
+    pub tag: u64,
+}
+
+/// One entry of a log, in the order of the calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// `write_at`, `zero`, a recovery write (all [`StorePath::Bypassing`]) or a store through a slice.
+    Store {
+        /// First byte.
+        offset: u64,
+        /// What was stored.
+        data: Stored,
+        /// How it gets to the media.
+        path: StorePath,
+    },
+    /// `write_back` of a range in bytes.
+    WriteBack {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// `fence`.
+    Fence(FenceId),
+    /// `flush`.
+    Flush(FenceId),
+    /// [`Recorder::mark`].
+    Mark(u64),
+}
+
+type FenceFilter = Box<dyn Fn(FenceId) -> bool + Send + Sync>;
+
+#[derive(Default)]
+struct Log {
+    ops: Vec<Op>,
+    fences: u64,
+    ignore: Option<FenceFilter>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("ops", &self.ops.len())
+            .field("fences", &self.fences)
+            .field("ignores", &self.ignore.is_some())
+            .finish()
+    }
+}
+
+/// `D`, with a log of stores, write-backs, fences, flushes and marks, from which
+/// [`PmemModel`](crate::crash::PmemModel) and [`BlockModel`](crate::crash::BlockModel) rebuild what a
+/// crash may leave.
+///
+/// A store is logged before it is done. Threads that store to the same bytes at once may be logged in the
+/// other order, so crash tests keep their threads apart.
+#[derive(Debug)]
+pub struct Recorder<D> {
+    log: Mutex<Log>,
+    tag: AtomicU64,
+    inner: D,
+}
+
+impl<D: BlockDevice> Recorder<D> {
+    /// The layer over `inner`, with an empty log.
+    pub fn new(inner: D) -> Self {
+        Self { log: Mutex::new(Log::default()), tag: AtomicU64::new(0), inner }
+    }
+
+    /// The device below.
+    pub fn inner(&self) -> &D {
+        &self.inner
+    }
+
+    /// The device below.
+    pub fn into_inner(self) -> D {
+        self.inner
+    }
+
+    /// Puts a mark into the log: an operation begins, or has returned.
+    pub fn mark(&self, mark: u64) {
+        self.log.lock().ops.push(Op::Mark(mark));
+    }
+
+    /// Tags the fences and flushes from here on. The tag is one for the device, not for a thread.
+    pub fn set_tag(&self, tag: u64) {
+        self.tag.store(tag, Ordering::Relaxed);
+    }
+
+    /// Leaves out of the log, from here on, the fences and flushes that `predicate` picks, as if the code
+    /// had forgotten them. The device below still gets them.
+    pub fn ignore_fence(&self, predicate: impl Fn(FenceId) -> bool + Send + Sync + 'static) {
+        self.log.lock().ignore = Some(Box::new(predicate));
+    }
+
+    /// Entries logged so far.
+    pub fn len(&self) -> usize {
+        self.log.lock().ops.len()
+    }
+
+    /// Whether nothing was logged yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fences and flushes so far, those left out of the log included.
+    pub fn fences(&self) -> u64 {
+        self.log.lock().fences
+    }
+
+    /// A copy of the log.
+    pub fn snapshot(&self) -> Vec<Op> {
+        self.log.lock().ops.clone()
+    }
+
+    /// The log, which begins anew, and so does the numbering of fences.
+    pub fn take(&self) -> Vec<Op> {
+        let mut log = self.log.lock();
+        log.fences = 0;
+        core::mem::take(&mut log.ops)
+    }
+
+    fn log_store(&self, offset: u64, data: StoreData<'_>, path: StorePath) -> Result<()> {
+        crate::range::check(offset, data.len(), self.inner.size())?;
+        if self.inner.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        let data = match data {
+            StoreData::Bytes(bytes) => Stored::Bytes(bytes.into()),
+            StoreData::Zeros(len) => Stored::Zeros(len),
+        };
+        if !data.is_empty() {
+            self.log.lock().ops.push(Op::Store { offset, data, path });
+        }
+        Ok(())
+    }
+
+    fn log_fence(&self, op: fn(FenceId) -> Op) {
+        let mut log = self.log.lock();
+        let id = FenceId { ordinal: log.fences, tag: self.tag.load(Ordering::Relaxed) };
+        log.fences += 1;
+        if !log.ignore.as_ref().is_some_and(|ignore| ignore(id)) {
+            log.ops.push(op(id));
+        }
+    }
+
+    fn log_bypassing(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.log_store(offset, StoreData::Bytes(buf), StorePath::Bypassing)
+    }
+
+    fn memory(&self) -> Result<&dyn DaxDevice> {
+        self.inner.dax().ok_or(Error::Unsupported("DAX"))
+    }
+
+    fn observer_below(&self) -> Option<&dyn StoreObserver> {
+        self.inner.dax().and_then(|dax| dax.observer())
+    }
+}
+
+impl<D: BlockDevice> BlockDevice for Recorder<D> {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.inner.read_at(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.log_bypassing(offset, buf)?;
+        self.inner.write_at(offset, buf)
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        self.log_store(offset, StoreData::Zeros(len), StorePath::Bypassing)?;
+        self.inner.zero(offset, len)
+    }
+
+    fn fence(&self) -> Result<()> {
+        self.inner.fence()?;
+        self.log_fence(Op::Fence);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.inner.flush()?;
+        self.log_fence(Op::Flush);
+        Ok(())
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.inner.is_read_only()
+    }
+
+    fn dax(&self) -> Option<&dyn DaxDevice> {
+        self.inner.dax().map(|_| self as &dyn DaxDevice)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.inner.discard(offset, len)
+    }
+
+    fn read_u32(&self, offset: u64) -> Result<u32> {
+        self.inner.read_u32(offset)
+    }
+}
+
+impl<D: BlockDevice> DaxDevice for Recorder<D> {
+    fn direct_access(&self, page: u64, count: u64, mode: Access) -> Result<PmemSlice<'_>> {
+        let slice = self.memory()?.direct_access(page, count, mode)?;
+        slice.reissue(slice.device_offset(), Some(self))
+    }
+
+    fn recovery_write(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.log_bypassing(offset, buf)?;
+        self.memory()?.recovery_write(offset, buf)
+    }
+
+    fn write_back(&self, offset: u64, len: u64) -> Result<()> {
+        self.memory()?.write_back(offset, len)?;
+        self.log.lock().ops.push(Op::WriteBack { offset, len });
+        Ok(())
+    }
+
+    fn pfn(&self, page: u64) -> u64 {
+        self.inner.dax().map_or(page, |dax| dax.pfn(page))
+    }
+
+    fn observer(&self) -> Option<&dyn StoreObserver> {
+        Some(self)
+    }
+}
+
+impl<D: BlockDevice> StoreObserver for Recorder<D> {
+    fn before_store(&self, offset: u64, data: StoreData<'_>, path: StorePath) -> Result<()> {
+        if let Some(below) = self.observer_below() {
+            below.before_store(offset, data, path)?;
+        }
+        self.log_store(offset, data, path)
+    }
+
+    fn after_store(&self, offset: u64, len: u64) {
+        if let Some(below) = self.observer_below() {
+            below.after_store(offset, len);
+        }
+    }
+
+    fn before_load(&self, offset: u64, len: u64) -> Result<()> {
+        self.observer_below().map_or(Ok(()), |below| below.before_load(offset, len))
+    }
+}
