@@ -13,6 +13,7 @@
 //! | layer | does |
 //! |---|---|
 //! | [`ReadOnly`] | refuses every store |
+//! | [`Cached`] | holds blocks of a slow device in memory, and writes them back in order |
 //! | [`Counted`] | counts calls and bytes |
 //! | [`Partition`] | a part of a device, found by offset or in a table |
 //! | [`Overlay`] | keeps what is written in memory, above a device that stays as it is |
@@ -29,6 +30,7 @@
 
 extern crate alloc;
 
+mod cached;
 #[cfg(feature = "std")]
 #[doc(hidden)]
 pub mod conformance;
@@ -56,6 +58,7 @@ mod read_only;
 mod recorder;
 mod sync;
 
+pub use cached::{CacheOptions, CacheStats, Cached};
 pub use counted::{Counted, Counts};
 pub use device::{Access, BlockDevice, DaxDevice, PAGE_SIZE};
 pub use error::{Error, Result};

@@ -11,7 +11,9 @@ use alloc::sync::Arc;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
-use crate::{BlockDevice, Error, FileDevice, MmapDevice, PAGE_SIZE, RamDevice, ReadOnly, Result};
+use crate::{
+    BlockDevice, CacheOptions, Cached, Error, FileDevice, MmapDevice, PAGE_SIZE, RamDevice, ReadOnly, Result,
+};
 
 /// What a fence costs and is worth on a file that is not persistent memory itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub enum Kind {
     Mmap,
     /// [`FileDevice`]: system calls, no DAX.
     File,
+    /// [`FileDevice`] under a [`Cached`] of the default size: fewer system calls, no DAX.
+    Cached,
     /// A [`RamDevice`] that begins as a copy of the image; what is written to it is lost.
     Ram,
 }
@@ -82,6 +86,7 @@ pub fn open_image(path: &Path, options: &OpenOptions) -> Result<Arc<dyn BlockDev
     match options.kind {
         Kind::Mmap => Ok(Arc::new(MmapDevice::open(path, options)?)),
         Kind::File => Ok(Arc::new(FileDevice::open(path, options)?)),
+        Kind::Cached => Ok(Arc::new(Cached::new(FileDevice::open(path, options)?, CacheOptions::default())?)),
         Kind::Ram => {
             let ram = load(path, options.lock)?;
             Ok(if options.read_only { Arc::new(ReadOnly::new(ram)) } else { Arc::new(ram) })
