@@ -48,16 +48,18 @@ impl Inode {
     #[must_use]
     pub fn extents(&self) -> Extents {
         let end = self.0.fs.geo.block_size.blocks_for(self.size());
-        Extents { inode: self.clone(), next: 0, end }
+        Extents { inode: self.clone(), next: 0, end, budget: u64::from(self.0.fs.geo.blocks_count) }
     }
 }
 
-/// The runs of data of a file. An error ends the iteration.
+/// The runs of data of a file. An error ends the iteration; more blocks than the file system has are one, so that a
+/// map whose pointers lead back into it is not followed to its end, which is terabytes away.
 #[derive(Debug)]
 pub struct Extents {
     inode: Inode,
     next: u64,
     end: u64,
+    budget: u64,
 }
 
 impl Iterator for Extents {
@@ -68,9 +70,16 @@ impl Iterator for Extents {
             match self.inode.map(FileBlock::new(self.next), self.end - self.next) {
                 Ok(mapping) => {
                     self.next = mapping.end().get();
-                    if !mapping.is_hole() {
-                        return Some(Ok(mapping));
+                    if mapping.is_hole() {
+                        continue;
                     }
+                    let Some(budget) = self.budget.checked_sub(mapping.count) else {
+                        self.next = self.end;
+                        let what = "block map has more blocks than the file system";
+                        return Some(Err(self.inode.0.corrupt(what)));
+                    };
+                    self.budget = budget;
+                    return Some(Ok(mapping));
                 }
                 Err(error) => {
                     self.next = self.end;
