@@ -12,6 +12,7 @@
 //! | `superblock`, `geometry`, `features` | what an image is and where everything lies |
 //! | `map` | the block map, answered in full |
 //! | `inode`, `dir`, `xattr`, `acl`, `resolve` | files and their names |
+//! | `walk`, `units` | whole trees; what a page of 2 MiB can map of a file |
 //! | `sync` | locks and their order |
 //! | [`manifest`] | an image as text |
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -38,6 +39,8 @@ mod space;
 mod superblock;
 pub mod sync;
 mod time;
+mod units;
+mod walk;
 mod xattr;
 
 pub use acl::{Acl, AclEntry, AclKind, AclTag};
@@ -56,3 +59,5 @@ pub use superblock::{OnError, Superblock};
 #[cfg(feature = "std")]
 pub use time::SystemClock;
 pub use time::{Clock, FixedClock, Timestamp};
+pub use units::{UNIT, UnitCounts, UnitRun, UnitState, Units};
+pub use walk::{Found, Walk, WalkError};
