@@ -29,6 +29,11 @@ impl Context {
         let _ = writeln!(std::io::stderr(), "e2dax: {failure}");
     }
 
+    /// Tells what a person should know, although nothing failed.
+    pub(crate) fn note(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "e2dax: note: {text}");
+    }
+
     /// Complains of a failure, or gives the value; a closed output is passed on, because it ends everything.
     pub(crate) fn or_complain<T>(&mut self, result: Result<T, Failure>) -> Result<Option<T>, Failure> {
         match result {

@@ -36,7 +36,7 @@ pub(crate) enum Cause {
     FileSystem(ext2_core::Error),
     /// What has no error type of its own.
     Text(String),
-    /// A contradiction in an image that only a whole walk sees.
+    /// An image is broken, in words.
     Broken(String),
     /// The standard output cannot be written.
     Output(io::Error),
@@ -58,7 +58,7 @@ impl Failure {
         Self::new(object, Cause::Text(what.into()))
     }
 
-    /// A contradiction in an image.
+    /// A contradiction in an image. `what` is the whole message.
     pub(crate) fn broken(object: impl Into<String>, what: impl Into<String>) -> Self {
         Self::new(object, Cause::Broken(what.into()))
     }
@@ -78,6 +78,12 @@ impl Failure {
         }
     }
 
+    /// Whether a file system of this machine is full: going on would only say so again.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(&self.cause, Cause::Host(error)
+            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+
     /// Whether nobody reads the output any more, which is no reason to complain.
     pub(crate) fn is_closed_output(&self) -> bool {
         matches!(&self.cause, Cause::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
@@ -90,13 +96,12 @@ impl fmt::Display for Failure {
             write!(f, "{}: ", self.object)?;
         }
         match &self.cause {
-            Cause::Usage(what) | Cause::Text(what) => f.write_str(what),
+            Cause::Usage(what) | Cause::Text(what) | Cause::Broken(what) => f.write_str(what),
             Cause::Host(error) | Cause::Output(error) => {
                 let text = error.to_string();
                 // The number that the standard library adds tells a person nothing.
                 f.write_str(text.split(" (os error").next().unwrap_or(&text))
             }
-            Cause::Broken(what) => write!(f, "the image is broken: {what}"),
             Cause::FileSystem(error) => write!(f, "{error}"),
         }
     }

@@ -9,6 +9,7 @@
 //! | [`failure`] | errors that name their object, and exit codes |
 //! | [`context`] | what a verb gets: the options, its output, and where it complains |
 //! | [`out`], [`text`], [`json`], [`describe`] | printing |
+//! | [`glob`] | patterns of names |
 //! | [`progress`] | bars, on a terminal only |
 // Verbs that use what is unused so far are on their way.
 #![allow(dead_code)]
@@ -16,6 +17,7 @@
 mod context;
 mod describe;
 mod failure;
+mod glob;
 mod json;
 mod out;
 mod progress;
@@ -55,7 +57,8 @@ Begin with: e2dax demo";
 fn main() -> ExitCode {
     let log = env_logger::Env::new().filter_or("E2DAX_LOG", "warn");
     env_logger::Builder::from_env(log).format_timestamp(None).init();
-    let cli = match Cli::try_parse() {
+    let arguments = verbs::find::with_double_dashes(std::env::args_os().collect());
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to the standard output, which may be closed.

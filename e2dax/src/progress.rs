@@ -4,6 +4,11 @@ use std::io::{self, IsTerminal};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// Whether a person looks: only then it is worth finding out how much there is to do.
+pub(crate) fn is_seen() -> bool {
+    io::stderr().is_terminal()
+}
+
 /// A bar over `total` bytes with rate and time left; silent unless the standard error is a terminal.
 pub(crate) fn bytes_bar(what: &'static str, total: u64) -> ProgressBar {
     bar(what, total, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
@@ -15,8 +20,7 @@ pub(crate) fn count_bar(what: &'static str, total: u64) -> ProgressBar {
 }
 
 fn bar(what: &'static str, total: u64, template: &str) -> ProgressBar {
-    let target =
-        if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if is_seen() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     // A template that cannot be read would be our own mistake; the plain bar does as well.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(Some(total), target).with_style(style).with_message(what)

@@ -3,17 +3,18 @@
 //! All of it is bytes. A `:` or `@` may be part of a file's name: the longest part of the argument that is a file of
 //! this machine is the image.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use blockdev::BlockDevice;
+use blockdev::{BlockDevice, PAGE_SIZE, Partition};
 use clap::{Args, ValueEnum};
-use ext2_core::{BlockSize, Ext2, Follow, GroupNr, Inode, OpenOptions, SuperblockAt};
+use ext2_core::{BlockSize, Ext2, Follow, GroupNr, Inode, OpenOptions, SuperblockAt, UNIT};
 
 use crate::failure::{Failure, Of, Result};
-use crate::text::show;
+use crate::text::{parse_bytes, show};
 
 /// How images are opened, for all verbs.
 #[derive(Args, Clone, Debug)]
@@ -62,11 +63,36 @@ pub(crate) enum Mode {
     Read,
 }
 
+/// Where in the file the file system begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// At its beginning.
+    Whole,
+    /// At a byte, up to the end.
+    Offset(u64),
+    /// In a partition, counted from 1.
+    Partition(u32),
+}
+
+impl Place {
+    /// What stands behind an `@`.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        match text.strip_prefix('p') {
+            Some(number) => number.parse().ok().map(Self::Partition),
+            None => parse_bytes(text).ok().map(Self::Offset),
+        }
+    }
+}
+
 /// A place in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// The file of this machine.
     pub(crate) image: PathBuf,
+    place: Place,
+    /// The byte at which the file system begins, once it is open.
+    offset: Cell<u64>,
     /// The path inside, as given; empty for the root.
     path: Vec<u8>,
 }
@@ -94,7 +120,11 @@ impl Target {
     /// Reads an argument that may just as well name a file of this machine: an image only with a `:`.
     pub(crate) fn parse_inside(argument: &OsStr) -> Option<Self> {
         let target = Self::find(argument)?;
-        (target.image.as_os_str() != argument).then_some(target)
+        argument
+            .as_bytes()
+            .get(target.image.as_os_str().len()..)
+            .is_some_and(|rest| rest.contains(&b':'))
+            .then_some(target)
     }
 
     /// The longest part before a `:` (or all of it) that is an image.
@@ -103,10 +133,16 @@ impl Target {
         let colons = bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
         std::iter::once(bytes.len()).chain(colons).find_map(|cut| {
             let (image, rest) = bytes.split_at_checked(cut)?;
-            let path = rest.get(1..).unwrap_or_default().to_vec();
-            let image = PathBuf::from(OsString::from_vec(image.to_vec()));
-            let meta = std::fs::metadata(&image).ok()?;
-            (!meta.is_dir()).then_some(Self { image, path })
+            let path = rest.get(1..).unwrap_or_default();
+            let file = |name: &[u8], place| {
+                let image = PathBuf::from(OsString::from_vec(name.to_vec()));
+                let is_file = std::fs::metadata(&image).is_ok_and(|meta| !meta.is_dir());
+                is_file.then(|| Self { image, place, offset: Cell::new(0), path: path.to_vec() })
+            };
+            file(image, Place::Whole).or_else(|| {
+                let at = image.iter().rposition(|&byte| byte == b'@')?;
+                file(image.get(..at)?, Place::parse(image.get(at + 1..)?)?)
+            })
         })
     }
 
@@ -132,7 +168,22 @@ impl Target {
 
     /// The image for messages.
     pub(crate) fn image_name(&self) -> String {
-        show(self.image.as_os_str().as_bytes())
+        let image = show(self.image.as_os_str().as_bytes());
+        match self.place {
+            Place::Whole => image,
+            Place::Offset(offset) => format!("{image}@{offset}"),
+            Place::Partition(number) => format!("{image}@p{number}"),
+        }
+    }
+
+    /// How many bytes behind a multiple of 2 MiB of memory the file system begins: by the page frames of a device
+    /// that is memory, by the place in the image of any other.
+    pub(crate) fn bias(&self, device: &dyn BlockDevice) -> u64 {
+        let offset = match device.dax() {
+            Some(dax) => dax.pfn(0).wrapping_mul(PAGE_SIZE),
+            None => self.offset.get(),
+        };
+        offset % UNIT
     }
 
     /// The device in which the file system lies.
@@ -145,16 +196,26 @@ impl Target {
         let how = match mode {
             Mode::Read => blockdev::OpenOptions::read_only(),
         };
-        blockdev::open_image(&self.image, &blockdev::OpenOptions { kind, ..how }).map_err(|error| match error
-        {
-            // These are about the file as a whole and name it themselves.
-            blockdev::Error::Io { op: op @ ("open" | "lock" | "map"), message, .. } => {
-                let own = format!("{}: ", self.image.display());
-                let message = message.strip_prefix(own.as_str()).unwrap_or(&message);
-                Failure::text(self.image_name(), format!("{op}: {message}"))
-            }
-            other => Failure::new(self.image_name(), other),
-        })
+        let whole =
+            blockdev::open_image(&self.image, &blockdev::OpenOptions { kind, ..how }).map_err(|error| {
+                match error {
+                    // These are about the file as a whole and name it themselves.
+                    blockdev::Error::Io { op: op @ ("open" | "lock" | "map"), message, .. } => {
+                        let own = format!("{}: ", self.image.display());
+                        let message = message.strip_prefix(own.as_str()).unwrap_or(&message);
+                        Failure::text(self.image_name(), format!("{op}: {message}"))
+                    }
+                    other => Failure::new(self.image_name(), other),
+                }
+            })?;
+        let part = match self.place {
+            Place::Whole => return Ok(whole),
+            Place::Offset(offset) => Partition::from_offset(whole, offset),
+            Place::Partition(number) => Partition::numbered(whole, number),
+        };
+        let part = part.of(|| self.image_name())?;
+        self.offset.set(part.offset());
+        Ok(Arc::new(part))
     }
 
     /// The file system.
@@ -166,7 +227,21 @@ impl Target {
             ignore_journal: options.ignore_journal,
             ..OpenOptions::default()
         };
-        Ext2::open(device, &how).of(|| self.image_name())
+        Ext2::open(device.clone(), &how).map_err(|error| match self.hint(&*device, &error) {
+            Some(hint) => Failure::broken(self.image_name(), hint),
+            None => Failure::new(self.image_name(), error),
+        })
+    }
+
+    /// Where else to look, when there is no file system at the beginning but a partition table.
+    fn hint(&self, device: &dyn BlockDevice, error: &ext2_core::Error) -> Option<String> {
+        if !matches!(error, ext2_core::Error::Corrupt(_)) || self.place != Place::Whole {
+            return None;
+        }
+        let found = blockdev::partitions(device).ok().filter(|found| !found.is_empty())?;
+        let numbers: Vec<String> = found.iter().map(|entry| format!("p{}", entry.index)).collect();
+        let image = self.image_name();
+        Some(format!("{error}; it has partitions: try {image}@{}", numbers.join(&format!(" or {image}@"))))
     }
 
     /// The file system and what the path leads to.

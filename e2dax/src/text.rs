@@ -105,6 +105,21 @@ pub(crate) fn uuid(bytes: &[u8; 16]) -> String {
     text
 }
 
+/// A number of bytes as people write it: digits, and K, M, G or T for powers of 1024.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let upper = text.to_ascii_uppercase();
+    let plain = upper.strip_suffix("IB").or_else(|| upper.strip_suffix('B')).unwrap_or(&upper);
+    let (digits, shift) = match plain.as_bytes().last() {
+        Some(b'K') => (&plain[..plain.len() - 1], 10),
+        Some(b'M') => (&plain[..plain.len() - 1], 20),
+        Some(b'G') => (&plain[..plain.len() - 1], 30),
+        Some(b'T') => (&plain[..plain.len() - 1], 40),
+        _ => (plain, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a number of bytes"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is more bytes than there can be"))
+}
+
 /// A share in percent with one digit, rounded down so that only all is 100.0; `-` of nothing.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
@@ -169,6 +184,16 @@ mod tests {
         assert_eq!(utc(i64::from(i32::MAX)), "2038-01-19 03:14:07");
         assert_eq!(utc(i64::from(i32::MIN)), "1901-12-13 20:45:52");
         assert_eq!(utc(Timestamp::MAX_SEC), "2446-05-10 22:38:55");
+    }
+
+    #[test]
+    fn bytes_come_with_and_without_a_unit() {
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert_eq!(parse_bytes("2M"), Ok(2 << 20));
+        assert_eq!(parse_bytes("2MiB"), Ok(2 << 20));
+        for bad in ["", "K", "-1", "1.5M", "x", "99999999T"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

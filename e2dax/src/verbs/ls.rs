@@ -119,7 +119,7 @@ fn descend(
             continue;
         }
         if row.inode.nr() == dir.nr() || parents.contains(&row.inode.nr()) {
-            let what = format!("directory inode {} is inside itself", row.inode.nr());
+            let what = format!("the image is broken: directory inode {} is inside itself", row.inode.nr());
             context.complain(&Failure::broken(target.name_of(&row.path), what));
             continue;
         }
