@@ -31,23 +31,45 @@ pub enum Access {
 }
 
 /// A device of `size` bytes that is read and written at byte offsets.
+///
+/// Offsets and lengths are bytes, and need no alignment; what alignment buys is invariant 2 of this module: an
+/// aligned access of 2, 4 or 8 bytes is one load or store. Every method answers
+/// [`Error::OutOfRange`](crate::Error) for a range that is not wholly inside (an empty one is, up to the end
+/// itself), [`Error::Io`](crate::Error) where the system refuses, and what its own lines say.
 pub trait BlockDevice: Debug + Send + Sync {
-    /// Bytes of the device.
+    /// Bytes of the device. Never changes.
     fn size(&self) -> u64;
 
     /// Fills `buf` from `offset`, wholly or not at all as far as the caller may rely on it.
+    ///
+    /// # Errors
+    /// `Poisoned`.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 
-    /// Writes all of `buf` at `offset`.
+    /// Writes all of `buf` at `offset`. After an error other than `OutOfRange` and `ReadOnly` any part of it
+    /// may have been written.
+    ///
+    /// # Errors
+    /// `ReadOnly`; `NoSpace` where the backing store is full; `Poisoned` where a part of a poisoned page
+    /// would be written (all of one heals it).
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()>;
 
-    /// Makes `offset..offset + len` read as zeros.
+    /// Makes `offset..offset + len` read as zeros, by whatever costs least: a hole, or stores.
+    ///
+    /// # Errors
+    /// As for [`write_at`](Self::write_at).
     fn zero(&self, offset: u64, len: u64) -> Result<()>;
 
     /// Orders: see invariant 3. Free of cost where program order is all the device needs.
+    ///
+    /// # Errors
+    /// `Io` where ordering takes a write-out.
     fn fence(&self) -> Result<()>;
 
-    /// Makes everything that was written durable.
+    /// Makes everything that was written durable. Linux: `blkdev_issue_flush`.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`; what was written since the last flush may be lost then.
     fn flush(&self) -> Result<()>;
 
     /// Whether writes are refused with [`Error::ReadOnly`](crate::Error).
@@ -60,24 +82,37 @@ pub trait BlockDevice: Debug + Send + Sync {
         None
     }
 
-    /// Hints that these bytes hold nothing any more; their contents are undefined until written.
+    /// Hints that these bytes hold nothing any more; their contents are undefined until written. Linux:
+    /// `blkdev_issue_discard`.
+    ///
+    /// # Errors
+    /// `ReadOnly`. A device that cannot discard does nothing.
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         crate::range::check(offset, len, self.size())
     }
 
-    /// One little-endian 32-bit load at an offset that is a multiple of 4.
+    /// One little-endian 32-bit load at an offset that is a multiple of 4. (At others it is no single load.)
+    ///
+    /// # Errors
+    /// As for [`read_at`](Self::read_at).
     fn read_u32(&self, offset: u64) -> Result<u32> {
         let mut bytes = [0; 4];
         self.read_at(offset, &mut bytes)?;
         Ok(u32::from_le_bytes(bytes))
     }
 
-    /// One little-endian 32-bit store at an offset that is a multiple of 4.
+    /// One little-endian 32-bit store at an offset that is a multiple of 4. (At others it is no single store.)
+    ///
+    /// # Errors
+    /// As for [`write_at`](Self::write_at).
     fn write_u32(&self, offset: u64, value: u32) -> Result<()> {
         self.write_at(offset, &value.to_le_bytes())
     }
 
-    /// One little-endian 16-bit store at an offset that is a multiple of 2.
+    /// One little-endian 16-bit store at an offset that is a multiple of 2. (At others it is no single store.)
+    ///
+    /// # Errors
+    /// As for [`write_at`](Self::write_at).
     fn write_u16(&self, offset: u64, value: u16) -> Result<()> {
         self.write_at(offset, &value.to_le_bytes())
     }
@@ -87,19 +122,27 @@ pub trait BlockDevice: Debug + Send + Sync {
 /// numbered from the device's first byte.
 pub trait DaxDevice: BlockDevice {
     /// A run of pages from `page`, of at least one and at most `count` pages; it may be shorter than
-    /// asked, and ends before a poisoned page. Linux: `dax_direct_access`.
+    /// asked, and ends before a poisoned page. The last page of a device whose size is no multiple of a page
+    /// is short. Linux: `dax_direct_access`.
     ///
     /// # Errors
-    /// `OutOfRange`, `ReadOnly` (for `Write` and `Recovery`), `Poisoned` when the first page is.
+    /// `OutOfRange` if not all of the pages are the device's, `NoSpace` if the first page of a run for
+    /// storing cannot be given room, `ReadOnly` (for `Write` and `Recovery`), `Poisoned` when the first page is.
     fn direct_access(&self, page: u64, count: u64, mode: Access) -> Result<PmemSlice<'_>>;
 
     /// Writes over poisoned memory and heals every page that it covers wholly. Linux:
     /// `dax_recovery_write`.
+    ///
+    /// # Errors
+    /// As for [`write_at`](BlockDevice::write_at); `Poisoned` where it covers only a part of a poisoned page.
     fn recovery_write(&self, offset: u64, buf: &[u8]) -> Result<()>;
 
     /// Writes the cache lines of the range back towards the media, so that the next fence orders them.
     /// Stores through a [`PmemSlice`]'s cached path (a mapping's stores) need it; `write_at`, `zero` and
     /// [`PmemSlice::copy_in`] do it themselves. Linux: `dax_flush`.
+    ///
+    /// # Errors
+    /// `OutOfRange`.
     fn write_back(&self, offset: u64, len: u64) -> Result<()>;
 
     /// The page frame number of `page`: what decides whether a run can be mapped by a 2 MiB entry.

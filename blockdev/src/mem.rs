@@ -21,7 +21,9 @@ mod x86_64;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use x86_64 as arch;
 
-#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+// Tests run it everywhere.
+#[cfg(any(test, not(all(target_arch = "x86_64", not(miri)))))]
+#[cfg_attr(all(test, target_arch = "x86_64"), allow(dead_code))]
 mod portable;
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 use portable as arch;
@@ -196,5 +198,87 @@ pub(crate) fn store_fence(media: Media) {
         // compiler must be kept from moving stores.
         Media::Volatile => core::sync::atomic::fence(Ordering::Release),
         Media::Persistent => arch::store_fence(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    /// Lengths at and around every change of code path, and some of everything else.
+    fn lens() -> impl Iterator<Item = usize> {
+        (0..=200).chain([255, 256, 257, 319, 320, 321, 511, 777, 2047, 2048, 2049, 2111, 2112, 4096, 5000])
+    }
+
+    fn source(len: usize) -> Vec<u8> {
+        (0..len).map(|at| (at * 7 + 1) as u8 | 1).collect()
+    }
+
+    /// Has `store` write `len` bytes at every alignment into a field of 0xaa, and looks at all of the field.
+    fn stores_exactly(mut store: impl FnMut(*mut u8, &[u8]), expected: impl Fn(usize) -> u8) {
+        let mut field = vec![0xaa_u8; 5400];
+        let source = source(5100);
+        for len in lens() {
+            for skew in [0, 1, 3, 4, 8, 15, 16, 31, 32, 60, 63, 64, 65] {
+                field.fill(0xaa);
+                let at = field.as_mut_ptr().wrapping_add(128 + skew);
+                store(at, &source[..len]);
+                for (place, &byte) in field.iter().enumerate() {
+                    let inside = place.checked_sub(128 + skew).filter(|&place| place < len);
+                    let wanted = inside.map_or(0xaa, &expected);
+                    assert_eq!(byte, wanted, "{len} bytes skewed by {skew}: byte {place}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_way_to_store_stores_these_bytes_and_no_others() {
+        let expected = |at: usize| (at * 7 + 1) as u8 | 1;
+        for media in [Media::Volatile, Media::Persistent] {
+            // SAFETY: the field has room for the source behind `dst`, and is ours alone.
+            stores_exactly(|dst, src| unsafe { copy_in(dst, src, media) }, expected);
+            // SAFETY: as above.
+            stores_exactly(|dst, src| unsafe { copy_across(dst, src.as_ptr(), src.len(), media) }, expected);
+            // SAFETY: as above.
+            stores_exactly(|dst, src| unsafe { zero(dst, src.len(), media) }, |_| 0);
+        }
+        // SAFETY: as above.
+        stores_exactly(|dst, src| unsafe { copy_in_cached(dst, src) }, expected);
+        // SAFETY: as above.
+        stores_exactly(|dst, src| unsafe { portable::copy(dst, src.as_ptr(), src.len()) }, expected);
+        // SAFETY: as above.
+        stores_exactly(|dst, src| unsafe { portable::zero(dst, src.len()) }, |_| 0);
+        store_fence(Media::Persistent);
+    }
+
+    #[test]
+    fn copying_out_reads_every_length_at_every_alignment() {
+        let source = source(5200);
+        for len in lens() {
+            for skew in 0..66 {
+                let mut buf = vec![0; len];
+                // SAFETY: `skew + len` is at most the source's length.
+                unsafe { copy_out(source.as_ptr().wrapping_add(skew), &mut buf) };
+                assert!(buf == source[skew..skew + len], "{len} bytes skewed by {skew}");
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_little_endian() {
+        let mut word = 0_u64;
+        let at = (&raw mut word).cast::<u8>();
+        // SAFETY: `word` is aligned to 8, and only used through `at` here.
+        unsafe { store_u64(at, 0x0807_0605_0403_0201) };
+        // SAFETY: as above.
+        assert_eq!(unsafe { load_u8(at) }, 1);
+        // SAFETY: as above; a multiple of 2.
+        assert_eq!(unsafe { load_u16(at.wrapping_add(2)) }, 0x0403);
+        // SAFETY: as above; a multiple of 4.
+        assert_eq!(unsafe { load_u32(at.wrapping_add(4)) }, 0x0807_0605);
     }
 }

@@ -11,10 +11,11 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::mem::{self, Media};
-use crate::open::open_file;
+use crate::open::{io_error, open_file};
 use crate::ram::FIRST_PFN;
 use crate::range::{check, page_run};
 use crate::sync::Mutex;
@@ -162,6 +163,11 @@ impl BlockDevice for MmapDevice {
     #[inline]
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let at = self.at(offset, buf.len() as u64)?;
+        if let Some(backing) = &self.backing
+            && backing.load_allocates(offset, buf.len() as u64)
+        {
+            return self.file.read_exact_at(buf, offset).map_err(|error| io_error("read", offset, error));
+        }
         // SAFETY: `at` found the bytes to lie in the region, which is mapped for reading.
         unsafe { mem::copy_out(at, buf) };
         Ok(())
@@ -235,15 +241,20 @@ impl DaxDevice for MmapDevice {
     /// file system is full.
     fn direct_access(&self, page: u64, count: u64, mode: Access) -> Result<PmemSlice<'_>> {
         let (offset, mut len) = page_run(page, count, self.size)?;
-        let at = match mode {
-            Access::Read => self.at(offset, len)?,
-            Access::Write | Access::Recovery => match self.at_for_store(offset, len) {
+        let needs_room = match (&self.backing, mode) {
+            (Some(backing), Access::Read) => backing.load_allocates(offset, len),
+            (_, mode) => mode != Access::Read,
+        };
+        let at = if needs_room {
+            match self.at_for_store(offset, len) {
                 Err(Error::NoSpace { .. }) if len > PAGE_SIZE => {
                     len = PAGE_SIZE;
                     self.at_for_store(offset, len)?
                 }
                 at => at?,
-            },
+            }
+        } else {
+            self.at(offset, len)?
         };
         // SAFETY: the run lies in the region, which lives as long as `self` is borrowed, is mapped for
         // writing and has room where `mode` asks for it, and is accessed only through `mem`.

@@ -53,8 +53,14 @@ impl PoisonSet {
     #[inline]
     pub(crate) fn heal_for_write(&self, offset: u64, len: u64, size: u64) -> Result<()> {
         if self.count.load(Ordering::Acquire) == 0 || len == 0 {
-            return Ok(());
+            Ok(())
+        } else {
+            self.heal(offset, len, size)
         }
+    }
+
+    #[cold]
+    fn heal(&self, offset: u64, len: u64, size: u64) -> Result<()> {
         let end = offset + len;
         let mut pages = self.pages.lock();
         let touched = offset / PAGE_SIZE..=(end - 1) / PAGE_SIZE;

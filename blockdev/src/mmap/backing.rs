@@ -4,6 +4,10 @@
 //! process gets SIGBUS. So every chunk is given its blocks before anybody may store to it, and the system
 //! call that does so can say that there is no room.
 //!
+//! On tmpfs a load from a hole of a mapped file allocates too. There, reads of a chunk without room go through
+//! the file, and slices for loading are given room like those for storing. (A file opened read-only cannot be
+//! given room: a sparse one on a tmpfs that is full can only be read with `FileDevice`.)
+//!
 //! What remains is a folio of page cache larger than a chunk over a hole, made by somebody's read-ahead: a
 //! store to it allocates the whole folio, up to 2 MiB, on a file system that has just become full.
 //!
@@ -30,6 +34,21 @@ pub(super) struct Backing {
     /// Serialises the system calls; see invariant 2.
     filling: Mutex<()>,
     size: u64,
+    loads_allocate: bool,
+}
+
+/// Whether the file is on a tmpfs.
+pub(super) fn is_tmpfs(file: &File) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const TMPFS_MAGIC: u64 = 0x0102_1994;
+        rustix::fs::fstatfs(file).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(TMPFS_MAGIC))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        false
+    }
 }
 
 impl Backing {
@@ -39,7 +58,14 @@ impl Backing {
         if !metadata.is_file() || metadata.blocks().saturating_mul(512) >= size {
             return Ok(None);
         }
-        Ok(Some(Self { backed: Chunks::new(size), filling: Mutex::new(()), size }))
+        let loads_allocate = is_tmpfs(file);
+        Ok(Some(Self { backed: Chunks::new(size), filling: Mutex::new(()), size, loads_allocate }))
+    }
+
+    /// Whether a load from the range, which lies in the file, could need room that there is not.
+    #[inline]
+    pub(super) fn load_allocates(&self, offset: u64, len: u64) -> bool {
+        self.loads_allocate && len > 0 && !touched(offset, len).all(|chunk| self.backed.contains(chunk))
     }
 
     /// Makes room for `offset..offset + len`, which lies in the file and is not empty.

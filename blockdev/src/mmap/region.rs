@@ -76,9 +76,7 @@ mod system {
         /// the page cache read 2 MiB folios, and a store to one of those allocates all of its holes.
         #[cfg(target_os = "linux")]
         fn advise(&self, file: &File) {
-            const TMPFS_MAGIC: u64 = 0x0102_1994;
-            let kind = rustix::fs::fstatfs(file).ok().and_then(|fs| u64::try_from(fs.f_type).ok());
-            if kind == Some(TMPFS_MAGIC) {
+            if crate::mmap::backing::is_tmpfs(file) {
                 let at = self.base.as_ptr().cast();
                 // SAFETY: the range is ours, and the advice changes no contents.
                 let _ = unsafe { rustix::mm::madvise(at, self.len, rustix::mm::Advice::LinuxHugepage) };
