@@ -23,6 +23,22 @@
 //! A layer is a device over a device and passes DAX through where it can. Devices behind `&`, `Box` and
 //! `Arc` are devices, so layers stack over borrowed, owned and shared ones alike.
 //!
+//! ```
+//! use blockdev::{Access, BlockDevice, Counted, DaxDevice, Partition, RamDevice};
+//!
+//! let disk = Counted::new(RamDevice::new(1 << 20)?);
+//! let part = Partition::new(&disk, 8192, 65536)?;
+//! part.write_at(100, b"by a call")?;
+//! let memory = part.direct_access(0, 1, Access::Write)?;
+//! memory.copy_in(103, b"or a store")?;
+//! part.flush()?;
+//! let mut buf = [0; 13];
+//! disk.read_at(8192 + 100, &mut buf)?;
+//! assert_eq!(&buf, b"by or a store");
+//! assert_eq!((disk.snapshot().writes, disk.snapshot().stores), (1, 1));
+//! # Ok::<(), blockdev::Error>(())
+//! ```
+//!
 //! Without the `std` feature the crate is `no_std` with `alloc` and has what needs no operating system.
 #![cfg_attr(not(feature = "std"), no_std)]
 // This crate is where raw memory and system calls live; each block proves itself.

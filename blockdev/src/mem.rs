@@ -7,8 +7,7 @@
 //!    and single loads and stores are relaxed atomics. Where there is no assembly for the target, and
 //!    under Miri, bulk copies are atomics too. A torn value is the worst that a race can give.
 //! 2. A copy of 2, 4 or 8 bytes to or from an address that is a multiple of its length is one access.
-//! 3. Nothing outside the given range is read or written; within it a byte may be stored twice with the
-//!    same value.
+//! 3. Nothing outside the given range is read or written; within it a byte may be loaded and stored twice.
 //!
 //! Accesses of different sizes to the same word do race in the letter of the memory model; as for every
 //! user of shared mappings (vm-memory's volatile accesses are the same case), what we rely on is that each

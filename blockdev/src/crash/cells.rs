@@ -145,11 +145,11 @@ impl Cells {
     /// Queues what is in flight in the cells of a range.
     pub(super) fn write_back(&mut self, offset: u64, len: u64) {
         let Ok(start) = usize::try_from(offset) else { return };
-        let end = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
-        let first = start / self.cell_len * self.cell_len;
-        if first >= end {
+        if len == 0 {
             return;
         }
+        let end = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+        let first = start / self.cell_len * self.cell_len;
         for (_, &number) in self.index.range(first..end) {
             let cell = &mut self.cells[number];
             cell.queued = cell.units.len();

@@ -19,7 +19,7 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate};
 use rustix::io::Errno;
 
 use super::chunks::{CHUNK, Chunks, touched};
@@ -55,7 +55,10 @@ impl Backing {
     /// `None` for a file that has all of its blocks, or a device that needs none.
     pub(super) fn of(file: &File, size: u64) -> Result<Option<Self>> {
         let metadata = file.metadata().map_err(|error| io_error("open", 0, error))?;
-        if !metadata.is_file() || metadata.blocks().saturating_mul(512) >= size {
+        // Either alone may lie: blocks of metadata count as well, and a file system that does not know its
+        // holes names none.
+        let no_hole = rustix::fs::seek(file, SeekFrom::Hole(0)) == Ok(size);
+        if !metadata.is_file() || (no_hole && metadata.blocks().saturating_mul(512) >= size) {
             return Ok(None);
         }
         let loads_allocate = is_tmpfs(file);
