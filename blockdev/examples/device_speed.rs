@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use blockdev::{Access, BlockDevice, Kind, OpenOptions, RamDevice, open_image};
+use blockdev::{Access, BlockDevice, Kind, Media, OpenOptions, RamDevice, open_image};
 
 const SIZE: u64 = 256 << 20;
 
@@ -64,6 +64,7 @@ fn measure(name: &str, device: &dyn BlockDevice) -> blockdev::Result<()> {
 fn main() -> blockdev::Result<()> {
     let ram: Arc<dyn BlockDevice> = Arc::new(RamDevice::new(SIZE)?);
     measure("ram", &ram)?;
+    measure("as pmem", &RamDevice::with_media(SIZE, Media::Persistent)?)?;
     let dir = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "/dev/shm".into()));
     let path = dir.join(format!("device_speed.{}", std::process::id()));
     if let Err(error) = File::create(&path).and_then(|file| file.set_len(SIZE)) {

@@ -32,8 +32,8 @@ pub enum Access {
 
 /// A device of `size` bytes that is read and written at byte offsets.
 ///
-/// Offsets and lengths are bytes, and need no alignment; what alignment buys is invariant 2 of this module: an
-/// aligned access of 2, 4 or 8 bytes is one load or store. Every method answers
+/// Offsets and lengths are bytes, and need no alignment; what alignment buys is invariant 2 of this module:
+/// an aligned access of 2, 4 or 8 bytes is one load or store. Every method answers
 /// [`Error::OutOfRange`](crate::Error) for a range that is not wholly inside (an empty one is, up to the end
 /// itself), [`Error::Io`](crate::Error) where the system refuses, and what its own lines say.
 pub trait BlockDevice: Debug + Send + Sync {
@@ -91,7 +91,7 @@ pub trait BlockDevice: Debug + Send + Sync {
         crate::range::check(offset, len, self.size())
     }
 
-    /// One little-endian 32-bit load at an offset that is a multiple of 4. (At others it is no single load.)
+    /// One little-endian 32-bit load at an offset that is a multiple of 4. (At others it is not single.)
     ///
     /// # Errors
     /// As for [`read_at`](Self::read_at).
@@ -101,7 +101,7 @@ pub trait BlockDevice: Debug + Send + Sync {
         Ok(u32::from_le_bytes(bytes))
     }
 
-    /// One little-endian 32-bit store at an offset that is a multiple of 4. (At others it is no single store.)
+    /// One little-endian 32-bit store at an offset that is a multiple of 4. (At others it is not single.)
     ///
     /// # Errors
     /// As for [`write_at`](Self::write_at).
@@ -109,7 +109,7 @@ pub trait BlockDevice: Debug + Send + Sync {
         self.write_at(offset, &value.to_le_bytes())
     }
 
-    /// One little-endian 16-bit store at an offset that is a multiple of 2. (At others it is no single store.)
+    /// One little-endian 16-bit store at an offset that is a multiple of 2. (At others it is not single.)
     ///
     /// # Errors
     /// As for [`write_at`](Self::write_at).
@@ -127,7 +127,8 @@ pub trait DaxDevice: BlockDevice {
     ///
     /// # Errors
     /// `OutOfRange` if not all of the pages are the device's, `NoSpace` if the first page of a run for
-    /// storing cannot be given room, `ReadOnly` (for `Write` and `Recovery`), `Poisoned` when the first page is.
+    /// storing cannot be given room, `ReadOnly` (for `Write` and `Recovery`), `Poisoned` when the first page
+    /// is.
     fn direct_access(&self, page: u64, count: u64, mode: Access) -> Result<PmemSlice<'_>>;
 
     /// Writes over poisoned memory and heals every page that it covers wholly. Linux:

@@ -182,7 +182,6 @@ pub(crate) unsafe fn zero(dst: *mut u8, len: usize, media: Media) {
 ///
 /// # Safety
 /// `ptr` is valid for reads of `len` bytes, shared or not.
-#[cfg(feature = "std")]
 #[inline]
 pub(crate) unsafe fn write_back(ptr: *const u8, len: usize) {
     // SAFETY: the caller's promise.

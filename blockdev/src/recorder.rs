@@ -88,8 +88,7 @@ impl fmt::Debug for Log {
 }
 
 /// `D`, with a log of stores, write-backs, fences, flushes and marks, from which
-/// [`PmemModel`](crate::crash::PmemModel) and [`BlockModel`](crate::crash::BlockModel) rebuild what a
-/// crash may leave.
+/// `crash::PmemModel` and `crash::BlockModel` rebuild what a crash may leave.
 ///
 /// A store is logged before it is done. Threads that store to the same bytes at once may be logged in the
 /// other order, so crash tests keep their threads apart.

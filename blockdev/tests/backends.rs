@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blockdev::{
-    Access, BlockDevice, Counted, DaxDevice, Durability, Error, FileDevice, Kind, Locking, MmapDevice,
+    Access, BlockDevice, Counted, DaxDevice, Durability, Error, FileDevice, Kind, Locking, Media, MmapDevice,
     OpenOptions, RamDevice, ReadOnly, conformance, open_image,
 };
 use tempfile::TempDir;
@@ -30,6 +30,7 @@ fn strict() -> OpenOptions {
 fn ram_device_conforms() {
     conformance::check(&RamDevice::new(SIZE).unwrap());
     conformance::check(&RamDevice::new(4 << 20).unwrap());
+    conformance::check(&RamDevice::with_media(SIZE, Media::Persistent).unwrap());
 }
 
 #[test]

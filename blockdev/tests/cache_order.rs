@@ -158,8 +158,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every write has a number of its own, so an image below tells how far each block has come. An image is
-    /// in order if there is an epoch of which some writes are there, all of those before and none of those after.
+    /// Every write has a number of its own, so an image below tells how far each block has come. An image
+    /// is in order if there is an epoch of which some writes are there, all of those before and none of
+    /// those after.
     #[test]
     fn no_crash_below_shows_an_epoch_before_the_end_of_another(steps in steps(), blocks in 8..30_u64) {
         let cached = Cached::new(

@@ -220,7 +220,8 @@ proptest! {
         let report = model.run(|state| {
             assert!(legal.contains(state.image), "{state:?}");
             // All marks have the same value here, so only the number of marks tells equal images apart.
-            shown.insert((log[..state.op].iter().filter(|op| matches!(op, Op::Mark(_))).count(), state.image.to_vec()));
+            let marks = log[..state.op].iter().filter(|op| matches!(op, Op::Mark(_))).count();
+            shown.insert((marks, state.image.to_vec()));
             newest |= state.image == device.inner().to_vec();
             ControlFlow::Continue(())
         });

@@ -4,9 +4,9 @@
 //! process gets SIGBUS. So every chunk is given its blocks before anybody may store to it, and the system
 //! call that does so can say that there is no room.
 //!
-//! On tmpfs a load from a hole of a mapped file allocates too. There, reads of a chunk without room go through
-//! the file, and slices for loading are given room like those for storing. (A file opened read-only cannot be
-//! given room: a sparse one on a tmpfs that is full can only be read with `FileDevice`.)
+//! On tmpfs a load from a hole of a mapped file allocates too. There, reads of a chunk without room go
+//! through the file, and slices for loading are given room like those for storing. (A file opened read-only
+//! cannot be given room: a sparse one on a tmpfs that is full can only be read with `FileDevice`.)
 //!
 //! What remains is a folio of page cache larger than a chunk over a hole, made by somebody's read-ahead: a
 //! store to it allocates the whole folio, up to 2 MiB, on a file system that has just become full.

@@ -72,8 +72,8 @@ mod system {
             Ok(region)
         }
 
-        /// On tmpfs, allows 2 MiB pages where its `huge=` option says `advise`. Only there: elsewhere it makes
-        /// the page cache read 2 MiB folios, and a store to one of those allocates all of its holes.
+        /// On tmpfs, allows 2 MiB pages where its `huge=` option says `advise`. Only there: elsewhere it
+        /// makes the page cache read 2 MiB folios, and a store to one of those allocates all of its holes.
         #[cfg(target_os = "linux")]
         fn advise(&self, file: &File) {
             if crate::mmap::backing::is_tmpfs(file) {
