@@ -12,13 +12,16 @@
 //! Lookup and listing hold the directory's `io` lock shared; changes hold it exclusive.
 
 mod block;
+mod change;
 mod entries;
 mod index;
 mod lookup;
 
-pub(crate) use block::Slot;
+pub(crate) use block::{Slot, slots};
+pub(crate) use change::Named;
 pub use entries::{DirEntry, Entries};
 pub(crate) use index::{Index, Indexes};
+pub(crate) use lookup::Found;
 
 /// The longest name, in bytes (Linux: `EXT2_NAME_LEN`).
 pub(crate) const NAME_MAX: usize = 255;

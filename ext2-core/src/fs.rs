@@ -7,6 +7,7 @@
 mod open;
 mod statfs;
 mod table;
+mod writer;
 
 pub use open::{OpenOptions, SuperblockAt};
 pub use statfs::StatFs;
@@ -20,16 +21,17 @@ use zerocopy::FromZeros;
 
 use crate::dir::Indexes;
 use crate::error::{Corrupt, Object, Result};
-use crate::features::RoCompat;
 use crate::inode::Inode;
 use crate::map::Shape;
 use crate::raw::RawGroupDesc;
+use crate::sync::Mutex;
 use crate::time::Clock;
+use crate::xattr::Shared;
 use crate::{Geometry, GroupNr, InodeNr, Superblock};
 
 /// A file system that is open. Cloning it is cheap; the last holder, inodes included, closes it.
 #[derive(Clone)]
-pub struct Ext2(Arc<Fs>);
+pub struct Ext2(pub(crate) Arc<Fs>);
 
 /// What all holders share.
 pub(crate) struct Fs {
@@ -41,6 +43,10 @@ pub(crate) struct Fs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) table: table::InodeTable,
     pub(crate) indexes: Indexes,
+    /// Attribute blocks that may be shared, by their hash.
+    pub(crate) shared_xattrs: Mutex<Shared>,
+    /// Present when the file system is open for writing.
+    pub(crate) writer: Option<writer::Writer>,
 }
 
 impl Fs {
@@ -98,11 +104,6 @@ impl Fs {
         }
         low << size.log2()
     }
-
-    /// Whether a file of 2 GiB and more has its high half of the size.
-    pub(crate) fn has_large_files(&self) -> bool {
-        self.sb.features.ro_compat.contains(RoCompat::LARGE_FILE)
-    }
 }
 
 impl Ext2 {
@@ -156,6 +157,12 @@ impl Ext2 {
     /// `ESTALE` for a deleted inode, `Corrupt`, the device's errors.
     pub fn inode(&self, nr: InodeNr) -> Result<Inode> {
         self.0.inode(nr)
+    }
+}
+
+impl fmt::Debug for Fs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fs").field("device", &self.dev).field("geometry", &self.geo).finish_non_exhaustive()
     }
 }
 

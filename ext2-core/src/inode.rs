@@ -12,13 +12,21 @@
 //! the block map (Linux: `truncate_mutex`). Pointers and size are atomics: lookups take no lock.
 
 mod attr;
+mod grow;
 mod map;
 mod read;
 mod seek;
+mod shrink;
+mod store;
+mod write;
 
 pub(crate) use attr::Attrs;
 pub use attr::{Attr, DeviceNr, FileKind, InodeFlags};
+pub(crate) use grow::Growth;
+pub use grow::{Allocate, Unpublished, WriteMapping};
+pub(crate) use read::FAST_SYMLINK_MAX;
 pub use seek::Extents;
+pub use write::SetAttr;
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -53,6 +61,7 @@ pub(crate) struct Cell {
     pub(crate) root: [AtomicU32; SLOTS],
     pub(crate) attrs: Mutex<Attrs>,
     pub(crate) io: RwLock<()>,
+    pub(crate) map: Mutex<Growth>,
     pub(crate) space: Space,
     /// The index of a directory; unused by others.
     pub(crate) dir: Arc<Mutex<Index>>,
@@ -74,15 +83,28 @@ impl Cell {
         else {
             unreachable!("the buffer has the size of the two structures");
         };
-        // Fields that the inode does not claim to use are not there.
-        let extra_isize = extra.i_extra_isize.get();
-        if usize::from(extra_isize) > room || !extra_isize.is_multiple_of(4) {
-            let what = format!("extra size is {extra_isize}, with {room} bytes of room");
-            return Err(Corrupt::new(Object::Inode(nr), what).into());
-        }
-        let broken = |what| Err(Corrupt::new(Object::Inode(nr), what).into());
         if raw.i_links_count.get() == 0 && (raw.i_mode.get() == 0 || raw.i_dtime.get() != 0) {
             return refuse(Errno::STALE, "the inode is deleted");
+        }
+        if room == 0 {
+            extra = RawInodeExtra::default();
+        }
+        Self::from_parts(fs, nr, &raw, &extra)
+    }
+
+    /// The inode with these fields.
+    pub(crate) fn from_parts(
+        fs: &Arc<Fs>,
+        nr: InodeNr,
+        raw: &RawInode,
+        extra: &RawInodeExtra,
+    ) -> Result<Self> {
+        let broken = |what| Err(Corrupt::new(Object::Inode(nr), what).into());
+        let room = u64::from(fs.geo.inode_size) - size_of::<RawInode>() as u64;
+        // Fields that the inode does not claim to use are not there.
+        let extra_isize = u64::from(extra.i_extra_isize.get());
+        if extra_isize > room || !extra_isize.is_multiple_of(4) {
+            return broken(format!("extra size is {extra_isize}, with {room} bytes of room"));
         }
         let Some(kind) = FileKind::from_mode(raw.i_mode.get()) else {
             return broken(format!("mode is {:#o}, which is no type of file", raw.i_mode.get()));
@@ -101,18 +123,18 @@ impl Cell {
         if raw.i_flags.get() & InodeFlags::EXTENTS.bits() != 0 {
             return broken("uses extents, which the file system does not announce".into());
         }
-        let _ = &mut extra;
         Ok(Self {
             fs: fs.clone(),
             nr,
             kind,
-            offset,
+            offset: fs.inode_offset(nr)?,
             generation: raw.i_generation.get(),
             holders: AtomicU32::new(0),
             size: AtomicU64::new(size),
             root: raw.i_block.map(|pointer| AtomicU32::new(pointer.get())),
-            attrs: Mutex::new(Rank::Attr, Attrs::from_raw(&raw, &extra)),
+            attrs: Mutex::new(Rank::Attr, Attrs::from_raw(raw, extra)),
             io: RwLock::new(Rank::Io, ()),
+            map: Mutex::new(Rank::Map, Growth::default()),
             space: Space::new(),
             dir: fs.indexes.of(nr, kind),
         })
@@ -233,9 +255,4 @@ impl fmt::Debug for Inode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inode").field("nr", &self.0.nr).field("kind", &self.0.kind).finish_non_exhaustive()
     }
-}
-
-impl Cell {
-    /// What is left to do when the last holder lets go.
-    pub(crate) fn let_go(&self) {}
 }

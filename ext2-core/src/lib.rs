@@ -13,16 +13,18 @@
 //! | `map` | the block map, answered in full |
 //! | `inode`, `dir`, `xattr`, `acl`, `resolve` | files and their names |
 //! | `walk`, `units` | whole trees; what a page of 2 MiB can map of a file |
-//! | `sync` | locks and their order |
+//! | `namei` | making, linking, removing and renaming |
+//! | `balloc` | free blocks and inodes, and who gets which |
+//! | `order` | the order of stores, in types |
+//! | [`sync`] | locks and their order |
 //! | [`manifest`] | an image as text |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
-// The writing half, which uses what is unused so far, is on its way.
-#![allow(dead_code)]
 
 extern crate alloc;
 
 mod acl;
+mod balloc;
 mod dir;
 mod errno;
 mod error;
@@ -32,7 +34,9 @@ mod geometry;
 mod inode;
 pub mod manifest;
 mod map;
+mod namei;
 mod number;
+mod order;
 pub mod raw;
 mod resolve;
 mod space;
@@ -44,14 +48,18 @@ mod walk;
 mod xattr;
 
 pub use acl::{Acl, AclEntry, AclKind, AclTag};
+pub use balloc::Policy;
 pub use dir::{DirEntry, Entries};
 pub use errno::Errno;
 pub use error::{Corrupt, Error, Incompatible, Object, Result};
 pub use features::{Compat, Features, Incompat, RoCompat};
 pub use fs::{Ext2, OpenOptions, StatFs, SuperblockAt};
 pub use geometry::Geometry;
-pub use inode::{Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags};
+pub use inode::{
+    Allocate, Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags, SetAttr, Unpublished, WriteMapping,
+};
 pub use map::Mapping;
+pub use namei::{NewInode, RenameFlags};
 pub use number::{BlockSize, DeviceBlock, FileBlock, GroupNr, InodeNr};
 pub use resolve::Follow;
 pub use space::{AddressSpace, Wait};
@@ -61,3 +69,4 @@ pub use time::SystemClock;
 pub use time::{Clock, FixedClock, Timestamp};
 pub use units::{UNIT, UnitCounts, UnitRun, UnitState, Units};
 pub use walk::{Found, Walk, WalkError};
+pub use xattr::XattrSet;

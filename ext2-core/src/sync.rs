@@ -9,10 +9,10 @@
 //! | `Rename` | one directory rename at a time in a file system | `s_vfs_rename_mutex` |
 //! | `Io` | an inode's contents: directories parent first, then by number | `i_rwsem` |
 //! | `Index` | the index of a directory | – |
+//! | `Orphan` | the superblock's list of truncations | – |
 //! | `Map` | an inode's block map, while it changes | `truncate_mutex` |
 //! | `Xattr` | attribute blocks that inodes share | `xattr_sem`, the mbcache |
 //! | `Group` | one group's bitmaps and counts | `bgl_lock` |
-//! | `Orphan` | the superblock's orphan field | – |
 //! | `Super` | the superblock's counts and state | `s_lock` |
 //! | `Attr` | an inode's attributes | `i_lock` |
 //! | `Table` | the table of inodes in memory | `inode_hash_lock` |
@@ -30,10 +30,10 @@ pub enum Rank {
     Rename,
     Io,
     Index,
+    Orphan,
     Map,
     Xattr,
     Group,
-    Orphan,
     Super,
     Attr,
     Table,

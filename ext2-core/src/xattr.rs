@@ -6,10 +6,13 @@
 //!    (version 1).
 //! 3. An attribute that does not lie wholly in its place makes the whole place `Corrupt`.
 
+mod change;
 mod layout;
 mod name;
 
-pub(crate) use layout::{Xattr, parse_block, parse_inode};
+pub(crate) use change::Shared;
+pub use change::XattrSet;
+pub(crate) use layout::{Xattr, build_block, parse_block, parse_inode};
 pub(crate) use name::XattrName;
 
 use alloc::vec;
@@ -60,6 +63,7 @@ impl Inode {
     /// # Errors
     /// `Corrupt`, the device's errors.
     pub fn xattr_list(&self) -> Result<Vec<Vec<u8>>> {
+        let _io = self.0.io.read();
         Ok(self.0.xattrs()?.iter().map(|xattr| xattr.name.full()).collect())
     }
 
@@ -69,7 +73,8 @@ impl Inode {
     /// # Errors
     /// As those.
     pub fn xattrs(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        self.0.xattrs()?.into_iter().map(|xattr| Ok((xattr.name.full(), self.for_user(xattr)?))).collect()
+        let _io = self.0.io.read();
+        self.0.xattrs()?.into_iter().map(|xattr| Ok((xattr.name.full(), self.0.for_user(xattr)?))).collect()
     }
 
     /// The value of an extended attribute. Linux: `ext2_xattr_get`.
@@ -79,12 +84,24 @@ impl Inode {
     /// `Corrupt`, the device's errors.
     pub fn xattr_get(&self, name: &[u8]) -> Result<Vec<u8>> {
         let name = XattrName::parse(name)?;
+        let _io = self.0.io.read();
         match self.0.xattrs()?.into_iter().find(|xattr| xattr.name == name) {
-            Some(xattr) => self.for_user(xattr),
+            Some(xattr) => self.0.for_user(xattr),
             None => refuse(Errno::NODATA, ""),
         }
     }
 
+    /// An access control list, if the inode has one. Linux: `ext2_get_acl`.
+    ///
+    /// # Errors
+    /// `Corrupt`, the device's errors.
+    pub fn acl(&self, which: AclKind) -> Result<Option<Acl>> {
+        let _io = self.0.io.read();
+        self.0.acl(which)
+    }
+}
+
+impl Cell {
     fn for_user(&self, xattr: Xattr) -> Result<Vec<u8>> {
         match xattr.name.acl_kind() {
             Some(_) => Ok(self.decode_acl(&xattr.value)?.to_user()),
@@ -93,16 +110,13 @@ impl Inode {
     }
 
     fn decode_acl(&self, value: &[u8]) -> Result<Acl> {
-        Acl::from_disk(value).ok_or_else(|| self.0.corrupt("an access control list cannot be read"))
+        Acl::from_disk(value).ok_or_else(|| self.corrupt("an access control list cannot be read"))
     }
 
-    /// An access control list, if the inode has one. Linux: `ext2_get_acl`.
-    ///
-    /// # Errors
-    /// `Corrupt`, the device's errors.
-    pub fn acl(&self, which: AclKind) -> Result<Option<Acl>> {
+    /// An access control list; the caller holds the `io` lock.
+    pub(crate) fn acl(&self, which: AclKind) -> Result<Option<Acl>> {
         let name = XattrName::of_acl(which);
-        match self.0.xattrs()?.into_iter().find(|xattr| xattr.name == name) {
+        match self.xattrs()?.into_iter().find(|xattr| xattr.name == name) {
             Some(xattr) => self.decode_acl(&xattr.value).map(Some),
             None => Ok(None),
         }

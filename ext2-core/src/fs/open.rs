@@ -5,15 +5,20 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use blockdev::BlockDevice;
+use blockdev::{BlockDevice, PAGE_SIZE};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{Ext2, Fs, table::InodeTable};
+use super::table::InodeTable;
+use super::writer::{Behaviour, Writer};
+use super::{Ext2, Fs};
+use crate::balloc::{Groups, Place, Policy};
 use crate::dir::Indexes;
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::inode::FileKind;
 use crate::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::sync::{Mutex, Rank};
 use crate::time::Clock;
+use crate::xattr::Shared;
 use crate::{BlockSize, Errno, Geometry, GroupNr, OnError, Superblock};
 
 /// Which copy of the superblock to open with.
@@ -44,6 +49,18 @@ pub struct OpenOptions {
     pub ignore_journal: bool,
     /// What to do on errors; `None` for what the superblock says.
     pub errors: Option<OnError>,
+    /// How blocks are placed.
+    pub policy: Policy,
+    /// Bytes by which the device's first byte lies past an address aligned to 2 MiB, for a device that
+    /// does not know; a memory device's page frame numbers are asked.
+    pub device_offset: u64,
+    /// Refuse with `EXDEV` to move a directory where a crash in the middle could need a human.
+    pub strict_rename: bool,
+    /// Let inodes with equal attributes share a block. Saves space; a crash while a count of sharers
+    /// changes can need a human.
+    pub share_xattrs: bool,
+    /// Leave the blocks that are reserved for root alone.
+    pub keep_reserved: bool,
     /// Where the present comes from; `None` for the system's clock (without `std`: 1970).
     pub clock: Option<Arc<dyn Clock>>,
 }
@@ -138,7 +155,7 @@ impl Ext2 {
                 return refuse(Errno::INVAL, "a backup superblock can only be opened read-only");
             }
         }
-        let fs = Arc::new(Fs {
+        let mut fs = Fs {
             dev,
             geo,
             sb,
@@ -146,14 +163,56 @@ impl Ext2 {
             clock: options.clock(),
             table: InodeTable::new(),
             indexes: Indexes::new(),
-        });
-        let ext2 = Self(fs);
-        let root = ext2.root()?;
+            shared_xattrs: Mutex::new(Rank::Leaf, Shared::new()),
+            writer: None,
+        };
+        if options.read_only {
+            let ext2 = Self(Arc::new(fs));
+            ext2.check_root()?;
+            return Ok(ext2);
+        }
+        if fs.dev.is_read_only() {
+            return refuse(Errno::ROFS, "the device is read-only");
+        }
+        let device_offset =
+            fs.dev.dax().map_or(options.device_offset, |dax| dax.pfn(0).wrapping_mul(PAGE_SIZE));
+        let place =
+            Place::new(options.policy, fs.geo.block_size.bytes(), device_offset, !options.keep_reserved);
+        let behaviour = Behaviour {
+            on_error: options.errors.unwrap_or(fs.sb.on_error),
+            strict_rename: options.strict_rename,
+            share_xattrs: options.share_xattrs,
+        };
+        let groups = Groups::load(&fs)?;
+        fs.writer = Some(Writer::new(&fs, groups, place, &behaviour));
+        let ext2 = Self(Arc::new(fs));
+        match ext2.check_root().and_then(|()| ext2.start_writing()) {
+            Ok(()) => Ok(ext2),
+            Err(error) => {
+                ext2.0.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// An image that was not unmounted cleanly has its bitmaps and counts rebuilt before anything is
+    /// allocated; then the image is marked as in use.
+    fn start_writing(&self) -> Result<()> {
+        let fs = &self.0;
+        fs.begin_writing()?;
+        if !fs.sb.clean || fs.sb.last_orphan != 0 {
+            fs.rebuild()?;
+        }
+        Ok(())
+    }
+
+    fn check_root(&self) -> Result<()> {
+        let root = self.root()?;
         if root.kind() != FileKind::Directory || root.size() == 0 {
             return Err(
                 Corrupt::new(Object::Inode(root.nr()), "the root is not a directory with contents").into()
             );
         }
-        Ok(ext2)
+        Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! What `statfs` tells.
 
+use core::sync::atomic::Ordering;
+
 use super::Ext2;
 use crate::error::Result;
 
@@ -53,6 +55,12 @@ impl Ext2 {
     }
 
     fn free_counts(&self) -> (u64, u64) {
-        (u64::from(self.0.sb.free_blocks), u64::from(self.0.sb.free_inodes))
+        match &self.0.writer {
+            Some(writer) => {
+                let groups = &writer.groups;
+                (groups.free_blocks.load(Ordering::Relaxed), groups.free_inodes.load(Ordering::Relaxed))
+            }
+            None => (u64::from(self.0.sb.free_blocks), u64::from(self.0.sb.free_inodes)),
+        }
     }
 }

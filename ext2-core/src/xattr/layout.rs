@@ -2,9 +2,10 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::XattrName;
 use crate::raw::{RawXattrEntry, RawXattrHeader, XATTR_MAGIC};
@@ -66,9 +67,83 @@ fn parse_entries(mut entries: &[u8], values: &[u8]) -> Result<Vec<Xattr>, String
     }
 }
 
+/// The attributes as a block of `len` bytes with one owner: sorted, hashed, values from the end. `None`
+/// when they do not fit. Linux: `ext2_xattr_set2`.
+pub(crate) fn build_block(xattrs: &[Xattr], len: usize) -> Option<Vec<u8>> {
+    let mut sorted: Vec<&Xattr> = xattrs.iter().collect();
+    sorted.sort_by_key(|xattr| (xattr.name.index, xattr.name.suffix.len(), &xattr.name.suffix));
+    let mut block = vec![0; len];
+    let mut values = len;
+    let mut at = size_of::<RawXattrHeader>();
+    let mut block_hash = 0u32;
+    for xattr in sorted {
+        let (suffix, value) = (&xattr.name.suffix, &xattr.value);
+        let padded = value.len().checked_next_multiple_of(4)?;
+        values = values.checked_sub(padded)?;
+        let entry_len = size_of::<RawXattrEntry>() + suffix.len().next_multiple_of(4);
+        // Four zero bytes end the list.
+        if at + entry_len + 4 > values {
+            return None;
+        }
+        let hash = entry_hash(suffix, value);
+        let entry = RawXattrEntry {
+            e_name_len: u8::try_from(suffix.len()).ok()?,
+            e_name_index: xattr.name.index,
+            e_value_offs: u16::try_from(if value.is_empty() { 0 } else { values }).ok()?.into(),
+            e_value_block: 0.into(),
+            e_value_size: u32::try_from(value.len()).ok()?.into(),
+            e_hash: hash.into(),
+        };
+        let header = size_of::<RawXattrEntry>();
+        block.get_mut(at..at + header)?.copy_from_slice(entry.as_bytes());
+        block.get_mut(at + header..at + header + suffix.len())?.copy_from_slice(suffix);
+        block.get_mut(values..values + value.len())?.copy_from_slice(value);
+        block_hash = block_hash.rotate_left(16) ^ hash;
+        at += entry_len;
+    }
+    let header = RawXattrHeader {
+        h_magic: XATTR_MAGIC.into(),
+        h_refcount: 1.into(),
+        h_blocks: 1.into(),
+        h_hash: block_hash.into(),
+        ..RawXattrHeader::default()
+    };
+    block.get_mut(..size_of::<RawXattrHeader>())?.copy_from_slice(header.as_bytes());
+    Some(block)
+}
+
+/// The hash of a name and its value (Linux: `ext2_xattr_hash_entry`).
+fn entry_hash(suffix: &[u8], value: &[u8]) -> u32 {
+    let name = suffix.iter().fold(0u32, |hash, &byte| hash.rotate_left(5) ^ u32::from(byte));
+    value.chunks(4).fold(name, |hash, chunk| {
+        let mut word = [0; 4];
+        word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        hash.rotate_left(16) ^ u32::from_le_bytes(word)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_survive_a_block_in_sorted_order() {
+        let xattr = |index, suffix: &[u8], value: &[u8]| Xattr {
+            name: XattrName { index, suffix: suffix.to_vec() },
+            value: value.to_vec(),
+        };
+        let all = [
+            xattr(6, b"capability", &[1; 20]),
+            xattr(1, b"bb", b"x"),
+            xattr(1, b"a", b""),
+            xattr(2, b"", b"acl"),
+        ];
+        let block = build_block(&all, 1024).unwrap();
+        let sorted = [2, 1, 3, 0].map(|nr: usize| all[nr].clone());
+        assert_eq!(parse_block(&block).unwrap(), sorted);
+        assert_eq!(build_block(&[xattr(1, b"a", &[0; 1000])], 1024), None);
+        assert!(build_block(&[xattr(1, b"a", &[0; 964])], 1024).is_some());
+    }
 
     #[test]
     fn broken_places_are_named_and_never_read_past() {

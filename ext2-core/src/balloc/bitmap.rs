@@ -1,0 +1,114 @@
+//! A bitmap of a group: a set bit is taken.
+
+use alloc::vec::Vec;
+use bitvec::prelude::{BitVec, Lsb0};
+use core::ops::Range;
+
+/// Bits of one group, in ext2's order: bit 0 is the lowest of the first byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bitmap(BitVec<u64, Lsb0>);
+
+impl Bitmap {
+    /// `len` free bits.
+    pub(crate) fn new(len: u32) -> Self {
+        Self(BitVec::repeat(false, len as usize))
+    }
+
+    /// The first `len` bits of a bitmap block.
+    pub(crate) fn from_block(block: &[u8], len: u32) -> Self {
+        let words = block.chunks(8).map(|chunk| {
+            let mut bytes = [0; 8];
+            for (to, from) in bytes.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            u64::from_le_bytes(bytes)
+        });
+        let mut bits = BitVec::from_vec(words.collect());
+        bits.truncate(len as usize);
+        bits.set_uninitialized(true);
+        Self(bits)
+    }
+
+    /// The bitmap as a block of `block_len` bytes; bits past the last are set, as mke2fs leaves them.
+    pub(crate) fn to_block(&self, block_len: usize) -> Vec<u8> {
+        let mut bits = self.0.clone();
+        bits.set_uninitialized(true);
+        let mut bytes: Vec<u8> = bits.as_raw_slice().iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.resize(block_len, 0xff);
+        bytes
+    }
+
+    /// Bits.
+    pub(crate) fn len(&self) -> u32 {
+        // A group has at most 8 * 65536 blocks.
+        self.0.len() as u32
+    }
+
+    /// Whether a bit is taken; one past the end is.
+    pub(crate) fn is_set(&self, bit: u32) -> bool {
+        self.0.get(bit as usize).is_none_or(|bit| *bit)
+    }
+
+    /// Takes or frees a range of bits, which must lie in the bitmap.
+    pub(crate) fn fill(&mut self, range: Range<u32>, taken: bool) {
+        if let Some(bits) = self.0.get_mut(range.start as usize..range.end as usize) {
+            bits.fill(taken);
+        }
+    }
+
+    /// Takes one bit.
+    pub(crate) fn set(&mut self, bit: u32) {
+        self.fill(bit..bit + 1, true);
+    }
+
+    /// The first free bit of a range.
+    pub(crate) fn first_free(&self, range: Range<u32>) -> Option<u32> {
+        let end = range.end.min(self.len());
+        let bits = self.0.get(range.start as usize..end as usize)?;
+        bits.first_zero().map(|at| range.start + at as u32)
+    }
+
+    /// How many bits from `from` on are free, up to `most`.
+    pub(crate) fn free_run(&self, from: u32, most: u32) -> u32 {
+        let end = from.saturating_add(most).min(self.len());
+        match self.0.get(from as usize..end as usize) {
+            Some(bits) => bits.first_one().map_or(end - from, |at| at as u32),
+            None => 0,
+        }
+    }
+
+    /// Free bits of a range.
+    pub(crate) fn count_free(&self, range: Range<u32>) -> u32 {
+        let end = range.end.min(self.len());
+        self.0.get(range.start as usize..end as usize).map_or(0, |bits| bits.count_zeros() as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_in_ext2s_order_and_padding_is_set() {
+        let mut bitmap = Bitmap::new(20);
+        bitmap.fill(0..3, true);
+        bitmap.set(9);
+        let block = bitmap.to_block(16);
+        assert_eq!(block[..4], [0b111, 0b10, 0xf0, 0xff]);
+        assert_eq!(block[15], 0xff);
+        assert_eq!(Bitmap::from_block(&block, 20), bitmap);
+    }
+
+    #[test]
+    fn runs_end_at_taken_bits_and_at_the_end() {
+        let mut bitmap = Bitmap::new(100);
+        bitmap.set(50);
+        assert_eq!(bitmap.first_free(50..100), Some(51));
+        assert_eq!(bitmap.first_free(50..51), None);
+        assert_eq!(bitmap.free_run(40, 100), 10);
+        assert_eq!(bitmap.free_run(90, 100), 10);
+        assert_eq!(bitmap.free_run(100, 1), 0);
+        assert_eq!(bitmap.count_free(0..1000), 99);
+        assert!(bitmap.is_set(100));
+    }
+}

@@ -1,0 +1,249 @@
+//! The groups: bitmaps, counts, and what is reserved in memory.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use zerocopy::IntoBytes;
+
+use super::bitmap::Bitmap;
+use crate::error::{Corrupt, Object, Result};
+use crate::fs::Fs;
+use crate::raw::RawGroupDesc;
+use crate::sync::{Mutex, Rank};
+use crate::{GroupNr, InodeNr};
+
+/// Bits that only one inode takes blocks from, as long as there are others. In memory only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) group: GroupNr,
+    pub(crate) bits: Range<u32>,
+}
+
+/// One group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) desc: RawGroupDesc,
+    pub(crate) free_blocks: u32,
+    pub(crate) free_inodes: u32,
+    pub(crate) dirs: u32,
+    blocks: Option<Bitmap>,
+    inodes: Option<Bitmap>,
+    /// Windows by their first bit; they do not overlap.
+    pub(crate) windows: BTreeMap<u32, (u32, InodeNr)>,
+    dirty: Dirty,
+}
+
+/// What of a group is newer in memory than on the device.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dirty {
+    blocks: bool,
+    inodes: bool,
+    desc: bool,
+}
+
+/// All groups of a file system that is open for writing.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    all: Vec<Mutex<Group>>,
+    /// Hints that spare taking locks: free blocks and free inodes of each group.
+    pub(crate) free_blocks_of: Vec<AtomicU32>,
+    pub(crate) free_inodes_of: Vec<AtomicU32>,
+    pub(crate) free_blocks: AtomicU64,
+    pub(crate) free_inodes: AtomicU64,
+    pub(crate) dirs: AtomicU64,
+}
+
+impl Groups {
+    /// Reads all descriptors.
+    pub(crate) fn load(fs: &Fs) -> Result<Self> {
+        let mut groups = Self {
+            all: Vec::new(),
+            free_blocks_of: Vec::new(),
+            free_inodes_of: Vec::new(),
+            free_blocks: AtomicU64::new(0),
+            free_inodes: AtomicU64::new(0),
+            dirs: AtomicU64::new(0),
+        };
+        for nr in fs.geo.group_numbers() {
+            let desc = fs.descriptor(nr)?;
+            let group = Group {
+                desc,
+                free_blocks: desc.bg_free_blocks_count.get().into(),
+                free_inodes: desc.bg_free_inodes_count.get().into(),
+                dirs: desc.bg_used_dirs_count.get().into(),
+                blocks: None,
+                inodes: None,
+                windows: BTreeMap::new(),
+                dirty: Dirty::default(),
+            };
+            *groups.free_blocks.get_mut() += u64::from(group.free_blocks);
+            *groups.free_inodes.get_mut() += u64::from(group.free_inodes);
+            *groups.dirs.get_mut() += u64::from(group.dirs);
+            groups.free_blocks_of.push(AtomicU32::new(group.free_blocks));
+            groups.free_inodes_of.push(AtomicU32::new(group.free_inodes));
+            groups.all.push(Mutex::new(Rank::Group, group));
+        }
+        Ok(groups)
+    }
+
+    /// The lock of a group.
+    pub(crate) fn get(&self, nr: GroupNr) -> &Mutex<Group> {
+        // OK to index: group numbers come from the geometry.
+        &self.all[nr.get() as usize]
+    }
+
+    /// The number of groups.
+    pub(crate) fn len(&self) -> u32 {
+        self.all.len() as u32
+    }
+
+    /// Notes a change of a group's free blocks.
+    pub(crate) fn count_blocks(&self, nr: GroupNr, group: &mut Group, taken: i64) {
+        group.free_blocks = u32::try_from(i64::from(group.free_blocks) - taken).unwrap_or(0);
+        group.dirty.blocks = true;
+        group.dirty.desc = true;
+        self.free_blocks_of[nr.get() as usize].store(group.free_blocks, Ordering::Relaxed);
+        add(&self.free_blocks, -taken);
+    }
+
+    /// Notes a change of a group's free inodes and directories.
+    pub(crate) fn count_inodes(&self, nr: GroupNr, group: &mut Group, taken: i64, dirs: i64) {
+        group.free_inodes = u32::try_from(i64::from(group.free_inodes) - taken).unwrap_or(0);
+        group.dirs = u32::try_from(i64::from(group.dirs) + dirs).unwrap_or(0);
+        group.dirty.inodes = true;
+        group.dirty.desc = true;
+        self.free_inodes_of[nr.get() as usize].store(group.free_inodes, Ordering::Relaxed);
+        add(&self.free_inodes, -taken);
+        add(&self.dirs, dirs);
+    }
+
+    /// Writes what is dirty of all groups; not the superblock's sums.
+    pub(crate) fn write(&self, fs: &Fs) -> Result<()> {
+        for nr in fs.geo.group_numbers() {
+            self.get(nr).lock().write(fs, nr)?;
+        }
+        Ok(())
+    }
+}
+
+fn add(sum: &AtomicU64, delta: i64) {
+    // Wraps to a subtraction for a negative delta.
+    sum.fetch_add(delta.cast_unsigned(), Ordering::Relaxed);
+}
+
+impl Group {
+    /// The bitmap of blocks, read on first use. Blocks of the file system's own structures that it says
+    /// are free make it corrupt.
+    pub(crate) fn blocks(&mut self, fs: &Fs, nr: GroupNr) -> Result<&mut Bitmap> {
+        if self.blocks.is_none() {
+            let bitmap = read(fs, self.desc.bg_block_bitmap.get(), fs.geo.group_len(nr))?;
+            for own in self.own_blocks(fs, nr) {
+                if bitmap.count_free(own.clone()) != 0 {
+                    let what =
+                        format!("the block bitmap has blocks of the group's own as free, bits {own:?}");
+                    return Err(Corrupt::new(Object::Group(nr), what).into());
+                }
+            }
+            if bitmap.count_free(0..u32::MAX) != self.free_blocks {
+                let what = format!(
+                    "the block bitmap has {} free blocks, the descriptor {}",
+                    bitmap.count_free(0..u32::MAX),
+                    self.free_blocks
+                );
+                return Err(Corrupt::new(Object::Group(nr), what).into());
+            }
+            self.blocks = Some(bitmap);
+        }
+        Ok(self.blocks.get_or_insert_with(|| Bitmap::new(0)))
+    }
+
+    /// The bitmap of inodes, read on first use.
+    pub(crate) fn inodes(&mut self, fs: &Fs, nr: GroupNr) -> Result<&mut Bitmap> {
+        if self.inodes.is_none() {
+            let bitmap = read(fs, self.desc.bg_inode_bitmap.get(), fs.geo.inodes_per_group)?;
+            if bitmap.count_free(0..u32::MAX) != self.free_inodes {
+                let what = format!(
+                    "the inode bitmap has {} free inodes, the descriptor {}",
+                    bitmap.count_free(0..u32::MAX),
+                    self.free_inodes
+                );
+                return Err(Corrupt::new(Object::Group(nr), what).into());
+            }
+            self.inodes = Some(bitmap);
+        }
+        Ok(self.inodes.get_or_insert_with(|| Bitmap::new(0)))
+    }
+
+    /// Bits of the blocks in this group that hold the file system's own structures.
+    pub(crate) fn own_blocks(&self, fs: &Fs, nr: GroupNr) -> Vec<Range<u32>> {
+        let mut own = vec![0..fs.geo.group_overhead(nr)];
+        let places = [
+            (self.desc.bg_block_bitmap.get(), 1),
+            (self.desc.bg_inode_bitmap.get(), 1),
+            (self.desc.bg_inode_table.get(), fs.geo.inode_table_blocks()),
+        ];
+        for (block, len) in places {
+            if let Some((group, bit)) = fs.geo.group_of_block(block)
+                && group == nr
+            {
+                own.push(bit..bit.saturating_add(len).min(fs.geo.group_len(nr)));
+            }
+        }
+        own
+    }
+
+    /// Replaces bitmaps and counts by what was found.
+    pub(crate) fn replace(&mut self, blocks: Bitmap, inodes: Bitmap, dirs: u32) {
+        self.free_blocks = blocks.count_free(0..u32::MAX);
+        self.free_inodes = inodes.count_free(0..u32::MAX);
+        self.dirs = dirs;
+        self.blocks = Some(blocks);
+        self.inodes = Some(inodes);
+        self.dirty = Dirty { blocks: true, inodes: true, desc: true };
+    }
+
+    fn write(&mut self, fs: &Fs, nr: GroupNr) -> Result<()> {
+        let len = fs.geo.block_size.len();
+        let at = |block: u32| u64::from(block) * fs.geo.block_size.bytes();
+        if let Some(bitmap) = self.blocks.as_ref().filter(|_| self.dirty.blocks) {
+            fs.dev.write_at(at(self.desc.bg_block_bitmap.get()), &bitmap.to_block(len))?;
+        }
+        if let Some(bitmap) = self.inodes.as_ref().filter(|_| self.dirty.inodes) {
+            fs.dev.write_at(at(self.desc.bg_inode_bitmap.get()), &bitmap.to_block(len))?;
+        }
+        if self.dirty.desc {
+            // Counts of a group fit in 16 bits but for a group of 64 Ki blocks that is all free.
+            let count = |count: u32| u16::try_from(count).unwrap_or(u16::MAX).into();
+            self.desc.bg_free_blocks_count = count(self.free_blocks);
+            self.desc.bg_free_inodes_count = count(self.free_inodes);
+            self.desc.bg_used_dirs_count = count(self.dirs);
+            fs.dev.write_at(fs.geo.descriptor_offset(nr, GroupNr::new(0)), self.desc.as_bytes())?;
+        }
+        self.dirty = Dirty::default();
+        Ok(())
+    }
+
+    /// Whether a bit lies in a window of somebody other than `owner`.
+    pub(crate) fn window_of_other(&self, bit: u32, owner: InodeNr) -> Option<u32> {
+        let (_, &(end, holder)) = self.windows.range(..=bit).next_back()?;
+        (bit < end && holder != owner).then_some(end)
+    }
+
+    /// The first bit from `from` on where a window of somebody other than `owner` begins.
+    pub(crate) fn next_window_of_other(&self, from: u32, owner: InodeNr) -> u32 {
+        self.windows
+            .range(from..)
+            .find(|(_, (_, holder))| *holder != owner)
+            .map_or(u32::MAX, |(&start, _)| start)
+    }
+}
+
+fn read(fs: &Fs, block: u32, bits: u32) -> Result<Bitmap> {
+    let mut bytes = vec![0; fs.geo.block_size.len()];
+    fs.dev.read_at(u64::from(block) * fs.geo.block_size.bytes(), &mut bytes)?;
+    Ok(Bitmap::from_block(&bytes, bits))
+}

@@ -1,0 +1,234 @@
+//! Bitmaps and counts from the inodes: what an image needs that was not unmounted cleanly.
+//!
+//! The bits on disk were never ordered against anything, so they are not believed. What is rebuilt:
+//! which inodes have links, which blocks they and the file system itself hold, how many directories there
+//! are. Names of inodes without links, which a crash between the death of an inode and the end of its name
+//! leaves, are cleared, since the number will be given away again. A truncation that was under way is
+//! ended. All else is e2fsck's: the image stays marked as not clean.
+
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use zerocopy::FromBytes;
+
+use super::bitmap::Bitmap;
+use crate::dir::slots;
+use crate::error::{Corrupt, Object, Result};
+use crate::fs::Fs;
+use crate::inode::{Cell, FileKind, Inode};
+use crate::map::{DIRECT, Pointers, SLOTS};
+use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra};
+use crate::{GroupNr, InodeNr};
+
+/// What is found while all inodes are read.
+struct Found {
+    blocks: Vec<Bitmap>,
+    inodes: Vec<Bitmap>,
+    dirs: Vec<u32>,
+    directories: Vec<InodeNr>,
+}
+
+impl Fs {
+    /// Rebuilds bitmaps and counts in memory. Nobody else uses the file system yet.
+    pub(crate) fn rebuild(self: &Arc<Self>) -> Result<()> {
+        log::warn!("the image was not unmounted cleanly: its bitmaps are rebuilt from its inodes");
+        let groups = &self.writer()?.groups;
+        let mut found =
+            Found { blocks: Vec::new(), inodes: Vec::new(), dirs: Vec::new(), directories: Vec::new() };
+        for nr in self.geo.group_numbers() {
+            let mut blocks = Bitmap::new(self.geo.group_len(nr));
+            for own in groups.get(nr).lock().own_blocks(self, nr) {
+                blocks.fill(own, true);
+            }
+            let mut inodes = Bitmap::new(self.geo.inodes_per_group);
+            if nr.get() == 0 {
+                inodes.fill(0..self.geo.first_ino - 1, true);
+            }
+            found.blocks.push(blocks);
+            found.inodes.push(inodes);
+            found.dirs.push(0);
+        }
+        for nr in self.geo.group_numbers() {
+            self.scan_table(nr, &mut found)?;
+        }
+        for &nr in &found.directories {
+            self.clear_dangling(nr, &found)?;
+        }
+        let (mut blocks, mut inodes, mut dirs) = (0, 0, 0);
+        let Found { blocks: block_maps, inodes: inode_maps, dirs: dir_counts, .. } = found;
+        for (nr, ((own_blocks, own_inodes), own_dirs)) in
+            self.geo.group_numbers().zip(block_maps.into_iter().zip(inode_maps).zip(dir_counts))
+        {
+            let mut group = groups.get(nr).lock();
+            group.replace(own_blocks, own_inodes, own_dirs);
+            blocks += u64::from(group.free_blocks);
+            inodes += u64::from(group.free_inodes);
+            dirs += u64::from(group.dirs);
+            groups.free_blocks_of[nr.get() as usize].store(group.free_blocks, Ordering::Relaxed);
+            groups.free_inodes_of[nr.get() as usize].store(group.free_inodes, Ordering::Relaxed);
+        }
+        groups.free_blocks.store(blocks, Ordering::Relaxed);
+        groups.free_inodes.store(inodes, Ordering::Relaxed);
+        groups.dirs.store(dirs, Ordering::Relaxed);
+        self.end_truncations()
+    }
+
+    fn scan_table(self: &Arc<Self>, group: GroupNr, found: &mut Found) -> Result<()> {
+        let block_len = self.geo.block_size.len();
+        let size = usize::from(self.geo.inode_size);
+        let table = u64::from(self.descriptor(group)?.bg_inode_table.get());
+        let mut buffer = vec![0; block_len];
+        for block in 0..self.geo.inode_table_blocks() {
+            self.dev.read_at((table + u64::from(block)) * block_len as u64, &mut buffer)?;
+            for (place, bytes) in buffer.chunks_exact(size).enumerate() {
+                let bit = block * (block_len / size) as u32 + place as u32;
+                if let Some(nr) = self.geo.inode_at(group, bit).filter(|_| bit < self.geo.inodes_per_group) {
+                    self.scan_inode(nr, group, bit, bytes, found)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_inode(
+        self: &Arc<Self>,
+        nr: InodeNr,
+        group: GroupNr,
+        bit: u32,
+        bytes: &[u8],
+        found: &mut Found,
+    ) -> Result<()> {
+        let Ok((raw, rest)) = RawInode::read_from_prefix(bytes) else { return Ok(()) };
+        let reserved = nr != InodeNr::ROOT && nr.get() < self.geo.first_ino;
+        // Reserved inodes (bad blocks, room for descriptors, journal) hold blocks without links.
+        if raw.i_links_count.get() == 0 && !(reserved && raw.i_blocks.get() != 0) {
+            return Ok(());
+        }
+        let mut extra = RawInodeExtra::default();
+        if u64::from(self.geo.inode_size) > GOOD_OLD_INODE_SIZE
+            && let Ok((there, _)) = RawInodeExtra::read_from_prefix(rest)
+        {
+            extra = there;
+        }
+        let mut raw = raw;
+        if reserved && FileKind::from_mode(raw.i_mode.get()).is_none() {
+            raw.i_mode = FileKind::Regular.mode_bits().into();
+        }
+        let cell = Cell::from_parts(self, nr, &raw, &extra)?;
+        if let Some(inodes) = found.inodes.get_mut(group.get() as usize) {
+            inodes.set(bit);
+        }
+        if cell.kind == FileKind::Directory {
+            found.directories.push(nr);
+            if let Some(dirs) = found.dirs.get_mut(group.get() as usize) {
+                *dirs += 1;
+            }
+        }
+        let mut claim = |block: u32| {
+            if let Some((group, bit)) = self.geo.group_of_block(block)
+                && let Some(blocks) = found.blocks.get_mut(group.get() as usize)
+            {
+                blocks.set(bit);
+            }
+        };
+        if raw.i_file_acl.get() != 0 {
+            claim(raw.i_file_acl.get());
+        }
+        cell.walk_blocks(&mut claim)
+    }
+
+    /// Clears the names in a directory whose inodes have no links.
+    fn clear_dangling(self: &Arc<Self>, nr: InodeNr, found: &Found) -> Result<()> {
+        let dir = self.inode(nr)?;
+        let cell = &*dir.0;
+        let len = self.geo.block_size.bytes();
+        let mut buffer = vec![0; len as usize];
+        for start in (0..cell.size() / len).map(|block| block * len) {
+            cell.read_dir_block(start, &mut buffer)?;
+            for slot in slots(&buffer, self.geo.inodes_count, cell.has_type()) {
+                let slot = slot.map_err(|why| cell.corrupt(format!("block at byte {start}: {why}")))?;
+                let Some(named) = InodeNr::new(slot.inode) else { continue };
+                let alive = self.geo.group_of_inode(named).is_some_and(|(group, bit)| {
+                    found.inodes.get(group.get() as usize).is_some_and(|inodes| inodes.is_set(bit))
+                });
+                if !alive {
+                    log::warn!(
+                        "directory inode {nr}: a name of inode {named}, which has no links, is cleared"
+                    );
+                    let block = cell.map_blocks(self.geo.block_size.block_of(start), 1)?.target;
+                    if let Some(block) = block {
+                        self.dev.write_u32(self.geo.byte_of(block) + slot.offset as u64, 0)?;
+                    }
+                }
+            }
+        }
+        Ok(self.dev.fence()?)
+    }
+
+    /// Ends the truncations that the superblock lists.
+    fn end_truncations(self: &Arc<Self>) -> Result<()> {
+        let mut next = InodeNr::new(self.sb.last_orphan);
+        let mut seen = 0;
+        while let Some(nr) = next {
+            seen += 1;
+            if seen > self.geo.inodes_count || self.geo.group_of_inode(nr).is_none() {
+                let what = format!("list of truncations leads to inode {nr}");
+                return Err(Corrupt::new(Object::Superblock, what).into());
+            }
+            let mut raw = [0; size_of::<RawInode>()];
+            self.dev.read_at(self.inode_offset(nr)?, &mut raw)?;
+            let Ok(raw) = RawInode::read_from_bytes(&raw) else { break };
+            // The next one of the list, which others (ext3) make longer than one.
+            next = InodeNr::new(raw.i_dtime.get());
+            if raw.i_links_count.get() > 0 {
+                let inode: Inode = self.inode(nr)?;
+                if inode.kind() == FileKind::Regular {
+                    inode.0.shrink_again()?;
+                }
+            }
+        }
+        self.store_orphan(0)
+    }
+}
+
+impl Cell {
+    /// Every block that the inode holds, indirect ones included.
+    pub(crate) fn walk_blocks(&self, claim: &mut dyn FnMut(u32)) -> Result<()> {
+        if !self.has_blocks() {
+            return Ok(());
+        }
+        let mut left: Vec<(u32, u32)> = Vec::new();
+        for slot in 0..SLOTS {
+            match self.root(slot) {
+                0 => {}
+                pointer if slot < DIRECT as usize => claim(pointer),
+                pointer => left.push((pointer, (slot - DIRECT as usize) as u32)),
+            }
+        }
+        let mut pointers = vec![0; self.shape().pointers() as usize];
+        let mut budget = self.fs.geo.blocks_count;
+        while let Some((block, below)) = left.pop() {
+            let Some(valid) = self.valid(block) else {
+                return Err(
+                    self.corrupt(format!("block map points to block {block}, outside the file system"))
+                );
+            };
+            budget = match budget.checked_sub(1) {
+                Some(budget) => budget,
+                None => return Err(self.corrupt("block map leads into itself")),
+            };
+            claim(block);
+            self.read(valid, 0, &mut pointers)?;
+            for &pointer in pointers.iter().filter(|&&pointer| pointer != 0) {
+                match below {
+                    0 => claim(pointer),
+                    _ => left.push((pointer, below - 1)),
+                }
+            }
+        }
+        Ok(())
+    }
+}

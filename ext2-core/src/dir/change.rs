@@ -1,0 +1,368 @@
+//! Adding, replacing and removing names (Linux: `ext2_add_link`, `ext2_set_link`, `ext2_delete_entry`).
+//!
+//! Each becomes visible by one aligned store: the inode number of an entry that was not in use, or the
+//! record length of the entry before. What that store reveals was written before, behind a fence.
+//! All callers hold the directory's `io` lock exclusive.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::block::slots;
+use super::lookup::Found;
+use super::{Index, Slot};
+use crate::balloc::Run;
+use crate::error::{Result, refuse};
+use crate::inode::{Cell, FileKind};
+use crate::order::{Durable, Unlinked, Written};
+use crate::raw::dirent_size;
+use crate::{Errno, InodeFlags, InodeNr};
+
+/// An inode that a name may be made for: its contents and fields are durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Named {
+    pub(crate) nr: InodeNr,
+    pub(crate) kind: FileKind,
+}
+
+/// A place for a new entry in a directory.
+enum Place {
+    /// An entry that is not in use.
+    Dead { at: u64 },
+    /// The slack of an entry in use: it begins at `owner` and needs `used` of its `rec_len` bytes.
+    Slack { owner: u64, used: usize, rec_len: usize },
+}
+
+/// A record length as it is stored: 64 KiB does not fit in 16 bits.
+fn encode_rec_len(len: usize) -> u16 {
+    u16::try_from(len).unwrap_or(u16::MAX)
+}
+
+/// The bytes of an entry. Without `filetype` the type byte is 0.
+fn entry_bytes(inode: u32, rec_len: usize, name: &[u8], file_type: u8) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(dirent_size(name.len()));
+    bytes.extend(inode.to_le_bytes());
+    bytes.extend(encode_rec_len(rec_len).to_le_bytes());
+    // Names are at most 255 bytes: checked where they come in.
+    bytes.extend([name.len() as u8, file_type]);
+    bytes.extend(name);
+    bytes.resize(dirent_size(name.len()), 0);
+    bytes
+}
+
+impl Cell {
+    fn block_bytes(&self) -> u64 {
+        self.fs.geo.block_size.bytes()
+    }
+
+    /// Where a byte of the directory lies on the device.
+    fn device_offset(&self, at: u64) -> Result<u64> {
+        let len = self.block_bytes();
+        match self.map_blocks(self.fs.geo.block_size.block_of(at), 1)?.target {
+            Some(block) => Ok(self.fs.geo.byte_of(block) + at % len),
+            None => Err(self.corrupt(alloc::format!("no block at byte {at} of the directory"))),
+        }
+    }
+
+    fn type_byte(&self, kind: FileKind) -> u8 {
+        if self.has_type() { kind.dirent_type() } else { 0 }
+    }
+
+    /// Before the first change of a directory with a hash tree: it is a plain one from now on.
+    fn drop_hash_tree(&self) -> Result<()> {
+        let mut attrs = self.attrs.lock();
+        if attrs.flags.contains(InodeFlags::INDEX) {
+            attrs.flags.remove(InodeFlags::INDEX);
+            self.store_flags(&attrs)?;
+            self.fs.dev.fence()?;
+        }
+        Ok(())
+    }
+
+    /// The first bytes of a new directory: `.` and `..` fill a block.
+    pub(crate) fn first_block(&self, own: InodeNr, parent: InodeNr) -> Vec<u8> {
+        let len = self.fs.geo.block_size.len();
+        let kind = self.type_byte(FileKind::Directory);
+        let mut block = entry_bytes(own.get(), 12, b".", kind);
+        block.extend(entry_bytes(parent.get(), len - 12, b"..", kind));
+        block.resize(len, 0);
+        block
+    }
+
+    /// Adds a name for a durable inode. The caller knows that the name is not there yet.
+    pub(crate) fn add_name(&self, name: &[u8], inode: &Durable<Named>) -> Result<()> {
+        self.drop_hash_tree()?;
+        let named = *inode.get();
+        let need = dirent_size(name.len());
+        let mut buffer = vec![0; self.fs.geo.block_size.len()];
+        let mut index = self.dir.lock();
+        let Some((place, start)) = self.find_place(&mut index, need, &mut buffer)? else {
+            return self.add_block(&mut index, name, inode, &mut buffer);
+        };
+        let kind = self.type_byte(named.kind);
+        let at = match place {
+            Place::Dead { at } => {
+                let slot = self.device_offset(at)?;
+                let bytes = entry_bytes(0, 0, name, kind);
+                // All but the inode number and the record length, which stays.
+                self.fs.dev.write_at(slot + 6, bytes.get(6..).unwrap_or_default())?;
+                let built = Written::new(()).fence(&*self.fs.dev)?;
+                let () = built.into_inner();
+                self.fs.dev.write_u32(slot, named.nr.get())?;
+                at
+            }
+            Place::Slack { owner, used, rec_len } => {
+                let slot = self.device_offset(owner)?;
+                let bytes = entry_bytes(named.nr.get(), rec_len - used, name, kind);
+                self.fs.dev.write_at(slot + used as u64, &bytes)?;
+                let built = Written::new(()).fence(&*self.fs.dev)?;
+                let () = built.into_inner();
+                self.fs.dev.write_u16(slot + 4, encode_rec_len(used))?;
+                owner + used as u64
+            }
+        };
+        index.insert(name, at as u32);
+        self.note_room(&mut index, start, &mut buffer)?;
+        self.fs.dev.fence()?;
+        self.touch_mtime();
+        Ok(())
+    }
+
+    /// Brings the index's knowledge of a block's room up to date.
+    fn note_room(&self, index: &mut Index, start: u64, buffer: &mut [u8]) -> Result<()> {
+        if index.is_built() {
+            self.read_dir_block(start, buffer)?;
+            index.set_room((start / self.block_bytes()) as u32, buffer, self.fs.geo.inodes_count);
+        }
+        Ok(())
+    }
+
+    /// A place for an entry of `need` bytes, and the start of its block; the block is in `buffer`.
+    fn find_place(&self, index: &mut Index, need: usize, buffer: &mut [u8]) -> Result<Option<(Place, u64)>> {
+        let len = self.block_bytes();
+        if index.is_built() {
+            return match index.block_with_room(need as u32) {
+                Some(block) => self.place_in(u64::from(block) * len, need, buffer),
+                None => Ok(None),
+            };
+        }
+        for start in (0..self.size() / len).map(|block| block * len) {
+            if let Some(found) = self.place_in(start, need, buffer)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn place_in(&self, start: u64, need: usize, buffer: &mut [u8]) -> Result<Option<(Place, u64)>> {
+        self.read_dir_block(start, buffer)?;
+        let mut found = None;
+        for slot in slots(buffer, self.fs.geo.inodes_count, self.has_type()) {
+            // Nothing is added to a block that is broken anywhere.
+            let slot = slot.map_err(|why| self.corrupt(alloc::format!("block at byte {start}: {why}")))?;
+            if found.is_none() && slot.slack() >= need {
+                found = Some(place_of(&slot, start));
+            }
+        }
+        Ok(found.map(|place| (place, start)))
+    }
+
+    /// Adds a name in a new block at the directory's end.
+    fn add_block(
+        &self,
+        index: &mut Index,
+        name: &[u8],
+        inode: &Durable<Named>,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let len = self.block_bytes();
+        let (named, end) = (*inode.get(), self.size());
+        if end.saturating_add(len) > u64::from(u32::MAX) / 2 {
+            return refuse(Errno::NOSPC, "the directory is as large as one can be");
+        }
+        let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
+        buffer.fill(0);
+        let bytes = entry_bytes(named.nr.get(), buffer.len(), name, self.type_byte(named.kind));
+        if let Some(head) = buffer.get_mut(..bytes.len()) {
+            head.copy_from_slice(&bytes);
+        }
+        self.fs.dev.write_at(self.fs.geo.byte_of(block), buffer)?;
+        let mut growth = self.map.lock();
+        // Contents, fence, pointer.
+        self.publish(&mut growth, end / len, Run { start: block, len: 1 }, Written::new(guard))?;
+        drop(growth);
+        self.fs.dev.fence()?;
+        self.store_size(end + len)?;
+        if index.is_built() {
+            index.add_block((end / len) as u32, buffer, self.fs.geo.inodes_count);
+        }
+        self.fs.dev.fence()?;
+        self.touch_mtime();
+        Ok(())
+    }
+
+    /// Takes a name away; what it named may be used anew once the answer is durable.
+    pub(crate) fn remove_name(&self, name: &[u8], found: &Found) -> Result<Durable<Unlinked>> {
+        self.drop_hash_tree()?;
+        let len = self.block_bytes();
+        let start = found.at - found.at % len;
+        let mut buffer = vec![0; len as usize];
+        self.read_dir_block(start, &mut buffer)?;
+        let mut before: Option<(usize, usize)> = None;
+        let mut own = None;
+        for slot in slots(&buffer, self.fs.geo.inodes_count, self.has_type()) {
+            let slot = slot.map_err(|why| self.corrupt(alloc::format!("block at byte {start}: {why}")))?;
+            if start + slot.offset as u64 == found.at {
+                own = Some(slot.rec_len);
+                break;
+            }
+            before = Some((slot.offset, slot.rec_len));
+        }
+        let Some(own) = own else {
+            return Err(self.corrupt("an entry moved while it was removed"));
+        };
+        match before {
+            Some((offset, rec_len)) => {
+                let at = self.device_offset(start + offset as u64)?;
+                self.fs.dev.write_u16(at + 4, encode_rec_len(rec_len + own))?;
+            }
+            None => self.fs.dev.write_u32(self.device_offset(found.at)?, 0)?,
+        }
+        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+        let mut index = self.dir.lock();
+        index.remove(name, found.at as u32);
+        self.note_room(&mut index, start, &mut buffer)?;
+        drop(index);
+        self.touch_mtime();
+        Ok(gone)
+    }
+
+    /// Points a name to another inode, by one store. Where the kinds differ the type byte is unknown for
+    /// the moment, since a wrong one stops e2fsck.
+    pub(crate) fn replace_name(&self, found: &Found, inode: &Durable<Named>) -> Result<Durable<Unlinked>> {
+        self.drop_hash_tree()?;
+        let at = self.device_offset(found.at)?;
+        let named = *inode.get();
+        let kind = self.type_byte(named.kind);
+        let differs = kind != found.file_type;
+        if differs {
+            self.fs.dev.write_at(at + 7, &[0])?;
+            self.fs.dev.fence()?;
+        }
+        self.fs.dev.write_u32(at, named.nr.get())?;
+        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+        if differs {
+            self.fs.dev.write_at(at + 7, &[kind])?;
+        }
+        self.touch_mtime();
+        Ok(gone)
+    }
+
+    /// Renames within one block of the directory: a copy of the block with the old name gone and the new
+    /// one there replaces it, by one store of its pointer. `None` where the new name does not fit.
+    pub(crate) fn rename_in_block(
+        &self,
+        found: &Found,
+        old: &[u8],
+        new: &[u8],
+        named: Named,
+    ) -> Result<Option<()>> {
+        self.drop_hash_tree()?;
+        let len = self.block_bytes();
+        let start = found.at - found.at % len;
+        let logical = start / len;
+        let mut buffer = vec![0; len as usize];
+        self.read_dir_block(start, &mut buffer)?;
+        let mut kept: Vec<(u32, u8, Vec<u8>)> = Vec::new();
+        for slot in slots(&buffer, self.fs.geo.inodes_count, self.has_type()) {
+            let slot = slot.map_err(|why| self.corrupt(alloc::format!("block at byte {start}: {why}")))?;
+            if slot.inode != 0 && start + slot.offset as u64 != found.at {
+                kept.push((slot.inode, slot.file_type, slot.name.to_vec()));
+            }
+        }
+        kept.push((named.nr.get(), self.type_byte(named.kind), new.to_vec()));
+        let need: usize = kept.iter().map(|(_, _, name)| dirent_size(name.len())).sum();
+        if need > len as usize {
+            return Ok(None);
+        }
+        // Entries keep their places where they can: only a block without room for the name beside them
+        // is packed, and its cookies with it.
+        let fresh = rebuild(&buffer, start, found.at, &kept, self);
+        let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
+        self.fs.dev.write_at(self.fs.geo.byte_of(block), &fresh)?;
+        let guard = Written::new(guard).fence(&*self.fs.dev)?.into_inner();
+        let Some(previous) = self.map_blocks(crate::FileBlock::new(logical), 1)?.target else {
+            return Err(self.corrupt("a block of the directory is gone"));
+        };
+        {
+            let mut growth = self.map.lock();
+            growth.forget();
+            self.replace_pointer(logical, block.get())?;
+        }
+        guard.keep();
+        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+        self.fs.free(&gone, Run { start: previous, len: 1 })?;
+        let mut index = self.dir.lock();
+        if index.is_built() {
+            // The block's entries may have moved: begin anew.
+            index.clear();
+        }
+        drop(index);
+        let _ = old;
+        self.touch_mtime();
+        Ok(Some(()))
+    }
+}
+
+fn place_of(slot: &Slot<'_>, start: u64) -> Place {
+    let at = start + slot.offset as u64;
+    match slot.inode {
+        0 => Place::Dead { at },
+        _ => Place::Slack { owner: at, used: dirent_size(slot.name.len()), rec_len: slot.rec_len },
+    }
+}
+
+/// The block `old` without the entry at `gone` and with the last of `kept` in a place of its own: in slack
+/// if there is enough, otherwise the entries are packed.
+fn rebuild(old: &[u8], start: u64, gone: u64, kept: &[(u32, u8, Vec<u8>)], cell: &Cell) -> Vec<u8> {
+    let Some(((inode, kind, name), _)) = kept.split_last() else { return old.to_vec() };
+    let need = dirent_size(name.len());
+    // (offset, rec_len, in use, bytes used)
+    let mut layout: Vec<(usize, usize, usize)> = Vec::new();
+    for slot in slots(old, cell.fs.geo.inodes_count, true).map_while(Result::ok) {
+        let removed = start + slot.offset as u64 == gone;
+        match layout.last_mut() {
+            Some(before) if removed => before.1 += slot.rec_len,
+            _ => layout.push((
+                slot.offset,
+                slot.rec_len,
+                if removed || slot.inode == 0 { 0 } else { dirent_size(slot.name.len()) },
+            )),
+        }
+    }
+    let mut block = old.to_vec();
+    let put = |block: &mut Vec<u8>, at: usize, bytes: &[u8]| {
+        if let Some(place) = block.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    };
+    if let Some(&(offset, rec_len, used)) = layout.iter().find(|(_, rec_len, used)| rec_len - used >= need) {
+        for &(offset, rec_len, used) in &layout {
+            put(&mut block, offset + 4, &encode_rec_len(rec_len).to_le_bytes());
+            if used == 0 {
+                put(&mut block, offset, &[0; 4]);
+            }
+        }
+        put(&mut block, offset + used, &entry_bytes(*inode, rec_len - used, name, *kind));
+        if used > 0 {
+            put(&mut block, offset + 4, &encode_rec_len(used).to_le_bytes());
+        }
+        return block;
+    }
+    let mut packed = Vec::with_capacity(old.len());
+    for (nr, (inode, kind, name)) in kept.iter().enumerate() {
+        let size = if nr + 1 == kept.len() { old.len() - packed.len() } else { dirent_size(name.len()) };
+        packed.extend(entry_bytes(*inode, size, name, *kind));
+    }
+    packed.resize(old.len(), 0);
+    packed
+}

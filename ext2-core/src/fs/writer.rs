@@ -1,0 +1,267 @@
+//! What a file system needs to be written: groups, the superblock's changing part, and the switch to
+//! read-only.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::Fs;
+use crate::balloc::{Groups, Place};
+use crate::error::{Error, Result, refuse};
+use crate::features::{Compat, RoCompat};
+use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::superblock::{STATE_ERROR, STATE_VALID};
+use crate::sync::{Mutex, Rank};
+use crate::{Errno, Ext2, OnError};
+
+/// The writing half of an open file system.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) groups: Groups,
+    pub(crate) place: Place,
+    /// One directory rename at a time.
+    pub(crate) rename: Mutex<()>,
+    /// The superblock's list of inodes to truncate, which has one entry at a time.
+    pub(crate) orphan: Mutex<()>,
+    /// Attribute blocks that inodes share.
+    pub(crate) xattr: Mutex<()>,
+    /// The superblock's features and state, as they are now.
+    state: Mutex<State>,
+    read_only: AtomicBool,
+    closed: AtomicBool,
+    generation: AtomicU32,
+    pub(crate) strict_rename: bool,
+    pub(crate) share_xattrs: bool,
+    on_error: OnError,
+}
+
+#[derive(Debug)]
+struct State {
+    state: u16,
+    revision: u32,
+    compat: Compat,
+    ro_compat: RoCompat,
+}
+
+/// Byte offset of a field of the primary superblock.
+macro_rules! at {
+    ($field:ident) => {
+        SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, $field) as u64
+    };
+}
+
+/// How a file system that is open for writing behaves.
+pub(crate) struct Behaviour {
+    pub(crate) on_error: OnError,
+    pub(crate) strict_rename: bool,
+    pub(crate) share_xattrs: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(fs: &Fs, groups: Groups, place: Place, behaviour: &Behaviour) -> Self {
+        let features = fs.sb.features;
+        let now = fs.clock.now();
+        // Differs from mount to mount, so that a handle of an earlier inode of the same number is stale.
+        let seed = (now.sec as u32).rotate_left(13) ^ now.nsec ^ u32::from(fs.sb.mount_count);
+        Self {
+            groups,
+            place,
+            rename: Mutex::new(Rank::Rename, ()),
+            orphan: Mutex::new(Rank::Orphan, ()),
+            xattr: Mutex::new(Rank::Xattr, ()),
+            state: Mutex::new(
+                Rank::Super,
+                State {
+                    state: if fs.sb.has_errors { STATE_ERROR } else { 0 },
+                    revision: fs.sb.revision,
+                    compat: features.compat,
+                    ro_compat: features.ro_compat,
+                },
+            ),
+            read_only: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            generation: AtomicU32::new(seed),
+            strict_rename: behaviour.strict_rename,
+            share_xattrs: behaviour.share_xattrs,
+            on_error: behaviour.on_error,
+        }
+    }
+
+    /// The generation of a new inode.
+    pub(crate) fn next_generation(&self) -> u32 {
+        self.generation.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Fs {
+    /// The writing half.
+    ///
+    /// # Errors
+    /// `EROFS` when the file system is open read-only, was closed, or was made read-only by an error.
+    pub(crate) fn writer(&self) -> Result<&Writer> {
+        match &self.writer {
+            Some(writer) if !writer.read_only.load(Ordering::Relaxed) => Ok(writer),
+            _ => refuse(Errno::ROFS, "the file system is read-only"),
+        }
+    }
+
+    /// Notes that the image is not cleanly unmounted from now on; durable before anything else is
+    /// stored. Linux: `ext2_setup_super`.
+    pub(crate) fn begin_writing(&self) -> Result<()> {
+        self.store_state(0)?;
+        self.dev.fence()?;
+        let now = self.clock.now().encode(false).0;
+        self.dev.write_u32(at!(s_mtime), now)?;
+        self.dev.write_u16(at!(s_mnt_count), self.sb.mount_count.saturating_add(1))?;
+        Ok(())
+    }
+
+    fn store_state(&self, valid: u16) -> Result<()> {
+        let state = self.writer()?.state.lock().state | valid;
+        Ok(self.dev.write_u16(at!(s_state), state)?)
+    }
+
+    /// Sets a compatible feature that is about to be used.
+    pub(crate) fn need_compat(&self, feature: Compat) -> Result<()> {
+        let mut state = self.writer()?.state.lock();
+        if !state.compat.contains(feature) {
+            self.need_revision_1(&mut state)?;
+            state.compat |= feature;
+            self.dev.write_u32(at!(s_feature_compat), state.compat.bits())?;
+            self.dev.fence()?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a file of 2 GiB or more exists, before one does.
+    pub(crate) fn need_large_file(&self) -> Result<()> {
+        let mut state = self.writer()?.state.lock();
+        if !state.ro_compat.contains(RoCompat::LARGE_FILE) {
+            self.need_revision_1(&mut state)?;
+            state.ro_compat |= RoCompat::LARGE_FILE;
+            self.dev.write_u32(at!(s_feature_ro_compat), state.ro_compat.bits())?;
+            self.dev.fence()?;
+        }
+        Ok(())
+    }
+
+    /// Features need revision 1 (Linux: `ext2_update_dynamic_rev`).
+    fn need_revision_1(&self, state: &mut State) -> Result<()> {
+        if state.revision == 0 {
+            log::warn!("the file system becomes revision 1, for a feature that revision 0 does not have");
+            self.dev.write_u32(at!(s_first_ino), self.sb.first_ino)?;
+            self.dev.write_u16(at!(s_inode_size), self.sb.inode_size)?;
+            self.dev.fence()?;
+            self.dev.write_u32(at!(s_rev_level), 1)?;
+            state.revision = 1;
+        }
+        Ok(())
+    }
+
+    /// The inode whose truncation is under way, 0 for none. The caller holds the orphan lock.
+    pub(crate) fn store_orphan(&self, nr: u32) -> Result<()> {
+        Ok(self.dev.write_u32(at!(s_last_orphan), nr)?)
+    }
+
+    /// Does what is to be done when the image turns out to be broken. Linux: `ext2_error`.
+    pub(crate) fn found_broken(&self, error: &Error) {
+        let Some(writer) = &self.writer else { return };
+        log::error!("{error}");
+        let mut state = writer.state.lock();
+        if state.state & STATE_ERROR == 0 {
+            state.state |= STATE_ERROR;
+            // The device may be what failed; what matters is the caller's error.
+            let _ = self.dev.write_u16(at!(s_state), state.state);
+        }
+        if writer.on_error == OnError::RemountRo && !writer.read_only.swap(true, Ordering::Relaxed) {
+            log::error!("the file system is read-only from now on");
+        }
+    }
+
+    /// Runs a change; when it finds the image broken, that is noted.
+    pub(crate) fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.writer()?;
+        let done = change();
+        if let Err(error @ Error::Corrupt(_)) = &done {
+            self.found_broken(error);
+        }
+        done
+    }
+
+    /// Writes all that is late: times, block counts, bitmaps, counts. Linux: `ext2_sync_fs`.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        if writer.closed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for inode in self.table.held() {
+            if let Some(space) = inode.0.space.get() {
+                space.write_back(0..u64::MAX)?;
+            }
+            inode.0.write_late()?;
+        }
+        writer.groups.write(self)?;
+        let count = |sum: &core::sync::atomic::AtomicU64| {
+            u32::try_from(sum.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
+        };
+        self.dev.write_u32(at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
+        self.dev.write_u32(at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
+        self.dev.write_u32(at!(s_wtime), self.clock.now().encode(false).0)?;
+        self.dev.flush()?;
+        Ok(())
+    }
+
+    /// Writes everything and, if it was clean before, marks the image as clean. Later changes are refused.
+    pub(crate) fn unmount(&self) -> Result<()> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        if writer.closed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.sync_all()?;
+        if self.sb.clean && !writer.read_only.load(Ordering::Relaxed) {
+            self.store_state(STATE_VALID)?;
+            self.dev.flush()?;
+        }
+        writer.read_only.store(true, Ordering::Relaxed);
+        writer.closed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lets go without writing anything more: an open that failed.
+    pub(crate) fn abandon(&self) {
+        if let Some(writer) = &self.writer {
+            writer.closed.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Fs {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmount() {
+            log::error!("the file system could not be closed cleanly: {error}");
+        }
+    }
+}
+
+impl Ext2 {
+    /// Whether changes are refused with `EROFS`.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.0.writer().is_err()
+    }
+
+    /// Makes everything durable: files, directories, bitmaps, counts. Linux: `sync_filesystem`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn sync(&self) -> Result<()> {
+        self.0.sync_all()
+    }
+
+    /// Closes the file system: writes everything and marks the image as cleanly unmounted, if it was when
+    /// it was opened. Inodes that are still held can be read, but not changed any more.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn close(self) -> Result<()> {
+        self.0.unmount()
+    }
+}

@@ -1,0 +1,151 @@
+//! Single fields of an inode on the device, each one store.
+
+use core::mem::offset_of;
+use core::sync::atomic::Ordering;
+
+use super::attr::{ATIME_EXTRA_END, CRTIME_END, CTIME_EXTRA_END, MTIME_EXTRA_END};
+use super::{Attrs, Cell, FileKind};
+use crate::Timestamp;
+use crate::error::Result;
+use crate::raw::{RawInode, RawInodeExtra};
+
+/// Byte offset of a field within the inode.
+macro_rules! at {
+    ($field:ident) => {
+        offset_of!(RawInode, $field) as u64
+    };
+}
+
+/// Byte offset of an extra field within the inode.
+macro_rules! extra {
+    ($field:ident) => {
+        (size_of::<RawInode>() + offset_of!(RawInodeExtra, $field)) as u64
+    };
+}
+
+/// Sizes from here on need the `large_file` feature.
+const LARGE: u64 = 1 << 31;
+
+impl Cell {
+    fn store_u16(&self, at: u64, value: u16) -> Result<()> {
+        Ok(self.fs.dev.write_u16(self.offset + at, value)?)
+    }
+
+    fn store_u32(&self, at: u64, value: u32) -> Result<()> {
+        Ok(self.fs.dev.write_u32(self.offset + at, value)?)
+    }
+
+    /// Stores one of the 15 pointers.
+    pub(crate) fn store_root(&self, slot: usize, pointer: u32) -> Result<()> {
+        self.store_u32(at!(i_block) + 4 * slot as u64, pointer)?;
+        self.root[slot].store(pointer, Ordering::Release);
+        Ok(())
+    }
+
+    /// Stores the size. When it grows past 4 GiB the high half goes first, so that a crash between the
+    /// two leaves a hole at the end and takes nothing away.
+    pub(crate) fn store_size(&self, size: u64) -> Result<()> {
+        let (low, high) = (size as u32, (size >> 32) as u32);
+        if self.kind == FileKind::Regular {
+            if size >= LARGE {
+                self.fs.need_large_file()?;
+            }
+            if (self.size() >> 32) as u32 != high {
+                self.store_u32(at!(i_size_high), high)?;
+            }
+        }
+        self.store_u32(at!(i_size), low)?;
+        self.size.store(size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Stores the number of names, and the time of deletion: with no names the inode is dead, and
+    /// `dtime` says so first; with names it is not.
+    pub(crate) fn store_links(&self, attrs: &mut Attrs, links: u16) -> Result<()> {
+        let dtime = match links {
+            0 => self.fs.clock.now().encode(false).0.max(1),
+            _ => 0,
+        };
+        if (attrs.links == 0) != (links == 0) {
+            self.store_u32(at!(i_dtime), dtime)?;
+        }
+        self.store_u16(at!(i_links_count), links)?;
+        attrs.links = links;
+        Ok(())
+    }
+
+    /// Stores the time of deletion alone: 0 while the inode is in the list of truncations.
+    pub(crate) fn store_dtime(&self, dtime: u32) -> Result<()> {
+        self.store_u32(at!(i_dtime), dtime)
+    }
+
+    /// Stores mode and owners.
+    pub(crate) fn store_owner(&self, attrs: &Attrs) -> Result<()> {
+        self.store_u16(at!(i_mode), attrs.mode | self.kind.mode_bits())?;
+        self.store_u16(at!(i_uid), attrs.uid as u16)?;
+        self.store_u16(at!(i_uid_high), (attrs.uid >> 16) as u16)?;
+        self.store_u16(at!(i_gid), attrs.gid as u16)?;
+        self.store_u16(at!(i_gid_high), (attrs.gid >> 16) as u16)
+    }
+
+    /// Stores the attribute flags.
+    pub(crate) fn store_flags(&self, attrs: &Attrs) -> Result<()> {
+        self.store_u32(at!(i_flags), attrs.flags.bits())
+    }
+
+    /// Stores the pointer to the attribute block.
+    pub(crate) fn store_file_acl(&self, attrs: &mut Attrs, block: u32) -> Result<()> {
+        self.store_u32(at!(i_file_acl), block)?;
+        attrs.file_acl = block;
+        Ok(())
+    }
+
+    fn store_time(&self, at: u64, extra: Option<u64>, time: Timestamp) -> Result<()> {
+        let (seconds, high) = time.encode(extra.is_some());
+        self.store_u32(at, seconds)?;
+        extra.map_or(Ok(()), |extra| self.store_u32(extra, high))
+    }
+
+    /// Writes times and block count, if they are late.
+    pub(crate) fn write_late(&self) -> Result<()> {
+        let mut attrs = self.attrs.lock();
+        if !attrs.late || self.fs.writer().is_err() {
+            return Ok(());
+        }
+        let has = |end: u16, at: u64| (attrs.extra_isize >= end).then_some(at);
+        self.store_time(at!(i_atime), has(ATIME_EXTRA_END, extra!(i_atime_extra)), attrs.atime)?;
+        self.store_time(at!(i_mtime), has(MTIME_EXTRA_END, extra!(i_mtime_extra)), attrs.mtime)?;
+        self.store_time(at!(i_ctime), has(CTIME_EXTRA_END, extra!(i_ctime_extra)), attrs.ctime)?;
+        if let Some(crtime) = attrs.crtime.filter(|_| attrs.extra_isize >= CRTIME_END) {
+            self.store_time(extra!(i_crtime), Some(extra!(i_crtime_extra)), crtime)?;
+        }
+        self.store_u32(at!(i_blocks), attrs.blocks_512)?;
+        attrs.late = false;
+        Ok(())
+    }
+
+    /// Adds blocks (or takes them away) to the count of the inode's space.
+    pub(crate) fn count_blocks(&self, blocks: i64) {
+        let units = blocks << (self.fs.geo.block_size.log2() - 9);
+        let mut attrs = self.attrs.lock();
+        attrs.blocks_512 = u32::try_from(i64::from(attrs.blocks_512) + units).unwrap_or(0);
+        attrs.late = true;
+    }
+
+    /// Notes a change of the contents.
+    pub(crate) fn touch_mtime(&self) {
+        let now = self.fs.clock.now();
+        let mut attrs = self.attrs.lock();
+        attrs.mtime = now;
+        attrs.ctime = now;
+        attrs.late = true;
+    }
+
+    /// Notes a change of the inode.
+    pub(crate) fn touch_ctime(&self) {
+        let now = self.fs.clock.now();
+        let mut attrs = self.attrs.lock();
+        attrs.ctime = now;
+        attrs.late = true;
+    }
+}

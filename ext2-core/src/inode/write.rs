@@ -1,0 +1,245 @@
+//! Writing contents by copying through the device, and the size that follows.
+
+use super::{Allocate, Cell, FileKind, Inode};
+use crate::error::{Result, refuse};
+use crate::{Errno, InodeFlags, Timestamp, Wait};
+
+/// What to change of an inode's attributes; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    /// The lower 12 bits of the mode.
+    pub mode: Option<u16>,
+    /// The owner.
+    pub uid: Option<u32>,
+    /// The group.
+    pub gid: Option<u32>,
+    /// Last read.
+    pub atime: Option<Timestamp>,
+    /// Last change of the contents.
+    pub mtime: Option<Timestamp>,
+    /// Last change of the inode; `None` for now. For tools that restore a tree.
+    pub ctime: Option<Timestamp>,
+    /// When it was made, where the inode has room for it. For tools that restore a tree.
+    pub crtime: Option<Timestamp>,
+}
+
+impl Cell {
+    /// Raises the size to `end` if it is smaller; the bytes from the old end to the end of its block are
+    /// zeroed first. Callers that moved data hold the `io` lock exclusive.
+    pub(crate) fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {
+        let old = self.size();
+        if end <= old {
+            return Ok(());
+        }
+        // What was stored past the end of file through a mapping is not part of the file; what was just
+        // written is.
+        let block = self.fs.geo.block_size.bytes();
+        let stop = old.next_multiple_of(block).min(written_from.max(old));
+        if stop > old {
+            self.space.invalidate(old..stop, Wait::Yes, &mut || self.zero_in_block(old, stop))?;
+        }
+        self.store_size(end)
+    }
+
+    /// Writes contents: the caller holds the `io` lock exclusive. Returns the bytes written; fewer than
+    /// asked only when an error came after the first byte.
+    pub(crate) fn write_unlocked(&self, inode: &Inode, offset: u64, data: &[u8]) -> Result<usize> {
+        let size = self.fs.geo.block_size;
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            match self.write_mapping(inode, at, data.get(done..).unwrap_or_default(), size) {
+                Ok(len) => done += len,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        self.touch_mtime();
+        Ok(done)
+    }
+
+    /// Writes as much as one mapping takes.
+    fn write_mapping(&self, inode: &Inode, at: u64, data: &[u8], size: crate::BlockSize) -> Result<usize> {
+        let first = size.block_of(at);
+        let within = at - first.get() * size.bytes();
+        let count = size.blocks_for(within + data.len() as u64);
+        let got = self.map_for_write(inode, first, count, Allocate::AfterFill)?;
+        let Some(target) = got.mapping.target else {
+            return Err(self.corrupt("no block came of a write"));
+        };
+        let room = (got.mapping.count * size.bytes() - within).min(data.len() as u64) as usize;
+        let part = data.get(..room).unwrap_or_default();
+        self.fs.dev.write_at(self.fs.geo.byte_of(target) + within, part)?;
+        if let Some(unpublished) = got.unpublished {
+            unpublished.publish(at..at + room as u64)?;
+        }
+        self.raise_size(at + room as u64, at)?;
+        Ok(room)
+    }
+}
+
+impl Inode {
+    /// Writes at byte `offset`, by copying through the device; the file grows as needed. Returns the
+    /// bytes written: fewer than `data` holds when the device fills up on the way.
+    ///
+    /// # Errors
+    /// `ENOSPC` with nothing written, `EFBIG` at the largest size, `EPERM` for an immutable file and for
+    /// an append-only one anywhere but at its end, `EISDIR`, `EINVAL`, `EROFS`; `Corrupt`, the device's.
+    pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        self.need(FileKind::Regular)?;
+        self.0.fs.change(|| {
+            let _io = self.0.io.write();
+            let data = self.check_write(offset, data.len() as u64)?.map_or(&[][..], |len| {
+                data.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or(data)
+            });
+            if data.is_empty() {
+                return Ok(0);
+            }
+            self.0.write_unlocked(self, offset, data)
+        })
+    }
+
+    /// How many of `len` bytes at `offset` may be written: what fits below the largest size. `None` for
+    /// an empty write. Linux: `generic_write_checks`.
+    ///
+    /// # Errors
+    /// `EFBIG` at or past the largest size, `EPERM` by the attribute flags.
+    pub fn check_write(&self, offset: u64, len: u64) -> Result<Option<u64>> {
+        if len == 0 {
+            return Ok(None);
+        }
+        let flags = self.0.attrs.lock().flags;
+        if flags.contains(InodeFlags::IMMUTABLE)
+            || flags.contains(InodeFlags::APPEND) && offset != self.size()
+        {
+            return refuse(Errno::PERM, "the file is immutable or append-only");
+        }
+        let max = self.0.fs.max_size();
+        if offset >= max {
+            return refuse(Errno::FBIG, "past the largest size of a file");
+        }
+        Ok(Some(len.min(max - offset)))
+    }
+
+    /// Raises the size to `end` bytes if it is smaller, after bytes from `written_from` on were stored;
+    /// anything between the old end and that is zeroed where a block is mapped. The caller holds the
+    /// [`io_lock`](Self::io_lock) exclusive.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {
+        self.0.fs.change(|| self.0.raise_size(end, written_from))
+    }
+
+    /// Zeroes from byte `offset` to the end of its block, where that is mapped (Linux:
+    /// `dax_truncate_page`).
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn zero_block_tail(&self, offset: u64) -> Result<()> {
+        self.0.fs.change(|| self.0.zero_tail(offset))
+    }
+
+    /// The contents were changed now: `mtime` and `ctime`.
+    pub fn touch_modified(&self) {
+        self.0.touch_mtime();
+    }
+
+    /// The contents were read now: `atime`, unless the inode asks to leave it alone.
+    pub fn touch_accessed(&self) {
+        if self.0.fs.writer().is_err() {
+            return;
+        }
+        let now = self.0.fs.clock.now();
+        let mut attrs = self.0.attrs.lock();
+        if !attrs.flags.contains(InodeFlags::NOATIME) {
+            attrs.atime = now;
+            attrs.late = true;
+        }
+    }
+
+    /// Takes the set-id bits away, as a write by anybody but root does (Linux: `file_remove_privs`).
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn strip_setid(&self) -> Result<()> {
+        let mut attrs = self.0.attrs.lock();
+        let group_execute = attrs.mode & 0o010 != 0;
+        let strip = 0o4000 | if group_execute { 0o2000 } else { 0 };
+        if attrs.mode & strip != 0 {
+            attrs.mode &= !strip;
+            self.0.store_owner(&attrs)?;
+        }
+        Ok(())
+    }
+
+    /// Changes attributes. Linux: `ext2_setattr`; the caller decides who may.
+    ///
+    /// # Errors
+    /// `EPERM` for an immutable or append-only inode, `EROFS`, the device's.
+    pub fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        self.0.fs.change(|| {
+            self.0.check_changeable()?;
+            let _io = self.0.io.write();
+            if let Some(mode) = change.mode {
+                self.chmod_acl(mode)?;
+            }
+            let now = self.0.fs.clock.now();
+            let mut attrs = self.0.attrs.lock();
+            attrs.mode = change.mode.map_or(attrs.mode, |mode| mode & 0o7777);
+            attrs.uid = change.uid.unwrap_or(attrs.uid);
+            attrs.gid = change.gid.unwrap_or(attrs.gid);
+            if change.mode.is_some() || change.uid.is_some() || change.gid.is_some() {
+                self.0.store_owner(&attrs)?;
+            }
+            attrs.atime = change.atime.unwrap_or(attrs.atime);
+            attrs.mtime = change.mtime.unwrap_or(attrs.mtime);
+            attrs.ctime = change.ctime.unwrap_or(now);
+            attrs.crtime = attrs.crtime.map(|crtime| change.crtime.unwrap_or(crtime));
+            attrs.late = true;
+            Ok(())
+        })
+    }
+
+    /// Sets the attribute flags that `chattr` may set; the others stay. Linux: `ext2_fileattr_set`.
+    ///
+    /// # Errors
+    /// `EROFS`, the device's.
+    pub fn set_flags(&self, flags: InodeFlags) -> Result<()> {
+        self.0.fs.change(|| {
+            let _io = self.0.io.write();
+            {
+                let mut attrs = self.0.attrs.lock();
+                attrs.flags =
+                    attrs.flags.difference(InodeFlags::MODIFIABLE) | (flags & InodeFlags::MODIFIABLE);
+                self.0.store_flags(&attrs)?;
+            }
+            self.0.touch_ctime();
+            Ok(())
+        })
+    }
+
+    /// Makes the inode durable: contents, attributes, and every name it had when the call began. Linux:
+    /// `ext2_fsync`, which leaves out names, bitmaps and counts.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn sync(&self) -> Result<()> {
+        if let Some(space) = self.0.space.get() {
+            space.write_back(0..u64::MAX)?;
+        }
+        if self.0.fs.writer().is_ok() {
+            self.0.write_late()?;
+            self.0.fs.dev.flush()?;
+        }
+        Ok(())
+    }
+
+    /// The address space of this inode: the one that was attached first, or the one that `make` gives.
+    pub fn attach(
+        &self,
+        make: impl FnOnce() -> alloc::sync::Arc<dyn crate::AddressSpace>,
+    ) -> alloc::sync::Arc<dyn crate::AddressSpace> {
+        self.0.space.get_or_attach(make)
+    }
+}

@@ -1,0 +1,139 @@
+//! Names: making, linking, removing and renaming (Linux: `fs/ext2/namei.c`).
+//!
+//! # Invariants
+//! 1. **Birth at zero links**: a new inode's body says that it is dead until its name is durable.
+//! 2. **Death at zero links**: the last name goes only after the inode says that it is dead.
+//! 3. A rename shows the old name, the new one or both, never none; a target that is replaced shows the old
+//!    file or the new one. Directories that change their parent are the exception: see [`rename`].
+//!
+//! # Locking
+//! A change holds the `io` lock of each directory it touches exclusive; more than one are taken in the
+//! order of their numbers, after which names are looked up again. Link counts are under the attributes'
+//! lock.
+
+mod create;
+mod rename;
+mod unlink;
+
+pub use create::NewInode;
+pub use rename::RenameFlags;
+
+use alloc::vec::Vec;
+
+use crate::dir::{Found, NAME_MAX, Named};
+use crate::error::{Result, refuse};
+use crate::inode::{Cell, FileKind, Inode};
+use crate::{Errno, InodeFlags, InodeNr};
+
+/// The most names that an inode can have (Linux: `EXT2_LINK_MAX`).
+pub(crate) const LINK_MAX: u16 = 32_000;
+
+/// A name that may be made or removed.
+fn check_name(name: &[u8]) -> Result<()> {
+    if name.is_empty() {
+        return refuse(Errno::NOENT, "an empty name");
+    }
+    if name.len() > NAME_MAX {
+        return refuse(Errno::NAMETOOLONG, "a name has at most 255 bytes");
+    }
+    if name == b"." || name == b".." {
+        return refuse(Errno::EXIST, "the name of a directory itself");
+    }
+    if name.contains(&b'/') || name.contains(&0) {
+        return refuse(Errno::INVAL, "a slash or a zero byte in a name");
+    }
+    Ok(())
+}
+
+impl Cell {
+    pub(crate) fn as_named(&self) -> Named {
+        Named { nr: self.nr, kind: self.kind }
+    }
+
+    /// Refuses a name in a directory that has none any more.
+    fn check_alive(&self) -> Result<()> {
+        match self.attrs.lock().links {
+            0 => refuse(Errno::NOENT, "the directory is removed"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the number of names by one.
+    fn count_link(&self, delta: i32) -> Result<()> {
+        let mut attrs = self.attrs.lock();
+        let links = i32::from(attrs.links) + delta;
+        let links = u16::try_from(links).map_err(|_| self.corrupt("has fewer links than names"))?;
+        self.store_links(&mut attrs, links)?;
+        attrs.ctime = self.fs.clock.now();
+        attrs.late = true;
+        Ok(())
+    }
+
+    /// The entry of a name that is to be removed or replaced.
+    fn must_find(&self, name: &[u8]) -> Result<Found> {
+        match self.find(name)? {
+            Some(found) => Ok(found),
+            None => refuse(Errno::NOENT, ""),
+        }
+    }
+
+    /// Refuses to remove names of what cannot be changed.
+    fn check_removable(&self, victim: &Self) -> Result<()> {
+        if self.attrs.lock().flags.contains(InodeFlags::APPEND) {
+            return refuse(Errno::PERM, "the directory is append-only");
+        }
+        victim.check_changeable()
+    }
+
+    fn check_insertable(&self) -> Result<()> {
+        if self.attrs.lock().flags.contains(InodeFlags::IMMUTABLE) {
+            return refuse(Errno::PERM, "the directory is immutable");
+        }
+        self.check_alive()
+    }
+}
+
+/// Runs `change` with the `io` locks of some inodes, taken in the order of their numbers.
+fn with_locks<T>(inodes: &[&Inode], change: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut sorted: Vec<&Inode> = inodes.to_vec();
+    sorted.sort_by_key(|inode| inode.nr());
+    sorted.dedup_by_key(|inode| inode.nr());
+    let _guards: Vec<_> = sorted.iter().map(|inode| inode.0.io.write()).collect();
+    change()
+}
+
+/// Whether a directory holds nothing but `.` and `..`.
+fn is_empty(dir: &Cell) -> Result<bool> {
+    let len = dir.fs.geo.block_size.len();
+    let mut buffer = alloc::vec![0; len];
+    for start in (0..dir.size() / len as u64).map(|block| block * len as u64) {
+        dir.read_dir_block(start, &mut buffer)?;
+        for slot in crate::dir::slots(&buffer, dir.fs.geo.inodes_count, dir.has_type()) {
+            let slot = slot.map_err(|why| dir.corrupt(alloc::format!("block at byte {start}: {why}")))?;
+            if slot.inode != 0 && slot.name != b"." && slot.name != b".." {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+impl Inode {
+    /// The inode of a name, of which the caller knows the directory's entry.
+    fn of_entry(&self, found: &Found) -> Result<Self> {
+        self.0.fs.inode(found.nr).map_err(|error| match error {
+            error if error.is(Errno::STALE) => {
+                self.0.corrupt(alloc::format!("has an entry for inode {}, which is deleted", found.nr))
+            }
+            error => error,
+        })
+    }
+
+    fn need_dir(&self) -> Result<()> {
+        self.need(FileKind::Directory)
+    }
+
+    fn parent_nr(&self) -> Result<InodeNr> {
+        Ok(self.0.must_find(b"..")?.nr)
+    }
+}

@@ -1,0 +1,345 @@
+//! New inodes and new names.
+
+use alloc::sync::Arc;
+use alloc::vec;
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{LINK_MAX, check_name};
+use crate::acl::Acl;
+use crate::balloc::{Blocks, Run};
+use crate::dir::Named;
+use crate::error::{Result, refuse};
+use crate::inode::{Cell, DeviceNr, FAST_SYMLINK_MAX, FileKind, Inode};
+use crate::order::Written;
+use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra, U32};
+use crate::{AclKind, Errno, InodeFlags, InodeNr};
+
+/// What a new inode is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewInode {
+    /// Its kind.
+    pub kind: FileKind,
+    /// The lower 12 bits of the mode, before the mask.
+    pub mode: u16,
+    /// The owner.
+    pub uid: u32,
+    /// The group; a directory with the set-group-id bit gives its own instead.
+    pub gid: u32,
+    /// Permissions that are taken away, unless the directory has a default access control list.
+    pub umask: u16,
+    /// The device, of a device file.
+    pub device: Option<DeviceNr>,
+}
+
+impl NewInode {
+    /// An inode of root's, without a mask.
+    #[must_use]
+    pub const fn new(kind: FileKind, mode: u16) -> Self {
+        Self { kind, mode, uid: 0, gid: 0, umask: 0, device: None }
+    }
+}
+
+/// Flags that a new inode takes over from its directory (Linux: `EXT2_FL_INHERITED`).
+const INHERITED: u32 = 0x1 | 0x2 | 0x4 | 0x8 | 0x40 | 0x80 | 0x200 | 0x400 | 0x4000 | 0x8000 | 0x1_0000;
+/// Those of them that are for directories only.
+const FOR_DIRECTORIES: u32 = 0x1_0000 | 0x2_0000;
+/// Those of them that are for inodes that are neither directory nor file.
+const FOR_OTHERS: u32 = 0x40 | 0x80;
+
+/// Bytes of extra fields that a new inode has where there is room.
+const EXTRA_ISIZE: u64 = size_of::<RawInodeExtra>() as u64;
+
+/// The contents that a new inode is born with.
+enum Payload<'p> {
+    None,
+    Device(DeviceNr),
+    FastLink(&'p [u8]),
+    /// One block with these bytes; the size of the inode.
+    Block(&'p [u8], u64),
+}
+
+/// A number that is taken for an inode, given back unless it is kept.
+struct Number {
+    fs: Arc<crate::fs::Fs>,
+    nr: InodeNr,
+    kind: FileKind,
+    kept: bool,
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = self.fs.release_inode(self.nr, self.kind)
+        {
+            log::error!("an inode number could not be given back: {error}");
+        }
+    }
+}
+
+impl Inode {
+    /// Makes a file, directory, FIFO, socket or device file. Linux: `ext2_create`, `ext2_mkdir`,
+    /// `ext2_mknod`.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENOSPC` for blocks or inodes, `EMLINK` for a directory in a directory of 32,000,
+    /// `ENAMETOOLONG`, `EINVAL` for a link or a device without a number, `ENOTDIR`, `EPERM`, `EROFS`;
+    /// `Corrupt`, the device's errors.
+    pub fn create(&self, name: &[u8], new: &NewInode) -> Result<Self> {
+        let payload = match (new.kind, new.device) {
+            (FileKind::Symlink, _) => return refuse(Errno::INVAL, "a link needs a target"),
+            (FileKind::CharDevice | FileKind::BlockDevice, None) => {
+                return refuse(Errno::INVAL, "a device file needs a device number");
+            }
+            (FileKind::CharDevice | FileKind::BlockDevice, Some(nr)) => Payload::Device(nr),
+            _ => Payload::None,
+        };
+        self.make(name, new, &payload)
+    }
+
+    /// Makes a symbolic link. Linux: `ext2_symlink`.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); `ENAMETOOLONG` for a target that does not fit in a block.
+    pub fn symlink(&self, name: &[u8], target: &[u8], new: &NewInode) -> Result<Self> {
+        if target.is_empty() {
+            return refuse(Errno::NOENT, "an empty target");
+        }
+        if target.len() as u64 >= self.0.fs.geo.block_size.bytes().min(4096) {
+            return refuse(Errno::NAMETOOLONG, "the target is longer than a block");
+        }
+        let new = NewInode { kind: FileKind::Symlink, mode: 0o777, umask: 0, ..*new };
+        if target.len() < FAST_SYMLINK_MAX {
+            return self.make(name, &new, &Payload::FastLink(target));
+        }
+        let mut block = target.to_vec();
+        block.resize(self.0.fs.geo.block_size.len(), 0);
+        self.make(name, &new, &Payload::Block(&block, target.len() as u64))
+    }
+
+    fn make(&self, name: &[u8], new: &NewInode, payload: &Payload<'_>) -> Result<Self> {
+        self.need_dir()?;
+        self.0.fs.change(|| {
+            check_name(name)?;
+            let _io = self.0.io.write();
+            self.0.check_insertable()?;
+            if self.0.find(name)?.is_some() {
+                return refuse(Errno::EXIST, "");
+            }
+            let is_dir = new.kind == FileKind::Directory;
+            if is_dir && self.0.attrs.lock().links >= LINK_MAX {
+                return refuse(Errno::MLINK, "a directory has at most 32000 links");
+            }
+            let (inode, born) = self.bear(new, payload)?;
+            if is_dir {
+                // Counted before the name: too many is mended without a question, and so is too few.
+                self.0.count_link(1)?;
+            }
+            let named = self.0.add_name(name, &born);
+            if let Err(error) = named {
+                if is_dir {
+                    self.0.count_link(-1)?;
+                }
+                // With no links it is evicted when the handle goes.
+                return Err(error);
+            }
+            let mut attrs = inode.0.attrs.lock();
+            inode.0.store_links(&mut attrs, if is_dir { 2 } else { 1 })?;
+            drop(attrs);
+            Ok(inode)
+        })
+    }
+
+    /// Makes a file without a name. It is gone when the last holder lets go, unless it was
+    /// [linked](Self::link). Linux: `ext2_tmpfile`.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn tmpfile(&self, new: &NewInode) -> Result<Self> {
+        self.need_dir()?;
+        self.0.fs.change(|| {
+            let _io = self.0.io.write();
+            self.0.check_insertable()?;
+            let new = NewInode { kind: FileKind::Regular, ..*new };
+            Ok(self.bear(&new, &Payload::None)?.0)
+        })
+    }
+
+    /// Writes a new inode without links, durable. Linux: `ext2_new_inode`.
+    fn bear(&self, new: &NewInode, payload: &Payload<'_>) -> Result<(Self, crate::order::Durable<Named>)> {
+        let (fs, kind) = (&self.0.fs, new.kind);
+        let parent = *self.0.attrs.lock();
+        let top = self.nr() == InodeNr::ROOT || parent.flags.contains(InodeFlags::TOPDIR);
+        let nr = fs.take_inode(kind, self.nr(), top)?;
+        let mut number = Number { fs: fs.clone(), nr, kind, kept: false };
+        let default = match kind {
+            FileKind::Symlink => None,
+            _ => self.0.acl(AclKind::Default)?,
+        };
+        let mut mode = new.mode & 0o7777;
+        let mut acl = None;
+        match &default {
+            Some(list) => {
+                let own = list.for_new(mode);
+                mode = mode & !0o777 | own.mode();
+                acl = (!own.is_mode()).then_some(own);
+            }
+            None => mode &= !(new.umask & 0o777),
+        }
+        let mut gid = new.gid;
+        if parent.mode & 0o2000 != 0 {
+            gid = parent.gid;
+            if kind == FileKind::Directory {
+                mode |= 0o2000;
+            }
+        }
+        let mask = match kind {
+            FileKind::Directory => !0,
+            FileKind::Regular => !FOR_DIRECTORIES,
+            _ => FOR_OTHERS,
+        };
+        let flags = parent.flags.bits() & INHERITED & mask;
+
+        let first;
+        let contents = match payload {
+            Payload::Block(bytes, size) => Some((*bytes, *size)),
+            _ if kind == FileKind::Directory => {
+                first = self.0.first_block(nr, self.nr());
+                Some((&first[..], first.len() as u64))
+            }
+            _ => None,
+        };
+        let mut block = None;
+        let mut guard = Blocks::new(fs);
+        if let Some((bytes, _)) = contents {
+            let start = fs.geo.group_of_inode(nr).map_or(0, |(group, _)| fs.geo.group_start(group));
+            let (own, taken) = self.0.take_meta(start)?;
+            taken.keep();
+            guard.push(Run { start: own, len: 1 });
+            fs.dev.write_at(fs.geo.byte_of(own), bytes)?;
+            block = Some(own);
+        }
+        let size = match payload {
+            Payload::FastLink(target) => target.len() as u64,
+            _ => contents.map_or(0, |(_, size)| size),
+        };
+
+        // The body, dead: no links, and a time of deletion.
+        let now = fs.clock.now();
+        let mut raw = RawInode::new_zeroed();
+        let mut extra = RawInodeExtra::new_zeroed();
+        let room = u64::from(fs.geo.inode_size) - GOOD_OLD_INODE_SIZE;
+        let has_extra = room >= EXTRA_ISIZE;
+        let (seconds, high) = now.encode(has_extra);
+        raw.i_mode = (mode | kind.mode_bits()).into();
+        raw.i_uid = (new.uid as u16).into();
+        raw.i_uid_high = ((new.uid >> 16) as u16).into();
+        raw.i_gid = (gid as u16).into();
+        raw.i_gid_high = ((gid >> 16) as u16).into();
+        raw.i_size = (size as u32).into();
+        raw.i_atime = seconds.into();
+        raw.i_ctime = seconds.into();
+        raw.i_mtime = seconds.into();
+        raw.i_dtime = seconds.max(1).into();
+        raw.i_flags = flags.into();
+        raw.i_generation = fs.writer()?.next_generation().into();
+        match payload {
+            Payload::Device(device) => {
+                let [old, new] = device.encode();
+                raw.i_block[0] = old.into();
+                raw.i_block[1] = new.into();
+            }
+            Payload::FastLink(target) => {
+                let mut bytes = [0; FAST_SYMLINK_MAX];
+                bytes.iter_mut().zip(*target).for_each(|(to, from)| *to = *from);
+                for (word, bytes) in raw.i_block.iter_mut().zip(bytes.chunks_exact(4)) {
+                    let mut four = [0; 4];
+                    four.copy_from_slice(bytes);
+                    *word = U32::from_bytes(four);
+                }
+            }
+            _ => {
+                if let Some(block) = block {
+                    raw.i_block[0] = block.get().into();
+                    raw.i_blocks = ((fs.geo.block_size.bytes() / 512) as u32).into();
+                }
+            }
+        }
+        if has_extra {
+            extra.i_extra_isize = (EXTRA_ISIZE as u16).into();
+            extra.i_ctime_extra = high.into();
+            extra.i_mtime_extra = high.into();
+            extra.i_atime_extra = high.into();
+            extra.i_crtime = seconds.into();
+            extra.i_crtime_extra = high.into();
+        }
+        let mut body = vec![0; usize::from(fs.geo.inode_size)];
+        let parts = raw.as_bytes().iter().chain(extra.as_bytes().iter());
+        body.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+        fs.dev.write_at(fs.inode_offset(nr)?, &body)?;
+
+        let cell = Cell::from_parts(fs, nr, &raw, &extra)?;
+        let inode = fs.inode_or(nr, || Ok(cell))?;
+        // From here on the handle owns number and block: with no links both go when it does.
+        number.kept = true;
+        guard.keep();
+        if let Some(acl) = &acl {
+            inode.0.set_acl(AclKind::Access, Some(acl))?;
+        }
+        if let Some(list) = default.filter(|_| kind == FileKind::Directory) {
+            inode.0.set_acl(AclKind::Default, Some(&list))?;
+        }
+        let born = Written::new(inode.0.as_named()).fence(&*fs.dev)?;
+        Ok((inode, born))
+    }
+
+    /// Makes another name, in this directory, for an inode. Linux: `ext2_link`.
+    ///
+    /// # Errors
+    /// `EPERM` for a directory or what cannot be changed, `EMLINK` at 32,000 names, `EXDEV` for an inode
+    /// of another file system; as [`create`](Self::create).
+    pub fn link(&self, target: &Self, name: &[u8]) -> Result<()> {
+        self.need_dir()?;
+        if !Arc::ptr_eq(&self.0.fs, &target.0.fs) {
+            return refuse(Errno::XDEV, "");
+        }
+        self.0.fs.change(|| {
+            check_name(name)?;
+            if target.kind() == FileKind::Directory {
+                return refuse(Errno::PERM, "a directory has one name");
+            }
+            target.0.check_changeable()?;
+            let _io = self.0.io.write();
+            self.0.check_insertable()?;
+            if self.0.find(name)?.is_some() {
+                return refuse(Errno::EXIST, "");
+            }
+            let links = target.0.attrs.lock().links;
+            if links >= LINK_MAX {
+                return refuse(Errno::MLINK, "an inode has at most 32000 names");
+            }
+            if links == 0 {
+                // A file without a name gets its first: the name, then the count.
+                let born = Written::new(target.0.as_named()).fence(&*self.0.fs.dev)?;
+                self.0.add_name(name, &born)?;
+                return target.0.count_link(1);
+            }
+            target.0.count_link(1)?;
+            let counted = Written::new(target.0.as_named()).fence(&*self.0.fs.dev)?;
+            match self.0.add_name(name, &counted) {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    target.0.count_link(-1)?;
+                    Err(error)
+                }
+            }
+        })
+    }
+}
+
+impl Acl {
+    /// Whether a list says more than a mode can.
+    pub(crate) fn says_more(&self) -> bool {
+        !self.is_mode()
+    }
+}

@@ -1,0 +1,358 @@
+//! Renaming (Linux: `ext2_rename`, and `RENAME_EXCHANGE`, which its ext2 lacks).
+//!
+//! A file gets its new name before it loses the old one; a target that is replaced stays reachable, as a
+//! name in `lost+found`, until the new file has its name. Two names in one block of a directory change
+//! places by one store of that block's pointer.
+//!
+//! A directory that changes its parent, or its block, has no safe order in ext2 alone: two names for one
+//! directory stop e2fsck, and so does none. The window is kept as short as it can be (two stores of
+//! 4 bytes), and is closed by refusing with `EXDEV` where the file system was opened with `strict_rename`.
+
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bitflags::bitflags;
+
+use super::{LINK_MAX, check_name, is_empty, with_locks};
+use crate::dir::Found;
+use crate::error::{Result, refuse};
+use crate::inode::{FileKind, Inode};
+use crate::order::Written;
+use crate::{Errno, Ext2, InodeNr};
+
+bitflags! {
+    /// How to rename.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct RenameFlags: u32 {
+        /// `EEXIST` where the new name is there already.
+        const NOREPLACE = 1;
+        /// The two names change places.
+        const EXCHANGE = 2;
+    }
+}
+
+/// A rename with its directories and names; what they name is looked up under the locks.
+struct Rename<'r> {
+    old_dir: &'r Inode,
+    old: &'r [u8],
+    new_dir: &'r Inode,
+    new: &'r [u8],
+    source: Inode,
+    target: Option<Inode>,
+    lost: Option<Inode>,
+}
+
+impl Ext2 {
+    /// Renames `old` in `old_dir` to `new` in `new_dir`, over what is there if that can be replaced.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EEXIST` with `NOREPLACE`, `ENOTEMPTY`, `EISDIR` and `ENOTDIR` when a directory and another
+    /// kind meet, `EINVAL` for a directory into itself or what is in it, `EMLINK`, `ENOSPC`, `EXDEV` for a
+    /// directory where `strict_rename` asks for it, `EPERM`, `EROFS`; `Corrupt`, the device's errors.
+    pub fn rename(
+        &self,
+        old_dir: &Inode,
+        old: &[u8],
+        new_dir: &Inode,
+        new: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        old_dir.need_dir()?;
+        new_dir.need_dir()?;
+        if !Arc::ptr_eq(&self.0, &old_dir.0.fs) || !Arc::ptr_eq(&self.0, &new_dir.0.fs) {
+            return refuse(Errno::XDEV, "");
+        }
+        for name in [old, new] {
+            check_name(name)
+                .or_else(|error| if error.is(Errno::EXIST) { refuse(Errno::BUSY, "") } else { Err(error) })?;
+        }
+        if flags.contains(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
+            return refuse(Errno::INVAL, "either not to replace or to exchange");
+        }
+        self.0.change(|| {
+            let writer = self.0.writer()?;
+            // Held so that no directory moves while ancestors are walked.
+            let _rename = writer.rename.lock();
+            loop {
+                let source = old_dir.lookup(old)?;
+                let target = match new_dir.lookup(new) {
+                    Ok(target) => Some(target),
+                    Err(error) if error.is(Errno::NOENT) => None,
+                    Err(error) => return Err(error),
+                };
+                let lost = self.lost_found();
+                let mut locks: Vec<&Inode> = [old_dir, new_dir].to_vec();
+                locks.extend(lost.iter());
+                locks.extend(
+                    [Some(&source), target.as_ref()]
+                        .into_iter()
+                        .flatten()
+                        .filter(|inode| inode.kind() == FileKind::Directory),
+                );
+                let (source_nr, target_nr) = (source.nr(), target.as_ref().map(Inode::nr));
+                let ancestors = ancestors(new_dir)?;
+                let old_ancestors = ancestors_if(flags, old_dir)?;
+                let rename = Rename {
+                    old_dir,
+                    old,
+                    new_dir,
+                    new,
+                    source: source.clone(),
+                    target: target.clone(),
+                    lost: lost.clone(),
+                };
+                let done = with_locks(&locks, || {
+                    let there = |found: Option<Found>| found.map(|found| found.nr);
+                    if there(old_dir.0.find(old)?) != Some(source_nr)
+                        || there(new_dir.0.find(new)?) != target_nr
+                    {
+                        return Ok(false);
+                    }
+                    rename.run(flags, &ancestors, &old_ancestors)?;
+                    Ok(true)
+                })?;
+                if done {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    /// `/lost+found`, if it is there: the place where e2fsck puts what has no name.
+    fn lost_found(&self) -> Option<Inode> {
+        let lost = self.root().and_then(|root| root.lookup(b"lost+found")).ok()?;
+        (lost.kind() == FileKind::Directory).then_some(lost)
+    }
+}
+
+/// The directories above and including `dir`.
+fn ancestors(dir: &Inode) -> Result<Vec<InodeNr>> {
+    let mut all = Vec::new();
+    let mut at = dir.clone();
+    loop {
+        let nr = at.nr();
+        if all.contains(&nr) {
+            return Err(at.0.corrupt("is above itself"));
+        }
+        all.push(nr);
+        if nr == InodeNr::ROOT {
+            return Ok(all);
+        }
+        let parent = {
+            let _io = at.0.io.read();
+            at.parent_nr()?
+        };
+        at = at.0.fs.inode(parent)?;
+    }
+}
+
+fn ancestors_if(flags: RenameFlags, dir: &Inode) -> Result<Vec<InodeNr>> {
+    if flags.contains(RenameFlags::EXCHANGE) { ancestors(dir) } else { Ok(Vec::new()) }
+}
+
+impl Rename<'_> {
+    fn run(&self, flags: RenameFlags, ancestors: &[InodeNr], old_ancestors: &[InodeNr]) -> Result<()> {
+        self.old_dir.0.check_removable(&self.source.0)?;
+        self.new_dir.0.check_insertable()?;
+        if let Some(target) = &self.target {
+            if flags.contains(RenameFlags::NOREPLACE) {
+                return refuse(Errno::EXIST, "");
+            }
+            self.new_dir.0.check_removable(&target.0)?;
+        }
+        if self.source.kind() == FileKind::Directory && ancestors.contains(&self.source.nr()) {
+            return refuse(Errno::INVAL, "a directory cannot be put into itself");
+        }
+        match &self.target {
+            Some(target) if *target == self.source => Ok(()),
+            Some(target) if flags.contains(RenameFlags::EXCHANGE) => {
+                if target.kind() == FileKind::Directory && old_ancestors.contains(&target.nr()) {
+                    return refuse(Errno::INVAL, "a directory cannot be put into itself");
+                }
+                self.exchange(target)
+            }
+            None if flags.contains(RenameFlags::EXCHANGE) => refuse(Errno::NOENT, ""),
+            Some(target) => self.replace(target),
+            None => self.to_new_name(),
+        }
+    }
+
+    fn is_dir(&self) -> bool {
+        self.source.kind() == FileKind::Directory
+    }
+
+    fn same_parent(&self) -> bool {
+        self.old_dir == self.new_dir
+    }
+
+    /// Refuses what has no safe order, if that was asked for.
+    fn check_window(&self) -> Result<()> {
+        if self.source.0.fs.writer()?.strict_rename {
+            return refuse(Errno::XDEV, "a directory cannot be moved safely against a crash here");
+        }
+        Ok(())
+    }
+
+    fn to_new_name(&self) -> Result<()> {
+        let (old_dir, new_dir, source) = (&self.old_dir.0, &self.new_dir.0, &self.source.0);
+        let found = old_dir.must_find(self.old)?;
+        if self.is_dir() {
+            if !self.same_parent() && new_dir.attrs.lock().links >= LINK_MAX {
+                return refuse(Errno::MLINK, "a directory has at most 32000 links");
+            }
+            if self.same_parent()
+                && old_dir.rename_in_block(&found, self.old, self.new, source.as_named())?.is_some()
+            {
+                source.touch_ctime();
+                return Ok(());
+            }
+            self.check_window()?;
+            let durable = Written::new(source.as_named()).fence(&*source.fs.dev)?;
+            new_dir.add_name(self.new, &durable)?;
+            let found = old_dir.must_find(self.old)?;
+            let _gone = old_dir.remove_name(self.old, &found)?;
+            return self.adopt(&self.source);
+        }
+        // One more name, then one less: a crash shows both, never none.
+        self.check_links(&self.source)?;
+        source.count_link(1)?;
+        let counted = Written::new(source.as_named()).fence(&*source.fs.dev)?;
+        if let Err(error) = new_dir.add_name(self.new, &counted) {
+            source.count_link(-1)?;
+            return Err(error);
+        }
+        let found = old_dir.must_find(self.old)?;
+        let _gone = old_dir.remove_name(self.old, &found)?;
+        source.count_link(-1)
+    }
+
+    /// A rename needs one name more for a moment.
+    fn check_links(&self, inode: &Inode) -> Result<()> {
+        // The limit leaves room: a count of 65535 is what the field can hold.
+        if inode.0.attrs.lock().links == u16::MAX {
+            return refuse(Errno::MLINK, "an inode has at most 65535 names");
+        }
+        Ok(())
+    }
+
+    /// A directory is in `new_dir` now: its `..` and the link counts follow.
+    fn adopt(&self, dir: &Inode) -> Result<()> {
+        if !self.same_parent() {
+            let found = dir.0.must_find(b"..")?;
+            let parent = Written::new(self.new_dir.0.as_named()).fence(&*dir.0.fs.dev)?;
+            let _gone = dir.0.replace_name(&found, &parent)?;
+            self.new_dir.0.count_link(1)?;
+            self.old_dir.0.count_link(-1)?;
+        }
+        dir.0.touch_ctime();
+        Ok(())
+    }
+
+    /// A second name for an inode that is about to lose its only one: in `lost+found`, or beside it.
+    fn keep_reachable(&self, inode: &Inode) -> Result<(Inode, Vec<u8>)> {
+        let place = self.lost.as_ref().unwrap_or(self.new_dir);
+        let mut name = format!("#{}", inode.nr()).into_bytes();
+        while place.0.find(&name)?.is_some() {
+            name.push(b'+');
+        }
+        let durable = Written::new(inode.0.as_named()).fence(&*inode.0.fs.dev)?;
+        place.0.add_name(&name, &durable)?;
+        Ok((place.clone(), name))
+    }
+
+    fn drop_kept(&self, (place, name): &(Inode, Vec<u8>)) -> Result<()> {
+        let found = place.0.must_find(name)?;
+        place.0.remove_name(name, &found).map(drop)
+    }
+
+    /// Over a target.
+    fn replace(&self, target: &Inode) -> Result<()> {
+        match (self.is_dir(), target.kind() == FileKind::Directory) {
+            (true, true) => self.replace_directory(target),
+            (true, false) => refuse(Errno::NOTDIR, ""),
+            (false, true) => refuse(Errno::ISDIR, ""),
+            (false, false) => self.replace_file(target),
+        }
+    }
+
+    fn replace_directory(&self, target: &Inode) -> Result<()> {
+        if !is_empty(&target.0)? {
+            return refuse(Errno::NOTEMPTY, "");
+        }
+        self.check_window()?;
+        target.0.kill()?;
+        let source = Written::new(self.source.0.as_named()).fence(&*target.0.fs.dev)?;
+        let found = self.new_dir.0.must_find(self.new)?;
+        let _gone = self.new_dir.0.replace_name(&found, &source)?;
+        let found = self.old_dir.0.must_find(self.old)?;
+        let _gone = self.old_dir.0.remove_name(self.old, &found)?;
+        self.adopt(&self.source)?;
+        self.new_dir.0.count_link(-1)
+    }
+
+    fn replace_file(&self, target: &Inode) -> Result<()> {
+        let (source, dev) = (&self.source.0, &*target.0.fs.dev);
+        self.check_links(&self.source)?;
+        let last = target.0.attrs.lock().links <= 1;
+        let kept = if last { Some(self.keep_reachable(target)?) } else { None };
+        source.count_link(1)?;
+        let counted = Written::new(source.as_named()).fence(dev)?;
+        let found = self.new_dir.0.must_find(self.new)?;
+        let _gone = self.new_dir.0.replace_name(&found, &counted)?;
+        match &kept {
+            Some(kept) => {
+                target.0.kill()?;
+                self.drop_kept(kept)?;
+            }
+            None => target.0.count_link(-1)?,
+        }
+        let found = self.old_dir.0.must_find(self.old)?;
+        let _gone = self.old_dir.0.remove_name(self.old, &found)?;
+        source.count_link(-1)
+    }
+
+    /// The two names change places.
+    fn exchange(&self, target: &Inode) -> Result<()> {
+        let (source, dev) = (&self.source, &*target.0.fs.dev);
+        let moves_directory = self.is_dir() || target.kind() == FileKind::Directory;
+        if moves_directory {
+            self.check_window()?;
+        }
+        let kept = if target.kind() == FileKind::Directory {
+            None
+        } else {
+            target.0.count_link(1)?;
+            dev.fence()?;
+            Some(self.keep_reachable(target)?)
+        };
+        if !self.is_dir() {
+            source.0.count_link(1)?;
+        }
+        let durable = |inode: &Inode| Written::new(inode.0.as_named()).fence(dev);
+        let found = self.new_dir.0.must_find(self.new)?;
+        let _gone = self.new_dir.0.replace_name(&found, &durable(source)?)?;
+        let found = self.old_dir.0.must_find(self.old)?;
+        let _gone = self.old_dir.0.replace_name(&found, &durable(target)?)?;
+        if let Some(kept) = kept {
+            self.drop_kept(&kept)?;
+            target.0.count_link(-1)?;
+        }
+        if !self.is_dir() {
+            source.0.count_link(-1)?;
+        }
+        if !self.same_parent() {
+            for (inode, parent) in [(source, self.new_dir), (target, self.old_dir)] {
+                if inode.kind() == FileKind::Directory {
+                    let found = inode.0.must_find(b"..")?;
+                    let _gone = inode.0.replace_name(&found, &durable(parent)?)?;
+                    let other = if *parent == *self.new_dir { self.old_dir } else { self.new_dir };
+                    parent.0.count_link(1)?;
+                    other.0.count_link(-1)?;
+                }
+            }
+        }
+        source.0.touch_ctime();
+        target.0.touch_ctime();
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! Removing names.
+
+use super::{check_name, is_empty, with_locks};
+use crate::Errno;
+use crate::dir::Found;
+use crate::error::{Result, refuse};
+use crate::inode::{FileKind, Inode};
+
+impl Inode {
+    /// Takes a name of a file away. The file itself goes with its last name and its last holder. Linux:
+    /// `ext2_unlink`.
+    ///
+    /// # Errors
+    /// `ENOENT`, `EISDIR`, `ENOTDIR`, `EPERM`, `EROFS`; `Corrupt`, the device's errors.
+    pub fn unlink(&self, name: &[u8]) -> Result<()> {
+        self.need_dir()?;
+        self.0.fs.change(|| {
+            check_name(name).or_else(|error| {
+                if error.is(Errno::EXIST) { refuse(Errno::ISDIR, "") } else { Err(error) }
+            })?;
+            let io = self.0.io.write();
+            let found = self.0.must_find(name)?;
+            let victim = self.of_entry(&found)?;
+            if victim.kind() == FileKind::Directory {
+                return refuse(Errno::ISDIR, "");
+            }
+            self.0.check_removable(&victim.0)?;
+            self.remove_entry(name, &found, &victim)?;
+            drop(io);
+            Ok(())
+        })
+    }
+
+    /// Removes a name of what is no directory: with the last one the inode is dead first.
+    pub(super) fn remove_entry(&self, name: &[u8], found: &Found, victim: &Self) -> Result<()> {
+        let last = victim.0.attrs.lock().links <= 1;
+        if last {
+            victim.0.kill()?;
+            let _gone = self.0.remove_name(name, found)?;
+        } else {
+            let _gone = self.0.remove_name(name, found)?;
+            victim.0.count_link(-1)?;
+        }
+        Ok(())
+    }
+
+    /// Removes an empty directory. Linux: `ext2_rmdir`.
+    ///
+    /// # Errors
+    /// `ENOTEMPTY`, `ENOTDIR`, `ENOENT`, `EINVAL` for `.`, `ENOTEMPTY` for `..`, `EPERM`, `EROFS`;
+    /// `Corrupt`, the device's errors.
+    pub fn rmdir(&self, name: &[u8]) -> Result<()> {
+        self.need_dir()?;
+        match name {
+            b"." => return refuse(Errno::INVAL, "a directory cannot remove itself"),
+            b".." => return refuse(Errno::NOTEMPTY, ""),
+            _ => check_name(name)?,
+        }
+        self.0.fs.change(|| {
+            loop {
+                let nr = self.lookup_nr(name)?;
+                let victim = self.0.fs.inode(nr)?;
+                if victim.kind() != FileKind::Directory {
+                    return refuse(Errno::NOTDIR, "");
+                }
+                let done = with_locks(&[self, &victim], || {
+                    let found = self.0.must_find(name)?;
+                    if found.nr != nr {
+                        return Ok(false);
+                    }
+                    self.0.check_removable(&victim.0)?;
+                    if !is_empty(&victim.0)? {
+                        return refuse(Errno::NOTEMPTY, "");
+                    }
+                    victim.0.kill()?;
+                    let _gone = self.0.remove_name(name, &found)?;
+                    self.0.count_link(-1)?;
+                    Ok(true)
+                })?;
+                if done {
+                    return Ok(());
+                }
+            }
+        })
+    }
+}
+
+impl crate::inode::Cell {
+    /// Says that the inode is dead, behind a fence: its last name is about to go.
+    pub(super) fn kill(&self) -> Result<()> {
+        {
+            let mut attrs = self.attrs.lock();
+            self.store_links(&mut attrs, 0)?;
+            attrs.ctime = self.fs.clock.now();
+            attrs.late = true;
+        }
+        Ok(self.fs.dev.fence()?)
+    }
+}

@@ -1,0 +1,238 @@
+//! Setting and removing attributes (Linux: `ext2_xattr_set`).
+//!
+//! Every change writes a new block, a fence, and then points the inode to it; the old block goes, or loses
+//! a reference, after that. Attributes that lay in the inode move to the block with the first change to
+//! one of them, since a change in place could be torn. A block is shared between inodes with equal
+//! attributes only where that was asked for: a count of references that a crash left too high stops
+//! e2fsck.
+
+use alloc::vec;
+
+use super::{Xattr, XattrName, build_block};
+use crate::acl::Acl;
+use crate::error::{Result, refuse};
+use crate::features::Compat;
+use crate::inode::{Cell, FileKind, Inode};
+use crate::order::{Durable, Unlinked, Written};
+use crate::raw::GOOD_OLD_INODE_SIZE;
+use crate::{AclKind, DeviceBlock, Errno};
+
+/// What setting an attribute does when it is there, or not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XattrSet {
+    /// Sets it in either case.
+    Any,
+    /// `EEXIST` when it is there.
+    Create,
+    /// `ENODATA` when it is not.
+    Replace,
+}
+
+/// Inodes that share a block at most (Linux: `EXT2_XATTR_REFCOUNT_MAX`).
+const SHARERS_MAX: u32 = 1024;
+/// Byte offset of the count of references in an attribute block.
+const REFCOUNT: u64 = 4;
+
+impl Cell {
+    /// Sets or (with `None`) removes an attribute. The caller holds the `io` lock exclusive.
+    fn set_xattr(&self, name: XattrName, value: Option<&[u8]>, how: XattrSet) -> Result<()> {
+        let mut all = self.xattrs()?;
+        let there = all.iter().position(|xattr| xattr.name == name);
+        match (there, how) {
+            (Some(_), XattrSet::Create) => return refuse(Errno::EXIST, "the attribute exists"),
+            (None, XattrSet::Replace) => return refuse(Errno::NODATA, "no such attribute"),
+            _ => {}
+        }
+        if value.is_none() && there.is_none() {
+            return refuse(Errno::NODATA, "no such attribute");
+        }
+        let mut in_block = self.xattrs_in_block()?;
+        let in_inode = self.xattrs_in_inode()?.iter().any(|xattr| xattr.name == name);
+        if !in_inode {
+            all = core::mem::take(&mut in_block);
+        }
+        all.retain(|xattr| xattr.name != name);
+        if let Some(value) = value {
+            all.push(Xattr { name, value: value.to_vec() });
+        }
+        self.replace_xattr_block(&all)?;
+        if in_inode {
+            self.clear_xattrs_in_inode()?;
+        }
+        self.touch_ctime();
+        Ok(())
+    }
+
+    /// One store: without its magic number the room in the inode holds no attributes.
+    fn clear_xattrs_in_inode(&self) -> Result<()> {
+        self.fs.dev.fence()?;
+        let start = GOOD_OLD_INODE_SIZE + u64::from(self.attrs.lock().extra_isize);
+        Ok(self.fs.dev.write_u32(self.offset + start, 0)?)
+    }
+
+    /// Points the inode to a block with these attributes, or to none.
+    fn replace_xattr_block(&self, all: &[Xattr]) -> Result<()> {
+        let _xattr = self.fs.writer()?.xattr.lock();
+        let old = self.attrs.lock().file_acl;
+        let mut fresh = None;
+        if !all.is_empty() {
+            let Some(bytes) = build_block(all, self.fs.geo.block_size.len()) else {
+                return refuse(Errno::NOSPC, "the attributes do not fit in a block");
+            };
+            self.fs.need_compat(Compat::EXT_ATTR)?;
+            fresh = Some(self.xattr_block_with(&bytes)?);
+        }
+        let to = fresh.map_or(0, DeviceBlock::get);
+        {
+            let mut attrs = self.attrs.lock();
+            self.store_file_acl(&mut attrs, to)?;
+        }
+        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+        self.count_blocks(i64::from(fresh.is_some()) - i64::from(old != 0));
+        self.release_xattr_block(old, &gone)
+    }
+
+    /// A durable block with these bytes: a shared one, where that is allowed and one is there.
+    fn xattr_block_with(&self, bytes: &[u8]) -> Result<DeviceBlock> {
+        let writer = self.fs.writer()?;
+        let hash = bytes.get(12..16).map(<[u8]>::to_vec).unwrap_or_default();
+        let key = u32::from_le_bytes(hash.try_into().unwrap_or_default());
+        if writer.share_xattrs
+            && key != 0
+            && let Some(block) = self.fs.shared_xattrs.lock().get(&key).copied()
+        {
+            let place = self.fs.geo.byte_of(block);
+            let mut there = vec![0; bytes.len()];
+            self.fs.dev.read_at(place, &mut there)?;
+            let references = self.fs.dev.read_u32(place + REFCOUNT)?;
+            if there.get(8..) == bytes.get(8..) && references > 0 && references <= SHARERS_MAX {
+                self.fs.dev.write_u32(place + REFCOUNT, references + 1)?;
+                self.fs.dev.fence()?;
+                return Ok(block);
+            }
+        }
+        let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
+        self.fs.dev.write_at(self.fs.geo.byte_of(block), bytes)?;
+        Written::new(guard).fence(&*self.fs.dev)?.into_inner().keep();
+        if writer.share_xattrs && key != 0 {
+            self.fs.shared_xattrs.lock().insert(key, block);
+        }
+        Ok(block)
+    }
+
+    /// One reference to an attribute block less; the last one frees it.
+    fn release_xattr_block(&self, block: u32, gone: &Durable<Unlinked>) -> Result<()> {
+        let Some(block) = self.fs.geo.data_block(block) else { return Ok(()) };
+        let place = self.fs.geo.byte_of(block);
+        let references = self.fs.dev.read_u32(place + REFCOUNT)?;
+        if references > 1 {
+            return Ok(self.fs.dev.write_u32(place + REFCOUNT, references - 1)?);
+        }
+        self.fs.shared_xattrs.lock().retain(|_, own| *own != block);
+        self.fs.free(gone, crate::balloc::Run { start: block, len: 1 })
+    }
+
+    /// Lets go of the attribute block of a dead inode.
+    pub(crate) fn drop_xattr_block(&self, gone: &Durable<Unlinked>) -> Result<()> {
+        let _xattr = self.fs.writer()?.xattr.lock();
+        let old = self.attrs.lock().file_acl;
+        if old != 0 {
+            let mut attrs = self.attrs.lock();
+            self.store_file_acl(&mut attrs, 0)?;
+        }
+        self.release_xattr_block(old, gone)
+    }
+
+    /// Stores an access control list, or removes it. The caller holds the `io` lock exclusive.
+    pub(crate) fn set_acl(&self, which: AclKind, acl: Option<&Acl>) -> Result<()> {
+        let stored = acl.filter(|acl| which == AclKind::Default || acl.says_more()).map(Acl::to_disk);
+        match self.set_xattr(XattrName::of_acl(which), stored.as_deref(), XattrSet::Any) {
+            Err(error) if stored.is_none() && error.is(Errno::NODATA) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Inode {
+    /// Sets an extended attribute; `name` is whole (`user.colour`). The names of access control lists
+    /// take Linux's form for programs, and change the mode as Linux does. Linux: `ext2_xattr_set`.
+    ///
+    /// # Errors
+    /// `EEXIST` and `ENODATA` as `how` says, `ENOSPC` when the attributes do not fit in a block or there
+    /// is none, `EOPNOTSUPP` for a prefix that ext2 does not know, `EPERM` for `user.` on what is neither
+    /// file nor directory, `EINVAL` for what is no access control list, `EROFS`; `Corrupt`, the device's.
+    pub fn xattr_set(&self, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
+        let parsed = XattrName::parse(name)?;
+        if let Some(which) = parsed.acl_kind() {
+            return match Acl::from_user(value) {
+                Some(acl) => self.set_acl(which, Some(&acl)),
+                None => refuse(Errno::INVAL, "not an access control list"),
+            };
+        }
+        self.check_user_xattr(name)?;
+        self.0.fs.change(|| {
+            self.0.check_changeable()?;
+            let _io = self.0.io.write();
+            self.0.set_xattr(parsed, Some(value), how)
+        })
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// `ENODATA`, and as [`xattr_set`](Self::xattr_set).
+    pub fn xattr_remove(&self, name: &[u8]) -> Result<()> {
+        let parsed = XattrName::parse(name)?;
+        self.check_user_xattr(name)?;
+        self.0.fs.change(|| {
+            self.0.check_changeable()?;
+            let _io = self.0.io.write();
+            self.0.set_xattr(parsed, None, XattrSet::Any)
+        })
+    }
+
+    fn check_user_xattr(&self, name: &[u8]) -> Result<()> {
+        if name.starts_with(b"user.") && !matches!(self.kind(), FileKind::Regular | FileKind::Directory) {
+            return refuse(Errno::PERM, "only files and directories have user attributes");
+        }
+        Ok(())
+    }
+
+    /// Sets or removes an access control list. The mode follows the access list; one that says no more
+    /// than a mode is not stored. Linux: `ext2_set_acl`.
+    ///
+    /// # Errors
+    /// `EACCES` for a default list on what is no directory, `EOPNOTSUPP` on a link; as
+    /// [`xattr_set`](Self::xattr_set).
+    pub fn set_acl(&self, which: AclKind, acl: Option<&Acl>) -> Result<()> {
+        match (self.kind(), which) {
+            (FileKind::Symlink, _) => return refuse(Errno::OPNOTSUPP, "a link has no access control list"),
+            (FileKind::Directory, _) | (_, AclKind::Access) => {}
+            _ if acl.is_none() => return Ok(()),
+            _ => return refuse(Errno::ACCES, "only a directory has a default list"),
+        }
+        self.0.fs.change(|| {
+            self.0.check_changeable()?;
+            let _io = self.0.io.write();
+            self.0.set_acl(which, acl)?;
+            if let (AclKind::Access, Some(acl)) = (which, acl) {
+                let mut attrs = self.0.attrs.lock();
+                attrs.mode = attrs.mode & !0o777 | acl.mode();
+                self.0.store_owner(&attrs)?;
+            }
+            self.0.touch_ctime();
+            Ok(())
+        })
+    }
+
+    /// Brings the access list in line with a new mode; the caller holds the `io` lock exclusive.
+    pub(crate) fn chmod_acl(&self, mode: u16) -> Result<()> {
+        match self.0.acl(AclKind::Access)? {
+            Some(acl) => self.0.set_acl(AclKind::Access, Some(&acl.with_mode(mode))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Attribute blocks that may be shared, by the hash of their contents.
+pub(crate) type Shared = alloc::collections::BTreeMap<u32, DeviceBlock>;
