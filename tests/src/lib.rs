@@ -7,6 +7,7 @@
 pub mod golden;
 pub mod hostile;
 pub mod machine;
+pub mod model;
 pub mod mount;
 pub mod rng;
 pub mod skip;

@@ -180,7 +180,8 @@ impl Group {
 
     /// Bits of the blocks in this group that hold the file system's own structures.
     pub(crate) fn own_blocks(&self, fs: &Fs, nr: GroupNr) -> Vec<Range<u32>> {
-        let mut own = vec![0..fs.geo.group_overhead(nr)];
+        let mut own = Vec::with_capacity(4);
+        own.push(0..fs.geo.group_overhead(nr));
         let places = [
             (self.desc.bg_block_bitmap.get(), 1),
             (self.desc.bg_inode_bitmap.get(), 1),

@@ -190,16 +190,12 @@ impl Cell {
     /// Frees runs and subtrees. Something broken among them is reported at the end; the rest is freed.
     fn free_all(&self, gone: &Durable<Unlinked>, detached: Detached, freed: &mut i64) -> Result<()> {
         let mut outcome = Ok(());
-        let mut free = |start: u32, len: u32| match DeviceBlock::new(start) {
-            Some(block) => {
-                let done = self.fs.free(gone, Run { start: block, len });
-                if done.is_ok() {
-                    *freed += i64::from(len);
-                } else {
-                    outcome = done;
-                }
+        let mut free = |start: u32, len: u32| {
+            let Some(start) = DeviceBlock::new(start) else { return };
+            match self.fs.free(gone, Run { start, len }) {
+                Ok(()) => *freed += i64::from(len),
+                Err(error) => outcome = Err(error),
             }
-            None => {}
         };
         for (start, len) in detached.runs {
             free(start, len);

@@ -234,12 +234,4 @@ impl Inode {
         }
         Ok(())
     }
-
-    /// The address space of this inode: the one that was attached first, or the one that `make` gives.
-    pub fn attach(
-        &self,
-        make: impl FnOnce() -> alloc::sync::Arc<dyn crate::AddressSpace>,
-    ) -> alloc::sync::Arc<dyn crate::AddressSpace> {
-        self.0.space.get_or_attach(make)
-    }
 }
