@@ -1,0 +1,142 @@
+//! `cp` out of images.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+
+use e2dax_tests::{need_tools, skip, tools, walk};
+use ext2_core::manifest::{Kind, Manifest, Node, diff, parse};
+
+use crate::common::Folder;
+
+/// A manifest without what cannot be kept: sizes of directories, the times that the system sets itself, flags, and
+/// the root, which is the caller's directory.
+fn kept(mut manifest: Manifest) -> Manifest {
+    let mut entries = manifest.entries().to_vec();
+    for entry in &mut entries {
+        if let Node::Inode(inode) = &mut entry.node {
+            (inode.ctime, inode.crtime, inode.atime) = (None, None, None);
+            inode.flags = ext2_core::manifest::AttributeFlags::default();
+            if inode.kind == Kind::Directory {
+                (inode.size, inode.nlink) = (None, None);
+            }
+            if entry.path == b"/" {
+                (inode.mode, inode.uid, inode.gid, inode.mtime) = (0, 0, 0, None);
+                inode.xattrs.clear();
+            }
+        }
+    }
+    manifest = Manifest::new(entries).unwrap();
+    manifest
+}
+
+#[test]
+fn a_tree_comes_out_as_it_is_in_the_image() {
+    if !rustix::process::geteuid().is_root() {
+        skip!("not root: owners and devices cannot be made");
+    }
+    // Blocks of 4 KiB, as the file system has below the temporary directory most of the time: holes are the same.
+    for image in ["block-4k", "names", "specials", "times", "deleted"] {
+        let folder = Folder::with(&[image]);
+        let name = format!("{image}.img");
+        folder.run(&["cp", "-r", &format!("{name}:/"), "out"]).ok();
+        let expected = parse(&folder.run(&["manifest", &name]).ok()).unwrap();
+        let found = walk(&folder.path("out")).unwrap();
+        let differences = diff(&kept(expected), &kept(found));
+        // Not every file system holds trusted.* and capabilities.
+        let shown: Vec<String> =
+            differences.iter().filter(|d| d.field != "xattr").map(ToString::to_string).collect();
+        assert_eq!(shown, [""; 0], "{image}");
+    }
+}
+
+#[test]
+fn files_go_into_a_directory_under_their_names_and_elsewhere_under_the_new_one() {
+    let folder = Folder::with(&["block-4k"]);
+    fs::create_dir(folder.path("into")).unwrap();
+    folder.run(&["cp", "block-4k.img:/README", "block-4k.img:/fast", "into"]).ok();
+    folder.run(&["cp", "block-4k.img:/README", "new"]).ok();
+    let readme = folder.run(&["cat", "block-4k.img:/README"]);
+    for copy in ["into/README", "into/fast", "new"] {
+        assert_eq!(fs::read(folder.path(copy)).unwrap(), readme.bytes(), "{copy}");
+    }
+    assert!(!fs::symlink_metadata(folder.path("into/fast")).unwrap().is_symlink());
+    folder.run(&["cp", "-r", "block-4k.img:/dir", "into"]).ok();
+    assert!(folder.path("into/dir/sub/dir/README").is_file());
+    let message = folder.run(&["cp", "block-4k.img:/dir", "into"]).fails(1);
+    assert!(message.contains("-r copies it"), "{message}");
+}
+
+#[test]
+fn holes_stay_holes_and_names_of_one_file_stay_names_of_one_file() {
+    let folder = Folder::with(&["block-4k", "sparse-huge"]);
+    fs::create_dir(folder.path("out")).unwrap();
+    folder.run(&["cp", "-r", "block-4k.img:/", "out"]).code();
+    let meta = |name: &str| fs::symlink_metadata(folder.path(name)).unwrap();
+    assert_eq!(meta("out/big").ino(), meta("out/big.again").ino());
+    assert_eq!(meta("out/sparse").len(), 1 << 20);
+    assert!(meta("out/sparse").blocks() * 512 < 1 << 19);
+    assert_eq!(meta("out/sticky").permissions().mode() & 0o7777, 0o1777);
+    assert!(meta("out/pipe").file_type().is_fifo());
+    folder.run(&["cp", "sparse-huge.img:/over-4g", "out"]).ok();
+    assert!(meta("out/over-4g").len() > 4 << 30 && meta("out/over-4g").blocks() < 1000);
+}
+
+#[test]
+fn a_link_that_is_in_the_way_is_replaced_and_never_followed() {
+    let folder = Folder::with(&["block-4k"]);
+    fs::create_dir_all(folder.path("out")).unwrap();
+    fs::create_dir(folder.path("victim")).unwrap();
+    fs::write(folder.path("victim/file"), "safe").unwrap();
+    std::os::unix::fs::symlink("../victim/file", folder.path("out/README")).unwrap();
+    std::os::unix::fs::symlink("../victim", folder.path("out/dir")).unwrap();
+    let run = folder.run(&["cp", "-r", "block-4k.img:/", "out"]);
+    assert_eq!(run.code(), 1, "a link cannot become a directory");
+    assert!(run.err().contains("out/dir: "), "{}", run.err());
+    assert_eq!(fs::read(folder.path("victim/file")).unwrap(), b"safe");
+    assert_eq!(fs::read_dir(folder.path("victim")).unwrap().count(), 1);
+    assert!(fs::symlink_metadata(folder.path("out/README")).unwrap().is_file());
+    assert!(folder.path("out/sparse").is_file(), "the rest goes on");
+}
+
+#[test]
+fn hostile_names_are_refused_and_the_rest_goes_on() {
+    need_tools!("mke2fs", "debugfs");
+    let folder = Folder::with(&[]);
+    let image = folder.path("hostile.img");
+    tools::mke2fs(&["-q".as_ref(), "-t".as_ref(), "ext2".as_ref(), image.as_os_str(), "1M".as_ref()]);
+    fs::write(folder.path("content"), "content").unwrap();
+    let content = folder.path("content").to_str().unwrap().to_owned();
+    for request in [
+        format!("write {content} good"),
+        format!("write {content} xxxvictim"),
+        "mkdir yy".into(),
+        "ln good zz".into(),
+    ] {
+        tools::run("debugfs", &["-w".as_ref(), "-R".as_ref(), OsStr::new(&request), image.as_os_str()])
+            .unwrap();
+    }
+    // No tool writes such names: patch them into the directory.
+    let mut bytes = fs::read(&image).unwrap();
+    for (have, want) in [(&b"xxxvictim"[..], &b"../victim"[..]), (b"yy", b".."), (b"zz", b"z\0")] {
+        let len = u8::try_from(have.len()).unwrap();
+        let at = bytes
+            .windows(have.len() + 2)
+            .position(|window| window[0] == len && &window[2..] == have)
+            .unwrap_or_else(|| panic!("{have:?} is in the image"));
+        bytes[at + 2..at + 2 + want.len()].copy_from_slice(want);
+    }
+    fs::write(&image, bytes).unwrap();
+    fs::create_dir(folder.path("out")).unwrap();
+    let run = folder.run(&["cp", "-r", "hostile.img:/", "out"]);
+    assert_eq!(run.code(), 8, "{}", run.err());
+    for name in ["../victim", "..", "z\\x00"] {
+        assert!(run.err().contains(&format!("the name {name} is none")), "{name}: {}", run.err());
+    }
+    let mut found: Vec<_> =
+        fs::read_dir(folder.path("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    found.sort();
+    assert_eq!(found, ["good", "lost+found"]);
+    assert!(!folder.path("victim").exists());
+    assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 3);
+}

@@ -1,0 +1,6 @@
+//! The command as a user runs it: what it prints, what it says when something is wrong, and its exit codes.
+
+mod common;
+mod copy;
+mod read;
+mod targets;
