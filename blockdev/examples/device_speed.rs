@@ -48,7 +48,7 @@ fn measure(name: &str, device: &dyn BlockDevice) -> blockdev::Result<()> {
             let _ = black_box(device.zero(n * len % window, len));
         }));
         println!(
-            "{name:9} {len:8} bytes within {window:10}: read {read:6.1} write {write:6.1} zero {zero:6.1} GB/s"
+            "{name:9} {len:8} bytes within {window:10}: GB/s: read {read:6.1} write {write:6.1} zero {zero:6.1}"
         );
     }
     if let Some(dax) = device.dax() {

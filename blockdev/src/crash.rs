@@ -6,7 +6,7 @@
 //!
 //! | model | cell | what ends a store's flight |
 //! |---|---|---|
-//! | M1, [`PmemOrder::Lines`] | a 64-byte line, in words of 8 bytes | write-back (or bypassing), and a fence |
+//! | M1, [`PmemOrder::Lines`] | a 64-byte line, in words of 8 bytes | write-back (or bypassing), fence |
 //! | M2, [`PmemOrder::Words`] | an 8-byte word | the same |
 //! | M3, [`BlockModel`] | a 512-byte sector | a flush |
 //! | M4, [`PmemOrder::Program`] | everything in program order, torn at 8 bytes: kill -9 | – |

@@ -55,8 +55,8 @@ impl RamDevice {
         Self::with_media(size, Media::Volatile)
     }
 
-    /// As [`new`](Self::new), and with [`Media::Persistent`] stored to as if it were pmem: by streaming stores,
-    /// cache line write-backs and store fences. For measuring what they cost, and for testing them.
+    /// As [`new`](Self::new), and with [`Media::Persistent`] stored to as if it were pmem: by streaming
+    /// stores, cache line write-backs and store fences. For measuring what they cost, and for testing them.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
