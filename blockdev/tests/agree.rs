@@ -118,7 +118,7 @@ fn agree(device: &dyn BlockDevice, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_stack_agrees_with_a_vector(steps in prop::collection::vec(step(), 1..60)) {
@@ -131,18 +131,19 @@ proptest! {
         agree(&Faulty::new(Counted::new(Partition::new(&whole, 8192, SIZE).unwrap())), &steps);
         let skewed = Recorder::new(RamDevice::new(SIZE + 512).unwrap());
         agree(&Partition::new(skewed, 512, SIZE).unwrap(), &steps);
+        // Flushes of files wait for a disk; one is enough.
+        let mut steps = steps;
+        steps.retain(|step| !matches!(step, Step::Fence | Step::Flush));
+        steps.push(Step::Flush);
         let dir = TempDir::new().unwrap();
+        let path = dir.path().join("image");
         for kind in [Kind::Mmap, Kind::File, Kind::Cached, Kind::Ram] {
-            let path = dir.path().join("image");
             File::create(&path).unwrap().set_len(SIZE).unwrap();
             let options = OpenOptions { kind, ..OpenOptions::read_write() };
             agree(&*open_image(&path, &options).unwrap(), &steps);
         }
-        // Strict costs a write-out for each fence, so without them.
-        let path = dir.path().join("strict");
         File::create(&path).unwrap().set_len(SIZE).unwrap();
         let options = OpenOptions { durability: Durability::Strict, ..OpenOptions::read_write() };
-        let quick = steps.iter().filter(|step| !matches!(step, Step::Fence | Step::Flush)).cloned();
-        agree(&*open_image(&path, &options).unwrap(), &quick.collect::<Vec<_>>());
+        agree(&*open_image(&path, &options).unwrap(), &steps);
     }
 }
