@@ -228,17 +228,17 @@ impl Group {
         Ok(())
     }
 
-    /// Whether a bit lies in a window of somebody other than `owner`.
-    pub(crate) fn window_of_other(&self, bit: u32, owner: InodeNr) -> Option<u32> {
+    /// Whether a bit lies in a window of somebody other than `owner`, and where that ends.
+    pub(crate) fn window_of_other(&self, bit: u32, owner: Option<InodeNr>) -> Option<u32> {
         let (_, &(end, holder)) = self.windows.range(..=bit).next_back()?;
-        (bit < end && holder != owner).then_some(end)
+        (bit < end && Some(holder) != owner).then_some(end)
     }
 
     /// The first bit from `from` on where a window of somebody other than `owner` begins.
-    pub(crate) fn next_window_of_other(&self, from: u32, owner: InodeNr) -> u32 {
+    pub(crate) fn next_window_of_other(&self, from: u32, owner: Option<InodeNr>) -> u32 {
         self.windows
             .range(from..)
-            .find(|(_, (_, holder))| *holder != owner)
+            .find(|(_, (_, holder))| Some(*holder) != owner)
             .map_or(u32::MAX, |(&start, _)| start)
     }
 }

@@ -135,10 +135,13 @@ impl Fs {
     pub(crate) fn take(&self, request: &Request) -> Result<(Run, Option<Window>)> {
         let writer = self.writer()?;
         let (groups, place) = (&writer.groups, &writer.place);
-        let free = groups.free_blocks.load(Ordering::Relaxed);
-        if free == 0 || (!place.use_reserved && free <= u64::from(self.sb.reserved_blocks)) {
+        let kept = if place.use_reserved { 0 } else { u64::from(self.sb.reserved_blocks) };
+        let free = groups.free_blocks.load(Ordering::Relaxed).saturating_sub(kept);
+        if free == 0 {
             return refuse(Errno::NOSPC, "no free block");
         }
+        let request =
+            &Request { count: request.count.min(u32::try_from(free).unwrap_or(u32::MAX)), ..request.clone() };
         let placed = match place.policy {
             Policy::Aligned => aligned::place(self, groups, place, request)?,
             Policy::Goal => goal::place(self, groups, request)?,
@@ -156,7 +159,8 @@ impl Fs {
         let Some(window) = aligned::reserve_unit(self, groups, place, owner, goal)? else {
             return Ok(None);
         };
-        let request = Search { owner, from: window.bits.start, count: place.unit, kind: Kind::Any };
+        let request =
+            Search { owner: Some(owner), from: window.bits.start, count: place.unit, kind: Kind::Any };
         let run = take_in(self, groups, window.group, &request)?;
         self.release_window(&window)?;
         match run {
@@ -207,7 +211,8 @@ enum Kind {
 
 /// A search for free blocks in a group.
 struct Search {
-    owner: InodeNr,
+    /// Whose windows may be taken from.
+    owner: Option<InodeNr>,
     /// The first bit that is looked at.
     from: u32,
     count: u32,
@@ -280,7 +285,9 @@ fn search_around(
     most: u32,
 ) -> Result<Option<Run>> {
     let (group, bit) = fs.geo.group_of_block(request.goal).unwrap_or((request.home, 0));
-    let (owner, count) = (request.owner, request.count);
+    // A window is for data: an indirect block in it would break the unit.
+    let owner = matches!(request.role, Role::Data { .. }).then_some(request.owner);
+    let count = request.count;
     for (nr, from) in
         around(groups, group).zip(core::iter::once(bit).chain(core::iter::repeat(0))).take(most as usize)
     {

@@ -82,10 +82,10 @@ fn take_at(
     owner: InodeNr,
 ) -> Result<Option<Run>> {
     let mut group = groups.get(nr).lock();
-    if group.blocks(fs, nr)?.is_set(bit) || group.window_of_other(bit, owner).is_some() {
+    if group.blocks(fs, nr)?.is_set(bit) || group.window_of_other(bit, Some(owner)).is_some() {
         return Ok(None);
     }
-    take_locked(fs, groups, nr, &mut group, &Search { owner, from: bit, count, kind: Kind::Any })
+    take_locked(fs, groups, nr, &mut group, &Search { owner: Some(owner), from: bit, count, kind: Kind::Any })
 }
 
 /// Reserves a whole, aligned, free unit for `owner`: the next one after `goal`, around all groups.

@@ -38,8 +38,8 @@ fn reserve_after(fs: &Fs, groups: &Groups, request: &Request, run: Run) -> Resul
         .map_or(WINDOW, |window| (window.bits.len() as u32 * 2).clamp(WINDOW, WINDOW_MAX));
     let mut group = groups.get(nr).lock();
     let free = group.blocks(fs, nr)?.free_run(start, len);
-    let end = (start + free).min(group.next_window_of_other(start, request.owner));
-    if end <= start || group.window_of_other(start, request.owner).is_some() {
+    let end = (start + free).min(group.next_window_of_other(start, Some(request.owner)));
+    if end <= start || group.window_of_other(start, Some(request.owner)).is_some() {
         return Ok(None);
     }
     group.windows.insert(start, (end, request.owner));

@@ -1,0 +1,259 @@
+//! Where blocks go, and that they all come back: whole units of 2 MiB for files that grow, short writes on a
+//! full disk, the same free counts after a hundred rounds.
+//!
+//! `E2DAX_AGED_TIMES=N` churns the aged image until N times its capacity was written (default 2; the
+//! figure in `docs/` is for 10).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use blockdev::{BlockDevice, RamDevice};
+use e2dax_tests::{Rng, need_tools, tools};
+use ext2_core::{Errno, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, Policy, UnitCounts, Wait};
+
+const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
+const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
+
+/// A fresh image in memory, and the device to check it by.
+fn fresh(mib: u64, extra: &[&str]) -> Arc<RamDevice> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    let size = format!("{mib}m");
+    let mut args = vec!["-t", "ext2", "-b", "4096", "-I", "256"];
+    args.extend(extra);
+    args.extend([path.to_str().expect("a path of ours"), &size]);
+    tools::mke2fs(&args);
+    Arc::new(RamDevice::from_bytes(&std::fs::read(&path).expect("the image")).expect("memory"))
+}
+
+fn open(device: &Arc<RamDevice>, policy: Policy) -> Ext2 {
+    let device: Arc<dyn BlockDevice> = device.clone();
+    Ext2::open(device, &OpenOptions { policy, ..OpenOptions::default() }).expect("open")
+}
+
+fn fsck(device: &RamDevice) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    e2dax_tests::golden::write_sparse(&path, &device.to_vec()).expect("written");
+    tools::e2fsck_fn(Path::new(&path)).unwrap_or_else(|said| panic!("{said}"));
+}
+
+fn write(file: &Inode, from: u64, to: u64, call: u64) {
+    let buffer = vec![0x5a; call as usize];
+    let mut at = from;
+    while at < to {
+        let len = call.min(to - at);
+        assert_eq!(file.write_at(at, &buffer[..len as usize]).expect("written"), len as usize);
+        at += len;
+    }
+}
+
+fn count(fs: &Ext2) -> UnitCounts {
+    let mut all = UnitCounts::default();
+    for found in fs.root().expect("root").walk(b"/") {
+        let found = found.expect("a whole tree");
+        if found.inode.kind() == FileKind::Regular {
+            all += found.inode.units(0).counts().expect("a whole map");
+        }
+    }
+    all
+}
+
+#[test]
+fn files_written_in_calls_of_any_size_lie_in_whole_units() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = fresh(1024, &[]);
+    let fs = open(&device, Policy::Aligned);
+    let root = fs.root().expect("root");
+    let sizes = [2u64, 7, 64];
+    for (call, name) in [(4 << 10, "4k"), (64 << 10, "64k"), (1 << 20, "1m")] {
+        for size in sizes {
+            let file = root.create(format!("{size}m-by-{name}").as_bytes(), &FILE).expect("created");
+            write(&file, 0, size << 20, call);
+        }
+        // Two writers by turns.
+        let pair = [b'a', b'b'].map(|letter| {
+            root.create(format!("turn-{name}-{}", letter as char).as_bytes(), &FILE).expect("created")
+        });
+        let mut at = 0;
+        while at < 7 << 20 {
+            for file in &pair {
+                write(file, at, at + call, call);
+            }
+            at += call;
+        }
+    }
+    let all = count(&fs);
+    drop(root);
+    fs.close().expect("closed");
+    fsck(&device);
+    assert_eq!(all.mappable, all.with_data(), "{all:?}");
+    let expected: u64 = 3 * (sizes.iter().map(|size| size / 2).sum::<u64>() + 2 * 3);
+    assert_eq!(all.mappable, expected, "{all:?}");
+}
+
+/// Files of mixed sizes are made and deleted until so many times the capacity was written.
+fn churn(policy: Policy, times: u64) -> (f64, u64) {
+    let mib = 512;
+    let device = fresh(mib, &["-N", "16384"]);
+    let fs = open(&device, policy);
+    let root = fs.root().expect("root");
+    let dirs: Vec<Inode> =
+        (0..8).map(|nr| root.create(format!("d{nr}").as_bytes(), &DIR).expect("created")).collect();
+    let mut rng = Rng::new(7);
+    let mut files: Vec<(usize, String)> = Vec::new();
+    let (mut written, mut serial) = (0, 0);
+    let capacity = mib << 20;
+    while written < times * capacity {
+        let stat = fs.statfs().expect("statfs");
+        let used = 1.0 - stat.blocks_free as f64 / stat.blocks as f64;
+        if used > 0.75 {
+            let (dir, name) = files.swap_remove(rng.below(files.len() as u64) as usize);
+            dirs[dir].unlink(name.as_bytes()).expect("unlinked");
+            continue;
+        }
+        let size = match rng.below(10) {
+            0..=4 => 1 + rng.below(64 << 10),
+            5..=7 => (64 << 10) + rng.below(2 << 20),
+            _ => (2 << 20) + rng.below(14 << 20),
+        };
+        let dir = rng.below(dirs.len() as u64) as usize;
+        let name = format!("f{serial}");
+        serial += 1;
+        let file = dirs[dir].create(name.as_bytes(), &FILE).expect("created");
+        write(&file, 0, size, *rng.pick(&[4 << 10, 64 << 10, 1 << 20]));
+        written += size;
+        files.push((dir, name));
+    }
+    let all = count(&fs);
+    drop((root, dirs));
+    fs.close().expect("closed");
+    fsck(&device);
+    (all.mappable as f64 / all.with_data() as f64, all.with_data())
+}
+
+#[test]
+fn an_aged_image_keeps_most_units_mappable() {
+    need_tools!("mke2fs", "e2fsck");
+    let times = std::env::var("E2DAX_AGED_TIMES").ok().and_then(|times| times.parse().ok()).unwrap_or(2);
+    let (aligned, units) = churn(Policy::Aligned, times);
+    let (goal, goal_units) = churn(Policy::Goal, times);
+    println!(
+        "aged {times} times the capacity at 75 %: units mappable: Aligned {:.1} % of {units}, Goal {:.1} % of {goal_units}",
+        aligned * 100.0,
+        goal * 100.0
+    );
+    assert!(aligned > 0.5 && aligned > goal, "aligned {aligned}, goal {goal}");
+}
+
+#[test]
+fn a_full_disk_gives_short_writes_and_takes_nothing_for_good() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = fresh(16, &[]);
+    let fs = open(&device, Policy::Aligned);
+    let root = fs.root().expect("root");
+    let before = fs.statfs().expect("statfs");
+    for round in 0..100 {
+        let mut nr = 0;
+        let full = 'fill: loop {
+            let file = root.create(format!("r{nr}").as_bytes(), &FILE).expect("created");
+            let mut at = 0;
+            while at < 3 << 20 {
+                let len = 1 + (at * 7 + round) % 150_000;
+                match file.write_at(at, &vec![nr as u8; len as usize]) {
+                    Ok(wrote) if wrote as u64 == len => at += len,
+                    Ok(wrote) => {
+                        // Short: what was reported is there.
+                        assert_eq!(file.size(), at + wrote as u64);
+                        at += wrote as u64;
+                    }
+                    Err(error) => {
+                        assert_eq!(error.errno(), Errno::NOSPC);
+                        assert_eq!(file.size(), at);
+                        break 'fill nr + 1;
+                    }
+                }
+            }
+            nr += 1;
+        };
+        assert_eq!(
+            fs.statfs().expect("statfs").blocks_free,
+            0,
+            "round {round}: all that there is can be used"
+        );
+        for nr in 0..full {
+            root.unlink(format!("r{nr}").as_bytes()).expect("unlinked");
+        }
+        assert_eq!(fs.statfs().expect("statfs"), before, "round {round}");
+    }
+    drop(root);
+    fs.close().expect("closed");
+    fsck(&device);
+}
+
+#[test]
+fn reserved_blocks_are_left_alone_when_asked() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = fresh(16, &["-m", "10"]);
+    let shared: Arc<dyn BlockDevice> = device.clone();
+    let fs =
+        Ext2::open(shared, &OpenOptions { keep_reserved: true, ..OpenOptions::default() }).expect("open");
+    let reserved = u64::from(fs.superblock().reserved_blocks);
+    let file = fs.root().expect("root").create(b"f", &FILE).expect("created");
+    let mut at = 0;
+    while let Ok(wrote) = file.write_at(at, &[1; 65536]) {
+        at += wrote as u64;
+    }
+    let stat = fs.statfs().expect("statfs");
+    assert_eq!((stat.blocks_available, stat.blocks_free), (0, reserved));
+    drop(file);
+    fs.close().expect("closed");
+    fsck(&device);
+}
+
+#[test]
+fn one_store_into_a_hole_costs_one_block_and_its_indirect_blocks() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = fresh(64, &[]);
+    let fs = open(&device, Policy::Aligned);
+    let file = fs.root().expect("root").create(b"sparse", &FILE).expect("created");
+    file.truncate(1 << 40, Wait::Yes).expect("sparse");
+    file.write_at(700 << 30, b"x").expect("written");
+    assert_eq!(file.attr().blocks_512, 4 * 8, "one block under three levels");
+    drop(file);
+    fs.close().expect("closed");
+    fsck(&device);
+}
+
+#[test]
+fn a_directory_of_many_names_costs_the_same_for_each() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = fresh(256, &["-N", "110000"]);
+    let fs = open(&device, Policy::Aligned);
+    let dir = fs.root().expect("root").create(b"dir", &DIR).expect("created");
+    let names: Vec<String> =
+        (0..100_000u32).map(|nr| format!("{:x}-{nr}", nr.wrapping_mul(2_654_435_761))).collect();
+    for name in &names {
+        dir.create(name.as_bytes(), &FILE).expect("created");
+    }
+    assert_eq!(dir.entries(0).expect("entries").count(), names.len() + 2);
+    for name in names.iter().step_by(7) {
+        fs.resolve(format!("/dir/{name}").as_bytes(), Follow::Yes).expect("found");
+    }
+    // A name that goes leaves room for one that comes: the directory does not grow.
+    let size = dir.size();
+    for name in names.iter().step_by(2) {
+        dir.unlink(name.as_bytes()).expect("unlinked");
+    }
+    for name in names.iter().step_by(2) {
+        dir.create(name.as_bytes(), &FILE).expect("created again");
+    }
+    assert!(dir.size() <= size + size / 100, "{} and then {size}", dir.size());
+    for name in &names {
+        dir.unlink(name.as_bytes()).expect("unlinked");
+    }
+    drop(dir);
+    fs.root().expect("root").rmdir(b"dir").expect("empty");
+    fs.close().expect("closed");
+    fsck(&device);
+}
