@@ -17,7 +17,7 @@ mod entries;
 mod index;
 mod lookup;
 
-pub(crate) use block::{Slot, slots};
+pub(crate) use block::{Slot, decode_rec_len, slots};
 pub(crate) use change::Named;
 pub use entries::{DirEntry, Entries};
 pub(crate) use index::{Index, Indexes};

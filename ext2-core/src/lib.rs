@@ -17,6 +17,7 @@
 //! | `balloc` | free blocks and inodes, and who gets which |
 //! | `order` | the order of stores, in types |
 //! | [`sync`] | locks and their order |
+//! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
 //! | [`manifest`] | an image as text |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ extern crate alloc;
 
 mod acl;
 mod balloc;
+pub mod check;
 mod dir;
 mod errno;
 mod error;

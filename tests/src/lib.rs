@@ -10,11 +10,14 @@ pub mod machine;
 pub mod model;
 pub mod mount;
 pub mod rng;
+pub mod scratch;
 pub mod skip;
 pub mod tools;
+pub mod tree;
 pub mod walk;
 
 pub use golden::{Golden, Verdict};
 pub use mount::{Access, with_mount};
 pub use rng::Rng;
+pub use scratch::Scratch;
 pub use walk::walk;

@@ -1,0 +1,69 @@
+//! Arrays of bits, for blocks and inodes.
+
+use alloc::vec::Vec;
+
+/// An array of bits, all 0 at first. A bit past the end reads as 0 and is not set.
+#[derive(Debug, Default)]
+pub(super) struct Bits {
+    words: Vec<u64>,
+}
+
+impl Bits {
+    /// Makes it an array of `len` zero bits, in the memory it has.
+    pub(super) fn reset(&mut self, len: u64) {
+        self.words.clear();
+        // Cannot be cut off: blocks and inodes have 32-bit numbers.
+        self.words.resize(len.div_ceil(64) as usize, 0);
+    }
+
+    pub(super) fn get(&self, bit: u64) -> bool {
+        self.words.get((bit / 64) as usize).is_some_and(|word| word >> (bit % 64) & 1 != 0)
+    }
+
+    /// Sets a bit and says whether it was set before.
+    pub(super) fn set(&mut self, bit: u64) -> bool {
+        let Some(word) = self.words.get_mut((bit / 64) as usize) else { return true };
+        let mask = 1 << (bit % 64);
+        let was = *word & mask != 0;
+        *word |= mask;
+        was
+    }
+
+    /// How many bits are 1.
+    pub(super) fn count(&self) -> u64 {
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// The 8 bits from `bit` on, the first of them the lowest.
+    pub(super) fn byte(&self, bit: u64) -> u8 {
+        let (word, shift) = ((bit / 64) as usize, bit % 64);
+        let low = self.words.get(word).copied().unwrap_or(0) >> shift;
+        let high = match shift {
+            57.. => self.words.get(word + 1).copied().unwrap_or(0) << (64 - shift),
+            _ => 0,
+        };
+        (low | high) as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_across_words() {
+        let mut bits = Bits::default();
+        bits.reset(130);
+        for bit in [1, 60, 63, 64, 67, 129] {
+            assert!(!bits.set(bit));
+            assert!(bits.set(bit));
+        }
+        assert_eq!(bits.byte(0), 0b10);
+        assert_eq!(bits.byte(60), 0b1001_1001);
+        assert_eq!(bits.byte(129), 1);
+        assert_eq!(bits.byte(1000), 0);
+        assert_eq!(bits.count(), 6);
+        bits.reset(64);
+        assert!(!bits.get(60));
+    }
+}

@@ -1,0 +1,252 @@
+//! What a check finds.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+/// What `e2fsck -p`, which asks no questions, does about a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preen {
+    /// It mends it alone.
+    Mends,
+    /// It stops and asks for a person.
+    Halts,
+}
+
+/// Where a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Place {
+    /// The superblock.
+    Superblock,
+    /// A group, by number.
+    Group(u32),
+    /// An inode, by number.
+    Inode(u32),
+    /// An entry of a directory.
+    Entry {
+        /// The directory's inode.
+        directory: u32,
+        /// The block of the directory, counted from 0.
+        block: u64,
+        /// The entry's place in that block, in bytes.
+        offset: u32,
+    },
+    /// A block of the device.
+    Block(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Superblock => f.write_str("superblock"),
+            Self::Group(nr) => write!(f, "group {nr}"),
+            Self::Inode(nr) => write!(f, "inode {nr}"),
+            Self::Entry { directory, block, offset } => {
+                write!(f, "directory inode {directory}, block {block}, offset {offset}")
+            }
+            Self::Block(nr) => write!(f, "block {nr}"),
+        }
+    }
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where.
+    pub place: Place,
+    /// What.
+    pub kind: Kind,
+    /// The number that is there, where one says something.
+    pub found: Option<u64>,
+    /// The number that should be there, where one is known.
+    pub expected: Option<u64>,
+    /// The name of the directory entry, where it is about one.
+    pub name: Vec<u8>,
+}
+
+impl Finding {
+    /// What `e2fsck -p` does about it.
+    #[must_use]
+    pub fn preen(&self) -> Preen {
+        self.kind.preen()
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.place)?;
+        if !self.name.is_empty() {
+            write!(f, ", entry '{}'", self.name.escape_ascii())?;
+        }
+        write!(f, ": {}", self.kind.text())?;
+        match (self.found, self.expected) {
+            (Some(found), Some(expected)) => write!(f, " is {found}, should be {expected}"),
+            (Some(found), None) => write!(f, ": {found}"),
+            (None, Some(expected)) => write!(f, ", should be {expected}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($name:ident $preen:ident $text:literal,)*) => {
+        /// The kinds of finding. A kind whose text names a quantity has it in [`Finding::found`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Kind {
+            $(#[doc = $text] $name,)*
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// What `e2fsck -p` does about it.
+            #[must_use]
+            pub fn preen(self) -> Preen {
+                match self {
+                    $(Self::$name => Preen::$preen,)*
+                }
+            }
+
+            /// What it is, in words.
+            #[must_use]
+            pub fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+
+            /// Its name, for programs.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    // The superblock and the descriptors.
+    SuperblockField Halts "a field is impossible",
+    FragmentSize Halts "fragments are not blocks: s_log_frag_size",
+    FragmentsPerGroup Halts "s_frags_per_group",
+    ReservedBlocks Halts "s_r_blocks_count, of at most half of all blocks,",
+    DeviceTooSmall Halts "bytes that the file system needs, more than the device has",
+    InodeCount Halts "s_inodes_count",
+    FirstInode Halts "s_first_ino",
+    InodeSize Halts "s_inode_size",
+    ReservedDescriptors Halts "s_reserved_gdt_blocks without the feature resize_inode",
+    JournalInode Halts "the journal is not in inode 8, but in inode",
+    JournalSuperblock Halts "the journal has no superblock",
+    BlockBitmapPlace Halts "the block bitmap is not in its group: block",
+    InodeBitmapPlace Halts "the inode bitmap is not in its group: block",
+    InodeTablePlace Halts "the inode table is not in its group: block",
+    BlockBitmapOverlap Halts "the block bitmap overlaps other metadata: block",
+    InodeBitmapOverlap Halts "the inode bitmap overlaps other metadata: block",
+    InodeTableOverlap Halts "the inode table overlaps other metadata: block",
+    ResizeInode Halts "the resize inode is not as the descriptors need it",
+    ResizeInodeLeft Halts "the resize inode has blocks, but the feature resize_inode is not there",
+    GroupFlags Mends "bg_flags of a feature that the file system does not have, which should be 0,",
+    BackupSuperblock Halts "the backup of the superblock differs from the primary one",
+    LargeFileFlag Halts "there are files of 2 GiB and more, but no feature large_file",
+    // Inodes.
+    RootNotDirectory Halts "the root is not a directory",
+    RootUnused Halts "there is no root directory",
+    RootDtime Mends "the root has a time of deletion",
+    ReservedMode Mends "a reserved inode has a mode",
+    BadBlocksInode Halts "the inode of bad blocks is not empty",
+    BadBlocksIllegal Halts "the inode of bad blocks has an impossible block",
+    JournalInUse Mends "the journal's inode is used without a journal",
+    JournalMode Mends "the journal is not a regular file",
+    ZeroDtime Mends "deleted, but without a time of deletion",
+    DtimeSet Mends "in use, but with a time of deletion",
+    LowDtime Halts "the time of deletion is the link of a broken list of orphans",
+    ForeignFlag Halts "has a flag of a feature that the file system does not have, i_flags",
+    ImagicFlag Halts "has the flag of AFS, i_flags",
+    SpecialSize Mends "size of a device, FIFO or socket",
+    Mode Halts "the mode says no kind of file",
+    SpecialInode Halts "a device, FIFO or socket that cannot be one",
+    Symlink Halts "the symlink is invalid",
+    FaddrField Halts "i_faddr, which should be 0,",
+    AclHighField Halts "i_file_acl_high, which should be 0,",
+    BlocksHighField Halts "the high half of i_blocks, which should be 0,",
+    DirAclField Halts "i_dir_acl of a directory, which should be 0,",
+    ReallyDirectory Halts "looks like a directory, but its mode is another",
+    ExtraSize Mends "i_extra_isize",
+    IllegalBlock Halts "an impossible block number",
+    TooBig Halts "a block past the greatest size: block of the file",
+    DoubleUse Halts "a block that has another use",
+    Size Mends "i_size",
+    Blocks Mends "i_blocks",
+    ZeroLengthDirectory Mends "a directory without blocks",
+    IndexFlag Mends "the flag of an indexed directory is wrong",
+    IndexRoot Mends "the root of the directory's index is invalid",
+    IndexNode Halts "the directory's index is invalid at block",
+    // Attributes.
+    AttributeBlockPlace Halts "the block of attributes is impossible",
+    AttributeFeature Halts "has a block of attributes without the feature ext_attr",
+    AttributeBlock Halts "the block of attributes is broken",
+    AttributeHash Mends "the hash of an attribute",
+    AttributeInInode Mends "an attribute in the inode is broken",
+    AttributeOverlap Halts "attributes in the inode overlap",
+    AttributeCount Halts "users of the block of attributes",
+    // Directories.
+    DirectoryHole Halts "a directory has no block at",
+    EntryBroken Halts "the entry is broken",
+    DotMissing Halts "the first entry is not '.'",
+    DotInode Halts "inode of '.'",
+    DotEnd Halts "'.' or '..' has no zero after it",
+    DotLong Halts "'.' is long",
+    DotDotMissing Halts "the second entry is not '..'",
+    DotDotInode Halts "inode of '..'",
+    EntryInode Halts "an impossible inode",
+    EntryUnused Mends "names a deleted or unused inode",
+    EntryDot Halts "a further '.' or '..'",
+    EntrySelf Halts "names its own directory",
+    EntryRoot Halts "names the root",
+    EntryDirectory Halts "a second name of a directory: inode",
+    EntryEmptyName Halts "has no name",
+    EntryName Halts "has a '/' or a zero byte in its name",
+    EntryTypeUnset Mends "the type of the entry is not set",
+    EntryType Halts "type of the entry",
+    EntryTypeSet Mends "the entry has a type, but the file system no feature filetype",
+    DuplicateName Halts "the same name a second time",
+    // Reachability and counts.
+    Unconnected Halts "a directory that cannot be reached",
+    Unattached Halts "a file without a name",
+    UnattachedEmpty Mends "an empty file without a name",
+    Links Mends "i_links_count",
+    BlocksMarkedFree Mends "the block bitmap: used blocks that it says are free",
+    BlocksMarkedUsed Mends "the block bitmap: free blocks that it says are used",
+    InodesMarkedFree Mends "the inode bitmap: used inodes that it says are free",
+    InodesMarkedUsed Mends "the inode bitmap: free inodes that it says are used",
+    BlockBitmapPadding Mends "the end of the block bitmap is not all ones",
+    InodeBitmapPadding Mends "the end of the inode bitmap is not all ones",
+    GroupFreeBlocks Mends "bg_free_blocks_count",
+    GroupFreeInodes Mends "bg_free_inodes_count",
+    GroupDirectories Mends "bg_used_dirs_count",
+    FreeBlocks Mends "s_free_blocks_count",
+    FreeInodes Mends "s_free_inodes_count",
+    OrphanList Mends "the list of orphans",
+}
+
+impl Kind {
+    /// Whether it is only worth a remark: `e2fsck -n` calls an image with nothing else clean. The counts
+    /// of the superblock are: they are sums of those of the groups, which are checked, and nobody keeps
+    /// them up to date while the file system is in use.
+    #[must_use]
+    pub fn is_remark(self) -> bool {
+        matches!(
+            self,
+            Self::EntryTypeUnset
+                | Self::DotLong
+                | Self::OrphanList
+                | Self::ResizeInodeLeft
+                | Self::FreeBlocks
+                | Self::FreeInodes
+        )
+    }
+}
