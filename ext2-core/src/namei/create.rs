@@ -306,14 +306,19 @@ impl Inode {
         self.0.fs.change(|| {
             check_name(name)?;
             if target.kind() == FileKind::Directory {
-                return refuse(Errno::PERM, "a directory has one name");
+                // Linux looks the new name up first; the lock is not held twice over one directory.
+                return match self.lookup_nr(name) {
+                    Ok(_) => refuse(Errno::EXIST, ""),
+                    Err(error) if !error.is(Errno::NOENT) => Err(error),
+                    Err(_) => refuse(Errno::PERM, "a directory has one name"),
+                };
             }
-            target.0.check_changeable()?;
             let _io = self.0.io.write();
             self.0.check_insertable()?;
             if self.0.find(name)?.is_some() {
                 return refuse(Errno::EXIST, "");
             }
+            target.0.check_changeable()?;
             let links = target.0.attrs.lock().links;
             if links >= LINK_MAX {
                 return refuse(Errno::MLINK, "an inode has at most 32000 names");

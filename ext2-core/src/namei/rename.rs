@@ -90,8 +90,10 @@ impl Ext2 {
                         .filter(|inode| inode.kind() == FileKind::Directory),
                 );
                 let (source_nr, target_nr) = (source.nr(), target.as_ref().map(Inode::nr));
-                let ancestors = ancestors(new_dir)?;
-                let old_ancestors = ancestors_if(flags, old_dir)?;
+                let above_new = ancestors(new_dir)?;
+                let over_directory =
+                    target.as_ref().is_some_and(|target| target.kind() == FileKind::Directory);
+                let above_old = if over_directory { ancestors(old_dir)? } else { Vec::new() };
                 let rename = Rename {
                     old_dir,
                     old,
@@ -108,7 +110,7 @@ impl Ext2 {
                     {
                         return Ok(false);
                     }
-                    rename.run(flags, &ancestors, &old_ancestors)?;
+                    rename.run(flags, &above_new, &above_old)?;
                     Ok(true)
                 })?;
                 if done {
@@ -146,35 +148,30 @@ fn ancestors(dir: &Inode) -> Result<Vec<InodeNr>> {
     }
 }
 
-fn ancestors_if(flags: RenameFlags, dir: &Inode) -> Result<Vec<InodeNr>> {
-    if flags.contains(RenameFlags::EXCHANGE) { ancestors(dir) } else { Ok(Vec::new()) }
-}
-
 impl Rename<'_> {
-    fn run(&self, flags: RenameFlags, ancestors: &[InodeNr], old_ancestors: &[InodeNr]) -> Result<()> {
-        self.old_dir.0.check_removable(&self.source.0)?;
-        self.new_dir.0.check_insertable()?;
-        if let Some(target) = &self.target {
-            if flags.contains(RenameFlags::NOREPLACE) {
-                return refuse(Errno::EXIST, "");
-            }
-            self.new_dir.0.check_removable(&target.0)?;
+    /// Refusals come in the order of Linux: `do_renameat2`, then `vfs_rename`.
+    fn run(&self, flags: RenameFlags, above_new: &[InodeNr], above_old: &[InodeNr]) -> Result<()> {
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        match &self.target {
+            Some(_) if flags.contains(RenameFlags::NOREPLACE) => return refuse(Errno::EXIST, ""),
+            None if exchange => return refuse(Errno::NOENT, ""),
+            _ => {}
         }
-        if self.source.kind() == FileKind::Directory && ancestors.contains(&self.source.nr()) {
+        if self.is_dir() && above_new.contains(&self.source.nr()) {
             return refuse(Errno::INVAL, "a directory cannot be put into itself");
         }
-        match &self.target {
-            Some(target) if *target == self.source => Ok(()),
-            Some(target) if flags.contains(RenameFlags::EXCHANGE) => {
-                if target.kind() == FileKind::Directory && old_ancestors.contains(&target.nr()) {
-                    return refuse(Errno::INVAL, "a directory cannot be put into itself");
-                }
-                self.exchange(target)
-            }
-            None if flags.contains(RenameFlags::EXCHANGE) => refuse(Errno::NOENT, ""),
-            Some(target) => self.replace(target),
-            None => self.to_new_name(),
+        if self.target.as_ref().is_some_and(|target| above_old.contains(&target.nr())) {
+            let errno = if exchange { Errno::INVAL } else { Errno::NOTEMPTY };
+            return refuse(errno, "the target is above what is moved");
         }
+        if self.target.as_ref() == Some(&self.source) {
+            return Ok(());
+        }
+        self.old_dir.0.check_removable(&self.source.0)?;
+        self.new_dir.0.check_insertable()?;
+        let Some(target) = &self.target else { return self.to_new_name() };
+        self.new_dir.0.check_removable(&target.0)?;
+        if exchange { self.exchange(target) } else { self.replace(target) }
     }
 
     fn is_dir(&self) -> bool {
