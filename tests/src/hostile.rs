@@ -248,6 +248,76 @@ impl BlockDevice for Watched {
     }
 }
 
+/// A damaged image in memory that can be written, and notes who reaches outside it or goes on without end.
+#[derive(Debug)]
+pub struct Workbench {
+    bytes: Mutex<Vec<u8>>,
+    calls: AtomicU64,
+    limit: u64,
+    offence: Mutex<Option<String>>,
+}
+
+impl Workbench {
+    /// A device of these bytes that allows so many calls.
+    pub fn new(bytes: Vec<u8>, calls: u64) -> Self {
+        Self { bytes: Mutex::new(bytes), calls: AtomicU64::new(0), limit: calls, offence: Mutex::new(None) }
+    }
+
+    /// The first thing that was done and must not be.
+    pub fn offence(&self) -> Option<String> {
+        self.offence.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A copy of the image as it is now.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The bytes of a range, to do something with.
+    fn with(&self, offset: u64, len: u64, work: impl FnOnce(&mut [u8])) -> Result<()> {
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        assert!(calls < self.limit, "the device was called {calls} times");
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = u64::try_from(bytes.len()).expect("a length fits");
+        let range = offset.checked_add(len).filter(|end| *end <= size).map(|end| index(offset)..index(end));
+        let Some(range) = range else {
+            let mut offence = self.offence.lock().unwrap_or_else(PoisonError::into_inner);
+            offence.get_or_insert(format!("{len} bytes at {offset} of {size}"));
+            return Err(Error::OutOfRange { offset, len, size });
+        };
+        work(&mut bytes[range]);
+        Ok(())
+    }
+}
+
+impl BlockDevice for Workbench {
+    fn size(&self) -> u64 {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).len().try_into().expect("a length fits")
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let len = buf.len().try_into().expect("a length fits");
+        self.with(offset, len, |bytes| buf.copy_from_slice(bytes))
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let len = buf.len().try_into().expect("a length fits");
+        self.with(offset, len, |bytes| bytes.copy_from_slice(buf))
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        self.with(offset, len, |bytes| bytes.fill(0))
+    }
+
+    fn fence(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,11 +16,14 @@ use std::{
 };
 
 use e2dax_tests::{
-    Rng, golden,
-    hostile::{Damage, Victim},
+    Golden, Rng, golden,
+    hostile::{Damage, Victim, Workbench},
+    need_tools, tools,
 };
 use ext2_core::{
-    AclKind, Ext2, FileBlock, FileKind, Follow, Inode, InodeNr, OpenOptions,
+    AclKind, Ext2, FileBlock, FileKind, Follow, Inode, InodeNr, NewInode, OpenOptions, Policy, RenameFlags,
+    SetAttr, Wait, XattrSet,
+    check::{Options as CheckOptions, check, mend},
     manifest::{from_image, parse},
 };
 
@@ -147,14 +150,101 @@ fn try_inode(inode: &Inode) {
     }
 }
 
+/// Changes what can be changed. Everything may fail; nothing may panic.
+fn modify_everything(fs: &Ext2) {
+    let Ok(root) = fs.root() else { return };
+    let new = |kind| NewInode { kind, mode: 0o644, uid: 1, gid: 2, umask: 0, device: None };
+    let names: Vec<(Inode, Vec<u8>)> = directories(fs)
+        .into_iter()
+        .flat_map(|dir| {
+            let entries: Vec<_> =
+                dir.entries(0).into_iter().flatten().take(60).filter_map(Result::ok).collect();
+            entries.into_iter().map(move |entry| (dir.clone(), entry.name))
+        })
+        .filter(|(_, name)| !matches!(&name[..], b"." | b".."))
+        .take(120)
+        .collect();
+    let _ = root.create(b"made", &new(FileKind::Directory));
+    let made = root.lookup(b"made").unwrap_or_else(|_| root.clone());
+    for (index, (dir, name)) in names.iter().enumerate() {
+        let Ok(inode) = dir.lookup(name) else { continue };
+        match index % 8 {
+            0 => drop((dir.unlink(name), dir.rmdir(name))),
+            1 => drop((inode.truncate(inode.size() / 3, Wait::Yes), inode.truncate(0, Wait::Yes))),
+            2 => drop((inode.write_at(inode.size(), &[1; 3000]), inode.write_at(300_000, &[2; 100]))),
+            3 => drop(fs.rename(dir, name, &made, format!("moved{index}").as_bytes(), RenameFlags::empty())),
+            4 => drop((
+                inode.xattr_set(b"user.new", &[3; 100], XattrSet::Any),
+                inode.xattr_list().map(|names| names.iter().for_each(|name| drop(inode.xattr_remove(name)))),
+            )),
+            5 => drop((made.link(&inode, name), inode.punch_hole(1000, 100_000, Wait::Yes))),
+            6 => drop(inode.set_attr(&SetAttr { mode: Some(0o600), ..SetAttr::default() })),
+            _ => drop(fs.rename(dir, name, &root, b"made", RenameFlags::EXCHANGE)),
+        }
+    }
+    for index in 0..40 {
+        let Ok(file) = made.create(format!("file{index}").as_bytes(), &new(FileKind::Regular)) else {
+            continue;
+        };
+        let _ = file.write_at(index * 3000, &[4; 5000]);
+    }
+    let _ = fs.sync();
+}
+
+/// The directories that can be reached, each once.
+fn directories(fs: &Ext2) -> Vec<Inode> {
+    let mut found: Vec<Inode> = fs.root().into_iter().collect();
+    let mut seen: BTreeSet<InodeNr> = found.iter().map(Inode::nr).collect();
+    let mut at = 0;
+    while let Some(dir) = found.get(at).cloned() {
+        for entry in dir.entries(0).into_iter().flatten().take(500).map_while(Result::ok) {
+            if let Ok(inode) = fs.inode(entry.nr)
+                && inode.kind() == FileKind::Directory
+                && seen.insert(entry.nr)
+            {
+                found.push(inode);
+            }
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Runs one variant for writing.
+fn run_write(victim: &Victim, damage: &[Damage], policy: Policy) -> Result<Came, String> {
+    let device = Arc::new(Workbench::new(victim.damaged(damage), READS));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let options = OpenOptions { policy, ..OpenOptions::default() };
+        let Ok(fs) = Ext2::open(device.clone(), &options) else { return Came::Nowhere };
+        modify_everything(&fs);
+        let whole = from_image(&fs).is_ok();
+        let _ = fs.close();
+        if whole { Came::Through } else { Came::In }
+    }));
+    let outcome = outcome_of(outcome, device.offence())?;
+    // What came of it is mended as far as that goes.
+    let mended = catch_unwind(AssertUnwindSafe(|| {
+        let _ = mend(&*device, 1_800_000_000, &mut |_| {});
+        outcome
+    }));
+    outcome_of(mended, device.offence())
+}
+
 /// Runs one variant, and gives what is wrong with the answers.
 fn run_variant(victim: &Victim, damage: &[Damage]) -> Result<Came, String> {
     let device = Arc::new(victim.device(damage, READS));
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let options = OpenOptions { ignore_journal: true, ..OpenOptions::read_only() };
+        let mut findings = 0;
+        let _ = check(&*device, &CheckOptions::default(), &mut |_| findings += 1);
         Ext2::open(device.clone(), &options).map_or(Came::Nowhere, |fs| try_everything(&fs))
     }));
-    match (outcome, device.offence()) {
+    outcome_of(outcome, device.offence())
+}
+
+/// How a variant ended, or why it may not end like that.
+fn outcome_of(outcome: thread::Result<Came>, offence: Option<String>) -> Result<Came, String> {
+    match (outcome, offence) {
         (Ok(came), None) => Ok(came),
         (_, Some(offence)) => Err(offence),
         (Err(panic), None) => {
@@ -181,7 +271,10 @@ struct Tally {
 }
 
 /// Runs a list of variants, and panics with those that fail.
-fn run_all(variants: impl Iterator<Item = (String, Victim, Vec<Damage>)>) -> Tally {
+fn run_all(
+    variants: impl Iterator<Item = (String, Victim, Vec<Damage>)>,
+    run: impl Fn(&Victim, &[Damage]) -> Result<Came, String>,
+) -> Tally {
     let watchdog = Watchdog::new();
     let mut failures = Vec::new();
     let mut tally = Tally::default();
@@ -189,7 +282,7 @@ fn run_all(variants: impl Iterator<Item = (String, Victim, Vec<Damage>)>) -> Tal
     for (name, victim, damage) in variants {
         watchdog.enter(&name);
         let begin = Instant::now();
-        match run_variant(&victim, &damage) {
+        match run(&victim, &damage) {
             Ok(Came::Nowhere) => tally.refused += 1,
             Ok(Came::In) => tally.in_part += 1,
             Ok(Came::Through) => tally.whole += 1,
@@ -206,11 +299,12 @@ fn run_all(variants: impl Iterator<Item = (String, Victim, Vec<Damage>)>) -> Tal
     tally
 }
 
-#[test]
-fn damaged_golden_images_give_errors_or_consistent_answers() {
+/// So many variants of each golden image that `pick` takes, or the one that is asked for.
+fn sweep(pick: impl Fn(&Golden) -> bool, run: impl Fn(&Victim, &[Damage]) -> Result<Came, String>) {
     let only = std::env::var("E2DAX_HOSTILE").ok();
     let count = std::env::var("E2DAX_HOSTILE_VARIANTS").map_or(120, |n| n.parse().expect("a number"));
-    let variants = golden::all().into_iter().flat_map(|image| {
+    let images = golden::all().into_iter().filter(pick);
+    let variants = images.flat_map(|image| {
         let (victim, only) = (Victim::new(image.file_system()), &only);
         (0..count).filter_map(move |number: u64| {
             let name = format!("{}:{number}", image.name);
@@ -221,10 +315,43 @@ fn damaged_golden_images_give_errors_or_consistent_answers() {
             Some((name, victim.clone(), damage))
         })
     });
-    let tally = run_all(variants);
+    let tally = run_all(variants, run);
     if only.is_none() && count >= 100 {
         let least = tally.refused.min(tally.in_part).min(tally.whole);
-        assert!(least > 200, "the damage is of every depth: {tally:?}");
+        assert!(least > 100, "the damage is of every depth: {tally:?}");
+    }
+}
+
+#[test]
+fn damaged_golden_images_give_errors_or_consistent_answers() {
+    sweep(|_| true, run_variant);
+}
+
+#[test]
+fn damaged_golden_images_can_be_written_without_harm_to_the_process() {
+    // The larger ones would spend the time with being copied.
+    let pick = |image: &Golden| image.reads() && image.bytes().len() <= 4 << 20;
+    sweep(pick, |victim, damage| run_write(victim, damage, Policy::Aligned));
+}
+
+#[test]
+fn the_changes_that_damaged_images_are_put_through_leave_sound_ones_sound() {
+    need_tools!("e2fsck");
+    let folder = tempfile::tempdir().unwrap();
+    for image in golden::readable().iter().filter(|image| image.bytes().len() <= 4 << 20) {
+        for policy in [Policy::Aligned, Policy::Goal] {
+            let device = Arc::new(Workbench::new(image.file_system(), READS));
+            let fs = Ext2::open(device.clone(), &OpenOptions { policy, ..OpenOptions::default() }).unwrap();
+            let before = from_image(&fs).unwrap();
+            modify_everything(&fs);
+            let after = from_image(&fs).unwrap();
+            assert_ne!(before, after, "{}: something changes", image.name);
+            fs.close().unwrap();
+            assert_eq!(device.offence(), None, "{}", image.name);
+            let path = folder.path().join("image");
+            golden::write_sparse(&path, &device.to_vec()).unwrap();
+            tools::e2fsck_fn(&path).unwrap_or_else(|error| panic!("{}, {policy:?}: {error}", image.name));
+        }
     }
 }
 
@@ -246,6 +373,6 @@ fn every_metadata_byte_of_a_small_image_may_be_anything() {
             })
         })
     });
-    let tally = run_all(variants);
+    let tally = run_all(variants, run_variant);
     assert!(tally.refused > 100 && tally.in_part > 1000 && tally.whole > 1000, "{tally:?}");
 }
