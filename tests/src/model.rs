@@ -316,12 +316,17 @@ impl Pair {
         let is_dir = |path: &str| self.model.nodes[self.model.names[path]].kind == FileKind::Directory;
         let there = self.model.names.contains_key(to);
         let into = |outer: &str, inner: &str| inner.starts_with(&join(outer, ""));
-        let expected = if is_dir(&from) && into(&from, to) {
-            if there && flags == RenameFlags::NOREPLACE { Some(Errno::EXIST) } else { Some(Errno::INVAL) }
-        } else if !there {
-            (flags == RenameFlags::EXCHANGE).then_some(Errno::NOENT)
-        } else if flags == RenameFlags::NOREPLACE {
+        // The order of Linux's `do_renameat2`.
+        let expected = if there && flags == RenameFlags::NOREPLACE {
             Some(Errno::EXIST)
+        } else if !there && flags == RenameFlags::EXCHANGE {
+            Some(Errno::NOENT)
+        } else if is_dir(&from) && into(&from, to) {
+            Some(Errno::INVAL)
+        } else if !there {
+            None
+        } else if is_dir(to) && into(to, &from) && flags != RenameFlags::EXCHANGE {
+            Some(Errno::NOTEMPTY)
         } else if self.model.names[&from] == self.model.names[to] {
             None
         } else if flags == RenameFlags::EXCHANGE {

@@ -3,9 +3,10 @@
 //!
 //! `E2DAX_MODEL_CASES=N` runs N cases of each kind instead of a few dozen.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use blockdev::{BlockDevice, RamDevice};
+use blockdev::{BlockDevice, Kind};
 use e2dax_tests::model::{Op, Pair};
 use e2dax_tests::{skip, tools};
 use ext2_core::{Ext2, OpenOptions, Policy};
@@ -58,17 +59,41 @@ fn empty_image(block: u32, kib: u32) -> Vec<u8> {
     std::fs::read(&path).expect("the image")
 }
 
-fn check(bytes: &[u8]) -> Result<(), String> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("image");
-    e2dax_tests::golden::write_sparse(&path, bytes).expect("written");
-    tools::e2fsck_fn(&path)
+/// The device that a case runs on; all of them but RAM keep their bytes in a file.
+#[derive(Clone, Copy, Debug)]
+enum On {
+    Ram,
+    File,
+    Mmap,
+    Cached,
 }
 
-fn run_case(image: &[u8], ops: &[Op], policy: Policy) {
+impl On {
+    fn open(self, path: &Path) -> Arc<dyn BlockDevice> {
+        let kind = match self {
+            Self::Ram => Kind::Ram,
+            Self::File => Kind::File,
+            Self::Mmap => Kind::Mmap,
+            Self::Cached => Kind::Cached,
+        };
+        blockdev::open_image(path, &blockdev::OpenOptions { kind, ..blockdev::OpenOptions::read_write() })
+            .expect("a device")
+    }
+}
+
+/// Puts what a RAM device holds where e2fsck can read it.
+fn save(device: &dyn BlockDevice, path: &Path) {
+    let mut bytes = vec![0; device.size() as usize];
+    device.read_at(0, &mut bytes).expect("read");
+    e2dax_tests::golden::write_sparse(path, &bytes).expect("written");
+}
+
+fn run_case(image: &[u8], ops: &[Op], policy: Policy, on: On) {
     let options = OpenOptions { policy, ..OpenOptions::default() };
-    let ram = Arc::new(RamDevice::from_bytes(image).expect("memory"));
-    let device: Arc<dyn BlockDevice> = ram.clone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    e2dax_tests::golden::write_sparse(&path, image).expect("written");
+    let device = on.open(&path);
     let mut pair = Pair::new(Ext2::open(device.clone(), &options).expect("open"));
     for op in ops {
         if matches!(op, Op::Remount) {
@@ -79,14 +104,22 @@ fn run_case(image: &[u8], ops: &[Op], policy: Policy) {
     }
     pair.compare();
     pair.fs.clone().close().expect("close");
-    drop(std::mem::replace(&mut pair.fs, Ext2::open(device, &OpenOptions::read_only()).expect("open again")));
+    drop(std::mem::replace(
+        &mut pair.fs,
+        Ext2::open(device.clone(), &OpenOptions::read_only()).expect("open again"),
+    ));
     pair.compare();
-    if let Err(said) = check(&ram.to_vec()) {
+    if matches!(on, On::Ram) {
+        save(&*device, &path);
+    }
+    drop(pair);
+    drop(device);
+    if let Err(said) = tools::e2fsck_fn(&path) {
         panic!("{said}");
     }
 }
 
-fn run(block: u32, kib: u32, policy: Policy) {
+fn run(block: u32, kib: u32, policy: Policy, on: On) {
     if !tools::have("mke2fs") || !tools::have("e2fsck") {
         skip!("mke2fs or e2fsck is missing");
     }
@@ -95,7 +128,7 @@ fn run(block: u32, kib: u32, policy: Policy) {
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     runner
         .run(&proptest::collection::vec(op(), 1..120), |ops| {
-            run_case(&image, &ops, policy);
+            run_case(&image, &ops, policy, on);
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{error}"));
@@ -103,20 +136,35 @@ fn run(block: u32, kib: u32, policy: Policy) {
 
 #[test]
 fn random_operations_equal_the_model_with_blocks_of_1_kib() {
-    run(1024, 4096, Policy::Aligned);
+    run(1024, 4096, Policy::Aligned, On::Ram);
 }
 
 #[test]
 fn random_operations_equal_the_model_with_blocks_of_2_kib() {
-    run(2048, 16384, Policy::Aligned);
+    run(2048, 16384, Policy::Aligned, On::Ram);
 }
 
 #[test]
 fn random_operations_equal_the_model_with_blocks_of_4_kib() {
-    run(4096, 32768, Policy::Aligned);
+    run(4096, 32768, Policy::Aligned, On::Ram);
 }
 
 #[test]
 fn random_operations_equal_the_model_where_linux_would_place_them() {
-    run(1024, 8192, Policy::Goal);
+    run(1024, 8192, Policy::Goal, On::Ram);
+}
+
+#[test]
+fn random_operations_equal_the_model_on_a_plain_file() {
+    run(1024, 4096, Policy::Aligned, On::File);
+}
+
+#[test]
+fn random_operations_equal_the_model_on_a_mapped_file() {
+    run(4096, 32768, Policy::Aligned, On::Mmap);
+}
+
+#[test]
+fn random_operations_equal_the_model_through_a_write_back_cache() {
+    run(2048, 16384, Policy::Aligned, On::Cached);
 }
