@@ -46,10 +46,15 @@ impl Cell {
     pub(crate) fn write_unlocked(&self, inode: &Inode, offset: u64, data: &[u8]) -> Result<usize> {
         let size = self.fs.geo.block_size;
         let mut done = 0;
+        // Bytes to ask for at once: fewer where a run of all that is free left nothing for indirect blocks.
+        let mut limit = usize::MAX;
         while done < data.len() {
             let at = offset + done as u64;
-            match self.write_mapping(inode, at, data.get(done..).unwrap_or_default(), size) {
+            let rest = data.get(done..).unwrap_or_default();
+            let part = rest.get(..limit).unwrap_or(rest);
+            match self.write_mapping(inode, at, part, size) {
                 Ok(len) => done += len,
+                Err(error) if error.is(Errno::NOSPC) && part.len() > size.len() => limit = part.len() / 2,
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }
@@ -67,11 +72,18 @@ impl Cell {
         let Some(target) = got.mapping.target else {
             return Err(self.corrupt("no block came of a write"));
         };
-        let room = (got.mapping.count * size.bytes() - within).min(data.len() as u64) as usize;
+        let mut room = (got.mapping.count * size.bytes() - within).min(data.len() as u64) as usize;
         let part = data.get(..room).unwrap_or_default();
         self.fs.dev.write_at(self.fs.geo.byte_of(target) + within, part)?;
-        if let Some(unpublished) = got.unpublished {
-            unpublished.publish(at..at + room as u64)?;
+        if let Some(unpublished) = got.unpublished
+            && let Err(error) = unpublished.publish(at..at + room as u64)
+        {
+            // A first part may be reachable: that much is written, and has to be inside the file.
+            let reached = self.map_blocks(first, count)?;
+            if reached.is_hole() {
+                return Err(error);
+            }
+            room = room.min((reached.count * size.bytes() - within) as usize);
         }
         self.raise_size(at + room as u64, at)?;
         Ok(room)
