@@ -89,3 +89,36 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     let slash: &[u8] = if directory.ends_with(b"/") { b"" } else { b"/" };
     [directory, slash, name].concat()
 }
+
+/// The name that a path ends in, if that is one: not of the root, nor of a path that ends in dots.
+pub(crate) fn last_name(path: &[u8]) -> Option<&[u8]> {
+    let name = path.rsplit(|&byte| byte == b'/').find(|name| !name.is_empty())?;
+    (name != b"." && name != b"..").then_some(name)
+}
+
+/// What is before the last name of a path; `/` where nothing is.
+pub(crate) fn parent_path(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+    let trimmed = path.get(..end).unwrap_or_default();
+    match trimmed.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) if slash > 0 => path.get(..slash).unwrap_or_default(),
+        _ => b"/",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_taken_apart_and_put_together() {
+        assert_eq!(last_name(b"/a/b/"), Some(&b"b"[..]));
+        assert_eq!(last_name(b"a/."), None);
+        assert_eq!(last_name(b"//"), None);
+        assert_eq!(parent_path(b"/a/b/"), b"/a");
+        assert_eq!(parent_path(b"/a"), b"/");
+        assert_eq!(parent_path(b"a"), b"/");
+        assert_eq!(join(b"/", b"a"), b"/a");
+        assert_eq!(join(b"/a", b"b"), b"/a/b");
+    }
+}

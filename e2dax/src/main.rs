@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`target`] | `IMG`, `IMG:/path`, `IMG@OFFSET:/path`, `IMG@pN:/path`, and how they are opened |
 //! | [`failure`] | errors that name their object, and exit codes |
+//! | [`images`] | images that are open for changes, and closed whatever happens |
 //! | [`context`] | what a verb gets: the options, its output, and where it complains |
 //! | [`out`], [`text`], [`json`], [`describe`] | printing |
 //! | [`glob`] | patterns of names |
@@ -18,6 +19,7 @@ mod context;
 mod describe;
 mod failure;
 mod glob;
+mod images;
 mod json;
 mod out;
 mod progress;

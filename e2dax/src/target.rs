@@ -61,6 +61,8 @@ fn parse_superblock(text: &str) -> Result<SuperblockAt, String> {
 pub(crate) enum Mode {
     /// Look at it. Needs no write permission and changes no byte.
     Read,
+    /// Change it.
+    Write,
 }
 
 /// Where in the file the file system begins.
@@ -146,6 +148,11 @@ impl Target {
         })
     }
 
+    /// Whether both are the same file system of the same file.
+    pub(crate) fn is_same_image(&self, other: &Self) -> bool {
+        self.place == other.place && (self.image == other.image || is_same_file(&self.image, &other.image))
+    }
+
     /// The path inside, from the root.
     pub(crate) fn path(&self) -> &[u8] {
         if self.path.is_empty() { b"/" } else { &self.path }
@@ -195,6 +202,7 @@ impl Target {
         };
         let how = match mode {
             Mode::Read => blockdev::OpenOptions::read_only(),
+            Mode::Write => blockdev::OpenOptions::read_write(),
         };
         let whole =
             blockdev::open_image(&self.image, &blockdev::OpenOptions { kind, ..how }).map_err(|error| {
@@ -225,6 +233,7 @@ impl Target {
             read_only: mode == Mode::Read,
             superblock: options.superblock.unwrap_or_default(),
             ignore_journal: options.ignore_journal,
+            device_offset: self.offset.get(),
             ..OpenOptions::default()
         };
         Ext2::open(device.clone(), &how).map_err(|error| match self.hint(&*device, &error) {
@@ -255,4 +264,11 @@ impl Target {
         let inode = fs.resolve(self.path(), follow).of(|| self.name())?;
         Ok((fs, inode))
     }
+}
+
+/// Whether two paths of this machine lead to one file.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    id(a).is_some_and(|a| Some(a) == id(b))
 }

@@ -120,6 +120,14 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is more bytes than there can be"))
 }
 
+/// Permission bits in octal, up to 7777.
+pub(crate) fn parse_octal(text: &str) -> Result<u16, String> {
+    match u16::from_str_radix(text, 8) {
+        Ok(bits) if bits <= 0o7777 && !text.starts_with('+') => Ok(bits),
+        _ => Err("not an octal number up to 7777".into()),
+    }
+}
+
 /// A share in percent with one digit, rounded down so that only all is 100.0; `-` of nothing.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {

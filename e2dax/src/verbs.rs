@@ -1,16 +1,27 @@
 //! The verbs: one file each, with `Args` (what clap parses) and `run`.
 
 mod cat;
+mod chmod;
+mod chown;
 mod cp;
 mod df;
 mod du;
 pub(crate) mod find;
 mod info;
+mod ln;
 mod ls;
 mod manifest;
 mod map;
+mod mkdir;
+mod mv;
+mod punch;
+mod rm;
+mod setfattr;
 mod stat;
+mod touch;
 mod tree;
+mod truncate;
+mod write;
 mod xattr;
 
 use clap::Subcommand;
@@ -33,6 +44,17 @@ pub(crate) enum Verb {
     Cp(cp::Args),
     Map(map::Args),
     Manifest(manifest::Args),
+    Mkdir(mkdir::Args),
+    Rm(rm::Args),
+    Mv(mv::Args),
+    Ln(ln::Args),
+    Chmod(chmod::Args),
+    Chown(chown::Args),
+    Touch(touch::Args),
+    Truncate(truncate::Args),
+    Write(write::Args),
+    Punch(punch::Args),
+    Setfattr(setfattr::Args),
 }
 
 impl Verb {
@@ -51,6 +73,17 @@ impl Verb {
             Self::Cp(args) => cp::run(args, context),
             Self::Map(args) => map::run(args, context),
             Self::Manifest(args) => manifest::run(args, context),
+            Self::Mkdir(args) => mkdir::run(args, context),
+            Self::Rm(args) => rm::run(args, context),
+            Self::Mv(args) => mv::run(args, context),
+            Self::Ln(args) => ln::run(args, context),
+            Self::Chmod(args) => chmod::run(args, context),
+            Self::Chown(args) => chown::run(args, context),
+            Self::Touch(args) => touch::run(args, context),
+            Self::Truncate(args) => truncate::run(args, context),
+            Self::Write(args) => write::run(args, context),
+            Self::Punch(args) => punch::run(args, context),
+            Self::Setfattr(args) => setfattr::run(args, context),
         }
     }
 }

@@ -1,41 +1,72 @@
-//! `cp`: files from images.
+//! `cp`: out of images, into images, and from one place in an image to another.
 
 mod host;
+mod image;
+mod inward;
 mod out;
+mod within;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use ext2_core::{FileKind, Follow};
+use ext2_core::{FileKind, Follow, Inode};
 
 use crate::context::Context;
+use crate::describe::{last_name, parent_path};
 use crate::failure::{Failure, Result};
+use crate::images::{Images, change};
 use crate::target::{Mode, Target};
+use crate::verbs::chown::{Owner, parse_owner};
 
-/// Copy files out of an image
+/// Copy files out of images, into them, and from one place in an image to another
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   e2dax cp disk.img:/etc/passwd .
   e2dax cp -r disk.img:/etc /tmp/etc
   e2dax cp -r disk.img@p2: /tmp/all
+  e2dax cp -r --owner 0:0 build/root/. disk.img:/
+  e2dax cp disk.img:/etc/passwd disk.img:/etc/passwd.old
 
 Into a directory that is there files go under their own names; else the last argument is the new name. The root
 has no name: what is in it goes into the directory. Holes, permissions, times, links between the files and extended
-attributes are kept, and by root the owners. Names in an image are never followed out of the directory.")]
+attributes are kept, and owners too, on this machine only by root. A file that is there is replaced, a directory
+is added to. Names in an image never lead out of the directory.")]
 pub(crate) struct Args {
-    /// What to copy, each as IMG:/path
+    /// What to copy: IMG:/path, or a file of this machine
     #[arg(value_name = "SOURCE", required = true)]
     sources: Vec<OsString>,
 
-    /// Where to: a directory or a new name
+    /// Where to: IMG:/path, or a place of this machine; a directory or a new name
     #[arg(value_name = "DESTINATION")]
     destination: OsString,
 
     /// Directories with all that is in them; links are copied as links
     #[arg(short, long, visible_short_alias = 'R', visible_short_alias = 'a')]
     recursive: bool,
+
+    /// Files copied into an image belong to UID, UID:GID or :GID, and not to whom they belong now
+    #[arg(long, value_name = "OWNER", value_parser = parse_owner)]
+    owner: Option<Owner>,
+}
+
+/// What is said of a directory without -r.
+const NEEDS_RECURSIVE: &str = "is a directory; -r copies it";
+
+impl Args {
+    /// Whether a link at the end of a source is followed.
+    fn follow(&self) -> Follow {
+        if self.recursive { Follow::No } else { Follow::Yes }
+    }
+
+    /// Refuses directories without -r.
+    fn check_kind(&self, start: &Inode, name: impl FnOnce() -> String) -> Result<()> {
+        match start.kind() {
+            FileKind::Directory if !self.recursive => Err(Failure::text(name(), NEEDS_RECURSIVE)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An argument.
@@ -54,19 +85,29 @@ impl Place {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let destination = match Place::of(&args.destination) {
-        Place::Host(path) => path,
-        Place::Image(_) => {
-            return Err(Failure::usage(&args.destination, "copying into an image is not supported"));
+    let is_host = |argument: &OsString| matches!(Place::of(argument), Place::Host(_));
+    match Place::of(&args.destination) {
+        Place::Image(target) => change(context, |context, images| into_image(args, context, images, &target)),
+        Place::Host(_) if args.sources.iter().all(is_host) && args.sources.iter().all(is_there) => {
+            Err(Failure::usage(&args.destination, "name a place in an image as IMG:/path; IMG: is all of it"))
         }
-    };
+        Place::Host(path) => out_of_images(args, context, &path),
+    }
+}
+
+fn is_there(path: &OsString) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
+
+/// To a place of this machine.
+fn out_of_images(args: &Args, context: &mut Context, destination: &Path) -> Result<()> {
     let is_dir = destination.is_dir();
     if args.sources.len() > 1 && !is_dir {
         return Err(Failure::usage(&args.destination, "is no directory to copy several files into"));
     }
     for source in &args.sources {
         let copied = match Place::of(source) {
-            Place::Image(target) => out(args, context, &target, &destination, is_dir),
+            Place::Image(target) => out(args, context, &target, destination, is_dir),
             Place::Host(_) => Err(not_inside(source)),
         };
         context.or_complain(copied)?;
@@ -82,13 +123,10 @@ fn not_inside(source: &OsStr) -> Failure {
     }
 }
 
-/// Out of an image.
+/// One source.
 fn out(args: &Args, context: &mut Context, target: &Target, destination: &Path, is_dir: bool) -> Result<()> {
-    let follow = if args.recursive { Follow::No } else { Follow::Yes };
-    let (_fs, start) = target.resolve(&context.image, Mode::Read, follow)?;
-    if start.kind() == FileKind::Directory && !args.recursive {
-        return Err(Failure::text(target.name(), "is a directory; -r copies it"));
-    }
+    let (_fs, start) = target.resolve(&context.image, Mode::Read, args.follow())?;
+    args.check_kind(&start, || target.name())?;
     if is_dir {
         return out::copy(context, target, &start, destination, last_name(target.path()));
     }
@@ -102,8 +140,65 @@ fn out(args: &Args, context: &mut Context, target: &Target, destination: &Path, 
     out::copy(context, target, &start, parent, Some(name.as_bytes()))
 }
 
-/// The name that a path ends in, if that is one: not of the root, nor of a path that ends in dots.
-fn last_name(path: &[u8]) -> Option<&[u8]> {
-    let name = path.rsplit(|&byte| byte == b'/').find(|name| !name.is_empty())?;
-    (name != b"." && name != b"..").then_some(name)
+/// To a place in an image.
+fn into_image(args: &Args, context: &mut Context, images: &mut Images, destination: &Target) -> Result<()> {
+    let fs = images.get(context, destination)?;
+    let there =
+        fs.resolve(destination.path(), Follow::Yes).ok().filter(|there| there.kind() == FileKind::Directory);
+    if args.sources.len() > 1 && there.is_none() {
+        return Err(Failure::usage(&args.destination, "is no directory to copy several files into"));
+    }
+    for source in &args.sources {
+        let copied = into_one(args, context, images, destination, there.as_ref(), source);
+        context.or_complain(copied)?;
+    }
+    Ok(())
+}
+
+/// One source. `there` is the destination, if it is a directory.
+fn into_one(
+    args: &Args,
+    context: &mut Context,
+    images: &mut Images,
+    destination: &Target,
+    there: Option<&Inode>,
+    source: &OsStr,
+) -> Result<()> {
+    let (parent, above, new_name) = match there {
+        Some(there) => (there.clone(), destination.path().to_vec(), None),
+        None => {
+            let (parent, name) = images.parent(context, destination)?;
+            (parent, parent_path(destination.path()).to_vec(), Some(name))
+        }
+    };
+    match Place::of(source) {
+        Place::Host(path) => {
+            let meta =
+                if args.recursive { std::fs::symlink_metadata(&path) } else { std::fs::metadata(&path) };
+            let meta = meta.map_err(|error| Failure::host(&path, error))?;
+            if meta.is_dir() && !args.recursive {
+                return Err(Failure::text(path.display().to_string(), NEEDS_RECURSIVE));
+            }
+            // Without -r what a link leads to is copied.
+            let from = if args.recursive {
+                path.clone()
+            } else {
+                path.canonicalize().unwrap_or_else(|_| path.clone())
+            };
+            let name = new_name.or_else(|| last_name(path.as_os_str().as_bytes()));
+            inward::copy(context, destination, &from, &parent, &above, name, args.owner)
+        }
+        Place::Image(target) => {
+            let (_fs, start) = if target.is_same_image(destination) {
+                images.resolve(context, &target, args.follow())?
+            } else {
+                target.resolve(&context.image, Mode::Read, args.follow())?
+            };
+            args.check_kind(&start, || target.name())?;
+            let name = new_name.or_else(|| last_name(target.path()));
+            let into =
+                within::Into { target: destination, directory: parent, path: above, name, owner: args.owner };
+            within::copy(context, &target, &start, &into)
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::describe::{file_json, link_target};
 use crate::failure::{Failure, Of, Result};
 use crate::glob::matches;
 use crate::target::{Mode, Target};
-use crate::text::show;
+use crate::text::{parse_bytes, parse_octal, show};
 
 /// Find files by name, type, size and more, and print their paths
 #[derive(clap::Args)]
@@ -135,14 +135,7 @@ fn parse_size(text: &str) -> Result<Bound, String> {
         Some(b'-') => (Bound::Less, text.get(1..)),
         _ => (Bound::Exactly, Some(text)),
     };
-    crate::text::parse_bytes(digits.unwrap_or_default()).map(side)
-}
-
-fn parse_octal(text: &str) -> Result<u16, String> {
-    match u16::from_str_radix(text, 8) {
-        Ok(bits) if bits <= 0o7777 => Ok(bits),
-        _ => Err("not an octal number up to 7777".into()),
-    }
+    parse_bytes(digits.unwrap_or_default()).map(side)
 }
 
 impl Args {

@@ -4,3 +4,4 @@ mod common;
 mod copy;
 mod read;
 mod targets;
+mod write;

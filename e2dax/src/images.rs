@@ -1,0 +1,104 @@
+//! Images that are open for changes.
+//!
+//! # Invariants
+//! An image is opened once, however many arguments name it: its lock is exclusive. Every image that was opened is
+//! closed, also when something failed on the way, so that it is left clean.
+
+use ext2_core::{Ext2, Follow, Inode};
+
+use crate::context::Context;
+use crate::failure::{Failure, Of, Result};
+use crate::target::{Mode, Target};
+
+/// The images that a verb changes.
+#[derive(Default)]
+pub(crate) struct Images {
+    open: Vec<(Target, Ext2)>,
+}
+
+/// Runs `work` with images that can be changed, and closes them.
+pub(crate) fn change(
+    context: &mut Context,
+    work: impl FnOnce(&mut Context, &mut Images) -> Result<()>,
+) -> Result<()> {
+    let mut images = Images::default();
+    let done = work(context, &mut images);
+    for (target, fs) in images.open {
+        let was_clean = fs.superblock().clean;
+        if let Err(error) = fs.close() {
+            let what = format!("cannot be closed, and is not clean: {error}");
+            context.complain(&Failure::text(target.image_name(), what));
+        } else if !was_clean {
+            let name = target.image_name();
+            context.note(&format!("{name}: was not unmounted cleanly before, and is not clean: run e2fsck"));
+        }
+    }
+    done
+}
+
+impl Images {
+    /// The image of a target.
+    pub(crate) fn get(&mut self, context: &Context, target: &Target) -> Result<Ext2> {
+        if let Some((_, fs)) = self.open.iter().find(|(open, _)| open.is_same_image(target)) {
+            return Ok(fs.clone());
+        }
+        let fs = target.open(&context.image, Mode::Write)?;
+        self.open.push((target.clone(), fs.clone()));
+        Ok(fs)
+    }
+
+    /// The image of a target, and what its path leads to.
+    pub(crate) fn resolve(
+        &mut self,
+        context: &Context,
+        target: &Target,
+        follow: Follow,
+    ) -> Result<(Ext2, Inode)> {
+        let fs = self.get(context, target)?;
+        let inode = fs.resolve(target.path(), follow).of(|| target.name())?;
+        Ok((fs, inode))
+    }
+
+    /// The directory in which the last name of a target's path lies or would lie, and that name.
+    pub(crate) fn parent<'t>(&mut self, context: &Context, target: &'t Target) -> Result<(Inode, &'t [u8])> {
+        let fs = self.get(context, target)?;
+        fs.resolve_parent(target.path()).of(|| target.name())
+    }
+}
+
+/// Does something to each of the targets, which are all arguments that say which; a failure of one does not keep the
+/// others from it.
+pub(crate) fn for_each(
+    context: &mut Context,
+    arguments: &[std::ffi::OsString],
+    mut work: impl FnMut(&mut Context, &mut Images, &Target) -> Result<()>,
+) -> Result<()> {
+    change(context, |context, images| {
+        for argument in arguments {
+            let done = Target::parse(argument).and_then(|target| work(context, images, &target));
+            context.or_complain(done)?;
+        }
+        Ok(())
+    })
+}
+
+/// What is below a directory, itself first, or just a file: for verbs with `-R`. Errors are complained of.
+pub(crate) fn below(
+    context: &mut Context,
+    target: &Target,
+    inode: &Inode,
+    recursive: bool,
+    mut work: impl FnMut(&mut Context, &[u8], &Inode) -> Result<()>,
+) -> Result<()> {
+    if !recursive {
+        return work(context, target.path(), inode);
+    }
+    for step in inode.walk(target.path()) {
+        let done = match step {
+            Ok(found) => work(context, &found.path, &found.inode),
+            Err(error) => Err(Failure::new(target.name_of(&error.path), error.error)),
+        };
+        context.or_complain(done)?;
+    }
+    Ok(())
+}
