@@ -17,6 +17,7 @@ mod map;
 mod read;
 mod seek;
 mod shrink;
+pub(crate) mod spare;
 mod store;
 mod write;
 

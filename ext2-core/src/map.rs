@@ -14,7 +14,7 @@ mod lookup;
 mod path;
 
 pub(crate) use lookup::{Pointers, Tree, lookup};
-pub(crate) use path::{DIRECT, SLOTS, Shape};
+pub(crate) use path::{DIRECT, Path, SLOTS, Shape};
 
 use crate::{DeviceBlock, FileBlock};
 

@@ -12,6 +12,7 @@ use super::lookup::Found;
 use super::{Index, Slot};
 use crate::balloc::Run;
 use crate::error::{Result, refuse};
+use crate::inode::spare::Spare;
 use crate::inode::{Cell, FileKind};
 use crate::order::{Durable, Unlinked, Written};
 use crate::raw::dirent_size;
@@ -188,7 +189,13 @@ impl Cell {
         self.fs.dev.write_at(self.fs.geo.byte_of(block), buffer)?;
         let mut growth = self.map.lock();
         // Contents, fence, pointer.
-        self.publish(&mut growth, end / len, Run { start: block, len: 1 }, Written::new(guard))?;
+        self.publish(
+            &mut growth,
+            end / len,
+            Run { start: block, len: 1 },
+            Written::new(guard),
+            &mut Spare::default(),
+        )?;
         drop(growth);
         self.fs.dev.fence()?;
         self.store_size(end + len)?;

@@ -10,6 +10,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::spare::Spare;
 use super::{Cell, FileKind, Inode};
 use crate::balloc::{Blocks, Request, Role, Run, Window};
 use crate::error::{Result, refuse};
@@ -64,6 +65,7 @@ pub struct Unpublished {
     start: u64,
     run: Run,
     blocks: Blocks,
+    spare: Spare,
 }
 
 impl Unpublished {
@@ -92,7 +94,7 @@ impl Unpublished {
         if written.end < tail {
             cell.fs.dev.zero(device(written.end), tail - written.end)?;
         }
-        let Self { inode, start, run, blocks } = self;
+        let Self { inode, start, run, blocks, mut spare } = self;
         let cell = &*inode.0;
         let part = |from: u64, to: u64| run.part((from - start) as u32, (to - from) as u32);
         let mut growth = cell.map.lock();
@@ -119,7 +121,7 @@ impl Unpublished {
                 None => {
                     let mut guard = Blocks::new(&cell.fs);
                     guard.push(here);
-                    cell.publish(&mut growth, at, here, Written::new(guard))
+                    cell.publish(&mut growth, at, here, Written::new(guard), &mut spare)
                 }
                 Some(start) => {
                     rest.push(here);
@@ -253,6 +255,7 @@ impl Cell {
         start: u64,
         run: Run,
         filled: Written<Blocks>,
+        spare: &mut Spare,
     ) -> Result<()> {
         let guard = filled.fence(&*self.fs.dev)?.into_inner();
         let mut kept = Some(guard);
@@ -260,7 +263,7 @@ impl Cell {
         while done < run.len {
             let at = start + u64::from(done);
             let rest = Run { start: run.start, len: run.len };
-            let len = match self.publish_in_array(at, rest, done) {
+            let len = match self.publish_in_array(at, rest, done, spare) {
                 Ok(len) => len,
                 Err(error) => {
                     // What is reachable stays; the rest goes back.
@@ -287,7 +290,7 @@ impl Cell {
 
     /// Stores the pointers of one array, from block `at` of the file on; they name the run from its
     /// `done`-th block on. Returns how many.
-    fn publish_in_array(&self, at: u64, run: Run, done: u32) -> Result<u32> {
+    fn publish_in_array(&self, at: u64, run: Run, done: u32, spare: &mut Spare) -> Result<u32> {
         let shape = self.shape();
         let Some(path) = shape.path(at) else {
             return refuse(Errno::FBIG, "no pointer reaches that far");
@@ -330,7 +333,7 @@ impl Cell {
         let mut guard = Blocks::new(&self.fs);
         let mut child = None;
         for missing in (level..=path.depth).rev() {
-            let (block, taken) = self.take_meta(run.block(0))?;
+            let (block, taken) = spare.pop().map_or_else(|| self.take_meta(run.block(0)), Ok)?;
             taken.keep();
             guard.push(Run { start: block, len: 1 });
             let mut bytes = vec![0; self.fs.geo.block_size.len()];
@@ -415,16 +418,27 @@ impl Cell {
         } else {
             self.take_data(&mut growth, start.get(), there.count)?
         };
+        let whole = run.len;
+        let (run, guard, spare) = match self.take_spare(start.get(), run, guard) {
+            Ok(taken) if how != Allocate::AlignedRun || taken.0.len == whole => taken,
+            // A run that is not whole is of no use there.
+            Ok(_) => return Ok(WriteMapping { mapping: there, new: false, unpublished: None }),
+            Err(error) if how == Allocate::AlignedRun && error.is(Errno::NOSPC) => {
+                return Ok(WriteMapping { mapping: there, new: false, unpublished: None });
+            }
+            Err(error) => return Err(error),
+        };
         let mapping = Mapping { start, count: run.len.into(), target: Some(run.start) };
         if how == Allocate::AfterFill {
             // Until they are published the next request must not be given the same goal.
             growth.last = Some((start.get() + u64::from(run.len) - 1, run.block(run.len - 1)));
-            let unpublished = Unpublished { inode: inode.clone(), start: start.get(), run, blocks: guard };
+            let unpublished =
+                Unpublished { inode: inode.clone(), start: start.get(), run, blocks: guard, spare };
             return Ok(WriteMapping { mapping, new: true, unpublished: Some(unpublished) });
         }
         let size = self.fs.geo.block_size;
         self.fs.dev.zero(self.fs.geo.byte_of(run.start), u64::from(run.len) << size.log2())?;
-        self.publish(&mut growth, start.get(), run, Written::new(guard))?;
+        self.publish(&mut growth, start.get(), run, Written::new(guard), &mut { spare })?;
         Ok(WriteMapping { mapping, new: true, unpublished: None })
     }
 

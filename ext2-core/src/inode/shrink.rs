@@ -28,6 +28,15 @@ struct Detached {
     runs: Vec<(u32, u32)>,
 }
 
+/// What is left in an indirect block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Pointers.
+    Something,
+    /// None: it is of no use any more.
+    Nothing,
+}
+
 impl Detached {
     fn data(&mut self, block: u32) {
         match self.runs.last_mut() {
@@ -125,8 +134,11 @@ impl Cell {
             if low == start && high == start + shape.span(depth) {
                 self.store_root(slot, 0)?;
                 detached.subtrees.push((pointer, depth - 1));
-            } else {
-                self.detach_in(pointer, depth - 1, low - start..high - start, &mut detached)?;
+            } else if self.detach_in(pointer, depth - 1, low - start..high - start, &mut detached)?
+                == Left::Nothing
+            {
+                self.store_root(slot, 0)?;
+                detached.data(pointer);
             }
         }
         for slot in (from..to.min(DIRECT)).rev() {
@@ -139,14 +151,16 @@ impl Cell {
         Ok(detached)
     }
 
-    /// Takes pointers away inside an indirect block: `range` counts data blocks under it.
+    /// Takes pointers away inside an indirect block: `range` counts data blocks under it. Says whether any
+    /// are left; a block without pointers is for the caller to take away (Linux: `all_zeroes` in
+    /// `ext2_find_shared`).
     fn detach_in(
         &self,
         block: u32,
         below: u32,
         range: core::ops::Range<u64>,
         out: &mut Detached,
-    ) -> Result<()> {
+    ) -> Result<Left> {
         let Some(block) = self.valid(block) else {
             return Err(
                 self.corrupt(alloc::format!("block map points to block {block}, outside the file system"))
@@ -155,10 +169,15 @@ impl Cell {
         let shape = self.shape();
         let span = shape.span(below);
         let (first, end) = (range.start / span, range.end.div_ceil(span));
-        let mut pointers = vec![0; (end - first) as usize];
-        self.read(block, first, &mut pointers)?;
-        for (index, pointer) in (first..end).zip(pointers) {
+        let mut pointers = vec![0; shape.pointers() as usize];
+        self.read(block, 0, &mut pointers)?;
+        let mut left = Left::Nothing;
+        for (index, pointer) in (0..).zip(pointers) {
             if pointer == 0 {
+                continue;
+            }
+            if index < first || index >= end {
+                left = Left::Something;
                 continue;
             }
             let (low, high) = (range.start.max(index * span), range.end.min((index + 1) * span));
@@ -169,10 +188,17 @@ impl Cell {
                     _ => out.subtrees.push((pointer, below - 1)),
                 }
             } else {
-                self.detach_in(pointer, below - 1, low - index * span..high - index * span, out)?;
+                let within = low - index * span..high - index * span;
+                match self.detach_in(pointer, below - 1, within, out)? {
+                    Left::Something => left = Left::Something,
+                    Left::Nothing => {
+                        self.fs.dev.write_u32(self.fs.geo.byte_of(block) + 4 * index, 0)?;
+                        out.data(pointer);
+                    }
+                }
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Frees what was detached: behind a fence.
@@ -412,5 +438,28 @@ impl Inode {
             mode if mode == ZERO_RANGE | KEEP_SIZE => self.zero_range(offset, len, Wait::Yes),
             _ => refuse(Errno::OPNOTSUPP, "ext2 cannot keep blocks that are allocated and not written"),
         }
+    }
+}
+
+impl Inode {
+    /// Frees what lies past the last block that the size covers, and leaves the tail of that block as it
+    /// is. The caller holds the [`io_lock`](Self::io_lock) exclusive. Linux: `ext2_truncate_blocks` at
+    /// `i_size`, as `ext2_write_failed` calls it.
+    ///
+    /// # Errors
+    /// `Corrupt`, the device's errors.
+    pub fn free_past_size(&self) -> Result<()> {
+        let cell = &*self.0;
+        cell.fs.change(|| {
+            let first = cell.fs.geo.block_size.blocks_for(cell.size());
+            cell.space.invalidate(cell.size()..u64::MAX, Wait::Yes, &mut || {
+                let detached = {
+                    let mut growth = cell.map.lock();
+                    cell.discard_window(&mut growth);
+                    cell.detach(first, cell.shape().max_blocks())?
+                };
+                cell.free_detached(detached)
+            })
+        })
     }
 }
