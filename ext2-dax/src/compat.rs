@@ -88,13 +88,13 @@ pub enum SyncMappings {
     Refused,
 }
 
-/// Whether holes can be punched and ranges zeroed.
+/// What happens to translations of the page in which a truncated file ends (L5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fallocate {
-    /// As far as a format without unwritten blocks allows.
-    Punch,
-    /// `EOPNOTSUPP`.
-    Refused,
+pub enum TailPage {
+    /// They are taken away while its tail is zeroed and the size set; the next access faults.
+    Unmapped,
+    /// They stay, so that a store between zeroing and the new size is left behind the end of the file.
+    Mapped,
 }
 
 /// All the choices together. [`Compat::FULL`] is the default.
@@ -119,8 +119,8 @@ pub struct Compat {
     pub seeks: Seeks,
     /// See [`SyncMappings::Offered`].
     pub sync_mappings: SyncMappings,
-    /// See [`Fallocate::Punch`].
-    pub fallocate: Fallocate,
+    /// What a store leaves behind the end of a file is seen when it grows.
+    pub tail_page: TailPage,
 }
 
 impl Compat {
@@ -135,7 +135,7 @@ impl Compat {
         layouts: Layouts::Broken,
         seeks: Seeks::BlockMap,
         sync_mappings: SyncMappings::Offered,
-        fallocate: Fallocate::Punch,
+        tail_page: TailPage::Unmapped,
     };
 
     /// Linux 6.1's ext2, warts included; what the recordings in `testdata/linux-6.1` show.
@@ -149,7 +149,7 @@ impl Compat {
         layouts: Layouts::Ignored,
         seeks: Seeks::EndOfFile,
         sync_mappings: SyncMappings::Refused,
-        fallocate: Fallocate::Refused,
+        tail_page: TailPage::Mapped,
     };
 }
 

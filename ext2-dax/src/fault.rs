@@ -18,6 +18,8 @@ mod result;
 use blockdev::{Access, DaxDevice, PmemSlice};
 
 pub use fallback::Fallback;
+#[cfg(feature = "buffer-head")]
+pub(crate) use pmd::check as check_fallback;
 pub use result::FaultResult;
 
 use crate::compat::{Compat, ReadFaults};
@@ -57,11 +59,11 @@ impl FaultRequest<'_> {
         self.vma.page_at(self.address)
     }
 
-    fn is_store(&self) -> bool {
+    pub(crate) fn is_store(&self) -> bool {
         self.access == StoreOrLoad::Store
     }
 
-    fn info(&self) -> FaultInfo {
+    pub(crate) fn info(&self) -> FaultInfo {
         FaultInfo {
             shared: self.vma.is_shared(),
             write: self.is_store(),
@@ -146,7 +148,10 @@ pub(crate) fn note_answer<I: DaxInode + ?Sized>(
 /// The page of the device that holds file byte `pos`. The one place where a file offset becomes a page:
 /// the expression is only right where `addr` and `offset` are congruent modulo the page size, so that
 /// is checked (point 2 of the mail).
-pub(crate) fn device_page<P>(iomap: &Iomap<P>, pos: u64) -> Result<DevPage> {
+///
+/// # Errors
+/// [`BadMapping::BadAddress`] when there are no blocks, or addresses and offsets do not fit.
+pub fn device_page<P>(iomap: &Iomap<P>, pos: u64) -> Result<DevPage> {
     let bad = BadMapping::BadAddress { addr: iomap.addr };
     let addr = iomap.addr_of(pos).ok_or(bad)?;
     if addr % PAGE_SIZE != pos % PAGE_SIZE {

@@ -1,13 +1,18 @@
 //! A file as a user of the library holds it.
 
+mod lease;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, DaxDevice};
-use ext2_core::{FileKind, Inode};
+use ext2_core::{DeviceBlock, FileKind, Inode};
 
 use crate::absent::ABSENT;
-use crate::compat::{Compat, PmdFaults, SyncMappings};
+use crate::asked::Counts;
+#[cfg(feature = "buffer-head")]
+use crate::buffer_head::{self, DioFlags};
+use crate::compat::{Compat, Growth, PmdFaults, Publish, Seeks, SyncMappings};
 use crate::entry::{Order, PAGE_SIZE};
 use crate::error::{Error, Result, errno};
 use crate::fault::{self, DaxInode, FaultRequest, FaultResult};
@@ -15,9 +20,14 @@ use crate::mapping::DaxMapping;
 use crate::mmu::soft::{MapRequest, SoftMap, SoftMmu};
 use crate::mmu::{Protection, Sharing, VmFile};
 use crate::rw::{self, Limits};
-use crate::uio::{Sink, SliceSink};
+use crate::truncate::Patience;
+use crate::uio::{Sink, SliceSink, SliceSource, Source};
+#[cfg(feature = "buffer-head")]
+use crate::volume::DataPath;
 use crate::volume::{DaxFs, Media};
 use crate::writeback::writeback_range;
+
+pub use lease::{Lease, Leased};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +116,158 @@ impl File {
         if !self.0.is_dax {
             return self.copy_out(pos, len, sink);
         }
+        #[cfg(feature = "buffer-head")]
+        if let DataPath::BufferHead(_) = self.0.fs.options().path {
+            return buffer_head::do_io_read(&*self.0, pos, len, sink, DioFlags::LOCKING);
+        }
+        self.0.counts().shared();
         let _io = self.0.inode.io_lock().read();
         rw::read(&*self.0, pos, len, sink, limits)
+    }
+
+    /// Writes `bytes` at byte `pos`. Returns the bytes written.
+    ///
+    /// # Errors
+    /// As for [`write_from`](Self::write_from).
+    pub fn write_at(&self, pos: u64, bytes: &[u8]) -> Result<u64> {
+        self.write_from(pos, bytes.len() as u64, &mut SliceSource::new(bytes), Limits::default())
+    }
+
+    /// Writes up to `len` bytes from `source` at byte `pos`; fewer where the source refuses or space
+    /// ends. What is reported stays, whatever becomes of the rest.
+    ///
+    /// # Errors
+    /// Only when nothing was written: `EFAULT`, `EINTR`, `EAGAIN`, `ENOSPC`, `EFBIG`, `EPERM`, `EBADF`
+    /// for a file opened for reading; the device's or the image's.
+    pub fn write_from(&self, pos: u64, len: u64, source: &mut dyn Source, limits: Limits<'_>) -> Result<u64> {
+        let inner = &*self.0;
+        if inner.open_for == OpenFor::Reading {
+            return Err(Error::refused(errno::EBADF, "the file was opened for reading"));
+        }
+        if !inner.is_dax {
+            return self.copy_in(pos, len, source);
+        }
+        inner.counts().exclusive();
+        let _io = inner.inode.io_lock().write();
+        let Some(len) = inner.inode.check_write(pos, len)? else { return Ok(0) };
+        inner.inode.touch_modified();
+        #[cfg(feature = "buffer-head")]
+        if let DataPath::BufferHead(_) = inner.fs.options().path {
+            let done = buffer_head::do_io_write(inner, pos, len, source, DioFlags::LOCKING)?;
+            inner.inode.raise_size(pos + done, pos)?;
+            return Ok(done);
+        }
+        let done = rw::write(inner, pos, len, source, limits)?;
+        if inner.compat().publish == Publish::AtBegin && done > 0 {
+            inner.raise_size_late(pos + done)?;
+        }
+        Ok(done)
+    }
+
+    /// Writes through the device, by way of a buffer.
+    fn copy_in(&self, pos: u64, len: u64, source: &mut dyn Source) -> Result<u64> {
+        let mut buf = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(1 << 20)];
+        let mut done = 0;
+        while done < len {
+            let want = usize::try_from(len - done).unwrap_or(usize::MAX).min(buf.len());
+            // OK to cast: at most the buffer's length.
+            let got = source.take_bytes(&mut buf[..want]) as usize;
+            if got == 0 {
+                return if done > 0 { Ok(done) } else { Err(Error::BadAddress) };
+            }
+            match self.0.inode.write_at(pos + done, &buf[..got]) {
+                Ok(put) => {
+                    done += put as u64;
+                    if put < want {
+                        break;
+                    }
+                }
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Sets the size in bytes. What is cut off is gone for readers and mappings alike; what is added
+    /// reads as zeros. Waits for leases of pages that go, or is refused.
+    ///
+    /// # Errors
+    /// `EBUSY`, `EFBIG`, `EPERM`, `EBADF` for a file opened for reading, the device's or the image's.
+    pub fn truncate(&self, size: u64, patience: Patience) -> Result<()> {
+        let inner = &*self.0;
+        if inner.open_for == OpenFor::Reading {
+            return Err(Error::refused(errno::EBADF, "the file was opened for reading"));
+        }
+        #[cfg(feature = "buffer-head")]
+        inner.pages.dio.wait();
+        if inner.compat().growth == Growth::KeepTail {
+            return inner.truncate_keeping_tail(size, patience);
+        }
+        Ok(inner.inode.truncate(size, patience.into())?)
+    }
+
+    /// Makes `len` bytes from `pos` a hole, as far as they are whole blocks, and zeroes the rest; the
+    /// size stays.
+    ///
+    /// # Errors
+    /// As for [`truncate`](Self::truncate).
+    pub fn punch_hole(&self, pos: u64, len: u64, patience: Patience) -> Result<()> {
+        if self.0.open_for == OpenFor::Reading {
+            return Err(Error::refused(errno::EBADF, "the file was opened for reading"));
+        }
+        Ok(self.0.inode.punch_hole(pos, len, patience.into())?)
+    }
+
+    /// Makes `len` bytes from `pos` read as zeros; nothing is allocated or freed, and the size stays.
+    ///
+    /// # Errors
+    /// As for [`truncate`](Self::truncate).
+    pub fn zero_range(&self, pos: u64, len: u64) -> Result<()> {
+        if self.0.open_for == OpenFor::Reading {
+            return Err(Error::refused(errno::EBADF, "the file was opened for reading"));
+        }
+        Ok(self.0.inode.zero_range(pos, len, Patience::Wait.into())?)
+    }
+
+    /// Makes everything that was written or stored durable, and all that is needed to find it.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn sync(&self) -> Result<()> {
+        Ok(self.0.inode.sync()?)
+    }
+
+    /// Where the next data is, at `pos` or after (`SEEK_DATA`).
+    ///
+    /// # Errors
+    /// `ENXIO` past the end, or when only a hole follows.
+    pub fn seek_data(&self, pos: u64) -> Result<u64> {
+        if self.0.compat().seeks == Seeks::EndOfFile {
+            return if pos < self.size() { Ok(pos) } else { Err(past_end()) };
+        }
+        Ok(self.0.inode.seek_data(pos)?)
+    }
+
+    /// Where the next hole is, at `pos` or after; the end of the file is one (`SEEK_HOLE`).
+    ///
+    /// # Errors
+    /// `ENXIO` past the end.
+    pub fn seek_hole(&self, pos: u64) -> Result<u64> {
+        if self.0.compat().seeks == Seeks::EndOfFile {
+            let size = self.size();
+            return if pos < size { Ok(size) } else { Err(past_end()) };
+        }
+        Ok(self.0.inode.seek_hole(pos)?)
+    }
+
+    /// Keeps the blocks of a byte range where they are and gives their memory. Truncation and punching
+    /// wait until the lease is dropped, or are refused with `EBUSY`.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` when the file is not [DAX](Self::is_dax), `EINVAL` for an empty range; the image's.
+    pub fn lease(&self, range: Range<u64>) -> Result<Lease> {
+        Lease::take(Arc::clone(&self.0), range)
     }
 
     /// Reads through the device, by way of a buffer.
@@ -168,9 +328,57 @@ impl File {
 /// The last page that a file can have: its bytes have signed 64-bit offsets.
 pub(crate) const LAST_PAGE: u64 = i64::MAX.unsigned_abs() / PAGE_SIZE;
 
+fn past_end() -> Error {
+    Error::refused(errno::ENXIO, "the offset is past the end of the file")
+}
+
 impl FileInner {
+    pub(crate) fn block_bytes(&self) -> u64 {
+        self.fs.ext2().geometry().block_size.bytes()
+    }
+
+    /// The device byte at which a block begins.
+    pub(crate) fn byte_of(&self, block: DeviceBlock) -> u64 {
+        self.fs.ext2().geometry().byte_of(block)
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        self.fs.counts()
+    }
+
+    /// Raises the size as Linux does: after the whole call, and without a look at what lies between the
+    /// old end and the end of its block (L6).
+    fn raise_size_late(&self, end: u64) -> Result<()> {
+        let old = self.inode.size();
+        Ok(self.inode.raise_size(end, old)?)
+    }
+
+    /// Sets the size as Linux does: what is zeroed is the tail at the new size (L6).
+    fn truncate_keeping_tail(&self, size: u64, patience: Patience) -> Result<()> {
+        let old = self.inode.size();
+        if size <= old {
+            return if size == old { Ok(()) } else { Ok(self.inode.truncate(size, patience.into())?) };
+        }
+        if size > self.fs.ext2().max_size() {
+            return Err(Error::refused(errno::EFBIG, "larger than a file can be"));
+        }
+        let _io = self.inode.io_lock().write();
+        self.inode.zero_block_tail(size)?;
+        self.raise_size_late(size)?;
+        self.inode.touch_modified();
+        Ok(())
+    }
+
     pub(crate) fn compat(&self) -> &Compat {
         &self.fs.options().compat
+    }
+
+    fn handle(&self, request: &FaultRequest<'_>, order: Order) -> FaultResult {
+        #[cfg(feature = "buffer-head")]
+        if let DataPath::BufferHead(_) = self.fs.options().path {
+            return buffer_head::handle(self, request, order);
+        }
+        fault::handle(self, request, order)
     }
 
     /// Writes back what was stored to these file pages, both inclusive.
@@ -196,8 +404,14 @@ impl DaxInode for FileInner {
         FileInner::compat(self)
     }
 
+    fn about_to_store(&self) {
+        self.inode.touch_modified();
+    }
+
     fn sync_pages(&self, first: u64, last: u64) -> Result<()> {
         self.write_back(first, last)?;
+        // Data first, then what leads to it; the device is flushed with the latter. What other pages
+        // are dirty stays so: `Inode::sync` would write them back too.
         Ok(self.device.flush()?)
     }
 }
@@ -212,7 +426,7 @@ impl VmFile for FileInner {
     }
 
     fn fault(&self, request: &FaultRequest<'_>) -> FaultResult {
-        fault::handle(self, request, Order::Pte)
+        self.handle(request, Order::Pte)
     }
 
     fn has_huge_faults(&self) -> bool {
@@ -220,7 +434,7 @@ impl VmFile for FileInner {
     }
 
     fn huge_fault(&self, request: &FaultRequest<'_>) -> FaultResult {
-        fault::handle(self, request, Order::Pmd)
+        self.handle(request, Order::Pmd)
     }
 
     fn msync(&self, first: u64, last: u64) -> Result<()> {

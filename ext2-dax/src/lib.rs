@@ -14,6 +14,8 @@
 //! | [`fault`] | `dax_iomap_fault`: 4 KiB, 2 MiB, private copies, synchronous faults |
 //! | [`writeback`] | `dax_writeback_mapping_range` |
 //! | [`mmu`] | mm/memory.c as far as DAX sees it; a page table in software |
+//! | `buffer_head` (a feature) | the path of Linux 4.8 that iomap replaced |
+//! | [`replay`] | scripts of operations, written down as the recordings of Linux are |
 //! | [`trace`] | the `fs_dax` and `iomap` tracepoints |
 //! | [`compat`] | every difference between this library and Linux 6.1 |
 //!
@@ -21,6 +23,9 @@
 //! they are others' to change, so they are copied in and out.
 
 mod absent;
+mod asked;
+#[cfg(feature = "buffer-head")]
+pub mod buffer_head;
 pub mod compat;
 pub mod entry;
 pub mod error;
@@ -32,6 +37,7 @@ pub mod iter;
 pub mod lease;
 pub mod mapping;
 pub mod mmu;
+pub mod replay;
 pub mod rw;
 mod sync;
 pub mod trace;
@@ -42,8 +48,9 @@ mod wait;
 pub mod writeback;
 pub mod zero;
 
+pub use asked::Asked;
 pub use compat::Compat;
 pub use error::{Error, Result};
-pub use file::{File, OpenFor};
-pub use volume::{DaxFs, DaxOptions, Media};
+pub use file::{File, Lease, Leased, OpenFor};
+pub use volume::{DataPath, DaxFs, DaxOptions, Media};
 pub use wait::WaitTable;

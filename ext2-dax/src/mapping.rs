@@ -95,6 +95,9 @@ pub struct DaxMapping {
     translations: RwLock<Vec<Arc<dyn Translations>>>,
     invalidate_lock: RwLock<()>,
     leases: Leases,
+    /// Who is inside the old path's reads and writes.
+    #[cfg(feature = "buffer-head")]
+    pub(crate) dio: crate::buffer_head::DioCount,
 }
 
 /// Why an entry could not be had.
@@ -120,6 +123,8 @@ impl DaxMapping {
             translations: RwLock::new(Vec::new()),
             invalidate_lock: RwLock::new(()),
             leases: Leases::new(),
+            #[cfg(feature = "buffer-head")]
+            dio: crate::buffer_head::DioCount::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use blockdev::DaxDevice;
 
-use crate::compat::Layouts;
+use crate::compat::{Compat, Layouts, TailPage};
 use crate::entry::PAGE_SIZE;
 use crate::error::{Error, Result, errno};
 use crate::mapping::{DaxMapping, PrivateCopies};
@@ -27,8 +27,30 @@ pub enum Patience {
     Refuse,
 }
 
+impl From<Patience> for ext2_core::Wait {
+    fn from(patience: Patience) -> Self {
+        match patience {
+            Patience::Wait => Self::Yes,
+            Patience::Refuse => Self::No,
+        }
+    }
+}
+
+impl From<ext2_core::Wait> for Patience {
+    fn from(wait: ext2_core::Wait) -> Self {
+        match wait {
+            ext2_core::Wait::Yes => Self::Wait,
+            ext2_core::Wait::No => Self::Refuse,
+        }
+    }
+}
+
 /// Takes translations and entries of the bytes `range` away and runs `change`, which frees the blocks,
-/// while nobody can make new ones. Pages that lie only partly in the range stay.
+/// while nobody can make new ones.
+///
+/// The page in which the range begins, if it does not begin with it, keeps its entry, but its
+/// translations go ([`TailPage::Unmapped`]): a store must not come between the zeroing of its tail and
+/// the new size. The page in which the range ends goes whole; it may be the last of the file.
 ///
 /// # Errors
 /// `EBUSY` when leased and `patience` is [`Patience::Refuse`]; the device's while writing back; both
@@ -38,16 +60,16 @@ pub fn take_pages<T>(
     memory: &dyn DaxDevice,
     range: Range<u64>,
     patience: Patience,
-    layouts: Layouts,
+    compat: &Compat,
     change: impl FnOnce() -> T,
 ) -> Result<T> {
     let start = range.start.div_ceil(PAGE_SIZE);
-    let end = (range.end / PAGE_SIZE).max(start);
+    let end = range.end.div_ceil(PAGE_SIZE).max(start);
     // A lease of a page of which a part is taken is in the way, too: its tail is about to be zeroed.
     let touched = range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE);
     let _no_faults = loop {
         let lock = mapping.lock_exclusive();
-        if layouts == Layouts::Ignored || !mapping.leases().is_busy(&touched) {
+        if compat.layouts == Layouts::Ignored || !mapping.leases().is_busy(&touched) {
             break lock;
         }
         drop(lock);
@@ -56,7 +78,15 @@ pub fn take_pages<T>(
         }
         mapping.leases().wait_idle(&touched);
     };
+    if mapping.pages() > 0 && compat.tail_page == TailPage::Unmapped && !range.start.is_multiple_of(PAGE_SIZE)
+    {
+        mapping.unmap(start - 1, start, PrivateCopies::Keep);
+    }
     if start < end && mapping.pages() > 0 {
+        if i64::try_from(range.end).is_ok() && !range.end.is_multiple_of(PAGE_SIZE) {
+            // The bytes after the range stay; so must the mark that says that they were stored to.
+            writeback_range(mapping, memory, end - 1, end - 1)?;
+        }
         for info in mapping.straddling(start, end) {
             let last = info.index + info.order.pages();
             if info.dirty {

@@ -7,6 +7,7 @@ use blockdev::{BlockDevice, DaxDevice};
 use ext2_core::{AddressSpace, Ext2, Inode, Wait};
 
 use crate::absent::ABSENT;
+use crate::asked::{Asked, Counts};
 use crate::compat::Compat;
 use crate::entry::PAGE_SIZE;
 use crate::error::{Error, Result, errno};
@@ -27,11 +28,24 @@ pub enum Media {
     NeedsFlush,
 }
 
+/// Which of the two data paths is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataPath {
+    /// iomap.
+    #[default]
+    Iomap,
+    /// `get_block` and buffer heads, as in Linux 4.8, with this much said about holes.
+    #[cfg(feature = "buffer-head")]
+    BufferHead(crate::buffer_head::HoleSize),
+}
+
 /// How the files of a [`DaxFs`] behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DaxOptions {
     /// Ours or Linux's.
     pub compat: Compat,
+    /// The new path or the old.
+    pub path: DataPath,
     /// What the device's memory promises.
     pub media: Media,
     /// Device number that events name: major, minor.
@@ -40,7 +54,7 @@ pub struct DaxOptions {
 
 impl Default for DaxOptions {
     fn default() -> Self {
-        Self { compat: Compat::FULL, media: Media::Persistent, dev: (259, 0) }
+        Self { compat: Compat::FULL, path: DataPath::default(), media: Media::Persistent, dev: (259, 0) }
     }
 }
 
@@ -54,6 +68,7 @@ struct Shared {
     options: DaxOptions,
     tracer: Arc<Tracer>,
     wait: Arc<WaitTable>,
+    counts: Counts,
 }
 
 impl DaxFs {
@@ -61,7 +76,7 @@ impl DaxFs {
     #[must_use]
     pub fn new(ext2: Ext2, options: DaxOptions) -> Self {
         let (tracer, wait) = (Arc::new(Tracer::new()), Arc::new(WaitTable::new()));
-        Self(Arc::new(Shared { ext2, options, tracer, wait }))
+        Self(Arc::new(Shared { ext2, options, tracer, wait, counts: Counts::default() }))
     }
 
     /// The file system below.
@@ -74,6 +89,16 @@ impl DaxFs {
     #[must_use]
     pub fn options(&self) -> &DaxOptions {
         &self.0.options
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.0.counts
+    }
+
+    /// What the files of this file system have asked of it so far.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        self.0.counts.sum()
     }
 
     /// Where events go.
@@ -134,7 +159,7 @@ impl AddressSpace for Pages {
             Wait::Yes => Patience::Wait,
             Wait::No => Patience::Refuse,
         };
-        take_pages(&self.mapping, self.memory(), range, patience, self.compat.layouts, change)?
+        take_pages(&self.mapping, self.memory(), range, patience, &self.compat, change)?
     }
 
     fn write_back(&self, range: Range<u64>) -> ext2_core::Result<()> {

@@ -62,6 +62,16 @@ pub fn image(name: &str) -> Golden {
     all().into_iter().find(|image| image.name == name).unwrap_or_else(|| panic!("no golden image {name}"))
 }
 
+/// What is in a gzipped file.
+pub fn gunzip(path: &Path) -> Vec<u8> {
+    let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    GzDecoder::new(file)
+        .read_to_end(&mut bytes)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    bytes
+}
+
 /// The bytes of the image of a name, the whole file.
 pub fn golden(name: &str) -> Vec<u8> {
     image(name).bytes()
@@ -104,13 +114,7 @@ impl Golden {
 
     /// The bytes of the whole image file, a partition table included.
     pub fn bytes(&self) -> Vec<u8> {
-        let path = self.packed();
-        let file = File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let mut bytes = Vec::new();
-        GzDecoder::new(file)
-            .read_to_end(&mut bytes)
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        bytes
+        gunzip(&self.packed())
     }
 
     /// The bytes of the file system alone.

@@ -9,6 +9,7 @@ pub mod hostile;
 pub mod machine;
 pub mod model;
 pub mod mount;
+pub mod oracle;
 pub mod posix;
 pub mod rng;
 pub mod scratch;

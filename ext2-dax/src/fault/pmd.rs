@@ -35,7 +35,7 @@ pub(super) fn fault<I: DaxInode + ?Sized>(inode: &I, request: &FaultRequest<'_>)
 }
 
 /// The reasons that can be seen without looking at the file's map (Linux: `dax_fault_check_fallback`).
-fn check(request: &FaultRequest<'_>, vma: &Vma, max_pgoff: u64) -> Result<(), Fallback> {
+pub(crate) fn check(request: &FaultRequest<'_>, vma: &Vma, max_pgoff: u64) -> Result<(), Fallback> {
     let pmd_start = request.address & !(PMD_SIZE - 1);
     if request.pgoff() % PMD_PAGES != (request.address / PAGE_SIZE) % PMD_PAGES {
         return Err(Fallback::Colour);

@@ -1,0 +1,100 @@
+//! ext2 behind `get_block` (`ext2_get_block`, `ext2_direct_IO` of Linux 4.8).
+
+use ext2_core::Allocate;
+
+use super::{BhState, BufferHead, Create, GetBlock, HoleSize};
+use crate::error::Result;
+use crate::file::FileInner;
+use crate::sync::{Condvar, Mutex};
+use crate::volume::DataPath;
+
+/// How many operations are under way that only pretend to be direct I/O (Linux: `i_dio_count`).
+#[derive(Debug, Default)]
+pub struct DioCount {
+    count: Mutex<u64>,
+    idle: Condvar,
+}
+
+/// One operation, while it is counted.
+#[derive(Debug)]
+pub(crate) struct Counted<'a>(&'a DioCount);
+
+impl DioCount {
+    pub(crate) fn new() -> Self {
+        Self { count: Mutex::new(0), idle: Condvar::new() }
+    }
+
+    pub(crate) fn begin(&self) -> Counted<'_> {
+        *self.count.lock() += 1;
+        Counted(self)
+    }
+
+    /// Waits until no operation is under way (`inode_dio_wait`).
+    pub(crate) fn wait(&self) {
+        let mut count = self.count.lock();
+        while *count > 0 {
+            count = self.idle.wait(count);
+        }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        *self.0.count.lock() -= 1;
+        self.0.idle.notify_all();
+    }
+}
+
+impl GetBlock for FileInner {
+    fn get_block(&self, block: u64, bh: &mut BufferHead, create: Create) -> Result<()> {
+        let geometry_bytes = self.block_bytes();
+        let count = bh.size.div_ceil(geometry_bytes);
+        let start = ext2_core::FileBlock::new(block);
+        let mapping = match create {
+            Create::No => self.inode.map(start, count)?,
+            Create::Yes => self.inode.map_for_write(start, count, Allocate::Published)?.mapping,
+        };
+        match mapping.target {
+            Some(target) => {
+                bh.state = BhState::MAPPED;
+                bh.addr = self.byte_of(target);
+                bh.size = mapping.count * geometry_bytes;
+            }
+            None => match self.hole_size() {
+                HoleSize::Untold => {}
+                HoleSize::OneBlock => (bh.state, bh.size) = (BhState::SIZED, geometry_bytes),
+                HoleSize::InFull => (bh.state, bh.size) = (BhState::SIZED, mapping.count * geometry_bytes),
+            },
+        }
+        self.counts().question(count, bh.believed() / geometry_bytes);
+        Ok(())
+    }
+
+    fn locked(&self, body: &mut dyn FnMut()) {
+        self.counts().exclusive();
+        let _io = self.inode.io_lock().write();
+        body();
+    }
+
+    fn dio_count(&self) -> &DioCount {
+        self.counts().dio();
+        &self.pages.dio
+    }
+
+    fn write_failed(&self, end: u64) {
+        if end > self.inode.size()
+            && let Err(error) = self.inode.free_past_size()
+        {
+            log::warn!(target: "ext2_dax::buffer_head", "blocks of a failed write stay: {error}");
+        }
+    }
+}
+
+impl FileInner {
+    fn hole_size(&self) -> HoleSize {
+        match self.fs.options().path {
+            DataPath::BufferHead(size) => size,
+            DataPath::Iomap => HoleSize::InFull,
+        }
+    }
+}
