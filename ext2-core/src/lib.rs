@@ -15,6 +15,7 @@
 //! | `walk`, `units` | whole trees; what a page of 2 MiB can map of a file |
 //! | `namei` | making, linking, removing and renaming |
 //! | `balloc` | free blocks and inodes, and who gets which |
+//! | `journal` | one transaction for what ext2 has no safe order for |
 //! | `order` | the order of stores, in types |
 //! | [`sync`] | locks and their order |
 //! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
@@ -34,6 +35,7 @@ mod features;
 mod fs;
 mod geometry;
 mod inode;
+mod journal;
 pub mod manifest;
 mod map;
 mod namei;

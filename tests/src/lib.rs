@@ -7,7 +7,6 @@
 pub mod golden;
 pub mod hostile;
 pub mod machine;
-pub mod model;
 pub mod mount;
 pub mod oracle;
 pub mod posix;

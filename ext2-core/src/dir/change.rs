@@ -7,13 +7,17 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use blockdev::BlockDevice;
+
 use super::block::slots;
 use super::lookup::Found;
 use super::{Index, Slot};
 use crate::balloc::Run;
 use crate::error::{Result, refuse};
 use crate::inode::spare::Spare;
+use crate::fs::Fs;
 use crate::inode::{Cell, FileKind};
+use crate::journal::Images;
 use crate::order::{Durable, Unlinked, Written};
 use crate::raw::dirent_size;
 use crate::{Errno, InodeFlags, InodeNr};
@@ -31,6 +35,45 @@ enum Place {
     Dead { at: u64 },
     /// The slack of an entry in use: it begins at `owner` and needs `used` of its `rec_len` bytes.
     Slack { owner: u64, used: usize, rec_len: usize },
+}
+
+/// One aligned store into an entry: its inode number or its record length.
+#[derive(Clone, Copy, Debug)]
+enum Edit {
+    Inode { at: u64, nr: u32 },
+    RecLen { at: u64, stored: u16 },
+}
+
+impl Edit {
+    fn inode(entry: u64, nr: u32) -> Self {
+        Self::Inode { at: entry, nr }
+    }
+
+    fn rec_len(entry: u64, len: usize) -> Self {
+        Self::RecLen { at: entry + 4, stored: encode_rec_len(len) }
+    }
+
+    fn store(self, dev: &dyn BlockDevice) -> Result<()> {
+        match self {
+            Self::Inode { at, nr } => dev.write_u32(at, nr)?,
+            Self::RecLen { at, stored } => dev.write_u16(at, stored)?,
+        }
+        Ok(())
+    }
+
+    fn note(self, fs: &Fs, images: &mut Images) -> Result<()> {
+        match self {
+            Self::Inode { at, nr } => images.put(fs, at, &nr.to_le_bytes()),
+            Self::RecLen { at, stored } => images.put(fs, at, &stored.to_le_bytes()),
+        }
+    }
+}
+
+/// A new entry: what is built first, what makes it visible, and where in the directory it lies.
+struct Addition {
+    built: (u64, Vec<u8>),
+    publish: Edit,
+    at: u64,
 }
 
 /// A record length as it is stored: 64 KiB does not fit in 16 bits.
@@ -99,33 +142,62 @@ impl Cell {
         let Some((place, start)) = self.find_place(&mut index, need, &mut buffer)? else {
             return self.add_block(&mut index, name, inode, &mut buffer);
         };
-        let kind = self.type_byte(named.kind);
-        let at = match place {
-            Place::Dead { at } => {
-                let slot = self.device_offset(at)?;
-                let bytes = entry_bytes(0, 0, name, kind);
-                // All but the inode number and the record length, which stays.
-                self.fs.dev.write_at(slot + 6, bytes.get(6..).unwrap_or_default())?;
-                let built = Written::new(()).fence(&*self.fs.dev)?;
-                let () = built.into_inner();
-                self.fs.dev.write_u32(slot, named.nr.get())?;
-                at
-            }
-            Place::Slack { owner, used, rec_len } => {
-                let slot = self.device_offset(owner)?;
-                let bytes = entry_bytes(named.nr.get(), rec_len - used, name, kind);
-                self.fs.dev.write_at(slot + used as u64, &bytes)?;
-                let built = Written::new(()).fence(&*self.fs.dev)?;
-                let () = built.into_inner();
-                self.fs.dev.write_u16(slot + 4, encode_rec_len(used))?;
-                owner + used as u64
-            }
-        };
+        let edit = self.edit_to_add(name, named, &place)?;
+        self.fs.dev.write_at(edit.built.0, &edit.built.1)?;
+        Written::new(edit.publish).fence(&*self.fs.dev)?.into_inner().store(&*self.fs.dev)?;
+        let at = edit.at;
         index.insert(name, at as u32);
         self.note_room(&mut index, start, &mut buffer)?;
         self.fs.dev.fence()?;
         self.touch_mtime();
         Ok(())
+    }
+
+    /// What a new entry in a place is made of.
+    fn edit_to_add(&self, name: &[u8], named: Named, place: &Place) -> Result<Addition> {
+        let kind = self.type_byte(named.kind);
+        Ok(match *place {
+            Place::Dead { at } => {
+                let slot = self.device_offset(at)?;
+                let bytes = entry_bytes(0, 0, name, kind);
+                // All but the inode number and the record length, which stays.
+                let built = (slot + 6, bytes.get(6..).unwrap_or_default().to_vec());
+                Addition { built, publish: Edit::inode(slot, named.nr.get()), at }
+            }
+            Place::Slack { owner, used, rec_len } => {
+                let slot = self.device_offset(owner)?;
+                let built = (slot + used as u64, entry_bytes(named.nr.get(), rec_len - used, name, kind));
+                Addition { built, publish: Edit::rec_len(slot, used), at: owner + used as u64 }
+            }
+        })
+    }
+
+    /// Notes in `images` what adding a name would change. `false` where the directory would have to grow.
+    pub(crate) fn plan_to_add(&self, images: &mut Images, name: &[u8], named: Named) -> Result<bool> {
+        self.drop_hash_tree()?;
+        let mut buffer = vec![0; self.fs.geo.block_size.len()];
+        let mut index = self.dir.lock();
+        let Some((place, _)) = self.find_place(&mut index, dirent_size(name.len()), &mut buffer)? else {
+            return Ok(false);
+        };
+        let edit = self.edit_to_add(name, named, &place)?;
+        images.put(&self.fs, edit.built.0, &edit.built.1)?;
+        edit.publish.note(&self.fs, images)?;
+        Ok(true)
+    }
+
+    /// Notes in `images` what removing a name would change.
+    pub(crate) fn plan_to_remove(&self, images: &mut Images, found: &Found) -> Result<()> {
+        self.drop_hash_tree()?;
+        self.edit_to_remove(found)?.note(&self.fs, images)
+    }
+
+    /// Notes in `images` what pointing a name to another inode would change.
+    pub(crate) fn plan_to_replace(&self, images: &mut Images, found: &Found, named: Named) -> Result<()> {
+        self.drop_hash_tree()?;
+        let at = self.device_offset(found.at)?;
+        Edit::inode(at, named.nr.get()).note(&self.fs, images)?;
+        images.put(&self.fs, at + 7, &[self.type_byte(named.kind)])
     }
 
     /// Brings the index's knowledge of a block's room up to date.
@@ -210,37 +282,39 @@ impl Cell {
     /// Takes a name away; what it named may be used anew once the answer is durable.
     pub(crate) fn remove_name(&self, name: &[u8], found: &Found) -> Result<Durable<Unlinked>> {
         self.drop_hash_tree()?;
+        self.edit_to_remove(found)?.store(&*self.fs.dev)?;
+        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+        let mut index = self.dir.lock();
+        index.remove(name, found.at as u32);
+        let mut buffer = vec![0; self.fs.geo.block_size.len()];
+        self.note_room(&mut index, found.at - found.at % self.block_bytes(), &mut buffer)?;
+        drop(index);
+        self.touch_mtime();
+        Ok(gone)
+    }
+
+    /// The one store that takes an entry away: the entry before it grows over it, or, for the first of a
+    /// block, its inode number goes.
+    fn edit_to_remove(&self, found: &Found) -> Result<Edit> {
         let len = self.block_bytes();
         let start = found.at - found.at % len;
         let mut buffer = vec![0; len as usize];
         self.read_dir_block(start, &mut buffer)?;
         let mut before: Option<(usize, usize)> = None;
-        let mut own = None;
         for slot in slots(&buffer, self.fs.geo.inodes_count, self.has_type()) {
             let slot = slot.map_err(|why| self.corrupt(alloc::format!("block at byte {start}: {why}")))?;
-            if start + slot.offset as u64 == found.at {
-                own = Some(slot.rec_len);
-                break;
+            if start + slot.offset as u64 != found.at {
+                before = Some((slot.offset, slot.rec_len));
+                continue;
             }
-            before = Some((slot.offset, slot.rec_len));
+            return Ok(match before {
+                Some((offset, rec_len)) => {
+                    Edit::rec_len(self.device_offset(start + offset as u64)?, rec_len + slot.rec_len)
+                }
+                None => Edit::inode(self.device_offset(found.at)?, 0),
+            });
         }
-        let Some(own) = own else {
-            return Err(self.corrupt("an entry moved while it was removed"));
-        };
-        match before {
-            Some((offset, rec_len)) => {
-                let at = self.device_offset(start + offset as u64)?;
-                self.fs.dev.write_u16(at + 4, encode_rec_len(rec_len + own))?;
-            }
-            None => self.fs.dev.write_u32(self.device_offset(found.at)?, 0)?,
-        }
-        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
-        let mut index = self.dir.lock();
-        index.remove(name, found.at as u32);
-        self.note_room(&mut index, start, &mut buffer)?;
-        drop(index);
-        self.touch_mtime();
-        Ok(gone)
+        Err(self.corrupt("an entry moved while it was removed"))
     }
 
     /// Points a name to another inode, by one store. Where the kinds differ the type byte is unknown for

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use super::Fs;
 use crate::balloc::{Groups, Place};
 use crate::error::{Error, Result, refuse};
-use crate::features::{Compat, RoCompat};
+use crate::features::{Compat, Incompat, RoCompat};
 use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::superblock::{STATE_ERROR, STATE_VALID};
 use crate::sync::{Mutex, Rank};
@@ -159,6 +159,13 @@ impl Fs {
     /// The inode whose truncation is under way, 0 for none. The caller holds the orphan lock.
     pub(crate) fn store_orphan(&self, nr: u32) -> Result<()> {
         Ok(self.dev.write_u32(at!(s_last_orphan), nr)?)
+    }
+
+    /// Says whether the journal may hold a transaction.
+    pub(crate) fn store_recover(&self, recover: bool) -> Result<()> {
+        let mut incompat = self.sb.features.incompat;
+        incompat.set(Incompat::RECOVER, recover);
+        Ok(self.dev.write_u32(at!(s_feature_incompat), incompat.bits())?)
     }
 
     /// Does what is to be done when the image turns out to be broken. Linux: `ext2_error`.

@@ -5,8 +5,9 @@
 //! places by one store of that block's pointer.
 //!
 //! A directory that changes its parent, or its block, has no safe order in ext2 alone: two names for one
-//! directory stop e2fsck, and so does none. The window is kept as short as it can be (two stores of
-//! 4 bytes), and is closed by refusing with `EXDEV` where the file system was opened with `strict_rename`.
+//! directory stop e2fsck, and so does none. Where the image has a journal (an ext3 one), the change is one
+//! transaction in it. Otherwise the window is kept as short as it can be, a few stores of 4 bytes, or is closed by
+//! refusing with `EXDEV` where the file system was opened with `strict_rename`.
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -17,6 +18,7 @@ use super::{LINK_MAX, check_name, is_empty, with_locks};
 use crate::dir::Found;
 use crate::error::{Result, refuse};
 use crate::inode::{FileKind, Inode};
+use crate::journal::{Images, Journal, Transaction};
 use crate::order::Written;
 use crate::{Errno, Ext2, InodeNr};
 
@@ -182,12 +184,34 @@ impl Rename<'_> {
         self.old_dir == self.new_dir
     }
 
-    /// Refuses what has no safe order, if that was asked for.
-    fn check_window(&self) -> Result<()> {
-        if self.source.0.fs.writer()?.strict_rename {
+    /// Makes what moves directories safe: a transaction with the blocks as `plan` changes them, where there is a
+    /// journal that they fit in. Without one it is refused, if that was asked for.
+    fn guard_window(
+        &self,
+        plan: impl FnOnce(&mut Images) -> Result<bool>,
+    ) -> Result<Option<Transaction<'_>>> {
+        let fs = &self.source.0.fs;
+        if let Some(journal) = Journal::find(fs)? {
+            let mut images = Images::default();
+            if plan(&mut images)?
+                && let Some(transaction) = journal.commit(images)?
+            {
+                return Ok(Some(transaction));
+            }
+        }
+        if fs.writer()?.strict_rename {
             return refuse(Errno::XDEV, "a directory cannot be moved safely against a crash here");
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// What happens to the `..` of a directory that goes to another parent.
+    fn plan_parent(&self, images: &mut Images, dir: &Inode, parent: &Inode) -> Result<()> {
+        if self.same_parent() || dir.kind() != FileKind::Directory {
+            return Ok(());
+        }
+        let found = dir.0.must_find(b"..")?;
+        dir.0.plan_to_replace(images, &found, parent.0.as_named())
     }
 
     fn to_new_name(&self) -> Result<()> {
@@ -203,12 +227,17 @@ impl Rename<'_> {
                 source.touch_ctime();
                 return Ok(());
             }
-            self.check_window()?;
+            let transaction = self.guard_window(|images| {
+                old_dir.plan_to_remove(images, &found)?;
+                self.plan_parent(images, &self.source, self.new_dir)?;
+                new_dir.plan_to_add(images, self.new, source.as_named())
+            })?;
             let durable = Written::new(source.as_named()).fence(&*source.fs.dev)?;
             new_dir.add_name(self.new, &durable)?;
             let found = old_dir.must_find(self.old)?;
             let _gone = old_dir.remove_name(self.old, &found)?;
-            return self.adopt(&self.source);
+            self.adopt(&self.source)?;
+            return Transaction::end(transaction);
         }
         // One more name, then one less: a crash shows both, never none.
         self.check_links(&self.source)?;
@@ -276,15 +305,28 @@ impl Rename<'_> {
         if !is_empty(&target.0)? {
             return refuse(Errno::NOTEMPTY, "");
         }
-        self.check_window()?;
-        target.0.kill()?;
+        let named = self.source.0.as_named();
+        let (old_found, new_found) =
+            (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
+        let transaction = self.guard_window(|images| {
+            self.old_dir.0.plan_to_remove(images, &old_found)?;
+            self.plan_parent(images, &self.source, self.new_dir)?;
+            self.new_dir.0.plan_to_replace(images, &new_found, named)?;
+            // Dead before the transaction takes its name: a crash between the two costs an empty directory.
+            target.0.kill()?;
+            Ok(true)
+        })?;
+        if transaction.is_none() {
+            target.0.kill()?;
+        }
         let source = Written::new(self.source.0.as_named()).fence(&*target.0.fs.dev)?;
         let found = self.new_dir.0.must_find(self.new)?;
         let _gone = self.new_dir.0.replace_name(&found, &source)?;
         let found = self.old_dir.0.must_find(self.old)?;
         let _gone = self.old_dir.0.remove_name(self.old, &found)?;
         self.adopt(&self.source)?;
-        self.new_dir.0.count_link(-1)
+        self.new_dir.0.count_link(-1)?;
+        Transaction::end(transaction)
     }
 
     fn replace_file(&self, target: &Inode) -> Result<()> {
@@ -312,9 +354,19 @@ impl Rename<'_> {
     fn exchange(&self, target: &Inode) -> Result<()> {
         let (source, dev) = (&self.source, &*target.0.fs.dev);
         let moves_directory = self.is_dir() || target.kind() == FileKind::Directory;
-        if moves_directory {
-            self.check_window()?;
-        }
+        let (old_found, new_found) =
+            (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
+        let transaction = if moves_directory {
+            self.guard_window(|images| {
+                self.old_dir.0.plan_to_replace(images, &old_found, target.0.as_named())?;
+                self.new_dir.0.plan_to_replace(images, &new_found, source.0.as_named())?;
+                self.plan_parent(images, source, self.new_dir)?;
+                self.plan_parent(images, target, self.old_dir)?;
+                Ok(true)
+            })?
+        } else {
+            None
+        };
         let kept = if target.kind() == FileKind::Directory {
             None
         } else {
@@ -350,6 +402,6 @@ impl Rename<'_> {
         }
         source.0.touch_ctime();
         target.0.touch_ctime();
-        Ok(())
+        Transaction::end(transaction)
     }
 }

@@ -1,0 +1,200 @@
+//! One transaction in the journal of an ext3 image.
+//!
+//! ext2 has no order of stores in which a directory changes its parent safely. Where the image has a journal, the
+//! blocks that change are first written there, with a commit record; then the superblock of the journal says that
+//! there is something to replay, by one store. From there on `e2fsck -p` ends what was begun. When all is in its place
+//! the journal is empty again.
+//!
+//! # Invariants
+//! 1. The journal is used only when it is empty, of the file system's block size, and without features that change
+//!    its records.
+//! 2. The blocks of a transaction belong to directories whose `io` locks the caller holds: nobody else changes them
+//!    before it ends.
+//!
+//! # Locking
+//! One transaction at a time: under the lock for renames.
+
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::error::{Result, refuse};
+use crate::fs::Fs;
+use crate::inode::Inode;
+use crate::{DeviceBlock, Errno, FileBlock};
+
+/// Begins every block of the journal that is not data (Linux: `JBD2_MAGIC_NUMBER`).
+const MAGIC: u32 = 0xc03b_3998;
+const DESCRIPTOR: u32 = 1;
+const COMMIT: u32 = 2;
+/// Superblocks of the two versions.
+const SUPERBLOCKS: [u32; 2] = [3, 4];
+/// Incompatible feature of the journal that changes nothing for us: revoke records.
+const REVOKE: u32 = 1;
+
+/// Flags of a tag in a descriptor.
+const ESCAPED: u16 = 1;
+const SAME_UUID: u16 = 2;
+const LAST_TAG: u16 = 8;
+
+/// Byte offsets in the journal's superblock; numbers there are big-endian.
+const S_SEQUENCE: u64 = 24;
+const S_START: u64 = 28;
+
+/// Blocks as they will be when a change is done.
+#[derive(Debug, Default)]
+pub(crate) struct Images(BTreeMap<DeviceBlock, Vec<u8>>);
+
+impl Images {
+    /// Puts bytes at a place on the device, which lies within one block.
+    pub(crate) fn put(&mut self, fs: &Fs, offset: u64, bytes: &[u8]) -> Result<()> {
+        let len = fs.geo.block_size.bytes();
+        let nr = u32::try_from(offset / len).ok().and_then(DeviceBlock::new);
+        let Some(nr) = nr else { return refuse(Errno::INVAL, "block 0 is no directory's") };
+        let within = (offset % len) as usize;
+        let block = match self.0.entry(nr) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => {
+                let mut block = vec![0; len as usize];
+                fs.dev.read_at(fs.geo.byte_of(nr), &mut block)?;
+                place.insert(block)
+            }
+        };
+        if let Some(place) = block.get_mut(within..within + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+}
+
+/// An empty journal that can take a transaction.
+#[derive(Debug)]
+pub(crate) struct Journal<'f> {
+    fs: &'f Arc<Fs>,
+    inode: Inode,
+    /// Where its superblock lies on the device, in bytes.
+    superblock: u64,
+    first: u32,
+    blocks: u32,
+    sequence: u32,
+    uuid: [u8; 16],
+}
+
+fn big(bytes: &[u8], at: usize) -> u32 {
+    let mut four = [0; 4];
+    four.iter_mut().zip(bytes.iter().skip(at)).for_each(|(to, from)| *to = *from);
+    u32::from_be_bytes(four)
+}
+
+impl<'f> Journal<'f> {
+    /// The journal of the file system, if it has one that can be used.
+    pub(crate) fn find(fs: &'f Arc<Fs>) -> Result<Option<Self>> {
+        let Some(nr) = fs.sb.journal_inode else { return Ok(None) };
+        let inode = fs.inode(nr)?;
+        let Some(start) = inode.0.map_blocks(FileBlock::ZERO, 1)?.target else { return Ok(None) };
+        let superblock = fs.geo.byte_of(start);
+        let mut head = [0; 64];
+        fs.dev.read_at(superblock, &mut head)?;
+        let usable = big(&head, 0) == MAGIC
+            && SUPERBLOCKS.contains(&big(&head, 4))
+            && u64::from(big(&head, 12)) == fs.geo.block_size.bytes()
+            && big(&head, S_START as usize) == 0
+            && big(&head, 32) == 0
+            && (big(&head, 4) == SUPERBLOCKS[0] || big(&head, 40) & !REVOKE == 0);
+        let mut uuid = [0; 16];
+        uuid.iter_mut().zip(head.iter().skip(48)).for_each(|(to, from)| *to = *from);
+        Ok(usable.then(|| Self {
+            fs,
+            inode,
+            superblock,
+            first: big(&head, 20),
+            blocks: big(&head, 16),
+            sequence: big(&head, S_SEQUENCE as usize),
+            uuid,
+        }))
+    }
+
+    /// Writes a transaction, so that from now on a crash ends in `images`. `None` when they do not fit.
+    pub(crate) fn commit(self, images: Images) -> Result<Option<Transaction<'f>>> {
+        let len = self.fs.geo.block_size.len();
+        let count = images.0.len();
+        let end = u64::from(self.first) + count as u64 + 2;
+        if self.first == 0 || end > u64::from(self.blocks) || 12 + 8 * count + 16 > len {
+            return Ok(None);
+        }
+        let record = |kind: u32| {
+            let mut block = vec![0; len];
+            for (place, word) in block.chunks_exact_mut(4).zip([MAGIC, kind, self.sequence]) {
+                place.copy_from_slice(&word.to_be_bytes());
+            }
+            block
+        };
+        let mut tags = Vec::new();
+        for (nr, (block, image)) in images.0.iter().enumerate() {
+            let escaped = image.starts_with(&MAGIC.to_be_bytes());
+            let mut flags = if escaped { ESCAPED } else { 0 };
+            flags |= if nr > 0 { SAME_UUID } else { 0 };
+            flags |= if nr + 1 == count { LAST_TAG } else { 0 };
+            tags.extend(block.get().to_be_bytes());
+            tags.extend([0; 2]);
+            tags.extend(flags.to_be_bytes());
+            if nr == 0 {
+                tags.extend(self.uuid);
+            }
+            let mut image = image.clone();
+            if escaped && let Some(head) = image.get_mut(..4) {
+                head.fill(0);
+            }
+            self.write(self.first as u64 + 1 + nr as u64, &image)?;
+        }
+        let mut descriptor = record(DESCRIPTOR);
+        if let Some(place) = descriptor.get_mut(12..12 + tags.len()) {
+            place.copy_from_slice(&tags);
+        }
+        self.write(self.first.into(), &descriptor)?;
+        self.write(end - 1, &record(COMMIT))?;
+        self.fs.dev.fence()?;
+        // With an empty journal this flag means nothing; the store after it is what commits.
+        self.fs.store_recover(true)?;
+        self.fs.dev.fence()?;
+        self.store(S_START, self.first)?;
+        self.fs.dev.fence()?;
+        Ok(Some(Transaction { journal: self }))
+    }
+
+    fn write(&self, block: u64, bytes: &[u8]) -> Result<()> {
+        match self.inode.0.map_blocks(FileBlock::new(block), 1)?.target {
+            Some(place) => Ok(self.fs.dev.write_at(self.fs.geo.byte_of(place), bytes)?),
+            None => Err(self.inode.0.corrupt("the journal has a hole")),
+        }
+    }
+
+    /// Stores a field of the journal's superblock.
+    fn store(&self, field: u64, value: u32) -> Result<()> {
+        Ok(self.fs.dev.write_u32(self.superblock + field, value.swap_bytes())?)
+    }
+}
+
+/// A transaction that a crash would end. [`end`](Self::end) it when all is in place; where that is not reached, e2fsck
+/// ends it.
+#[derive(Debug)]
+#[must_use = "the journal must be emptied when all is in place"]
+pub(crate) struct Transaction<'f> {
+    journal: Journal<'f>,
+}
+
+impl Transaction<'_> {
+    /// All is in place: the journal is empty again.
+    pub(crate) fn end(transaction: Option<Self>) -> Result<()> {
+        let Some(Self { journal }) = transaction else { return Ok(()) };
+        let dev = &*journal.fs.dev;
+        dev.fence()?;
+        journal.store(S_START, 0)?;
+        dev.fence()?;
+        journal.store(S_SEQUENCE, journal.sequence.wrapping_add(1))?;
+        journal.fs.store_recover(false)?;
+        Ok(dev.fence()?)
+    }
+}

@@ -1,0 +1,143 @@
+//! Moving a directory, the one change that ext2 has no safe order for: by one transaction where the image has a journal,
+//! by one store where both names fit in a block, or refused where that was asked for.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use blockdev::crash::{Limits, PmemModel};
+use blockdev::{BlockDevice, RamDevice, Recorder};
+use e2dax_tests::{golden, need_tools, tools};
+use ext2_core::{Errno, Ext2, FileKind, Follow, NewInode, OpenOptions, RenameFlags};
+
+const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
+const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
+
+/// An image with `/a/moved/inside`, `/b/empty` and `/b/other/thing`, cleanly unmounted.
+fn image(journal: bool) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    let mut args = vec!["-t", if journal { "ext3" } else { "ext2" }, "-b", "1024", "-I", "256", "-N", "64"];
+    if journal {
+        args.extend(["-J", "size=1"]);
+    }
+    args.extend([path.to_str().expect("a path of ours"), "3m"]);
+    tools::mke2fs(&args);
+    let device: Arc<RamDevice> =
+        Arc::new(RamDevice::from_bytes(&std::fs::read(&path).expect("read")).expect("memory"));
+    let shared: Arc<dyn BlockDevice> = device.clone();
+    let fs = Ext2::open(shared, &OpenOptions::default()).expect("open");
+    let root = fs.root().expect("root");
+    let a = root.create(b"a", &DIR).expect("created");
+    let b = root.create(b"b", &DIR).expect("created");
+    a.create(b"moved", &DIR)
+        .expect("created")
+        .create(b"inside", &FILE)
+        .expect("created")
+        .write_at(0, b"kept")
+        .expect("written");
+    b.create(b"empty", &DIR).expect("created");
+    b.create(b"other", &DIR).expect("created").create(b"thing", &FILE).expect("created");
+    drop((root, a, b));
+    fs.close().expect("closed");
+    device.to_vec()
+}
+
+/// Renames on a recorded device; gives the log.
+fn record(base: &[u8], from: &str, to: &str, flags: RenameFlags) -> Vec<blockdev::Op> {
+    let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(base).expect("memory")));
+    let shared: Arc<dyn BlockDevice> = recorder.clone();
+    let fs =
+        Ext2::open(shared, &OpenOptions { strict_rename: true, ..OpenOptions::default() }).expect("open");
+    let (old_dir, old) = fs.resolve_parent(from.as_bytes()).expect("parent");
+    let (new_dir, new) = fs.resolve_parent(to.as_bytes()).expect("parent");
+    fs.rename(&old_dir, old, &new_dir, new, flags).expect("renamed");
+    drop((old_dir, new_dir));
+    fs.close().expect("closed");
+    recorder.take()
+}
+
+/// Every crash state is mended by `e2fsck -p` alone, and then passes `holds`. Gives the number of states.
+fn every_crash(base: &[u8], log: &[blockdev::Op], holds: impl Fn(&Ext2)) -> u64 {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    let mut model = PmemModel::new(base, log);
+    model.limits = Limits { exhaustive: 16, edges: 12, pairs: 4, samples: 4, seed: 1 };
+    let report = model.run(|state: &blockdev::crash::CrashState<'_>| {
+        golden::write_sparse(&path, state.image).expect("written");
+        if let Err(said) = tools::e2fsck_p(Path::new(&path)) {
+            panic!("a crash before store {} needs a human: {said}", state.op);
+        }
+        let mended = std::fs::read(&path).expect("read");
+        let device: Arc<dyn BlockDevice> = Arc::new(RamDevice::from_bytes(&mended).expect("memory"));
+        holds(&Ext2::open(device, &OpenOptions::read_only()).expect("open"));
+        ControlFlow::Continue(())
+    });
+    report.states
+}
+
+fn there(fs: &Ext2, path: &str) -> bool {
+    fs.resolve(path.as_bytes(), Follow::No).is_ok()
+}
+
+#[test]
+fn with_a_journal_a_directory_moves_in_one_transaction() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image(true);
+    let seen = std::sync::Mutex::new(BTreeSet::new());
+    let log = record(&base, "/a/moved", "/b/here", RenameFlags::empty());
+    let states = every_crash(&base, &log, |fs| {
+        let place = (there(fs, "/a/moved/inside"), there(fs, "/b/here/inside"));
+        assert!(place.0 ^ place.1, "the directory is at {place:?}");
+        seen.lock().expect("a lock").insert(place);
+    });
+    assert_eq!(seen.into_inner().expect("a lock").len(), 2, "states of before and after");
+    println!("{states} crash states of a move");
+}
+
+#[test]
+fn with_a_journal_a_directory_replaces_an_empty_one_in_one_transaction() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image(true);
+    let log = record(&base, "/a/moved", "/b/empty", RenameFlags::empty());
+    every_crash(&base, &log, |fs| {
+        let place = (there(fs, "/a/moved/inside"), there(fs, "/b/empty/inside"));
+        assert!(place.0 ^ place.1, "the directory is at {place:?}");
+    });
+}
+
+#[test]
+fn with_a_journal_two_directories_change_places_in_one_transaction() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image(true);
+    let log = record(&base, "/a/moved", "/b/other", RenameFlags::EXCHANGE);
+    every_crash(&base, &log, |fs| {
+        let before = there(fs, "/a/moved/inside") && there(fs, "/b/other/thing");
+        let after = there(fs, "/a/moved/thing") && there(fs, "/b/other/inside");
+        assert!(before ^ after);
+    });
+}
+
+#[test]
+fn a_directory_renamed_in_its_block_changes_by_one_store() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image(false);
+    let log = record(&base, "/a/moved", "/a/renamed", RenameFlags::empty());
+    every_crash(&base, &log, |fs| {
+        assert!(there(fs, "/a/moved/inside") ^ there(fs, "/a/renamed/inside"));
+    });
+}
+
+#[test]
+fn without_a_journal_a_strict_file_system_refuses_to_move_a_directory() {
+    need_tools!("mke2fs");
+    let device: Arc<dyn BlockDevice> = Arc::new(RamDevice::from_bytes(&image(false)).expect("memory"));
+    let options = OpenOptions { strict_rename: true, ..OpenOptions::default() };
+    let fs = Ext2::open(device, &options).expect("open");
+    let (a, old) = fs.resolve_parent(b"/a/moved").expect("parent");
+    let (b, new) = fs.resolve_parent(b"/b/here").expect("parent");
+    let refused = fs.rename(&a, old, &b, new, RenameFlags::empty()).expect_err("refused");
+    assert_eq!(refused.errno(), Errno::XDEV);
+    assert!(there(&fs, "/a/moved/inside"));
+}
