@@ -5,7 +5,8 @@
 //! 1. Nobody maps the bytes that go while they go: [`AddressSpace::invalidate`](crate::AddressSpace)
 //!    surrounds the change.
 //! 2. A truncation is noted in the superblock before anything of it is stored and struck out when all
-//!    pointers are gone, so that e2fsck ends it after a crash.
+//!    pointers are gone, so that e2fsck ends it after a crash; but not that of a file with a block of
+//!    attributes, which loses its pointers before its size.
 //! 3. The bytes from the new end to the end of its block are zeroed, when a file shrinks and when it
 //!    grows: what was stored past the end of file is never seen.
 //! 4. Blocks are free only when their last pointer is durably gone.
@@ -99,16 +100,30 @@ impl Cell {
             let _orphan = writer.orphan.lock();
             let mut growth = self.map.lock();
             self.discard_window(&mut growth);
-            self.store_dtime(0)?;
-            self.fs.store_orphan(self.nr.get())?;
-            self.fs.dev.fence()?;
+            // e2fsck ends the truncation of an inode that the superblock notes, but throws its block of
+            // attributes away with it: such a file gets a hole at its end first, and then becomes shorter.
+            let is_noted = self.attrs.lock().file_acl == 0;
+            let mut detached = None;
+            if is_noted {
+                self.store_dtime(0)?;
+                self.fs.store_orphan(self.nr.get())?;
+                self.fs.dev.fence()?;
+            } else {
+                detached = Some(self.detach(first, self.shape().max_blocks()));
+                self.fs.dev.fence()?;
+            }
             self.zero_tail(size)?;
             self.store_size(size)?;
             self.fs.dev.fence()?;
-            let detached = self.detach(first, self.shape().max_blocks());
-            self.fs.dev.fence()?;
-            self.fs.store_orphan(0)?;
-            detached?
+            match detached {
+                Some(detached) => detached?,
+                None => {
+                    let detached = self.detach(first, self.shape().max_blocks());
+                    self.fs.dev.fence()?;
+                    self.fs.store_orphan(0)?;
+                    detached?
+                }
+            }
         };
         self.free_detached(detached)
     }
