@@ -4,6 +4,7 @@
 //! Everything here panics where a test would: a helper that fails is a test that fails. What the machine lacks is
 //! announced with [`skip!`] instead, and `.ci/run` counts the announcements.
 
+pub mod crash;
 pub mod golden;
 pub mod hostile;
 pub mod machine;

@@ -37,6 +37,14 @@ impl Scratch {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes the contents these, with nothing to undo.
+    pub fn load(&self, image: &[u8]) {
+        let mut inner = self.lock();
+        inner.undo.clear();
+        inner.bytes.clear();
+        inner.bytes.extend_from_slice(image);
+    }
+
     /// Undoes every write since the last call.
     pub fn restore(&self) {
         let mut inner = self.lock();

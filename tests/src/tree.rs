@@ -28,12 +28,20 @@ pub type Tree = BTreeMap<Vec<u8>, Node>;
 /// The largest file whose contents are taken, in bytes; of a larger one only the size counts.
 const LARGEST: u64 = 4 << 20;
 
-/// Reads everything.
+/// Reads everything on a device.
 ///
 /// # Errors
 /// The first error of the reader, with the path.
 pub fn read(device: Arc<dyn BlockDevice>) -> Result<Tree, String> {
     let fs = Ext2::open(device, &OpenOptions::read_only()).map_err(|error| error.to_string())?;
+    of(&fs)
+}
+
+/// Reads everything in an open file system.
+///
+/// # Errors
+/// As [`read`].
+pub fn of(fs: &Ext2) -> Result<Tree, String> {
     let mut tree = Tree::new();
     let root = fs.root().map_err(|error| error.to_string())?;
     let mut pending = vec![(Vec::new(), root)];

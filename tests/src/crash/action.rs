@@ -1,0 +1,169 @@
+//! The operations of crash workloads.
+
+use ext2_core::{Error, Ext2, FileKind, Follow, Inode, NewInode, RenameFlags, SetAttr, Wait, XattrSet};
+
+/// One operation on the tree that [`Base`](super::Base) makes. Paths are absolute; offsets and lengths are bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // each is the call of its name
+pub enum Action {
+    Create(&'static str),
+    Mkdir(&'static str),
+    Rmdir(&'static str),
+    Symlink(&'static str, usize),
+    Mknod(&'static str),
+    Link(&'static str, &'static str),
+    Unlink(&'static str),
+    Rename(&'static str, &'static str),
+    Exchange(&'static str, &'static str),
+    Write { path: &'static str, offset: u64, len: usize, seed: u8 },
+    Truncate { path: &'static str, size: u64 },
+    Punch { path: &'static str, offset: u64, len: u64 },
+    Zero { path: &'static str, offset: u64, len: u64 },
+    SetXattr { path: &'static str, len: usize, seed: u8 },
+    RemoveXattr(&'static str),
+    Chmod(&'static str, u16),
+    Fsync(&'static str),
+    Sync,
+}
+
+impl Action {
+    /// The file whose bytes it changes.
+    pub fn data_of(&self) -> Option<&'static str> {
+        match self {
+            Self::Write { path, .. }
+            | Self::Truncate { path, .. }
+            | Self::Punch { path, .. }
+            | Self::Zero { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The file that it is about, for an fsync after it.
+    pub fn target(&self) -> Option<&'static str> {
+        match self {
+            Self::Create(path) | Self::Mkdir(path) | Self::Symlink(path, _) | Self::Mknod(path) => Some(path),
+            Self::Link(_, path) | Self::Rename(_, path) | Self::Exchange(_, path) => Some(path),
+            Self::SetXattr { path, .. } | Self::RemoveXattr(path) | Self::Chmod(path, _) => Some(path),
+            Self::Unlink(_) | Self::Rmdir(_) | Self::Fsync(_) | Self::Sync => None,
+            _ => self.data_of(),
+        }
+    }
+}
+
+/// The bytes that a write of this seed puts at an offset; none is 0 or that of stale blocks.
+pub fn bytes_of(seed: u8, offset: u64, len: usize) -> Vec<u8> {
+    let byte = |at: u64| 1 + ((at / 3 + u64::from(seed) * 31 + at % 3 * 67) % 200) as u8;
+    (0..len as u64).map(|at| byte(offset + at)).collect()
+}
+
+/// The vocabulary of the systematic workloads, over the files of [`Base`](super::Base): each kind of operation, with
+/// the cases of it that take another way through the code.
+pub fn vocabulary() -> Vec<Action> {
+    use Action::*;
+    vec![
+        Create("/n"),
+        Create("/d/a-name-that-needs-more-room-than-most-others-do"),
+        Mkdir("/e"),
+        Rmdir("/x"),
+        Symlink("/s", 20),
+        Symlink("/s", 300),
+        Mknod("/p"),
+        Link("/a", "/l"),
+        Link("/a", "/d/l"),
+        Unlink("/a"),
+        Unlink("/d/b"),
+        Unlink("/d/b2"),
+        Rename("/a", "/n"),
+        Rename("/a", "/d/n"),
+        Rename("/a", "/d/b"),
+        Rename("/d/b", "/a"),
+        Rename("/fifo", "/a"),
+        Rename("/x", "/y"),
+        Exchange("/a", "/d/b"),
+        Write { path: "/a", offset: 500, len: 1000, seed: 1 },
+        Write { path: "/a", offset: 2500, len: 1700, seed: 2 },
+        Write { path: "/a", offset: 9000, len: 7000, seed: 3 },
+        Write { path: "/h", offset: 3000, len: 100, seed: 4 },
+        Write { path: "/h", offset: 15_000, len: 2000, seed: 5 },
+        Truncate { path: "/a", size: 0 },
+        Truncate { path: "/a", size: 700 },
+        Truncate { path: "/a", size: 5000 },
+        Truncate { path: "/h", size: 13_500 },
+        Punch { path: "/a", offset: 600, len: 1500 },
+        Punch { path: "/h", offset: 12_000, len: 6000 },
+        Zero { path: "/a", offset: 100, len: 2000 },
+        SetXattr { path: "/a", len: 20, seed: 6 },
+        SetXattr { path: "/d/b", len: 500, seed: 7 },
+        SetXattr { path: "/h", len: 300, seed: 8 },
+        RemoveXattr("/h"),
+        Chmod("/a", 0o4755),
+    ]
+}
+
+/// A file or directory made by default.
+fn new(kind: FileKind) -> NewInode {
+    let mode = if kind == FileKind::Directory { 0o755 } else { 0o644 };
+    NewInode { kind, mode, uid: 0, gid: 0, umask: 0, device: None }
+}
+
+fn at(fs: &Ext2, path: &str) -> Result<Inode, Error> {
+    fs.resolve(path.as_bytes(), Follow::No)
+}
+
+fn make(fs: &Ext2, path: &str, kind: FileKind) -> Result<(), Error> {
+    let (dir, name) = fs.resolve_parent(path.as_bytes())?;
+    dir.create(name, &new(kind)).map(|_| ())
+}
+
+fn rename(fs: &Ext2, from: &str, to: &str, flags: RenameFlags) -> Result<(), Error> {
+    let (old_dir, old) = fs.resolve_parent(from.as_bytes())?;
+    let (new_dir, new) = fs.resolve_parent(to.as_bytes())?;
+    fs.rename(&old_dir, old, &new_dir, new, flags)
+}
+
+/// Does it.
+///
+/// # Errors
+/// Those of the file system; an operation that makes no sense at the time is one.
+pub fn perform(fs: &Ext2, action: &Action) -> Result<(), Error> {
+    match action {
+        Action::Create(path) => make(fs, path, FileKind::Regular),
+        Action::Mkdir(path) => make(fs, path, FileKind::Directory),
+        Action::Mknod(path) => make(fs, path, FileKind::Fifo),
+        Action::Symlink(path, len) => {
+            let (dir, name) = fs.resolve_parent(path.as_bytes())?;
+            dir.symlink(name, &b"t/".repeat(len / 2), &new(FileKind::Symlink)).map(|_| ())
+        }
+        Action::Link(from, to) => {
+            let target = at(fs, from)?;
+            let (dir, name) = fs.resolve_parent(to.as_bytes())?;
+            dir.link(&target, name)
+        }
+        Action::Unlink(path) => {
+            let (dir, name) = fs.resolve_parent(path.as_bytes())?;
+            dir.unlink(name)
+        }
+        Action::Rmdir(path) => {
+            let (dir, name) = fs.resolve_parent(path.as_bytes())?;
+            dir.rmdir(name)
+        }
+        Action::Rename(from, to) => rename(fs, from, to, RenameFlags::empty()),
+        Action::Exchange(from, to) => rename(fs, from, to, RenameFlags::EXCHANGE),
+        Action::Write { path, offset, len, seed } => {
+            let data = bytes_of(*seed, *offset, *len);
+            at(fs, path)?.write_at(*offset, &data).map(|_| ())
+        }
+        Action::Truncate { path, size } => at(fs, path)?.truncate(*size, Wait::Yes),
+        Action::Punch { path, offset, len } => at(fs, path)?.punch_hole(*offset, *len, Wait::Yes),
+        Action::Zero { path, offset, len } => at(fs, path)?.zero_range(*offset, *len, Wait::Yes),
+        Action::SetXattr { path, len, seed } => {
+            at(fs, path)?.xattr_set(b"user.k", &bytes_of(*seed, 0, *len), XattrSet::Any)
+        }
+        Action::RemoveXattr(path) => at(fs, path)?.xattr_remove(b"user.k"),
+        Action::Chmod(path, mode) => {
+            at(fs, path)?.set_attr(&SetAttr { mode: Some(*mode), ..SetAttr::default() })
+        }
+        Action::Fsync(path) => at(fs, path)?.sync(),
+        Action::Sync => fs.sync(),
+    }
+}
