@@ -15,8 +15,13 @@ Examples:
   e2dax chmod 4755 disk.img:/bin/su
   e2dax chmod -R go-w,u+X disk.img:/srv")]
 pub(crate) struct Args {
-    /// Octal, or as chmod(1) has it: [ugoa][+-=][rwxXst], several with commas
-    #[arg(value_name = "MODE", value_parser = parse, allow_hyphen_values = true)]
+    // Given as help and not as a doc comment, which would take the brackets for links.
+    #[arg(
+        value_name = "MODE",
+        value_parser = parse,
+        allow_hyphen_values = true,
+        help = "Octal, or as chmod(1) has it: [ugoa][+-=][rwxXst], several with commas"
+    )]
     mode: Change,
 
     /// Files
