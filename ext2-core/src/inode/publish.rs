@@ -17,11 +17,11 @@ use crate::{DeviceBlock, Errno, FileBlock};
 #[derive(Debug)]
 #[must_use = "dropping it gives the blocks back"]
 pub struct Unpublished {
-    inode: Inode,
-    start: u64,
-    run: Run,
-    blocks: Blocks,
-    spare: Spare,
+    pub(super) inode: Inode,
+    pub(super) start: u64,
+    pub(super) run: Run,
+    pub(super) blocks: Blocks,
+    pub(super) spare: Spare,
 }
 
 impl Unpublished {
