@@ -34,6 +34,8 @@ pub(crate) enum Cause {
     Host(io::Error),
     /// The file system in an image.
     FileSystem(ext2_core::Error),
+    /// The DAX path.
+    Dax(ext2_dax::Error),
     /// What has no error type of its own.
     Text(String),
     /// An image is broken, in words.
@@ -108,6 +110,7 @@ impl fmt::Display for Failure {
                 f.write_str(text.split(" (os error").next().unwrap_or(&text))
             }
             Cause::FileSystem(error) => write!(f, "{error}"),
+            Cause::Dax(error) => write!(f, "{error}"),
         }
     }
 }
@@ -123,6 +126,16 @@ impl From<ext2_core::Error> for Cause {
 impl From<blockdev::Error> for Cause {
     fn from(error: blockdev::Error) -> Self {
         Self::FileSystem(error.into())
+    }
+}
+
+impl From<ext2_dax::Error> for Cause {
+    fn from(error: ext2_dax::Error) -> Self {
+        match error {
+            ext2_dax::Error::FileSystem(error) => Self::FileSystem(error),
+            ext2_dax::Error::Device(error) => Self::FileSystem(error.into()),
+            error => Self::Dax(error),
+        }
     }
 }
 

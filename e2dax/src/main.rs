@@ -11,11 +11,13 @@
 //! | [`context`] | what a verb gets: the options, its output, and where it complains |
 //! | [`out`], [`text`], [`json`], [`describe`] | printing |
 //! | [`glob`] | patterns of names |
+//! | [`dax`] | mapping files in a software MMU, for `fault` and `demo` |
 //! | [`progress`] | bars, on a terminal only |
 // Verbs that use what is unused so far are on their way.
 #![allow(dead_code)]
 
 mod context;
+mod dax;
 mod describe;
 mod failure;
 mod glob;

@@ -4,8 +4,10 @@ mod cat;
 mod chmod;
 mod chown;
 mod cp;
+mod demo;
 mod df;
 mod du;
+mod fault;
 pub(crate) mod find;
 mod info;
 mod ln;
@@ -15,6 +17,7 @@ mod map;
 mod mkdir;
 mod mv;
 mod punch;
+mod replay;
 mod rm;
 mod setfattr;
 mod stat;
@@ -32,6 +35,7 @@ use crate::failure::Result;
 /// What to do.
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    Demo(demo::Args),
     Info(info::Args),
     Ls(ls::Args),
     Tree(tree::Args),
@@ -44,6 +48,8 @@ pub(crate) enum Verb {
     Cp(cp::Args),
     Map(map::Args),
     Manifest(manifest::Args),
+    Fault(fault::Args),
+    Replay(replay::Args),
     Mkdir(mkdir::Args),
     Rm(rm::Args),
     Mv(mv::Args),
@@ -61,6 +67,7 @@ impl Verb {
     /// Does it.
     pub(crate) fn run(&self, context: &mut Context) -> Result<()> {
         match self {
+            Self::Demo(args) => demo::run(args, context),
             Self::Info(args) => info::run(args, context),
             Self::Ls(args) => ls::run(args, context),
             Self::Tree(args) => tree::run(args, context),
@@ -73,6 +80,8 @@ impl Verb {
             Self::Cp(args) => cp::run(args, context),
             Self::Map(args) => map::run(args, context),
             Self::Manifest(args) => manifest::run(args, context),
+            Self::Fault(args) => fault::run(args, context),
+            Self::Replay(args) => replay::run(args, context),
             Self::Mkdir(args) => mkdir::run(args, context),
             Self::Rm(args) => rm::run(args, context),
             Self::Mv(args) => mv::run(args, context),

@@ -2,6 +2,7 @@
 
 mod common;
 mod copy;
+mod dax;
 mod read;
 mod targets;
 mod write;

@@ -1,0 +1,160 @@
+//! Files mapped in the software MMU and touched: what `fault` and `demo` share.
+
+use clap::ValueEnum;
+use ext2_core::{Ext2, Inode};
+use ext2_dax::mmu::soft::{Counters, MapRequest, SoftMmu};
+use ext2_dax::mmu::{Protection, Sharing};
+use ext2_dax::trace::{Event, EventLog, Record};
+use ext2_dax::{Compat, DaxFs, DaxOptions, File, OpenFor};
+
+use crate::failure::{Failure, Of, Result};
+use crate::json::{Json, object};
+
+/// Bytes of a page.
+pub(crate) const PAGE: u64 = 4096;
+
+/// Whose behaviour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Behaviour {
+    /// Ours: holes in full, faults of 2 MiB
+    #[default]
+    Full,
+    /// Linux 6.1's ext2: holes of one block, no faults of 2 MiB
+    #[value(name = "linux-6.1")]
+    Linux61,
+}
+
+impl Behaviour {
+    /// The same for the library.
+    pub(crate) fn compat(self) -> Compat {
+        match self {
+            Self::Full => Compat::FULL,
+            Self::Linux61 => Compat::LINUX_6_1,
+        }
+    }
+}
+
+/// What touching a range came to.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    /// Pages that were touched before it ended.
+    pub(crate) pages: u64,
+    /// The signal that ended it, and the page of the file where.
+    pub(crate) died: Option<(String, u64)>,
+    /// What happened.
+    pub(crate) records: Vec<Record>,
+    /// What the address space counted.
+    pub(crate) counters: Counters,
+}
+
+/// The file system with its files by DAX, or why it cannot be had.
+pub(crate) fn open(fs: Ext2, behaviour: Behaviour, name: impl Fn() -> String) -> Result<DaxFs> {
+    let block = fs.geometry().block_size;
+    let dax = DaxFs::new(fs, DaxOptions { compat: behaviour.compat(), ..DaxOptions::default() });
+    if !dax.is_dax() {
+        let why = if block.bytes() == PAGE {
+            "the device is no memory, so files cannot be mapped".to_owned()
+        } else {
+            format!("blocks have {block} bytes and pages {PAGE}, so files cannot be mapped")
+        };
+        return Err(Failure::text(name(), why));
+    }
+    Ok(dax)
+}
+
+/// Maps the pages of `len` bytes from `at` on, shared and read-only, and loads a byte of each.
+pub(crate) fn touch(
+    dax: &DaxFs,
+    inode: Inode,
+    at: u64,
+    len: u64,
+    name: impl Fn() -> String,
+) -> Result<Touched> {
+    let file = File::open(dax, inode, OpenFor::Reading).of(&name)?;
+    let log = EventLog::new();
+    dax.tracer().listen(Some(log.clone()));
+    let mmu = SoftMmu::new();
+    let first = at - at % PAGE;
+    let end = at.saturating_add(len.max(1));
+    // The mapping is that of the whole units around it, as a program maps a file and not a page of it.
+    let offset = first - first % ext2_core::UNIT;
+    let request = MapRequest {
+        offset,
+        len: end.max(file.size()) - offset,
+        sharing: Sharing::Shared,
+        protection: Protection::ReadOnly,
+        colour: 0,
+    };
+    let map = file.map(&mmu, &request).of(&name)?;
+    let mut touched = Touched { pages: 0, died: None, records: Vec::new(), counters: Counters::default() };
+    let mut page = first;
+    while page < end {
+        if let Err(signal) = map.load(page - offset) {
+            touched.died = Some((signal.to_string(), page / PAGE));
+            break;
+        }
+        touched.pages += 1;
+        page += PAGE;
+    }
+    touched.counters = mmu.counters();
+    dax.tracer().listen(None);
+    drop(map);
+    touched.records = log.take();
+    Ok(touched)
+}
+
+impl Touched {
+    /// Faults that were taken: those of 2 MiB that succeeded, and those of 4 KiB.
+    pub(crate) fn faults(&self) -> u64 {
+        self.counters.pte_faults + self.counters.pmd_faults - self.counters.pmd_fallbacks
+    }
+
+    /// How often the file system was asked for a mapping.
+    pub(crate) fn asked(&self) -> u64 {
+        let asked = self.records.iter().filter(|record| matches!(record.event, Event::IomapIter { .. }));
+        asked.count() as u64
+    }
+
+    /// The lines of the summary.
+    pub(crate) fn summary(&self) -> Vec<String> {
+        let count = &self.counters;
+        let mut lines = vec![
+            format!("{} pages touched, {} faults", self.pages, self.faults()),
+            format!("  of 2 MiB: {} tried, {} fell back", count.pmd_faults, count.pmd_fallbacks),
+            format!("  of 4 KiB: {}", count.pte_faults),
+            format!("iomap_begin asked {} times", self.asked()),
+            format!(
+                "mapped: {} PMDs ({} to the huge zero page), {} PTEs ({} to the zero page), {} bytes",
+                count.pmds,
+                count.zero_pmds,
+                count.ptes,
+                count.zero_ptes,
+                count.mapped_bytes()
+            ),
+        ];
+        if let Some((signal, page)) = &self.died {
+            lines.push(format!("{signal} at page {page} of the file"));
+        }
+        lines
+    }
+
+    /// The same as an object.
+    pub(crate) fn to_json(&self) -> Json {
+        let count = &self.counters;
+        object! {
+            "pages": self.pages,
+            "faults": self.faults(),
+            "pmd_faults": count.pmd_faults,
+            "pmd_fallbacks": count.pmd_fallbacks,
+            "pte_faults": count.pte_faults,
+            "iomap_begin": self.asked(),
+            "pmds": count.pmds,
+            "zero_pmds": count.zero_pmds,
+            "ptes": count.ptes,
+            "zero_ptes": count.zero_ptes,
+            "mapped": count.mapped_bytes(),
+            "signal": self.died.as_ref().map(|(signal, _)| signal.clone()),
+            "signal_page": self.died.as_ref().map(|(_, page)| *page),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! `replay`: scripts of operations, and what came of each.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use blockdev::BlockDevice;
+use clap::ValueEnum;
+use ext2_core::Ext2;
+use ext2_dax::buffer_head::HoleSize;
+use ext2_dax::replay::{Events, Outcome, Player, Script};
+use ext2_dax::trace::{Record, chrome, ftrace, json};
+use ext2_dax::{Asked, DataPath, DaxFs, DaxOptions, Media};
+
+use crate::context::Context;
+use crate::dax::Behaviour;
+use crate::failure::{Failure, Of, Result};
+use crate::json::object;
+use crate::target::{DeviceKind, ImageOptions, Mode, Target};
+use crate::text::show_os;
+
+/// Play a script of file operations, and show what came of each
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  e2dax replay --events base.img 02-hole-2m.ops
+  e2dax replay --compat linux-6.1 --events base.img 02-hole-2m.ops
+  e2dax replay --path buffer-head --asked base.img 03-rw-unaligned.ops
+  e2dax replay --trace-format chrome base.img my.ops > trace.json
+
+The language of the scripts, and what Linux 6.1 did with 28 of them, is in testdata/linux-6.1. The image is copied
+into RAM and stays as it was, unless --in-place. As the recorded machine, the device asks to be flushed, so that
+synchronous mappings are refused; with --media persistent they are had.")]
+pub(crate) struct Args {
+    /// The image
+    #[arg(value_name = "IMG")]
+    image: OsString,
+
+    /// The script; - is the standard input
+    #[arg(value_name = "SCRIPT.ops")]
+    script: PathBuf,
+
+    /// Whose behaviour
+    #[arg(long, value_name = "WHOSE", default_value = "full")]
+    compat: Behaviour,
+
+    /// The data path: the new one, or that of Linux 4.8
+    #[arg(long, value_name = "PATH", default_value = "iomap")]
+    path: PathName,
+
+    /// On the old path, what is said of the size of a hole
+    #[arg(long, value_name = "HOW", default_value = "untold")]
+    holes: HoleName,
+
+    /// What the device's memory promises
+    #[arg(long, value_name = "MEDIA", default_value = "needs-flush")]
+    media: MediaName,
+
+    /// Events under the operations that caused them
+    #[arg(long)]
+    events: bool,
+
+    /// How events are printed; chrome and ftrace print nothing else
+    #[arg(long, value_name = "FORMAT", default_value = "listing")]
+    trace_format: TraceFormat,
+
+    /// At the end, what was asked of the file system
+    #[arg(long)]
+    asked: bool,
+
+    /// Keep the image as it is after the script
+    #[arg(long, value_name = "OUT.img", conflicts_with = "in_place")]
+    save: Option<PathBuf>,
+
+    /// Change the image itself
+    #[arg(long)]
+    in_place: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PathName {
+    /// iomap
+    Iomap,
+    /// get_block and buffer heads
+    BufferHead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum HoleName {
+    /// Nothing, as in Linux 4.8
+    Untold,
+    /// One block, as the patch of August 2016 did
+    OneBlock,
+    /// All of it
+    InFull,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MediaName {
+    /// Stores are durable once written back from the caches
+    Persistent,
+    /// A flush has to be asked for, as of virtio-pmem
+    NeedsFlush,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TraceFormat {
+    /// The format of testdata/linux-6.1
+    Listing,
+    /// As the kernel's trace file
+    Ftrace,
+    /// A JSON object for each operation, and for each event
+    Json,
+    /// A file for chrome://tracing and Perfetto
+    Chrome,
+}
+
+impl Args {
+    fn options(&self) -> DaxOptions {
+        let holes = match self.holes {
+            HoleName::Untold => HoleSize::Untold,
+            HoleName::OneBlock => HoleSize::OneBlock,
+            HoleName::InFull => HoleSize::InFull,
+        };
+        DaxOptions {
+            compat: self.compat.compat(),
+            path: match self.path {
+                PathName::Iomap => DataPath::Iomap,
+                PathName::BufferHead => DataPath::BufferHead(holes),
+            },
+            media: match self.media {
+                MediaName::Persistent => Media::Persistent,
+                MediaName::NeedsFlush => Media::NeedsFlush,
+            },
+            ..DaxOptions::default()
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let script = read(&args.script)?;
+    let target = Target::parse(&args.image)?;
+    let device = if args.in_place { context.image.device } else { DeviceKind::Ram };
+    let options = ImageOptions { device, ..context.image.clone() };
+    let fs = target.open(&options, Mode::Write)?;
+    let image = fs.device().clone();
+    let dax = DaxFs::new(fs.clone(), args.options());
+    let played = play(args, context, &dax, &script);
+    let asked = dax.asked();
+    drop(dax);
+    close(&target, fs)?;
+    played?;
+    if args.asked {
+        print_asked(context, &asked)?;
+    }
+    match &args.save {
+        Some(path) => save(&*image, path),
+        None => Ok(()),
+    }
+}
+
+/// Reads a script whole before anything is done.
+fn read(path: &Path) -> Result<Script> {
+    let text = if path == Path::new("-") {
+        let mut text = Vec::new();
+        std::io::stdin().read_to_end(&mut text).map(|_| text)
+    } else {
+        std::fs::read(path)
+    };
+    let text = text.map_err(|error| Failure::host(path, error))?;
+    Script::parse(&text).map_err(|error| Failure::text(show_os(path.as_os_str()), error.to_string()))
+}
+
+fn close(target: &Target, fs: Ext2) -> Result<()> {
+    fs.close().of(|| target.image_name())
+}
+
+fn play(args: &Args, context: &mut Context, dax: &DaxFs, script: &Script) -> Result<()> {
+    let mut player = Player::new(dax.clone());
+    let mut records: Vec<Record> = Vec::new();
+    for line in &script.lines {
+        let outcome = player.step(line);
+        match args.trace_format {
+            TraceFormat::Listing => context.out.text(listing(args, &outcome))?,
+            TraceFormat::Json => print_json(args, context, &outcome)?,
+            TraceFormat::Ftrace | TraceFormat::Chrome => records.extend(outcome.events),
+        }
+    }
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let written = match args.trace_format {
+        TraceFormat::Ftrace => {
+            text.push_str(ftrace::HEADER);
+            records.iter().try_for_each(|record| ftrace::write(&mut text, record))
+        }
+        TraceFormat::Chrome => chrome::write_all(&mut text, &records),
+        TraceFormat::Listing | TraceFormat::Json => Ok(()),
+    };
+    debug_assert!(written.is_ok());
+    context.out.text(text)
+}
+
+fn listing(args: &Args, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let events = if args.events { Events::Shown } else { Events::Hidden };
+    let written = outcome.write_oracle(&mut text, events);
+    debug_assert!(written.is_ok());
+    text
+}
+
+fn print_json(args: &Args, context: &mut Context, outcome: &Outcome) -> Result<()> {
+    let line = outcome.text.as_str();
+    let done = object! { "op": outcome.number, "line": line, "result": outcome.result.as_str() };
+    context.out.json(&done)?;
+    if !args.events {
+        return Ok(());
+    }
+    let mut text = String::new();
+    let written = outcome.events.iter().try_for_each(|record| json::write(&mut text, record));
+    debug_assert!(written.is_ok());
+    context.out.text(text)
+}
+
+fn print_asked(context: &mut Context, asked: &Asked) -> Result<()> {
+    let lines = [
+        ("calls of the file system", asked.calls),
+        ("blocks asked", asked.blocks_asked),
+        ("blocks answered", asked.blocks_answered),
+        ("exclusive locks", asked.exclusive_locks),
+        ("shared locks", asked.shared_locks),
+        ("dio counts", asked.dio_counts),
+    ];
+    lines.iter().try_for_each(|(what, count)| context.out.line(format_args!("{what}: {count}")))
+}
+
+/// Writes a device to a file, its zeros as holes.
+fn save(device: &dyn BlockDevice, path: &Path) -> Result<()> {
+    const CHUNK: usize = 64 << 10;
+    let host = |error: std::io::Error| Failure::host(path, error);
+    let file = std::fs::File::create(path).map_err(host)?;
+    file.set_len(device.size()).map_err(host)?;
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while at < device.size() {
+        // OK to cast: at most the buffer's length.
+        let len = (device.size() - at).min(CHUNK as u64) as usize;
+        let part = buffer.get_mut(..len).unwrap_or_default();
+        device.read_at(at, part).of(|| "the image".into())?;
+        if part.iter().any(|&byte| byte != 0) {
+            file.write_all_at(part, at).map_err(host)?;
+        }
+        at += len as u64;
+    }
+    Ok(())
+}
