@@ -102,7 +102,11 @@ impl Cell {
             self.discard_window(&mut growth);
             // e2fsck ends the truncation of an inode that the superblock notes, but throws its block of
             // attributes away with it: such a file gets a hole at its end first, and then becomes shorter.
-            let is_noted = self.attrs.lock().file_acl == 0;
+            // A file without a name is freed whole after a crash, and its time of deletion stays.
+            let is_noted = {
+                let attrs = self.attrs.lock();
+                attrs.file_acl == 0 && attrs.links > 0
+            };
             let mut detached = None;
             if is_noted {
                 self.store_dtime(0)?;
