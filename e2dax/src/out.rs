@@ -1,7 +1,7 @@
 //! The standard output: buffered, and never a panic when it is closed.
 
 use std::fmt;
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::io::{self, BufWriter, Stdout, Write};
 
 use crate::failure::{Cause, Failure, Result};
 use crate::json::Json;
@@ -43,11 +43,6 @@ impl Out {
     /// Writes what is gathered.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.inner.flush().map_err(output)
-    }
-
-    /// Whether a person looks at it.
-    pub(crate) fn is_terminal() -> bool {
-        io::stdout().is_terminal()
     }
 }
 

@@ -23,3 +23,8 @@ pub use mount::{Access, with_mount};
 pub use rng::Rng;
 pub use scratch::Scratch;
 pub use walk::walk;
+
+/// The program in the README, which is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
