@@ -30,6 +30,13 @@ pub trait AddressSpace: Any + Debug + Send + Sync {
     fn invalidate(&self, range: Range<u64>, wait: Wait, change: &mut dyn FnMut() -> Result<()>)
     -> Result<()>;
 
+    /// Whether anybody maps or leases a byte of `range`: its blocks are then not moved, since that would
+    /// cost who maps them a fault.
+    fn is_in_use(&self, range: Range<u64>) -> bool {
+        let _ = range;
+        false
+    }
+
     /// Writes the dirty pages of `range` back to the media.
     ///
     /// # Errors

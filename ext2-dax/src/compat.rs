@@ -46,7 +46,8 @@ pub enum Publish {
 /// (L6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growth {
-    /// They are zeroed first: a mapping may have stored to them.
+    /// They are zeroed first: a mapping may have stored to them, before or while the file was cut there
+    /// (L5).
     ZeroTail,
     /// They are left, and become part of the file.
     KeepTail,
@@ -88,15 +89,6 @@ pub enum SyncMappings {
     Refused,
 }
 
-/// What happens to translations of the page in which a truncated file ends (L5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TailPage {
-    /// They are taken away while its tail is zeroed and the size set; the next access faults.
-    Unmapped,
-    /// They stay, so that a store between zeroing and the new size is left behind the end of the file.
-    Mapped,
-}
-
 /// All the choices together. [`Compat::FULL`] is the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compat {
@@ -119,8 +111,6 @@ pub struct Compat {
     pub seeks: Seeks,
     /// See [`SyncMappings::Offered`].
     pub sync_mappings: SyncMappings,
-    /// What a store leaves behind the end of a file is seen when it grows.
-    pub tail_page: TailPage,
 }
 
 impl Compat {
@@ -135,7 +125,6 @@ impl Compat {
         layouts: Layouts::Broken,
         seeks: Seeks::BlockMap,
         sync_mappings: SyncMappings::Offered,
-        tail_page: TailPage::Unmapped,
     };
 
     /// Linux 6.1's ext2, warts included; what the recordings in `testdata/linux-6.1` show.
@@ -149,7 +138,6 @@ impl Compat {
         layouts: Layouts::Ignored,
         seeks: Seeks::EndOfFile,
         sync_mappings: SyncMappings::Refused,
-        tail_page: TailPage::Mapped,
     };
 }
 

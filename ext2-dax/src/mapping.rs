@@ -326,6 +326,12 @@ impl DaxMapping {
         edges.collect()
     }
 
+    /// Whether any of the file pages has an entry or is leased.
+    pub(crate) fn is_in_use(&self, pages: &std::ops::Range<u64>) -> bool {
+        let entries = self.pages() > 0 && !self.entries_in(pages.start, pages.end, |_| true).is_empty();
+        entries || self.leases.is_busy(pages)
+    }
+
     /// Deletes the entries that touch the file pages `start..end`, dirty or not, waiting for each to be
     /// unlocked. The caller holds `invalidate_lock` exclusively and has taken the translations away
     /// (Linux: `dax_delete_mapping_entry`).

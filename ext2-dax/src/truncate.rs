@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use blockdev::DaxDevice;
 
-use crate::compat::{Compat, Layouts, TailPage};
+use crate::compat::Layouts;
 use crate::entry::PAGE_SIZE;
 use crate::error::{Error, Result, errno};
 use crate::mapping::{DaxMapping, PrivateCopies};
@@ -48,9 +48,9 @@ impl From<ext2_core::Wait> for Patience {
 /// Takes translations and entries of the bytes `range` away and runs `change`, which frees the blocks,
 /// while nobody can make new ones.
 ///
-/// The page in which the range begins, if it does not begin with it, keeps its entry, but its
-/// translations go ([`TailPage::Unmapped`]): a store must not come between the zeroing of its tail and
-/// the new size. The page in which the range ends goes whole; it may be the last of the file.
+/// The page in which the range begins, if it does not begin with it, stays mapped: its part of the file
+/// stays, and what is stored behind the new end is zeroed when the file grows again. The page in which
+/// the range ends goes whole; it may be the last of the file.
 ///
 /// # Errors
 /// `EBUSY` when leased and `patience` is [`Patience::Refuse`]; the device's while writing back; both
@@ -60,7 +60,7 @@ pub fn take_pages<T>(
     memory: &dyn DaxDevice,
     range: Range<u64>,
     patience: Patience,
-    compat: &Compat,
+    layouts: Layouts,
     change: impl FnOnce() -> T,
 ) -> Result<T> {
     let start = range.start.div_ceil(PAGE_SIZE);
@@ -69,7 +69,7 @@ pub fn take_pages<T>(
     let touched = range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE);
     let _no_faults = loop {
         let lock = mapping.lock_exclusive();
-        if compat.layouts == Layouts::Ignored || !mapping.leases().is_busy(&touched) {
+        if layouts == Layouts::Ignored || !mapping.leases().is_busy(&touched) {
             break lock;
         }
         drop(lock);
@@ -78,10 +78,6 @@ pub fn take_pages<T>(
         }
         mapping.leases().wait_idle(&touched);
     };
-    if mapping.pages() > 0 && compat.tail_page == TailPage::Unmapped && !range.start.is_multiple_of(PAGE_SIZE)
-    {
-        mapping.unmap(start - 1, start, PrivateCopies::Keep);
-    }
     if start < end && mapping.pages() > 0 {
         if i64::try_from(range.end).is_ok() && !range.end.is_multiple_of(PAGE_SIZE) {
             // The bytes after the range stay; so must the mark that says that they were stored to.

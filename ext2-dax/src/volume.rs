@@ -159,7 +159,12 @@ impl AddressSpace for Pages {
             Wait::Yes => Patience::Wait,
             Wait::No => Patience::Refuse,
         };
-        take_pages(&self.mapping, self.memory(), range, patience, &self.compat, change)?
+        take_pages(&self.mapping, self.memory(), range, patience, self.compat.layouts, change)?
+    }
+
+    fn is_in_use(&self, range: Range<u64>) -> bool {
+        let pages = range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE);
+        self.mapping.is_in_use(&pages)
     }
 
     fn write_back(&self, range: Range<u64>) -> ext2_core::Result<()> {

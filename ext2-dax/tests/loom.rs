@@ -101,7 +101,7 @@ impl OnePage {
             self.size.store(0, Ordering::SeqCst);
             self.freed.store(true, Ordering::SeqCst);
         };
-        take_pages(&self.pages, self, 0..u64::MAX, Patience::Wait, &Compat::FULL, freed).unwrap();
+        take_pages(&self.pages, self, 0..u64::MAX, Patience::Wait, Compat::FULL.layouts, freed).unwrap();
     }
 }
 

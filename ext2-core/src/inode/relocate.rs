@@ -47,6 +47,9 @@ impl Cell {
             }
         }
         let bytes = unit_start * size.bytes()..start * size.bytes();
+        if self.space.get().is_some_and(|space| space.is_in_use(bytes.clone())) {
+            return Ok(());
+        }
         let moved =
             self.space.invalidate(bytes, crate::Wait::No, &mut || self.move_blocks(unit_start, start));
         match moved {

@@ -117,11 +117,18 @@ impl FakeFile {
     }
 
     pub(crate) fn truncate(&self, size: u64, patience: Patience) -> Result<()> {
-        truncate::take_pages(&self.pages, &*self.device, size..u64::MAX, patience, &self.compat, || {
-            let mut state = self.state.lock().unwrap();
-            state.size = size;
-            state.blocks.split_off(&size.div_ceil(PAGE_SIZE));
-        })?;
+        truncate::take_pages(
+            &self.pages,
+            &*self.device,
+            size..u64::MAX,
+            patience,
+            compat::Layouts::Broken,
+            || {
+                let mut state = self.state.lock().unwrap();
+                state.size = size;
+                state.blocks.split_off(&size.div_ceil(PAGE_SIZE));
+            },
+        )?;
         ext2_dax::zero::truncate_page(self, size, PAGE_SIZE).map(|_| ())
     }
 
