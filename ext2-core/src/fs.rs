@@ -22,7 +22,6 @@ use zerocopy::FromZeros;
 use crate::dir::Indexes;
 use crate::error::{Corrupt, Object, Result};
 use crate::inode::Inode;
-use crate::map::Shape;
 use crate::raw::RawGroupDesc;
 use crate::sync::Mutex;
 use crate::time::Clock;
@@ -68,42 +67,6 @@ impl Fs {
         let table = u64::from(self.descriptor(group)?.bg_inode_table.get());
         Ok(table * self.geo.block_size.bytes() + u64::from(index) * u64::from(self.geo.inode_size))
     }
-
-    /// The largest size of a file in bytes: what the pointers reach, and what 2^32 - 1 units of 512
-    /// bytes hold, indirect blocks included. Linux: `ext2_max_size`.
-    pub(crate) fn max_size(&self) -> u64 {
-        let size = self.geo.block_size;
-        let shape = Shape::new(size.pointers());
-        let units = (u64::from(u32::MAX)) >> (size.log2() - 9);
-        let reach = shape.max_blocks();
-        let indirect = |data: u64| {
-            // Indirect blocks that `data` blocks of a full file need.
-            let mut blocks = 0;
-            let mut rest = data.saturating_sub(crate::map::DIRECT);
-            for depth in 1..=3 {
-                let here = rest.min(shape.span(depth));
-                for level in 0..depth {
-                    blocks += here.div_ceil(shape.span(level + 1));
-                }
-                rest -= here;
-            }
-            blocks
-        };
-        if reach + indirect(reach) <= units {
-            return reach << size.log2();
-        }
-        // The largest number of data blocks whose sum with their indirect blocks stays within the units.
-        let (mut low, mut high) = (0, units);
-        while low < high {
-            let middle = (low + high).div_ceil(2);
-            if middle + indirect(middle) <= units {
-                low = middle;
-            } else {
-                high = middle - 1;
-            }
-        }
-        low << size.log2()
-    }
 }
 
 impl Ext2 {
@@ -132,7 +95,7 @@ impl Ext2 {
     /// The largest size that a file can have, in bytes.
     #[must_use]
     pub fn max_size(&self) -> u64 {
-        self.0.max_size()
+        self.0.geo.max_file_size()
     }
 
     /// The descriptor of a group, as it lies on the device.

@@ -2,6 +2,7 @@
 
 use crate::error::{Corrupt, Object, Result};
 use crate::features::{Compat, Incompat, RoCompat};
+use crate::map::{DIRECT, Shape};
 use crate::raw::RawGroupDesc;
 use crate::{BlockSize, DeviceBlock, GroupNr, InodeNr, Superblock};
 use alloc::format;
@@ -31,6 +32,7 @@ pub struct Geometry {
     pub reserved_gdt_blocks: u16,
     first_meta_bg: Option<u32>,
     backups: Backups,
+    max_file_size: u64,
 }
 
 /// Which groups have a copy of the superblock.
@@ -61,6 +63,7 @@ impl Geometry {
             first_ino: sb.first_ino,
             reserved_gdt_blocks: sb.reserved_gdt_blocks,
             first_meta_bg: features.incompat.contains(Incompat::META_BG).then_some(sb.first_meta_bg),
+            max_file_size: max_file_size(sb.block_size),
             backups: if features.compat.contains(Compat::SPARSE_SUPER2) {
                 Backups::Sparse2(sb.backup_groups)
             } else if features.ro_compat.contains(RoCompat::SPARSE_SUPER) {
@@ -69,6 +72,12 @@ impl Geometry {
                 Backups::All
             },
         }
+    }
+
+    /// The largest size of a file in bytes. Linux: `ext2_max_size`.
+    #[must_use]
+    pub fn max_file_size(&self) -> u64 {
+        self.max_file_size
     }
 
     /// All groups.
@@ -224,6 +233,24 @@ impl Geometry {
     }
 }
 
+/// What the pointers reach, or what 2^32 - 1 units of 512 bytes hold, as far as the indirect blocks for that much leave
+/// room.
+fn max_file_size(size: BlockSize) -> u64 {
+    let shape = Shape::new(size.pointers());
+    let (reach, units) = (shape.max_blocks(), u64::from(u32::MAX) >> (size.log2() - 9));
+    let indirect = |data: u64| {
+        let (mut blocks, mut rest) = (0, data.saturating_sub(DIRECT));
+        for depth in 1..=3 {
+            let here = rest.min(shape.span(depth));
+            blocks += (1..=depth).map(|level| here.div_ceil(shape.span(level))).sum::<u64>();
+            rest -= here;
+        }
+        blocks
+    };
+    let blocks = if reach + indirect(reach) <= units { reach } else { units - indirect(units) };
+    blocks << size.log2()
+}
+
 /// Whether `nr` is a power of `base` with an exponent of at least 1.
 fn is_power(nr: u32, base: u32) -> bool {
     let mut power = base;
@@ -239,6 +266,14 @@ fn is_power(nr: u32, base: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_file_is_that_of_linux() {
+        let sizes = [(1024, 17_247_252_480), (2048, 275_415_851_008), (4096, 2_196_873_666_560)];
+        for (block, largest) in sizes {
+            assert_eq!(BlockSize::new(block).map(max_file_size), Some(largest));
+        }
+    }
 
     #[test]
     fn backups_are_in_groups_0_1_and_powers_of_3_5_and_7() {

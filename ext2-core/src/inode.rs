@@ -117,7 +117,7 @@ impl Cell {
         if kind == FileKind::Regular {
             size |= u64::from(raw.i_size_high.get()) << 32;
         }
-        if size > fs.max_size() {
+        if size > fs.geo.max_file_size() {
             return broken(format!("size is {size}, more than a file can have"));
         }
         let file_acl = raw.i_file_acl.get();

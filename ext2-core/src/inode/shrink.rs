@@ -74,7 +74,7 @@ impl Cell {
 
     /// Sets the size. The caller holds the `io` lock exclusive.
     pub(crate) fn set_size(&self, size: u64, wait: Wait) -> Result<()> {
-        if size > self.fs.max_size() {
+        if size > self.fs.geo.max_file_size() {
             return refuse(Errno::FBIG, "larger than a file can be");
         }
         let old = self.size();

@@ -126,7 +126,7 @@ impl Inode {
         {
             return refuse(Errno::PERM, "the file is immutable or append-only");
         }
-        let max = self.0.fs.max_size();
+        let max = self.0.fs.geo.max_file_size();
         if offset >= max {
             return refuse(Errno::FBIG, "past the largest size of a file");
         }
