@@ -1,1 +1,35 @@
-//! Under construction.
+//! An ext2 image as a directory, for programs that know nothing of this library: served through FUSE.
+//!
+//! [`serve`] mounts an open [`Ext2`](ext2_core::Ext2) and answers the kernel until it is unmounted or a signal
+//! ends it; then everything is durable and the image is marked as clean.
+//!
+//! | module | is |
+//! |---|---|
+//! | `options` | what stands behind `-o` |
+//! | `nodes` | the inodes that the kernel knows, and how often it looked each up |
+//! | `volume` | the operations, in families: attributes, names, files, directories, extended attributes, ioctls |
+//! | `filesystem` | the requests of the kernel, each handed to its operation |
+//! | `session` | the mount's life: threads, signals, the end |
+//! | `convert` | numbers, times and kinds as FUSE has them |
+//!
+//! # What the kernel does for us
+//! It caches names, attributes and pages for as long as it likes, since nobody else changes the image; it checks
+//! permissions and access control lists (`default_permissions`), keeps locks, and gathers writes (the write-back
+//! cache), so that a full device is reported by `fsync` or `close` and not by `write`.
+//!
+//! # Invariants
+//! 1. An inode that the kernel knows is held, so that a file without a name lives as long as it is open.
+//! 2. Requests run on several threads and take no lock of this crate while they call the library, but for the table
+//!    of nodes, under whose locks nothing is called.
+//! 3. A read-only mount opens the image for reading: there is no path to a store.
+#![forbid(unsafe_code)]
+
+mod convert;
+mod filesystem;
+mod nodes;
+mod options;
+mod session;
+mod volume;
+
+pub use options::{Access, Atime, MountOptions, OptionError};
+pub use session::{MountError, serve};

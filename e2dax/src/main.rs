@@ -61,7 +61,10 @@ Begin with: e2dax demo";
 fn main() -> ExitCode {
     let log = env_logger::Env::new().filter_or("E2DAX_LOG", "warn");
     env_logger::Builder::from_env(log).format_timestamp(None).init();
-    let arguments = verbs::find::with_double_dashes(std::env::args_os().collect());
+    let arguments: Vec<_> = std::env::args_os().collect();
+    #[cfg(feature = "mount")]
+    let arguments = verbs::mount::as_helper(arguments);
+    let arguments = verbs::find::with_double_dashes(arguments);
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

@@ -15,6 +15,8 @@ mod ls;
 mod manifest;
 mod map;
 mod mkdir;
+#[cfg(feature = "mount")]
+pub(crate) mod mount;
 mod mv;
 mod punch;
 mod replay;
@@ -50,6 +52,8 @@ pub(crate) enum Verb {
     Manifest(manifest::Args),
     Fault(fault::Args),
     Replay(replay::Args),
+    #[cfg(feature = "mount")]
+    Mount(mount::Args),
     Mkdir(mkdir::Args),
     Rm(rm::Args),
     Mv(mv::Args),
@@ -82,6 +86,8 @@ impl Verb {
             Self::Manifest(args) => manifest::run(args, context),
             Self::Fault(args) => fault::run(args, context),
             Self::Replay(args) => replay::run(args, context),
+            #[cfg(feature = "mount")]
+            Self::Mount(args) => mount::run(args, context),
             Self::Mkdir(args) => mkdir::run(args, context),
             Self::Rm(args) => rm::run(args, context),
             Self::Mv(args) => mv::run(args, context),

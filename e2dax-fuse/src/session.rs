@@ -1,0 +1,225 @@
+//! The life of a mount: from the mount point to the last write.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use ext2_core::Ext2;
+use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::UnmountFlags;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::filesystem::Served;
+use crate::options::{Access, Atime, MountOptions};
+use crate::volume::Volume;
+
+/// How long an unmounted session may take to end before it is ended, and how long no write comes before it is
+/// believed that none will.
+const PATIENCE: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_millis(200);
+/// How long writes of a mount that is ended in use are waited for.
+const MOST_QUIET: u32 = 50;
+
+/// Why a mount did not come up, or did not end well.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum MountError {
+    /// The file system: the root cannot be read, or it could not be closed cleanly.
+    FileSystem(ext2_core::Error),
+    /// The mount point, the kernel or fusermount3.
+    Mount(io::Error),
+}
+
+impl fmt::Display for MountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FileSystem(error) => write!(f, "{error}"),
+            // fusermount3 ends its message with a line end.
+            Self::Mount(error) => f.write_str(error.to_string().trim_end()),
+        }
+    }
+}
+
+impl std::error::Error for MountError {}
+
+impl From<ext2_core::Error> for MountError {
+    fn from(error: ext2_core::Error) -> Self {
+        Self::FileSystem(error)
+    }
+}
+
+impl From<io::Error> for MountError {
+    fn from(error: io::Error) -> Self {
+        Self::Mount(error)
+    }
+}
+
+/// How a session ended.
+enum End {
+    /// It was unmounted.
+    Unmounted(io::Result<()>),
+    /// A signal came, and somebody still used it.
+    Forced,
+}
+
+fn config(source: &Path, options: &MountOptions) -> Config {
+    let is_root = rustix::process::geteuid().is_root();
+    let source = options.fsname.clone().unwrap_or_else(|| source.to_string_lossy().into_owned());
+    let subtype = options.subtype.clone().unwrap_or_else(|| "e2dax".into());
+    let mut list = vec![
+        // A comma would end the name.
+        MountOption::FSName(source.replace(',', "\\,")),
+        MountOption::DefaultPermissions,
+    ];
+    if is_root && !options.auto_unmount {
+        // Straight to the kernel, which takes the subtype as an option.
+        list.push(MountOption::CUSTOM(format!("subtype={subtype}")));
+    } else {
+        list.push(MountOption::Subtype(subtype));
+    }
+    let mut flag = |wanted: bool, option: MountOption| {
+        if wanted {
+            list.push(option);
+        }
+    };
+    flag(options.read_only, MountOption::RO);
+    // A file system of root's is as trusted as any that root mounts.
+    flag(is_root && !options.nodev, MountOption::Dev);
+    flag(is_root && !options.nosuid, MountOption::Suid);
+    flag(options.noexec, MountOption::NoExec);
+    flag(options.atime == Atime::Never, MountOption::NoAtime);
+    flag(options.sync, MountOption::Sync);
+    flag(options.dirsync, MountOption::DirSync);
+    flag(options.auto_unmount, MountOption::AutoUnmount);
+    let mut config = Config::default();
+    config.mount_options = list;
+    config.acl = match options.access {
+        Access::Owner => SessionACL::Owner,
+        Access::OwnerAndRoot => SessionACL::RootAndOwner,
+        Access::Everybody => SessionACL::All,
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    config.n_threads = Some(options.threads.map_or((2 * cores).clamp(4, 16), usize::from));
+    config
+}
+
+/// Mounts `fs` on the directory `dir` and serves it until it is unmounted, or until SIGTERM, SIGINT or SIGHUP.
+///
+/// `source` is what the table of mounts shows, `ready` is called once the mount can be used. When this returns,
+/// everything is durable and the image is marked as clean (if it was when it was opened).
+///
+/// # Errors
+/// `Mount` when it does not come up or the kernel's end breaks; `FileSystem` when the file system cannot be closed.
+pub fn serve(
+    fs: Ext2,
+    source: &Path,
+    dir: &Path,
+    options: &MountOptions,
+    ready: impl FnOnce(),
+) -> Result<(), MountError> {
+    let dir = dir.canonicalize()?;
+    // Signals that come from here on end a mount that is up, and wait for one that is not.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let volume = Arc::new(Volume::new(fs, options)?);
+    let mut session = Session::new(Served(volume.clone()), &dir, &config(source, options))?;
+    // Nobody else has set it.
+    let _ = volume.notifier.set(session.notifier());
+    let unmounter = session.unmount_callable();
+    let (end, ended) = mpsc::channel();
+    let over = Arc::new(AtomicBool::new(false));
+    {
+        let (end, volume, dir, over) = (end.clone(), volume.clone(), dir.clone(), over.clone());
+        let wait = move || wait_for_signal(signals, &volume, &dir, unmounter, &over, &end);
+        thread::Builder::new().name("signals".into()).spawn(wait)?;
+    }
+    thread::Builder::new().name("session".into()).spawn(move || {
+        // Nobody listens any more when the end was forced.
+        let _ = end.send(End::Unmounted(session.run()));
+    })?;
+    // Asks the mount itself, which is answered from here on.
+    read_ahead_further(&dir);
+    ready();
+    let result = match ended.recv() {
+        Ok(End::Unmounted(result)) => result.map_err(MountError::from),
+        Ok(End::Forced) | Err(_) => Ok(()),
+    };
+    over.store(true, Ordering::Release);
+    // Again where the session has closed it: what went wrong is to be told.
+    volume.close()?;
+    result
+}
+
+/// The kernel reads 128 KiB ahead of a program; root may have it read as much as fits a request.
+fn read_ahead_further(dir: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    if let Ok(stat) = rustix::fs::stat(dir) {
+        let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+        let place: PathBuf = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb").into();
+        if let Err(error) = std::fs::write(place, "1024") {
+            log::debug!("the kernel reads no further ahead: {error}");
+        }
+    }
+}
+
+/// Ends the mount when a signal comes.
+fn wait_for_signal(
+    mut signals: Signals,
+    volume: &Volume,
+    dir: &Path,
+    mut unmounter: SessionUnmounter,
+    over: &AtomicBool,
+    end: &Sender<End>,
+) {
+    let Some(signal) = signals.forever().next() else { return };
+    log::info!("signal {signal}: unmounting");
+    // What only the kernel has comes now, while all threads are there to take it.
+    write_back(dir);
+    if unmounter.unmount().is_ok() {
+        // As an ordinary user it may only be detached, and still in use; the main thread goes on when it is not.
+        thread::sleep(PATIENCE);
+    }
+    if !over.load(Ordering::Acquire) {
+        log::warn!("{} is still in use", dir.display());
+        // It may be gone already.
+        let _ = rustix::mount::unmount(dir, UnmountFlags::DETACH);
+        for _ in 0..MOST_QUIET {
+            if u128::from(volume.quiet_for()) >= QUIET.as_millis() {
+                break;
+            }
+            thread::sleep(QUIET);
+        }
+        // Nobody listens any more when the session has ended by itself.
+        let _ = end.send(End::Forced);
+    }
+}
+
+/// Has the kernel write back all it gathered for the mount.
+fn write_back(dir: &Path) {
+    let (done, wait) = mpsc::channel();
+    let dir = dir.to_path_buf();
+    let sync = move || {
+        let result = rustix::fs::open(&dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+            .and_then(rustix::fs::syncfs);
+        // Nobody waits any more when it took too long.
+        let _ = done.send(result);
+    };
+    if thread::Builder::new().name("sync".into()).spawn(sync).is_err() {
+        return;
+    }
+    match wait.recv_timeout(5 * PATIENCE) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::warn!("pages were not written back: {error}"),
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            log::warn!("pages were not written back in time");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The operations, for whoever asks: a request is turned into calls of the library here, and into a reply in
+//! `filesystem`.
+//!
+//! | module | has |
+//! |---|---|
+//! | `attributes` | getattr, setattr, access times, set-id bits |
+//! | `names` | lookup, create to unlink, rename |
+//! | `file` | open, read, write, fsync, fallocate, holes, copies |
+//! | `directory` | readdir, readdirplus |
+//! | `xattr` | extended attributes and access control lists |
+//! | `ioctl` | attribute flags, fsxattr, generation |
+
+mod attributes;
+mod directory;
+mod file;
+mod ioctl;
+mod names;
+mod xattr;
+
+pub(crate) use attributes::Change;
+pub(crate) use file::{CopyRange, Whence};
+pub(crate) use names::{Entry, New};
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use ext2_core::{Ext2, FileKind, Inode, StatFs};
+use fuser::{Errno, Notifier};
+
+use crate::convert::errno;
+use crate::nodes::{Node, Nodes};
+use crate::options::MountOptions;
+
+/// What an operation gives.
+pub(crate) type Reply<T> = Result<T, Errno>;
+
+/// How long the kernel may keep names and attributes: nobody else changes the image.
+pub(crate) const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    /// The user.
+    pub(crate) uid: u32,
+    /// The first group.
+    pub(crate) gid: u32,
+    /// The thread; 0 where the kernel itself asks, or another PID namespace.
+    pub(crate) pid: u32,
+}
+
+/// A mounted image.
+#[derive(Debug)]
+pub(crate) struct Volume {
+    pub(crate) fs: Ext2,
+    pub(crate) nodes: Nodes,
+    pub(crate) options: MountOptions,
+    /// Tells the kernel to write back and drop what it has of an inode; there once it is mounted.
+    pub(crate) notifier: OnceLock<Notifier>,
+    started: Instant,
+    /// When the last write came, in milliseconds since `started`.
+    last_write: AtomicU64,
+}
+
+impl Volume {
+    /// Over a file system that is open.
+    ///
+    /// # Errors
+    /// When the root cannot be read.
+    pub(crate) fn new(fs: Ext2, options: &MountOptions) -> ext2_core::Result<Self> {
+        let root = fs.root()?;
+        Ok(Self {
+            fs,
+            nodes: Nodes::new(root),
+            options: options.clone(),
+            notifier: OnceLock::new(),
+            started: Instant::now(),
+            last_write: AtomicU64::new(0),
+        })
+    }
+
+    /// The node of a kernel's name.
+    pub(crate) fn node(&self, number: u64) -> Reply<Arc<Node>> {
+        self.nodes.get(number).ok_or(Errno::ESTALE)
+    }
+
+    /// The space there is. Linux: `ext2_statfs`.
+    pub(crate) fn statfs(&self) -> Reply<StatFs> {
+        self.fs.statfs().map_err(|error| errno(&error))
+    }
+
+    /// Whether times have no fraction of a second, for lack of room in the inodes.
+    pub(crate) fn has_whole_seconds(&self) -> bool {
+        self.fs.geometry().inode_size <= 128
+    }
+
+    /// Makes a change of a directory durable, where that was asked for.
+    fn changed_directory(&self, directory: &Inode) -> Reply<()> {
+        let flags = directory.attr().flags;
+        let asked = ext2_core::InodeFlags::DIRSYNC | ext2_core::InodeFlags::SYNC;
+        if self.options.sync || self.options.dirsync || flags.intersects(asked) {
+            directory.sync().map_err(|error| errno(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Ends it: lets all inodes go, writes everything, and marks the image as clean.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(crate) fn close(&self) -> ext2_core::Result<()> {
+        self.nodes.clear();
+        self.fs.clone().close()
+    }
+}
+
+/// Refuses what is for regular files only.
+fn need_regular(inode: &Inode) -> Reply<()> {
+    match inode.kind() {
+        FileKind::Regular => Ok(()),
+        FileKind::Directory => Err(Errno::EISDIR),
+        _ => Err(Errno::EINVAL),
+    }
+}

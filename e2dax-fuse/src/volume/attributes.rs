@@ -1,0 +1,203 @@
+//! Attributes: what `stat` tells and `chmod`, `chown`, `truncate` and `utimensat` change.
+
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use ext2_core::Clock as _;
+use ext2_core::{Attr, FileKind, Inode, SetAttr, SystemClock, Timestamp, Wait};
+use fuser::{Errno, FileAttr, INodeNo, TimeOrNow};
+
+use super::{Caller, Reply, Volume};
+use crate::convert::{encode_device, errno, file_type, from_request, to_system_time};
+use crate::nodes::Node;
+use crate::options::Atime;
+
+/// Seconds after which an access time is brought up to date in any case.
+const DAY: i64 = 24 * 60 * 60;
+
+/// What a setattr asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) mode: Option<u32>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) size: Option<u64>,
+    pub(crate) atime: Option<TimeOrNow>,
+    pub(crate) mtime: Option<TimeOrNow>,
+    pub(crate) ctime: Option<SystemTime>,
+}
+
+/// Whether reading brings the access time up to date. Linux: `relatime_need_update`.
+fn is_due(policy: Atime, attr: &Attr, now: Timestamp) -> bool {
+    match policy {
+        Atime::Never => false,
+        Atime::RelativeFiles if attr.kind == FileKind::Directory => false,
+        Atime::Always => true,
+        Atime::Relative | Atime::RelativeFiles => {
+            attr.atime <= attr.mtime || attr.atime <= attr.ctime || now.sec - attr.atime.sec >= DAY
+        }
+    }
+}
+
+impl Volume {
+    /// The attributes as the protocol has them, under the number that the image has for the inode.
+    pub(crate) fn attr(&self, inode: &Inode) -> FileAttr {
+        let attr = inode.attr();
+        FileAttr {
+            ino: INodeNo(attr.nr.get().into()),
+            size: attr.size,
+            blocks: attr.blocks_512.into(),
+            atime: to_system_time(attr.atime),
+            mtime: to_system_time(attr.mtime),
+            ctime: to_system_time(attr.ctime),
+            crtime: to_system_time(attr.crtime.unwrap_or_default()),
+            kind: file_type(attr.kind),
+            perm: attr.mode,
+            nlink: attr.links.into(),
+            uid: self.options.uid.unwrap_or(attr.uid),
+            gid: self.options.gid.unwrap_or(attr.gid),
+            rdev: attr.device.map_or(0, encode_device),
+            blksize: u32::try_from(self.fs.geometry().block_size.bytes()).unwrap_or(4096),
+            flags: 0,
+        }
+    }
+
+    /// Whether a read would change the access time.
+    pub(super) fn atime_is_due(&self, inode: &Inode) -> bool {
+        !self.options.read_only && is_due(self.options.atime, &inode.attr(), SystemClock.now())
+    }
+
+    /// The contents are being read. Linux: `touch_atime`.
+    pub(super) fn accessed(&self, inode: &Inode) {
+        if self.atime_is_due(inode) {
+            inode.touch_accessed();
+        }
+    }
+
+    /// A time that the image can hold. Linux: `timestamp_truncate`.
+    fn fit(&self, time: Timestamp) -> Timestamp {
+        let whole = self.has_whole_seconds();
+        let last = if whole { i64::from(i32::MAX) } else { Timestamp::MAX_SEC };
+        let sec = time.sec.clamp(i64::from(i32::MIN), last);
+        Timestamp { sec, nsec: if whole || sec != time.sec { 0 } else { time.nsec } }
+    }
+
+    fn time(&self, asked: Option<TimeOrNow>) -> Option<Timestamp> {
+        asked.map(|asked| {
+            self.fit(match asked {
+                TimeOrNow::Now => SystemClock.now(),
+                TimeOrNow::SpecificTime(time) => from_request(time),
+            })
+        })
+    }
+
+    /// Changes attributes. The kernel has checked who may. Linux: `ext2_setattr`.
+    pub(crate) fn set_attr(&self, number: u64, change: &Change, caller: Caller) -> Reply<FileAttr> {
+        let node = self.node(number)?;
+        let inode = &node.inode;
+        if let Some(size) = change.size {
+            inode.truncate(size, Wait::Yes).map_err(|error| errno(&error))?;
+            self.drop_privileges(&node, caller.uid != 0)?;
+        }
+        // A chown takes set-id bits and capabilities away, also one that changes no owner: the kernel leaves that to
+        // us, and sends of the latter nothing at all or a ctime without an mtime.
+        let empty = change.mode.is_none()
+            && change.size.is_none()
+            && change.atime.is_none()
+            && change.mtime.is_none();
+        let is_chown = change.uid.is_some() || change.gid.is_some() || empty;
+        if is_chown && inode.kind() != FileKind::Directory && change.mode.is_none() {
+            self.drop_privileges(&node, true)?;
+        }
+        let wanted = SetAttr {
+            // OK to cast: only the lower 12 bits are meant.
+            mode: change.mode.map(|mode| (mode & 0o7777) as u16),
+            uid: change.uid,
+            gid: change.gid,
+            atime: self.time(change.atime),
+            mtime: self.time(change.mtime),
+            ctime: change.ctime.map(|time| self.fit(from_request(time))),
+            crtime: None,
+        };
+        if wanted != SetAttr::default() || empty {
+            inode.set_attr(&wanted).map_err(|error| errno(&error))?;
+        }
+        if self.options.sync {
+            inode.sync().map_err(|error| errno(&error))?;
+        }
+        Ok(self.attr(inode))
+    }
+
+    /// Takes away what a change of the contents or the owner takes: capabilities, and with `ids` the set-id bits.
+    /// Linux: `file_remove_privs`, which the kernel leaves to us (`FUSE_HANDLE_KILLPRIV_V2`).
+    pub(super) fn drop_privileges(&self, node: &Node, ids: bool) -> Reply<()> {
+        if ids {
+            node.inode.strip_setid().map_err(|error| errno(&error))?;
+        }
+        if !node.no_capabilities.load(Ordering::Acquire) {
+            match node.inode.xattr_remove(b"security.capability") {
+                Ok(()) => {}
+                Err(error) if error.is(ext2_core::Errno::NODATA) => {}
+                Err(error) => return Err(errno(&error)),
+            }
+            node.no_capabilities.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+impl Caller {
+    /// Whether the caller is in a group. Of a thread that cannot be seen only the first group is known.
+    pub(super) fn is_in_group(self, gid: u32) -> bool {
+        if self.gid == gid {
+            return true;
+        }
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", self.pid)) else { return false };
+        let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+        groups.split_whitespace().any(|group| group.parse() == Ok(gid))
+    }
+}
+
+/// The error of what the attribute flags forbid.
+pub(super) const FORBIDDEN: Errno = Errno::EPERM;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ext2_core::{InodeFlags, InodeNr};
+
+    fn attr(kind: FileKind, atime: i64, mtime: i64, ctime: i64) -> Attr {
+        Attr {
+            nr: InodeNr::ROOT,
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            links: 1,
+            blocks_512: 0,
+            atime: Timestamp::from_secs(atime),
+            mtime: Timestamp::from_secs(mtime),
+            ctime: Timestamp::from_secs(ctime),
+            crtime: None,
+            flags: InodeFlags::empty(),
+            generation: 0,
+            device: None,
+        }
+    }
+
+    #[test]
+    fn relatime_updates_what_is_not_newer_than_the_last_change_or_a_day_old() {
+        let now = Timestamp::from_secs(1_000_000);
+        let file = FileKind::Regular;
+        let due = |attr: &Attr| is_due(Atime::Relative, attr, now);
+        assert!(due(&attr(file, 900_000, 900_000, 1)), "as old as the contents");
+        assert!(due(&attr(file, 950_000, 1, 960_000)), "older than the inode's change");
+        assert!(!due(&attr(file, 950_000, 1, 1)), "newer than all");
+        assert!(due(&attr(file, 1_000_000 - DAY, 1, 1)), "a day old");
+        let read = attr(FileKind::Directory, 1, 2, 2);
+        assert!(is_due(Atime::Relative, &read, now) && !is_due(Atime::RelativeFiles, &read, now));
+        assert!(!is_due(Atime::Never, &read, now));
+        assert!(is_due(Atime::Always, &attr(file, 999_999, 1, 1), now));
+    }
+}

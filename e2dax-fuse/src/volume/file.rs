@@ -1,0 +1,220 @@
+//! Files: opening, reading, writing, making durable, holes and copies.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+
+use ext2_core::InodeFlags;
+use fuser::{Errno, FopenFlags, INodeNo, WriteFlags};
+use rustix::fs::OFlags;
+
+use super::attributes::FORBIDDEN;
+use super::{Caller, Reply, Volume, need_regular};
+use crate::convert::errno;
+use crate::nodes::Node;
+
+/// Bytes moved at a time by a copy inside the image.
+const COPY_CHUNK: usize = 1 << 20;
+/// The most bytes that one request copies, so that others get their turn.
+const COPY_MOST: u64 = 64 << 20;
+
+thread_local! {
+    /// What reads fill: each worker has its own, which grows to the largest request.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A copy inside the image; in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CopyRange {
+    pub(crate) from: u64,
+    pub(crate) from_offset: u64,
+    pub(crate) to: u64,
+    pub(crate) to_offset: u64,
+    pub(crate) len: u64,
+}
+
+/// `SEEK_DATA` and `SEEK_HOLE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whence {
+    Data,
+    Hole,
+}
+
+/// Whether a file is opened for writing.
+pub(crate) fn is_for_writing(flags: i32) -> bool {
+    open_flags(flags).intersects(OFlags::WRONLY | OFlags::RDWR)
+}
+
+fn open_flags(flags: i32) -> OFlags {
+    OFlags::from_bits_retain(flags.cast_unsigned())
+}
+
+impl Volume {
+    /// Opens a file. What the attribute flags forbid is refused here, since the kernel does not know them.
+    pub(crate) fn open(&self, number: u64, flags: i32) -> Reply<FopenFlags> {
+        let node = self.node(number)?;
+        let own = node.inode.attr().flags;
+        let mut how = FopenFlags::FOPEN_KEEP_CACHE;
+        if is_for_writing(flags) {
+            let append = own.contains(InodeFlags::APPEND);
+            let truncates = open_flags(flags).contains(OFlags::TRUNC);
+            let appends = open_flags(flags).contains(OFlags::APPEND);
+            if own.contains(InodeFlags::IMMUTABLE) || append && (truncates || !appends) {
+                return Err(FORBIDDEN);
+            }
+            if append {
+                // Pages that are written back begin before the end.
+                how = FopenFlags::FOPEN_DIRECT_IO;
+            }
+            node.add_writer();
+        } else if self.atime_is_due(&node.inode) {
+            // A page that the kernel has would be read without us, and the access time stay as it is.
+            how = FopenFlags::empty();
+        }
+        Ok(how)
+    }
+
+    /// A file that was made with this request is open.
+    pub(crate) fn opened_new(&self, node: &Node, flags: i32) -> FopenFlags {
+        if is_for_writing(flags) {
+            node.add_writer();
+        }
+        if node.inode.attr().flags.contains(InodeFlags::APPEND) {
+            return FopenFlags::FOPEN_DIRECT_IO;
+        }
+        FopenFlags::FOPEN_KEEP_CACHE
+    }
+
+    /// An open file is closed for good.
+    pub(crate) fn release(&self, number: u64, flags: i32) {
+        if let (true, Some(node)) = (is_for_writing(flags), self.nodes.get(number)) {
+            node.remove_writer();
+        }
+    }
+
+    /// Reads up to `size` bytes and hands them to `take`.
+    pub(crate) fn read<T>(
+        &self,
+        number: u64,
+        offset: u64,
+        size: u32,
+        take: impl FnOnce(Reply<&[u8]>) -> T,
+    ) -> T {
+        let node = match self.node(number) {
+            Ok(node) => node,
+            Err(error) => return take(Err(error)),
+        };
+        BUFFER.with_borrow_mut(|buffer| {
+            // OK to cast: a request is a few MiB at most.
+            let size = size as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let part = buffer.get_mut(..size).unwrap_or_default();
+            match node.inode.read_at(offset, part) {
+                Ok(len) => {
+                    self.accessed(&node.inode);
+                    take(Ok(part.get(..len).unwrap_or_default()))
+                }
+                Err(error) => take(Err(errno(&error))),
+            }
+        })
+    }
+
+    /// Writes; gives the bytes written.
+    pub(crate) fn write(&self, number: u64, offset: u64, data: &[u8], how: WriteFlags) -> Reply<u32> {
+        self.note_write();
+        let node = self.node(number)?;
+        self.drop_privileges(&node, how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID))?;
+        let done = node.inode.write_at(offset, data).map_err(|error| errno(&error))?;
+        if done < data.len() && how.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            // Nobody waits for the number of a write from the cache; only an error reaches fsync and close.
+            return Err(Errno::ENOSPC);
+        }
+        if self.options.sync || node.inode.attr().flags.contains(InodeFlags::SYNC) {
+            node.inode.sync().map_err(|error| errno(&error))?;
+        }
+        u32::try_from(done).map_err(|_| Errno::EINVAL)
+    }
+
+    /// Makes a file or directory durable.
+    pub(crate) fn fsync(&self, number: u64) -> Reply<()> {
+        self.node(number)?.inode.sync().map_err(|error| errno(&error))
+    }
+
+    /// Punches holes and zeroes ranges; what ext2 cannot store is refused.
+    pub(crate) fn fallocate(
+        &self,
+        number: u64,
+        offset: u64,
+        len: u64,
+        mode: i32,
+        caller: Caller,
+    ) -> Reply<()> {
+        let node = self.node(number)?;
+        need_regular(&node.inode)?;
+        node.inode.fallocate(mode.cast_unsigned(), offset, len).map_err(|error| errno(&error))?;
+        self.drop_privileges(&node, caller.uid != 0)
+    }
+
+    /// Finds the next data or hole. While somebody may write, the kernel has to write back first what only it has:
+    /// the caller is then a thread that no request waits for.
+    pub(crate) fn seek(&self, node: &Node, offset: u64, whence: Whence) -> Reply<u64> {
+        if let (true, Some(notifier)) = (node.may_be_dirty(), self.notifier.get()) {
+            let number = INodeNo(u64::from(node.inode.nr().get()));
+            if let Err(error) = notifier.inval_inode(number, 0, 0) {
+                log::warn!(
+                    "inode {}: the kernel's pages could not be written back: {error}",
+                    node.inode.nr()
+                );
+                return Err(Errno::EAGAIN);
+            }
+        }
+        let found = match whence {
+            Whence::Data => node.inode.seek_data(offset),
+            Whence::Hole => node.inode.seek_hole(offset),
+        };
+        found.map_err(|error| errno(&error))
+    }
+
+    /// Copies inside the image. The kernel has written both ranges back. Gives the bytes copied.
+    pub(crate) fn copy(&self, range: CopyRange, caller: Caller) -> Reply<u32> {
+        self.note_write();
+        let (from, to) = (self.node(range.from)?, self.node(range.to)?);
+        need_regular(&from.inode)?;
+        need_regular(&to.inode)?;
+        let end = range.from_offset.saturating_add(range.len.min(COPY_MOST)).min(from.inode.size());
+        self.drop_privileges(&to, caller.uid != 0)?;
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(buffer.len().max(COPY_CHUNK), 0);
+            let mut done = 0;
+            while range.from_offset + done < end {
+                // OK to cast: at most the size of a chunk.
+                let len = (end - range.from_offset - done).min(COPY_CHUNK as u64) as usize;
+                let part = buffer.get_mut(..len).unwrap_or_default();
+                let copied = from.inode.read_at(range.from_offset + done, part).and_then(|len| {
+                    to.inode
+                        .write_at(range.to_offset.saturating_add(done), part.get(..len).unwrap_or_default())
+                });
+                match copied {
+                    Ok(0) => break,
+                    Ok(len) => done += len as u64,
+                    Err(error) if done == 0 => return Err(errno(&error)),
+                    Err(_) => break,
+                }
+            }
+            self.accessed(&from.inode);
+            u32::try_from(done).map_err(|_| Errno::EINVAL)
+        })
+    }
+
+    fn note_write(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_write.store(now, Ordering::Relaxed);
+    }
+
+    /// How long no write has come, in milliseconds.
+    pub(crate) fn quiet_for(&self) -> u64 {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        now.saturating_sub(self.last_write.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,139 @@
+//! Names: looking them up, making, linking, removing and renaming them.
+
+use std::sync::Arc;
+
+use ext2_core::{FileKind, Inode, NewInode, RenameFlags};
+use fuser::{Errno, FileAttr, Generation};
+
+use super::{Caller, Reply, Volume};
+use crate::convert::{decode_device, errno, node_of, nr_of};
+use crate::nodes::Node;
+
+/// What the kernel is told of a name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// Attributes, under the kernel's name for the inode.
+    pub(crate) attr: FileAttr,
+    /// Tells the inode from earlier ones of the same number.
+    pub(crate) generation: Generation,
+}
+
+/// What a new inode is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct New {
+    /// Kind and permissions, as in `st_mode`.
+    pub(crate) mode: u32,
+    /// The caller's mask.
+    pub(crate) umask: u32,
+    /// The number of a device file, as the protocol has it.
+    pub(crate) device: u32,
+}
+
+impl New {
+    fn inode(self, kind: FileKind, caller: Caller) -> NewInode {
+        NewInode {
+            // OK to cast: only the lower 12 bits are meant.
+            mode: (self.mode & 0o7777) as u16,
+            uid: caller.uid,
+            gid: caller.gid,
+            umask: (self.umask & 0o777) as u16,
+            device: matches!(kind, FileKind::CharDevice | FileKind::BlockDevice)
+                .then(|| decode_device(self.device)),
+            ..NewInode::new(kind, 0)
+        }
+    }
+}
+
+impl Volume {
+    /// What a reply says of an inode; it counts as looked up from here on.
+    pub(super) fn entry(&self, inode: Inode) -> (Entry, Arc<Node>) {
+        let node = self.nodes.look_up(inode);
+        let mut attr = self.attr(&node.inode);
+        attr.ino = fuser::INodeNo(node_of(node.inode.nr()));
+        let generation = Generation(node.inode.attr().generation.into());
+        (Entry { attr, generation }, node)
+    }
+
+    /// Looks a name up; `None` where there is no such name, which the kernel remembers as well.
+    ///
+    /// `.` of any number and `..` are asked for when somebody comes with a file handle, perhaps of before this mount.
+    pub(crate) fn look_up(&self, parent: u64, name: &[u8]) -> Reply<Option<Entry>> {
+        if name == b"." {
+            let nr = nr_of(parent).ok_or(Errno::ESTALE)?;
+            let inode = self.fs.inode(nr).map_err(|error| errno(&error))?;
+            if inode.attr().links == 0 {
+                return Err(Errno::ESTALE);
+            }
+            return Ok(Some(self.entry(inode).0));
+        }
+        match self.node(parent)?.inode.lookup(name) {
+            Ok(inode) => Ok(Some(self.entry(inode).0)),
+            Err(error) if error.is(ext2_core::Errno::NOENT) => Ok(None),
+            Err(error) => Err(errno(&error)),
+        }
+    }
+
+    /// Makes anything but a link. Linux: `ext2_create`, `ext2_mknod`, `ext2_mkdir`.
+    pub(crate) fn make(
+        &self,
+        parent: u64,
+        name: &[u8],
+        new: New,
+        caller: Caller,
+    ) -> Reply<(Entry, Arc<Node>)> {
+        // OK to cast: the kind is in the lower 16 bits.
+        let kind = FileKind::from_mode((new.mode & 0o170_000) as u16).ok_or(Errno::EINVAL)?;
+        let parent = self.node(parent)?;
+        let inode = parent.inode.create(name, &new.inode(kind, caller)).map_err(|error| errno(&error))?;
+        self.changed_directory(&parent.inode)?;
+        Ok(self.entry(inode))
+    }
+
+    /// Makes a symbolic link.
+    pub(crate) fn symlink(&self, parent: u64, name: &[u8], target: &[u8], caller: Caller) -> Reply<Entry> {
+        let parent = self.node(parent)?;
+        let new = New { mode: 0o777, umask: 0, device: 0 }.inode(FileKind::Symlink, caller);
+        let inode = parent.inode.symlink(name, target, &new).map_err(|error| errno(&error))?;
+        self.changed_directory(&parent.inode)?;
+        Ok(self.entry(inode).0)
+    }
+
+    /// The target of a symbolic link.
+    pub(crate) fn read_link(&self, number: u64) -> Reply<Vec<u8>> {
+        let node = self.node(number)?;
+        let target = node.inode.read_link().map_err(|error| errno(&error))?;
+        self.accessed(&node.inode);
+        Ok(target)
+    }
+
+    /// Makes another name for an inode.
+    pub(crate) fn link(&self, number: u64, parent: u64, name: &[u8]) -> Reply<Entry> {
+        let (node, parent) = (self.node(number)?, self.node(parent)?);
+        parent.inode.link(&node.inode, name).map_err(|error| errno(&error))?;
+        self.changed_directory(&parent.inode)?;
+        Ok(self.entry(node.inode.clone()).0)
+    }
+
+    /// Removes a name of a file.
+    pub(crate) fn unlink(&self, parent: u64, name: &[u8]) -> Reply<()> {
+        let parent = self.node(parent)?;
+        parent.inode.unlink(name).map_err(|error| errno(&error))?;
+        self.changed_directory(&parent.inode)
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn rmdir(&self, parent: u64, name: &[u8]) -> Reply<()> {
+        let parent = self.node(parent)?;
+        parent.inode.rmdir(name).map_err(|error| errno(&error))?;
+        self.changed_directory(&parent.inode)
+    }
+
+    /// Renames; `flags` as renameat2 has them.
+    pub(crate) fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Reply<()> {
+        let flags = RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
+        let (old, new) = (self.node(from.0)?, self.node(to.0)?);
+        self.fs.rename(&old.inode, from.1, &new.inode, to.1, flags).map_err(|error| errno(&error))?;
+        self.changed_directory(&old.inode)?;
+        self.changed_directory(&new.inode)
+    }
+}
