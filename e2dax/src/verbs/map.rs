@@ -59,10 +59,21 @@ fn mappings(inode: &Inode) -> ext2_core::Result<Vec<Mapping>> {
     let end = inode.fs().geometry().block_size.blocks_for(inode.size());
     let mut all: Vec<Mapping> = Vec::new();
     let mut next = 0;
-    while next < end && matches!(inode.kind(), FileKind::Regular | FileKind::Directory | FileKind::Symlink) {
-        let mapping = inode.map(FileBlock::new(next), end - next)?;
-        next = mapping.end().get();
-        all.push(mapping);
+    if !matches!(inode.kind(), FileKind::Regular | FileKind::Directory | FileKind::Symlink) {
+        return Ok(all);
+    }
+    let hole = |from: u64, to: u64| Mapping { start: FileBlock::new(from), count: to - from, target: None };
+    // The extents end where a map leads back into itself; mapping by mapping that would be terabytes away.
+    for run in inode.extents() {
+        let run = run?;
+        if next < run.start.get() {
+            all.push(hole(next, run.start.get()));
+        }
+        next = run.end().get();
+        all.push(run);
+    }
+    if next < end {
+        all.push(hole(next, end));
     }
     Ok(all)
 }
