@@ -3,6 +3,7 @@
 mod common;
 mod copy;
 mod dax;
+mod docs;
 mod read;
 mod targets;
 mod write;
