@@ -41,7 +41,9 @@ fn listings(text: &str) -> Vec<Listing> {
 fn matches(expected: &[String], lines: &[&str]) -> bool {
     match (expected, lines) {
         ([], []) => true,
-        ([dots, rest @ ..], _) if dots == "…" => (0..=lines.len()).any(|skip| matches(rest, &lines[skip..])),
+        ([dots, rest @ ..], _) if dots == "…" => {
+            (0..=lines.len()).any(|skip| matches(rest, &lines[skip..]))
+        }
         ([first, expected @ ..], [line, lines @ ..]) => first == line && matches(expected, lines),
         _ => false,
     }
