@@ -1,4 +1,4 @@
-//! Places in images: `IMG`, `IMG:/path`, `IMG@OFFSET:/path`, `IMG@pN:/path`; and how images are opened.
+//! Places in images: `IMG`, `IMG:/path`, `IMG@OFFSET:/path`, `IMG@pN:/path`, `IMG@dax:/path`; and how images are opened.
 //!
 //! All of it is bytes. A `:` or `@` may be part of a file's name: the longest part of the argument that is a file of
 //! this machine is the image.
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, PAGE_SIZE, Partition};
 use clap::{Args, ValueEnum};
+use ext2_core::mkfs::pfn;
 use ext2_core::{BlockSize, Ext2, Follow, GroupNr, Inode, OpenOptions, SuperblockAt, UNIT};
 
 use crate::failure::{Failure, Of, Result};
@@ -74,12 +75,17 @@ enum Place {
     Offset(u64),
     /// In a partition, counted from 1.
     Partition(u32),
+    /// Behind the header of an nvdimm namespace.
+    Pfn,
 }
 
 impl Place {
     /// What stands behind an `@`.
     fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
+        if text == "dax" {
+            return Some(Self::Pfn);
+        }
         match text.strip_prefix('p') {
             Some(number) => number.parse().ok().map(Self::Partition),
             None => parse_bytes(text).ok().map(Self::Offset),
@@ -180,7 +186,13 @@ impl Target {
             Place::Whole => image,
             Place::Offset(offset) => format!("{image}@{offset}"),
             Place::Partition(number) => format!("{image}@p{number}"),
+            Place::Pfn => format!("{image}@dax"),
         }
+    }
+
+    /// The byte of the image at which the file system begins, once it is open.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset.get()
     }
 
     /// How many bytes behind a multiple of 2 MiB of memory the file system begins: by the page frames of a device
@@ -220,6 +232,12 @@ impl Target {
             Place::Whole => return Ok(whole),
             Place::Offset(offset) => Partition::from_offset(whole, offset),
             Place::Partition(number) => Partition::numbered(whole, number),
+            Place::Pfn => {
+                let found =
+                    pfn::find(&whole).map_err(|error| Failure::text(self.image_name(), error.to_string()))?;
+                let none = || Failure::text(self.image_name(), "has no header of an nvdimm namespace");
+                Partition::from_offset(whole, found.ok_or_else(none)?.data_offset)
+            }
         };
         let part = part.of(|| self.image_name())?;
         self.offset.set(part.offset());

@@ -4,6 +4,7 @@ mod cat;
 mod chmod;
 mod chown;
 mod cp;
+mod dax_report;
 mod demo;
 mod df;
 mod du;
@@ -15,6 +16,7 @@ mod ls;
 mod manifest;
 mod map;
 mod mkdir;
+mod mkfs;
 #[cfg(feature = "mount")]
 pub(crate) mod mount;
 mod mv;
@@ -54,6 +56,8 @@ pub(crate) enum Verb {
     Replay(replay::Args),
     #[cfg(feature = "mount")]
     Mount(mount::Args),
+    Mkfs(mkfs::Args),
+    DaxReport(dax_report::Args),
     Mkdir(mkdir::Args),
     Rm(rm::Args),
     Mv(mv::Args),
@@ -88,6 +92,8 @@ impl Verb {
             Self::Replay(args) => replay::run(args, context),
             #[cfg(feature = "mount")]
             Self::Mount(args) => mount::run(args, context),
+            Self::Mkfs(args) => mkfs::run(args, context),
+            Self::DaxReport(args) => dax_report::run(args, context),
             Self::Mkdir(args) => mkdir::run(args, context),
             Self::Rm(args) => rm::run(args, context),
             Self::Mv(args) => mv::run(args, context),

@@ -165,6 +165,35 @@ impl Features {
         Ok(())
     }
 
+    /// Changes the sets by a list of names as `mke2fs -O` takes it, separated by commas or spaces: a name sets its
+    /// bit, a name with `^` clears it, `none` clears all.
+    ///
+    /// # Errors
+    /// The name that is not known. Nothing is changed then.
+    pub fn apply<'n>(&mut self, names: &'n str) -> Result<(), &'n str> {
+        let mut next = *self;
+        for name in names.split([',', ' ']).filter(|name| !name.is_empty()) {
+            if name == "none" {
+                next = Self::default();
+                continue;
+            }
+            let (set, plain) = match name.strip_prefix('^') {
+                Some(plain) => (false, plain),
+                None => (true, name),
+            };
+            let bit = |table: &[(u32, &str)]| table.iter().find(|row| row.1 == plain).map_or(0, |row| row.0);
+            let (compat, incompat, ro) = (bit(&COMPAT_NAMES), bit(&INCOMPAT_NAMES), bit(&RO_COMPAT_NAMES));
+            if compat | incompat | ro == 0 {
+                return Err(name);
+            }
+            next.compat.set(Compat::from_bits_retain(compat), set);
+            next.incompat.set(Incompat::from_bits_retain(incompat), set);
+            next.ro_compat.set(RoCompat::from_bits_retain(ro), set);
+        }
+        *self = next;
+        Ok(())
+    }
+
     /// The names of all bits that are set, in the order of `dumpe2fs`, separated by spaces.
     #[must_use]
     pub fn to_names(&self) -> String {
@@ -226,6 +255,18 @@ mod tests {
         assert!(features.check_readable(false).is_err());
         assert!(features.check_readable(true).is_ok());
         assert!(features.check_writable().is_err());
+    }
+
+    #[test]
+    fn names_set_and_clear_bits_and_an_unknown_one_changes_nothing() {
+        let mut features = Features::default();
+        features.apply("ext_attr,filetype sparse_super").unwrap();
+        features.apply("^filetype,large_file").unwrap();
+        assert_eq!(features.to_names(), "ext_attr sparse_super large_file");
+        assert_eq!(features.apply("none,nonsense"), Err("nonsense"));
+        assert_eq!(features.to_names(), "ext_attr sparse_super large_file");
+        features.apply("none").unwrap();
+        assert_eq!(features, Features::default());
     }
 
     #[test]

@@ -20,6 +20,7 @@
 //! | [`sync`] | locks and their order |
 //! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
 //! | [`manifest`] | an image as text |
+//! | [`mkfs`] | making images |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ extern crate alloc;
 mod acl;
 mod balloc;
 pub mod check;
+mod coverage;
 mod dir;
 mod errno;
 mod error;
@@ -38,6 +40,7 @@ mod inode;
 mod journal;
 pub mod manifest;
 mod map;
+pub mod mkfs;
 mod namei;
 mod number;
 mod order;
@@ -53,6 +56,7 @@ mod xattr;
 
 pub use acl::{Acl, AclEntry, AclKind, AclTag};
 pub use balloc::Policy;
+pub use coverage::{Coverage, array_ends_in_unit};
 pub use dir::{DirEntry, Entries};
 pub use errno::Errno;
 pub use error::{Corrupt, Error, Incompatible, Object, Result};

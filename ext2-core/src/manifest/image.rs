@@ -90,21 +90,33 @@ fn describe(fs: &Ext2, manifest: &mut Manifest) {
         ("inode-size", superblock.inode_size.into()),
         ("inodes", superblock.inodes_count.into()),
         ("revision", superblock.revision.into()),
+        ("reserved-blocks", superblock.reserved_blocks.into()),
     ];
     for (key, number) in numbers {
         manifest.set_filesystem(key, number.to_string().as_bytes());
     }
-    let mut uuid: Vec<u8> = Vec::new();
-    for (index, byte) in superblock.uuid.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            uuid.push(b'-');
-        }
-        uuid.extend(format!("{byte:02x}").bytes());
+    manifest.set_filesystem("uuid", &with_dashes(&superblock.uuid));
+    let seed = superblock.hash_seed.map(u32::to_le_bytes);
+    manifest.set_filesystem("hash-seed", &with_dashes(seed.as_flattened()));
+    manifest.set_filesystem("features", superblock.features.to_names().as_bytes());
+    if superblock.created.sec > 0 {
+        manifest.set_filesystem("created", superblock.created.sec.to_string().as_bytes());
     }
-    manifest.set_filesystem("uuid", &uuid);
     if !superblock.label.is_empty() {
         manifest.set_filesystem("label", &superblock.label);
     }
+}
+
+/// 16 bytes as a UUID is written.
+fn with_dashes(bytes: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push(b'-');
+        }
+        text.extend(format!("{byte:02x}").bytes());
+    }
+    text
 }
 
 /// Reads contents, and counts what it reads.

@@ -1,0 +1,251 @@
+//! What goes into a new file system: nothing, a directory, a tar archive or a manifest.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use ext2_core::Timestamp;
+use ext2_core::manifest::{Manifest, parse};
+use ext2_core::mkfs::source::{
+    CheckedFolder, Folder, Times, Xattrs, find_holes, format_of_manifest, read_directory, tree_of_manifest,
+};
+use ext2_core::mkfs::{Contents, Format, NoContents, NodeAttrs, Size, Tree, identity, identity_of_seed};
+
+use super::format::{FormatArgs, parse_owner};
+use super::tarball;
+use crate::failure::{Failure, Result};
+use crate::text::show_os;
+
+/// How the source is taken.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "What goes in")]
+pub(super) struct SourceArgs {
+    /// Let every file belong to this user and group
+    #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
+    owner: Option<(u32, u32)>,
+
+    /// Let what belongs to user and group A belong to B: A and B are UID:GID, UID: or :GID; may come several times
+    #[arg(long, value_name = "A=B", value_parser = parse_map)]
+    map_owner: Vec<Map>,
+
+    /// Which times of a directory's files are taken
+    #[arg(long, value_name = "WHICH", default_value = "modified")]
+    times: TimesArg,
+
+    /// Leave extended attributes and ACLs out
+    #[arg(long)]
+    no_xattrs: bool,
+
+    /// Let runs of zero blocks be holes; every file is read twice for it
+    #[arg(long)]
+    pub(super) sparse: bool,
+}
+
+/// Which times of a directory's files are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TimesArg {
+    /// The last change of the contents, for all four
+    Modified,
+    /// All as they are; reading and copying changes them
+    All,
+}
+
+/// From whom to whom; `None` for anybody, and for who it was.
+#[derive(Clone, Copy, Debug)]
+struct Map {
+    from: (Option<u32>, Option<u32>),
+    to: (Option<u32>, Option<u32>),
+}
+
+fn parse_map(text: &str) -> Result<Map, String> {
+    let (from, to) = text.split_once('=').ok_or("A=B, each UID:GID, UID: or :GID")?;
+    let side = |text: &str| -> Result<(Option<u32>, Option<u32>), String> {
+        let (uid, gid) = text.split_once(':').ok_or("UID:GID, UID: or :GID")?;
+        let number = |text: &str| match text {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|error| format!("{text:?}: {error}")),
+        };
+        Ok((number(uid)?, number(gid)?))
+    };
+    Ok(Map { from: side(from)?, to: side(to)? })
+}
+
+impl SourceArgs {
+    fn change(&self, attrs: &mut NodeAttrs) {
+        let owner = (attrs.uid, attrs.gid);
+        let is = |wanted: Option<u32>, id: u32| wanted.is_none_or(|wanted| wanted == id);
+        if let Some(map) =
+            self.map_owner.iter().find(|map| is(map.from.0, owner.0) && is(map.from.1, owner.1))
+        {
+            (attrs.uid, attrs.gid) = (map.to.0.unwrap_or(owner.0), map.to.1.unwrap_or(owner.1));
+        }
+        if let Some(owner) = self.owner {
+            (attrs.uid, attrs.gid) = owner;
+        }
+        if self.no_xattrs {
+            attrs.xattrs.clear();
+        }
+    }
+}
+
+/// What goes in, opened.
+pub(super) struct Input {
+    tree: Tree,
+    contents: Box<dyn Contents>,
+    kind: Kind,
+    manifest: Option<Manifest>,
+    /// The size that a manifest says, once its format was read.
+    size: Option<u64>,
+}
+
+/// Where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Nothing,
+    Files,
+    Manifest,
+}
+
+impl Input {
+    /// Reads what `--from` names, contents aside.
+    pub(super) fn open(args: &super::Args, epoch: Option<Timestamp>) -> Result<Self> {
+        let mut input = match &args.from {
+            None => Self::new(Tree::new(NodeAttrs::default()), Box::new(NoContents), Kind::Nothing),
+            Some(path) if path.is_dir() => Self::directory(path, &args.source)?,
+            Some(path) => match read_manifest(path)? {
+                Some(manifest) => Self::manifest(path, args.contents.as_deref(), manifest, epoch)?,
+                None => {
+                    let (tree, contents) = tarball::read(path, &args.image)?;
+                    Self::new(tree, Box::new(contents), Kind::Files)
+                }
+            },
+        };
+        input.tree.for_each_attrs(|attrs| {
+            args.source.change(attrs);
+            if let Some(epoch) = epoch {
+                for time in [&mut attrs.atime, &mut attrs.mtime, &mut attrs.ctime, &mut attrs.crtime] {
+                    *time = (*time).min(epoch);
+                }
+            }
+        });
+        Ok(input)
+    }
+
+    fn new(tree: Tree, contents: Box<dyn Contents>, kind: Kind) -> Self {
+        Self { tree, contents, kind, manifest: None, size: None }
+    }
+
+    fn directory(path: &Path, args: &SourceArgs) -> Result<Self> {
+        let times = if args.times == TimesArg::All { Times::All } else { Times::Modified };
+        let xattrs = if args.no_xattrs { Xattrs::Drop } else { Xattrs::Keep };
+        let tree = read_directory(path, times, xattrs, &mut |_| ());
+        let tree = tree.map_err(|error| Failure::text(show_os(path.as_os_str()), error.to_string()))?;
+        Ok(Self::new(tree, Box::new(Folder::new(path)), Kind::Files))
+    }
+
+    fn manifest(
+        path: &Path,
+        contents: Option<&Path>,
+        manifest: Manifest,
+        epoch: Option<Timestamp>,
+    ) -> Result<Self> {
+        let beside = || path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        let folder = contents.map_or_else(beside, Path::to_path_buf);
+        let built = tree_of_manifest(&manifest, &folder, epoch.unwrap_or_default());
+        let built = built.map_err(|error| Failure::text(show_os(path.as_os_str()), error.to_string()))?;
+        let contents = CheckedFolder::new(&folder, built.sums);
+        let input = Self::new(built.tree, Box::new(contents), Kind::Manifest);
+        Ok(Self { manifest: Some(manifest), ..input })
+    }
+
+    pub(super) fn has_source(&self) -> bool {
+        self.kind != Kind::Nothing
+    }
+
+    /// Whether the source says all that is to be there.
+    pub(super) fn is_exact(&self) -> bool {
+        self.kind == Kind::Manifest
+    }
+
+    /// The size that the source says.
+    pub(super) fn size(&self) -> Option<Size> {
+        self.size.map(Size::Bytes)
+    }
+
+    /// The format: what the source says, then what the options say, then what derives from both.
+    pub(super) fn format(&mut self, args: &FormatArgs, epoch: Option<Timestamp>) -> Result<Format> {
+        let usage = |what: String| Failure::usage(&OsString::from("--features"), what);
+        let newest = self.tree.ids().map(|node| self.tree.attrs(node).mtime).max();
+        let mut format = Format {
+            created: epoch.or(newest.filter(|_| self.has_source())).unwrap_or_else(now),
+            ..Format::default()
+        };
+        let seed = args.seed.as_deref().unwrap_or_default().as_bytes();
+        let (id, hash_seed) = if self.has_source() {
+            identity(&mut self.tree, seed).map_err(|error| Failure::text("", error.to_string()))?
+        } else if args.seed.is_some() {
+            identity_of_seed(seed)
+        } else {
+            identity_of_seed(&random()?)
+        };
+        (format.uuid, format.hash_seed) = (id, hash_seed);
+        if let Some(manifest) = &self.manifest {
+            let size = format_of_manifest(manifest, &mut format);
+            self.size = size.map_err(|error| Failure::text("", error.to_string()))?;
+        }
+        args.apply(&mut format).map_err(usage)?;
+        if !self.has_source() {
+            let (owner, made) = (format.root_owner, format.created);
+            self.tree.for_each_attrs(|attrs| *attrs = NodeAttrs::new(0o755, owner, made));
+        }
+        Ok(format)
+    }
+
+    /// Turns runs of zero blocks into holes.
+    pub(super) fn find_holes(&mut self, block: usize) -> ext2_core::mkfs::Result<()> {
+        find_holes(&mut self.tree, &mut *self.contents, block, &mut |_| ())
+    }
+
+    /// The tree, for a plan that owns it from here on.
+    pub(super) fn take_tree(&mut self) -> Tree {
+        std::mem::replace(&mut self.tree, Tree::new(NodeAttrs::default()))
+    }
+
+    pub(super) fn contents(&mut self) -> &mut dyn Contents {
+        &mut *self.contents
+    }
+}
+
+fn now() -> Timestamp {
+    use ext2_core::{Clock as _, SystemClock};
+    Timestamp::from_secs(SystemClock.now().sec)
+}
+
+/// Bytes that nobody else has.
+fn random() -> Result<[u8; 16]> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
+    read.map(|()| bytes).map_err(|error| Failure::host(path, error))
+}
+
+/// The manifest in a file, if it is one by its first bytes.
+fn read_manifest(path: &Path) -> Result<Option<Manifest>> {
+    if path == Path::new("-") {
+        return Ok(None);
+    }
+    let host = |error| Failure::host(path, error);
+    let mut start = Vec::new();
+    std::fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut start)).map_err(host)?;
+    let is_text = !start.contains(&0) && !start.is_empty();
+    let mut lines =
+        start.split(|&byte| byte == b'\n').filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+    if !is_text || !lines.next().is_some_and(|line| line.starts_with(b"e2dax-manifest ")) {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(path).map_err(host)?;
+    let manifest =
+        parse(&text).map_err(|error| Failure::text(show_os(path.as_os_str()), error.to_string()))?;
+    Ok(Some(manifest))
+}

@@ -1,0 +1,263 @@
+//! A tar archive as a tree: plain, gzip or zstd, from a file or the standard input.
+//!
+//! Contents are read from the archive where they lie; a packed archive and one that cannot be sought in are unpacked
+//! first into a file without a name beside the image.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use ext2_core::mkfs::{Body, Contents, Error, NodeAttrs, NodeId, SourceFile, Tree};
+use ext2_core::{DeviceNr, Timestamp};
+
+use crate::failure::{Failure, Result};
+use crate::text::show_os;
+
+/// The bytes of an archive; handles are offsets in it.
+#[derive(Debug)]
+pub(super) struct TarContents {
+    file: File,
+    base: u64,
+    size: u64,
+    path: Vec<u8>,
+}
+
+impl Contents for TarContents {
+    fn open(&mut self, file: &SourceFile<'_>) -> ext2_core::mkfs::Result<()> {
+        (self.base, self.size) = (file.handle, file.size);
+        self.path = file.path();
+        Ok(())
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> ext2_core::mkfs::Result<()> {
+        let read = self.file.read_exact_at(buf, self.base + offset);
+        read.map_err(|error| Error::source(&self.path, error))
+    }
+
+    fn host_file(&self) -> Option<(&File, u64)> {
+        Some((&self.file, self.base))
+    }
+}
+
+/// Reads the names and attributes of the archive at `path`.
+pub(super) fn read(path: &Path, image: &Path) -> Result<(Tree, TarContents)> {
+    let name = show_os(path.as_os_str());
+    let failed = |error: io::Error| Failure::text(name.clone(), error.to_string());
+    let mut file = open(path, image).map_err(failed)?;
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let mut reader = Reader::new();
+    let entries = &mut tar::Archive::new(&file);
+    let mut count = 0;
+    for entry in entries.entries_with_seek().map_err(failed)? {
+        let mut entry = entry.map_err(failed)?;
+        reader.entry(&mut entry).map_err(|error| Failure::text(name.clone(), error.to_string()))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(Failure::text(name, "is no directory, no manifest and no tar archive with files"));
+    }
+    Ok((reader.tree, TarContents { file, base: 0, size: 0, path: Vec::new() }))
+}
+
+/// What makes the bytes of an archive of the bytes of its packed form.
+type Unpack = fn(Box<dyn Read>) -> io::Result<Box<dyn Read>>;
+
+/// The archive as a file that can be sought in, unpacked.
+fn open(path: &Path, image: &Path) -> io::Result<File> {
+    let standard = path == Path::new("-");
+    let mut source: Box<dyn Read> =
+        if standard { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+    let mut start = Vec::new();
+    source.by_ref().take(512).read_to_end(&mut start)?;
+    let packed: Option<Unpack> = match start.as_slice() {
+        [0x1f, 0x8b, ..] => Some(|source| Ok(Box::new(flate2::read::MultiGzDecoder::new(source)))),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            Some(|source| Ok(Box::new(zstd::stream::read::Decoder::new(source)?)))
+        }
+        _ => None,
+    };
+    if packed.is_none() && !standard && std::fs::metadata(path)?.is_file() {
+        return File::open(path);
+    }
+    let whole: Box<dyn Read> = Box::new(io::Cursor::new(start).chain(source));
+    let mut whole = match packed {
+        Some(unpack) => unpack(whole)?,
+        None => whole,
+    };
+    let folder = image.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut spool = nameless(folder)?;
+    io::copy(&mut whole, &mut spool)?;
+    Ok(spool)
+}
+
+/// A file without a name.
+fn nameless(folder: &Path) -> io::Result<File> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    match openat(CWD, folder, flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok(file.into()),
+        // A file system that has no such files: make one with a name and take the name away.
+        Err(_) => {
+            let path = folder.join(format!(".e2dax-{}", std::process::id()));
+            let file = openat(CWD, &path, flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)?;
+            std::fs::remove_file(&path)?;
+            Ok(file.into())
+        }
+    }
+}
+
+struct Reader {
+    tree: Tree,
+    nodes: HashMap<Vec<u8>, NodeId>,
+}
+
+type TarResult<T> = std::result::Result<T, Error>;
+
+impl Reader {
+    fn new() -> Self {
+        let root = NodeAttrs::new(0o755, (0, 0), Timestamp::default());
+        Self { tree: Tree::new(root), nodes: HashMap::from([(Vec::new(), NodeId::ROOT)]) }
+    }
+
+    fn entry(&mut self, entry: &mut tar::Entry<'_, &File>) -> TarResult<()> {
+        let header = entry.header().clone();
+        let raw_path = entry.path_bytes().into_owned();
+        let path =
+            normal(&raw_path).ok_or_else(|| Error::entry(&raw_path, "the path leads out of the archive"))?;
+        let failed = |error: io::Error| Error::source(&raw_path, error);
+        let mut attrs = NodeAttrs::new(
+            (header.mode().map_err(failed)? & 0o7777) as u16, // 12 bits
+            (narrow(header.uid().map_err(failed)?), narrow(header.gid().map_err(failed)?)),
+            Timestamp::from_secs(i64::try_from(header.mtime().map_err(failed)?).unwrap_or(i64::MAX)),
+        );
+        let sparse_pax = extensions(entry, &mut attrs).map_err(failed)?;
+        let kind = header.entry_type();
+        if sparse_pax || kind.is_gnu_sparse() {
+            return Err(Error::source(
+                &raw_path,
+                "sparse members of archives are not supported: use --sparse on a plain archive",
+            ));
+        }
+        let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
+        let device = DeviceNr {
+            major: header.device_major().ok().flatten().unwrap_or(0),
+            minor: header.device_minor().ok().flatten().unwrap_or(0),
+        };
+        let body = match kind {
+            tar::EntryType::Directory => Body::Directory,
+            tar::EntryType::Symlink => Body::Symlink(link.into()),
+            tar::EntryType::Char => Body::CharDevice(device),
+            tar::EntryType::Block => Body::BlockDevice(device),
+            tar::EntryType::Fifo => Body::Fifo,
+            tar::EntryType::Link => {
+                let target = normal(&link).and_then(|path| self.nodes.get(&path).copied());
+                let target = target
+                    .ok_or_else(|| Error::source(&raw_path, "is a link to what is not in the archive"))?;
+                return self.link(&path, target);
+            }
+            kind if kind.is_file() || kind.is_contiguous() => {
+                Body::File { size: entry.size(), data: None, handle: entry.raw_file_position() }
+            }
+            // Volume labels and the like.
+            _ => return Ok(()),
+        };
+        self.put(&path, attrs, body)
+    }
+
+    /// The directory that holds a path, made with default attributes where the archive has not said it yet.
+    fn parent(&mut self, path: &[u8]) -> TarResult<NodeId> {
+        let above = path.iter().rposition(|&byte| byte == b'/').map_or(&[][..], |cut| &path[..cut]);
+        if let Some(&node) = self.nodes.get(above) {
+            return Ok(node);
+        }
+        let parent = self.parent(above)?;
+        let attrs = NodeAttrs::new(0o755, (0, 0), Timestamp::default());
+        let node = self.tree.add(parent, last(above), attrs, Body::Directory)?;
+        self.nodes.insert(above.to_vec(), node);
+        Ok(node)
+    }
+
+    fn put(&mut self, path: &[u8], attrs: NodeAttrs, body: Body) -> TarResult<()> {
+        // A path that comes again replaces what was there, as unpacking the archive would.
+        if let Some(&node) = self.nodes.get(path) {
+            return self.tree.replace(node, attrs, body);
+        }
+        let parent = self.parent(path)?;
+        let node = self.tree.add(parent, last(path), attrs, body)?;
+        self.nodes.insert(path.to_vec(), node);
+        Ok(())
+    }
+
+    fn link(&mut self, path: &[u8], target: NodeId) -> TarResult<()> {
+        if self.nodes.get(path) == Some(&target) {
+            return Ok(());
+        }
+        let parent = self.parent(path)?;
+        self.tree.link(parent, last(path), target)?;
+        self.nodes.insert(path.to_vec(), target);
+        Ok(())
+    }
+}
+
+/// User and group numbers have 32 bits in every file system.
+fn narrow(id: u64) -> u32 {
+    u32::try_from(id).unwrap_or(u32::MAX)
+}
+
+fn last(path: &[u8]) -> &[u8] {
+    path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
+}
+
+/// A path without leading, trailing and double slashes and without `.`; `None` where it has `..`.
+fn normal(path: &[u8]) -> Option<Vec<u8>> {
+    let parts = path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
+    let parts: Vec<&[u8]> = parts.collect();
+    (!parts.contains(&&b".."[..])).then(|| parts.join(&b'/'))
+}
+
+/// Takes attributes and fractions of seconds from the extended headers; true where they say that the member is sparse.
+fn extensions(entry: &mut tar::Entry<'_, &File>, attrs: &mut NodeAttrs) -> io::Result<bool> {
+    let Some(all) = entry.pax_extensions()? else { return Ok(false) };
+    let mut sparse = false;
+    for extension in all {
+        let extension = extension?;
+        let (key, value) = (extension.key_bytes(), extension.value_bytes());
+        match key {
+            b"mtime" => {
+                if let Some(time) = time(value) {
+                    (attrs.atime, attrs.mtime, attrs.ctime, attrs.crtime) = (time, time, time, time);
+                }
+            }
+            b"uid" => attrs.uid = number(value).unwrap_or(attrs.uid),
+            b"gid" => attrs.gid = number(value).unwrap_or(attrs.gid),
+            _ if key.starts_with(b"GNU.sparse.") => sparse = true,
+            _ => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    attrs.xattrs.retain(|(known, _)| known != name);
+                    attrs.xattrs.push((name.to_vec(), value.to_vec()));
+                }
+            }
+        }
+    }
+    Ok(sparse)
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Seconds with a fraction.
+fn time(text: &[u8]) -> Option<Timestamp> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let sec: i64 = whole.parse().ok()?;
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let nsec: u32 = digits.parse().ok()?;
+    // The fraction of a time before 1970 counts backwards.
+    match (text.starts_with('-'), nsec) {
+        (true, 1..) => Some(Timestamp { sec: sec - 1, nsec: 1_000_000_000 - nsec }),
+        _ => Some(Timestamp { sec, nsec }),
+    }
+}

@@ -1,0 +1,61 @@
+//! Making file systems: empty ones of any geometry, and such that hold a tree of files.
+//!
+//! [`Format`] says what a file system is to be like; [`Layout`] is where everything of it lies, by arithmetic alone.
+//! A [`Tree`] holds names and attributes; a [`Plan`] settles which block and inode is whose; [`Plan::write`] writes it
+//! front to back, taking the bytes of files from [`Contents`] and putting them into an [`Output`].
+//!
+//! # Invariants
+//! 1. The same tree, format and options give the same bytes, whatever the order in which files came, the time, the
+//!    user and the number of threads.
+//! 2. Nothing is tried: the size is computed, and what was planned has room.
+//! 3. The result is clean for e2fsck, and its geometry is that of mke2fs for the same arguments.
+//!
+//! No locks: a plan is written by one thread.
+
+mod contents;
+mod difference;
+mod dirs;
+mod error;
+mod format;
+mod groups;
+#[cfg(feature = "std")]
+mod host;
+mod identity;
+mod layout;
+mod map;
+mod output;
+pub mod pfn;
+mod plan;
+#[cfg(feature = "std")]
+pub mod source;
+mod space;
+mod tree;
+mod write;
+mod xattr;
+
+pub use contents::{Contents, MemoryContents, MemoryFile, NoContents, SourceFile};
+pub use difference::{FirstDifference, first_difference};
+pub use error::{Error, Result};
+pub use format::{Format, Inodes, Revision};
+#[cfg(feature = "std")]
+pub use host::FileOutput;
+pub use identity::{identity, identity_of_seed};
+pub use layout::Layout;
+pub use output::{DeviceOutput, Fresh, Output};
+pub use plan::{AlignChoice, LostAndFound, Options, Plan, Size};
+pub use space::{Align, Needs};
+pub use tree::{Body, NodeAttrs, NodeId, Tree, Xattr};
+pub use write::Report;
+
+/// Makes an empty file system that fills `device`, as mke2fs does.
+///
+/// # Errors
+/// As [`Plan::new`] and [`Plan::write`].
+pub fn format(device: &dyn blockdev::BlockDevice, format: &Format, fresh: Fresh) -> Result<Report> {
+    let size = device.size();
+    let format = Format { block_size: Some(format.block_size_for(size)), ..format.clone() };
+    let root = NodeAttrs::new(0o755, format.root_owner, format.created);
+    let options = Options { size: Size::Bytes(size), align: AlignChoice::Off, ..Options::default() };
+    let plan = Plan::new(Tree::new(root), &format, &options)?;
+    plan.write(&mut NoContents, &mut DeviceOutput::new(device, fresh), &mut |_| ())
+}

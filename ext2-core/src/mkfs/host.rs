@@ -1,0 +1,90 @@
+//! A file of the host as output: whole files are copied into it by the kernel.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use rustix::io::Errno;
+
+use super::{Error, Fresh, Output, Result};
+
+/// An image file of the host.
+#[derive(Debug)]
+pub struct FileOutput<'f> {
+    file: &'f File,
+    base: u64,
+    size: u64,
+    fresh: Fresh,
+    /// False once the kernel has refused to copy between two files.
+    copies: bool,
+}
+
+/// Bytes that are written at a time where zeros are.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+impl<'f> FileOutput<'f> {
+    /// The file system is to lie in `file` from byte `base` on and may take `size` bytes.
+    #[must_use]
+    pub fn new(file: &'f File, base: u64, size: u64, fresh: Fresh) -> Self {
+        Self { file, base, size, fresh, copies: true }
+    }
+}
+
+fn failed(op: &'static str, offset: u64, error: &std::io::Error) -> Error {
+    let errno = error.raw_os_error();
+    let error = if errno == Some(Errno::NOSPC.raw_os_error()) {
+        blockdev::Error::NoSpace { offset }
+    } else {
+        blockdev::Error::Io { op, offset, errno, message: error.to_string() }
+    };
+    error.into()
+}
+
+impl Output for FileOutput<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, self.base + offset).map_err(|error| failed("write", offset, &error))
+    }
+
+    fn zero(&mut self, mut offset: u64, mut len: u64) -> Result<()> {
+        if self.fresh == Fresh::Zeros {
+            return Ok(());
+        }
+        while len > 0 {
+            let step = len.min(ZEROS.len() as u64);
+            self.write_at(offset, &ZEROS[..step as usize])?;
+            (offset, len) = (offset + step, len - step);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|error| failed("flush", 0, &error))
+    }
+
+    fn copy_file(&mut self, offset: u64, file: &File, from: u64, len: u64) -> Result<bool> {
+        let (mut source, mut target) = (from, self.base + offset);
+        let mut left = len;
+        while self.copies && left > 0 {
+            let step = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
+            match rustix::fs::copy_file_range(file, Some(&mut source), self.file, Some(&mut target), step) {
+                Ok(0) => {
+                    let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                    return Err(failed("copy", offset, &error));
+                }
+                Ok(copied) => left -= copied as u64,
+                Err(Errno::INTR) => {}
+                // Two file systems, or one that cannot: then bytes are read and written.
+                Err(
+                    Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF,
+                ) if left == len => {
+                    self.copies = false;
+                }
+                Err(error) => return Err(failed("copy", offset, &error.into())),
+            }
+        }
+        Ok(left == 0)
+    }
+}

@@ -1,0 +1,13 @@
+//! Trees from the host: a directory, or a manifest and a directory with the contents.
+
+mod directory;
+mod folder;
+mod format;
+mod manifest;
+mod zeros;
+
+pub use directory::{Times, Xattrs, read_directory};
+pub use folder::Folder;
+pub use format::format_of_manifest;
+pub use manifest::{Built, CheckedFolder, tree_of_manifest};
+pub use zeros::find_holes;

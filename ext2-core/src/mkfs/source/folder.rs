@@ -1,0 +1,91 @@
+//! The files of a directory of the host as contents.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::mkfs::{Contents, Error, NodeId, Result, SourceFile};
+
+/// Files below a directory, by their paths in the tree. The directory of the file before is kept open.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+    directory: Option<(NodeId, OwnedFd)>,
+    open: Option<File>,
+    path: Vec<u8>,
+}
+
+impl Folder {
+    /// The files below `root`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), directory: None, open: None, path: Vec::new() }
+    }
+
+    /// The place in the host of a path of the tree.
+    fn place(&self, path: &[u8]) -> PathBuf {
+        self.root.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
+    }
+
+    /// Bytes of a file by its path in the tree.
+    pub(super) fn size_of(&self, path: &[u8]) -> Result<u64> {
+        std::fs::metadata(self.place(path)).map(|meta| meta.len()).map_err(|error| Error::source(path, error))
+    }
+
+    fn failed(&self, error: impl core::fmt::Display) -> Error {
+        Error::source(&self.path, error)
+    }
+}
+
+/// Opens for reading, without changing the access time where that is allowed, and without waiting for a FIFO.
+pub(super) fn open_quietly(directory: impl std::os::fd::AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    match openat(&directory, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => openat(&directory, name, flags, Mode::empty()),
+        result => result,
+    }
+}
+
+impl Contents for Folder {
+    fn open(&mut self, file: &SourceFile<'_>) -> Result<()> {
+        let (parent, name) = file.tree.first_name(file.node);
+        self.path.clear();
+        if self.directory.as_ref().is_none_or(|(node, _)| *node != parent) {
+            let path = file.tree.path(parent);
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = openat(CWD, self.place(&path), flags, Mode::empty());
+            self.directory = Some((parent, opened.map_err(|error| Error::source(&path, error))?));
+        }
+        let Some((_, directory)) = &self.directory else { unreachable!("opened above") };
+        let failed = |error: &dyn core::fmt::Display| Error::source(&file.path(), error);
+        let opened = open_quietly(directory, OsStr::from_bytes(name)).map_err(|error| failed(&error))?;
+        let opened = File::from(opened);
+        let meta = opened.metadata().map_err(|error| failed(&error))?;
+        if meta.len() != file.size || !meta.is_file() {
+            return Err(failed(&"has changed since it was looked at"));
+        }
+        self.open = Some(opened);
+        self.path.extend_from_slice(name);
+        Ok(())
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let Some(file) = &self.open else { return Err(self.failed("no file is open")) };
+        file.read_exact_at(buf, offset).map_err(|error| self.failed(error))
+    }
+
+    fn close(&mut self) -> Result<()> {
+        self.open = None;
+        Ok(())
+    }
+
+    fn host_file(&self) -> Option<(&File, u64)> {
+        self.open.as_ref().map(|file| (file, 0))
+    }
+}
