@@ -65,15 +65,25 @@ fn small_and_large_faults_on_one_unit_never_hold_it_together() {
 
 #[test]
 fn when_an_entry_is_deleted_all_who_waited_for_it_go_on() {
+    // Two wait for the large entry. If its deletion woke only one of them, that one would make a small
+    // entry, whose waiters are others, and the second would sleep for ever (Linux, until 2021).
     loom::model(|| {
-        let (pages, holders) = (mapping(), Arc::new(AtomicUsize::new(0)));
-        let (other, count) = (Arc::clone(&pages), Arc::clone(&holders));
-        let waiter = thread::spawn(move || hold(&other, 3, Order::Pte, &count));
-        let other = Arc::clone(&pages);
-        let deleter = thread::spawn(move || other.invalidate(0, 512));
-        hold(&pages, 3, Order::Pmd, &holders);
-        waiter.join().unwrap();
+        let pages = mapping();
+        let held = pages.grab(3, Order::Pmd).unwrap();
+        let deleter = {
+            let pages = Arc::clone(&pages);
+            thread::spawn(move || pages.invalidate(0, 512))
+        };
+        let waiters: Vec<_> = [3, 4]
+            .map(|index| {
+                let pages = Arc::clone(&pages);
+                thread::spawn(move || drop(pages.grab(index, Order::Pte).unwrap()))
+            })
+            .into_iter()
+            .collect();
+        drop(held);
         deleter.join().unwrap();
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
     });
 }
 

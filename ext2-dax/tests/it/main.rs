@@ -4,3 +4,4 @@ mod entries;
 mod fake;
 mod faults;
 mod iter;
+mod trace;
