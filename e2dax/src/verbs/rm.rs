@@ -61,8 +61,14 @@ fn empty(target: &Target, path: &[u8], directory: &Inode) -> Result<()> {
         let inside = files_first(target, &path, &directory)?;
         match inside {
             Some((child, child_name)) => {
-                open.push((path.clone(), directory, name));
-                open.push((join(&path, &child_name), child, child_name));
+                let child_path = join(&path, &child_name);
+                open.push((path, directory, name));
+                if open.iter().any(|(_, above, _)| above.nr() == child.nr()) {
+                    let what =
+                        format!("the image is broken: directory inode {} is inside itself", child.nr());
+                    return Err(Failure::broken(target.name_of(&child_path), what));
+                }
+                open.push((child_path, child, child_name));
             }
             None => {
                 if let Some((above_path, above, _)) = open.last() {

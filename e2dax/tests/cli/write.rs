@@ -219,3 +219,30 @@ fn what_cannot_be_written_is_refused_before_anything_changes() {
     folder.run_with(&["write", "--device", "ram", "block-1k.img:/README"], b"lost").ok();
     assert!(fs::read(folder.path("block-1k.img")).unwrap() == before, "a copy in RAM was written");
 }
+
+#[test]
+fn a_directory_inside_itself_ends_every_walk_with_a_message() {
+    need_tools!("mke2fs", "debugfs");
+    let image = Image::new("4M");
+    image.run(&["mkdir", "-p", "i.img:/d/e"]).ok();
+    image.run(&["touch", "i.img:/d/e/file"]).ok();
+    let path = image.folder.path("i.img");
+    tools::run("debugfs", &["-w".as_ref(), "-R".as_ref(), "ln /d /d/e/again".as_ref(), path.as_os_str()])
+        .unwrap();
+    for arguments in [
+        &["ls", "-R", "i.img"][..],
+        &["find", "i.img"],
+        &["tree", "i.img"],
+        &["du", "i.img"],
+        &["manifest", "i.img"],
+        &["cp", "-r", "i.img:/d", "out"],
+        &["cp", "-r", "i.img:/d", "i.img:/copy"],
+        &["rm", "-r", "i.img:/d"],
+    ] {
+        let message = image.folder.run(arguments).fails(8);
+        assert!(
+            message.contains("i.img:/d/e/again") || arguments[0] == "manifest",
+            "{arguments:?}: {message}"
+        );
+    }
+}

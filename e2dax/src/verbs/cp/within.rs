@@ -1,6 +1,6 @@
 //! Copying from an image into an image, often the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ext2_core::{Errno, FileKind, Found, Inode, InodeNr, Wait, WalkError};
 
@@ -44,6 +44,7 @@ pub(super) fn copy(context: &mut Context, source: &Target, start: &Inode, into: 
 /// A copy that is in what is copied would never end.
 fn refuse_into_itself(start: &Inode, into: &Into<'_>) -> Result<()> {
     let mut at = into.directory.clone();
+    let mut seen = BTreeSet::new();
     if start.kind() != FileKind::Directory || start.fs() != at.fs() {
         return Ok(());
     }
@@ -53,7 +54,8 @@ fn refuse_into_itself(start: &Inode, into: &Into<'_>) -> Result<()> {
             return Err(error).of(|| into.target.name_of(&into.path));
         }
         let above = at.lookup(b"..").of(|| into.target.name_of(&into.path))?;
-        if above.nr() == at.nr() {
+        // The root is above itself; on a broken image others may be, and the walk will say so.
+        if !seen.insert(above.nr()) {
             return Ok(());
         }
         at = above;
