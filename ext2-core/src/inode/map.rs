@@ -14,10 +14,6 @@ impl Pointers for Cell {
 
     fn read(&self, block: DeviceBlock, index: u64, into: &mut [u32]) -> Result<()> {
         let offset = self.fs.geo.byte_of(block) + index * 4;
-        if let [only] = into {
-            *only = self.fs.dev.read_u32(offset)?;
-            return Ok(());
-        }
         self.fs.dev.read_at(offset, zerocopy::IntoBytes::as_mut_bytes(into))?;
         for pointer in into {
             *pointer = u32::from_le(*pointer);
@@ -25,8 +21,16 @@ impl Pointers for Cell {
         Ok(())
     }
 
+    fn read_one(&self, block: DeviceBlock, index: u64) -> Result<u32> {
+        Ok(self.fs.dev.read_u32(self.fs.geo.byte_of(block) + index * 4)?)
+    }
+
     fn valid(&self, pointer: u32) -> Option<DeviceBlock> {
         self.fs.geo.data_block(pointer)
+    }
+
+    fn end(&self) -> u32 {
+        self.fs.geo.blocks_count
     }
 }
 

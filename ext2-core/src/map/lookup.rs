@@ -3,7 +3,7 @@
 use alloc::format;
 
 use super::Mapping;
-use super::path::{DIRECT, SLOTS, Shape};
+use super::path::{DIRECT, Path, SLOTS, Shape};
 use crate::error::{Corrupt, Error, Object, Result};
 use crate::{DeviceBlock, FileBlock, InodeNr};
 
@@ -15,8 +15,18 @@ pub(crate) trait Pointers {
     /// Fills `into` with the pointers of indirect block `block` from `index` on.
     fn read(&self, block: DeviceBlock, index: u64, into: &mut [u32]) -> Result<()>;
 
+    /// The pointer at `index` of indirect block `block`.
+    fn read_one(&self, block: DeviceBlock, index: u64) -> Result<u32> {
+        let mut one = [0];
+        self.read(block, index, &mut one)?;
+        Ok(one[0])
+    }
+
     /// The block, if a pointer may name it.
     fn valid(&self, pointer: u32) -> Option<DeviceBlock>;
+
+    /// The first number past all blocks that a pointer may name.
+    fn end(&self) -> u32;
 }
 
 /// A block map and what bounds it.
@@ -28,12 +38,12 @@ pub(crate) struct Tree<'p, P> {
     pub(crate) shape: Shape,
     /// Whose map it is, for errors.
     pub(crate) inode: InodeNr,
-    /// Indirect blocks that may be read for one answer.
+    /// Arrays of pointers that may be looked into for one answer.
     pub(crate) budget: u64,
 }
 
 /// Pointers read at a time.
-const CHUNK: usize = 1024;
+const WINDOW: usize = 128;
 
 /// Part of an answer: a hole or run that lies within one array of pointers.
 struct Piece {
@@ -41,17 +51,26 @@ struct Piece {
     count: u64,
 }
 
+/// A walk along a block map.
+struct Walk<'t, 'p, P> {
+    tree: &'t Tree<'p, P>,
+    budget: u64,
+    /// The indirect blocks of the second and third level that the walk passed last, so that it does not
+    /// begin at the root again: each with the tree's depth and its number in its level.
+    passed: [Option<(u32, u64, DeviceBlock)>; 2],
+}
+
 /// The mapping of `count` blocks from `start`: as long as hole or run go on, and `count` at the most.
 /// Past the last block that pointers reach there is nothing but hole. A `count` of 0 counts as 1.
 /// Linux: `ext2_get_blocks` without `create`, but in full.
 pub(crate) fn lookup<P: Pointers>(tree: &Tree<'_, P>, start: FileBlock, count: u64) -> Result<Mapping> {
     let end = start.get().saturating_add(count.max(1));
-    let mut budget = tree.budget;
+    let mut walk = Walk { tree, budget: tree.budget, passed: [None; 2] };
     let mut at = start.get();
-    let first = tree.piece(at, end, &mut budget)?;
+    let first = walk.piece(at, end)?;
     at += first.count;
     while at < end {
-        let next = match tree.piece(at, end, &mut budget) {
+        let next = match walk.piece(at, end) {
             Ok(next) => next,
             // What is known is a legal answer; the error comes to whoever asks for the rest.
             Err(_) => break,
@@ -69,61 +88,139 @@ pub(crate) fn lookup<P: Pointers>(tree: &Tree<'_, P>, start: FileBlock, count: u
     Ok(Mapping { start, count: at - start.get(), target: first.target })
 }
 
-impl<P: Pointers> Tree<'_, P> {
+impl<P: Pointers> Walk<'_, '_, P> {
     /// The hole or run from block `at`, up to the end of the array of pointers in which it is found and
     /// not past `end`; never empty.
-    fn piece(&self, at: u64, end: u64, budget: &mut u64) -> Result<Piece> {
+    fn piece(&mut self, at: u64, end: u64) -> Result<Piece> {
         let want = end - at;
-        let Some(path) = self.shape.path(at) else {
+        let (tree, shape) = (self.tree, self.tree.shape);
+        let Some(path) = shape.path(at) else {
             return Ok(Piece { target: None, count: want });
         };
         if path.depth == 0 {
             let mut window = [0; DIRECT as usize];
             let window = &mut window[..(DIRECT - at).min(want) as usize];
             for (pointer, slot) in window.iter_mut().zip(path.slot..) {
-                *pointer = self.pointers.root(slot);
+                *pointer = tree.pointers.root(slot);
             }
-            return self.leaf(window);
+            let (target, count) = tree.head(window)?;
+            return Ok(Piece { target, count });
         }
-        let mut block = self.pointers.root(path.slot);
-        for level in 1..=path.depth {
+        let (mut level, mut indirect) = match self.passed_on(&path) {
+            Some(passed) => passed,
+            None => match tree.pointers.root(path.slot) {
+                0 => {
+                    let whole = shape.span(path.depth);
+                    return Ok(Piece { target: None, count: (whole - path.within).min(want) });
+                }
+                pointer => (1, tree.valid(pointer)?),
+            },
+        };
+        loop {
             // Data blocks under one pointer of the indirect block at this level.
-            let span = self.shape.span(path.depth - level);
-            if block == 0 {
-                let whole = span * self.shape.pointers();
-                return Ok(Piece { target: None, count: (whole - path.within % whole).min(want) });
+            let span = shape.span(path.depth - level);
+            let index = shape.index(&path, level);
+            self.budget = self.budget.checked_sub(1).ok_or_else(|| tree.endless())?;
+            let left = shape.pointers() - index;
+            if level == path.depth {
+                return tree.leaf(indirect, index, left.min(want));
             }
-            let indirect = self.valid(block)?;
-            let index = self.shape.index(&path, level);
-            let needed = (path.within % span + want).div_ceil(span).min(self.shape.pointers() - index);
-            let mut window = [0; CHUNK];
-            let window = &mut window[..needed.min(CHUNK as u64) as usize];
-            *budget = budget.checked_sub(1).ok_or_else(|| self.endless())?;
-            self.pointers.read(indirect, index, window)?;
-            if span == 1 {
-                return self.leaf(window);
+            let pointer = tree.pointers.read_one(indirect, index)?;
+            if pointer == 0 {
+                let within = path.within % span;
+                let needed = (within + want).div_ceil(span).min(left);
+                let holes = 1 + tree.zeros(indirect, index + 1, needed - 1)?;
+                return Ok(Piece { target: None, count: (holes * span - within).min(want) });
             }
-            let holes = window.iter().take_while(|&&pointer| pointer == 0).count() as u64;
-            if holes > 0 {
-                return Ok(Piece { target: None, count: (holes * span - path.within % span).min(want) });
-            }
-            block = window[0];
+            indirect = tree.valid(pointer)?;
+            level += 1;
+            self.passed[level as usize - 2] = Some((path.depth, path.within / span, indirect));
         }
-        unreachable!("the last level has a span of 1")
+    }
+
+    /// The deepest indirect block on a path that the walk passed last, and its level.
+    fn passed_on(&self, path: &Path) -> Option<(u32, DeviceBlock)> {
+        (2..=path.depth).rev().find_map(|level| {
+            let (depth, number, block) = self.passed[level as usize - 2]?;
+            let own = path.within / self.tree.shape.span(path.depth - level + 1);
+            (depth == path.depth && number == own).then_some((level, block))
+        })
+    }
+}
+
+impl<P: Pointers> Tree<'_, P> {
+    /// How many of `most` pointers of an indirect block are 0, from `index` on.
+    fn zeros(&self, block: DeviceBlock, index: u64, most: u64) -> Result<u64> {
+        let mut buffer = [0; WINDOW];
+        let mut done = 0;
+        while done < most {
+            let window = &mut buffer[..(most - done).min(WINDOW as u64) as usize];
+            self.pointers.read(block, index + done, window)?;
+            let zeros = leading_zeros(window);
+            done += zeros as u64;
+            if zeros < window.len() {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// The hole or run at the start of `most` data pointers of an indirect block from `index` on.
+    fn leaf(&self, block: DeviceBlock, index: u64, most: u64) -> Result<Piece> {
+        if most == 1 {
+            let (target, count) = self.head(&[self.pointers.read_one(block, index)?])?;
+            return Ok(Piece { target, count });
+        }
+        let mut buffer = [0; WINDOW];
+        let window = &mut buffer[..most.min(WINDOW as u64) as usize];
+        self.pointers.read(block, index, window)?;
+        let (target, mut count) = self.head(window)?;
+        while count.is_multiple_of(WINDOW as u64) && count < most {
+            let window = &mut buffer[..(most - count).min(WINDOW as u64) as usize];
+            // What is known is a legal answer.
+            let Ok(()) = self.pointers.read(block, index + count, window) else { break };
+            let more = match target {
+                None => leading_zeros(window) as u64,
+                Some(run) => match run.checked_add(count) {
+                    Some(next) => self.run(window, next.get()),
+                    None => 0,
+                },
+            };
+            if more == 0 {
+                break;
+            }
+            count += more;
+        }
+        Ok(Piece { target, count })
     }
 
     /// The hole or run at the start of an array of data pointers.
-    fn leaf(&self, window: &[u32]) -> Result<Piece> {
+    fn head(&self, window: &[u32]) -> Result<(Option<DeviceBlock>, u64)> {
         let first = window[0];
         if first == 0 {
-            let count = window.iter().take_while(|&&pointer| pointer == 0).count();
-            return Ok(Piece { target: None, count: count as u64 });
+            return Ok((None, leading_zeros(window) as u64));
         }
         let target = self.valid(first)?;
-        let run = window.iter().zip(u64::from(first)..).take_while(|&(&own, next)| u64::from(own) == next);
-        // A run that leaves the file system is cut where it does.
-        let count = run.take_while(|&(&own, _)| self.pointers.valid(own).is_some()).count();
-        Ok(Piece { target: Some(target), count: count as u64 })
+        Ok((Some(target), self.run(window, first)))
+    }
+
+    /// How many pointers at the start of `window` count up from `first`. A run that leaves the file system
+    /// is cut where it does.
+    fn run(&self, window: &[u32], first: u32) -> u64 {
+        const STEP: usize = 16;
+        let counts_up = |pointers: &[u32], from: u32| {
+            pointers.iter().zip(0..).fold(true, |so_far, (&own, nr)| so_far & (own == from.wrapping_add(nr)))
+        };
+        let mut len = 0;
+        for step in window.chunks_exact(STEP) {
+            if !counts_up(step, first.wrapping_add(len as u32)) {
+                break;
+            }
+            len += STEP;
+        }
+        let rest = window.get(len..).unwrap_or_default().iter().zip(len..);
+        len += rest.take_while(|&(&own, nr)| own == first.wrapping_add(nr as u32)).count();
+        (len as u64).min(u64::from(self.pointers.end().saturating_sub(first)))
     }
 
     fn valid(&self, pointer: u32) -> Result<DeviceBlock> {
@@ -133,10 +230,19 @@ impl<P: Pointers> Tree<'_, P> {
         })
     }
 
+    #[cold]
     fn endless(&self) -> Error {
         let what = "block map has more indirect blocks than the file system has blocks";
         Error::Corrupt(Corrupt::new(Object::Inode(self.inode), what))
     }
+}
+
+/// How many pointers at the start are 0.
+fn leading_zeros(window: &[u32]) -> usize {
+    const STEP: usize = 16;
+    let steps = window.chunks_exact(STEP).take_while(|step| step.iter().fold(0, |all, own| all | own) == 0);
+    let len = steps.count() * STEP;
+    len + window.get(len..).unwrap_or_default().iter().take_while(|&&own| own == 0).count()
 }
 
 // Kept next to the lookup so that the two agree on what a path is.
@@ -144,7 +250,6 @@ const _: () = assert!(SLOTS == DIRECT as usize + 3);
 
 #[cfg(test)]
 mod tests {
-    use super::super::path::Path;
     use super::*;
     use alloc::collections::BTreeMap;
     use alloc::vec;
@@ -217,6 +322,9 @@ mod tests {
         }
         fn valid(&self, pointer: u32) -> Option<DeviceBlock> {
             DeviceBlock::new(pointer).filter(|_| pointer < MAX)
+        }
+        fn end(&self) -> u32 {
+            MAX
         }
     }
 

@@ -9,7 +9,9 @@ pub(crate) const SLOTS: usize = 15;
 /// The shape of all trees with `pointers` pointers an indirect block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
-    pointers: u64,
+    /// Logarithm of the pointers in an indirect block: it is a power of two, and a shift is cheaper than a
+    /// division.
+    log2: u32,
 }
 
 /// Where a block of a file hangs: in which of the inode's pointers, under how many levels of indirect
@@ -25,20 +27,20 @@ pub(crate) struct Path {
 }
 
 impl Shape {
-    /// Trees of blocks with `pointers` pointers each, at most 16384.
+    /// Trees of blocks with `pointers` pointers each, a power of two of at most 16384.
     pub(crate) const fn new(pointers: u64) -> Self {
-        Self { pointers }
+        Self { log2: pointers.trailing_zeros() }
     }
 
     /// Pointers in an indirect block.
     pub(crate) const fn pointers(self) -> u64 {
-        self.pointers
+        1 << self.log2
     }
 
     /// Data blocks under `levels` levels of indirect blocks: pointers to the power of `levels`.
     pub(crate) const fn span(self, levels: u32) -> u64 {
         // 16384^3 = 2^42 fits.
-        self.pointers.pow(levels)
+        1 << (self.log2 * levels)
     }
 
     /// The number of blocks that a file can have pointers for.
@@ -65,7 +67,7 @@ impl Shape {
     /// The index, within an indirect block at `level` (1 is the one that the inode points to) of a tree
     /// of `depth` levels, of the pointer that leads to the tree's block `within`.
     pub(crate) fn index(self, path: &Path, level: u32) -> u64 {
-        path.within / self.span(path.depth - level) % self.pointers
+        (path.within >> (self.log2 * (path.depth - level))) & (self.pointers() - 1)
     }
 }
 
