@@ -20,7 +20,7 @@ mod lookup;
 pub(crate) use block::{Slot, decode_rec_len, slots};
 pub(crate) use change::Named;
 pub use entries::{DirEntry, Entries};
-pub(crate) use index::{Index, Indexes};
+pub(crate) use index::{Index, Indexes, Shared as SharedIndex};
 pub(crate) use lookup::Found;
 
 /// The longest name, in bytes (Linux: `EXT2_NAME_LEN`).

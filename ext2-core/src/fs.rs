@@ -14,7 +14,9 @@ pub use statfs::StatFs;
 
 use alloc::format;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use blockdev::BlockDevice;
 use zerocopy::FromZeros;
@@ -41,6 +43,8 @@ pub(crate) struct Fs {
     pub(crate) super_group: GroupNr,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) table: table::InodeTable,
+    /// The first block of each group's inode table; 0 where the descriptor was not read yet. Tables never move.
+    pub(crate) inode_tables: Vec<AtomicU32>,
     pub(crate) indexes: Indexes,
     /// Attribute blocks that may be shared, by their hash.
     pub(crate) shared_xattrs: Mutex<Shared>,
@@ -64,8 +68,23 @@ impl Fs {
             let what = format!("inode {nr} is past the last of {}", self.geo.inodes_count);
             return Err(Corrupt::new(Object::Inode(nr), what).into());
         };
-        let table = u64::from(self.descriptor(group)?.bg_inode_table.get());
+        let table = u64::from(self.inode_table(group)?);
         Ok(table * self.geo.block_size.bytes() + u64::from(index) * u64::from(self.geo.inode_size))
+    }
+
+    /// The first block of a group's inode table.
+    fn inode_table(&self, group: GroupNr) -> Result<u32> {
+        let known = self.inode_tables.get(group.get() as usize);
+        match known.map_or(0, |table| table.load(Ordering::Relaxed)) {
+            0 => {
+                let table = self.descriptor(group)?.bg_inode_table.get();
+                if let Some(known) = known {
+                    known.store(table, Ordering::Relaxed);
+                }
+                Ok(table)
+            }
+            table => Ok(table),
+        }
     }
 }
 

@@ -39,7 +39,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::FromBytes;
 
-use crate::dir::Index;
+use crate::dir::SharedIndex;
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::fs::Fs;
 use crate::map::SLOTS;
@@ -68,7 +68,7 @@ pub(crate) struct Cell {
     pub(crate) map: Mutex<Growth>,
     pub(crate) space: Space,
     /// The index of a directory; unused by others.
-    pub(crate) dir: Arc<Mutex<Index>>,
+    pub(crate) dir: SharedIndex,
 }
 
 impl Cell {

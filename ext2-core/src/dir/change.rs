@@ -76,6 +76,15 @@ struct Addition {
     at: u64,
 }
 
+/// A place in a block, and what will be left there.
+struct Fit {
+    place: Place,
+    /// The byte of the directory at which the block begins.
+    start: u64,
+    /// The most bytes that an entry could have in the block once the place is taken.
+    room: usize,
+}
+
 /// A record length as it is stored: 64 KiB does not fit in 16 bits.
 fn encode_rec_len(len: usize) -> u16 {
     u16::try_from(len).unwrap_or(u16::MAX)
@@ -99,7 +108,7 @@ impl Cell {
     }
 
     /// Where a byte of the directory lies on the device.
-    fn device_offset(&self, at: u64) -> Result<u64> {
+    pub(super) fn device_offset(&self, at: u64) -> Result<u64> {
         let len = self.block_bytes();
         match self.map_blocks(self.fs.geo.block_size.block_of(at), 1)?.target {
             Some(block) => Ok(self.fs.geo.byte_of(block) + at % len),
@@ -138,8 +147,8 @@ impl Cell {
         let named = *inode.get();
         let need = dirent_size(name.len());
         let mut buffer = vec![0; self.fs.geo.block_size.len()];
-        let mut index = self.dir.lock();
-        let Some((place, start)) = self.find_place(&mut index, need, &mut buffer)? else {
+        let mut index = self.dir.write();
+        let Some(Fit { place, start, room }) = self.find_place(&mut index, need, &mut buffer)? else {
             return self.add_block(&mut index, name, inode, &mut buffer);
         };
         let edit = self.edit_to_add(name, named, &place)?;
@@ -147,7 +156,7 @@ impl Cell {
         Written::new(edit.publish).fence(&*self.fs.dev)?.into_inner().store(&*self.fs.dev)?;
         let at = edit.at;
         index.insert(name, at as u32);
-        self.note_room(&mut index, start, &mut buffer)?;
+        index.set_room((start / self.block_bytes()) as u32, room);
         self.fs.dev.fence()?;
         self.touch_mtime();
         Ok(())
@@ -176,11 +185,11 @@ impl Cell {
     pub(crate) fn plan_to_add(&self, images: &mut Images, name: &[u8], named: Named) -> Result<bool> {
         self.drop_hash_tree()?;
         let mut buffer = vec![0; self.fs.geo.block_size.len()];
-        let mut index = self.dir.lock();
-        let Some((place, _)) = self.find_place(&mut index, dirent_size(name.len()), &mut buffer)? else {
+        let mut index = self.dir.write();
+        let Some(fit) = self.find_place(&mut index, dirent_size(name.len()), &mut buffer)? else {
             return Ok(false);
         };
-        let edit = self.edit_to_add(name, named, &place)?;
+        let edit = self.edit_to_add(name, named, &fit.place)?;
         images.put(&self.fs, edit.built.0, &edit.built.1)?;
         edit.publish.note(&self.fs, images)?;
         Ok(true)
@@ -189,7 +198,7 @@ impl Cell {
     /// Notes in `images` what removing a name would change.
     pub(crate) fn plan_to_remove(&self, images: &mut Images, found: &Found) -> Result<()> {
         self.drop_hash_tree()?;
-        self.edit_to_remove(found)?.note(&self.fs, images)
+        self.edit_to_remove(found)?.0.note(&self.fs, images)
     }
 
     /// Notes in `images` what pointing a name to another inode would change.
@@ -200,17 +209,8 @@ impl Cell {
         images.put(&self.fs, at + 7, &[self.type_byte(named.kind)])
     }
 
-    /// Brings the index's knowledge of a block's room up to date.
-    fn note_room(&self, index: &mut Index, start: u64, buffer: &mut [u8]) -> Result<()> {
-        if index.is_built() {
-            self.read_dir_block(start, buffer)?;
-            index.set_room((start / self.block_bytes()) as u32, buffer, self.fs.geo.inodes_count);
-        }
-        Ok(())
-    }
-
-    /// A place for an entry of `need` bytes, and the start of its block; the block is in `buffer`.
-    fn find_place(&self, index: &mut Index, need: usize, buffer: &mut [u8]) -> Result<Option<(Place, u64)>> {
+    /// A place for an entry of `need` bytes.
+    fn find_place(&self, index: &mut Index, need: usize, buffer: &mut [u8]) -> Result<Option<Fit>> {
         let len = self.block_bytes();
         if index.is_built() {
             return match index.block_with_room(need as u32) {
@@ -226,17 +226,21 @@ impl Cell {
         Ok(None)
     }
 
-    fn place_in(&self, start: u64, need: usize, buffer: &mut [u8]) -> Result<Option<(Place, u64)>> {
+    fn place_in(&self, start: u64, need: usize, buffer: &mut [u8]) -> Result<Option<Fit>> {
         self.read_dir_block(start, buffer)?;
         let mut found = None;
+        let mut room = 0;
         for slot in slots(buffer, self.fs.geo.inodes_count, self.has_type()) {
             // Nothing is added to a block that is broken anywhere.
             let slot = slot.map_err(|why| self.corrupt(alloc::format!("block at byte {start}: {why}")))?;
-            if found.is_none() && slot.slack() >= need {
+            let mut left = slot.slack();
+            if found.is_none() && left >= need {
                 found = Some(place_of(&slot, start));
+                left -= need;
             }
+            room = room.max(left);
         }
-        Ok(found.map(|place| (place, start)))
+        Ok(found.map(|place| Fit { place, start, room }))
     }
 
     /// Adds a name in a new block at the directory's end.
@@ -282,39 +286,55 @@ impl Cell {
     /// Takes a name away; what it named may be used anew once the answer is durable.
     pub(crate) fn remove_name(&self, name: &[u8], found: &Found) -> Result<Durable<Unlinked>> {
         self.drop_hash_tree()?;
-        self.edit_to_remove(found)?.store(&*self.fs.dev)?;
+        let (edit, room) = self.edit_to_remove(found)?;
+        edit.store(&*self.fs.dev)?;
         let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
-        let mut index = self.dir.lock();
+        let mut index = self.dir.write();
         index.remove(name, found.at as u32);
-        let mut buffer = vec![0; self.fs.geo.block_size.len()];
-        self.note_room(&mut index, found.at - found.at % self.block_bytes(), &mut buffer)?;
+        index.set_room((found.at / self.block_bytes()) as u32, room);
         drop(index);
         self.touch_mtime();
         Ok(gone)
     }
 
     /// The one store that takes an entry away: the entry before it grows over it, or, for the first of a
-    /// block, its inode number goes.
-    fn edit_to_remove(&self, found: &Found) -> Result<Edit> {
+    /// block, its inode number goes. And the most bytes that an entry could have in the block then.
+    fn edit_to_remove(&self, found: &Found) -> Result<(Edit, usize)> {
         let len = self.block_bytes();
         let start = found.at - found.at % len;
         let mut buffer = vec![0; len as usize];
         self.read_dir_block(start, &mut buffer)?;
         let mut before: Option<(usize, usize)> = None;
+        let mut own = None;
+        // The slack of the entry before, and the most of all others.
+        let (mut slack, mut room) = (0, 0);
+        let mut whole = true;
         for slot in slots(&buffer, self.fs.geo.inodes_count, self.has_type()) {
-            let slot = slot.map_err(|why| self.corrupt(alloc::format!("block at byte {start}: {why}")))?;
-            if start + slot.offset as u64 != found.at {
-                before = Some((slot.offset, slot.rec_len));
-                continue;
-            }
-            return Ok(match before {
-                Some((offset, rec_len)) => {
-                    Edit::rec_len(self.device_offset(start + offset as u64)?, rec_len + slot.rec_len)
+            match slot {
+                Ok(slot) if start + slot.offset as u64 == found.at => own = Some(slot.rec_len),
+                Ok(slot) if own.is_some() => room = room.max(slot.slack()),
+                Ok(slot) => {
+                    room = room.max(slack);
+                    slack = slot.slack();
+                    before = Some((slot.offset, slot.rec_len));
                 }
-                None => Edit::inode(self.device_offset(found.at)?, 0),
-            });
+                Err(why) if own.is_none() => {
+                    return Err(self.corrupt(alloc::format!("block at byte {start}: {why}")));
+                }
+                // Nothing is added to a broken block.
+                Err(_) => whole = false,
+            }
         }
-        Err(self.corrupt("an entry moved while it was removed"))
+        let Some(own) = own else {
+            return Err(self.corrupt("an entry moved while it was removed"));
+        };
+        let edit = match before {
+            Some((offset, rec_len)) => {
+                Edit::rec_len(self.device_offset(start + offset as u64)?, rec_len + own)
+            }
+            None => Edit::inode(self.device_offset(found.at)?, 0),
+        };
+        Ok((edit, if whole { room.max(slack + own) } else { 0 }))
     }
 
     /// Points a name to another inode, by one store. Where the kinds differ the type byte is unknown for
@@ -382,7 +402,7 @@ impl Cell {
         guard.keep();
         let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
         self.fs.free(&gone, Run { start: previous, len: 1 })?;
-        let mut index = self.dir.lock();
+        let mut index = self.dir.write();
         if index.is_built() {
             // The block's entries may have moved: begin anew.
             index.clear();

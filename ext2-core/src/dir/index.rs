@@ -1,25 +1,30 @@
 //! The index of a directory in memory: where each name lies, and where there is room.
 //!
-//! It is built when a directory of more than a few blocks is first searched, costs some 40 bytes a
-//! name, and is dropped when all indexes together pass a limit, or when the directory is deleted. On
-//! disk a directory stays plain.
+//! It is built when a directory of more than a few blocks is first searched, or a smaller one for the second
+//! time; costs some 40 bytes a name, and is dropped when all indexes together pass a limit, or when the
+//! directory is deleted. On disk a directory stays plain.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::block::{Slot, slots};
+use super::block::slots;
 use crate::InodeNr;
 use crate::inode::FileKind;
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, RwLock};
 
 /// Names that all indexes of a file system hold together before the others are dropped.
 const NAMES_MAX: usize = 4 << 20;
+
+/// Directories that are remembered before those that nobody holds are dropped.
+const DIRECTORIES_MAX: usize = 1 << 16;
 
 /// The index of one directory.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     built: Option<Built>,
+    /// Whether somebody has searched the directory without an index.
+    searched: bool,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +45,11 @@ impl Index {
         self.built.is_some()
     }
 
+    /// Notes a search without an index, and says whether there was one before: then an index pays.
+    pub(crate) fn searched_before(&mut self) -> bool {
+        core::mem::replace(&mut self.searched, true)
+    }
+
     /// Begins an empty index, to which every block is then [added](Self::set_block).
     pub(crate) fn begin(&mut self) {
         self.built = Some(Built::default());
@@ -54,10 +64,10 @@ impl Index {
     }
 
     /// Byte offsets of the entries that may have this name.
-    pub(crate) fn candidates(&self, name: &[u8]) -> alloc::vec::Vec<u32> {
+    pub(crate) fn candidates(&self, name: &[u8]) -> impl Iterator<Item = u32> {
         let hash = hash(name);
         let range = (hash, 0)..=(hash, u32::MAX);
-        self.built.iter().flat_map(|built| built.names.range(range.clone())).map(|&(_, at)| at).collect()
+        self.built.iter().flat_map(move |built| built.names.range(range.clone())).map(|&(_, at)| at)
     }
 
     /// A block with room for an entry of `need` bytes: the tightest.
@@ -66,30 +76,33 @@ impl Index {
     }
 
     /// Notes the entries of block `nr` (its bytes: `block`) at first.
-    pub(crate) fn add_block(&mut self, nr: u32, block: &[u8], inodes: u32) {
-        let Some(built) = &mut self.built else { return };
+    /// `false` when the block is broken; what comes before the break is noted all the same.
+    pub(crate) fn add_block(&mut self, nr: u32, block: &[u8], inodes: u32) -> bool {
+        let Some(built) = &mut self.built else { return true };
         // A block is at most 64 KiB and a directory less than 4 GiB: fits.
         let start = nr * block.len() as u32;
-        for slot in slots(block, inodes, false).map_while(Result::ok).filter(|slot| slot.inode != 0) {
-            built.names.insert((hash(slot.name), start + slot.offset as u32));
+        let mut room = 0;
+        let mut whole = true;
+        for slot in slots(block, inodes, false) {
+            let Ok(slot) = slot else {
+                // Nothing is added to a broken block.
+                (room, whole) = (0, false);
+                break;
+            };
+            if slot.inode != 0 {
+                built.names.insert((hash(slot.name), start + slot.offset as u32));
+            }
+            room = room.max(slot.slack());
         }
-        self.set_room(nr, block, inodes);
+        self.set_room(nr, room);
+        whole
     }
 
-    /// Notes how much room block `nr` has.
-    pub(crate) fn set_room(&mut self, nr: u32, block: &[u8], inodes: u32) {
+    /// Notes the most bytes that an entry could have in block `nr`.
+    pub(crate) fn set_room(&mut self, nr: u32, room: usize) {
         let Some(built) = &mut self.built else { return };
-        let mut room = 0;
-        for slot in slots(block, inodes, false) {
-            match slot {
-                Ok(slot) => room = room.max(slot.slack() as u32),
-                // Nothing is added to a broken block.
-                Err(_) => {
-                    room = 0;
-                    break;
-                }
-            }
-        }
+        // At most 64 KiB.
+        let room = room as u32;
         if let Some(old) = built.room_of.insert(nr, room) {
             built.room.remove(&(old, nr));
         }
@@ -109,37 +122,50 @@ impl Index {
     }
 }
 
-impl Slot<'_> {
-    /// Whether a slot that an index led to is the entry it spoke of.
-    pub(crate) fn is_at(&self, offset: usize, name: &[u8]) -> bool {
-        self.offset == offset && self.is(name)
-    }
-}
-
 /// The indexes of all directories of a file system. They outlive the inode in memory, so that a
 /// directory that is looked into by path again and again keeps its own.
 pub(crate) struct Indexes {
-    all: Mutex<BTreeMap<InodeNr, Arc<Mutex<Index>>>>,
+    all: Mutex<Kept>,
     names: AtomicUsize,
+    /// What inodes that are no directories have: nothing.
+    none: Shared,
+}
+
+/// The index of a directory, as all who use it hold it.
+pub(crate) type Shared = Arc<RwLock<Index>>;
+
+struct Kept {
+    of: BTreeMap<InodeNr, Shared>,
+    /// Directories at which those are dropped that nobody holds.
+    limit: usize,
+}
+
+fn fresh() -> Shared {
+    Arc::new(RwLock::new(Rank::Index, Index::default()))
 }
 
 impl Indexes {
     pub(crate) fn new() -> Self {
-        Self { all: Mutex::new(Rank::Leaf, BTreeMap::new()), names: AtomicUsize::new(0) }
+        let kept = Kept { of: BTreeMap::new(), limit: DIRECTORIES_MAX };
+        Self { all: Mutex::new(Rank::Leaf, kept), names: AtomicUsize::new(0), none: fresh() }
     }
 
     /// The index of inode `nr`: for a directory the one that is kept.
-    pub(crate) fn of(&self, nr: InodeNr, kind: FileKind) -> Arc<Mutex<Index>> {
-        let fresh = || Arc::new(Mutex::new(Rank::Index, Index::default()));
-        match kind {
-            FileKind::Directory => self.all.lock().entry(nr).or_insert_with(fresh).clone(),
-            _ => fresh(),
+    pub(crate) fn of(&self, nr: InodeNr, kind: FileKind) -> Shared {
+        if kind != FileKind::Directory {
+            return self.none.clone();
         }
+        let mut kept = self.all.lock();
+        if kept.of.len() >= kept.limit {
+            kept.of.retain(|_, index| Arc::strong_count(index) > 1);
+            kept.limit = DIRECTORIES_MAX.max(2 * kept.of.len());
+        }
+        kept.of.entry(nr).or_insert_with(fresh).clone()
     }
 
     /// Forgets the index of a directory that is gone.
     pub(crate) fn forget(&self, nr: InodeNr) {
-        self.all.lock().remove(&nr);
+        self.all.lock().of.remove(&nr);
     }
 
     /// Notes that the index of `nr` was built with so many names; drops all others when there are too
@@ -147,7 +173,7 @@ impl Indexes {
     pub(crate) fn built(&self, nr: InodeNr, names: usize) {
         let total = self.names.fetch_add(names, Ordering::Relaxed) + names;
         if total > NAMES_MAX {
-            self.all.lock().retain(|&own, index| own == nr || Arc::strong_count(index) > 1);
+            self.all.lock().of.retain(|&own, index| own == nr || Arc::strong_count(index) > 1);
             self.names.store(names, Ordering::Relaxed);
         }
     }

@@ -2,13 +2,16 @@
 
 use alloc::vec;
 
+use zerocopy::FromBytes;
+
 use super::block::slots;
-use super::{NAME_MAX, Slot};
+use super::{Index, NAME_MAX, Slot, decode_rec_len};
 use crate::error::{Result, refuse};
 use crate::inode::{Cell, FileKind, Inode};
+use crate::raw::{DIRENT_HEADER, RawDirentHeader, dirent_size};
 use crate::{Errno, InodeNr};
 
-/// Blocks up to which a directory is searched without an index.
+/// Blocks up to which a directory is first searched without an index.
 const SMALL: u64 = 4;
 
 /// An entry that was found: where it is, and what it names.
@@ -23,30 +26,62 @@ pub(crate) struct Found {
 impl Cell {
     /// The entry of a name, if there is one. The caller holds the `io` lock.
     pub(crate) fn find(&self, name: &[u8]) -> Result<Option<Found>> {
+        {
+            let index = self.dir.read();
+            if index.is_built() {
+                return self.find_by(&index, name);
+            }
+        }
         let len = self.fs.geo.block_size.bytes();
         let blocks = self.size() / len;
         let mut buffer = vec![0; len as usize];
-        if blocks <= SMALL {
-            for start in (0..blocks).map(|block| block * len) {
-                if let Some(found) = self.find_in(start, &mut buffer, |slot| slot.is(name))? {
-                    return Ok(Some(found));
-                }
+        {
+            let mut index = self.dir.write();
+            if (blocks > SMALL || index.searched_before()) && self.build_index(&mut index, &mut buffer)? {
+                return self.find_by(&index, name);
             }
-            return Ok(None);
         }
-        let candidates = {
-            let mut index = self.dir.lock();
-            self.build_index(&mut index, &mut buffer)?;
-            index.candidates(name)
-        };
-        for at in candidates.into_iter().map(u64::from) {
-            let found =
-                self.find_in(at - at % len, &mut buffer, |slot| slot.is_at((at % len) as usize, name))?;
+        for start in (0..blocks).map(|block| block * len) {
+            if let Some(found) = self.find_in(start, &mut buffer, |slot| slot.is(name))? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds a name by the index: what lies there on the device decides.
+    fn find_by(&self, index: &Index, name: &[u8]) -> Result<Option<Found>> {
+        for at in index.candidates(name).map(u64::from) {
+            let found = self.entry_at(at, name)?;
             if found.is_some() {
                 return Ok(found);
             }
         }
         Ok(None)
+    }
+
+    /// The entry at byte `at` of the directory, if it is one of this name.
+    fn entry_at(&self, at: u64, name: &[u8]) -> Result<Option<Found>> {
+        let len = self.fs.geo.block_size.len();
+        let within = (at % len as u64) as usize;
+        let mut buffer = [0; DIRENT_HEADER + NAME_MAX];
+        let Some(bytes) = buffer.get_mut(..DIRENT_HEADER + name.len()) else { return Ok(None) };
+        if within + bytes.len() > len {
+            return Ok(None);
+        }
+        self.fs.dev.read_at(self.device_offset(at)?, bytes)?;
+        let Ok((header, own)) = RawDirentHeader::read_from_prefix(bytes) else { return Ok(None) };
+        let rec_len = decode_rec_len(header.rec_len.get(), len);
+        let whole = rec_len >= dirent_size(name.len()) && rec_len <= len - within;
+        let named = usize::from(header.name_len) == name.len() && own == name;
+        let (true, true, Some(nr)) = (whole, named, InodeNr::new(header.inode.get())) else {
+            return Ok(None);
+        };
+        if nr.get() > self.fs.geo.inodes_count {
+            return Err(self.corrupt(alloc::format!("entry at byte {at} is for inode {nr}, past the last")));
+        }
+        let file_type = if self.has_type() { header.file_type } else { 0 };
+        Ok(Some(Found { at, nr, file_type }))
     }
 
     fn find_in(
@@ -68,10 +103,11 @@ impl Cell {
         Ok(None)
     }
 
-    /// Builds the index if there is none. Broken blocks are left out, so that what is whole is found.
-    pub(crate) fn build_index(&self, index: &mut super::Index, buffer: &mut [u8]) -> Result<()> {
+    /// Builds the index if there is none, and says whether there is one now. Broken blocks of a large
+    /// directory are left out, so that what is whole is found; a small one is not indexed then.
+    fn build_index(&self, index: &mut Index, buffer: &mut [u8]) -> Result<bool> {
         if index.is_built() {
-            return Ok(());
+            return Ok(true);
         }
         let blocks = self.size() / buffer.len() as u64;
         let Ok(blocks) = u32::try_from(blocks) else {
@@ -79,17 +115,21 @@ impl Cell {
         };
         index.begin();
         for block in 0..blocks {
-            match self.read_dir_block(u64::from(block) * buffer.len() as u64, buffer) {
+            let whole = match self.read_dir_block(u64::from(block) * buffer.len() as u64, buffer) {
                 Ok(()) => index.add_block(block, buffer, self.fs.geo.inodes_count),
-                Err(crate::Error::Corrupt(_)) => {}
+                Err(crate::Error::Corrupt(_)) => false,
                 Err(error) => {
                     index.clear();
                     return Err(error);
                 }
+            };
+            if !whole && u64::from(blocks) <= SMALL {
+                index.clear();
+                return Ok(false);
             }
         }
         self.fs.indexes.built(self.nr, index.len());
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::AtomicU32;
 
 use blockdev::{BlockDevice, PAGE_SIZE};
 use zerocopy::{FromZeros, IntoBytes};
@@ -162,10 +163,12 @@ impl Ext2 {
             super_group,
             clock: options.clock(),
             table: InodeTable::new(),
+            inode_tables: Vec::new(),
             indexes: Indexes::new(),
             shared_xattrs: Mutex::new(Rank::Leaf, Shared::new()),
             writer: None,
         };
+        fs.inode_tables.resize_with(fs.geo.groups as usize, AtomicU32::default);
         if options.read_only {
             let ext2 = Self(Arc::new(fs));
             ext2.check_root()?;
