@@ -41,7 +41,7 @@ use verbs::Verb;
 /// Reads, changes, builds and checks ext2 images with DAX semantics, without mounting them and without root.
 ///
 /// A place in an image is written IMG:/path. IMG alone is its root. IMG@OFFSET:/path and IMG@pN:/path look for the
-/// file system at a byte offset of IMG or in its N-th partition (MBR or GPT).
+/// file system at a byte offset of IMG or in its N-th partition (MBR or GPT), IMG@dax:/path behind an nd_pfn header.
 #[derive(Parser)]
 #[command(version, name = "e2dax", max_term_width = 100, after_help = AFTER)]
 struct Cli {
