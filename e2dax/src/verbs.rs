@@ -7,6 +7,7 @@ mod cp;
 mod dax_report;
 mod demo;
 mod df;
+mod diff;
 mod du;
 mod fault;
 pub(crate) mod find;
@@ -58,6 +59,7 @@ pub(crate) enum Verb {
     Mount(mount::Args),
     Mkfs(mkfs::Args),
     DaxReport(dax_report::Args),
+    Diff(diff::Args),
     Mkdir(mkdir::Args),
     Rm(rm::Args),
     Mv(mv::Args),
@@ -94,6 +96,7 @@ impl Verb {
             Self::Mount(args) => mount::run(args, context),
             Self::Mkfs(args) => mkfs::run(args, context),
             Self::DaxReport(args) => dax_report::run(args, context),
+            Self::Diff(args) => diff::run(args, context),
             Self::Mkdir(args) => mkdir::run(args, context),
             Self::Rm(args) => rm::run(args, context),
             Self::Mv(args) => mv::run(args, context),

@@ -307,7 +307,7 @@ fn print(plan: &Plan, report: &Report, format: &Format, context: &mut Context) -
     if plan.payload() > 0 {
         context.out.line(format_args!("{} files, {} bytes in them", report.files, plan.payload()))?;
     }
-    if let Some(units) = plan.aligned_units() {
+    if let Some(units) = plan.aligned_units().filter(|&units| units > 0) {
         let cost = plan.alignment_cost();
         context.out.line(format_args!(
             "{units} whole units of {} MiB aligned; that takes {cost} bytes more than without, {}",

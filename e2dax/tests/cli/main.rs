@@ -4,6 +4,7 @@ mod common;
 mod copy;
 mod dax;
 mod docs;
+mod mkfs;
 mod read;
 mod targets;
 mod write;
