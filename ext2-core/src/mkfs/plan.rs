@@ -113,10 +113,12 @@ impl Plan {
     /// `Format`, `TooSmall` and `TooFewInodes` (which say what is needed), `Entry` for a file that ext2 cannot hold.
     pub fn new(mut tree: Tree, format: &Format, options: &Options) -> Result<Self> {
         tree.sort()?;
+        // Whole seconds, which is all that the superblock keeps of it.
+        let created = Timestamp::from_secs(format.created.sec);
         let mut lost_and_found =
             tree.children(NodeId::ROOT).find(|(name, _)| *name == LOST_AND_FOUND_NAME).map(|(_, node)| node);
         if lost_and_found.is_none() && options.lost_and_found == LostAndFound::Always {
-            let attrs = NodeAttrs::new(0o700, format.root_owner, format.created);
+            let attrs = NodeAttrs::new(0o700, format.root_owner, created);
             lost_and_found = Some(tree.add(NodeId::ROOT, LOST_AND_FOUND_NAME, attrs, Body::Directory)?);
             tree.sort()?;
         }
@@ -158,7 +160,6 @@ impl Plan {
             },
         };
         let payload = tree.ids().map(|node| size_of_body(tree.body(node))).sum();
-        let created = format.created;
         let packed = packed_bytes;
         Ok(Self {
             tree,

@@ -25,8 +25,9 @@ pub(super) struct SourceArgs {
     #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
     owner: Option<(u32, u32)>,
 
-    /// Let what belongs to user and group A belong to B: A and B are UID:GID, UID: or :GID; may come several times
-    #[arg(long, value_name = "A=B", value_parser = parse_map)]
+    /// Let what belongs to A belong to B. A:B are two numbers, for users and groups alike; in UID:GID=UID:GID each may be
+    /// left out. May come several times; the first that fits counts
+    #[arg(long, value_name = "A:B", value_parser = parse_map)]
     map_owner: Vec<Map>,
 
     /// Which times of a directory's files are taken
@@ -51,15 +52,19 @@ enum TimesArg {
     All,
 }
 
-/// From whom to whom; `None` for anybody, and for who it was.
+/// From whom to whom.
 #[derive(Clone, Copy, Debug)]
-struct Map {
-    from: (Option<u32>, Option<u32>),
-    to: (Option<u32>, Option<u32>),
+enum Map {
+    /// A number, be it a user's or a group's.
+    Number(u32, u32),
+    /// User and group; `None` for anybody, and for who it was.
+    Owner((Option<u32>, Option<u32>), (Option<u32>, Option<u32>)),
 }
 
 fn parse_map(text: &str) -> Result<Map, String> {
-    let (from, to) = text.split_once('=').ok_or("A=B, each UID:GID, UID: or :GID")?;
+    let Some((from, to)) = text.split_once('=') else {
+        return parse_owner(text).map(|(from, to)| Map::Number(from, to));
+    };
     let side = |text: &str| -> Result<(Option<u32>, Option<u32>), String> {
         let (uid, gid) = text.split_once(':').ok_or("UID:GID, UID: or :GID")?;
         let number = |text: &str| match text {
@@ -68,18 +73,27 @@ fn parse_map(text: &str) -> Result<Map, String> {
         };
         Ok((number(uid)?, number(gid)?))
     };
-    Ok(Map { from: side(from)?, to: side(to)? })
+    Ok(Map::Owner(side(from)?, side(to)?))
 }
 
 impl SourceArgs {
     fn change(&self, attrs: &mut NodeAttrs) {
-        let owner = (attrs.uid, attrs.gid);
-        let is = |wanted: Option<u32>, id: u32| wanted.is_none_or(|wanted| wanted == id);
-        if let Some(map) =
-            self.map_owner.iter().find(|map| is(map.from.0, owner.0) && is(map.from.1, owner.1))
-        {
-            (attrs.uid, attrs.gid) = (map.to.0.unwrap_or(owner.0), map.to.1.unwrap_or(owner.1));
+        let (mut uid, mut gid) = (None, None);
+        for map in &self.map_owner {
+            match *map {
+                Map::Number(from, to) => {
+                    uid = uid.or((attrs.uid == from).then_some(to));
+                    gid = gid.or((attrs.gid == from).then_some(to));
+                }
+                Map::Owner(from, to) => {
+                    let is = |wanted: Option<u32>, id: u32| wanted.is_none_or(|wanted| wanted == id);
+                    if is(from.0, attrs.uid) && is(from.1, attrs.gid) {
+                        (uid, gid) = (uid.or(to.0), gid.or(to.1));
+                    }
+                }
+            }
         }
+        (attrs.uid, attrs.gid) = (uid.unwrap_or(attrs.uid), gid.unwrap_or(attrs.gid));
         if let Some(owner) = self.owner {
             (attrs.uid, attrs.gid) = owner;
         }

@@ -3,6 +3,8 @@
 //! Contents are read from the archive where they lie; a packed archive and one that cannot be sought in are unpacked
 //! first into a file without a name beside the image.
 
+mod sparse;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
@@ -15,29 +17,38 @@ use ext2_core::{DeviceNr, Timestamp};
 use crate::failure::{Failure, Result};
 use crate::text::show_os;
 
-/// The bytes of an archive; handles are offsets in it.
+/// The bytes of an archive; handles are offsets in it, or with [`SPARSE`] numbers of maps.
 #[derive(Debug)]
 pub(super) struct TarContents {
     file: File,
+    sparse: Vec<sparse::Map>,
     base: u64,
-    size: u64,
+    map: Option<usize>,
     path: Vec<u8>,
 }
 
+/// Added to the number of a sparse member's map; no archive is as long.
+const SPARSE: u64 = 1 << 63;
+
 impl Contents for TarContents {
     fn open(&mut self, file: &SourceFile<'_>) -> ext2_core::mkfs::Result<()> {
-        (self.base, self.size) = (file.handle, file.size);
+        self.base = file.handle;
+        self.map = file.handle.checked_sub(SPARSE).and_then(|index| usize::try_from(index).ok());
         self.path = file.path();
         Ok(())
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> ext2_core::mkfs::Result<()> {
-        let read = self.file.read_exact_at(buf, self.base + offset);
+        let read = match self.map.and_then(|index| self.sparse.get(index)) {
+            Some(map) => map.read_at(&self.file, offset, buf),
+            None => self.file.read_exact_at(buf, self.base + offset),
+        };
         read.map_err(|error| Error::source(&self.path, error))
     }
 
     fn host_file(&self) -> Option<(&File, u64)> {
-        Some((&self.file, self.base))
+        // A sparse member's pieces lie in the archive without what is between them.
+        self.map.is_none().then_some((&self.file, self.base))
     }
 }
 
@@ -52,13 +63,14 @@ pub(super) fn read(path: &Path, image: &Path) -> Result<(Tree, TarContents)> {
     let mut count = 0;
     for entry in entries.entries_with_seek().map_err(failed)? {
         let mut entry = entry.map_err(failed)?;
-        reader.entry(&mut entry).map_err(|error| Failure::text(name.clone(), error.to_string()))?;
+        reader.entry(&mut entry, &file).map_err(|error| Failure::text(name.clone(), error.to_string()))?;
         count += 1;
     }
     if count == 0 {
         return Err(Failure::text(name, "is no directory, no manifest and no tar archive with files"));
     }
-    Ok((reader.tree, TarContents { file, base: 0, size: 0, path: Vec::new() }))
+    let contents = TarContents { file, sparse: reader.sparse, base: 0, map: None, path: Vec::new() };
+    Ok((reader.tree, contents))
 }
 
 /// What makes the bytes of an archive of the bytes of its packed form.
@@ -110,6 +122,7 @@ fn nameless(folder: &Path) -> io::Result<File> {
 
 struct Reader {
     tree: Tree,
+    sparse: Vec<sparse::Map>,
     nodes: HashMap<Vec<u8>, NodeId>,
 }
 
@@ -118,28 +131,29 @@ type TarResult<T> = std::result::Result<T, Error>;
 impl Reader {
     fn new() -> Self {
         let root = NodeAttrs::new(0o755, (0, 0), Timestamp::default());
-        Self { tree: Tree::new(root), nodes: HashMap::from([(Vec::new(), NodeId::ROOT)]) }
+        Self { tree: Tree::new(root), sparse: Vec::new(), nodes: HashMap::from([(Vec::new(), NodeId::ROOT)]) }
     }
 
-    fn entry(&mut self, entry: &mut tar::Entry<'_, &File>) -> TarResult<()> {
+    fn entry(&mut self, entry: &mut tar::Entry<'_, &File>, file: &File) -> TarResult<()> {
         let header = entry.header().clone();
         let raw_path = entry.path_bytes().into_owned();
-        let path =
-            normal(&raw_path).ok_or_else(|| Error::entry(&raw_path, "the path leads out of the archive"))?;
         let failed = |error: io::Error| Error::source(&raw_path, error);
         let mut attrs = NodeAttrs::new(
             (header.mode().map_err(failed)? & 0o7777) as u16, // 12 bits
             (narrow(header.uid().map_err(failed)?), narrow(header.gid().map_err(failed)?)),
             Timestamp::from_secs(i64::try_from(header.mtime().map_err(failed)?).unwrap_or(i64::MAX)),
         );
-        let sparse_pax = extensions(entry, &mut attrs).map_err(failed)?;
+        let pax = extensions(entry, &mut attrs).map_err(failed)?;
         let kind = header.entry_type();
-        if sparse_pax || kind.is_gnu_sparse() {
-            return Err(Error::source(
-                &raw_path,
-                "sparse members of archives are not supported: use --sparse on a plain archive",
-            ));
-        }
+        let sparse = if kind.is_gnu_sparse() {
+            Some(sparse::Map::of_gnu(&header, file, entry.raw_file_position()).map_err(failed)?)
+        } else if let Some((_, size)) = &pax {
+            Some(sparse::Map::of_pax(file, entry.raw_file_position(), *size).map_err(failed)?)
+        } else {
+            None
+        };
+        let shown = pax.map_or_else(|| raw_path.clone(), |(name, _)| name);
+        let path = normal(&shown).ok_or_else(|| Error::entry(&shown, "the path leads out of the archive"))?;
         let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
         let device = DeviceNr {
             major: header.device_major().ok().flatten().unwrap_or(0),
@@ -156,6 +170,12 @@ impl Reader {
                 let target = target
                     .ok_or_else(|| Error::source(&raw_path, "is a link to what is not in the archive"))?;
                 return self.link(&path, target);
+            }
+            _ if sparse.is_some() => {
+                let Some(map) = sparse else { return Ok(()) };
+                let (size, data) = (map.size(), Some(map.data().into()));
+                self.sparse.push(map);
+                Body::File { size, data, handle: SPARSE + self.sparse.len() as u64 - 1 }
             }
             kind if kind.is_file() || kind.is_contiguous() => {
                 Body::File { size: entry.size(), data: None, handle: entry.raw_file_position() }
@@ -217,10 +237,13 @@ fn normal(path: &[u8]) -> Option<Vec<u8>> {
     (!parts.contains(&&b".."[..])).then(|| parts.join(&b'/'))
 }
 
-/// Takes attributes and fractions of seconds from the extended headers; true where they say that the member is sparse.
-fn extensions(entry: &mut tar::Entry<'_, &File>, attrs: &mut NodeAttrs) -> io::Result<bool> {
-    let Some(all) = entry.pax_extensions()? else { return Ok(false) };
-    let mut sparse = false;
+/// Takes attributes and fractions of seconds from the extended headers; gives name and size of a sparse member.
+fn extensions(
+    entry: &mut tar::Entry<'_, &File>,
+    attrs: &mut NodeAttrs,
+) -> io::Result<Option<(Vec<u8>, u64)>> {
+    let Some(all) = entry.pax_extensions()? else { return Ok(None) };
+    let (mut name, mut size, mut version) = (None, None, None);
     for extension in all {
         let extension = extension?;
         let (key, value) = (extension.key_bytes(), extension.value_bytes());
@@ -232,7 +255,17 @@ fn extensions(entry: &mut tar::Entry<'_, &File>, attrs: &mut NodeAttrs) -> io::R
             }
             b"uid" => attrs.uid = number(value).unwrap_or(attrs.uid),
             b"gid" => attrs.gid = number(value).unwrap_or(attrs.gid),
-            _ if key.starts_with(b"GNU.sparse.") => sparse = true,
+            b"GNU.sparse.name" => name = Some(value.to_vec()),
+            b"GNU.sparse.realsize" => {
+                size = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            }
+            b"GNU.sparse.major" => version = Some(value == b"1"),
+            _ if key.starts_with(b"GNU.sparse.") => version = version.or(Some(false)),
+            _ if key.starts_with(b"SCHILY.acl.") => {
+                log::warn!(
+                    "an access control list in the archive is left out: it names users by their names"
+                );
+            }
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     attrs.xattrs.retain(|(known, _)| known != name);
@@ -241,7 +274,11 @@ fn extensions(entry: &mut tar::Entry<'_, &File>, attrs: &mut NodeAttrs) -> io::R
             }
         }
     }
-    Ok(sparse)
+    match (version, name, size) {
+        (None, ..) => Ok(None),
+        (Some(true), Some(name), Some(size)) => Ok(Some((name, size))),
+        _ => Err(io::Error::other("is a sparse member of an old form: 1.0 and GNU's are known")),
+    }
 }
 
 fn number(text: &[u8]) -> Option<u32> {
