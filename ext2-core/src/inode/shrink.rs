@@ -358,7 +358,9 @@ impl Cell {
             let mut growth = self.map.lock();
             self.discard_window(&mut growth);
             drop(growth);
-            self.write_late()
+            // What was stored through mappings that are gone: nobody will know of it any more.
+            let pages = self.space.get().map_or(Ok(()), |space| space.write_back(0..u64::MAX));
+            pages.and_then(|()| self.write_late())
         };
         if let Err(error) = done {
             self.fs.found_broken(&error);
