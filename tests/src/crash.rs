@@ -8,6 +8,6 @@ mod action;
 mod promise;
 mod sweep;
 
-pub use action::{Action, bytes_of, perform, vocabulary};
+pub use action::{Action, bytes_of, dax_vocabulary, perform, seeded, vocabulary};
 pub use promise::{History, Moment};
-pub use sweep::{Base, Device, Plan, Report, STALE, run};
+pub use sweep::{Base, Device, NOW, Plan, Report, STALE, options, run};

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use blockdev::crash::Limits;
 use e2dax_tests::{
-    Rng,
     crash::{self, Action, Base, Device, Plan, Report},
     tools,
 };
@@ -65,23 +64,8 @@ fn seq_2() -> Vec<Vec<Action>> {
 }
 
 /// Longer ones, of a seed each, without end.
-fn seeded(len: u64) -> impl Iterator<Item = Vec<Action>> + Send {
-    let words = crash::vocabulary();
-    (0u64..).map(move |seed| {
-        let mut rng = Rng::new(seed);
-        let mut workload = Vec::new();
-        for _ in 0..2 + rng.below(len) {
-            let action = rng.pick(&words).clone();
-            let target = action.target();
-            workload.push(action);
-            match target {
-                Some(target) if rng.one_in(3) => workload.push(Action::Fsync(target)),
-                _ if rng.one_in(8) => workload.push(Action::Sync),
-                _ => {}
-            }
-        }
-        workload
-    })
+fn seeded(words: Vec<Action>, len: u64) -> impl Iterator<Item = Vec<Action>> + Send {
+    (0u64..).map(move |seed| crash::seeded(&words, seed, len))
 }
 
 fn assert_kept(what: &str, report: &Report) {
@@ -123,6 +107,31 @@ fn long_workloads_survive_every_crash() {
             plan.states = states;
             plan.time = Duration::from_secs(86_400);
         }
-        assert_kept(&format!("seeded, {name}, {device:?}"), &crash::run(&plan, seeded(12)));
+        assert_kept(
+            &format!("seeded, {name}, {device:?}"),
+            &crash::run(&plan, seeded(crash::vocabulary(), 12)),
+        );
+    }
+}
+
+#[test]
+fn what_goes_through_dax_survives_every_crash() {
+    let base = Base::of("block-4k");
+    let words = crash::dax_vocabulary();
+    let single = words.iter().map(|word| {
+        let last = word.target().map_or(Action::Sync, Action::Fsync);
+        vec![word.clone(), last, Action::Sync]
+    });
+    let single: Vec<Vec<Action>> = single.collect();
+    for device in [Device::Lines, Device::Words] {
+        let mut plan = plan(&base, device, 5);
+        let report = crash::run(&plan, single.clone().into_iter());
+        assert!(report.operations.1 < 6, "{device:?}: {report}");
+        assert_kept(&format!("DAX, {device:?}"), &report);
+        if let Some(states) = long_run() {
+            plan.states = states / 4;
+            plan.time = Duration::from_secs(86_400);
+        }
+        assert_kept(&format!("DAX, seeded, {device:?}"), &crash::run(&plan, seeded(words.clone(), 8)));
     }
 }

@@ -1,6 +1,17 @@
 //! The operations of crash workloads.
 
-use ext2_core::{Error, Ext2, FileKind, Follow, Inode, NewInode, RenameFlags, SetAttr, Wait, XattrSet};
+use ext2_core::{
+    Errno, Error, Ext2, FileKind, Follow, Inode, NewInode, RenameFlags, SetAttr, Wait, XattrSet,
+};
+use ext2_dax::{
+    DaxFs, DaxOptions, File, OpenFor,
+    mmu::{
+        Protection, Sharing,
+        soft::{MapRequest, SoftMmu},
+    },
+};
+
+use crate::Rng;
 
 /// One operation on the tree that [`Base`](super::Base) makes. Paths are absolute; offsets and lengths are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,13 +26,54 @@ pub enum Action {
     Unlink(&'static str),
     Rename(&'static str, &'static str),
     Exchange(&'static str, &'static str),
-    Write { path: &'static str, offset: u64, len: usize, seed: u8 },
-    Truncate { path: &'static str, size: u64 },
-    Punch { path: &'static str, offset: u64, len: u64 },
-    Zero { path: &'static str, offset: u64, len: u64 },
-    SetXattr { path: &'static str, len: usize, seed: u8 },
+    Write {
+        path: &'static str,
+        offset: u64,
+        len: usize,
+        seed: u8,
+    },
+    Truncate {
+        path: &'static str,
+        size: u64,
+    },
+    Punch {
+        path: &'static str,
+        offset: u64,
+        len: u64,
+    },
+    Zero {
+        path: &'static str,
+        offset: u64,
+        len: u64,
+    },
+    SetXattr {
+        path: &'static str,
+        len: usize,
+        seed: u8,
+    },
     RemoveXattr(&'static str),
     Chmod(&'static str, u16),
+    /// A write through the DAX layer.
+    DaxWrite {
+        path: &'static str,
+        offset: u64,
+        len: usize,
+        seed: u8,
+    },
+    /// Stores through a mapping, inside the file.
+    Store {
+        path: &'static str,
+        offset: u64,
+        len: usize,
+        seed: u8,
+    },
+    /// The same, and an msync.
+    StoreSynced {
+        path: &'static str,
+        offset: u64,
+        len: usize,
+        seed: u8,
+    },
     Fsync(&'static str),
     Sync,
 }
@@ -33,7 +85,10 @@ impl Action {
             Self::Write { path, .. }
             | Self::Truncate { path, .. }
             | Self::Punch { path, .. }
-            | Self::Zero { path, .. } => Some(path),
+            | Self::Zero { path, .. }
+            | Self::DaxWrite { path, .. }
+            | Self::Store { path, .. }
+            | Self::StoreSynced { path, .. } => Some(path),
             _ => None,
         }
     }
@@ -100,6 +155,42 @@ pub fn vocabulary() -> Vec<Action> {
     ]
 }
 
+/// The same for what goes through the DAX layer, which needs blocks as large as a page.
+pub fn dax_vocabulary() -> Vec<Action> {
+    use Action::*;
+    vec![
+        DaxWrite { path: "/a", offset: 500, len: 1000, seed: 21 },
+        DaxWrite { path: "/a", offset: 2500, len: 9000, seed: 22 },
+        DaxWrite { path: "/h", offset: 5000, len: 3000, seed: 23 },
+        Store { path: "/a", offset: 100, len: 300, seed: 24 },
+        Store { path: "/h", offset: 6000, len: 200, seed: 25 },
+        StoreSynced { path: "/a", offset: 2000, len: 400, seed: 26 },
+        StoreSynced { path: "/h", offset: 4000, len: 5000, seed: 27 },
+        Truncate { path: "/a", size: 700 },
+        Truncate { path: "/a", size: 12_000 },
+        Punch { path: "/h", offset: 0, len: 14_100 },
+        Rename("/a", "/d/b"),
+        Unlink("/h"),
+    ]
+}
+
+/// A longer workload that grows from a seed: operations of a vocabulary, some with an fsync or a sync after them.
+pub fn seeded(words: &[Action], seed: u64, len: u64) -> Vec<Action> {
+    let mut rng = Rng::new(seed);
+    let mut workload = Vec::new();
+    for _ in 0..2 + rng.below(len) {
+        let action = rng.pick(words).clone();
+        let target = action.target();
+        workload.push(action);
+        match target {
+            Some(target) if rng.one_in(3) => workload.push(Action::Fsync(target)),
+            _ if rng.one_in(8) => workload.push(Action::Sync),
+            _ => {}
+        }
+    }
+    workload
+}
+
 /// A file or directory made by default.
 fn new(kind: FileKind) -> NewInode {
     let mode = if kind == FileKind::Directory { 0o755 } else { 0o644 };
@@ -119,6 +210,33 @@ fn rename(fs: &Ext2, from: &str, to: &str, flags: RenameFlags) -> Result<(), Err
     let (old_dir, old) = fs.resolve_parent(from.as_bytes())?;
     let (new_dir, new) = fs.resolve_parent(to.as_bytes())?;
     fs.rename(&old_dir, old, &new_dir, new, flags)
+}
+
+/// An error of the DAX layer, or a signal: which one makes no difference here.
+fn of_dax<E>(_: E) -> Error {
+    Error::Caller(Errno::IO, "DAX")
+}
+
+fn store(fs: &Ext2, path: &str, offset: u64, data: &[u8], is_synced: bool) -> Result<(), Error> {
+    let fs = DaxFs::new(fs.clone(), DaxOptions::default());
+    let file = File::open(&fs, at(fs.ext2(), path)?, OpenFor::Writing).map_err(of_dax)?;
+    let size = file.size();
+    if offset + data.len() as u64 > size {
+        return Err(Error::Caller(Errno::INVAL, "past the end"));
+    }
+    let request = MapRequest {
+        offset: 0,
+        len: size,
+        sharing: Sharing::Shared,
+        protection: Protection::ReadWrite,
+        colour: 0,
+    };
+    let map = file.map(&SoftMmu::new(), &request).map_err(of_dax)?;
+    map.store_bytes(offset, data).map_err(of_dax)?;
+    if is_synced {
+        map.msync(0, size).map_err(of_dax)?;
+    }
+    Ok(())
 }
 
 /// Does it.
@@ -162,6 +280,18 @@ pub fn perform(fs: &Ext2, action: &Action) -> Result<(), Error> {
         Action::RemoveXattr(path) => at(fs, path)?.xattr_remove(b"user.k"),
         Action::Chmod(path, mode) => {
             at(fs, path)?.set_attr(&SetAttr { mode: Some(*mode), ..SetAttr::default() })
+        }
+        Action::DaxWrite { path, offset, len, seed } => {
+            let dax = DaxFs::new(fs.clone(), DaxOptions::default());
+            let file = File::open(&dax, at(fs, path)?, OpenFor::Writing).map_err(of_dax)?;
+            let data = bytes_of(*seed, *offset, *len);
+            file.write_at(*offset, &data).map(|_| ()).map_err(of_dax)
+        }
+        Action::Store { path, offset, len, seed } => {
+            store(fs, path, *offset, &bytes_of(*seed, *offset, *len), false)
+        }
+        Action::StoreSynced { path, offset, len, seed } => {
+            store(fs, path, *offset, &bytes_of(*seed, *offset, *len), true)
         }
         Action::Fsync(path) => at(fs, path)?.sync(),
         Action::Sync => fs.sync(),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use blockdev::{
-    BlockDevice, RamDevice, Recorder,
+    RamDevice, Recorder,
     crash::{BlockModel, FenceMeans, Limits, PmemModel, PmemOrder},
 };
 use ext2_core::{
@@ -27,12 +27,13 @@ use crate::{Scratch, golden, tools, tree};
 pub const STALE: u8 = 0xd5;
 
 /// Seconds since 1970, for everything that has a time.
-const NOW: u32 = 1_700_000_000;
+pub const NOW: u32 = 1_700_000_000;
 
 /// Where `s_state` is in an image.
 const STATE_OFFSET: usize = 1024 + 58;
 
-fn options() -> OpenOptions {
+/// How the file systems of workloads are opened: to be written, at a time that stands still.
+pub fn options() -> OpenOptions {
     let clock = FixedClock(Timestamp { sec: NOW.into(), nsec: 0 });
     OpenOptions { clock: Some(Arc::new(clock)), ..OpenOptions::default() }
 }
@@ -42,7 +43,8 @@ fn options() -> OpenOptions {
 pub struct Base {
     /// All of it.
     pub image: Vec<u8>,
-    block_size: usize,
+    /// Bytes of a block.
+    pub block_size: usize,
 }
 
 impl Base {
@@ -433,12 +435,4 @@ pub fn run(plan: &Plan, workloads: impl Iterator<Item = Vec<Action>> + Send) -> 
         }
     });
     report.into_inner().expect("no thread panicked")
-}
-
-/// The device of a base, for those who do not crash but want the same files.
-impl Base {
-    /// A fresh device with the image.
-    pub fn device(&self) -> Arc<dyn BlockDevice> {
-        Arc::new(RamDevice::from_bytes(&self.image).expect("memory"))
-    }
 }
