@@ -35,6 +35,8 @@ pub mod errno {
     pub const EOPNOTSUPP: i32 = 95;
     /// Permission denied.
     pub const EACCES: i32 = 13;
+    /// No such device: the file cannot be mapped.
+    pub const ENODEV: i32 = 19;
     /// It is a directory.
     pub const EISDIR: i32 = 21;
     /// A number that does not fit.

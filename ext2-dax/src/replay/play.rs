@@ -251,6 +251,9 @@ impl Player {
     }
 
     fn fiemap(&mut self, path: &str) -> Result<Done> {
+        if namespace::find(self.fs.ext2(), path)?.kind() == FileKind::Directory {
+            return Err(Error::refused(errno::EOPNOTSUPP, "ext2 has no FIEMAP of directories"));
+        }
         let extents = self.file(path)?.extents()?;
         let mut text = format!("extents={}", extents.len());
         for range in extents {
@@ -261,6 +264,9 @@ impl Player {
 
     fn map(&mut self, name: &str, path: &str, pos: u64, len: u64, kind: MapKind, delta: u64) -> Result<()> {
         let inode = namespace::find(self.fs.ext2(), path)?;
+        if inode.kind() == FileKind::Directory && kind.protection == Protection::ReadOnly {
+            return Err(Error::refused(errno::ENODEV, "a directory cannot be mapped"));
+        }
         let cached = self.file_of(inode.clone())?;
         let file = match kind.protection {
             Protection::ReadOnly => File::open(&self.fs, inode, OpenFor::Reading)?,

@@ -211,6 +211,18 @@ fn f2_a_private_store_falls_back() {
 }
 
 #[test]
+fn a_private_store_to_a_huge_zero_page_takes_one_fault_more() {
+    let file = file_of(PMD_SIZE);
+    let map = map(&file, MapRequest { sharing: Sharing::Private, ..request(PMD_SIZE) });
+    map.load(0).unwrap();
+    map.store(P, 1).unwrap();
+    assert_eq!((map.load(0), map.load(P)), (Ok(0), Ok(1)));
+    let counters = map.mmu().counters();
+    assert_eq!((counters.pmd_faults, counters.pte_faults, counters.copies), (1, 2, 1));
+    assert_eq!(file.blocks(), 0);
+}
+
+#[test]
 fn f3_and_f4_units_that_the_mapping_does_not_hold_fall_back() {
     let file = file_of(4 * PMD_SIZE);
     let map = map(&file, MapRequest { offset: P, ..request(2 * PMD_SIZE) });

@@ -152,7 +152,12 @@ impl Area {
     fn handle_fault(&self, address: u64, wish: Wish) -> FaultResult {
         let access = if wish == Wish::Store { StoreOrLoad::Store } else { StoreOrLoad::Load };
         let request = FaultRequest { vma: &self.vma, table: self, address, access };
-        if self.slot(address) != Slot::Table && self.file.has_huge_faults() {
+        let slot = self.slot(address);
+        // A private store to what a 2 MiB translation maps copies one page: no use asking for 2 MiB.
+        let copies = slot == Slot::Huge && wish == Wish::Store && !self.vma.is_shared();
+        if copies {
+            self.split(address);
+        } else if slot != Slot::Table && self.file.has_huge_faults() {
             self.counts.pmd_faults.fetch_add(1, Ordering::Relaxed);
             let result = self.file.huge_fault(&request);
             if !result.contains(FaultResult::FALLBACK) {
