@@ -5,7 +5,6 @@
 //! that one alone, `E2DAX_HOSTILE_VARIANTS=N` makes N of each image.
 
 use std::{
-    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -24,8 +23,7 @@ use e2dax_tests::{
     need_tools, tools,
 };
 use ext2_core::{
-    AclKind, Ext2, FileBlock, FileKind, Follow, Inode, InodeNr, NewInode, OpenOptions, Policy, RenameFlags,
-    SetAttr, Wait, XattrSet,
+    Ext2, FileKind, InodeNr, OpenOptions, Policy,
     check::{Options as CheckOptions, check, mend},
     manifest::{from_image, parse},
 };
