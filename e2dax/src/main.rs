@@ -65,12 +65,13 @@ fn main() -> ExitCode {
     #[cfg(feature = "mount")]
     let arguments = verbs::mount::as_helper(arguments);
     let arguments = verbs::find::with_double_dashes(arguments);
+    let usage = verbs::check::usage_code(&arguments).unwrap_or(failure::USAGE);
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to the standard output, which may be closed.
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
+            return ExitCode::from(if error.exit_code() == 0 { 0 } else { usage });
         }
     };
     let mut context = Context::new(cli.image);

@@ -1,6 +1,7 @@
 //! The verbs: one file each, with `Args` (what clap parses) and `run`.
 
 mod cat;
+pub(crate) mod check;
 mod chmod;
 mod chown;
 mod cp;
@@ -46,6 +47,7 @@ pub(crate) enum Verb {
     Tree(tree::Args),
     Stat(stat::Args),
     Cat(cat::Args),
+    Check(check::Args),
     Find(find::Args),
     Du(du::Args),
     Df(df::Args),
@@ -83,6 +85,7 @@ impl Verb {
             Self::Tree(args) => tree::run(args, context),
             Self::Stat(args) => stat::run(args, context),
             Self::Cat(args) => cat::run(args, context),
+            Self::Check(args) => check::run(args, context),
             Self::Find(args) => find::run(args, context),
             Self::Du(args) => du::run(args, context),
             Self::Df(args) => df::run(args, context),

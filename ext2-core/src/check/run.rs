@@ -253,8 +253,9 @@ impl Run<'_> {
         (used as u64, self.geo.inodes_count.into())
     }
 
-    /// Blocks, in use and in all.
+    /// Blocks, in use and in all. What lies before the first group counts as used, as with e2fsck.
     pub(super) fn count_blocks(&self) -> (u64, u64) {
-        (self.s.found.count(), self.geo.blocks_count.into())
+        let before = u64::from(self.geo.first_data_block);
+        (self.s.found.count() + before, self.geo.blocks_count.into())
     }
 }
