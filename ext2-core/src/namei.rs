@@ -63,10 +63,11 @@ impl Cell {
         let mut attrs = self.attrs.lock();
         let links = i32::from(attrs.links) + delta;
         let links = u16::try_from(links).map_err(|_| self.corrupt("has fewer links than names"))?;
-        self.store_links(&mut attrs, links)?;
+        let stored = self.store_links(&mut attrs, links);
         attrs.ctime = self.fs.clock.now();
         attrs.late = true;
-        Ok(())
+        drop(attrs);
+        self.fs.naming(stored)
     }
 
     /// The entry of a name that is to be removed or replaced.

@@ -144,8 +144,9 @@ impl Inode {
                 return Err(error);
             }
             let mut attrs = inode.0.attrs.lock();
-            inode.0.store_links(&mut attrs, if is_dir { 2 } else { 1 })?;
+            let stored = inode.0.store_links(&mut attrs, if is_dir { 2 } else { 1 });
             drop(attrs);
+            self.0.fs.naming(stored)?;
             Ok(inode)
         })
     }

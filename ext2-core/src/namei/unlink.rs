@@ -88,12 +88,13 @@ impl Inode {
 impl crate::inode::Cell {
     /// Says that the inode is dead, behind a fence: its last name is about to go.
     pub(super) fn kill(&self) -> Result<()> {
-        {
+        let stored = {
             let mut attrs = self.attrs.lock();
-            self.store_links(&mut attrs, 0)?;
             attrs.ctime = self.fs.clock.now();
             attrs.late = true;
-        }
-        Ok(self.fs.dev.fence()?)
+            self.store_links(&mut attrs, 0)
+        };
+        self.fs.naming(stored)?;
+        self.fs.naming(self.fs.dev.fence().map_err(Into::into))
     }
 }
