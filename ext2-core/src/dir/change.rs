@@ -147,7 +147,6 @@ impl Cell {
         let named = *inode.get();
         let need = dirent_size(name.len());
         let mut buffer = vec![0; self.fs.geo.block_size.len()];
-<<<<<<< HEAD
         let mut index = self.dir.write();
         let Some(Fit { place, start, room }) = self.find_place(&mut index, need, &mut buffer)? else {
             return self.add_block(&mut index, name, inode, &mut buffer);
@@ -159,34 +158,8 @@ impl Cell {
         index.insert(name, at as u32);
         index.set_room((start / self.block_bytes()) as u32, room);
         self.fs.dev.fence()?;
-=======
-        let mut index = self.dir.lock();
-        let Some((place, start)) = self.find_place(&mut index, need, &mut buffer)? else {
-            return self.fs.naming(self.add_block(&mut index, name, inode, &mut buffer));
-        };
-        let edit = self.edit_to_add(name, named, &place)?;
-        let done = self.publish_name(name, edit, &mut index, start, &mut buffer);
-        self.fs.naming(done)?;
->>>>>>> d85742b (Change nothing more once the device failed in the middle of a name)
         self.touch_mtime();
         Ok(())
-    }
-
-    /// Builds an entry and publishes it.
-    fn publish_name(
-        &self,
-        name: &[u8],
-        edit: Addition,
-        index: &mut Index,
-        start: u64,
-        buffer: &mut [u8],
-    ) -> Result<()> {
-        self.fs.dev.write_at(edit.built.0, &edit.built.1)?;
-        let at = edit.at;
-        Written::new(edit.publish).fence(&*self.fs.dev)?.into_inner().store(&*self.fs.dev)?;
-        index.insert(name, at as u32);
-        self.note_room(index, start, buffer)?;
-        Ok(self.fs.dev.fence()?)
     }
 
     /// What a new entry in a place is made of.
@@ -313,30 +286,14 @@ impl Cell {
     /// Takes a name away; what it named may be used anew once the answer is durable.
     pub(crate) fn remove_name(&self, name: &[u8], found: &Found) -> Result<Durable<Unlinked>> {
         self.drop_hash_tree()?;
-<<<<<<< HEAD
         let (edit, room) = self.edit_to_remove(found)?;
         edit.store(&*self.fs.dev)?;
-=======
-        let done = self.retract_name(name, found);
-        let gone = self.fs.naming(done)?;
-        self.touch_mtime();
-        Ok(gone)
-    }
-
-    fn retract_name(&self, name: &[u8], found: &Found) -> Result<Durable<Unlinked>> {
-        self.edit_to_remove(found)?.store(&*self.fs.dev)?;
->>>>>>> d85742b (Change nothing more once the device failed in the middle of a name)
         let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
         let mut index = self.dir.write();
         index.remove(name, found.at as u32);
-<<<<<<< HEAD
         index.set_room((found.at / self.block_bytes()) as u32, room);
         drop(index);
         self.touch_mtime();
-=======
-        let mut buffer = vec![0; self.fs.geo.block_size.len()];
-        self.note_room(&mut index, found.at - found.at % self.block_bytes(), &mut buffer)?;
->>>>>>> d85742b (Change nothing more once the device failed in the middle of a name)
         Ok(gone)
     }
 
