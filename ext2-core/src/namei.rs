@@ -63,11 +63,10 @@ impl Cell {
         let mut attrs = self.attrs.lock();
         let links = i32::from(attrs.links) + delta;
         let links = u16::try_from(links).map_err(|_| self.corrupt("has fewer links than names"))?;
-        let stored = self.store_links(&mut attrs, links);
+        self.store_links(&mut attrs, links)?;
         attrs.ctime = self.fs.clock.now();
         attrs.late = true;
-        drop(attrs);
-        self.fs.naming(stored)
+        Ok(())
     }
 
     /// The entry of a name that is to be removed or replaced.

@@ -183,19 +183,6 @@ impl Fs {
         }
     }
 
-    /// Passes the outcome of a change of names or links on. When the device failed in it, a name may be
-    /// there by half, and with it the number of an inode that nobody may use anew: then nothing more is
-    /// changed, whatever `s_errors` says, and e2fsck has to mend it.
-    pub(crate) fn naming<T>(&self, outcome: Result<T>) -> Result<T> {
-        if let (Err(error @ Error::Device(_)), Some(writer)) = (&outcome, &self.writer) {
-            self.found_broken(error);
-            if !writer.read_only.swap(true, Ordering::Relaxed) {
-                log::error!("a name was changed by half: the file system is read-only from now on");
-            }
-        }
-        outcome
-    }
-
     /// Runs a change; when it finds the image broken, that is noted.
     pub(crate) fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
         self.writer()?;

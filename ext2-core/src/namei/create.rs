@@ -144,9 +144,8 @@ impl Inode {
                 return Err(error);
             }
             let mut attrs = inode.0.attrs.lock();
-            let stored = inode.0.store_links(&mut attrs, if is_dir { 2 } else { 1 });
+            inode.0.store_links(&mut attrs, if is_dir { 2 } else { 1 })?;
             drop(attrs);
-            self.0.fs.naming(stored)?;
             Ok(inode)
         })
     }

@@ -88,13 +88,12 @@ impl Inode {
 impl crate::inode::Cell {
     /// Says that the inode is dead, behind a fence: its last name is about to go.
     pub(super) fn kill(&self) -> Result<()> {
-        let stored = {
+        {
             let mut attrs = self.attrs.lock();
+            self.store_links(&mut attrs, 0)?;
             attrs.ctime = self.fs.clock.now();
             attrs.late = true;
-            self.store_links(&mut attrs, 0)
-        };
-        self.fs.naming(stored)?;
-        self.fs.naming(self.fs.dev.fence().map_err(Into::into))
+        }
+        Ok(self.fs.dev.fence()?)
     }
 }
