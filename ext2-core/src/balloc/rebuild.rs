@@ -3,9 +3,11 @@
 //! The bits on disk were never ordered against anything, so they are not believed. What is rebuilt:
 //! which inodes have links, which blocks they and the file system itself hold, how many directories there
 //! are. Names of inodes without links, which a crash between the death of an inode and the end of its name
-//! leaves, are cleared, since the number will be given away again. A truncation that was under way is
-//! ended. All else is e2fsck's: the image stays marked as not clean.
+//! leaves, are cleared, since the number will be given away again. Counts of links are set to the names there
+//! are, since with too few of them an inode would be taken for dead while it has a name. A truncation that
+//! was under way is ended. All else is e2fsck's: the image stays marked as not clean.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -29,6 +31,8 @@ struct Found {
     inodes: Vec<Bitmap>,
     dirs: Vec<u32>,
     directories: Vec<InodeNr>,
+    /// Of each inode with links: their count, and the names that were found.
+    links: BTreeMap<InodeNr, (u16, u16)>,
 }
 
 impl Fs {
@@ -36,8 +40,13 @@ impl Fs {
     pub(crate) fn rebuild(self: &Arc<Self>) -> Result<()> {
         log::warn!("the image was not unmounted cleanly: its bitmaps are rebuilt from its inodes");
         let groups = &self.writer()?.groups;
-        let mut found =
-            Found { blocks: Vec::new(), inodes: Vec::new(), dirs: Vec::new(), directories: Vec::new() };
+        let mut found = Found {
+            blocks: Vec::new(),
+            inodes: Vec::new(),
+            dirs: Vec::new(),
+            directories: Vec::new(),
+            links: BTreeMap::new(),
+        };
         for nr in self.geo.group_numbers() {
             let mut blocks = Bitmap::new(self.geo.group_len(nr));
             for own in groups.get(nr).lock().own_blocks(self, nr) {
@@ -54,9 +63,10 @@ impl Fs {
         for nr in self.geo.group_numbers() {
             self.scan_table(nr, &mut found)?;
         }
-        for &nr in &found.directories {
-            self.clear_dangling(nr, &found)?;
+        for nr in core::mem::take(&mut found.directories) {
+            self.clear_dangling(nr, &mut found)?;
         }
+        self.count_names(&found)?;
         let (mut blocks, mut inodes, mut dirs) = (0, 0, 0);
         let Found { blocks: block_maps, inodes: inode_maps, dirs: dir_counts, .. } = found;
         for (nr, ((own_blocks, own_inodes), own_dirs)) in
@@ -121,6 +131,7 @@ impl Fs {
         if let Some(inodes) = found.inodes.get_mut(group.get() as usize) {
             inodes.set(bit);
         }
+        found.links.insert(nr, (raw.i_links_count.get(), 0));
         if cell.kind == FileKind::Directory {
             found.directories.push(nr);
             if let Some(dirs) = found.dirs.get_mut(group.get() as usize) {
@@ -140,8 +151,20 @@ impl Fs {
         cell.walk_blocks(&mut claim)
     }
 
-    /// Clears the names in a directory whose inodes have no links.
-    fn clear_dangling(self: &Arc<Self>, nr: InodeNr, found: &Found) -> Result<()> {
+    /// Stores the number of names as the count of links where they differ. What has no name is left to e2fsck.
+    fn count_names(&self, found: &Found) -> Result<()> {
+        for (&nr, &(links, names)) in &found.links {
+            if names != 0 && names != links {
+                log::warn!("inode {nr}: {links} links and {names} names, the names count");
+                let at = core::mem::offset_of!(RawInode, i_links_count) as u64;
+                self.dev.write_u16(self.inode_offset(nr)? + at, names)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Clears the names in a directory whose inodes have no links, and counts the others.
+    fn clear_dangling(self: &Arc<Self>, nr: InodeNr, found: &mut Found) -> Result<()> {
         let dir = self.inode(nr)?;
         let cell = &*dir.0;
         let len = self.geo.block_size.bytes();
@@ -154,7 +177,11 @@ impl Fs {
                 let alive = self.geo.group_of_inode(named).is_some_and(|(group, bit)| {
                     found.inodes.get(group.get() as usize).is_some_and(|inodes| inodes.is_set(bit))
                 });
-                if !alive {
+                if alive {
+                    if let Some((_, names)) = found.links.get_mut(&named) {
+                        *names = names.saturating_add(1);
+                    }
+                } else if slot.name != b"." && slot.name != b".." {
                     log::warn!(
                         "directory inode {nr}: a name of inode {named}, which has no links, is cleared"
                     );
