@@ -74,8 +74,8 @@ impl Fs {
     }
 
     /// Clears the bits of a run, group by group. A block that was free already, or is the file system's
-    /// own, is corrupt; the rest of its group's part stays taken.
-    fn release(&self, run: Run) -> Result<()> {
+    /// own, is corrupt; the rest of its group's part stays taken. For blocks that nothing ever pointed to.
+    pub(super) fn release(&self, run: Run) -> Result<()> {
         let groups = &self.writer()?.groups;
         let mut done = 0;
         while done < run.len {

@@ -166,9 +166,10 @@ impl Fs {
         let run = take_in(self, groups, window.group, &request)?;
         self.release_window(&window)?;
         match run {
-            Some(run) if run.len == place.unit => Ok(Some(run)),
-            // Cannot be: the window kept it whole.
-            _ => Ok(None),
+            Some(run) if run.len == place.unit && place.is_aligned(run.block(0)) => Ok(Some(run)),
+            // On a disk that is nearly full somebody took from the window.
+            Some(run) => self.release(run).map(|()| None),
+            None => Ok(None),
         }
     }
 

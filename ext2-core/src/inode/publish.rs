@@ -7,7 +7,7 @@ use super::grow::Growth;
 use super::spare::Spare;
 use super::{Cell, Inode};
 use crate::balloc::{Blocks, Run};
-use crate::error::{Result, refuse};
+use crate::error::{Error, Result, refuse};
 use crate::map::Pointers;
 use crate::order::{Durable, Written};
 use crate::{DeviceBlock, Errno, FileBlock};
@@ -126,6 +126,11 @@ impl Cell {
                     if let Some(part) = run.part(done, run.len - done) {
                         back.push(part);
                     }
+                    if matches!(error, Error::Device(_)) {
+                        // Something may point to them, whatever the device answered: rather lost than
+                        // given to two files.
+                        back.keep();
+                    }
                     self.count_blocks(i64::from(done));
                     return Err(error);
                 }
@@ -205,10 +210,11 @@ impl Cell {
             Some(child) => Written::new((guard, child)).fence(&*self.fs.dev)?,
             None => return Err(self.corrupt("block map changed while it was read")),
         };
-        self.point_to(path.slot, parent, &top)?;
-        let (guard, _) = top.into_inner();
+        let pointed = self.point_to(path.slot, parent, &top);
+        // Kept also after an error: the pointer may be there.
+        top.into_inner().0.keep();
+        pointed?;
         self.count_blocks(i64::from(path.depth - level + 1));
-        guard.keep();
         Ok(len)
     }
 

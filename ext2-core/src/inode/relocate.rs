@@ -83,7 +83,8 @@ impl Cell {
             let from = mapping.target.map_or(0, |block| self.fs.geo.byte_of(block));
             self.copy_on_device(from, to * size.bytes(), mapping.count * size.bytes())?;
         }
-        let unit_blocks = Written::new(guard).fence(&*self.fs.dev)?.into_inner();
+        // From here on something may point to the unit, whatever the device answers.
+        Written::new(guard).fence(&*self.fs.dev)?.into_inner().keep();
         for mapping in &old {
             for nr in 0..mapping.count {
                 let logical = mapping.start.get() + nr;
@@ -91,13 +92,13 @@ impl Cell {
             }
         }
         let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+        let mut outcome = Ok(());
         for mapping in &old {
             if let Some(start) = mapping.target {
-                self.fs.free(&gone, Run { start, len: mapping.count as u32 })?;
+                outcome = outcome.and(self.fs.free(&gone, Run { start, len: mapping.count as u32 }));
             }
         }
         // Of the unit only what was moved to is in use; the rest is the file's window.
-        unit_blocks.keep();
         let mut spare = Blocks::new(&self.fs);
         let mut next = 0;
         for mapping in &old {
@@ -109,7 +110,7 @@ impl Cell {
         drop(spare);
         growth.window = self.fs.reserve(self.nr, unit)?;
         growth.last = Some((to - 1, unit.block((to - 1 - from) as u32)));
-        Ok(())
+        outcome
     }
 
     /// Changes the pointer of a block that is mapped.
