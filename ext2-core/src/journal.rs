@@ -116,14 +116,24 @@ impl<'f> Journal<'f> {
         }))
     }
 
-    /// Writes a transaction, so that from now on a crash ends in `images`. `None` when they do not fit.
-    pub(crate) fn commit(self, images: Images) -> Result<Option<Transaction<'f>>> {
+    /// Whether a transaction with these images fits.
+    pub(crate) fn fits(&self, images: &Images) -> bool {
+        let count = images.0.len();
+        self.first != 0
+            && self.end(count) <= u64::from(self.blocks)
+            && 12 + 8 * count + 16 <= self.fs.geo.block_size.len()
+    }
+
+    /// The block of the journal after a transaction of `count` images, its descriptor and its commit.
+    fn end(&self, count: usize) -> u64 {
+        u64::from(self.first) + count as u64 + 2
+    }
+
+    /// Writes a transaction that [fits](Self::fits), so that from now on a crash ends in `images`.
+    pub(crate) fn commit(self, images: &Images) -> Result<Transaction<'f>> {
         let len = self.fs.geo.block_size.len();
         let count = images.0.len();
-        let end = u64::from(self.first) + count as u64 + 2;
-        if self.first == 0 || end > u64::from(self.blocks) || 12 + 8 * count + 16 > len {
-            return Ok(None);
-        }
+        let end = self.end(count);
         let record = |kind: u32| {
             let mut block = vec![0; len];
             for (place, word) in block.chunks_exact_mut(4).zip([MAGIC, kind, self.sequence]) {
@@ -159,9 +169,11 @@ impl<'f> Journal<'f> {
         // With an empty journal this flag means nothing; the store after it is what commits.
         self.fs.store_recover(true)?;
         self.fs.dev.fence()?;
-        self.store(S_START, self.first)?;
-        self.fs.dev.fence()?;
-        Ok(Some(Transaction { journal: self }))
+        // From this store on a crash, or an error, ends in the images.
+        let transaction = Transaction { journal: self, is_ended: false };
+        transaction.journal.store(S_START, transaction.journal.first)?;
+        transaction.journal.fs.dev.fence()?;
+        Ok(transaction)
     }
 
     fn write(&self, block: u64, bytes: &[u8]) -> Result<()> {
@@ -178,21 +190,33 @@ impl<'f> Journal<'f> {
 }
 
 /// A transaction that a crash would end. [`end`](Self::end) it when all is in place; where that is not reached, e2fsck
-/// ends it.
+/// ends it, and nothing more may be stored before, since its blocks would take the place of later ones.
 #[derive(Debug)]
 #[must_use = "the journal must be emptied when all is in place"]
 pub(crate) struct Transaction<'f> {
     journal: Journal<'f>,
+    is_ended: bool,
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            self.journal.fs.freeze(&"e2fsck has to replay the journal");
+        }
+    }
 }
 
 impl Transaction<'_> {
     /// All is in place: the journal is empty again.
     pub(crate) fn end(transaction: Option<Self>) -> Result<()> {
-        let Some(Self { journal }) = transaction else { return Ok(()) };
+        let Some(mut transaction) = transaction else { return Ok(()) };
+        let journal = &transaction.journal;
         let dev = &*journal.fs.dev;
         dev.fence()?;
         journal.store(S_START, 0)?;
         dev.fence()?;
+        transaction.is_ended = true;
+        let journal = &transaction.journal;
         journal.store(S_SEQUENCE, journal.sequence.wrapping_add(1))?;
         journal.fs.store_recover(false)?;
         Ok(dev.fence()?)

@@ -8,8 +8,9 @@
 //!
 //! # Locking
 //! A change holds the `io` lock of each directory it touches exclusive; more than one are taken in the
-//! order of their numbers, after which names are looked up again. Link counts are under the attributes'
-//! lock.
+//! order of their numbers, after which names are looked up again. After directories it takes that of each
+//! file which gets or loses a name, in the same order (Linux: `lock_two_nondirectories`): whether a name is
+//! the last one is decided under it. Link counts are under the attributes' lock.
 
 mod create;
 mod rename;
@@ -62,11 +63,16 @@ impl Cell {
     fn count_link(&self, delta: i32) -> Result<()> {
         let mut attrs = self.attrs.lock();
         let links = i32::from(attrs.links) + delta;
+        if self.kind == FileKind::Directory && delta < 0 && links < 2 {
+            // Its own name and `.` remain: it must not be taken for dead.
+            return Err(self.corrupt("has fewer links than directories in it"));
+        }
         let links = u16::try_from(links).map_err(|_| self.corrupt("has fewer links than names"))?;
-        self.store_links(&mut attrs, links)?;
+        let stored = self.store_links(&mut attrs, links);
         attrs.ctime = self.fs.clock.now();
         attrs.late = true;
-        Ok(())
+        drop(attrs);
+        self.fs.whole(|| stored)
     }
 
     /// The entry of a name that is to be removed or replaced.
@@ -79,9 +85,7 @@ impl Cell {
 
     /// Refuses to remove names of what cannot be changed.
     fn check_removable(&self, victim: &Self) -> Result<()> {
-        if self.attrs.lock().flags.contains(InodeFlags::APPEND) {
-            return refuse(Errno::PERM, "the directory is append-only");
-        }
+        self.check_changeable()?;
         victim.check_changeable()
     }
 
@@ -93,10 +97,11 @@ impl Cell {
     }
 }
 
-/// Runs `change` with the `io` locks of some inodes, taken in the order of their numbers.
+/// Runs `change` with the `io` locks of some inodes: directories, then others, each in the order of their
+/// numbers.
 fn with_locks<T>(inodes: &[&Inode], change: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut sorted: Vec<&Inode> = inodes.to_vec();
-    sorted.sort_by_key(|inode| inode.nr());
+    sorted.sort_by_key(|inode| (inode.kind() != FileKind::Directory, inode.nr()));
     sorted.dedup_by_key(|inode| inode.nr());
     let _guards: Vec<_> = sorted.iter().map(|inode| inode.0.io.write()).collect();
     change()
@@ -106,7 +111,7 @@ fn with_locks<T>(inodes: &[&Inode], change: impl FnOnce() -> Result<T>) -> Resul
 fn is_empty(dir: &Cell) -> Result<bool> {
     let len = dir.fs.geo.block_size.len();
     let mut buffer = alloc::vec![0; len];
-    for start in (0..dir.size() / len as u64).map(|block| block * len as u64) {
+    for start in (0..dir.dir_blocks()?).map(|block| block * len as u64) {
         dir.read_dir_block(start, &mut buffer)?;
         for slot in crate::dir::slots(&buffer, dir.fs.geo.inodes_count, dir.has_type()) {
             let slot = slot.map_err(|why| dir.corrupt(alloc::format!("block at byte {start}: {why}")))?;

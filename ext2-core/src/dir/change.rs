@@ -13,7 +13,7 @@ use super::block::slots;
 use super::lookup::Found;
 use super::{Index, Slot};
 use crate::balloc::Run;
-use crate::error::{Result, refuse};
+use crate::error::{Error, Result, refuse};
 use crate::fs::Fs;
 use crate::inode::spare::Spare;
 use crate::inode::{Cell, FileKind};
@@ -124,8 +124,8 @@ impl Cell {
     fn drop_hash_tree(&self) -> Result<()> {
         let mut attrs = self.attrs.lock();
         if attrs.flags.contains(InodeFlags::INDEX) {
-            attrs.flags.remove(InodeFlags::INDEX);
-            self.store_flags(&attrs)?;
+            let flags = attrs.flags.difference(InodeFlags::INDEX);
+            self.store_flags(&mut attrs, flags)?;
             self.fs.dev.fence()?;
         }
         Ok(())
@@ -144,12 +144,23 @@ impl Cell {
     /// Adds a name for a durable inode. The caller knows that the name is not there yet.
     pub(crate) fn add_name(&self, name: &[u8], inode: &Durable<Named>) -> Result<()> {
         self.drop_hash_tree()?;
+        let mut index = self.dir.write();
+        self.add_to_block(&mut index, name, inode).inspect_err(|error| {
+            if matches!(error, Error::Device(_)) {
+                // The name may be there or not: what is on the device decides.
+                index.clear();
+            }
+        })?;
+        self.touch_mtime();
+        Ok(())
+    }
+
+    fn add_to_block(&self, index: &mut Index, name: &[u8], inode: &Durable<Named>) -> Result<()> {
         let named = *inode.get();
         let need = dirent_size(name.len());
         let mut buffer = vec![0; self.fs.geo.block_size.len()];
-        let mut index = self.dir.write();
-        let Some(Fit { place, start, room }) = self.find_place(&mut index, need, &mut buffer)? else {
-            return self.add_block(&mut index, name, inode, &mut buffer);
+        let Some(Fit { place, start, room }) = self.find_place(index, need, &mut buffer)? else {
+            return self.add_block(index, name, inode, &mut buffer);
         };
         let edit = self.edit_to_add(name, named, &place)?;
         self.fs.dev.write_at(edit.built.0, &edit.built.1)?;
@@ -157,9 +168,7 @@ impl Cell {
         let at = edit.at;
         index.insert(name, at as u32);
         index.set_room((start / self.block_bytes()) as u32, room);
-        self.fs.dev.fence()?;
-        self.touch_mtime();
-        Ok(())
+        Ok(self.fs.dev.fence()?)
     }
 
     /// What a new entry in a place is made of.
@@ -209,6 +218,18 @@ impl Cell {
         images.put(&self.fs, at + 7, &[self.type_byte(named.kind)])
     }
 
+    /// The number of blocks, of a directory that is to be changed.
+    ///
+    /// # Errors
+    /// `Corrupt` where the size is not whole blocks: what lies in the last one would be lost.
+    pub(crate) fn dir_blocks(&self) -> Result<u64> {
+        let (size, len) = (self.size(), self.block_bytes());
+        if !size.is_multiple_of(len) {
+            return Err(self.corrupt(alloc::format!("size {size} is not whole blocks")));
+        }
+        Ok(size / len)
+    }
+
     /// A place for an entry of `need` bytes.
     fn find_place(&self, index: &mut Index, need: usize, buffer: &mut [u8]) -> Result<Option<Fit>> {
         let len = self.block_bytes();
@@ -218,7 +239,7 @@ impl Cell {
                 None => Ok(None),
             };
         }
-        for start in (0..self.size() / len).map(|block| block * len) {
+        for start in (0..self.dir_blocks()?).map(|block| block * len) {
             if let Some(found) = self.place_in(start, need, buffer)? {
                 return Ok(Some(found));
             }
@@ -252,7 +273,7 @@ impl Cell {
         buffer: &mut [u8],
     ) -> Result<()> {
         let len = self.block_bytes();
-        let (named, end) = (*inode.get(), self.size());
+        let (named, end) = (*inode.get(), self.dir_blocks()? * len);
         if end.saturating_add(len) > u64::from(u32::MAX) / 2 {
             return refuse(Errno::NOSPC, "the directory is as large as one can be");
         }
@@ -278,9 +299,7 @@ impl Cell {
         if index.is_built() {
             index.add_block((end / len) as u32, buffer, self.fs.geo.inodes_count);
         }
-        self.fs.dev.fence()?;
-        self.touch_mtime();
-        Ok(())
+        Ok(self.fs.dev.fence()?)
     }
 
     /// Takes a name away; what it named may be used anew once the answer is durable.
@@ -340,6 +359,20 @@ impl Cell {
     /// Points a name to another inode, by one store. Where the kinds differ the type byte is unknown for
     /// the moment, since a wrong one stops e2fsck.
     pub(crate) fn replace_name(&self, found: &Found, inode: &Durable<Named>) -> Result<Durable<Unlinked>> {
+        let gone = self.replace_entry(found, inode)?;
+        self.touch_mtime();
+        Ok(gone)
+    }
+
+    /// Points `..` to another directory. What is in the directory does not change, and so its times do not.
+    pub(crate) fn replace_parent(&self, parent: &Durable<Named>) -> Result<Durable<Unlinked>> {
+        match self.find(b"..")? {
+            Some(found) => self.replace_entry(&found, parent),
+            None => Err(self.corrupt("has no entry for its parent")),
+        }
+    }
+
+    fn replace_entry(&self, found: &Found, inode: &Durable<Named>) -> Result<Durable<Unlinked>> {
         self.drop_hash_tree()?;
         let at = self.device_offset(found.at)?;
         let named = *inode.get();
@@ -354,19 +387,13 @@ impl Cell {
         if differs {
             self.fs.dev.write_at(at + 7, &[kind])?;
         }
-        self.touch_mtime();
         Ok(gone)
     }
 
     /// Renames within one block of the directory: a copy of the block with the old name gone and the new
-    /// one there replaces it, by one store of its pointer. `None` where the new name does not fit.
-    pub(crate) fn rename_in_block(
-        &self,
-        found: &Found,
-        old: &[u8],
-        new: &[u8],
-        named: Named,
-    ) -> Result<Option<()>> {
+    /// one there replaces it, by one store of its pointer. `None` where the new name does not fit, or there is
+    /// no block for the copy.
+    pub(crate) fn rename_in_block(&self, found: &Found, new: &[u8], named: Named) -> Result<Option<()>> {
         self.drop_hash_tree()?;
         let len = self.block_bytes();
         let start = found.at - found.at % len;
@@ -388,28 +415,27 @@ impl Cell {
         // Entries keep their places where they can: only a block without room for the name beside them
         // is packed, and its cookies with it.
         let fresh = rebuild(&buffer, start, found.at, &kept, self);
-        let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
+        let (block, guard) = match self.take_meta(self.fs.geo.group_start(self.home())) {
+            Err(error) if error.is(Errno::NOSPC) => return Ok(None),
+            taken => taken?,
+        };
         self.fs.dev.write_at(self.fs.geo.byte_of(block), &fresh)?;
         let guard = Written::new(guard).fence(&*self.fs.dev)?.into_inner();
         let Some(previous) = self.map_blocks(crate::FileBlock::new(logical), 1)?.target else {
             return Err(self.corrupt("a block of the directory is gone"));
         };
+        // The block's entries may move: begin anew.
+        self.dir.write().clear();
+        // From here on something may point to the copy, whatever the device answers.
+        guard.keep();
         {
             let mut growth = self.map.lock();
             growth.forget();
             self.replace_pointer(logical, block.get())?;
         }
-        guard.keep();
         let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
-        self.fs.free(&gone, Run { start: previous, len: 1 })?;
-        let mut index = self.dir.write();
-        if index.is_built() {
-            // The block's entries may have moved: begin anew.
-            index.clear();
-        }
-        drop(index);
-        let _ = old;
         self.touch_mtime();
+        self.fs.free(&gone, Run { start: previous, len: 1 })?;
         Ok(Some(()))
     }
 }

@@ -183,6 +183,29 @@ impl Fs {
         }
     }
 
+    /// Ends all writing, since memory, device and names may disagree: no number and no block is given away
+    /// again that something on the device may still stand for. The image stays marked, and e2fsck mends it.
+    pub(crate) fn freeze(&self, why: &dyn core::fmt::Display) {
+        let Some(writer) = &self.writer else { return };
+        let mut state = writer.state.lock();
+        state.state |= STATE_ERROR;
+        // The device may be what failed; the image is not marked as clean in any case.
+        let _ = self.dev.write_u16(at!(s_state), state.state);
+        if !writer.read_only.swap(true, Ordering::Relaxed) {
+            log::error!("a change ended half-way, the file system is read-only from now on: {why}");
+        }
+    }
+
+    /// Runs a change of names from its first store to its last. When the device fails on the way, that was
+    /// the last change. Linux: a journal that is aborted.
+    pub(crate) fn whole<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        let done = change();
+        if let Err(error @ Error::Device(_)) = &done {
+            self.freeze(error);
+        }
+        done
+    }
+
     /// Runs a change; when it finds the image broken, that is noted.
     pub(crate) fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
         self.writer()?;
@@ -223,7 +246,12 @@ impl Fs {
             return Ok(());
         }
         self.sync_all()?;
-        if self.sb.clean && !writer.read_only.load(Ordering::Relaxed) {
+        // Who holds a file without a name keeps its blocks, which nobody frees any more.
+        let is_held = self.table.held().iter().any(|inode| inode.0.attrs.lock().links == 0);
+        if is_held {
+            log::warn!("files without a name are still open: the image is left as not clean");
+        }
+        if self.sb.clean && !is_held && !writer.read_only.load(Ordering::Relaxed) {
             self.store_state(STATE_VALID)?;
             self.dev.flush()?;
         }
@@ -264,7 +292,8 @@ impl Ext2 {
     }
 
     /// Closes the file system: writes everything and marks the image as cleanly unmounted, if it was when
-    /// it was opened. Inodes that are still held can be read, but not changed any more.
+    /// it was opened and no file without a name is held any more. Inodes that are still held can be read, but
+    /// not changed. Changes of other threads must have ended.
     ///
     /// # Errors
     /// The device's.

@@ -226,6 +226,8 @@ pub(crate) struct Attrs {
     pub(crate) extra_isize: u16,
     /// Times or block count are newer here than on the device.
     pub(crate) late: bool,
+    /// Made without a name, and may get one (Linux: `I_LINKABLE`).
+    pub(crate) linkable: bool,
 }
 
 /// Where the extra fields end that each time needs, in bytes of `i_extra_isize`.
@@ -253,6 +255,7 @@ impl Attrs {
             file_acl: raw.i_file_acl.get(),
             extra_isize: room,
             late: false,
+            linkable: false,
         }
     }
 }

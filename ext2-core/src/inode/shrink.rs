@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 
 use super::{Cell, FileKind, Inode};
 use crate::balloc::Run;
-use crate::error::{Corrupt, Object, Result, refuse};
+use crate::error::{Corrupt, Error, Object, Result, refuse};
 use crate::map::{DIRECT, Pointers, SLOTS};
 use crate::order::{Durable, Unlinked, Written};
 use crate::{DeviceBlock, Errno, InodeFlags, Wait};
@@ -107,27 +107,32 @@ impl Cell {
                 let attrs = self.attrs.lock();
                 attrs.file_acl == 0 && attrs.links > 0
             };
-            let mut detached = None;
-            if is_noted {
-                self.store_dtime(0)?;
-                self.fs.store_orphan(self.nr.get())?;
-                self.fs.dev.fence()?;
-            } else {
-                detached = Some(self.detach(first, self.shape().max_blocks()));
-                self.fs.dev.fence()?;
-            }
-            self.zero_tail(size)?;
-            self.store_size(size)?;
-            self.fs.dev.fence()?;
-            match detached {
-                Some(detached) => detached?,
-                None => {
-                    let detached = self.detach(first, self.shape().max_blocks());
+            // What ends half-way is e2fsck's to end: the note has to stay, and nothing may take its place.
+            self.fs.whole(|| {
+                let mut detached = None;
+                if is_noted {
+                    self.store_dtime(0)?;
+                    self.fs.store_orphan(self.nr.get())?;
                     self.fs.dev.fence()?;
-                    self.fs.store_orphan(0)?;
-                    detached?
+                } else {
+                    detached = Some(self.detach(first, self.shape().max_blocks()));
+                    self.fs.dev.fence()?;
                 }
-            }
+                self.zero_tail(size)?;
+                self.store_size(size)?;
+                self.fs.dev.fence()?;
+                match detached {
+                    Some(detached) => detached,
+                    None => {
+                        let detached = self.detach(first, self.shape().max_blocks());
+                        if !matches!(detached, Err(Error::Device(_))) {
+                            self.fs.dev.fence()?;
+                            self.fs.store_orphan(0)?;
+                        }
+                        detached
+                    }
+                }
+            })?
         };
         self.free_detached(detached)
     }

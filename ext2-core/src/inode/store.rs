@@ -4,7 +4,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
 use super::attr::{ATIME_EXTRA_END, CRTIME_END, CTIME_EXTRA_END, MTIME_EXTRA_END};
-use super::{Attrs, Cell, FileKind};
+use super::{Attrs, Cell, FileKind, InodeFlags};
 use crate::Timestamp;
 use crate::error::Result;
 use crate::raw::{RawInode, RawInodeExtra};
@@ -42,19 +42,23 @@ impl Cell {
         Ok(())
     }
 
-    /// Stores the size. When it grows past 4 GiB the high half goes first, so that a crash between the
-    /// two leaves a hole at the end and takes nothing away.
+    /// Stores the size. Where its high half changes, the larger of the two high halves is there as long as
+    /// the low one may be either: a crash between the two leaves a hole at the end and takes nothing away.
     pub(crate) fn store_size(&self, size: u64) -> Result<()> {
         let (low, high) = (size as u32, (size >> 32) as u32);
-        if self.kind == FileKind::Regular {
-            if size >= LARGE {
-                self.fs.need_large_file()?;
-            }
-            if (self.size() >> 32) as u32 != high {
-                self.store_u32(at!(i_size_high), high)?;
-            }
+        let before = (self.size() >> 32) as u32;
+        if self.kind == FileKind::Regular && size >= LARGE {
+            self.fs.need_large_file()?;
+        }
+        if self.kind == FileKind::Regular && high > before {
+            self.store_u32(at!(i_size_high), high)?;
+            self.fs.dev.fence()?;
         }
         self.store_u32(at!(i_size), low)?;
+        if self.kind == FileKind::Regular && high < before {
+            self.fs.dev.fence()?;
+            self.store_u32(at!(i_size_high), high)?;
+        }
         self.size.store(size, Ordering::Release);
         Ok(())
     }
@@ -71,6 +75,7 @@ impl Cell {
         }
         self.store_u16(at!(i_links_count), links)?;
         attrs.links = links;
+        attrs.linkable = false;
         Ok(())
     }
 
@@ -79,18 +84,22 @@ impl Cell {
         self.store_u32(at!(i_dtime), dtime)
     }
 
-    /// Stores mode and owners.
-    pub(crate) fn store_owner(&self, attrs: &Attrs) -> Result<()> {
-        self.store_u16(at!(i_mode), attrs.mode | self.kind.mode_bits())?;
-        self.store_u16(at!(i_uid), attrs.uid as u16)?;
-        self.store_u16(at!(i_uid_high), (attrs.uid >> 16) as u16)?;
-        self.store_u16(at!(i_gid), attrs.gid as u16)?;
-        self.store_u16(at!(i_gid_high), (attrs.gid >> 16) as u16)
+    /// Stores mode and owners of `changed`, which then are those in memory.
+    pub(crate) fn store_owner(&self, attrs: &mut Attrs, changed: &Attrs) -> Result<()> {
+        self.store_u16(at!(i_mode), changed.mode | self.kind.mode_bits())?;
+        self.store_u16(at!(i_uid), changed.uid as u16)?;
+        self.store_u16(at!(i_uid_high), (changed.uid >> 16) as u16)?;
+        self.store_u16(at!(i_gid), changed.gid as u16)?;
+        self.store_u16(at!(i_gid_high), (changed.gid >> 16) as u16)?;
+        (attrs.mode, attrs.uid, attrs.gid) = (changed.mode, changed.uid, changed.gid);
+        Ok(())
     }
 
     /// Stores the attribute flags.
-    pub(crate) fn store_flags(&self, attrs: &Attrs) -> Result<()> {
-        self.store_u32(at!(i_flags), attrs.flags.bits())
+    pub(crate) fn store_flags(&self, attrs: &mut Attrs, flags: InodeFlags) -> Result<()> {
+        self.store_u32(at!(i_flags), flags.bits())?;
+        attrs.flags = flags;
+        Ok(())
     }
 
     /// Stores the pointer to the attribute block.

@@ -1,6 +1,6 @@
 //! Writing contents by copying through the device, and the size that follows.
 
-use super::{Allocate, Cell, FileKind, Inode};
+use super::{Allocate, Attrs, Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
 use crate::{Errno, InodeFlags, Timestamp, Wait};
 
@@ -178,11 +178,11 @@ impl Inode {
         let mut attrs = self.0.attrs.lock();
         let group_execute = attrs.mode & 0o010 != 0;
         let strip = 0o4000 | if group_execute { 0o2000 } else { 0 };
-        if attrs.mode & strip != 0 {
-            attrs.mode &= !strip;
-            self.0.store_owner(&attrs)?;
+        if attrs.mode & strip == 0 {
+            return Ok(());
         }
-        Ok(())
+        let changed = Attrs { mode: attrs.mode & !strip, ..*attrs };
+        self.0.store_owner(&mut attrs, &changed)
     }
 
     /// Changes attributes. Linux: `ext2_setattr`; the caller decides who may.
@@ -198,11 +198,14 @@ impl Inode {
             }
             let now = self.0.fs.clock.now();
             let mut attrs = self.0.attrs.lock();
-            attrs.mode = change.mode.map_or(attrs.mode, |mode| mode & 0o7777);
-            attrs.uid = change.uid.unwrap_or(attrs.uid);
-            attrs.gid = change.gid.unwrap_or(attrs.gid);
+            let changed = Attrs {
+                mode: change.mode.map_or(attrs.mode, |mode| mode & 0o7777),
+                uid: change.uid.unwrap_or(attrs.uid),
+                gid: change.gid.unwrap_or(attrs.gid),
+                ..*attrs
+            };
             if change.mode.is_some() || change.uid.is_some() || change.gid.is_some() {
-                self.0.store_owner(&attrs)?;
+                self.0.store_owner(&mut attrs, &changed)?;
             }
             attrs.atime = change.atime.unwrap_or(attrs.atime);
             attrs.mtime = change.mtime.unwrap_or(attrs.mtime);
@@ -222,9 +225,8 @@ impl Inode {
             let _io = self.0.io.write();
             {
                 let mut attrs = self.0.attrs.lock();
-                attrs.flags =
-                    attrs.flags.difference(InodeFlags::MODIFIABLE) | (flags & InodeFlags::MODIFIABLE);
-                self.0.store_flags(&attrs)?;
+                let kept = attrs.flags.difference(InodeFlags::MODIFIABLE);
+                self.0.store_flags(&mut attrs, kept | (flags & InodeFlags::MODIFIABLE))?;
             }
             self.0.touch_ctime();
             Ok(())
@@ -240,7 +242,8 @@ impl Inode {
         if let Some(space) = self.0.space.get() {
             space.write_back(0..u64::MAX)?;
         }
-        if self.0.fs.writer().is_ok() {
+        // Also when an error ended all writing: what was stored before is to be durable.
+        if self.0.fs.writer.is_some() {
             self.0.write_late()?;
             self.0.fs.dev.flush()?;
         }

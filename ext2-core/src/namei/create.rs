@@ -10,7 +10,7 @@ use crate::acl::Acl;
 use crate::balloc::{Blocks, Run};
 use crate::dir::Named;
 use crate::error::{Result, refuse};
-use crate::inode::{Cell, DeviceNr, FAST_SYMLINK_MAX, FileKind, Inode};
+use crate::inode::{Attrs, Cell, DeviceNr, FAST_SYMLINK_MAX, FileKind, Inode};
 use crate::order::Written;
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra, U32};
 use crate::{AclKind, Errno, InodeFlags, InodeNr};
@@ -122,30 +122,30 @@ impl Inode {
         self.0.fs.change(|| {
             check_name(name)?;
             let _io = self.0.io.write();
-            self.0.check_insertable()?;
             if self.0.find(name)?.is_some() {
                 return refuse(Errno::EXIST, "");
             }
+            self.0.check_insertable()?;
             let is_dir = new.kind == FileKind::Directory;
             if is_dir && self.0.attrs.lock().links >= LINK_MAX {
                 return refuse(Errno::MLINK, "a directory has at most 32000 links");
             }
             let (inode, born) = self.bear(new, payload)?;
-            if is_dir {
-                // Counted before the name: too many is mended without a question, and so is too few.
-                self.0.count_link(1)?;
-            }
-            let named = self.0.add_name(name, &born);
-            if let Err(error) = named {
+            self.0.fs.whole(|| {
                 if is_dir {
-                    self.0.count_link(-1)?;
+                    // Counted before the name: too many is mended without a question, and so is too few.
+                    self.0.count_link(1)?;
                 }
-                // With no links it is evicted when the handle goes.
-                return Err(error);
-            }
-            let mut attrs = inode.0.attrs.lock();
-            inode.0.store_links(&mut attrs, if is_dir { 2 } else { 1 })?;
-            drop(attrs);
+                if let Err(error) = self.0.add_name(name, &born) {
+                    if is_dir {
+                        self.0.count_link(-1)?;
+                    }
+                    // With no links it is evicted when the handle goes.
+                    return Err(error);
+                }
+                let mut attrs = inode.0.attrs.lock();
+                inode.0.store_links(&mut attrs, if is_dir { 2 } else { 1 })
+            })?;
             Ok(inode)
         })
     }
@@ -161,7 +161,9 @@ impl Inode {
             let _io = self.0.io.write();
             self.0.check_insertable()?;
             let new = NewInode { kind: FileKind::Regular, ..*new };
-            Ok(self.bear(&new, &Payload::None)?.0)
+            let inode = self.bear(&new, &Payload::None)?.0;
+            inode.0.attrs.lock().linkable = true;
+            Ok(inode)
         })
     }
 
@@ -278,11 +280,20 @@ impl Inode {
         body.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
         fs.dev.write_at(fs.inode_offset(nr)?, &body)?;
 
+        // What was known of a former directory of this number.
+        fs.indexes.forget(nr);
         let cell = Cell::from_parts(fs, nr, &raw, &extra)?;
-        let inode = fs.inode_or(nr, || Ok(cell))?;
+        let mut is_new = false;
+        let inode = fs.inode_or(nr, || {
+            is_new = true;
+            Ok(cell)
+        })?;
         // From here on the handle owns number and block: with no links both go when it does.
         number.kept = true;
         guard.keep();
+        if !is_new {
+            return Err(inode.0.corrupt("is in use, and the bitmap of inodes says that it is free"));
+        }
         if let Some(acl) = &acl {
             inode.0.set_acl(AclKind::Access, Some(acl))?;
         }
@@ -297,7 +308,7 @@ impl Inode {
     ///
     /// # Errors
     /// `EPERM` for a directory or what cannot be changed, `EMLINK` at 32,000 names, `EXDEV` for an inode
-    /// of another file system; as [`create`](Self::create).
+    /// of another file system, `ENOENT` for a file whose last name is gone; as [`create`](Self::create).
     pub fn link(&self, target: &Self, name: &[u8]) -> Result<()> {
         self.need_dir()?;
         if !Arc::ptr_eq(&self.0.fs, &target.0.fs) {
@@ -314,30 +325,33 @@ impl Inode {
                 };
             }
             let _io = self.0.io.write();
-            self.0.check_insertable()?;
+            let _target_io = target.0.io.write();
             if self.0.find(name)?.is_some() {
                 return refuse(Errno::EXIST, "");
             }
+            self.0.check_insertable()?;
             target.0.check_changeable()?;
-            let links = target.0.attrs.lock().links;
+            let Attrs { links, linkable, .. } = *target.0.attrs.lock();
             if links >= LINK_MAX {
                 return refuse(Errno::MLINK, "an inode has at most 32000 names");
             }
-            if links == 0 {
-                // A file without a name gets its first: the name, then the count.
-                let born = Written::new(target.0.as_named()).fence(&*self.0.fs.dev)?;
-                self.0.add_name(name, &born)?;
-                return target.0.count_link(1);
+            if links == 0 && !linkable {
+                return refuse(Errno::NOENT, "the last name of the file is gone");
             }
-            target.0.count_link(1)?;
-            let counted = Written::new(target.0.as_named()).fence(&*self.0.fs.dev)?;
-            match self.0.add_name(name, &counted) {
-                Ok(()) => Ok(()),
-                Err(error) => {
+            self.0.fs.whole(|| {
+                if links == 0 {
+                    // A file without a name gets its first: the name, then the count.
+                    let born = Written::new(target.0.as_named()).fence(&*self.0.fs.dev)?;
+                    self.0.add_name(name, &born)?;
+                    return target.0.count_link(1);
+                }
+                target.0.count_link(1)?;
+                let counted = Written::new(target.0.as_named()).fence(&*self.0.fs.dev)?;
+                self.0.add_name(name, &counted).or_else(|error| {
                     target.0.count_link(-1)?;
                     Err(error)
-                }
-            }
+                })
+            })
         })
     }
 }

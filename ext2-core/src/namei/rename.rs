@@ -85,12 +85,7 @@ impl Ext2 {
                 let lost = self.lost_found();
                 let mut locks: Vec<&Inode> = [old_dir, new_dir].to_vec();
                 locks.extend(lost.iter());
-                locks.extend(
-                    [Some(&source), target.as_ref()]
-                        .into_iter()
-                        .flatten()
-                        .filter(|inode| inode.kind() == FileKind::Directory),
-                );
+                locks.extend([Some(&source), target.as_ref()].into_iter().flatten());
                 let (source_nr, target_nr) = (source.nr(), target.as_ref().map(Inode::nr));
                 let above_new = ancestors(new_dir)?;
                 let over_directory =
@@ -171,9 +166,10 @@ impl Rename<'_> {
         }
         self.old_dir.0.check_removable(&self.source.0)?;
         self.new_dir.0.check_insertable()?;
-        let Some(target) = &self.target else { return self.to_new_name() };
+        let fs = &self.source.0.fs;
+        let Some(target) = &self.target else { return fs.whole(|| self.to_new_name()) };
         self.new_dir.0.check_removable(&target.0)?;
-        if exchange { self.exchange(target) } else { self.replace(target) }
+        fs.whole(|| if exchange { self.exchange(target) } else { self.replace(target) })
     }
 
     fn is_dir(&self) -> bool {
@@ -185,23 +181,25 @@ impl Rename<'_> {
     }
 
     /// Makes what moves directories safe: a transaction with the blocks as `plan` changes them, where there is a
-    /// journal that they fit in. Without one it is refused, if that was asked for.
+    /// journal that they fit in. Without one it is refused, if that was asked for. `prepare` is what has to come
+    /// first, done only when nothing is refused any more.
     fn guard_window(
         &self,
         plan: impl FnOnce(&mut Images) -> Result<bool>,
+        prepare: impl FnOnce() -> Result<()>,
     ) -> Result<Option<Transaction<'_>>> {
         let fs = &self.source.0.fs;
         if let Some(journal) = Journal::find(fs)? {
             let mut images = Images::default();
-            if plan(&mut images)?
-                && let Some(transaction) = journal.commit(images)?
-            {
-                return Ok(Some(transaction));
+            if plan(&mut images)? && journal.fits(&images) {
+                prepare()?;
+                return journal.commit(&images).map(Some);
             }
         }
         if fs.writer()?.strict_rename {
             return refuse(Errno::XDEV, "a directory cannot be moved safely against a crash here");
         }
+        prepare()?;
         Ok(None)
     }
 
@@ -221,17 +219,16 @@ impl Rename<'_> {
             if !self.same_parent() && new_dir.attrs.lock().links >= LINK_MAX {
                 return refuse(Errno::MLINK, "a directory has at most 32000 links");
             }
-            if self.same_parent()
-                && old_dir.rename_in_block(&found, self.old, self.new, source.as_named())?.is_some()
-            {
+            if self.same_parent() && old_dir.rename_in_block(&found, self.new, source.as_named())?.is_some() {
                 source.touch_ctime();
                 return Ok(());
             }
-            let transaction = self.guard_window(|images| {
+            let plan = |images: &mut Images| {
                 old_dir.plan_to_remove(images, &found)?;
                 self.plan_parent(images, &self.source, self.new_dir)?;
                 new_dir.plan_to_add(images, self.new, source.as_named())
-            })?;
+            };
+            let transaction = self.guard_window(plan, || Ok(()))?;
             let durable = Written::new(source.as_named()).fence(&*source.fs.dev)?;
             new_dir.add_name(self.new, &durable)?;
             let found = old_dir.must_find(self.old)?;
@@ -264,9 +261,8 @@ impl Rename<'_> {
     /// A directory is in `new_dir` now: its `..` and the link counts follow.
     fn adopt(&self, dir: &Inode) -> Result<()> {
         if !self.same_parent() {
-            let found = dir.0.must_find(b"..")?;
             let parent = Written::new(self.new_dir.0.as_named()).fence(&*dir.0.fs.dev)?;
-            let _gone = dir.0.replace_name(&found, &parent)?;
+            let _gone = dir.0.replace_parent(&parent)?;
             self.new_dir.0.count_link(1)?;
             self.old_dir.0.count_link(-1)?;
         }
@@ -308,17 +304,14 @@ impl Rename<'_> {
         let named = self.source.0.as_named();
         let (old_found, new_found) =
             (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
-        let transaction = self.guard_window(|images| {
+        let plan = |images: &mut Images| {
             self.old_dir.0.plan_to_remove(images, &old_found)?;
             self.plan_parent(images, &self.source, self.new_dir)?;
             self.new_dir.0.plan_to_replace(images, &new_found, named)?;
-            // Dead before the transaction takes its name: a crash between the two costs an empty directory.
-            target.0.kill()?;
             Ok(true)
-        })?;
-        if transaction.is_none() {
-            target.0.kill()?;
-        }
+        };
+        // Dead before the transaction takes its name: a crash between the two costs an empty directory.
+        let transaction = self.guard_window(plan, || target.0.kill())?;
         let source = Written::new(self.source.0.as_named()).fence(&*target.0.fs.dev)?;
         let found = self.new_dir.0.must_find(self.new)?;
         let _gone = self.new_dir.0.replace_name(&found, &source)?;
@@ -354,16 +347,26 @@ impl Rename<'_> {
     fn exchange(&self, target: &Inode) -> Result<()> {
         let (source, dev) = (&self.source, &*target.0.fs.dev);
         let moves_directory = self.is_dir() || target.kind() == FileKind::Directory;
+        // The directory that gets one for a file has a link more.
+        let gains = match (self.is_dir(), target.kind() == FileKind::Directory) {
+            (true, false) => Some(self.new_dir),
+            (false, true) => Some(self.old_dir),
+            _ => None,
+        };
+        if !self.same_parent() && gains.is_some_and(|dir| dir.0.attrs.lock().links >= LINK_MAX) {
+            return refuse(Errno::MLINK, "a directory has at most 32000 links");
+        }
         let (old_found, new_found) =
             (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
         let transaction = if moves_directory {
-            self.guard_window(|images| {
+            let plan = |images: &mut Images| {
                 self.old_dir.0.plan_to_replace(images, &old_found, target.0.as_named())?;
                 self.new_dir.0.plan_to_replace(images, &new_found, source.0.as_named())?;
                 self.plan_parent(images, source, self.new_dir)?;
                 self.plan_parent(images, target, self.old_dir)?;
                 Ok(true)
-            })?
+            };
+            self.guard_window(plan, || Ok(()))?
         } else {
             None
         };
@@ -392,8 +395,7 @@ impl Rename<'_> {
         if !self.same_parent() {
             for (inode, parent) in [(source, self.new_dir), (target, self.old_dir)] {
                 if inode.kind() == FileKind::Directory {
-                    let found = inode.0.must_find(b"..")?;
-                    let _gone = inode.0.replace_name(&found, &durable(parent)?)?;
+                    let _gone = inode.0.replace_parent(&durable(parent)?)?;
                     let other = if *parent == *self.new_dir { self.old_dir } else { self.new_dir };
                     parent.0.count_link(1)?;
                     other.0.count_link(-1)?;

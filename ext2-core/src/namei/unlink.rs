@@ -24,9 +24,11 @@ impl Inode {
             if victim.kind() == FileKind::Directory {
                 return refuse(Errno::ISDIR, "");
             }
+            // Against a link or an unlink of another name: see the locking of names.
+            let victim_io = victim.0.io.write();
             self.0.check_removable(&victim.0)?;
-            self.remove_entry(name, &found, &victim)?;
-            drop(io);
+            self.0.fs.whole(|| self.remove_entry(name, &found, &victim))?;
+            drop((victim_io, io));
             Ok(())
         })
     }
@@ -72,9 +74,11 @@ impl Inode {
                     if !is_empty(&victim.0)? {
                         return refuse(Errno::NOTEMPTY, "");
                     }
-                    victim.0.kill()?;
-                    let _gone = self.0.remove_name(name, &found)?;
-                    self.0.count_link(-1)?;
+                    self.0.fs.whole(|| {
+                        victim.0.kill()?;
+                        let _gone = self.0.remove_name(name, &found)?;
+                        self.0.count_link(-1)
+                    })?;
                     Ok(true)
                 })?;
                 if done {
@@ -88,12 +92,15 @@ impl Inode {
 impl crate::inode::Cell {
     /// Says that the inode is dead, behind a fence: its last name is about to go.
     pub(super) fn kill(&self) -> Result<()> {
-        {
+        let stored = {
             let mut attrs = self.attrs.lock();
-            self.store_links(&mut attrs, 0)?;
             attrs.ctime = self.fs.clock.now();
             attrs.late = true;
-        }
-        Ok(self.fs.dev.fence()?)
+            self.store_links(&mut attrs, 0)
+        };
+        self.fs.whole(|| {
+            stored?;
+            Ok(self.fs.dev.fence()?)
+        })
     }
 }

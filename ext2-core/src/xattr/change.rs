@@ -12,7 +12,7 @@ use super::{Xattr, XattrName, build_block};
 use crate::acl::Acl;
 use crate::error::{Result, refuse};
 use crate::features::Compat;
-use crate::inode::{Cell, FileKind, Inode};
+use crate::inode::{Attrs, Cell, FileKind, Inode};
 use crate::order::{Durable, Unlinked, Written};
 use crate::raw::GOOD_OLD_INODE_SIZE;
 use crate::{AclKind, DeviceBlock, Errno};
@@ -217,8 +217,8 @@ impl Inode {
             self.0.set_acl(which, acl)?;
             if let (AclKind::Access, Some(acl)) = (which, acl) {
                 let mut attrs = self.0.attrs.lock();
-                attrs.mode = attrs.mode & !0o777 | acl.mode();
-                self.0.store_owner(&attrs)?;
+                let changed = Attrs { mode: attrs.mode & !0o777 | acl.mode(), ..*attrs };
+                self.0.store_owner(&mut attrs, &changed)?;
             }
             self.0.touch_ctime();
             Ok(())
