@@ -25,7 +25,7 @@ use e2dax_tests::{
 use ext2_core::{
     Ext2, FileKind, InodeNr, OpenOptions, Policy,
     check::{Options as CheckOptions, check, mend},
-    manifest::{from_image, parse},
+    manifest::from_image,
 };
 use ext2_dax::{
     DaxFs, DaxOptions, File, OpenFor,

@@ -12,7 +12,7 @@ use crate::UNIT;
 
 /// Where the header lies, in bytes.
 pub const HEADER_OFFSET: u64 = 4096;
-/// Where the data begins in an image that [`write`] has made, in bytes.
+/// Where the data begins in an image that [`write()`] has made, in bytes.
 pub const DATA_OFFSET: u64 = UNIT;
 /// What the header begins with.
 pub const SIGNATURE: [u8; 16] = *b"NVDIMM_PFN_INFO\0";
