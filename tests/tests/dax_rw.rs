@@ -236,16 +236,23 @@ fn a_store_that_allocates_under_a_write_keeps_its_block_and_both_keep_their_byte
 }
 
 #[test]
-fn a_device_that_fails_while_blocks_are_published_leaves_none_behind() {
+fn a_device_that_fails_while_blocks_are_published_gives_no_block_to_two_files() {
     let Setup { device, fs, file } = setup();
     file.truncate(1 << 20, Patience::Wait).unwrap();
-    let free = fs.ext2().statfs().unwrap().blocks_free;
+    let count = || {
+        let used = fs.ext2().statfs().unwrap().blocks_free;
+        (used, u64::from(file.inode().attr().blocks_512 / 8))
+    };
     for after in 0..6 {
+        let (free, held) = count();
         device.arm(Fault::once(Calls::WRITE | Calls::ZERO | Calls::FENCE, after));
         let done = file.write_at(0x80000 + after * 0x10000 + 10, &[1; 9000]);
         device.disarm();
-        let used = free - fs.ext2().statfs().unwrap().blocks_free;
-        let held = u64::from(file.inode().attr().blocks_512 / 8);
-        assert_eq!(used, held, "after {after}: {done:?}");
+        let (free_now, held_now) = count();
+        let (taken, kept) = (free - free_now, held_now - held);
+        // When the store of a pointer fails, nobody knows whether it is there: the blocks are rather lost, until e2fsck
+        // finds them, than given away again. What works loses nothing.
+        assert!(taken >= kept, "after {after}: {taken} taken, {kept} kept: {done:?}");
+        assert!(done.is_err() || taken == kept, "after {after}: {taken} taken, {kept} kept: {done:?}");
     }
 }

@@ -1,0 +1,8 @@
+//! `e2dax mount` as programs see it. Needs /dev/fuse; skips aloud without.
+
+mod common;
+mod crash;
+mod life;
+mod operations;
+mod programs;
+mod suites;
