@@ -13,8 +13,6 @@
 //! | [`glob`] | patterns of names |
 //! | [`dax`] | mapping files in a software MMU, for `fault` and `demo` |
 //! | [`progress`] | bars, on a terminal only |
-// Verbs that use what is unused so far are on their way.
-#![allow(dead_code)]
 
 mod context;
 mod dax;
