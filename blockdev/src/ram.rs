@@ -175,13 +175,6 @@ impl BlockDevice for RamDevice {
     fn dax(&self) -> Option<&dyn DaxDevice> {
         Some(self)
     }
-
-    #[inline]
-    fn read_u32(&self, offset: u64) -> Result<u32> {
-        let mut bytes = [0; 4];
-        self.read_at(offset, &mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
-    }
 }
 
 impl DaxDevice for RamDevice {

@@ -4,7 +4,7 @@
 //! An image is opened once, however many arguments name it: its lock is exclusive. Every image that was opened is
 //! closed, also when something failed on the way, so that it is left clean.
 
-use ext2_core::{Ext2, Follow, Inode};
+use ext2_core::{Errno, Ext2, FileKind, Follow, Inode, NewInode};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
@@ -63,6 +63,25 @@ impl Images {
     pub(crate) fn parent<'t>(&mut self, context: &Context, target: &'t Target) -> Result<(Inode, &'t [u8])> {
         let fs = self.get(context, target)?;
         fs.resolve_parent(target.path()).of(|| target.name())
+    }
+
+    /// What a target names; an empty file is made where there is nothing, or with `no_create` the answer is none.
+    pub(crate) fn file(
+        &mut self,
+        context: &Context,
+        target: &Target,
+        no_create: bool,
+    ) -> Result<Option<Inode>> {
+        let fs = self.get(context, target)?;
+        let inode = match fs.resolve(target.path(), Follow::Yes) {
+            Err(error) if error.is(Errno::NOENT) && no_create => return Ok(None),
+            Err(error) if error.is(Errno::NOENT) => {
+                let (parent, name) = self.parent(context, target)?;
+                parent.create(name, &NewInode::new(FileKind::Regular, 0o644))
+            }
+            other => other,
+        };
+        inode.map(Some).of(|| target.name())
     }
 }
 

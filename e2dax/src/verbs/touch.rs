@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use ext2_core::{Clock, Errno, FileKind, Follow, NewInode, SetAttr, SystemClock, Timestamp};
+use ext2_core::{Clock, SetAttr, SystemClock, Timestamp};
 
 use crate::context::Context;
 use crate::failure::{Of, Result};
@@ -56,16 +56,8 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         ..SetAttr::default()
     };
     for_each(context, &args.targets, |context, images, target| {
-        let fs = images.get(context, target)?;
-        let inode = match fs.resolve(target.path(), Follow::Yes) {
-            Err(error) if error.is(Errno::NOENT) && args.no_create => return Ok(()),
-            Err(error) if error.is(Errno::NOENT) => {
-                let (parent, name) = images.parent(context, target)?;
-                parent.create(name, &NewInode::new(FileKind::Regular, 0o644))
-            }
-            other => other,
-        };
-        inode.and_then(|inode| inode.set_attr(&change)).of(|| target.name())
+        let Some(inode) = images.file(context, target, args.no_create)? else { return Ok(()) };
+        inode.set_attr(&change).of(|| target.name())
     })
 }
 

@@ -11,6 +11,7 @@ use super::run::{BAD, Dir, IMAGIC, Run, Step, USED};
 use super::tree::{Owner, Walk};
 use crate::features::{Compat, RoCompat};
 use crate::inode::FileKind;
+use crate::map::Shape;
 use crate::raw::RawInode;
 
 /// Bytes of inodes that are read at a time.
@@ -443,8 +444,7 @@ impl Run<'_> {
 
     /// The greatest size that a block map has room for, in bytes.
     fn max_size(&self) -> u64 {
-        let pointers = self.geo.block_size.pointers();
-        let blocks = 12 + pointers + pointers.pow(2) + pointers.pow(3);
+        let blocks = Shape::new(self.geo.block_size.pointers()).max_blocks();
         blocks.saturating_mul(self.geo.block_size.bytes())
     }
 

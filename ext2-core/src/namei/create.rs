@@ -6,7 +6,6 @@ use alloc::vec;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{LINK_MAX, check_name};
-use crate::acl::Acl;
 use crate::balloc::{Blocks, Run};
 use crate::dir::Named;
 use crate::error::{Result, refuse};
@@ -353,12 +352,5 @@ impl Inode {
                 })
             })
         })
-    }
-}
-
-impl Acl {
-    /// Whether a list says more than a mode can.
-    pub(crate) fn says_more(&self) -> bool {
-        !self.is_mode()
     }
 }
