@@ -17,6 +17,13 @@
 //! permissions and access control lists (`default_permissions`), keeps locks, and gathers writes (the write-back
 //! cache), so that a full device is reported by `fsync` or `close` and not by `write`.
 //!
+//! # What programs see that the kernel's ext2 shows otherwise
+//! - A full device: see above. `no_writeback_cache` brings it back to `write`.
+//! - `O_TMPFILE` is refused and `statx` tells no time of birth: fuser 0.18 does not pass these requests on.
+//! - `pathconf(_PC_LINK_MAX)` is not 32,000: the C library goes by the type of the file system.
+//! - `umount` returns when the kernel is done, a moment before the image is closed and unlocked here.
+//! - Punched holes and zeroed ranges, which the kernel's ext2 refuses, work.
+//!
 //! # Invariants
 //! 1. An inode that the kernel knows is held, so that a file without a name lives as long as it is open.
 //! 2. Requests run on several threads and take no lock of this crate while they call the library, but for the table

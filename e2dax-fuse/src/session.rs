@@ -20,6 +20,8 @@ use crate::filesystem::Served;
 use crate::options::{Access, Atime, MountOptions};
 use crate::volume::Volume;
 
+/// Where the kernel is talked to.
+const DEVICE: &str = "/dev/fuse";
 /// How long an unmounted session may take to end before it is ended, and how long no write comes before it is
 /// believed that none will.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,8 +43,11 @@ impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FileSystem(error) => write!(f, "{error}"),
-            // fusermount3 ends its message with a line end.
-            Self::Mount(error) => f.write_str(error.to_string().trim_end()),
+            Self::Mount(error) => {
+                let text = error.to_string();
+                // fusermount3 ends its message with a line end, the standard library with a number.
+                f.write_str(text.split(" (os error").next().unwrap_or(&text).trim_end())
+            }
         }
     }
 }
@@ -125,6 +130,10 @@ pub fn serve(
     ready: impl FnOnce(),
 ) -> Result<(), MountError> {
     let dir = dir.canonicalize()?;
+    // Asked first, because whoever may not open it is told no more than that something is not permitted.
+    if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open(DEVICE) {
+        return Err(MountError::Mount(io::Error::new(error.kind(), format!("{DEVICE}: {error}"))));
+    }
     // Signals that come from here on end a mount that is up, and wait for one that is not.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let volume = Arc::new(Volume::new(fs, options)?);
