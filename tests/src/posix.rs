@@ -233,10 +233,10 @@ impl Model {
     /// In the order of Linux: `ENOENT`, `EEXIST`, `EINVAL` for a directory into itself, `ENOTEMPTY`, `ENOTDIR`, `EISDIR`.
     pub fn rename(&mut self, from: (Id, &[u8]), to: (Id, &[u8]), flags: RenameFlags) -> Answer<()> {
         let exchange = flags.contains(RenameFlags::EXCHANGE);
-        if from.1.len() > NAME_MAX || to.1.len() > NAME_MAX {
+        let old = self.lookup(from.0, from.1)?;
+        if to.1.len() > NAME_MAX {
             return Err(Errno::NAMETOOLONG);
         }
-        let old = self.lookup(from.0, from.1)?;
         let new = self.lookup(to.0, to.1).ok();
         if flags.contains(RenameFlags::NOREPLACE) && new.is_some() {
             return Err(Errno::EXIST);

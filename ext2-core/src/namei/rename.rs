@@ -20,7 +20,7 @@ use crate::error::{Result, refuse};
 use crate::inode::{FileKind, Inode};
 use crate::journal::{Images, Journal, Transaction};
 use crate::order::Written;
-use crate::{Errno, Ext2, InodeNr};
+use crate::{Errno, Error, Ext2, InodeNr};
 
 bitflags! {
     /// How to rename.
@@ -64,10 +64,13 @@ impl Ext2 {
         if !Arc::ptr_eq(&self.0, &old_dir.0.fs) || !Arc::ptr_eq(&self.0, &new_dir.0.fs) {
             return refuse(Errno::XDEV, "");
         }
-        for name in [old, new] {
-            check_name(name)
-                .or_else(|error| if error.is(Errno::EXIST) { refuse(Errno::BUSY, "") } else { Err(error) })?;
+        // Linux refuses dots before it looks anything up, and a name that is too long when it is looked up.
+        let dots = |error: &Error| error.is(Errno::EXIST);
+        let (old_name, new_name) = (check_name(old), check_name(new));
+        if old_name.as_ref().is_err_and(dots) || new_name.as_ref().is_err_and(dots) {
+            return refuse(Errno::BUSY, "");
         }
+        old_name?;
         if flags.contains(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
             return refuse(Errno::INVAL, "either not to replace or to exchange");
         }
@@ -77,6 +80,7 @@ impl Ext2 {
             let _rename = writer.rename.lock();
             loop {
                 let source = old_dir.lookup(old)?;
+                new_name.clone()?;
                 let target = match new_dir.lookup(new) {
                     Ok(target) => Some(target),
                     Err(error) if error.is(Errno::NOENT) => None,
