@@ -20,7 +20,7 @@ use crate::inode::{Cell, FileKind};
 use crate::journal::Images;
 use crate::order::{Durable, Unlinked, Written};
 use crate::raw::dirent_size;
-use crate::{Errno, InodeFlags, InodeNr};
+use crate::{Errno, FileBlock, InodeFlags, InodeNr};
 
 /// An inode that a name may be made for: its contents and fields are durable.
 #[derive(Clone, Copy, Debug)]
@@ -277,6 +277,10 @@ impl Cell {
         if end.saturating_add(len) > u64::from(u32::MAX) / 2 {
             return refuse(Errno::NOSPC, "the directory is as large as one can be");
         }
+        if !self.map_blocks(FileBlock::new(end / len), 1)?.is_hole() {
+            // A crash came after the pointer and before the size.
+            self.free_past(end / len)?;
+        }
         let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
         buffer.fill(0);
         let bytes = entry_bytes(named.nr.get(), buffer.len(), name, self.type_byte(named.kind));
@@ -421,7 +425,7 @@ impl Cell {
         };
         self.fs.dev.write_at(self.fs.geo.byte_of(block), &fresh)?;
         let guard = Written::new(guard).fence(&*self.fs.dev)?.into_inner();
-        let Some(previous) = self.map_blocks(crate::FileBlock::new(logical), 1)?.target else {
+        let Some(previous) = self.map_blocks(FileBlock::new(logical), 1)?.target else {
             return Err(self.corrupt("a block of the directory is gone"));
         };
         // The block's entries may move: begin anew.

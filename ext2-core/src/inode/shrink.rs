@@ -7,8 +7,9 @@
 //! 2. A truncation is noted in the superblock before anything of it is stored and struck out when all
 //!    pointers are gone, so that e2fsck ends it after a crash; but not that of a file with a block of
 //!    attributes, which loses its pointers before its size.
-//! 3. The bytes from the new end to the end of its block are zeroed, when a file shrinks and when it
-//!    grows: what was stored past the end of file is never seen.
+//! 3. The bytes from the new end to the end of its block are zeroed when a file shrinks, and all that is
+//!    mapped of what becomes part of it without being written when it grows: what was stored past the end
+//!    of file is never seen.
 //! 4. Blocks are free only when their last pointer is durably gone.
 
 use alloc::vec;
@@ -52,24 +53,41 @@ impl Detached {
 }
 
 impl Cell {
-    /// Zeroes the bytes of `from..to`, which lie in one block, if that block is mapped.
-    pub(crate) fn zero_in_block(&self, from: u64, to: u64) -> Result<()> {
-        if from >= to || !self.has_blocks() {
-            return Ok(());
-        }
+    /// Zeroes what is mapped of the bytes `from..to`; holes stay holes. Returns the bytes that were zeroed.
+    pub(crate) fn zero_mapped(&self, from: u64, to: u64) -> Result<u64> {
         let size = self.fs.geo.block_size;
-        let block = size.block_of(from);
-        if let Some(target) = self.map_blocks(block, 1)?.target {
-            let within = from - block.get() * size.bytes();
-            self.fs.dev.zero(self.fs.geo.byte_of(target) + within, to - from)?;
+        let (mut at, mut zeroed) = (from, 0);
+        while at < to {
+            let block = size.block_of(at);
+            let mapping = self.map_blocks(block, size.blocks_for(to) - block.get())?;
+            let stop = (mapping.end().get() * size.bytes()).min(to);
+            if let Some(target) = mapping.target {
+                zeroed += stop - at;
+                if zeroed > u64::from(self.fs.geo.blocks_count) * size.bytes() {
+                    return Err(self.corrupt("block map names more blocks than there are"));
+                }
+                let within = at - block.get() * size.bytes();
+                self.fs.dev.zero(self.fs.geo.byte_of(target) + within, stop - at)?;
+            }
+            at = stop;
         }
-        Ok(())
+        Ok(zeroed)
     }
 
     /// Zeroes from `offset` to the end of its block.
     pub(crate) fn zero_tail(&self, offset: u64) -> Result<()> {
         let size = self.fs.geo.block_size.bytes();
-        self.zero_in_block(offset, offset.next_multiple_of(size))
+        self.zero_mapped(offset, offset.next_multiple_of(size)).map(drop)
+    }
+
+    /// Zeroes what lies past the end in the bytes `end..to`, which are about to become part of the file: what a
+    /// mapping stored behind the end, and blocks of a write that a crash or a failing device ended before
+    /// the size rose.
+    pub(crate) fn zero_past_end(&self, end: u64, to: u64) -> Result<()> {
+        if self.zero_mapped(end, to)? > 0 {
+            self.fs.dev.fence()?;
+        }
+        Ok(())
     }
 
     /// Sets the size. The caller holds the `io` lock exclusive.
@@ -81,7 +99,7 @@ impl Cell {
         if size >= old {
             if size > old {
                 self.space.invalidate(old..size, wait, &mut || {
-                    self.zero_tail(old)?;
+                    self.zero_past_end(old, size)?;
                     self.store_size(size)
                 })?;
             }
@@ -281,6 +299,16 @@ impl Cell {
         outcome
     }
 
+    /// Frees blocks of the file from `first` on.
+    pub(crate) fn free_past(&self, first: u64) -> Result<()> {
+        let detached = {
+            let mut growth = self.map.lock();
+            self.discard_window(&mut growth);
+            self.detach(first, self.shape().max_blocks())?
+        };
+        self.free_detached(detached)
+    }
+
     /// Takes the blocks of a byte range away and zeroes its ends, inside the file. The caller holds the
     /// `io` lock exclusive.
     pub(crate) fn punch(&self, offset: u64, len: u64, wait: Wait) -> Result<()> {
@@ -296,10 +324,10 @@ impl Cell {
             if first > last
                 || size.block_of(offset) == size.block_of(end - 1) && first != size.block_of(offset).get()
             {
-                return self.zero_in_block(offset, end);
+                return self.zero_mapped(offset, end).map(drop);
             }
-            self.zero_in_block(offset, first * size.bytes())?;
-            self.zero_in_block(last * size.bytes(), end)?;
+            self.zero_mapped(offset, first * size.bytes())?;
+            self.zero_mapped(last * size.bytes(), end)?;
             if first >= last {
                 return Ok(());
             }
@@ -427,21 +455,7 @@ impl Inode {
             if offset >= end {
                 return Ok(());
             }
-            cell.space.invalidate(offset..end, wait, &mut || {
-                let size = cell.fs.geo.block_size;
-                let mut at = offset;
-                while at < end {
-                    let block = size.block_of(at);
-                    let mapping = cell.map_blocks(block, size.blocks_for(end) - block.get())?;
-                    let stop = (mapping.end().get() * size.bytes()).min(end);
-                    if let Some(target) = mapping.target {
-                        let within = at - block.get() * size.bytes();
-                        cell.fs.dev.zero(cell.fs.geo.byte_of(target) + within, stop - at)?;
-                    }
-                    at = stop;
-                }
-                Ok(())
-            })?;
+            cell.space.invalidate(offset..end, wait, &mut || cell.zero_mapped(offset, end).map(drop))?;
             cell.touch_mtime();
             Ok(())
         })
@@ -478,14 +492,7 @@ impl Inode {
         let cell = &*self.0;
         cell.fs.change(|| {
             let first = cell.fs.geo.block_size.blocks_for(cell.size());
-            cell.space.invalidate(cell.size()..u64::MAX, Wait::Yes, &mut || {
-                let detached = {
-                    let mut growth = cell.map.lock();
-                    cell.discard_window(&mut growth);
-                    cell.detach(first, cell.shape().max_blocks())?
-                };
-                cell.free_detached(detached)
-            })
+            cell.space.invalidate(cell.size()..u64::MAX, Wait::Yes, &mut || cell.free_past(first))
         })
     }
 }

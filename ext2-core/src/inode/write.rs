@@ -24,21 +24,27 @@ pub struct SetAttr {
 }
 
 impl Cell {
-    /// Raises the size to `end` if it is smaller; the bytes from the old end to the end of its block are
+    /// Raises the size to `end` if it is smaller; what is mapped between the old end and `written_from` is
     /// zeroed first. Callers that moved data hold the `io` lock exclusive.
     pub(crate) fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {
         let old = self.size();
         if end <= old {
             return Ok(());
         }
-        // What was stored past the end of file through a mapping is not part of the file; what was just
-        // written is.
-        let block = self.fs.geo.block_size.bytes();
-        let stop = old.next_multiple_of(block).min(written_from.max(old));
-        if stop > old {
-            self.space.invalidate(old..stop, Wait::Yes, &mut || self.zero_in_block(old, stop))?;
-        }
-        self.store_size(end)
+        let raise = || {
+            // What lies past the end of file is not part of the file; what was just written is.
+            if written_from > old {
+                let mut zero = || self.zero_past_end(old, written_from);
+                self.space.invalidate(old..written_from, Wait::Yes, &mut zero)?;
+            }
+            self.store_size(end)
+        };
+        raise().inspect_err(|error| {
+            // The blocks that were written stay past the end, where e2fsck wants none.
+            if matches!(error, crate::Error::Device(_)) {
+                self.fs.found_broken(error);
+            }
+        })
     }
 
     /// Writes contents: the caller holds the `io` lock exclusive. Returns the bytes written; fewer than
@@ -134,7 +140,7 @@ impl Inode {
     }
 
     /// Raises the size to `end` bytes if it is smaller, after bytes from `written_from` on were stored;
-    /// anything between the old end and that is zeroed where a block is mapped. The caller holds the
+    /// what is mapped between the old end and that is zeroed first. The caller holds the
     /// [`io_lock`](Self::io_lock) exclusive.
     ///
     /// # Errors
