@@ -157,14 +157,11 @@ impl Cell {
         }
     }
 
-    /// Whether a link's target lies in the place of the pointers. Linux: `ext2_inode_is_fast_symlink`.
+    /// Whether a link's target lies in the place of the pointers: its length says so, which never changes.
+    /// Linux (`ext2_inode_is_fast_symlink`) goes by `i_blocks` less the block of attributes, two fields of
+    /// which a crash may keep one; all that make links agree on the length.
     pub(crate) fn is_fast_symlink(&self) -> bool {
-        if self.kind != FileKind::Symlink {
-            return false;
-        }
-        let attrs = self.attrs.lock();
-        let for_xattrs = if attrs.file_acl == 0 { 0 } else { (self.fs.geo.block_size.bytes() / 512) as u32 };
-        attrs.blocks_512.saturating_sub(for_xattrs) == 0
+        self.kind == FileKind::Symlink && self.size() < FAST_SYMLINK_MAX as u64
     }
 
     pub(crate) fn corrupt(&self, what: impl Into<alloc::string::String>) -> crate::Error {

@@ -115,6 +115,30 @@ fn long_workloads_survive_every_crash() {
 }
 
 #[test]
+fn attributes_of_a_symlink_that_lies_in_its_inode_survive_every_crash() {
+    use Action::{RemoveXattr, SetXattr, Symlink, Sync};
+    let set = |seed| SetXattr { path: "/s", len: 20, seed };
+    let made = vec![Symlink("/s", 20), Sync, set(1), Sync];
+    let words = [
+        vec![],
+        vec![RemoveXattr("/s"), Sync],
+        vec![RemoveXattr("/s"), set(2), Sync],
+        vec![set(2), RemoveXattr("/s")],
+        vec![RemoveXattr("/s"), Action::Link("/s", "/d/s"), Sync],
+        vec![RemoveXattr("/s"), Action::Unlink("/s"), Symlink("/s", 300), Sync],
+    ];
+    let all: Vec<Vec<Action>> = words.iter().map(|more| [&made[..], more].concat()).collect();
+    let base = Base::of("times");
+    for device in [Device::Lines, Device::Words, Device::Sectors, Device::Program] {
+        let report = crash::run(&plan(&base, device, 20), all.clone().into_iter());
+        println!("symlinks, {device:?}: {report}");
+        assert!(report.states > 50, "only {} states", report.states);
+        let first: Vec<&String> = report.violations.iter().take(8).collect();
+        assert!(first.is_empty(), "{device:?}: {} violations: {first:#?}", report.violations.len());
+    }
+}
+
+#[test]
 fn what_goes_through_dax_survives_every_crash() {
     let base = Base::of("block-4k");
     let words = crash::dax_vocabulary();

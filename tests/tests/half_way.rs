@@ -8,7 +8,7 @@ use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
 use e2dax_tests::{golden, need_tools, tools};
 use ext2_core::{
     Errno, Error, Ext2, FileKind, Follow, GroupNr, Inode, InodeFlags, NewInode, OpenOptions, RenameFlags,
-    SetAttr, Timestamp, Wait,
+    SetAttr, Timestamp, Wait, XattrSet,
 };
 
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
@@ -403,6 +403,38 @@ fn a_directory_that_grows_where_a_crash_left_a_block_past_its_end_loses_none() {
         drop((dir, rebuilt));
         drop(fs);
         mended(&left.to_vec(), &format!("a directory that grew after store {after} was the last"));
+        if !struck {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_symlink_that_loses_its_attributes_is_read_at_every_moment() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let target = b"somewhere/else";
+    let new = NewInode::new(FileKind::Symlink, 0o777);
+    let link = fs.root().expect("root").symlink(b"l", target, &new).expect("made");
+    link.xattr_set(b"trusted.a", b"value", XattrSet::Any).expect("set");
+    drop(link);
+    fs.close().expect("closed");
+    let base = device.to_vec();
+    for after in 0.. {
+        let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
+        let shared: Arc<dyn BlockDevice> = faulty.clone();
+        let fs = Ext2::open(shared, &OpenOptions::default()).expect("open");
+        let link = fs.resolve(b"l", Follow::No).expect("there");
+        faulty.arm(Fault::from_then_on(Calls::WRITE | Calls::FENCE, after));
+        let _ = link.xattr_remove(b"trusted.a");
+        assert_eq!(link.read_link().expect("read"), target);
+        let struck = faulty.fired() > 0;
+        let left = ram(&faulty.inner().to_vec());
+        let anew = open(&left).resolve(b"l", Follow::No).expect("there");
+        assert_eq!(anew.read_link().expect("read"), target, "store {after} was the last");
+        drop(anew);
+        mended(&left.to_vec(), &format!("a link whose attribute goes, store {after} the last"));
         if !struck {
             break;
         }

@@ -83,13 +83,39 @@ impl Cell {
             fresh = Some(self.xattr_block_with(&bytes)?);
         }
         let to = fresh.map_or(0, DeviceBlock::get);
-        {
-            let mut attrs = self.attrs.lock();
-            self.store_file_acl(&mut attrs, to)?;
+        let more = i64::from(fresh.is_some()) - i64::from(old != 0);
+        if more < 0 {
+            self.count_xattr_block(more)?;
         }
-        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
-        self.count_blocks(i64::from(fresh.is_some()) - i64::from(old != 0));
+        let pointed = {
+            let mut attrs = self.attrs.lock();
+            self.store_file_acl(&mut attrs, to)
+        };
+        let gone = match pointed.and_then(|()| Written::new(Unlinked).fence(&*self.fs.dev)) {
+            Ok(gone) => gone,
+            Err(error) => {
+                if more < 0 {
+                    self.count_blocks(-more);
+                }
+                return Err(error);
+            }
+        };
+        if more > 0 {
+            self.count_xattr_block(more)?;
+        }
         self.release_xattr_block(old, &gone)
+    }
+
+    /// Counts a block of attributes that comes or goes. A link in the inode is taken by e2fsck for one in a block
+    /// when `i_blocks` says more than nothing and there is no block of attributes: so its count is stored
+    /// at once, behind a fence before the pointer goes, and after the pointer is there.
+    fn count_xattr_block(&self, more: i64) -> Result<()> {
+        self.count_blocks(more);
+        if self.is_fast_symlink() {
+            self.write_late()?;
+            self.fs.dev.fence()?;
+        }
+        Ok(())
     }
 
     /// A durable block with these bytes: a shared one, where that is allowed and one is there.

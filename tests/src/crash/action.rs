@@ -212,6 +212,11 @@ fn rename(fs: &Ext2, from: &str, to: &str, flags: RenameFlags) -> Result<(), Err
     fs.rename(&old_dir, old, &new_dir, new, flags)
 }
 
+/// The name of the attribute that an inode gets: only files and directories have those of users.
+fn attribute(inode: &Inode) -> &'static [u8] {
+    if inode.kind() == FileKind::Symlink { b"trusted.k" } else { b"user.k" }
+}
+
 /// An error of the DAX layer, or a signal: which one makes no difference here.
 fn of_dax<E>(_: E) -> Error {
     Error::Caller(Errno::IO, "DAX")
@@ -275,9 +280,13 @@ pub fn perform(fs: &Ext2, action: &Action) -> Result<(), Error> {
         Action::Punch { path, offset, len } => at(fs, path)?.punch_hole(*offset, *len, Wait::Yes),
         Action::Zero { path, offset, len } => at(fs, path)?.zero_range(*offset, *len, Wait::Yes),
         Action::SetXattr { path, len, seed } => {
-            at(fs, path)?.xattr_set(b"user.k", &bytes_of(*seed, 0, *len), XattrSet::Any)
+            let inode = at(fs, path)?;
+            inode.xattr_set(attribute(&inode), &bytes_of(*seed, 0, *len), XattrSet::Any)
         }
-        Action::RemoveXattr(path) => at(fs, path)?.xattr_remove(b"user.k"),
+        Action::RemoveXattr(path) => {
+            let inode = at(fs, path)?;
+            inode.xattr_remove(attribute(&inode))
+        }
         Action::Chmod(path, mode) => {
             at(fs, path)?.set_attr(&SetAttr { mode: Some(*mode), ..SetAttr::default() })
         }
