@@ -118,7 +118,7 @@ fn long_workloads_survive_every_crash() {
 fn attributes_of_a_symlink_that_lies_in_its_inode_survive_every_crash() {
     use Action::{RemoveXattr, SetXattr, Symlink, Sync};
     let set = |seed| SetXattr { path: "/s", len: 20, seed };
-    let made = vec![Symlink("/s", 20), Sync, set(1), Sync];
+    let made = [Symlink("/s", 20), Sync, set(1), Sync];
     let words = [
         vec![],
         vec![RemoveXattr("/s"), Sync],
