@@ -39,12 +39,12 @@ impl Cell {
     /// The target of a symbolic link.
     pub(crate) fn link_target(&self) -> Result<Vec<u8>> {
         let size = self.size();
+        if size == 0 || size > self.fs.geo.block_size.bytes() {
+            return Err(self.corrupt("link target is empty or longer than a block"));
+        }
         if self.is_fast_symlink() {
             let words = self.root.iter().flat_map(|word| word.load(Ordering::Acquire).to_le_bytes());
             return Ok(words.take(size as usize).collect());
-        }
-        if size == 0 || size > self.fs.geo.block_size.bytes() {
-            return Err(self.corrupt("link target is empty or longer than a block"));
         }
         let mut target = vec![0; size as usize];
         self.read_unlocked(0, &mut target)?;
