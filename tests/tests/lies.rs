@@ -328,9 +328,10 @@ fn sizes_and_links_that_cannot_be_are_refused() {
         let error = Liar::new().u32(slow + field::I_SIZE, size).walk_fails();
         assert_blames(&error, Object::Inode(slow_nr), "");
     }
-    // A link whose target would lie in blocks that it has not.
-    let error = Liar::new().u32(fast + field::I_BLOCKS, 2).walk_fails();
-    assert_blames(&error, Object::Inode(fast_nr), "");
+    // A crash may leave a link in the inode with a block counted: its length says where the target is.
+    let counted = Liar::new().u32(fast + field::I_BLOCKS, 2).open().expect("sound");
+    let link = counted.resolve(b"/fast", ext2_core::Follow::No).expect("there");
+    assert_eq!(link.read_link().expect("read"), b"README");
     let (gone, dir_nr) = (liar.inode("/empty"), liar.nr("/empty"));
     let error = Liar::new().u16(gone + field::I_LINKS, 0).u16(gone + field::I_MODE, 0).walk_fails();
     assert!(error.is(ext2_core::Errno::STALE), "a name of deleted inode {dir_nr}: {error}");
