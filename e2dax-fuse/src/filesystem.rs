@@ -15,7 +15,6 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::options::Access;
 use crate::volume::{Caller, Change, CopyRange, Entry, KEEP, New, Reply, Volume, Whence};
 
 /// `SEEK_DATA` and `SEEK_HOLE` of Linux.
@@ -85,19 +84,9 @@ fn written(reply: ReplyWrite, result: Reply<u32>) {
     }
 }
 
-impl Served {
-    /// Whether the kernel may gather writes. It writes times back as root, whom fuser turns away where the mount is
-    /// for its owner alone.
-    fn gathers_writes(&self) -> bool {
-        let options = &self.0.options;
-        let root_is_let_in = options.access != Access::Owner || rustix::process::geteuid().is_root();
-        !options.no_writeback_cache && !options.read_only && !options.sync && root_is_let_in
-    }
-}
-
 impl Filesystem for Served {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let gather = self.gathers_writes().then_some(InitFlags::FUSE_WRITEBACK_CACHE);
+        let gather = self.0.gathers_writes().then_some(InitFlags::FUSE_WRITEBACK_CACHE);
         for flag in WANTED.into_iter().chain(gather) {
             if config.add_capabilities(flag).is_err() {
                 log::debug!("the kernel has no {flag:?}");

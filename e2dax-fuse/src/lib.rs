@@ -21,7 +21,8 @@
 //! - A full device: see above. `no_writeback_cache` brings it back to `write`.
 //! - `O_TMPFILE` is refused and `statx` tells no time of birth: fuser 0.18 does not pass these requests on.
 //! - `pathconf(_PC_LINK_MAX)` is not 32,000: the C library goes by the type of the file system.
-//! - `umount` returns when the kernel is done, a moment before the image is closed and unlocked here.
+//! - `umount` returns when the kernel is done, a moment before the image is closed and unlocked here: who needs the
+//!   closed image waits for its lock (`flock IMG true`), or for [`serve`] to return.
 //! - Punched holes and zeroed ranges, which the kernel's ext2 refuses, work.
 //!
 //! # Invariants

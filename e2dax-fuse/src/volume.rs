@@ -30,7 +30,7 @@ use fuser::{Errno, Notifier};
 
 use crate::convert::errno;
 use crate::nodes::{Node, Nodes};
-use crate::options::MountOptions;
+use crate::options::{Access, MountOptions};
 
 /// What an operation gives.
 pub(crate) type Reply<T> = Result<T, Errno>;
@@ -92,6 +92,14 @@ impl Volume {
     /// Whether times have no fraction of a second, for lack of room in the inodes.
     pub(crate) fn has_whole_seconds(&self) -> bool {
         self.fs.geometry().inode_size <= 128
+    }
+
+    /// Whether the kernel may gather writes. It writes times back as root, whom fuser turns away where the mount is
+    /// for its owner alone.
+    pub(crate) fn gathers_writes(&self) -> bool {
+        let options = &self.options;
+        let root_is_let_in = options.access != Access::Owner || rustix::process::geteuid().is_root();
+        !options.no_writeback_cache && !options.read_only && !options.sync && root_is_let_in
     }
 
     /// Makes a change of a directory durable, where that was asked for.

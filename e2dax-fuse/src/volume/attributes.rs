@@ -100,14 +100,17 @@ impl Volume {
             self.drop_privileges(&node, caller.uid != 0)?;
         }
         // A chown takes set-id bits and capabilities away, also one that changes no owner: the kernel leaves that to
-        // us, and sends of the latter nothing at all or a ctime without an mtime.
+        // us, and sends of the latter a ctime alone where it keeps times (while it gathers writes), else nothing at
+        // all. Nothing at all comes before a write that takes capabilities away, too.
         let empty = change.mode.is_none()
             && change.size.is_none()
             && change.atime.is_none()
             && change.mtime.is_none();
-        let is_chown = change.uid.is_some() || change.gid.is_some() || empty;
-        if is_chown && inode.kind() != FileKind::Directory && change.mode.is_none() {
-            self.drop_privileges(&node, true)?;
+        let is_chown = change.uid.is_some()
+            || change.gid.is_some()
+            || empty && (change.ctime.is_some() || !self.gathers_writes());
+        if (is_chown || empty) && inode.kind() != FileKind::Directory && change.mode.is_none() {
+            self.drop_privileges(&node, is_chown)?;
         }
         let wanted = SetAttr {
             // OK to cast: only the lower 12 bits are meant.

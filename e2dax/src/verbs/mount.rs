@@ -26,6 +26,8 @@ Examples:
   e2dax mount a.img /mnt
   e2dax mount disk.img@p1 /mnt -o ro,allow_other
   umount /mnt                      (fusermount3 -u /mnt for who is not root)
+  flock a.img true                 waits until it is closed: umount returns when the kernel is done with it, and what
+                                   serves it then writes the rest, marks the image as clean and unlocks it
 
 Options behind -o, with commas between them:
   ro, sync, dirsync, noatime, relatime (default), strictatime, nodiratime, nodev, nosuid, noexec

@@ -6,3 +6,4 @@ mod life;
 mod operations;
 mod programs;
 mod suites;
+mod users;

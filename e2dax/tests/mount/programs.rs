@@ -1,4 +1,6 @@
 //! Real programs inside a mount; after each e2fsck finds nothing.
+//!
+//! `E2DAX_LONG=1` has stress-ng go on for a minute and more.
 
 use std::fs;
 
@@ -101,6 +103,66 @@ fn a_tree_goes_in_and_out_by_tar_unchanged() {
     image.check();
 }
 
+/// A workspace of three crates, of which the last one uses the others.
+fn workspace(dir: &std::path::Path) {
+    let names = ["first", "second", "program"];
+    for (n, name) in names.iter().enumerate() {
+        let source = dir.join(name).join("src");
+        fs::create_dir_all(&source).unwrap();
+        let uses: String =
+            names[..n].iter().map(|name| format!("{name} = {{ path = \"../{name}\" }}\n")).collect();
+        let manifest = format!(
+            "[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[dependencies]\n{uses}"
+        );
+        fs::write(dir.join(name).join("Cargo.toml"), manifest).unwrap();
+        let functions: String =
+            (0..50).map(|n| format!("pub fn f{n}(x: u64) -> u64 {{ x ^ {n} }}\n")).collect();
+        let (file, text) = match *name {
+            "program" => {
+                ("main.rs", "fn main() { println!(\"{}\", first::f1(6) + second::f2(1)) }".to_owned())
+            }
+            _ => ("lib.rs", functions),
+        };
+        fs::write(source.join(file), text).unwrap();
+    }
+    fs::write(
+        dir.join("Cargo.toml"),
+        "[workspace]\nmembers = [\"*\"]\nexclude = [\"target\"]\nresolver = \"2\"\n",
+    )
+    .unwrap();
+}
+
+#[test]
+fn cargo_builds_again_only_what_changed() {
+    need_fuse!();
+    need_tools!("cargo");
+    let image = Image::new(&["-b", "4096"], "256M");
+    let mount = image.mount("");
+    let work = mount.join("work");
+    workspace(&work);
+    let target = work.join("target");
+    let cargo = |how: &[&str]| {
+        let all = [&["build", "--offline", "--target-dir", target.to_str().unwrap()], how].concat();
+        run("cargo", &all, &work)
+    };
+    let says = |mode: &str| run(target.join(mode).join("program").to_str().unwrap(), &[], &work);
+    cargo(&[]);
+    cargo(&["--release"]);
+    assert_eq!((says("debug"), says("release")), ("10\n".into(), "10\n".into()));
+    let built = |name: &str| fs::metadata(target.join("debug").join(name)).unwrap().modified().unwrap();
+    let (first, second) = (built("libfirst.rlib"), built("libsecond.rlib"));
+    fs::write(work.join("second/src/lib.rs"), "pub fn f2(x: u64) -> u64 { x + 100 }").unwrap();
+    cargo(&[]);
+    assert_eq!(says("debug"), "108\n");
+    assert!(built("libfirst.rlib") == first && built("libsecond.rlib") > second);
+    mount.unmount();
+    image.check();
+    let mount = image.mount("ro");
+    let program = mount.join("work/target/release/program");
+    assert_eq!(run(program.to_str().unwrap(), &[], mount.dir()), "10\n");
+    mount.unmount();
+}
+
 #[test]
 fn fio_verifies_what_it_wrote() {
     need_fuse!();
@@ -152,12 +214,13 @@ fn stress_ng_breaks_nothing() {
         "fpunch",
         "mmap",
     ];
+    let time = if std::env::var_os("E2DAX_LONG").is_some() { "10s" } else { "2s" };
     for chunk in stressors.chunks(2) {
         let mut arguments = vec![
             "--temp-path",
             ".",
             "--timeout",
-            "2s",
+            time,
             "--hdd-bytes",
             "16m",
             "--mmap-bytes",

@@ -88,6 +88,7 @@ mapread = 10
 mapwrite = 10
 copy_file_range = 3
 sendfile = 2
+posix_fallocate = 2
 ";
 
 #[test]
@@ -95,7 +96,7 @@ fn fsx_reads_what_it_wrote_with_maps_holes_and_truncation() {
     need_fuse!();
     need_tools!("fsx");
     let long = std::env::var_os("E2DAX_LONG").is_some();
-    let (seeds, operations) = if long { (5, "200000") } else { (2, "6000") };
+    let (seeds, operations) = if long { (5, "100000") } else { (2, "25000") };
     for (options, block) in [("", "4096"), ("no_writeback_cache", "1024")] {
         let image = Image::new(&["-b", block], "64M");
         let settings = image.folder.path().join("fsx.toml");

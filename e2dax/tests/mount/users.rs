@@ -1,0 +1,208 @@
+//! Mounts as others make them: who is not root, mount(8), and programs that lock, flag and lose privileges.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use e2dax_tests::{need_tools, tools};
+
+use crate::common::{Image, need_fuse, run};
+
+/// Somebody who is not root.
+const NOBODY: u32 = 65534;
+
+/// Runs a script with its arguments in a table of mounts of its own, so that nobody else sees what it does to `/dev`
+/// and `/sbin`; gives what it printed.
+fn alone(script: &str, arguments: &[&Path]) -> String {
+    let output = tools::command("unshare")
+        .args(["-m", "sh", "-ec", script])
+        .arg(env!("CARGO_BIN_EXE_e2dax"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", tools::words(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The device may be root's alone here: the script has one for everybody. The program lies where everybody gets to.
+const AS_NOBODY: &str = r#"
+cd "$1"
+mknod fuse c 10 229
+chmod 666 fuse
+mount --bind fuse /dev/fuse
+cp "$0" e2dax
+exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -ec '
+    ./e2dax mount image dir
+    grep -c "fuse.e2dax .*user_id=65534" /proc/mounts
+    echo kept >dir/f
+    mkdir dir/d
+    cat dir/f
+    ./e2dax mount image dir 2>&1 | grep -o locked
+    fusermount3 -u dir
+    flock image true
+    ./e2dax cat image:/f
+    ./e2dax mount image dir -f &
+    until [ -e dir/f ]; do sleep 0.05; done
+    echo more >>dir/f
+    kill $!
+    wait $!
+    ./e2dax cat image:/f
+'
+"#;
+
+#[test]
+fn who_is_not_root_mounts_through_fusermount3() {
+    need_fuse!();
+    need_tools!("fusermount3", "setpriv", "unshare", "flock");
+    let image = Image::new(&["-E", "root_owner=65534:65534"], "4M");
+    let folder = image.folder.path();
+    fs::create_dir(folder.join("dir")).unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["dir", "image"] {
+        chown(folder.join(name), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let said = alone(AS_NOBODY, &[folder]);
+    assert_eq!(said, "1\nkept\nlocked\nkept\nkept\nmore\n");
+    image.check();
+}
+
+/// mount(8) looks for its helpers in /sbin: the script has one of its own.
+const BY_MOUNT: &str = r#"
+cp -a /sbin/. "$1/sbin"
+ln -s "$0" "$1/sbin/mount.fuse.e2dax"
+mount --bind "$1/sbin" "$(realpath /sbin)"
+mount -t fuse.e2dax -o noatime,nosuid "$1/image" "$1/dir"
+grep -o "fuse.e2dax rw,nosuid,noatime" /proc/mounts
+echo kept >"$1/dir/f"
+umount "$1/dir"
+flock "$1/image" true
+mount -t fuse.e2dax -o ro "$1/image" "$1/dir"
+cat "$1/dir/f"
+umount "$1/dir"
+"#;
+
+#[test]
+fn mount_8_mounts_the_type_fuse_e2dax() {
+    need_fuse!();
+    need_tools!("unshare", "flock", "mount");
+    let image = Image::new(&[], "4M");
+    for name in ["dir", "sbin"] {
+        fs::create_dir(image.folder.path().join(name)).unwrap();
+    }
+    let said = alone(BY_MOUNT, &[image.folder.path()]);
+    assert_eq!(said, "fuse.e2dax rw,nosuid,noatime\nkept\n");
+    run("flock", &["image", "true"], image.folder.path());
+    image.check();
+}
+
+/// Runs a script as somebody else; gives whether it succeeded.
+fn as_user(uid: u32, script: &str, dir: &Path) -> bool {
+    Command::new("sh").args(["-ec", script]).current_dir(dir).uid(uid).gid(uid).status().unwrap().success()
+}
+
+#[test]
+fn writing_and_cutting_take_set_id_bits_and_capabilities_away() {
+    need_fuse!();
+    need_tools!("setcap", "getcap", "truncate");
+    for options in ["allow_other", "allow_other,no_writeback_cache"] {
+        let image = Image::new(&["-I", "256"], "4M");
+        let mount = image.mount(options);
+        fs::set_permissions(mount.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = mount.join("f");
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o7777;
+        for (user, script, left) in [
+            (NOBODY, "printf x >>f", 0o777),
+            (NOBODY, "truncate -s 5 f", 0o777),
+            (NOBODY, "printf y | dd of=f conv=notrunc 2>/dev/null", 0o777),
+            (0, "printf z >>f", 0o6777),
+        ] {
+            fs::write(&path, "text").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o6777)).unwrap();
+            // A root that writes to a file with both loses both where the kernel gathers no writes: see set_attr.
+            if user != 0 || options == "allow_other" {
+                run("setcap", &["cap_net_raw=ep", "f"], mount.dir());
+                assert!(run("getcap", &["f"], mount.dir()).contains("cap_net_raw"));
+            }
+            assert!(as_user(user, script, mount.dir()), "{script}");
+            assert_eq!(mode(), left, "{options}: {script} by {user}");
+            assert_eq!(run("getcap", &["f"], mount.dir()), "", "{options}: {script} by {user}");
+        }
+        mount.unmount();
+        image.check();
+    }
+}
+
+/// Locks a part of a file; a second process finds that part locked and the rest free.
+const LOCKS: &str = "
+import fcntl, os, sys
+file = open('f', 'r+b')
+fcntl.lockf(file, fcntl.LOCK_EX, 10, 5)
+def free(start, length):
+    if not (child := os.fork()):
+        try:
+            fcntl.lockf(open('f', 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
+print(free(0, 5), free(0, 6), free(14, 1), free(15, 0))
+";
+
+#[test]
+fn locks_hold_between_programs() {
+    need_fuse!();
+    need_tools!("python3");
+    let image = Image::new(&[], "4M");
+    let mount = image.mount("");
+    fs::write(mount.join("f"), [0; 100]).unwrap();
+    assert_eq!(run("python3", &["-c", LOCKS], mount.dir()), "True False False True\n");
+    let open = || OpenOptions::new().read(true).open(mount.join("f")).unwrap();
+    let (first, second) = (open(), open());
+    let lock = |file: &fs::File, how| rustix::fs::flock(file, how).is_ok();
+    use rustix::fs::FlockOperation::{NonBlockingLockExclusive, NonBlockingLockShared};
+    assert!(lock(&first, NonBlockingLockShared) && lock(&second, NonBlockingLockShared));
+    assert!(!lock(&second, NonBlockingLockExclusive));
+    drop(first);
+    assert!(lock(&second, NonBlockingLockExclusive));
+    drop(second);
+    mount.unmount();
+    image.check();
+}
+
+/// Sets flags through `struct fsxattr` and prints what chattr's requests and fsxattr's make of them.
+const FLAGS: &str = "
+import fcntl, os, struct, sys
+file = os.open('f', os.O_RDONLY)
+GET, SET, FLAGS, VERSION = 0x801c581f, 0x401c5820, 0x80086601, 0x80087601
+def get(): return struct.unpack('5I8x', fcntl.ioctl(file, GET, bytes(28)))
+def put(*words): fcntl.ioctl(file, SET, struct.pack('5I8x', *words))
+def flags(): return struct.unpack('I', fcntl.ioctl(file, FLAGS, bytes(8))[:4])[0]
+put(0xc0, 0, 0, 0, 0)
+print(hex(get()[0]), hex(flags()))
+for words in [(0x100, 0, 0, 0, 0), (0, 4096, 0, 0, 0), (0, 0, 0, 1, 0)]:
+    try: put(*words)
+    except OSError as error: print(os.strerror(error.errno))
+put(0, 0, 0, 0, 0)
+print(get()[0], flags(), fcntl.ioctl(file, VERSION, bytes(8))[:4] != bytes(4))
+";
+
+#[test]
+fn attribute_flags_are_one_thing_by_chattr_and_by_fsxattr() {
+    need_fuse!();
+    need_tools!("python3", "chattr", "lsattr");
+    let image = Image::new(&[], "4M");
+    let mount = image.mount("");
+    fs::write(mount.join("f"), "text").unwrap();
+    let said = run("python3", &["-c", FLAGS], mount.dir());
+    let refused = "Operation not supported\n".repeat(3);
+    assert_eq!(said, format!("0xc0 0xc0\n{refused}0 0 True\n"));
+    run("chattr", &["+Sd", "f"], mount.dir());
+    assert!(run("lsattr", &["f"], mount.dir()).starts_with("--S---d"));
+    mount.unmount();
+    image.check();
+    let mount = image.mount("ro");
+    assert!(run("lsattr", &["f"], mount.dir()).starts_with("--S---d"));
+    mount.unmount();
+}
