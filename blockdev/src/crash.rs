@@ -22,7 +22,7 @@
 //! A state costs work in proportion to the cells that change from the state before it: the image is one
 //! buffer that is changed and changed back, and its fingerprint is a sum over cells.
 
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, Range};
 
 mod cells;
 mod choices;
@@ -89,6 +89,9 @@ pub enum Choice {
 pub struct CrashState<'i> {
     /// All bytes of the device.
     pub image: &'i [u8],
+    /// The only parts of `image` that may differ from the state shown before it, or from the base where it is the
+    /// first: what a visitor with a copy of its own has to bring up to date. In no order; some may overlap.
+    pub changed: &'i [Range<usize>],
     /// Entries of the log before the crash: it happened before `log[op]` was done.
     pub op: usize,
     /// The last mark before the crash.

@@ -3,11 +3,25 @@
 //!
 //! The promise is built from the running file system itself: what it shows after each operation is what a crash must
 //! not take away. That what it shows is right is the concern of the model test.
+//!
+//! # What a state costs
+//! A state differs in some lines from the one before it, and so does the copy that is mended: its changes are brought up
+//! to date and its own undone. Each state is mended, whatever it has in common with others. Then its files are read,
+//! unless what would be read is, block for block, what was read and found as promised in a state before it.
 
 mod action;
+mod base;
+mod external;
+mod judge;
+mod known;
 mod promise;
+mod report;
 mod sweep;
+mod workload;
 
-pub use action::{Action, bytes_of, dax_vocabulary, perform, seeded, vocabulary};
-pub use promise::{History, Moment};
-pub use sweep::{Base, Device, NOW, Plan, Report, STALE, options, run};
+pub use action::{Action, bytes_of, perform};
+pub use base::{Base, NOW, STALE, options};
+pub use promise::{History, Moment, Promise};
+pub use report::Report;
+pub use sweep::{Device, Moves, Plan, run};
+pub use workload::{dax_vocabulary, pairs, seeded, singles, vocabulary, wild};

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
@@ -11,9 +11,14 @@ const SBIN: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// Whether a program is installed.
 pub fn have(tool: &str) -> bool {
+    find(tool).is_some()
+}
+
+/// Where a program is installed.
+pub fn find(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = SBIN.iter().map(|folder| Path::new(folder).to_path_buf());
-    std::env::split_paths(&path).chain(sbin).any(|folder| folder.join(tool).is_file())
+    std::env::split_paths(&path).chain(sbin).map(|folder| folder.join(tool)).find(|file| file.is_file())
 }
 
 /// A command with the messages of the C locale, no input, and the folders of the administrator in its `PATH`.

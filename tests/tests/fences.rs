@@ -1,6 +1,6 @@
 //! Each fence is there for a reason: leave one out, and some crash shows it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use blockdev::crash::Limits;
 use e2dax_tests::crash::{self, Action, Base, Device, Plan};
@@ -21,13 +21,10 @@ fn a_fence_that_is_left_out_is_noticed() {
     let mut unnoticed = BTreeMap::<String, Vec<u64>>::new();
     for (name, workload) in workloads() {
         let plan = |without_fence| Plan {
-            base: base.clone(),
-            device: Device::Words,
             limits: Limits { exhaustive: 64, edges: 16, pairs: 8, samples: 8, ..Limits::default() },
-            e2fsck_every: 0,
             without_fence,
             states: 400,
-            time: Duration::from_secs(10),
+            ..Plan::new(base.clone(), Device::Words)
         };
         let whole = crash::run(&plan(None), [workload.clone()].into_iter());
         assert!(whole.violations.is_empty(), "{name}: {:?}", whole.violations);

@@ -65,6 +65,8 @@ pub(super) struct Cells {
     index: BTreeMap<usize, usize>,
     arena: Vec<u8>,
     fingerprint: u64,
+    /// Cells that `media` may differ in from when [`forget_changes`](Self::forget_changes) was called.
+    changed: Vec<Range<usize>>,
 }
 
 impl Cells {
@@ -78,6 +80,7 @@ impl Cells {
             index: BTreeMap::new(),
             arena: Vec::new(),
             fingerprint: 0,
+            changed: Vec::new(),
         }
     }
 
@@ -87,6 +90,16 @@ impl Cells {
 
     pub(super) fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Ranges that `media` may differ in from when [`forget_changes`](Self::forget_changes) was called.
+    pub(super) fn changed(&self) -> &[Range<usize>] {
+        &self.changed
+    }
+
+    /// From here on, changes are those of the media as they are now.
+    pub(super) fn forget_changes(&mut self) {
+        self.changed.clear();
     }
 
     pub(super) fn in_flight(&self) -> &[Cell] {
@@ -199,6 +212,9 @@ impl Cells {
             self.media[unit.at..unit.at + bytes.len()].copy_from_slice(bytes);
         }
         cell.chosen = count;
+        if self.changed.last() != Some(&cell.range) {
+            self.changed.push(cell.range.clone());
+        }
         let hash = hash(cell.range.start, &self.media[cell.range.clone()]);
         self.fingerprint = self.fingerprint.wrapping_add(hash).wrapping_sub(cell.hash);
         cell.hash = hash;

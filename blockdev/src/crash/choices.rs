@@ -10,7 +10,7 @@ use super::cells::Cells;
 use super::{Choice, Limits};
 
 /// What is called for each state: the cells show it.
-pub(super) type Show<'s> = &'s mut dyn FnMut(&Cells, Choice) -> ControlFlow<()>;
+pub(super) type Show<'s> = &'s mut dyn FnMut(&mut Cells, Choice) -> ControlFlow<()>;
 
 /// A small generator of random numbers (splitmix64).
 #[derive(Debug)]

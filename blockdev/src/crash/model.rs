@@ -62,12 +62,15 @@ pub struct PmemModel<'l> {
     pub points: Points,
     /// How many states of a point are visited.
     pub limits: Limits,
+    /// No crash is tried before so many marks of the log: those of a log that begins alike were seen there.
+    pub skip_marks: usize,
 }
 
 impl<'l> PmemModel<'l> {
     /// The model of a device that held `base`, byte for byte, when `log` began.
     pub fn new(base: &'l [u8], log: &'l [Op]) -> Self {
-        Self { base, log, order: PmemOrder::default(), points: Points::default(), limits: Limits::default() }
+        let (points, limits) = (Points::default(), Limits::default());
+        Self { base, log, order: PmemOrder::default(), points, limits, skip_marks: 0 }
     }
 
     /// With another order.
@@ -83,7 +86,7 @@ impl<'l> PmemModel<'l> {
             PmemOrder::Words => (8, 8),
         };
         let cells = Cells::new(self.base, cell_len, unit_len);
-        let mut run = Run::new(cells, self.limits, self.points, visit);
+        let mut run = Run::new(cells, self.limits, self.points, self.skip_marks, visit);
         let stopped = if self.order == PmemOrder::Program {
             run.in_program_order(self.log)
         } else {
@@ -112,13 +115,15 @@ pub struct BlockModel<'l> {
     pub points: Points,
     /// How many states of a point are visited.
     pub limits: Limits,
+    /// No crash is tried before so many marks of the log: those of a log that begins alike were seen there.
+    pub skip_marks: usize,
 }
 
 impl<'l> BlockModel<'l> {
     /// The model of a device that held `base`, byte for byte, when `log` began.
     pub fn new(base: &'l [u8], log: &'l [Op]) -> Self {
         let (points, limits) = (Points::default(), Limits::default());
-        Self { base, log, fences: FenceMeans::default(), points, limits }
+        Self { base, log, fences: FenceMeans::default(), points, limits, skip_marks: 0 }
     }
 
     /// With another meaning of fences.
@@ -130,7 +135,7 @@ impl<'l> BlockModel<'l> {
     /// Shows every state to `visit`, each once after each mark.
     pub fn run(&self, visit: impl Visit) -> Report {
         let cells = Cells::new(self.base, 512, 512);
-        let mut run = Run::new(cells, self.limits, self.points, visit);
+        let mut run = Run::new(cells, self.limits, self.points, self.skip_marks, visit);
         let stopped = run.replay(self.log, |cells, op, entry| match entry {
             Op::Store { offset, data, .. } => cells.store(op, *offset, data, false),
             Op::Flush(_) => cells.settle(),
@@ -181,7 +186,7 @@ impl<V: Visit> Teller<V> {
     }
 
     /// Shows the state that the cells are in, if it was not shown since the last mark.
-    fn show(&mut self, cells: &Cells, choice: Choice) -> ControlFlow<()> {
+    fn show(&mut self, cells: &mut Cells, choice: Choice) -> ControlFlow<()> {
         let fingerprint = cells.fingerprint();
         // What must be there after a crash depends on the mark, so the same image after another one is
         // another state.
@@ -191,7 +196,10 @@ impl<V: Visit> Teller<V> {
         }
         self.report.states += 1;
         let (op, mark, in_flight) = (self.op, self.mark, self.in_flight);
-        (self.visit)(&CrashState { image: cells.media(), op, mark, choice, in_flight, fingerprint })
+        let (image, changed) = (cells.media(), cells.changed());
+        let flow = (self.visit)(&CrashState { image, changed, op, mark, choice, in_flight, fingerprint });
+        cells.forget_changes();
+        flow
     }
 }
 
@@ -200,12 +208,13 @@ struct Run<V> {
     cells: Cells,
     limits: Limits,
     points: Points,
+    skip_marks: usize,
     random: Random,
     teller: Teller<V>,
 }
 
 impl<V: Visit> Run<V> {
-    fn new(cells: Cells, limits: Limits, points: Points, visit: V) -> Self {
+    fn new(cells: Cells, limits: Limits, points: Points, skip_marks: usize, visit: V) -> Self {
         let teller = Teller {
             seen: HashSet::default(),
             mark: None,
@@ -215,7 +224,7 @@ impl<V: Visit> Run<V> {
             report: Report::default(),
             visit,
         };
-        Self { cells, limits, points, random: Random(limits.seed), teller }
+        Self { cells, limits, points, skip_marks, random: Random(limits.seed), teller }
     }
 
     fn report(mut self, flow: ControlFlow<()>) -> Report {
@@ -255,6 +264,10 @@ impl<V: Visit> Run<V> {
     /// Crashes in the middle of a store, the earlier ones being done.
     fn tear(&mut self, op: usize, offset: u64, data: &Stored) -> ControlFlow<()> {
         self.cells.store(op, offset, data, true);
+        if self.skip_marks > 0 {
+            self.cells.settle();
+            return ControlFlow::Continue(());
+        }
         let lens = self.cells.in_flight().iter().map(Cell::len).collect::<Vec<_>>();
         let words = lens.iter().sum::<usize>();
         let step = words.div_ceil(self.limits.edges.max(1)).max(1);
@@ -267,7 +280,7 @@ impl<V: Visit> Run<V> {
                 self.cells.choose(number, chosen);
                 done += 1;
                 if done % step == 0 || done == words {
-                    self.teller.show(&self.cells, Choice::Prefix)?;
+                    self.teller.show(&mut self.cells, Choice::Prefix)?;
                 }
             }
         }
@@ -280,10 +293,14 @@ impl<V: Visit> Run<V> {
         self.crash(op)?;
         self.teller.mark = Some(mark);
         self.teller.marks += 1;
+        self.skip_marks = self.skip_marks.saturating_sub(1);
         ControlFlow::Continue(())
     }
 
     fn crash(&mut self, op: usize) -> ControlFlow<()> {
+        if self.skip_marks > 0 {
+            return ControlFlow::Continue(());
+        }
         let Self { cells, limits, random, teller, .. } = self;
         teller.begin(op, cells.in_flight().len());
         let all = visit(cells, limits, random, &mut |cells, choice| teller.show(cells, choice))?;

@@ -27,20 +27,23 @@ struct Difference {
 /// ones; `stored` becomes what it should be.
 fn compare(stored: &mut [u8], len: u64, truth: impl Fn(u64) -> u8) -> Difference {
     let mut difference = Difference::default();
-    for (index, byte) in stored.iter_mut().enumerate() {
+    let (used, padding) = stored.split_at_mut((len.div_ceil(8) as usize).min(stored.len()));
+    for (index, byte) in used.iter_mut().enumerate() {
         let first = index as u64 * 8;
         // The bits of this byte that stand for something.
         let valid = match len.saturating_sub(first) {
             8.. => 0xff,
             bits => (1u16 << bits).wrapping_sub(1) as u8,
         };
-        let should = if valid == 0 { 0 } else { truth(first) & valid };
+        let should = truth(first) & valid;
         difference.free += u64::from((!should & valid).count_ones());
         difference.marked_free += u64::from((should & !*byte & valid).count_ones());
         difference.marked_used += u64::from((!should & *byte & valid).count_ones());
         difference.padding |= *byte | valid != 0xff;
         *byte = should | !valid;
     }
+    difference.padding |= padding.iter().fold(0xff, |all, byte| all & byte) != 0xff;
+    padding.fill(0xff);
     difference
 }
 

@@ -11,10 +11,8 @@ use ext2_dax::{
     },
 };
 
-use crate::Rng;
-
 /// One operation on the tree that [`Base`](super::Base) makes. Paths are absolute; offsets and lengths are bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // each is the call of its name
 pub enum Action {
     Create(&'static str),
@@ -93,6 +91,12 @@ impl Action {
         }
     }
 
+    /// Whether a directory may go to another parent.
+    pub fn may_move_directory(&self) -> bool {
+        let parent = |path: &'static str| path.rsplit_once('/').map(|(parent, _)| parent);
+        matches!(self, Self::Rename(from, to) | Self::Exchange(from, to) if parent(from) != parent(to))
+    }
+
     /// The file that it is about, for an fsync after it.
     pub fn target(&self) -> Option<&'static str> {
         match self {
@@ -109,86 +113,6 @@ impl Action {
 pub fn bytes_of(seed: u8, offset: u64, len: usize) -> Vec<u8> {
     let byte = |at: u64| 1 + ((at / 3 + u64::from(seed) * 31 + at % 3 * 67) % 200) as u8;
     (0..len as u64).map(|at| byte(offset + at)).collect()
-}
-
-/// The vocabulary of the systematic workloads, over the files of [`Base`](super::Base): each kind of operation, with
-/// the cases of it that take another way through the code.
-pub fn vocabulary() -> Vec<Action> {
-    use Action::*;
-    vec![
-        Create("/n"),
-        Create("/d/a-name-that-needs-more-room-than-most-others-do"),
-        Mkdir("/e"),
-        Rmdir("/x"),
-        Symlink("/s", 20),
-        Symlink("/s", 300),
-        Mknod("/p"),
-        Link("/a", "/l"),
-        Link("/a", "/d/l"),
-        Unlink("/a"),
-        Unlink("/d/b"),
-        Unlink("/d/b2"),
-        Rename("/a", "/n"),
-        Rename("/a", "/d/n"),
-        Rename("/a", "/d/b"),
-        Rename("/d/b", "/a"),
-        Rename("/fifo", "/a"),
-        Rename("/x", "/y"),
-        Exchange("/a", "/d/b"),
-        Write { path: "/a", offset: 500, len: 1000, seed: 1 },
-        Write { path: "/a", offset: 2500, len: 1700, seed: 2 },
-        Write { path: "/a", offset: 9000, len: 7000, seed: 3 },
-        Write { path: "/h", offset: 3000, len: 100, seed: 4 },
-        Write { path: "/h", offset: 15_000, len: 2000, seed: 5 },
-        Truncate { path: "/a", size: 0 },
-        Truncate { path: "/a", size: 700 },
-        Truncate { path: "/a", size: 5000 },
-        Truncate { path: "/h", size: 13_500 },
-        Punch { path: "/a", offset: 600, len: 1500 },
-        Punch { path: "/h", offset: 12_000, len: 6000 },
-        Zero { path: "/a", offset: 100, len: 2000 },
-        SetXattr { path: "/a", len: 20, seed: 6 },
-        SetXattr { path: "/d/b", len: 500, seed: 7 },
-        SetXattr { path: "/h", len: 300, seed: 8 },
-        RemoveXattr("/h"),
-        Chmod("/a", 0o4755),
-    ]
-}
-
-/// The same for what goes through the DAX layer, which needs blocks as large as a page.
-pub fn dax_vocabulary() -> Vec<Action> {
-    use Action::*;
-    vec![
-        DaxWrite { path: "/a", offset: 500, len: 1000, seed: 21 },
-        DaxWrite { path: "/a", offset: 2500, len: 9000, seed: 22 },
-        DaxWrite { path: "/h", offset: 5000, len: 3000, seed: 23 },
-        Store { path: "/a", offset: 100, len: 300, seed: 24 },
-        Store { path: "/h", offset: 6000, len: 200, seed: 25 },
-        StoreSynced { path: "/a", offset: 2000, len: 400, seed: 26 },
-        StoreSynced { path: "/h", offset: 4000, len: 5000, seed: 27 },
-        Truncate { path: "/a", size: 700 },
-        Truncate { path: "/a", size: 12_000 },
-        Punch { path: "/h", offset: 0, len: 14_100 },
-        Rename("/a", "/d/b"),
-        Unlink("/h"),
-    ]
-}
-
-/// A longer workload that grows from a seed: operations of a vocabulary, some with an fsync or a sync after them.
-pub fn seeded(words: &[Action], seed: u64, len: u64) -> Vec<Action> {
-    let mut rng = Rng::new(seed);
-    let mut workload = Vec::new();
-    for _ in 0..2 + rng.below(len) {
-        let action = rng.pick(words).clone();
-        let target = action.target();
-        workload.push(action);
-        match target {
-            Some(target) if rng.one_in(3) => workload.push(Action::Fsync(target)),
-            _ if rng.one_in(8) => workload.push(Action::Sync),
-            _ => {}
-        }
-    }
-    workload
 }
 
 /// A file or directory made by default.

@@ -7,8 +7,11 @@ use ext2_core::FileKind;
 use super::{Action, STALE};
 use crate::tree::{Node, Tree};
 
+/// Bytes that are compared at a time.
+const LINE: usize = 64;
+
 /// A moment of a workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Moment {
     /// So many operations have returned, and none is under way.
     After(usize),
@@ -61,32 +64,69 @@ impl History {
     /// # Errors
     /// What is not as promised.
     pub fn judge(&self, moment: Moment, found: &Tree) -> Result<(), String> {
+        self.promise(moment).judge(found)
+    }
+
+    /// What is promised at a moment.
+    pub fn promise(&self, moment: Moment) -> Promise<'_> {
         let (begin, end) = self.window(moment);
         let trees = &self.trees[begin..=end];
-        let written: BTreeSet<u32> = (begin..end)
-            .filter_map(|nr| {
-                let path = self.actions[nr].as_ref()?.data_of()?;
-                Some(self.trees[nr].get(path.as_bytes())?.inode)
-            })
-            .collect();
-        let paths: BTreeSet<&Vec<u8>> = trees.iter().flat_map(BTreeMap::keys).collect();
-        for path in paths {
-            let known: Vec<Option<&Node>> = trees.iter().map(|tree| tree.get(path)).collect();
+        let written = (begin..end).filter_map(|nr| {
+            let path = self.actions[nr].as_ref()?.data_of()?;
+            Some(self.trees[nr].get(path.as_bytes())?.inode)
+        });
+        let written = written.collect();
+        let mut paths = BTreeMap::<&[u8], Vec<Option<&Node>>>::new();
+        let mut versions = BTreeMap::<u32, Vec<&[u8]>>::new();
+        for (nr, tree) in trees.iter().enumerate() {
+            for (path, node) in tree {
+                let known = paths.entry(path).or_default();
+                known.resize(nr, None);
+                known.push(Some(node));
+                let versions = versions.entry(node.inode).or_default();
+                if !versions.contains(&&node.content[..]) {
+                    versions.push(&node.content);
+                }
+            }
+        }
+        paths.values_mut().for_each(|known| known.resize(trees.len(), None));
+        let inodes = |tree: &Tree| tree.values().map(|node| node.inode).collect::<BTreeSet<u32>>();
+        let always = trees.iter().map(inodes).reduce(|all, tree| &all & &tree).unwrap_or_default();
+        Promise { trees, written, paths, versions, always, block_size: self.block_size }
+    }
+}
+
+/// What is promised at one moment: what the file system showed at those that a crash may lead back to.
+#[derive(Debug)]
+pub struct Promise<'h> {
+    trees: &'h [Tree],
+    /// Inodes that are being written.
+    written: BTreeSet<u32>,
+    /// Every path, with what it was in each of the trees.
+    paths: BTreeMap<&'h [u8], Vec<Option<&'h Node>>>,
+    /// The contents that each inode had.
+    versions: BTreeMap<u32, Vec<&'h [u8]>>,
+    /// Inodes that were there all the time.
+    always: BTreeSet<u32>,
+    block_size: usize,
+}
+
+impl Promise<'_> {
+    /// Compares a tree that was found after a crash and repair with what is promised.
+    ///
+    /// # Errors
+    /// What is not as promised.
+    pub fn judge(&self, found: &Tree) -> Result<(), String> {
+        for (path, known) in &self.paths {
             let name = path.escape_ascii();
-            let Some(node) = found.get(path) else {
+            let Some(node) = found.get(*path) else {
                 if known.iter().all(Option::is_some) {
                     return Err(format!("{name} is gone"));
                 }
                 continue;
             };
-            let fits = known.iter().flatten().any(|known| {
-                let versions =
-                    trees.iter().flat_map(BTreeMap::values).filter(|node| node.inode == known.inode);
-                let versions = versions.map(|node| &node.content);
-                self.fits(node, known, versions, written.contains(&known.inode))
-            });
-            if !fits {
-                let known: Vec<String> = known.into_iter().map(show).collect();
+            if !known.iter().flatten().any(|known| self.fits(node, known)) {
+                let known: Vec<String> = known.iter().map(|known| show(*known)).collect();
                 return Err(format!("{name} is {}, and was {}", show(Some(node)), known.join(", then ")));
             }
         }
@@ -94,28 +134,43 @@ impl History {
             if node.kind == FileKind::Regular && node.content.contains(&STALE) {
                 return Err(format!("{} shows stale bytes", path.escape_ascii()));
             }
-            let is_known = trees.iter().any(|tree| tree.contains_key(path));
             // What is to be replaced is kept reachable there until it may go.
-            if !is_known && !path.starts_with(b"/lost+found/") {
+            if !self.paths.contains_key(&path[..]) && !path.starts_with(b"/lost+found/") {
                 return Err(format!("{} was never there", path.escape_ascii()));
             }
         }
-        let inodes = |tree: &Tree| tree.values().map(|node| node.inode).collect::<BTreeSet<u32>>();
-        let always = trees.iter().map(inodes).reduce(|all, tree| &all & &tree).unwrap_or_default();
-        if let Some(lost) = always.difference(&inodes(found)).next() {
+        let there: BTreeSet<u32> = found.values().map(|node| node.inode).collect();
+        if let Some(lost) = self.always.difference(&there).next() {
             return Err(format!("inode {lost} has no name any more"));
         }
         check_links(found)
     }
 
+    /// Compares less of it: every file that was there at all these moments is found with its bytes, under whatever
+    /// name, and no byte of a stale block.
+    ///
+    /// # Errors
+    /// What is lost.
+    pub fn judge_contents(&self, found: &Tree) -> Result<(), String> {
+        let [first, rest @ ..] = self.trees else { return Ok(()) };
+        for (path, node) in first.iter().filter(|(_, node)| node.kind != FileKind::Directory) {
+            let is_same = |other: &&Node| other.inode == node.inode && other.content == node.content;
+            let is_lasting = rest.iter().all(|tree| tree.values().any(|other| is_same(&other)));
+            if is_lasting && !found.values().any(|other| is_same(&other)) {
+                return Err(format!("{} is lost", path.escape_ascii()));
+            }
+        }
+        for (path, node) in found {
+            if node.kind == FileKind::Regular && node.content.contains(&STALE) {
+                return Err(format!("{} shows stale bytes", path.escape_ascii()));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether what was found is what is known, or on the way to it where the file is being written.
-    fn fits<'v>(
-        &self,
-        found: &Node,
-        known: &Node,
-        versions: impl Iterator<Item = &'v Vec<u8>>,
-        is_written: bool,
-    ) -> bool {
+    fn fits(&self, found: &Node, known: &Node) -> bool {
+        let is_written = self.written.contains(&known.inode);
         if found.kind != known.kind || found.xattrs != known.xattrs {
             return false;
         }
@@ -123,11 +178,13 @@ impl History {
         if found.mode != known.mode && !(is_written && found.mode & 0o1777 == known.mode & 0o1777) {
             return false;
         }
-        if found.kind != FileKind::Regular {
-            return found.content == known.content;
+        if found.content == known.content {
+            return true;
         }
-        let mut versions: Vec<&[u8]> = versions.map(Vec::as_slice).collect();
-        versions.push(&known.content);
+        if found.kind != FileKind::Regular {
+            return false;
+        }
+        let versions = self.versions.get(&known.inode).map_or(&[][..], Vec::as_slice);
         let lens = || versions.iter().map(|version| version.len());
         let shortest = lens().min().unwrap_or(0);
         let longest = lens().max().unwrap_or(0);
@@ -140,9 +197,12 @@ impl History {
         } else if len != known.content.len() {
             return false;
         }
-        found.content.iter().enumerate().all(|(at, &byte)| {
-            let known = |version: &&[u8]| version.get(at).copied().unwrap_or(0) == byte;
-            versions.iter().any(known)
+        // Most of it is whole lines of one version; only what is torn is compared by the byte.
+        (0..).step_by(LINE).zip(found.content.chunks(LINE)).all(|(start, line)| {
+            versions.iter().any(|version| version.get(start..start + line.len()) == Some(line))
+                || line.iter().zip(start..).all(|(&byte, at)| {
+                    versions.iter().any(|version| version.get(at).copied().unwrap_or(0) == byte)
+                })
         })
     }
 }
