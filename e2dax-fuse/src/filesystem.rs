@@ -1,455 +1,328 @@
-//! The requests of the kernel: each is handed to its operation, and what comes of it is the reply.
+//! The requests of the kernel: each is handed to its operation, and what comes of it is the answer.
 
-use std::ffi::OsStr;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime};
 
-use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
-};
+use ext2_core::Timestamp;
+use fuser::WriteFlags;
+use rustix::io::Errno;
 
-use crate::volume::{Caller, Change, CopyRange, Entry, KEEP, New, Reply, Volume, Whence};
+use crate::channel::Channel;
+use crate::options::Access;
+use crate::reply::Reply;
+use crate::volume::{Caller, Change, CopyRange, KEEP, New, SetTime, Volume, Whence};
+use crate::wire::{Fields, Listing, Out, Request, opcode};
 
 /// `SEEK_DATA` and `SEEK_HOLE` of Linux.
-const SEEK_DATA: i32 = 3;
-const SEEK_HOLE: i32 = 4;
+const SEEK_DATA: u32 = 3;
+const SEEK_HOLE: u32 = 4;
 
-/// What the kernel is asked for, where it has it.
-const WANTED: [InitFlags; 14] = [
-    InitFlags::FUSE_ASYNC_READ,
-    InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_BIG_WRITES,
-    InitFlags::FUSE_MAX_PAGES,
-    InitFlags::FUSE_DONT_MASK,
-    InitFlags::FUSE_POSIX_ACL,
-    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    InitFlags::FUSE_EXPORT_SUPPORT,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-];
-
-/// Bytes of the largest write that is asked for; the kernel has a limit of its own.
-const MAX_WRITE: u32 = 1 << 20;
-/// Requests that the kernel may have under way without anybody waiting: readahead and write-back.
-const MAX_BACKGROUND: u16 = 64;
-
-/// A volume that answers the kernel.
-#[derive(Debug)]
-pub(crate) struct Served(pub(crate) Arc<Volume>);
-
-fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+/// Bits of a setattr. Linux: `FATTR_MODE` and so on.
+mod fattr {
+    pub(super) const MODE: u32 = 1;
+    pub(super) const UID: u32 = 1 << 1;
+    pub(super) const GID: u32 = 1 << 2;
+    pub(super) const SIZE: u32 = 1 << 3;
+    pub(super) const ATIME: u32 = 1 << 4;
+    pub(super) const MTIME: u32 = 1 << 5;
+    pub(super) const ATIME_NOW: u32 = 1 << 7;
+    pub(super) const MTIME_NOW: u32 = 1 << 8;
+    pub(super) const CTIME: u32 = 1 << 10;
+    pub(super) const KILL_SUIDGID: u32 = 1 << 11;
 }
 
-/// Answers with nothing but success.
-fn empty(reply: ReplyEmpty, result: Reply<()>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(error),
-    }
+/// What becomes of a request.
+enum Answer {
+    /// This is the answer.
+    Body(Out),
+    /// It was given already, is given later, or nobody waits for one.
+    None,
 }
 
-fn entry(reply: ReplyEntry, result: Reply<Entry>) {
-    match result {
-        Ok(entry) => reply.entry(&KEEP, &entry.attr, entry.generation),
-        Err(error) => reply.error(error),
-    }
+fn done(result: Reply<()>) -> Reply<Answer> {
+    result.map(|()| Answer::Body(Out::default()))
 }
 
 /// Answers with a value, or with its length if the caller asks for that.
-fn sized(reply: ReplyXattr, size: u32, value: Reply<Vec<u8>>) {
-    match value.map(|value| (u32::try_from(value.len()).unwrap_or(u32::MAX), value)) {
-        Ok((len, _)) if size == 0 => reply.size(len),
-        Ok((len, _)) if len > size => reply.error(Errno::ERANGE),
-        Ok((_, value)) => reply.data(&value),
-        Err(error) => reply.error(error),
+fn sized(size: u32, value: Vec<u8>) -> Reply<Answer> {
+    let len = u32::try_from(value.len()).unwrap_or(u32::MAX);
+    match size {
+        0 => Ok(Answer::Body(Out::default().u32(len).u32(0))),
+        size if len > size => Err(Errno::RANGE),
+        _ => Ok(Answer::Body(Out(value))),
     }
 }
 
-fn written(reply: ReplyWrite, result: Reply<u32>) {
-    match result {
-        Ok(len) => reply.written(len),
-        Err(error) => reply.error(error),
-    }
+fn setattr(mut fields: Fields<'_>) -> Reply<Change> {
+    let valid = fields.u32()?;
+    fields.skip(12)?;
+    let size = fields.u64()?;
+    fields.skip(8)?;
+    let seconds = [fields.u64()?, fields.u64()?, fields.u64()?];
+    let nanoseconds = [fields.u32()?, fields.u32()?, fields.u32()?];
+    let mode = fields.u32()?;
+    fields.skip(4)?;
+    let (uid, gid) = (fields.u32()?, fields.u32()?);
+    let has = |bit: u32| valid & bit != 0;
+    let [atime, mtime, ctime] = std::array::from_fn(|n| Timestamp {
+        sec: seconds.get(n).copied().unwrap_or_default().cast_signed(),
+        nsec: nanoseconds.get(n).copied().unwrap_or_default(),
+    });
+    let time = |bit, now, time| match (has(bit), has(now)) {
+        (false, _) => None,
+        (true, true) => Some(SetTime::Now),
+        (true, false) => Some(SetTime::To(time)),
+    };
+    Ok(Change {
+        mode: has(fattr::MODE).then_some(mode),
+        uid: has(fattr::UID).then_some(uid),
+        gid: has(fattr::GID).then_some(gid),
+        size: has(fattr::SIZE).then_some(size),
+        atime: time(fattr::ATIME, fattr::ATIME_NOW, atime),
+        mtime: time(fattr::MTIME, fattr::MTIME_NOW, mtime),
+        ctime: has(fattr::CTIME).then_some(ctime),
+        takes_ids: has(fattr::KILL_SUIDGID),
+    })
 }
 
-impl Filesystem for Served {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let gather = self.0.gathers_writes().then_some(InitFlags::FUSE_WRITEBACK_CACHE);
-        for flag in WANTED.into_iter().chain(gather) {
-            if config.add_capabilities(flag).is_err() {
-                log::debug!("the kernel has no {flag:?}");
+/// A volume that answers the kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub(crate) volume: Arc<Volume>,
+    pub(crate) channel: Arc<Channel>,
+}
+
+impl Served {
+    /// Answers requests until the file system is unmounted.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub(crate) fn work(&self, buffer: &mut [u8]) -> std::io::Result<()> {
+        while let Some(len) = self.channel.receive(buffer)? {
+            let Some(request) = buffer.get(..len).and_then(Request::parse) else {
+                return Err(std::io::ErrorKind::InvalidData.into());
+            };
+            log::debug!("{request}");
+            match self.dispatch(&request) {
+                Ok(Answer::Body(body)) => self.channel.answer(request.unique, Ok(&body.0)),
+                Ok(Answer::None) => {}
+                Err(error) => self.channel.answer(request.unique, Err(error)),
             }
-        }
-        // Each of these answers with what is possible where the wish is not.
-        if let Err(most) = config.set_max_write(MAX_WRITE) {
-            let _ = config.set_max_write(most);
-        }
-        if let Err(most) = config.set_max_readahead(MAX_WRITE) {
-            let _ = config.set_max_readahead(most);
-        }
-        let _ = config.set_max_background(MAX_BACKGROUND);
-        if self.0.has_whole_seconds() {
-            let _ = config.set_time_granularity(Duration::from_secs(1));
         }
         Ok(())
     }
 
-    fn destroy(&mut self) {
-        // What comes of it is asked for at the end of the session.
-        if let Err(error) = self.0.close() {
-            log::error!("{error}");
-        }
+    /// Whether this user may ask for this. The kernel lets in the owner alone, or everybody; and it asks for some
+    /// things itself, in whose name ever.
+    fn is_let_in(&self, request: &Request<'_>) -> bool {
+        let of_the_kernel = [
+            opcode::FORGET,
+            opcode::BATCH_FORGET,
+            opcode::READ,
+            opcode::WRITE,
+            opcode::READDIR,
+            opcode::READDIRPLUS,
+            opcode::FSYNC,
+            opcode::FSYNCDIR,
+            opcode::RELEASE,
+            opcode::RELEASEDIR,
+            opcode::DESTROY,
+        ];
+        self.volume.options.access != Access::OwnerAndRoot
+            || request.uid == 0
+            || request.uid == self.volume.owner
+            || of_the_kernel.contains(&request.opcode)
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.0.look_up(parent.0, name.as_bytes()) {
-            Ok(Some(found)) => entry(reply, Ok(found)),
-            Ok(None) => {
-                // A number of 0 is an absence that may be remembered.
-                let mut attr = self.0.attr(&self.0.nodes.root().inode);
-                attr.ino = INodeNo(0);
-                reply.entry(&KEEP, &attr, Generation(0));
+    fn dispatch(&self, request: &Request<'_>) -> Reply<Answer> {
+        if !self.is_let_in(request) {
+            return Err(Errno::ACCESS);
+        }
+        let caller = Caller { uid: request.uid, gid: request.gid, pid: request.pid };
+        let mut fields = request.fields();
+        let (volume, node) = (&self.volume, request.node);
+        let out = Out::default();
+        match request.opcode {
+            opcode::LOOKUP => Ok(Answer::Body(match volume.look_up(node, fields.name()?)? {
+                Some(entry) => out.entry(KEEP, &entry),
+                None => out.no_entry(KEEP),
+            })),
+            opcode::FORGET => {
+                volume.nodes.forget(node, fields.u64().unwrap_or(0));
+                Ok(Answer::None)
             }
-            Err(error) => reply.error(error),
-        }
-    }
-
-    fn forget(&self, _: &Request, node: INodeNo, count: u64) {
-        self.0.nodes.forget(node.0, count);
-    }
-
-    fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.0.node(node.0) {
-            Ok(node) => reply.attr(&KEEP, &self.0.attr(&node.inode)),
-            Err(error) => reply.error(error),
-        }
-    }
-
-    fn setattr(
-        &self,
-        request: &Request,
-        node: INodeNo,
-        mode: Option<u32>,
-        uid: Option<u32>,
-        gid: Option<u32>,
-        size: Option<u64>,
-        atime: Option<TimeOrNow>,
-        mtime: Option<TimeOrNow>,
-        ctime: Option<SystemTime>,
-        _: Option<FileHandle>,
-        _: Option<SystemTime>,
-        _: Option<SystemTime>,
-        _: Option<SystemTime>,
-        _: Option<BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
-        let change = Change { mode, uid, gid, size, atime, mtime, ctime };
-        match self.0.set_attr(node.0, &change, caller(request)) {
-            Ok(attr) => reply.attr(&KEEP, &attr),
-            Err(error) => reply.error(error),
-        }
-    }
-
-    fn readlink(&self, _: &Request, node: INodeNo, reply: ReplyData) {
-        match self.0.read_link(node.0) {
-            Ok(target) => reply.data(&target),
-            Err(error) => reply.error(error),
-        }
-    }
-
-    fn mknod(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        device: u32,
-        reply: ReplyEntry,
-    ) {
-        let made = self.0.make(parent.0, name.as_bytes(), New { mode, umask, device }, caller(request));
-        entry(reply, made.map(|made| made.0));
-    }
-
-    fn mkdir(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        reply: ReplyEntry,
-    ) {
-        let new = New { mode: mode & 0o7777 | 0o040_000, umask, device: 0 };
-        entry(reply, self.0.make(parent.0, name.as_bytes(), new, caller(request)).map(|made| made.0));
-    }
-
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.0.unlink(parent.0, name.as_bytes()));
-    }
-
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.0.rmdir(parent.0, name.as_bytes()));
-    }
-
-    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let target = target.as_os_str().as_bytes();
-        entry(reply, self.0.symlink(parent.0, name.as_bytes(), target, caller(request)));
-    }
-
-    fn rename(
-        &self,
-        _: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        new_parent: INodeNo,
-        new_name: &OsStr,
-        flags: RenameFlags,
-        reply: ReplyEmpty,
-    ) {
-        let (from, to) = ((parent.0, name.as_bytes()), (new_parent.0, new_name.as_bytes()));
-        empty(reply, self.0.rename(from, to, flags.bits()));
-    }
-
-    fn link(&self, _: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(reply, self.0.link(node.0, parent.0, name.as_bytes()));
-    }
-
-    fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.0.open(node.0, flags.0) {
-            Ok(how) => reply.opened(FileHandle(0), how),
-            Err(error) => reply.error(error),
-        }
-    }
-
-    fn read(
-        &self,
-        _: &Request,
-        node: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        size: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        self.0.read(node.0, offset, size, |read| match read {
-            Ok(bytes) => reply.data(bytes),
-            Err(error) => reply.error(error),
-        });
-    }
-
-    fn write(
-        &self,
-        _: &Request,
-        node: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        data: &[u8],
-        how: WriteFlags,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        written(reply, self.0.write(node.0, offset, data, how));
-    }
-
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        // Writes are complete when they return and locks are the kernel's: it need not ask again.
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn release(
-        &self,
-        _: &Request,
-        node: INodeNo,
-        _: FileHandle,
-        flags: OpenFlags,
-        _: Option<LockOwner>,
-        _: bool,
-        reply: ReplyEmpty,
-    ) {
-        self.0.release(node.0, flags.0);
-        reply.ok();
-    }
-
-    fn fsync(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        empty(reply, self.0.fsync(node.0));
-    }
-
-    fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.0.open_directory(node.0) {
-            Ok(how) => reply.opened(FileHandle(0), how),
-            Err(error) => reply.error(error),
-        }
-    }
-
-    fn readdir(&self, _: &Request, node: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        match self.0.read_directory(node.0, offset, &mut reply) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(error),
-        }
-    }
-
-    fn readdirplus(
-        &self,
-        _: &Request,
-        node: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
-        match self.0.read_directory_plus(node.0, offset, &mut reply) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(error),
-        }
-    }
-
-    fn fsyncdir(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        empty(reply, self.0.fsync(node.0));
-    }
-
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        match self.0.statfs() {
-            Ok(space) => {
-                let size = u32::try_from(space.block_size).unwrap_or(u32::MAX);
-                reply.statfs(
-                    space.blocks,
-                    space.blocks_free,
-                    space.blocks_available,
-                    space.files,
-                    space.files_free,
-                    size,
-                    space.name_max,
-                    size,
-                );
+            opcode::BATCH_FORGET => {
+                let count = fields.u32().unwrap_or(0);
+                // What is cut off is not forgotten; nobody waits for an answer.
+                let _ = fields.skip(4);
+                for _ in 0..count {
+                    let (Ok(node), Ok(lookups)) = (fields.u64(), fields.u64()) else { break };
+                    volume.nodes.forget(node, lookups);
+                }
+                Ok(Answer::None)
             }
-            Err(error) => reply.error(error),
-        }
-    }
-
-    fn setxattr(
-        &self,
-        request: &Request,
-        node: INodeNo,
-        name: &OsStr,
-        value: &[u8],
-        flags: i32,
-        _: u32,
-        reply: ReplyEmpty,
-    ) {
-        empty(reply, self.0.set_xattr(node.0, name.as_bytes(), value, flags, caller(request)));
-    }
-
-    fn getxattr(&self, _: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        sized(reply, size, self.0.get_xattr(node.0, name.as_bytes()));
-    }
-
-    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        sized(reply, size, self.0.list_xattrs(node.0, caller(request)));
-    }
-
-    fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.0.remove_xattr(node.0, name.as_bytes()));
-    }
-
-    fn create(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        flags: i32,
-        reply: ReplyCreate,
-    ) {
-        let new = New { mode: mode & 0o7777 | 0o100_000, umask, device: 0 };
-        match self.0.make(parent.0, name.as_bytes(), new, caller(request)) {
-            Ok((made, node)) => {
-                let how: FopenFlags = self.0.opened_new(&node, flags);
-                reply.created(&KEEP, &made.attr, made.generation, FileHandle(0), how);
+            opcode::GETATTR => Ok(Answer::Body(out.attr(KEEP, &volume.attr(&volume.node(node)?.inode)))),
+            opcode::STATX => Ok(Answer::Body(out.statx(KEEP, &volume.attr(&volume.node(node)?.inode)))),
+            opcode::SETATTR => Ok(Answer::Body(out.attr(KEEP, &volume.set_attr(node, &setattr(fields)?)?))),
+            opcode::READLINK => Ok(Answer::Body(Out(volume.read_link(node)?))),
+            opcode::MKNOD | opcode::MKDIR | opcode::SYMLINK | opcode::CREATE | opcode::TMPFILE => {
+                self.make(request, fields, caller)
             }
-            Err(error) => reply.error(error),
+            opcode::UNLINK => done(volume.unlink(node, fields.name()?)),
+            opcode::RMDIR => done(volume.rmdir(node, fields.name()?)),
+            opcode::RENAME | opcode::RENAME2 => {
+                let to = fields.u64()?;
+                let flags = if request.opcode == opcode::RENAME2 { fields.u64()? } else { 0 };
+                // OK to cast: the upper half is padding.
+                done(volume.rename((node, fields.name()?), (to, fields.name()?), flags as u32))
+            }
+            opcode::LINK => {
+                let file = fields.u64()?;
+                Ok(Answer::Body(out.entry(KEEP, &volume.link(file, node, fields.name()?)?)))
+            }
+            opcode::OPEN => {
+                Ok(Answer::Body(out.open(volume.open(node, fields.u32()?.cast_signed())?.bits())))
+            }
+            opcode::OPENDIR => Ok(Answer::Body(out.open(volume.open_directory(node)?.bits()))),
+            opcode::RELEASE => {
+                fields.skip(8)?;
+                volume.release(node, fields.u32()?.cast_signed());
+                Ok(Answer::Body(out))
+            }
+            opcode::RELEASEDIR => Ok(Answer::Body(out)),
+            opcode::READ => {
+                fields.skip(8)?;
+                let (offset, size) = (fields.u64()?, fields.u32()?);
+                volume.read(node, offset, size, |read| self.channel.answer(request.unique, read));
+                Ok(Answer::None)
+            }
+            opcode::WRITE => {
+                fields.skip(8)?;
+                let (offset, size, how) = (fields.u64()?, fields.u32()?, fields.u32()?);
+                fields.skip(16)?;
+                let data = fields.take(usize::try_from(size).map_err(|_| Errno::INVAL)?)?;
+                let how = WriteFlags::from_bits_retain(how);
+                Ok(Answer::Body(out.u32(volume.write(node, offset, data, how)?).u32(0)))
+            }
+            opcode::FSYNC | opcode::FSYNCDIR => done(volume.fsync(node)),
+            opcode::READDIR | opcode::READDIRPLUS => {
+                fields.skip(8)?;
+                let (cookie, size) = (fields.u64()?, fields.u32()?);
+                let mut listing = Listing::new(usize::try_from(size).map_err(|_| Errno::INVAL)?);
+                match request.opcode {
+                    opcode::READDIR => volume.read_directory(node, cookie, &mut listing)?,
+                    _ => volume.read_directory_plus(node, cookie, &mut listing)?,
+                }
+                Ok(Answer::Body(listing.finish()))
+            }
+            opcode::STATFS => self.statfs(),
+            opcode::SETXATTR => {
+                let (size, flags) = (fields.u32()?, fields.u32()?.cast_signed());
+                let name = fields.name()?;
+                let value = fields.take(usize::try_from(size).map_err(|_| Errno::INVAL)?)?;
+                done(volume.set_xattr(node, name, value, flags, caller))
+            }
+            opcode::GETXATTR => {
+                let size = fields.u32()?;
+                fields.skip(4)?;
+                sized(size, volume.get_xattr(node, fields.name()?)?)
+            }
+            opcode::LISTXATTR => sized(fields.u32()?, volume.list_xattrs(node, caller)?),
+            opcode::REMOVEXATTR => done(volume.remove_xattr(node, fields.name()?)),
+            opcode::IOCTL => {
+                fields.skip(12)?;
+                let command = fields.u32()?;
+                fields.skip(16)?;
+                let output = volume.ioctl(node, command, fields.rest())?;
+                Ok(Answer::Body(out.zeros(16).bytes(&output)))
+            }
+            opcode::FALLOCATE => {
+                fields.skip(8)?;
+                let (offset, len, mode) = (fields.u64()?, fields.u64()?, fields.u32()?);
+                done(volume.fallocate(node, offset, len, mode, caller))
+            }
+            opcode::LSEEK => self.seek(request, fields),
+            opcode::COPY_FILE_RANGE => {
+                fields.skip(8)?;
+                let (from_offset, to) = (fields.u64()?, fields.u64()?);
+                fields.skip(8)?;
+                let (to_offset, len) = (fields.u64()?, fields.u64()?);
+                let range = CopyRange { from: node, from_offset, to, to_offset, len };
+                Ok(Answer::Body(out.u32(volume.copy(range, caller)?).u32(0)))
+            }
+            opcode::DESTROY => Ok(Answer::Body(out)),
+            // The kernel asks once and does without: flush, because writes are complete when they return; access and
+            // locks, because it does these itself; interrupt, because nothing takes long.
+            _ => Err(Errno::NOSYS),
         }
     }
 
-    fn ioctl(
-        &self,
-        _: &Request,
-        node: INodeNo,
-        _: FileHandle,
-        _: IoctlFlags,
-        request: u32,
-        input: &[u8],
-        _: u32,
-        reply: ReplyIoctl,
-    ) {
-        match self.0.ioctl(node.0, request, input) {
-            Ok(output) => reply.ioctl(0, &output),
-            Err(error) => reply.error(error),
+    /// Whatever makes an inode.
+    fn make(&self, request: &Request<'_>, mut fields: Fields<'_>, caller: Caller) -> Reply<Answer> {
+        let (volume, parent, out) = (&self.volume, request.node, Out::default());
+        match request.opcode {
+            opcode::MKNOD => {
+                let (mode, device, umask) = (fields.u32()?, fields.u32()?, fields.u32()?);
+                fields.skip(4)?;
+                let made = volume.make(parent, fields.name()?, New { mode, umask, device }, caller)?;
+                Ok(Answer::Body(out.entry(KEEP, &made.0)))
+            }
+            opcode::MKDIR => {
+                let (mode, umask) = (fields.u32()?, fields.u32()?);
+                let new = New { mode: mode & 0o7777 | 0o040_000, umask, device: 0 };
+                Ok(Answer::Body(out.entry(KEEP, &volume.make(parent, fields.name()?, new, caller)?.0)))
+            }
+            opcode::SYMLINK => {
+                let (name, target) = (fields.name()?, fields.name()?);
+                Ok(Answer::Body(out.entry(KEEP, &volume.symlink(parent, name, target, caller)?)))
+            }
+            _ => {
+                let (flags, mode, umask) = (fields.u32()?.cast_signed(), fields.u32()?, fields.u32()?);
+                fields.skip(4)?;
+                let new = New { mode: mode & 0o7777 | 0o100_000, umask, device: 0 };
+                let (entry, node) = if request.opcode == opcode::TMPFILE {
+                    volume.make_unnamed(parent, new, caller)?
+                } else {
+                    volume.make(parent, fields.name()?, new, caller)?
+                };
+                let how = volume.opened_new(&node, flags);
+                Ok(Answer::Body(out.entry(KEEP, &entry).open(how.bits())))
+            }
         }
     }
 
-    fn fallocate(
-        &self,
-        request: &Request,
-        node: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        len: u64,
-        mode: i32,
-        reply: ReplyEmpty,
-    ) {
-        empty(reply, self.0.fallocate(node.0, offset, len, mode, caller(request)));
+    fn statfs(&self) -> Reply<Answer> {
+        let space = self.volume.statfs()?;
+        let size = u32::try_from(space.block_size).unwrap_or(u32::MAX);
+        let out = Out::default()
+            .u64(space.blocks)
+            .u64(space.blocks_free)
+            .u64(space.blocks_available)
+            .u64(space.files)
+            .u64(space.files_free);
+        Ok(Answer::Body(out.u32(size).u32(space.name_max).u32(size).zeros(4 + 6 * 4)))
     }
 
-    fn lseek(&self, _: &Request, node: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let whence = match whence {
+    fn seek(&self, request: &Request<'_>, mut fields: Fields<'_>) -> Reply<Answer> {
+        fields.skip(8)?;
+        let offset = fields.u64()?;
+        let whence = match fields.u32()? {
             SEEK_DATA => Whence::Data,
             SEEK_HOLE => Whence::Hole,
-            _ => return reply.error(Errno::EINVAL),
+            _ => return Err(Errno::INVAL),
         };
-        let (Ok(offset), Ok(node)) = (u64::try_from(offset), self.0.node(node.0)) else {
-            return reply.error(Errno::ENXIO);
-        };
-        let volume = self.0.clone();
-        let seek = move || match volume.seek(&node, offset, whence) {
-            Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
-            Err(error) => reply.error(error),
-        };
-        // The kernel writes pages back in between, and every thread that answers it is needed for that. A reply that
-        // is dropped because there is no thread tells of an error.
-        if let Err(error) = thread::Builder::new().name("seek".into()).spawn(seek) {
-            log::error!("no thread for a search for holes: {error}");
+        if i64::try_from(offset).is_err() {
+            return Err(Errno::NXIO);
         }
-    }
-
-    fn copy_file_range(
-        &self,
-        request: &Request,
-        from: INodeNo,
-        _: FileHandle,
-        from_offset: u64,
-        to: INodeNo,
-        _: FileHandle,
-        to_offset: u64,
-        len: u64,
-        _: CopyFileRangeFlags,
-        reply: ReplyWrite,
-    ) {
-        let range = CopyRange { from: from.0, from_offset, to: to.0, to_offset, len };
-        written(reply, self.0.copy(range, caller(request)));
+        let node = self.volume.node(request.node)?;
+        let (served, unique) = (self.clone(), request.unique);
+        let seek = move || {
+            let found = served.volume.seek(&served.channel, &node, offset, whence);
+            let answer = found.map(|found| Out::default().u64(found).0);
+            served.channel.answer(unique, answer.as_deref().map_err(|error| *error));
+        };
+        // The kernel writes pages back in between, and every thread that answers it is needed for that.
+        thread::Builder::new().name("seek".into()).spawn(seek).map_err(|_| Errno::NOMEM)?;
+        Ok(Answer::None)
     }
 }

@@ -9,8 +9,14 @@
 //! | `nodes` | the inodes that the kernel knows, and how often it looked each up |
 //! | `volume` | the operations, in families: attributes, names, files, directories, extended attributes, ioctls |
 //! | `filesystem` | the requests of the kernel, each handed to its operation |
+//! | `wire` | requests and replies as bytes |
+//! | `channel` | the connection to the kernel |
 //! | `session` | the mount's life: threads, signals, the end |
-//! | `convert` | numbers, times and kinds as FUSE has them |
+//! | `convert`, `reply` | names of inodes as FUSE has them; errors |
+//!
+//! `fuser` mounts, unmounts and greets the kernel. The requests are read and answered here, because fuser 0.18 does
+//! not know all of them (`O_TMPFILE`, the time of birth), turns some of the kernel's own away, and reads times before
+//! 1970 wrongly.
 //!
 //! # What the kernel does for us
 //! It caches names, attributes and pages for as long as it likes, since nobody else changes the image; it checks
@@ -19,7 +25,6 @@
 //!
 //! # What programs see that the kernel's ext2 shows otherwise
 //! - A full device: see above. `no_writeback_cache` brings it back to `write`.
-//! - `O_TMPFILE` is refused and `statx` tells no time of birth: fuser 0.18 does not pass these requests on.
 //! - `pathconf(_PC_LINK_MAX)` is not 32,000: the C library goes by the type of the file system.
 //! - `umount` returns when the kernel is done, a moment before the image is closed and unlocked here: who needs the
 //!   closed image waits for its lock (`flock IMG true`), or for [`serve`] to return.
@@ -32,12 +37,15 @@
 //! 3. A read-only mount opens the image for reading: there is no path to a store.
 #![forbid(unsafe_code)]
 
+mod channel;
 mod convert;
 mod filesystem;
 mod nodes;
 mod options;
+mod reply;
 mod session;
 mod volume;
+mod wire;
 
 pub use options::{Access, Atime, MountOptions, OptionError};
 pub use session::{MountError, serve};

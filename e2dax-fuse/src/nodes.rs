@@ -54,11 +54,6 @@ impl Nodes {
         Self { root: Arc::new(Node::new(root)), shards: Default::default() }
     }
 
-    /// The root.
-    pub(crate) fn root(&self) -> &Node {
-        &self.root
-    }
-
     fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Known>> {
         // OK to index and to cast: the remainder is less than the number of shards.
         self.shards[(number % SHARDS as u64) as usize].lock().unwrap_or_else(PoisonError::into_inner)

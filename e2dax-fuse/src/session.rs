@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +11,15 @@ use std::thread;
 use std::time::Duration;
 
 use ext2_core::Ext2;
-use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use fuser::{
+    Config, Filesystem, InitFlags, KernelConfig, MountOption, Request, Session, SessionACL, SessionUnmounter,
+};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::channel::Channel;
 use crate::filesystem::Served;
 use crate::options::{Access, Atime, MountOptions};
 use crate::volume::Volume;
@@ -110,9 +114,78 @@ fn config(source: &Path, options: &MountOptions) -> Config {
         Access::OwnerAndRoot => SessionACL::RootAndOwner,
         Access::Everybody => SessionACL::All,
     };
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    config.n_threads = Some(options.threads.map_or((2 * cores).clamp(4, 16), usize::from));
     config
+}
+
+/// What the kernel is asked for, where it has it.
+const WANTED: [InitFlags; 14] = [
+    InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_BIG_WRITES,
+    InitFlags::FUSE_MAX_PAGES,
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_EXPORT_SUPPORT,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+];
+
+/// Bytes of the largest write that is asked for; the kernel has a limit of its own.
+const MAX_WRITE: u32 = 1 << 20;
+/// Bytes of the largest request: a write with all that stands before its data.
+const MAX_REQUEST: usize = MAX_WRITE as usize + 4096;
+/// Requests that the kernel may have under way without anybody waiting: readahead and write-back.
+const MAX_BACKGROUND: u16 = 64;
+
+/// The first words with the kernel, which `fuser` has for us; all that follow are ours.
+#[derive(Debug)]
+struct Handshake(Arc<Volume>);
+
+impl Filesystem for Handshake {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let gather = self.0.gathers_writes().then_some(InitFlags::FUSE_WRITEBACK_CACHE);
+        for flag in WANTED.into_iter().chain(gather) {
+            if config.add_capabilities(flag).is_err() {
+                log::debug!("the kernel has no {flag:?}");
+            }
+        }
+        // Each of these answers with what is possible where the wish is not.
+        if let Err(most) = config.set_max_write(MAX_WRITE) {
+            let _ = config.set_max_write(most);
+        }
+        if let Err(most) = config.set_max_readahead(MAX_WRITE) {
+            let _ = config.set_max_readahead(most);
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        if self.0.has_whole_seconds() {
+            let _ = config.set_time_granularity(Duration::from_secs(1));
+        }
+        Ok(())
+    }
+}
+
+/// Answers the kernel with several threads, until the file system is unmounted.
+fn work(served: &Served) -> io::Result<()> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let count = served.volume.options.threads.map_or((2 * cores).clamp(4, 16), usize::from);
+    let mut workers = Vec::with_capacity(count);
+    for n in 0..count {
+        let served = served.clone();
+        let worker = thread::Builder::new().name(format!("fuse-{n}"));
+        workers.push(worker.spawn(move || served.work(&mut vec![0; MAX_REQUEST]))?);
+    }
+    let mut result = Ok(());
+    for worker in workers {
+        let end =
+            worker.join().unwrap_or_else(|_| Err(io::Error::other("a thread that answers the kernel died")));
+        result = result.and(end);
+    }
+    result
 }
 
 /// Mounts `fs` on the directory `dir` and serves it until it is unmounted, or until SIGTERM, SIGINT or SIGHUP.
@@ -137,9 +210,9 @@ pub fn serve(
     // Signals that come from here on end a mount that is up, and wait for one that is not.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let volume = Arc::new(Volume::new(fs, options)?);
-    let mut session = Session::new(Served(volume.clone()), &dir, &config(source, options))?;
-    // Nobody else has set it.
-    let _ = volume.notifier.set(session.notifier());
+    let mut session = Session::new(Handshake(volume.clone()), &dir, &config(source, options))?;
+    let channel = Channel(session.as_fd().try_clone_to_owned()?);
+    let served = Served { volume: volume.clone(), channel: Arc::new(channel) };
     let unmounter = session.unmount_callable();
     let (end, ended) = mpsc::channel();
     let over = Arc::new(AtomicBool::new(false));
@@ -150,7 +223,7 @@ pub fn serve(
     }
     thread::Builder::new().name("session".into()).spawn(move || {
         // Nobody listens any more when the end was forced.
-        let _ = end.send(End::Unmounted(session.run()));
+        let _ = end.send(End::Unmounted(work(&served)));
     })?;
     // Asks the mount itself, which is answered from here on.
     read_ahead_further(&dir);
@@ -160,7 +233,6 @@ pub fn serve(
         Ok(End::Forced) | Err(_) => Ok(()),
     };
     over.store(true, Ordering::Release);
-    // Again where the session has closed it: what went wrong is to be told.
     volume.close()?;
     result
 }

@@ -17,26 +17,23 @@ mod ioctl;
 mod names;
 mod xattr;
 
-pub(crate) use attributes::Change;
+pub(crate) use attributes::{Change, SetTime};
 pub(crate) use file::{CopyRange, Whence};
-pub(crate) use names::{Entry, New};
+pub(crate) use names::New;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ext2_core::{Ext2, FileKind, Inode, StatFs};
-use fuser::{Errno, Notifier};
+use rustix::io::Errno;
 
-use crate::convert::errno;
 use crate::nodes::{Node, Nodes};
-use crate::options::{Access, MountOptions};
+use crate::options::MountOptions;
+use crate::reply::{Reply, errno};
 
-/// What an operation gives.
-pub(crate) type Reply<T> = Result<T, Errno>;
-
-/// How long the kernel may keep names and attributes: nobody else changes the image.
-pub(crate) const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the kernel may keep names and attributes, in seconds: nobody else changes the image.
+pub(crate) const KEEP: u64 = 24 * 60 * 60;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +52,8 @@ pub(crate) struct Volume {
     pub(crate) fs: Ext2,
     pub(crate) nodes: Nodes,
     pub(crate) options: MountOptions,
-    /// Tells the kernel to write back and drop what it has of an inode; there once it is mounted.
-    pub(crate) notifier: OnceLock<Notifier>,
+    /// Who mounted it.
+    pub(crate) owner: u32,
     started: Instant,
     /// When the last write came, in milliseconds since `started`.
     last_write: AtomicU64,
@@ -73,7 +70,7 @@ impl Volume {
             fs,
             nodes: Nodes::new(root),
             options: options.clone(),
-            notifier: OnceLock::new(),
+            owner: rustix::process::geteuid().as_raw(),
             started: Instant::now(),
             last_write: AtomicU64::new(0),
         })
@@ -81,7 +78,7 @@ impl Volume {
 
     /// The node of a kernel's name.
     pub(crate) fn node(&self, number: u64) -> Reply<Arc<Node>> {
-        self.nodes.get(number).ok_or(Errno::ESTALE)
+        self.nodes.get(number).ok_or(Errno::STALE)
     }
 
     /// The space there is. Linux: `ext2_statfs`.
@@ -94,12 +91,9 @@ impl Volume {
         self.fs.geometry().inode_size <= 128
     }
 
-    /// Whether the kernel may gather writes. It writes times back as root, whom fuser turns away where the mount is
-    /// for its owner alone.
+    /// Whether the kernel may gather writes.
     pub(crate) fn gathers_writes(&self) -> bool {
-        let options = &self.options;
-        let root_is_let_in = options.access != Access::Owner || rustix::process::geteuid().is_root();
-        !options.no_writeback_cache && !options.read_only && !options.sync && root_is_let_in
+        !self.options.no_writeback_cache && !self.options.read_only && !self.options.sync
     }
 
     /// Makes a change of a directory durable, where that was asked for.
@@ -126,7 +120,7 @@ impl Volume {
 fn need_regular(inode: &Inode) -> Reply<()> {
     match inode.kind() {
         FileKind::Regular => Ok(()),
-        FileKind::Directory => Err(Errno::EISDIR),
-        _ => Err(Errno::EINVAL),
+        FileKind::Directory => Err(Errno::ISDIR),
+        _ => Err(Errno::INVAL),
     }
 }

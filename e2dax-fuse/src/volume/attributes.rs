@@ -1,19 +1,26 @@
 //! Attributes: what `stat` tells and `chmod`, `chown`, `truncate` and `utimensat` change.
 
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use ext2_core::Clock as _;
 use ext2_core::{Attr, FileKind, Inode, SetAttr, SystemClock, Timestamp, Wait};
-use fuser::{Errno, FileAttr, INodeNo, TimeOrNow};
+use rustix::io::Errno;
 
-use super::{Caller, Reply, Volume};
-use crate::convert::{encode_device, errno, file_type, from_request, to_system_time};
+use super::{Caller, Volume};
 use crate::nodes::Node;
 use crate::options::Atime;
+use crate::reply::{Reply, errno};
+use crate::wire;
 
 /// Seconds after which an access time is brought up to date in any case.
 const DAY: i64 = 24 * 60 * 60;
+
+/// What a time is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SetTime {
+    Now,
+    To(Timestamp),
+}
 
 /// What a setattr asks for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,9 +29,11 @@ pub(crate) struct Change {
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
     pub(crate) size: Option<u64>,
-    pub(crate) atime: Option<TimeOrNow>,
-    pub(crate) mtime: Option<TimeOrNow>,
-    pub(crate) ctime: Option<SystemTime>,
+    pub(crate) atime: Option<SetTime>,
+    pub(crate) mtime: Option<SetTime>,
+    pub(crate) ctime: Option<Timestamp>,
+    /// The caller may not keep set-id bits.
+    pub(crate) takes_ids: bool,
 }
 
 /// Whether reading brings the access time up to date. Linux: `relatime_need_update`.
@@ -40,25 +49,23 @@ fn is_due(policy: Atime, attr: &Attr, now: Timestamp) -> bool {
 }
 
 impl Volume {
-    /// The attributes as the protocol has them, under the number that the image has for the inode.
-    pub(crate) fn attr(&self, inode: &Inode) -> FileAttr {
+    /// The attributes as the protocol has them.
+    pub(crate) fn attr(&self, inode: &Inode) -> wire::Attr {
         let attr = inode.attr();
-        FileAttr {
-            ino: INodeNo(attr.nr.get().into()),
+        wire::Attr {
+            ino: attr.nr.get().into(),
             size: attr.size,
             blocks: attr.blocks_512.into(),
-            atime: to_system_time(attr.atime),
-            mtime: to_system_time(attr.mtime),
-            ctime: to_system_time(attr.ctime),
-            crtime: to_system_time(attr.crtime.unwrap_or_default()),
-            kind: file_type(attr.kind),
-            perm: attr.mode,
-            nlink: attr.links.into(),
+            atime: attr.atime,
+            mtime: attr.mtime,
+            ctime: attr.ctime,
+            btime: attr.crtime,
+            mode: u32::from(attr.kind.mode_bits() | attr.mode),
+            links: attr.links.into(),
             uid: self.options.uid.unwrap_or(attr.uid),
             gid: self.options.gid.unwrap_or(attr.gid),
-            rdev: attr.device.map_or(0, encode_device),
-            blksize: u32::try_from(self.fs.geometry().block_size.bytes()).unwrap_or(4096),
-            flags: 0,
+            device: attr.device.map_or((0, 0), |device| (device.major, device.minor)),
+            block_size: u32::try_from(self.fs.geometry().block_size.bytes()).unwrap_or(4096),
         }
     }
 
@@ -82,22 +89,22 @@ impl Volume {
         Timestamp { sec, nsec: if whole || sec != time.sec { 0 } else { time.nsec } }
     }
 
-    fn time(&self, asked: Option<TimeOrNow>) -> Option<Timestamp> {
+    fn time(&self, asked: Option<SetTime>) -> Option<Timestamp> {
         asked.map(|asked| {
             self.fit(match asked {
-                TimeOrNow::Now => SystemClock.now(),
-                TimeOrNow::SpecificTime(time) => from_request(time),
+                SetTime::Now => SystemClock.now(),
+                SetTime::To(time) => time,
             })
         })
     }
 
     /// Changes attributes. The kernel has checked who may. Linux: `ext2_setattr`.
-    pub(crate) fn set_attr(&self, number: u64, change: &Change, caller: Caller) -> Reply<FileAttr> {
+    pub(crate) fn set_attr(&self, number: u64, change: &Change) -> Reply<wire::Attr> {
         let node = self.node(number)?;
         let inode = &node.inode;
         if let Some(size) = change.size {
             inode.truncate(size, Wait::Yes).map_err(|error| errno(&error))?;
-            self.drop_privileges(&node, caller.uid != 0)?;
+            self.drop_privileges(&node, change.takes_ids)?;
         }
         // A chown takes set-id bits and capabilities away, also one that changes no owner: the kernel leaves that to
         // us, and sends of the latter a ctime alone where it keeps times (while it gathers writes), else nothing at
@@ -119,7 +126,7 @@ impl Volume {
             gid: change.gid,
             atime: self.time(change.atime),
             mtime: self.time(change.mtime),
-            ctime: change.ctime.map(|time| self.fit(from_request(time))),
+            ctime: change.ctime.map(|time| self.fit(time)),
             crtime: None,
         };
         if wanted != SetAttr::default() || empty {
@@ -162,7 +169,7 @@ impl Caller {
 }
 
 /// The error of what the attribute flags forbid.
-pub(super) const FORBIDDEN: Errno = Errno::EPERM;
+pub(super) const FORBIDDEN: Errno = Errno::PERM;
 
 #[cfg(test)]
 mod tests {

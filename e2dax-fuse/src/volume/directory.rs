@@ -1,13 +1,12 @@
 //! Listing directories. A cookie is a place in the directory's bytes, so nothing is kept between requests.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-
 use ext2_core::{DirEntry, FileKind};
-use fuser::{FopenFlags, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use fuser::FopenFlags;
 
-use super::{KEEP, Reply, Volume};
-use crate::convert::{errno, file_type, node_of};
+use super::{KEEP, Volume};
+use crate::convert::node_of;
+use crate::reply::{Reply, errno};
+use crate::wire::{Entry, Listing, Out};
 
 impl Volume {
     /// Opens a directory: the kernel may keep what it has listed, unless the access time is due.
@@ -47,38 +46,32 @@ impl Volume {
     }
 
     /// Names and numbers.
-    pub(crate) fn read_directory(&self, number: u64, cookie: u64, reply: &mut ReplyDirectory) -> Reply<()> {
+    pub(crate) fn read_directory(&self, number: u64, cookie: u64, listing: &mut Listing) -> Reply<()> {
         self.list(number, cookie, |entry| {
-            let kind = file_type(self.kind_of(entry));
-            reply.add(INodeNo(entry.nr.get().into()), entry.next_cookie, kind, OsStr::from_bytes(&entry.name))
+            let kind = self.kind_of(entry).mode_bits().into();
+            !listing.add(None, entry.nr.get().into(), entry.next_cookie, kind, &entry.name)
         })
     }
 
     /// Names and all attributes; each entry counts as looked up, but for `.` and `..`.
-    pub(crate) fn read_directory_plus(
-        &self,
-        number: u64,
-        cookie: u64,
-        reply: &mut ReplyDirectoryPlus,
-    ) -> Reply<()> {
+    pub(crate) fn read_directory_plus(&self, number: u64, cookie: u64, listing: &mut Listing) -> Reply<()> {
         self.list(number, cookie, |entry| {
-            let name = OsStr::from_bytes(&entry.name);
             let Ok(inode) = self.fs.inode(entry.nr) else {
                 // An inode that cannot be read is told of by whoever looks it up; its name is there.
                 return false;
             };
             let is_dot = entry.name == b"." || entry.name == b"..";
-            let generation = fuser::Generation(inode.attr().generation.into());
-            let mut attr = self.attr(&inode);
-            attr.ino = INodeNo(node_of(entry.nr));
+            let generation = inode.attr().generation.into();
+            let told = Entry { node: node_of(entry.nr), generation, attr: self.attr(&inode) };
+            let (out, kind) = (Out::default().entry(KEEP, &told), inode.kind().mode_bits().into());
             if is_dot {
-                return reply.add(attr.ino, entry.next_cookie, name, &KEEP, &attr, generation);
+                return !listing.add(Some(out), told.attr.ino, entry.next_cookie, kind, &entry.name);
             }
             // Counted before the kernel can know of it, and taken back if it is not told.
             let node = self.nodes.look_up(inode);
-            let full = reply.add(attr.ino, entry.next_cookie, name, &KEEP, &attr, generation);
+            let full = !listing.add(Some(out), told.attr.ino, entry.next_cookie, kind, &entry.name);
             if full {
-                self.nodes.forget(attr.ino.0, 1);
+                self.nodes.forget(told.node, 1);
             }
             drop(node);
             full

@@ -4,13 +4,15 @@ use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
 use ext2_core::InodeFlags;
-use fuser::{Errno, FopenFlags, INodeNo, WriteFlags};
+use fuser::{FopenFlags, WriteFlags};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::attributes::FORBIDDEN;
-use super::{Caller, Reply, Volume, need_regular};
-use crate::convert::errno;
+use super::{Caller, Volume, need_regular};
+use crate::channel::Channel;
 use crate::nodes::Node;
+use crate::reply::{Reply, errno};
 
 /// Bytes moved at a time by a copy inside the image.
 const COPY_CHUNK: usize = 1 << 20;
@@ -128,12 +130,12 @@ impl Volume {
         let done = node.inode.write_at(offset, data).map_err(|error| errno(&error))?;
         if done < data.len() && how.contains(WriteFlags::FUSE_WRITE_CACHE) {
             // Nobody waits for the number of a write from the cache; only an error reaches fsync and close.
-            return Err(Errno::ENOSPC);
+            return Err(Errno::NOSPC);
         }
         if self.options.sync || node.inode.attr().flags.contains(InodeFlags::SYNC) {
             node.inode.sync().map_err(|error| errno(&error))?;
         }
-        u32::try_from(done).map_err(|_| Errno::EINVAL)
+        u32::try_from(done).map_err(|_| Errno::INVAL)
     }
 
     /// Makes a file or directory durable.
@@ -147,27 +149,23 @@ impl Volume {
         number: u64,
         offset: u64,
         len: u64,
-        mode: i32,
+        mode: u32,
         caller: Caller,
     ) -> Reply<()> {
         let node = self.node(number)?;
         need_regular(&node.inode)?;
-        node.inode.fallocate(mode.cast_unsigned(), offset, len).map_err(|error| errno(&error))?;
+        node.inode.fallocate(mode, offset, len).map_err(|error| errno(&error))?;
         self.drop_privileges(&node, caller.uid != 0)
     }
 
     /// Finds the next data or hole. While somebody may write, the kernel has to write back first what only it has:
     /// the caller is then a thread that no request waits for.
-    pub(crate) fn seek(&self, node: &Node, offset: u64, whence: Whence) -> Reply<u64> {
-        if let (true, Some(notifier)) = (node.may_be_dirty(), self.notifier.get()) {
-            let number = INodeNo(u64::from(node.inode.nr().get()));
-            if let Err(error) = notifier.inval_inode(number, 0, 0) {
-                log::warn!(
-                    "inode {}: the kernel's pages could not be written back: {error}",
-                    node.inode.nr()
-                );
-                return Err(Errno::EAGAIN);
-            }
+    pub(crate) fn seek(&self, channel: &Channel, node: &Node, offset: u64, whence: Whence) -> Reply<u64> {
+        if node.may_be_dirty()
+            && let Err(error) = channel.write_back(u64::from(node.inode.nr().get()))
+        {
+            log::warn!("inode {}: the kernel's pages could not be written back: {error}", node.inode.nr());
+            return Err(Errno::AGAIN);
         }
         let found = match whence {
             Whence::Data => node.inode.seek_data(offset),
@@ -203,7 +201,7 @@ impl Volume {
                 }
             }
             self.accessed(&from.inode);
-            u32::try_from(done).map_err(|_| Errno::EINVAL)
+            u32::try_from(done).map_err(|_| Errno::INVAL)
         })
     }
 

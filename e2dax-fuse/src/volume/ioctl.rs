@@ -3,10 +3,10 @@
 //! The kernel checks who may (Linux: `vfs_fileattr_set`), for the four requests that it knows.
 
 use ext2_core::InodeFlags;
-use fuser::Errno;
+use rustix::io::Errno;
 
-use super::{Reply, Volume};
-use crate::convert::errno;
+use super::Volume;
+use crate::reply::{Reply, errno};
 
 const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 const SETFLAGS: [u32; 2] = [0x4008_6602, 0x4004_6602];
@@ -45,7 +45,7 @@ impl Volume {
             return Ok(attr.generation.to_le_bytes().to_vec());
         }
         if SETFLAGS.contains(&request) {
-            let flags = InodeFlags::from_bits_retain(word(input, 0).ok_or(Errno::EINVAL)?);
+            let flags = InodeFlags::from_bits_retain(word(input, 0).ok_or(Errno::INVAL)?);
             inode.set_flags(flags).map_err(|error| errno(&error))?;
             return Ok(Vec::new());
         }
@@ -58,13 +58,13 @@ impl Volume {
         }
         if request == FSSETXATTR {
             if input.len() < FSXATTR {
-                return Err(Errno::EINVAL);
+                return Err(Errno::INVAL);
             }
-            let wanted = word(input, 0).ok_or(Errno::EINVAL)?;
+            let wanted = word(input, 0).ok_or(Errno::INVAL)?;
             let known = XFLAGS.iter().fold(0, |all, row| all | row.0);
             // Extent sizes and projects are not for ext2; the number of extents (at 8) is told and never set.
             if wanted & !known != 0 || [4, 12, 16].iter().any(|at| word(input, *at) != Some(0)) {
-                return Err(Errno::EOPNOTSUPP);
+                return Err(Errno::OPNOTSUPP);
             }
             let flags = XFLAGS.iter().fold(attr.flags, |mut flags, row| {
                 flags.set(row.1, wanted & row.0 != 0);
@@ -73,6 +73,6 @@ impl Volume {
             inode.set_flags(flags).map_err(|error| errno(&error))?;
             return Ok(Vec::new());
         }
-        Err(Errno::ENOTTY)
+        Err(Errno::NOTTY)
     }
 }

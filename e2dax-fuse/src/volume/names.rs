@@ -3,20 +3,13 @@
 use std::sync::Arc;
 
 use ext2_core::{FileKind, Inode, NewInode, RenameFlags};
-use fuser::{Errno, FileAttr, Generation};
+use rustix::io::Errno;
 
-use super::{Caller, Reply, Volume};
-use crate::convert::{decode_device, errno, node_of, nr_of};
+use super::{Caller, Volume};
+use crate::convert::{decode_device, node_of, nr_of};
 use crate::nodes::Node;
-
-/// What the kernel is told of a name.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
-    /// Attributes, under the kernel's name for the inode.
-    pub(crate) attr: FileAttr,
-    /// Tells the inode from earlier ones of the same number.
-    pub(crate) generation: Generation,
-}
+use crate::reply::{Reply, errno};
+use crate::wire::Entry;
 
 /// What a new inode is to be.
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +41,8 @@ impl Volume {
     /// What a reply says of an inode; it counts as looked up from here on.
     pub(super) fn entry(&self, inode: Inode) -> (Entry, Arc<Node>) {
         let node = self.nodes.look_up(inode);
-        let mut attr = self.attr(&node.inode);
-        attr.ino = fuser::INodeNo(node_of(node.inode.nr()));
-        let generation = Generation(node.inode.attr().generation.into());
-        (Entry { attr, generation }, node)
+        let generation = node.inode.attr().generation.into();
+        (Entry { node: node_of(node.inode.nr()), generation, attr: self.attr(&node.inode) }, node)
     }
 
     /// Looks a name up; `None` where there is no such name, which the kernel remembers as well.
@@ -59,10 +50,10 @@ impl Volume {
     /// `.` of any number and `..` are asked for when somebody comes with a file handle, perhaps of before this mount.
     pub(crate) fn look_up(&self, parent: u64, name: &[u8]) -> Reply<Option<Entry>> {
         if name == b"." {
-            let nr = nr_of(parent).ok_or(Errno::ESTALE)?;
+            let nr = nr_of(parent).ok_or(Errno::STALE)?;
             let inode = self.fs.inode(nr).map_err(|error| errno(&error))?;
             if inode.attr().links == 0 {
-                return Err(Errno::ESTALE);
+                return Err(Errno::STALE);
             }
             return Ok(Some(self.entry(inode).0));
         }
@@ -82,11 +73,17 @@ impl Volume {
         caller: Caller,
     ) -> Reply<(Entry, Arc<Node>)> {
         // OK to cast: the kind is in the lower 16 bits.
-        let kind = FileKind::from_mode((new.mode & 0o170_000) as u16).ok_or(Errno::EINVAL)?;
+        let kind = FileKind::from_mode((new.mode & 0o170_000) as u16).ok_or(Errno::INVAL)?;
         let parent = self.node(parent)?;
         let inode = parent.inode.create(name, &new.inode(kind, caller)).map_err(|error| errno(&error))?;
         self.changed_directory(&parent.inode)?;
         Ok(self.entry(inode))
+    }
+
+    /// Makes a file without a name, which is gone with its last holder unless it is linked. Linux: `ext2_tmpfile`.
+    pub(crate) fn make_unnamed(&self, parent: u64, new: New, caller: Caller) -> Reply<(Entry, Arc<Node>)> {
+        let new = new.inode(FileKind::Regular, caller);
+        Ok(self.entry(self.node(parent)?.inode.tmpfile(&new).map_err(|error| errno(&error))?))
     }
 
     /// Makes a symbolic link.
@@ -130,7 +127,7 @@ impl Volume {
 
     /// Renames; `flags` as renameat2 has them.
     pub(crate) fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Reply<()> {
-        let flags = RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
+        let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         let (old, new) = (self.node(from.0)?, self.node(to.0)?);
         self.fs.rename(&old.inode, from.1, &new.inode, to.1, flags).map_err(|error| errno(&error))?;
         self.changed_directory(&old.inode)?;

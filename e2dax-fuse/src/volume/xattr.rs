@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use ext2_core::{SetAttr, XattrSet};
-use fuser::Errno;
+use rustix::io::Errno;
 
-use super::{Caller, Reply, Volume};
-use crate::convert::errno;
+use super::{Caller, Volume};
+use crate::reply::{Reply, errno};
 
 /// `XATTR_CREATE` and `XATTR_REPLACE`.
 const CREATE: i32 = 1;
@@ -42,7 +42,7 @@ impl Volume {
             0 => XattrSet::Any,
             CREATE => XattrSet::Create,
             REPLACE => XattrSet::Replace,
-            _ => return Err(Errno::EINVAL),
+            _ => return Err(Errno::INVAL),
         };
         let node = self.node(number)?;
         node.inode.xattr_set(name, value, how).map_err(|error| errno(&error))?;

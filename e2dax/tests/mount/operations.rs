@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{CWD, FallocateFlags, FileType, Mode, RenameFlags, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::common::{Image, need_fuse, run};
@@ -118,6 +119,71 @@ fn contents_holes_and_copies_are_what_was_written() {
     drop((data, direct, copy));
     mount.unmount();
     image.check();
+}
+
+#[test]
+fn files_without_a_name_are_there_until_closed_or_linked() {
+    need_fuse!();
+    for options in ["", "no_writeback_cache"] {
+        let image = Image::new(&["-b", "1024"], "8M");
+        let mount = image.mount(options);
+        let space = || rustix::fs::statvfs(mount.dir()).unwrap();
+        let before = (space().f_bfree, space().f_ffree);
+        let unnamed = |flags| {
+            let flags = OFlags::TMPFILE | OFlags::RDWR | flags;
+            File::from(rustix::fs::open(mount.dir(), flags, Mode::from_raw_mode(0o640)).unwrap())
+        };
+        let link = |file: &File, name: &str| {
+            let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+            rustix::fs::linkat(CWD, from, CWD, mount.join(name), AtFlags::SYMLINK_FOLLOW)
+        };
+        let mut lost = unnamed(OFlags::empty());
+        lost.write_all(&[1; 100_000]).unwrap();
+        lost.sync_all().unwrap();
+        assert_eq!(lost.metadata().unwrap().nlink(), 0);
+        assert!(space().f_bfree < before.0 && space().f_ffree == before.1 - 1);
+        let kept = unnamed(OFlags::empty());
+        kept.write_all_at(b"kept", 0).unwrap();
+        link(&kept, "kept").unwrap();
+        assert_eq!(kept.metadata().unwrap().nlink(), 1);
+        let private = unnamed(OFlags::EXCL);
+        assert_eq!(link(&private, "private"), Err(Errno::NOENT));
+        drop((lost, kept, private));
+        assert_eq!(fs::read(mount.join("kept")).unwrap(), b"kept");
+        assert_eq!(fs::metadata(mount.join("kept")).unwrap().mode() & 0o777, 0o640);
+        // The inode goes when the kernel forgets it, soon after the file is closed.
+        let begin = Instant::now();
+        while space().f_ffree != before.1 - 1 && begin.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(space().f_ffree, before.1 - 1);
+        mount.unmount();
+        image.check();
+    }
+}
+
+#[test]
+fn the_time_of_birth_is_told_and_stays() {
+    need_fuse!();
+    let image = Image::new(&["-I", "256"], "8M");
+    let mount = image.mount("");
+    let begin = SystemTime::now() - Duration::from_millis(20);
+    let path = mount.join("f");
+    fs::write(&path, "x").unwrap();
+    let born = fs::metadata(&path).unwrap().created().unwrap();
+    assert!(begin < born && born <= SystemTime::now());
+    std::thread::sleep(Duration::from_millis(20));
+    fs::write(&path, "changed").unwrap();
+    let found = fs::metadata(&path).unwrap();
+    assert!(found.created().unwrap() == born && found.modified().unwrap() > born);
+    mount.unmount();
+    let mount = image.mount("ro");
+    assert_eq!(fs::metadata(mount.join("f")).unwrap().created().unwrap(), born);
+    mount.unmount();
+    let old = Image::new(&["-I", "128"], "8M");
+    let mount = old.mount("");
+    assert!(fs::metadata(mount.dir()).unwrap().created().is_err(), "its inodes have no room for it");
+    mount.unmount();
 }
 
 #[test]

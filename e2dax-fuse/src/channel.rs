@@ -1,0 +1,67 @@
+//! The connection to the kernel.
+
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+
+use crate::reply::Reply;
+use crate::wire::{Out, REPLY_HEADER};
+
+/// Has the kernel write back and drop what it has of an inode. Linux: `FUSE_NOTIFY_INVAL_INODE`.
+const INVALIDATE: u32 = 2;
+
+/// The connection. Each call sends or receives one message, whole.
+#[derive(Debug)]
+pub(crate) struct Channel(pub(crate) OwnedFd);
+
+impl Channel {
+    /// Waits for a request; gives its length, or `None` when the file system is unmounted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            return match rustix::io::read(&self.0, &mut *buffer) {
+                Ok(len) => Ok(Some(len)),
+                // NOENT: the request was taken back before it was read.
+                Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
+                Err(Errno::NODEV) => Ok(None),
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
+    fn send(&self, code: i32, unique: u64, body: &[u8]) -> rustix::io::Result<()> {
+        let len = u32::try_from(REPLY_HEADER + body.len()).map_err(|_| Errno::INVAL)?;
+        let header = Out::default().u32(len).u32(code.cast_unsigned()).u64(unique).0;
+        let parts = [IoSlice::new(&header), IoSlice::new(body)];
+        rustix::io::writev(&self.0, &parts).map(|_| ())
+    }
+
+    /// Answers a request.
+    pub(crate) fn answer(&self, unique: u64, reply: Reply<&[u8]>) {
+        let sent = match reply {
+            Ok(body) => self.send(0, unique, body),
+            Err(error) => self.send(-error.raw_os_error(), unique, &[]),
+        };
+        match sent {
+            // Nobody waits for it any more.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => log::error!("an answer was not taken: {error}"),
+        }
+    }
+
+    /// Has the kernel write back all that it has of an inode. Nobody whom the kernel waits for may call this.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn write_back(&self, node: u64) -> io::Result<()> {
+        let body = Out::default().u64(node).zeros(16).0;
+        // What the kernel has forgotten, it has written back.
+        match self.send(INVALIDATE.cast_signed(), 0, &body) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
