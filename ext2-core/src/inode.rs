@@ -12,6 +12,7 @@
 //! the block map (Linux: `truncate_mutex`). Pointers and size are atomics: lookups take no lock.
 
 mod attr;
+mod cut;
 mod grow;
 mod map;
 mod publish;

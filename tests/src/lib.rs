@@ -15,6 +15,7 @@ pub mod posix;
 pub mod rng;
 pub mod scratch;
 pub mod skip;
+pub mod small;
 pub mod tools;
 pub mod tree;
 pub mod walk;

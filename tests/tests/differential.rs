@@ -245,7 +245,13 @@ fn paths_lead_where_the_kernel_is_led() {
         let root = rustix::fs::openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         let kernels = |path: &[u8], flags: OFlags| -> Result<u64, Errno> {
             let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
-            let handle = rustix::fs::openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+            // EAGAIN: somebody else mounts or renames while `..` is followed.
+            let handle = loop {
+                match rustix::fs::openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+                    Err(Errno::AGAIN) => std::thread::yield_now(),
+                    answer => break answer?,
+                }
+            };
             Ok(rustix::fs::fstat(&handle)?.st_ino)
         };
         let ours =

@@ -1,58 +1,21 @@
 //! Changes of names that somebody or something gets in the way of: another thread, a device that fails, an image whose
 //! counts a crash left wrong. No name may ever stand for an inode that is given away again.
 
-use std::path::Path;
 use std::sync::{Arc, Barrier};
 
 use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
-use e2dax_tests::{golden, need_tools, tools};
+use e2dax_tests::{
+    golden, need_tools,
+    small::{image, mended, open, ram},
+    tools,
+};
 use ext2_core::{
-    Errno, Error, Ext2, FileKind, Follow, GroupNr, Inode, InodeFlags, NewInode, OpenOptions, RenameFlags,
-    SetAttr, Timestamp, Wait, XattrSet,
+    Errno, Error, Ext2, FileKind, Follow, GroupNr, InodeFlags, NewInode, OpenOptions, RenameFlags, SetAttr,
+    Timestamp, Wait,
 };
 
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
 const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
-
-type Ram = Arc<RamDevice>;
-
-/// An image of 4 MiB, made by mke2fs with these arguments besides.
-fn image(more: &[&str]) -> Vec<u8> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("image");
-    let mut args = vec!["-b", "1024", "-I", "256", "-N", "64"];
-    args.extend(more);
-    args.extend([path.to_str().expect("a path of ours"), "4m"]);
-    tools::mke2fs(&args);
-    std::fs::read(&path).expect("read")
-}
-
-fn ram(bytes: &[u8]) -> Ram {
-    Arc::new(RamDevice::from_bytes(bytes).expect("memory"))
-}
-
-fn open(device: &Ram) -> Ext2 {
-    let shared: Arc<dyn BlockDevice> = device.clone();
-    Ext2::open(shared, &OpenOptions::default()).expect("open")
-}
-
-/// Asks e2fsck to mend an image without a question.
-fn mended(bytes: &[u8], what: &str) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("image");
-    golden::write_sparse(&path, bytes).expect("written");
-    if let Err(said) = tools::e2fsck_p(Path::new(&path)) {
-        panic!("{what} needs a human: {said}");
-    }
-}
-
-/// Whether e2fsck has nothing to say.
-fn is_clean(bytes: &[u8]) -> bool {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("image");
-    golden::write_sparse(&path, bytes).expect("written");
-    tools::e2fsck_fn(&path).is_ok()
-}
 
 /// Where the count of links of an inode in the first group lies.
 fn links_offset(fs: &Ext2, nr: u32) -> usize {
@@ -310,133 +273,4 @@ fn a_file_gets_a_first_name_but_none_after_its_last() {
     root.link(&file, b"f").expect("linked");
     root.unlink(b"f").expect("unlinked");
     assert!(root.link(&file, b"f").expect_err("gone").is(Errno::NOENT));
-}
-
-/// A way for a file to become longer.
-type Growth = fn(&Inode);
-/// A fault of some kind, after so many calls.
-type Striking = fn(Calls, u64) -> Fault;
-
-#[test]
-fn bytes_that_a_failed_write_left_past_the_end_are_not_seen_when_the_file_grows_over_them() {
-    need_tools!("mke2fs", "e2fsck");
-    let device = ram(&image(&["-t", "ext2"]));
-    let fs = open(&device);
-    let file = fs.root().expect("root").create(b"f", &FILE).expect("created");
-    file.write_at(0, &[1; 100]).expect("written");
-    drop(file);
-    fs.close().expect("closed");
-    let base = device.to_vec();
-    let grow: [(&str, Growth); 2] = [
-        ("written far behind", |file| {
-            file.write_at(20_000, b"far").expect("written");
-        }),
-        ("made longer", |file| file.truncate(20_003, Wait::Yes).expect("longer")),
-    ];
-    // The device fails once and goes on, or power fails there and it is mounted anew.
-    let faults: [(bool, Striking); 2] = [(false, Fault::once), (true, Fault::from_then_on)];
-    for ((how, grow), (is_crash, fault)) in grow.into_iter().flat_map(|how| faults.map(|fault| (how, fault)))
-    {
-        for after in 0.. {
-            let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-            let shared: Arc<dyn BlockDevice> = faulty.clone();
-            let mut fs = Ext2::open(shared, &OpenOptions::default()).expect("open");
-            let mut file = fs.resolve(b"f", Follow::No).expect("there");
-            faulty.arm(fault(Calls::WRITE | Calls::FENCE, after));
-            let done = file.write_at(100, &[2; 15_000]);
-            let struck = faulty.fired() > 0;
-            if is_crash {
-                fs = open(&ram(&faulty.inner().to_vec()));
-                file = fs.resolve(b"f", Follow::No).expect("there");
-            }
-            faulty.disarm();
-            let what = format!("{how} after store {after} failed ({done:?}), crash: {is_crash}");
-            if done.is_err() && !is_crash {
-                fs.sync().expect("synced");
-                let bytes = faulty.inner().to_vec();
-                let is_marked = bytes[1024 + 58] & 2 != 0;
-                assert!(is_marked || is_clean(&bytes), "{what}: not marked for a check");
-            }
-            let size = file.size();
-            grow(&file);
-            let mut bytes = vec![3; 20_000 - size as usize];
-            file.read_at(size, &mut bytes).expect("read");
-            let stale = bytes.iter().position(|&byte| byte != 0);
-            assert_eq!(stale, None, "{what}: past byte {size}");
-            drop((file, fs));
-            if !struck {
-                break;
-            }
-        }
-    }
-}
-
-#[test]
-fn a_directory_that_grows_where_a_crash_left_a_block_past_its_end_loses_none() {
-    need_tools!("mke2fs", "e2fsck");
-    let device = ram(&image(&["-t", "ext2"]));
-    let fs = open(&device);
-    let dir = fs.root().expect("root").create(b"d", &DIR).expect("created");
-    let long = |nr: u8| [&[b'n'; 250][..], &[b'0' + nr]].concat();
-    // Three such names fill the first block of 1 KiB.
-    (0..3).for_each(|nr| drop(dir.create(&long(nr), &FILE).expect("created")));
-    assert_eq!(dir.size(), 1024);
-    drop(dir);
-    fs.close().expect("closed");
-    let base = device.to_vec();
-    for after in 0.. {
-        let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-        let shared: Arc<dyn BlockDevice> = faulty.clone();
-        let fs = Ext2::open(shared, &OpenOptions::default()).expect("open");
-        let dir = fs.resolve(b"d", Follow::No).expect("there");
-        faulty.arm(Fault::from_then_on(Calls::WRITE | Calls::FENCE, after));
-        let _ = dir.create(&long(3), &FILE);
-        let struck = faulty.fired() > 0;
-        let left = ram(&faulty.inner().to_vec());
-        let fs = open(&left);
-        let dir = fs.resolve(b"d", Follow::No).expect("there");
-        dir.create(&long(4), &FILE).expect("created");
-        fs.sync().expect("synced");
-        let rebuilt = open(&ram(&left.to_vec()));
-        let free = |fs: &Ext2| fs.statfs().expect("counted").blocks_free;
-        assert_eq!(free(&fs), free(&rebuilt), "store {after} was the last: blocks are lost");
-        drop((dir, rebuilt));
-        drop(fs);
-        mended(&left.to_vec(), &format!("a directory that grew after store {after} was the last"));
-        if !struck {
-            break;
-        }
-    }
-}
-
-#[test]
-fn a_symlink_that_loses_its_attributes_is_read_at_every_moment() {
-    need_tools!("mke2fs", "e2fsck");
-    let device = ram(&image(&["-t", "ext2"]));
-    let fs = open(&device);
-    let target = b"somewhere/else";
-    let new = NewInode::new(FileKind::Symlink, 0o777);
-    let link = fs.root().expect("root").symlink(b"l", target, &new).expect("made");
-    link.xattr_set(b"trusted.a", b"value", XattrSet::Any).expect("set");
-    drop(link);
-    fs.close().expect("closed");
-    let base = device.to_vec();
-    for after in 0.. {
-        let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-        let shared: Arc<dyn BlockDevice> = faulty.clone();
-        let fs = Ext2::open(shared, &OpenOptions::default()).expect("open");
-        let link = fs.resolve(b"l", Follow::No).expect("there");
-        faulty.arm(Fault::from_then_on(Calls::WRITE | Calls::FENCE, after));
-        let _ = link.xattr_remove(b"trusted.a");
-        assert_eq!(link.read_link().expect("read"), target);
-        let struck = faulty.fired() > 0;
-        let left = ram(&faulty.inner().to_vec());
-        let anew = open(&left).resolve(b"l", Follow::No).expect("there");
-        assert_eq!(anew.read_link().expect("read"), target, "store {after} was the last");
-        drop(anew);
-        mended(&left.to_vec(), &format!("a link whose attribute goes, store {after} the last"));
-        if !struck {
-            break;
-        }
-    }
 }

@@ -60,7 +60,8 @@ impl Drop for Blocks {
         for run in self.runs.drain(..) {
             // Nothing ever pointed to them, so no fence is needed.
             if let Err(error) = self.fs.release(run) {
-                log::error!("blocks could not be given back: {error}");
+                log::error!("blocks could not be given back");
+                self.fs.found_broken(&error);
             }
         }
     }

@@ -172,6 +172,9 @@ impl Fs {
     pub(crate) fn found_broken(&self, error: &Error) {
         let Some(writer) = &self.writer else { return };
         log::error!("{error}");
+        if writer.closed.load(Ordering::Relaxed) {
+            return;
+        }
         let mut state = writer.state.lock();
         if state.state & STATE_ERROR == 0 {
             state.state |= STATE_ERROR;
@@ -202,6 +205,16 @@ impl Fs {
         let done = change();
         if let Err(error @ Error::Device(_)) = &done {
             self.freeze(error);
+        }
+        done
+    }
+
+    /// Runs a change that leaves blocks which nobody has when the device fails on the way, or that lie past the end of a
+    /// file: the image is marked for a check then, and writing goes on.
+    pub(crate) fn may_lose<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        let done = change();
+        if let Err(error @ Error::Device(_)) = &done {
+            self.found_broken(error);
         }
         done
     }

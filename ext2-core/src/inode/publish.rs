@@ -130,6 +130,7 @@ impl Cell {
                         // Something may point to them, whatever the device answered: rather lost than
                         // given to two files.
                         back.keep();
+                        self.fs.found_broken(&error);
                     }
                     self.count_blocks(i64::from(done));
                     return Err(error);

@@ -85,13 +85,15 @@ impl Cell {
         }
         // From here on something may point to the unit, whatever the device answers.
         Written::new(guard).fence(&*self.fs.dev)?.into_inner().keep();
-        for mapping in &old {
-            for nr in 0..mapping.count {
-                let logical = mapping.start.get() + nr;
-                self.replace_pointer(logical, unit.block((logical - from) as u32))?;
+        let gone = self.fs.may_lose(|| {
+            for mapping in &old {
+                for nr in 0..mapping.count {
+                    let logical = mapping.start.get() + nr;
+                    self.replace_pointer(logical, unit.block((logical - from) as u32))?;
+                }
             }
-        }
-        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+            Written::new(Unlinked).fence(&*self.fs.dev)
+        })?;
         let mut outcome = Ok(());
         for mapping in &old {
             if let Some(start) = mapping.target {

@@ -12,45 +12,14 @@
 //!    of file is never seen.
 //! 4. Blocks are free only when their last pointer is durably gone.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
+use super::cut::Detached;
 use super::{Cell, FileKind, Inode};
-use crate::balloc::Run;
-use crate::error::{Corrupt, Error, Object, Result, refuse};
+use crate::error::{Result, refuse};
 use crate::map::{DIRECT, Pointers, SLOTS};
-use crate::order::{Durable, Unlinked, Written};
-use crate::{DeviceBlock, Errno, InodeFlags, Wait};
-
-/// Subtrees and runs that nothing points to any more.
-#[derive(Debug, Default)]
-struct Detached {
-    /// An indirect block, and how many levels of indirect blocks are under it (0: its pointers are data).
-    subtrees: Vec<(u32, u32)>,
-    runs: Vec<(u32, u32)>,
-}
-
-/// What is left in an indirect block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    /// Pointers.
-    Something,
-    /// None: it is of no use any more.
-    Nothing,
-}
-
-impl Detached {
-    fn data(&mut self, block: u32) {
-        match self.runs.last_mut() {
-            Some((start, len)) if start.checked_add(*len) == Some(block) => *len += 1,
-            _ => self.runs.push((block, 1)),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.subtrees.is_empty() && self.runs.is_empty()
-    }
-}
+use crate::order::{Unlinked, Written};
+use crate::{Errno, InodeFlags, Wait};
 
 impl Cell {
     /// Zeroes what is mapped of the bytes `from..to`; holes stay holes. Returns the bytes that were zeroed.
@@ -114,10 +83,15 @@ impl Cell {
     fn shrink(&self, size: u64) -> Result<()> {
         let first = self.fs.geo.block_size.blocks_for(size);
         let writer = self.fs.writer()?;
-        let detached = {
+        let mut detached = Detached::default();
+        {
             let _orphan = writer.orphan.lock();
             let mut growth = self.map.lock();
             self.discard_window(&mut growth);
+            // All that has to be read is read before anything is stored: what is broken or cannot be read
+            // leaves the file as it is.
+            let cuts = self.plan_cuts(first, self.shape().max_blocks())?;
+            let tail = self.mapped_tail(size)?;
             // e2fsck ends the truncation of an inode that the superblock notes, but throws its block of
             // attributes away with it: such a file gets a hole at its end first, and then becomes shorter.
             // A file without a name is freed whole after a crash, and its time of deletion stays.
@@ -127,32 +101,38 @@ impl Cell {
             };
             // What ends half-way is e2fsck's to end: the note has to stay, and nothing may take its place.
             self.fs.whole(|| {
-                let mut detached = None;
                 if is_noted {
                     self.store_dtime(0)?;
                     self.fs.store_orphan(self.nr.get())?;
-                    self.fs.dev.fence()?;
                 } else {
-                    detached = Some(self.detach(first, self.shape().max_blocks()));
-                    self.fs.dev.fence()?;
+                    self.cut(&cuts, &mut detached)?;
                 }
-                self.zero_tail(size)?;
+                self.fs.dev.fence()?;
+                if let Some((at, len)) = tail {
+                    self.fs.dev.zero(at, len)?;
+                }
                 self.store_size(size)?;
                 self.fs.dev.fence()?;
-                match detached {
-                    Some(detached) => detached,
-                    None => {
-                        let detached = self.detach(first, self.shape().max_blocks());
-                        if !matches!(detached, Err(Error::Device(_))) {
-                            self.fs.dev.fence()?;
-                            self.fs.store_orphan(0)?;
-                        }
-                        detached
-                    }
+                if is_noted {
+                    self.cut(&cuts, &mut detached)?;
+                    self.fs.dev.fence()?;
+                    self.fs.store_orphan(0)?;
                 }
-            })?
-        };
+                Ok(())
+            })?;
+        }
         self.free_detached(detached)
+    }
+
+    /// Where the bytes from `offset` to the end of its block lie on the device, and how many, if any and mapped.
+    fn mapped_tail(&self, offset: u64) -> Result<Option<(u64, u64)>> {
+        let size = self.fs.geo.block_size;
+        let within = offset % size.bytes();
+        if within == 0 {
+            return Ok(None);
+        }
+        let target = self.map_blocks(size.block_of(offset), 1)?.target;
+        Ok(target.map(|block| (self.fs.geo.byte_of(block) + within, size.bytes() - within)))
     }
 
     /// Ends a truncation that a crash left half done: frees what lies past the size.
@@ -160,153 +140,12 @@ impl Cell {
         self.shrink(self.size())
     }
 
-    /// Takes the pointers to blocks `from..to` of the file away.
-    fn detach(&self, from: u64, to: u64) -> Result<Detached> {
-        let shape = self.shape();
-        let mut detached = Detached::default();
-        // The trees first, the deepest of them before the others: a crash between leaves a shorter file.
-        for slot in (DIRECT as usize..SLOTS).rev() {
-            let depth = (slot - 11) as u32;
-            let start = DIRECT + (1..depth).map(|below| shape.span(below)).sum::<u64>();
-            let pointer = self.root(slot);
-            let (low, high) = (from.max(start), to.min(start + shape.span(depth)));
-            if pointer == 0 || low >= high {
-                continue;
-            }
-            if low == start && high == start + shape.span(depth) {
-                self.store_root(slot, 0)?;
-                detached.subtrees.push((pointer, depth - 1));
-            } else if self.detach_in(pointer, depth - 1, low - start..high - start, &mut detached)?
-                == Left::Nothing
-            {
-                self.store_root(slot, 0)?;
-                detached.data(pointer);
-            }
-        }
-        for slot in (from..to.min(DIRECT)).rev() {
-            let pointer = self.root(slot as usize);
-            if pointer != 0 {
-                self.store_root(slot as usize, 0)?;
-                detached.data(pointer);
-            }
-        }
-        Ok(detached)
-    }
-
-    /// Takes pointers away inside an indirect block: `range` counts data blocks under it. Says whether any
-    /// are left; a block without pointers is for the caller to take away (Linux: `all_zeroes` in
-    /// `ext2_find_shared`).
-    fn detach_in(
-        &self,
-        block: u32,
-        below: u32,
-        range: core::ops::Range<u64>,
-        out: &mut Detached,
-    ) -> Result<Left> {
-        let Some(block) = self.valid(block) else {
-            return Err(
-                self.corrupt(alloc::format!("block map points to block {block}, outside the file system"))
-            );
-        };
-        let shape = self.shape();
-        let span = shape.span(below);
-        let (first, end) = (range.start / span, range.end.div_ceil(span));
-        let mut pointers = vec![0; shape.pointers() as usize];
-        self.read(block, 0, &mut pointers)?;
-        let mut left = Left::Nothing;
-        for (index, pointer) in (0..).zip(pointers) {
-            if pointer == 0 {
-                continue;
-            }
-            if index < first || index >= end {
-                left = Left::Something;
-                continue;
-            }
-            let (low, high) = (range.start.max(index * span), range.end.min((index + 1) * span));
-            if low == index * span && high == (index + 1) * span {
-                self.fs.dev.write_u32(self.fs.geo.byte_of(block) + 4 * index, 0)?;
-                match below {
-                    0 => out.data(pointer),
-                    _ => out.subtrees.push((pointer, below - 1)),
-                }
-            } else {
-                let within = low - index * span..high - index * span;
-                match self.detach_in(pointer, below - 1, within, out)? {
-                    Left::Something => left = Left::Something,
-                    Left::Nothing => {
-                        self.fs.dev.write_u32(self.fs.geo.byte_of(block) + 4 * index, 0)?;
-                        out.data(pointer);
-                    }
-                }
-            }
-        }
-        Ok(left)
-    }
-
-    /// Frees what was detached: behind a fence.
-    fn free_detached(&self, detached: Detached) -> Result<()> {
-        if detached.is_empty() {
-            return Ok(());
-        }
-        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
-        let mut freed = 0;
-        let done = self.free_all(&gone, detached, &mut freed);
-        self.count_blocks(-freed);
-        done
-    }
-
-    /// Frees runs and subtrees. Something broken among them is reported at the end; the rest is freed.
-    fn free_all(&self, gone: &Durable<Unlinked>, detached: Detached, freed: &mut i64) -> Result<()> {
-        let mut outcome = Ok(());
-        let mut free = |start: u32, len: u32| {
-            let Some(start) = DeviceBlock::new(start) else { return };
-            match self.fs.free(gone, Run { start, len }) {
-                Ok(()) => *freed += i64::from(len),
-                Err(error) => outcome = Err(error),
-            }
-        };
-        for (start, len) in detached.runs {
-            free(start, len);
-        }
-        let mut left = detached.subtrees;
-        let mut pointers = vec![0; self.shape().pointers() as usize];
-        let mut budget = self.fs.geo.blocks_count;
-        while let Some((block, below)) = left.pop() {
-            let Some(valid) = self.valid(block) else {
-                let what = alloc::format!("block map points to block {block}, outside the file system");
-                outcome = Err(self.corrupt(what));
-                break;
-            };
-            budget = match budget.checked_sub(1) {
-                Some(budget) => budget,
-                None => {
-                    outcome = Err(Corrupt::new(Object::Inode(self.nr), "block map leads into itself").into());
-                    break;
-                }
-            };
-            self.read(valid, 0, &mut pointers)?;
-            if below > 0 {
-                left.extend(
-                    pointers.iter().filter(|&&pointer| pointer != 0).map(|&pointer| (pointer, below - 1)),
-                );
-            } else {
-                let mut runs = Detached::default();
-                pointers.iter().filter(|&&pointer| pointer != 0).for_each(|&pointer| runs.data(pointer));
-                runs.runs.into_iter().for_each(|(start, len)| free(start, len));
-            }
-            free(block, 1);
-        }
-        outcome
-    }
-
     /// Frees blocks of the file from `first` on.
     pub(crate) fn free_past(&self, first: u64) -> Result<()> {
-        let detached = {
-            let mut growth = self.map.lock();
-            self.discard_window(&mut growth);
-            self.detach(first, self.shape().max_blocks())?
-        };
-        self.free_detached(detached)
+        let mut growth = self.map.lock();
+        self.discard_window(&mut growth);
+        let cuts = self.plan_cuts(first, self.shape().max_blocks())?;
+        self.cut_and_free(&cuts)
     }
 
     /// Takes the blocks of a byte range away and zeroes its ends, inside the file. The caller holds the
@@ -326,17 +165,12 @@ impl Cell {
             {
                 return self.zero_mapped(offset, end).map(drop);
             }
+            let mut growth = self.map.lock();
+            let cuts = if first < last { self.plan_cuts(first, last)? } else { Vec::new() };
             self.zero_mapped(offset, first * size.bytes())?;
             self.zero_mapped(last * size.bytes(), end)?;
-            if first >= last {
-                return Ok(());
-            }
-            let detached = {
-                let mut growth = self.map.lock();
-                growth.forget();
-                self.detach(first, last)?
-            };
-            self.free_detached(detached)
+            growth.forget();
+            self.cut_and_free(&cuts)
         })?;
         self.touch_mtime();
         Ok(())
@@ -355,7 +189,7 @@ impl Cell {
                 match self.root(slot) {
                     0 => {}
                     pointer if slot < DIRECT as usize => all.data(pointer),
-                    pointer => all.subtrees.push((pointer, (slot - DIRECT as usize) as u32)),
+                    pointer => all.subtree(pointer, (slot - DIRECT as usize) as u32),
                 }
             }
             self.free_all(&gone, all, &mut freed)?;

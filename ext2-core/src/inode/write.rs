@@ -31,19 +31,14 @@ impl Cell {
         if end <= old {
             return Ok(());
         }
-        let raise = || {
+        // After an error what was written stays past the end, where e2fsck wants no block.
+        self.fs.may_lose(|| {
             // What lies past the end of file is not part of the file; what was just written is.
             if written_from > old {
                 let mut zero = || self.zero_past_end(old, written_from);
                 self.space.invalidate(old..written_from, Wait::Yes, &mut zero)?;
             }
             self.store_size(end)
-        };
-        raise().inspect_err(|error| {
-            // The blocks that were written stay past the end, where e2fsck wants none.
-            if matches!(error, crate::Error::Device(_)) {
-                self.fs.found_broken(error);
-            }
         })
     }
 

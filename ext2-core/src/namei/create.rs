@@ -71,7 +71,8 @@ impl Drop for Number {
         if !self.kept
             && let Err(error) = self.fs.release_inode(self.nr, self.kind)
         {
-            log::error!("an inode number could not be given back: {error}");
+            log::error!("an inode number could not be given back");
+            self.fs.found_broken(&error);
         }
     }
 }

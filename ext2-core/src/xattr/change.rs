@@ -55,7 +55,7 @@ impl Cell {
         if let Some(value) = value {
             all.push(Xattr { name, value: value.to_vec() });
         }
-        self.replace_xattr_block(&all)?;
+        self.fs.may_lose(|| self.replace_xattr_block(&all))?;
         if in_inode {
             self.clear_xattrs_in_inode()?;
         }

@@ -1,0 +1,51 @@
+//! Small images made by mke2fs, on memory.
+
+use std::{path::Path, sync::Arc};
+
+use blockdev::{BlockDevice, RamDevice};
+use ext2_core::{Ext2, OpenOptions};
+
+use crate::{golden, tools};
+
+/// A device in memory.
+pub type Ram = Arc<RamDevice>;
+
+/// An image of 4 MiB, made by mke2fs with these arguments besides.
+pub fn image(more: &[&str]) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    let mut args = vec!["-b", "1024", "-I", "256", "-N", "64"];
+    args.extend(more);
+    args.extend([path.to_str().expect("a path of ours"), "4m"]);
+    tools::mke2fs(&args);
+    std::fs::read(&path).expect("read")
+}
+
+/// A device with these bytes.
+pub fn ram(bytes: &[u8]) -> Ram {
+    Arc::new(RamDevice::from_bytes(bytes).expect("memory"))
+}
+
+/// Opens it for writing.
+pub fn open(device: &Ram) -> Ext2 {
+    let shared: Arc<dyn BlockDevice> = device.clone();
+    Ext2::open(shared, &OpenOptions::default()).expect("open")
+}
+
+/// Asks e2fsck to mend an image without a question.
+pub fn mended(bytes: &[u8], what: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    golden::write_sparse(&path, bytes).expect("written");
+    if let Err(said) = tools::e2fsck_p(Path::new(&path)) {
+        panic!("{what} needs a human: {said}");
+    }
+}
+
+/// Whether e2fsck has nothing to say.
+pub fn is_clean(bytes: &[u8]) -> bool {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    golden::write_sparse(&path, bytes).expect("written");
+    tools::e2fsck_fn(&path).is_ok()
+}
