@@ -4,6 +4,7 @@
 //! 1. Geometry and features never change while it is open.
 //! 2. Read-only: no byte of the device is written.
 
+pub(crate) mod change;
 mod open;
 mod statfs;
 mod table;

@@ -1,14 +1,19 @@
 //! What a change leaves behind that a crash or a failing device ended: no byte that nobody reported, no block that is lost
 //! without a mark, and nothing that e2fsck needs a person for.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Barrier},
+    time::Duration,
+};
 
 use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
 use e2dax_tests::{
     need_tools,
     small::{image, is_clean, mended, open, ram},
 };
-use ext2_core::{Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, OpenOptions, Wait, XattrSet};
+use ext2_core::{
+    Allocate, Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, OpenOptions, Wait, XattrSet,
+};
 
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
 const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
@@ -253,4 +258,63 @@ fn an_indirect_block_that_cannot_be_read_ends_a_truncation_and_not_all_writing()
     assert!(!fs.is_read_only());
     assert_eq!(file.size(), 300 << 10);
     file.truncate(100 << 10, Wait::Yes).expect("shorter");
+}
+
+#[test]
+fn an_image_that_is_closed_beside_running_changes_is_clean_or_not_called_so() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image(&["-t", "ext2"]);
+    let mut clean = 0;
+    for round in 0..60_u32 {
+        let device = ram(&base);
+        let fs = open(&device);
+        let root = fs.root().expect("root");
+        let start = Barrier::new(4);
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let (root, start) = (&root, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    for nr in 0.. {
+                        let name = format!("{thread} {nr}");
+                        let Ok(file) = root.create(name.as_bytes(), &FILE) else { break };
+                        let _ = file.write_at(0, &[1; 3000]);
+                        // Every other one goes with its last holder.
+                        if nr % 2 == 0 && root.unlink(name.as_bytes()).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            start.wait();
+            std::thread::sleep(Duration::from_micros(u64::from(round) * 20));
+            fs.clone().close().expect("closed");
+        });
+        drop((root, fs));
+        let bytes = device.to_vec();
+        if bytes[1024 + 58] & 1 == 1 {
+            clean += 1;
+            assert!(is_clean(&bytes), "round {round}: not as clean as it says");
+        } else {
+            mended(&bytes, &format!("round {round}"));
+        }
+    }
+    println!("{clean} of 60 were marked clean");
+}
+
+#[test]
+fn blocks_that_are_to_be_published_keep_a_closed_image_from_being_called_clean() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let file = fs.root().expect("root").create(b"f", &FILE).expect("created");
+    let got = file.map_for_write(FileBlock::new(0), 4, Allocate::AfterFill).expect("blocks");
+    fs.clone().close().expect("closed");
+    let before = device.to_vec();
+    let late = got.unpublished.expect("new").publish(0..4096);
+    assert!(late.expect_err("closed").is(Errno::ROFS));
+    drop((file, fs));
+    assert_eq!(device.to_vec(), before);
+    assert_eq!(before[1024 + 58] & 1, 0, "marked clean with blocks that nobody has");
+    mended(&before, "blocks that were not published");
 }

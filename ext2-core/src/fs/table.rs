@@ -38,6 +38,11 @@ impl InodeTable {
         &self.shards[(nr.get() % SHARDS) as usize]
     }
 
+    /// Whether an inode is being let go.
+    pub(crate) fn has_leaving(&self) -> bool {
+        self.shards.iter().any(|shard| shard.lock().values().any(|slot| matches!(slot, Slot::Leaving)))
+    }
+
     /// All inodes that somebody holds.
     pub(crate) fn held(&self) -> Vec<Inode> {
         let mut all = Vec::new();

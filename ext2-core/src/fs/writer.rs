@@ -4,6 +4,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::Fs;
+use super::change::{Others, Running};
 use crate::balloc::{Groups, Place};
 use crate::error::{Error, Result, refuse};
 use crate::features::{Compat, Incompat, RoCompat};
@@ -27,6 +28,7 @@ pub(crate) struct Writer {
     state: Mutex<State>,
     read_only: AtomicBool,
     closed: AtomicBool,
+    pub(super) running: Running,
     generation: AtomicU32,
     pub(crate) strict_rename: bool,
     pub(crate) share_xattrs: bool,
@@ -78,6 +80,7 @@ impl Writer {
             ),
             read_only: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            running: Running::new(),
             generation: AtomicU32::new(seed),
             strict_rename: behaviour.strict_rename,
             share_xattrs: behaviour.share_xattrs,
@@ -199,36 +202,6 @@ impl Fs {
         }
     }
 
-    /// Runs a change of names from its first store to its last. When the device fails on the way, that was
-    /// the last change. Linux: a journal that is aborted.
-    pub(crate) fn whole<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
-        let done = change();
-        if let Err(error @ Error::Device(_)) = &done {
-            self.freeze(error);
-        }
-        done
-    }
-
-    /// Runs a change that leaves blocks which nobody has when the device fails on the way, or that lie past the end of a
-    /// file: the image is marked for a check then, and writing goes on.
-    pub(crate) fn may_lose<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
-        let done = change();
-        if let Err(error @ Error::Device(_)) = &done {
-            self.found_broken(error);
-        }
-        done
-    }
-
-    /// Runs a change; when it finds the image broken, that is noted.
-    pub(crate) fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.writer()?;
-        let done = change();
-        if let Err(error @ Error::Corrupt(_)) = &done {
-            self.found_broken(error);
-        }
-        done
-    }
-
     /// Writes all that is late: times, block counts, bitmaps, counts. Linux: `ext2_sync_fs`.
     pub(crate) fn sync_all(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
@@ -258,18 +231,37 @@ impl Fs {
         if writer.closed.load(Ordering::Relaxed) {
             return Ok(());
         }
+        let others = writer.running.close();
+        let done = self.end_writing(writer, others);
+        match done {
+            Ok(()) => {
+                writer.read_only.store(true, Ordering::Relaxed);
+                writer.closed.store(true, Ordering::Relaxed);
+            }
+            Err(_) => writer.running.reopen(),
+        }
+        done
+    }
+
+    /// Writes everything, while no change begins any more, and marks the image as clean if nobody can make that untrue.
+    fn end_writing(&self, writer: &Writer, others: Others) -> Result<()> {
         self.sync_all()?;
         // Who holds a file without a name keeps its blocks, which nobody frees any more.
-        let is_held = self.table.held().iter().any(|inode| inode.0.attrs.lock().links == 0);
+        // One that is let go meanwhile is seen in the table, or notes that it was left as it is before it goes.
+        let is_held = self.table.held().iter().any(|inode| inode.0.attrs.lock().links == 0)
+            || self.table.has_leaving()
+            || writer.running.is_unsettled();
         if is_held {
             log::warn!("files without a name are still open: the image is left as not clean");
         }
-        if self.sb.clean && !is_held && !writer.read_only.load(Ordering::Relaxed) {
+        if others == Others::Running {
+            log::warn!("changes are under way: the image is left as not clean");
+        }
+        let is_settled = !is_held && others == Others::Ended;
+        if self.sb.clean && is_settled && !writer.read_only.load(Ordering::Relaxed) {
             self.store_state(STATE_VALID)?;
             self.dev.flush()?;
         }
-        writer.read_only.store(true, Ordering::Relaxed);
-        writer.closed.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -305,8 +297,9 @@ impl Ext2 {
     }
 
     /// Closes the file system: writes everything and marks the image as cleanly unmounted, if it was when
-    /// it was opened and no file without a name is held any more. Inodes that are still held can be read, but
-    /// not changed. Changes of other threads must have ended.
+    /// it was opened, no file without a name is held any more, and no change is under way. Inodes that are
+    /// still held can be read, but not changed. Changes of other threads should have ended: those that have
+    /// begun go on, and the image is left as not clean.
     ///
     /// # Errors
     /// The device's.

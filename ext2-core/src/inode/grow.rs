@@ -9,6 +9,7 @@
 use super::{Cell, FileKind, Inode, Unpublished};
 use crate::balloc::{Blocks, Request, Role, Run, Window};
 use crate::error::{Result, refuse};
+use crate::fs::change::OwnedChange;
 use crate::map::Mapping;
 use crate::order::Written;
 use crate::{DeviceBlock, Errno, FileBlock, GroupNr};
@@ -192,8 +193,9 @@ impl Cell {
         if how == Allocate::AfterFill {
             // Until they are published the next request must not be given the same goal.
             growth.last = Some((start.get() + u64::from(run.len) - 1, run.block(run.len - 1)));
+            let change = OwnedChange::begin(self.fs.clone())?;
             let unpublished =
-                Unpublished { inode: inode.clone(), start: start.get(), run, blocks: guard, spare };
+                Unpublished { inode: inode.clone(), start: start.get(), run, blocks: guard, spare, change };
             return Ok(WriteMapping { mapping, new: true, unpublished: Some(unpublished) });
         }
         let size = self.fs.geo.block_size;

@@ -8,6 +8,7 @@ use super::spare::Spare;
 use super::{Cell, Inode};
 use crate::balloc::{Blocks, Run};
 use crate::error::{Error, Result, refuse};
+use crate::fs::change::OwnedChange;
 use crate::map::Pointers;
 use crate::order::{Durable, Written};
 use crate::{DeviceBlock, Errno, FileBlock};
@@ -22,6 +23,8 @@ pub struct Unpublished {
     pub(super) run: Run,
     pub(super) blocks: Blocks,
     pub(super) spare: Spare,
+    /// Blocks that nobody has are taken as long as this is there.
+    pub(super) change: OwnedChange,
 }
 
 impl Unpublished {
@@ -31,8 +34,13 @@ impl Unpublished {
     /// meanwhile, the written bytes are copied into that one.
     ///
     /// # Errors
-    /// `ENOSPC` for indirect blocks, the device's: nothing is reachable then, or a first part.
+    /// `ENOSPC` for indirect blocks, `EROFS`, the device's: nothing is reachable then, or a first part.
     pub fn publish(self, written: Range<u64>) -> Result<()> {
+        let fs = self.inode.0.fs.clone();
+        fs.change(|| self.publish_in_change(written))
+    }
+
+    fn publish_in_change(self, written: Range<u64>) -> Result<()> {
         let cell = &*self.inode.0;
         let size = cell.fs.geo.block_size;
         let own = self.start * size.bytes()..(self.start + u64::from(self.run.len)) * size.bytes();
@@ -50,7 +58,7 @@ impl Unpublished {
         if written.end < tail {
             cell.fs.dev.zero(device(written.end), tail - written.end)?;
         }
-        let Self { inode, start, run, blocks, mut spare } = self;
+        let Self { inode, start, run, blocks, mut spare, change: _change } = self;
         let cell = &*inode.0;
         let part = |from: u64, to: u64| run.part((from - start) as u32, (to - from) as u32);
         let mut growth = cell.map.lock();

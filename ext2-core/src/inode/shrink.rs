@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 use super::cut::Detached;
 use super::{Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
+use crate::fs::change::Change;
 use crate::map::{DIRECT, Pointers, SLOTS};
 use crate::order::{Unlinked, Written};
 use crate::{Errno, InodeFlags, Wait};
@@ -212,10 +213,16 @@ impl Cell {
 
     /// What is left to do when the last holder lets go.
     pub(crate) fn let_go(&self) {
-        if self.fs.writer().is_err() {
+        let (dead, late) = {
+            let attrs = self.attrs.lock();
+            (attrs.links == 0, attrs.late)
+        };
+        let Ok(_change) = Change::begin(&*self.fs) else {
+            if dead || late {
+                self.fs.leave_unsettled();
+            }
             return;
-        }
-        let dead = self.attrs.lock().links == 0;
+        };
         let done = if dead {
             if self.kind == FileKind::Directory {
                 self.fs.indexes.forget(self.nr);

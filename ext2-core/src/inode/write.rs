@@ -2,6 +2,7 @@
 
 use super::{Allocate, Attrs, Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
+use crate::fs::change::Change;
 use crate::{Errno, InodeFlags, Timestamp, Wait};
 
 /// What to change of an inode's attributes; what is `None` stays.
@@ -182,6 +183,7 @@ impl Inode {
         if attrs.mode & strip == 0 {
             return Ok(());
         }
+        let _change = Change::begin(&*self.0.fs)?;
         let changed = Attrs { mode: attrs.mode & !strip, ..*attrs };
         self.0.store_owner(&mut attrs, &changed)
     }
@@ -245,7 +247,9 @@ impl Inode {
         }
         // Also when an error ended all writing: what was stored before is to be durable.
         if self.0.fs.writer.is_some() {
-            self.0.write_late()?;
+            if let Ok(_change) = Change::begin(&*self.0.fs) {
+                self.0.write_late()?;
+            }
             self.0.fs.dev.flush()?;
         }
         Ok(())
