@@ -15,3 +15,12 @@ done
 for seed in 1 2 3 4 5 6 7 8; do
     head -c 200 ../testdata/golden/LIST | tail -c "$((seed * 20))" > "corpus/image/$seed"
 done
+mkdir -p corpus/tar corpus/mkfs
+for flags in --format=gnu --format=ustar --format=pax "--format=gnu --sparse" "--format=pax --sparse --xattrs"; do
+    # shellcheck disable=SC2086
+    tar -cf "corpus/tar/$(echo "$flags" | tr -dc a-z)" $flags fuzz_targets/tar.rs ../testdata/linux-6.1/README.md 2>/dev/null
+done
+# What is arbitrary has no form to be seeded with.
+for seed in 1 2 3 4; do
+    head -c "$((seed * 400))" ../Cargo.lock > "corpus/mkfs/$seed"
+done

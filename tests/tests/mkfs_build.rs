@@ -409,6 +409,7 @@ fn what_ext2_cannot_hold_is_refused_by_name() {
     assert!(refused(b"a/b", attrs(), Body::Fifo).contains("no name"));
     assert!(refused(b"..", attrs(), Body::Fifo).contains("no name"));
     assert!(refused(b"l", attrs(), Body::Symlink([].into())).starts_with("/l: the target"));
+    assert!(refused(b"l", attrs(), Body::Symlink((*b"a\0b").into())).contains("has a 0"));
     let mut rich = attrs();
     rich.xattrs = vec![(b"btrfs.x".to_vec(), Vec::new())];
     assert!(refused(b"x", rich, Body::Fifo).starts_with("/x: attribute btrfs.x"));
@@ -417,4 +418,9 @@ fn what_ext2_cannot_hold_is_refused_by_name() {
     tree.link(NodeId::ROOT, b"twice", node).unwrap();
     let error = Plan::new(tree, &Format::default(), &Options::default()).unwrap_err().to_string();
     assert_eq!(error, "/twice: this name is there twice");
+    for slack in [1 << 45, u64::MAX] {
+        let options = Options { size: Size::Auto { slack }, ..Options::default() };
+        let error = Plan::new(Tree::new(NodeAttrs::default()), &Format::default(), &options).unwrap_err();
+        assert!(error.to_string().contains("left free"), "{error}");
+    }
 }

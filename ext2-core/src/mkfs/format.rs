@@ -106,7 +106,7 @@ impl Format {
     /// How many inodes are asked for in a file system of `blocks` blocks, before they are rounded to whole groups.
     #[must_use]
     pub fn inodes_for(&self, blocks: u64, block_size: BlockSize) -> u64 {
-        let bytes = blocks * block_size.bytes();
+        let bytes = blocks.saturating_mul(block_size.bytes());
         let ratio = match self.inodes {
             Inodes::Count(count) => return count,
             Inodes::Ratio(ratio) => ratio.max(1),

@@ -264,14 +264,17 @@ impl Search<'_> {
                 Err(error) => Err(error),
             },
             Size::Auto { slack } => {
+                let blocks = self.block_size.blocks_for(slack);
+                if blocks > u64::from(u32::MAX) {
+                    return Error::format("more is to be left free than ext2 counts in 32 bits of blocks");
+                }
                 let mut format = self.format.clone();
                 if format.inodes == Inodes::BySize {
                     // As many as there are files, and for the slack what a file system of its size would have.
-                    let spare = self.block_size.blocks_for(slack);
-                    let spare = format.inodes_for(spare, self.block_size);
+                    let spare = format.inodes_for(blocks, self.block_size);
                     format.inodes = Inodes::Count(u64::from(layout::FIRST_INO - 1) + self.inodes + spare);
                 }
-                let slack = Needs { units: 0, filler: self.block_size.blocks_for(slack) };
+                let slack = Needs { units: 0, filler: blocks };
                 let mut all = needs;
                 all += slack;
                 self.smallest(&format, units, all)
@@ -290,7 +293,8 @@ impl Search<'_> {
             }
         };
         let unit_blocks = units.map_or(0, |units| units.blocks);
-        let least = (needs.units * unit_blocks + needs.filler) * self.block_size.bytes();
+        let blocks = needs.units.saturating_mul(unit_blocks).saturating_add(needs.filler);
+        let least = blocks.saturating_mul(self.block_size.bytes());
         let mut low = (least / UNIT).max(1);
         let mut found = at(low);
         // Inodes may be too many for a size that is far too small: larger ones are tried before that is believed.
@@ -367,6 +371,9 @@ impl Counter<'_> {
             }
             Body::Symlink(target) if target.is_empty() || target.len() >= self.block_size.len().min(4096) => {
                 return refuse("the target of a symlink has 1 to 4095 bytes, and less than a block");
+            }
+            Body::Symlink(target) if target.contains(&0) => {
+                return refuse("the target of the symlink has a 0");
             }
             Body::Symlink(target) => needs.filler += u64::from(!is_fast(target)),
             _ => {}

@@ -100,10 +100,14 @@ impl Inode {
     /// Makes a symbolic link. Linux: `ext2_symlink`.
     ///
     /// # Errors
-    /// As [`create`](Self::create); `ENAMETOOLONG` for a target that does not fit in a block.
+    /// As [`create`](Self::create); `ENOENT` for an empty target, `EINVAL` for one with a 0, `ENAMETOOLONG` for one that
+    /// does not fit in a block.
     pub fn symlink(&self, name: &[u8], target: &[u8], new: &NewInode) -> Result<Self> {
         if target.is_empty() {
             return refuse(Errno::NOENT, "an empty target");
+        }
+        if target.contains(&0) {
+            return refuse(Errno::INVAL, "a target with a 0, at which every reader would end it");
         }
         if target.len() as u64 >= self.0.fs.geo.block_size.bytes().min(4096) {
             return refuse(Errno::NAMETOOLONG, "the target is longer than a block");
