@@ -23,6 +23,10 @@ mod system {
     use crate::ram::HUGE_PAGE;
 
     /// A file mapped shared and whole, at an address that is a multiple of 2 MiB.
+    ///
+    /// A call with `MAP_FIXED` that fails may leave a gap in what was reserved. Another thread may get that gap for a
+    /// mapping of its own, and to try again there, or to unmap the reservation, would take it from that thread. So what
+    /// can be refused is asked for elsewhere first, and after a refusal all the same the reservation is left alone.
     #[derive(Debug)]
     pub(in crate::mmap) struct Region {
         /// Address space reserved, which holds the mapping.
@@ -53,21 +57,17 @@ mod system {
             let skip = reserved.addr().get().wrapping_neg() & (HUGE_PAGE - 1);
             // SAFETY: `skip < HUGE_PAGE < reserved_len`.
             let base = unsafe { reserved.cast::<u8>().add(skip) };
-            // From here on `drop` unmaps whatever has happened.
-            let mut region = Self { reserved, reserved_len, base, len, media: Media::Volatile };
             let prot = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
-            // MAP_SYNC is what says that the file is persistent memory, so a fence is enough for it.
-            let sync = MapFlags::FIXED | MapFlags::SHARED_VALIDATE | MapFlags::SYNC;
-            let at = base.as_ptr().cast();
-            if cfg!(target_arch = "x86_64") && writable {
-                // SAFETY: `base..base + len` lies in what we reserved, so it replaces only that.
-                if unsafe { mmap(at, len, prot, sync, file, 0) }.is_ok() {
-                    region.media = Media::Persistent;
-                    return Ok(region);
-                }
-            }
-            // SAFETY: as above.
-            unsafe { mmap(at, len, prot, MapFlags::FIXED | MapFlags::SHARED, file, 0) }.map_err(failed)?;
+            let persistent = writable && takes_sync(file);
+            let (media, kind) = if persistent {
+                (Media::Persistent, MapFlags::SHARED_VALIDATE | MapFlags::SYNC)
+            } else {
+                (Media::Volatile, MapFlags::SHARED)
+            };
+            // SAFETY: `base..base + len` lies in what we reserved, so it replaces only that.
+            unsafe { mmap(base.as_ptr().cast(), len, prot, MapFlags::FIXED | kind, file, 0) }
+                .map_err(failed)?;
+            let region = Self { reserved, reserved_len, base, len, media };
             region.advise(file);
             Ok(region)
         }
@@ -110,6 +110,19 @@ mod system {
             // The kernel knows the pages that were dirtied through the map, and writes them too.
             file.sync_data().map_err(|error| io_error("flush", 0, error))
         }
+    }
+
+    /// Whether a file can be mapped with `MAP_SYNC`, which is what says that it is persistent memory, so that a fence is
+    /// enough for it.
+    fn takes_sync(file: &File) -> bool {
+        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED_VALIDATE | MapFlags::SYNC);
+        // SAFETY: a new mapping at a place of the kernel's choice touches nothing of ours.
+        let probe =
+            cfg!(target_arch = "x86_64").then(|| unsafe { mmap(null_mut(), 1, prot, flags, file, 0) });
+        let Some(Ok(probe)) = probe else { return false };
+        // SAFETY: mapped just now, and shown to nobody.
+        let _ = unsafe { munmap(probe, 1) };
+        true
     }
 
     impl Drop for Region {
