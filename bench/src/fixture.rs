@@ -128,6 +128,19 @@ pub fn deep_file(folder: &Inode, name: &str, count: u64) -> ext2_core::Result<In
     Ok(deep)
 }
 
+/// A file of which every other block is a hole, with `count` blocks of data: no two of them are a run.
+///
+/// # Errors
+/// As `Inode::write_at`.
+pub fn file_in_pieces(folder: &Inode, name: &str, count: u64) -> ext2_core::Result<Inode> {
+    let pieces = file(folder, name)?;
+    let bytes = vec![7; 4096];
+    for block in (0..count).map(|nr| 2 * nr) {
+        pieces.write_at(block * 4096, &bytes)?;
+    }
+    Ok(pieces)
+}
+
 /// The first block of a file at a depth.
 #[must_use]
 pub fn first_of_depth(depth: usize) -> FileBlock {

@@ -28,10 +28,13 @@ impl PoisonSet {
     }
 
     /// The first poisoned page among those that hold a byte of the range. The range lies in a device.
+    #[inline]
     pub(crate) fn first_in(&self, offset: u64, len: u64) -> Option<u64> {
-        if self.count.load(Ordering::Acquire) == 0 || len == 0 {
-            return None;
-        }
+        if self.count.load(Ordering::Acquire) == 0 || len == 0 { None } else { self.search(offset, len) }
+    }
+
+    #[cold]
+    fn search(&self, offset: u64, len: u64) -> Option<u64> {
         let last = (offset + (len - 1)) / PAGE_SIZE;
         self.pages.lock().range(offset / PAGE_SIZE..=last).next().copied()
     }

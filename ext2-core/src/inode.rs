@@ -43,10 +43,10 @@ use zerocopy::FromBytes;
 use crate::dir::SharedIndex;
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::fs::Fs;
-use crate::map::SLOTS;
+use crate::map::{Runs, SLOTS};
 use crate::raw::{RawInode, RawInodeExtra};
 use crate::space::Space;
-use crate::sync::{Mutex, Rank, RwLock};
+use crate::sync::{IoLock, Mutex, Rank};
 use crate::{Errno, Ext2, InodeNr};
 
 /// A file, directory or other inode that is open. Cloning it is cheap.
@@ -65,8 +65,10 @@ pub(crate) struct Cell {
     pub(crate) size: AtomicU64,
     pub(crate) root: [AtomicU32; SLOTS],
     pub(crate) attrs: Mutex<Attrs>,
-    pub(crate) io: RwLock<()>,
+    pub(crate) io: IoLock,
     pub(crate) map: Mutex<Growth>,
+    /// What lookups found lately.
+    pub(crate) runs: Runs,
     pub(crate) space: Space,
     /// The index of a directory; unused by others.
     pub(crate) dir: SharedIndex,
@@ -138,18 +140,21 @@ impl Cell {
             size: AtomicU64::new(size),
             root: raw.i_block.map(|pointer| AtomicU32::new(pointer.get())),
             attrs: Mutex::new(Rank::Attr, Attrs::from_raw(raw, extra)),
-            io: RwLock::new(Rank::Io, ()),
+            io: IoLock::new(Rank::Io),
             map: Mutex::new(Rank::Map, Growth::default()),
+            runs: Runs::new(),
             space: Space::new(),
             dir: fs.indexes.of(nr, kind),
         })
     }
 
+    #[inline]
     pub(crate) fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }
 
     /// Whether the contents are in blocks (and not in the pointers' place, as a short link's are).
+    #[inline]
     pub(crate) fn has_blocks(&self) -> bool {
         match self.kind {
             FileKind::Regular | FileKind::Directory => true,
@@ -231,7 +236,8 @@ impl Inode {
     /// The lock over the contents (Linux: `i_rwsem`). [`read_at`](Self::read_at) and all that changes a
     /// file take it themselves; whoever moves bytes without them, as DAX does, takes it first.
     #[must_use]
-    pub fn io_lock(&self) -> &RwLock<()> {
+    #[inline]
+    pub fn io_lock(&self) -> &IoLock {
         &self.0.io
     }
 

@@ -12,9 +12,11 @@
 
 mod lookup;
 mod path;
+mod runs;
 
-pub(crate) use lookup::{Pointers, Tree, lookup};
+pub(crate) use lookup::{Pointers, Tree, lookup, lookup_one};
 pub(crate) use path::{DIRECT, Path, SLOTS, Shape};
+pub(crate) use runs::{KnownRun, Runs};
 
 use crate::{DeviceBlock, FileBlock};
 

@@ -22,6 +22,7 @@
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// The place of a lock in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,7 +109,7 @@ mod order {
 #[cfg(feature = "std")]
 mod imp {
     use std::sync::PoisonError;
-    pub(super) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    pub(super) use std::sync::{Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
     pub(super) fn lock<T: ?Sized>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
         lock.lock().unwrap_or_else(PoisonError::into_inner)
@@ -123,7 +124,7 @@ mod imp {
 
 #[cfg(not(feature = "std"))]
 mod imp {
-    pub(super) use spin::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    pub(super) use spin::{Mutex, MutexGuard, Once, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
     pub(super) fn lock<T: ?Sized>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
         lock.lock()
@@ -184,6 +185,106 @@ impl<T: ?Sized> RwLock<T> {
     }
 }
 
+/// A reader-writer lock whose readers may do without it: they look at the time, copy what they need, and
+/// [look again](Self::unchanged) whether a writer came between; then what they copied counts for nothing (Linux:
+/// `seqcount_rwlock_t`). A reader that takes no lock stores nothing that others read, and waits for none of its own
+/// stores.
+pub struct IoLock {
+    lock: RwLock<()>,
+    /// Odd while somebody holds the lock exclusive.
+    changes: AtomicU64,
+}
+
+/// When a reader without the lock began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance(u64);
+
+impl IoLock {
+    /// A lock of `rank`.
+    #[must_use]
+    pub const fn new(rank: Rank) -> Self {
+        Self { lock: RwLock::new(rank, ()), changes: AtomicU64::new(0) }
+    }
+
+    /// Waits for the lock, shared.
+    pub fn read(&self) -> Guard<impl Deref<Target = ()> + '_> {
+        self.lock.read()
+    }
+
+    /// Waits for the lock, exclusive.
+    pub fn write(&self) -> IoGuard<'_> {
+        let guard = self.lock.write();
+        // Whoever sees a store that comes after this sees this. Streaming stores too come after a locked one.
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::Release);
+        IoGuard { changes: &self.changes, _guard: guard }
+    }
+
+    /// Begins to read without the lock, unless somebody holds it exclusive.
+    #[inline]
+    pub fn glance(&self) -> Option<Glance> {
+        let now = self.changes.load(Ordering::Acquire);
+        (now & 1 == 0).then_some(Glance(now))
+    }
+
+    /// Whether nobody has held the lock exclusive since: what was read meanwhile is what a reader with the lock would
+    /// have read.
+    #[inline]
+    pub fn unchanged(&self, since: Glance) -> bool {
+        fence(Ordering::Acquire);
+        self.changes.load(Ordering::Relaxed) == since.0
+    }
+}
+
+impl fmt::Debug for IoLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoLock").field("changes", &self.changes).finish_non_exhaustive()
+    }
+}
+
+/// What holds an [`IoLock`] exclusive until it is dropped.
+#[derive(Debug)]
+pub struct IoGuard<'a> {
+    changes: &'a AtomicU64,
+    _guard: Guard<imp::RwLockWriteGuard<'a, ()>>,
+}
+
+impl Drop for IoGuard<'_> {
+    fn drop(&mut self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A value that is made once, by whoever needs it first. `make` takes no lock.
+#[derive(Debug)]
+pub(crate) struct Once<T>(
+    #[cfg(feature = "std")] imp::OnceLock<T>,
+    #[cfg(not(feature = "std"))] imp::Once<T>,
+);
+
+impl<T> Once<T> {
+    pub(crate) const fn new() -> Self {
+        #[cfg(feature = "std")]
+        return Self(imp::OnceLock::new());
+        #[cfg(not(feature = "std"))]
+        return Self(imp::Once::new());
+    }
+
+    /// The value, if it was made.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.0.get()
+    }
+
+    /// The value, made now if it was not before.
+    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        #[cfg(feature = "std")]
+        return self.0.get_or_init(make);
+        #[cfg(not(feature = "std"))]
+        return self.0.call_once(make);
+    }
+}
+
 /// What holds a lock until it is dropped.
 #[derive(Debug)]
 pub struct Guard<G> {
@@ -226,6 +327,41 @@ mod tests {
         let (outer, inner) = (Mutex::new(Rank::Group, ()), Mutex::new(Rank::Super, ()));
         let _held = inner.lock();
         let _wrong = outer.lock();
+    }
+
+    #[test]
+    fn a_glance_counts_only_while_nobody_writes() {
+        let lock = IoLock::new(Rank::Io);
+        let before = lock.glance().unwrap();
+        assert!(lock.unchanged(before));
+        drop(lock.read());
+        assert!(lock.unchanged(before));
+        let writing = lock.write();
+        assert!(lock.glance().is_none() && !lock.unchanged(before));
+        drop(writing);
+        assert!(!lock.unchanged(before));
+        assert!(lock.glance().is_some_and(|now| now != before && lock.unchanged(now)));
+    }
+
+    #[test]
+    fn what_a_glance_read_of_two_words_was_written_together() {
+        use core::sync::atomic::AtomicBool;
+        let (lock, words, done) =
+            (IoLock::new(Rank::Io), [AtomicU64::new(0), AtomicU64::new(0)], AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for nr in 1..20_000 {
+                    let _writing = lock.write();
+                    words.iter().for_each(|word| word.store(nr, Ordering::Relaxed));
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                let Some(glance) = lock.glance() else { continue };
+                let [first, second] = [1, 0].map(|at: usize| words[at].load(Ordering::Relaxed));
+                assert!(!lock.unchanged(glance) || first == second);
+            }
+        });
     }
 
     #[test]

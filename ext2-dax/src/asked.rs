@@ -1,5 +1,7 @@
 //! How much the data path asked of the file system, on either of its two paths.
 
+use std::sync::atomic::{AtomicUsize as StdAtomicUsize, Ordering as StdOrdering};
+
 use crate::sync::{AtomicU64, Ordering};
 
 /// A sum of questions and answers.
@@ -19,13 +21,14 @@ pub struct Asked {
     pub dio_counts: u64,
 }
 
-/// Places that threads add in: two that add at the same time do not wait for each other's cache line.
+/// Places that each belong to one thread at a time.
 const PLACES: usize = 16;
 
-/// The sums of a file system: each thread has a place of its own, as long as there are no more of them.
+/// The sums of a file system. Each thread has a place of its own, in which it adds without waiting for anybody, its
+/// own earlier stores included; when there are more threads, they share the last.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    places: [Sums; PLACES],
+    places: [Sums; PLACES + 1],
 }
 
 /// The sums of one place, on cache lines that are no other's.
@@ -38,49 +41,101 @@ struct Sums {
     exclusive: AtomicU64,
     shared: AtomicU64,
     dio: AtomicU64,
+    /// Reads that were sure of their blocks: each is a call that got what it asked for, and locked nothing.
+    reads: AtomicU64,
+    read_blocks: AtomicU64,
 }
 
-/// The next thread's place. Not one of the model's atomics: which place a thread has decides nothing.
-static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+/// The places that are taken, as bits. Not one of the model's atomics: which place a thread has decides nothing.
+static TAKEN: StdAtomicUsize = StdAtomicUsize::new(0);
+
+/// A thread's place, free again when the thread ends.
+struct Place(usize);
+
+impl Place {
+    fn take() -> Self {
+        let mut taken = TAKEN.load(StdOrdering::Relaxed);
+        while taken.trailing_ones() < PLACES as u32 {
+            let place = taken.trailing_ones() as usize;
+            match TAKEN.compare_exchange_weak(
+                taken,
+                taken | 1 << place,
+                StdOrdering::Acquire,
+                StdOrdering::Relaxed,
+            ) {
+                Ok(_) => return Self(place),
+                Err(now) => taken = now,
+            }
+        }
+        Self(PLACES)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.0 < PLACES {
+            TAKEN.fetch_and(!(1 << self.0), StdOrdering::Release);
+        }
+    }
+}
 
 std::thread_local! {
-    static PLACE: usize = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % PLACES;
+    static PLACE: Place = Place::take();
 }
 
 impl Counts {
-    fn own(&self) -> &Sums {
-        // A thread that is ending has no place any more, and takes the first.
-        &self.places[PLACE.try_with(|place| *place).unwrap_or(0)]
+    #[inline]
+    fn add(&self, amounts: &[(fn(&Sums) -> &AtomicU64, u64)]) {
+        // A thread that is ending has no place any more, and takes the common one.
+        let place = PLACE.try_with(|place| place.0).unwrap_or(PLACES);
+        let Some(sums) = self.places.get(place) else { return };
+        for &(of, amount) in amounts {
+            let sum = of(sums);
+            if place < PLACES {
+                // Nobody else stores here.
+                sum.store(sum.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+            } else {
+                sum.fetch_add(amount, Ordering::Relaxed);
+            }
+        }
     }
 
     pub(crate) fn question(&self, asked: u64, answered: u64) {
-        let own = self.own();
-        own.calls.fetch_add(1, Ordering::Relaxed);
-        own.asked.fetch_add(asked, Ordering::Relaxed);
-        own.answered.fetch_add(answered.min(asked), Ordering::Relaxed);
+        self.add(&[
+            (|sums| &sums.calls, 1),
+            (|sums| &sums.asked, asked),
+            (|sums| &sums.answered, answered.min(asked)),
+        ]);
     }
 
     pub(crate) fn exclusive(&self) {
-        self.own().exclusive.fetch_add(1, Ordering::Relaxed);
+        self.add(&[(|sums| &sums.exclusive, 1)]);
     }
 
     pub(crate) fn shared(&self) {
-        self.own().shared.fetch_add(1, Ordering::Relaxed);
+        self.add(&[(|sums| &sums.shared, 1)]);
+    }
+
+    /// A read that was sure of its blocks, so many.
+    #[inline]
+    pub(crate) fn read(&self, blocks: u64) {
+        self.add(&[(|sums| &sums.reads, 1), (|sums| &sums.read_blocks, blocks)]);
     }
 
     #[cfg(feature = "buffer-head")]
     pub(crate) fn dio(&self) {
-        self.own().dio.fetch_add(1, Ordering::Relaxed);
+        self.add(&[(|sums| &sums.dio, 1)]);
     }
 
     pub(crate) fn sum(&self) -> Asked {
         let sum = |of: fn(&Sums) -> &AtomicU64| {
             self.places.iter().map(|place| of(place).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
         };
+        let (reads, read_blocks) = (sum(|place| &place.reads), sum(|place| &place.read_blocks));
         Asked {
-            calls: sum(|place| &place.calls),
-            blocks_asked: sum(|place| &place.asked),
-            blocks_answered: sum(|place| &place.answered),
+            calls: sum(|place| &place.calls).wrapping_add(reads),
+            blocks_asked: sum(|place| &place.asked).wrapping_add(read_blocks),
+            blocks_answered: sum(|place| &place.answered).wrapping_add(read_blocks),
             exclusive_locks: sum(|place| &place.exclusive),
             shared_locks: sum(|place| &place.shared),
             dio_counts: sum(|place| &place.dio),

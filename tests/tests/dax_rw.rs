@@ -51,6 +51,43 @@ fn poison(setup: &Setup, block: u64) {
 }
 
 #[test]
+fn readers_beside_a_writer_see_each_call_whole_and_nothing_of_other_files() {
+    const LEN: usize = 3 * 4096;
+    let setup = setup();
+    let root = setup.fs.ext2().root().unwrap();
+    let other = root.create(b"other", &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut bytes = vec![0; LEN];
+                while !done.load(Ordering::Relaxed) {
+                    let got = setup.file.read_at(13 * PAGE_SIZE, &mut bytes).unwrap() as usize;
+                    let first = bytes[..got].first().copied().unwrap_or(0);
+                    assert!(bytes[..got].iter().all(|&byte| byte == first), "a call was seen in part");
+                    assert!(first < 100, "another file's bytes");
+                }
+            });
+        }
+        // What the file gives up another file fills at once.
+        for nr in 1..400_u64 {
+            setup.file.write_at(13 * PAGE_SIZE, &[(nr % 100) as u8; LEN]).unwrap();
+            match nr % 4 {
+                0 => setup.file.truncate(0, Patience::Wait).unwrap(),
+                1 => setup.file.punch_hole(13 * PAGE_SIZE, LEN as u64, Patience::Wait).unwrap(),
+                _ => {}
+            }
+            other.write_at(0, &[200; 8 * 4096]).unwrap();
+            if nr % 8 == 0 {
+                other.truncate(0, ext2_core::Wait::Yes).unwrap();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(read(&setup.file, 13 * PAGE_SIZE, LEN), [99; LEN]);
+}
+
+#[test]
 fn poison_ends_a_read_before_it_and_is_eio_where_nothing_was_read() {
     let setup = setup();
     setup.file.write_at(0, &[1; 4 * 4096]).unwrap();

@@ -14,10 +14,13 @@ use crate::{Bench, Result, peers};
 
 const LOOKUPS: u64 = 2_000_000;
 
+/// Blocks of a file in pieces: far more than a file's known runs.
+const PIECES: u64 = 10_000;
+
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     let image = bench.path("lookup.img");
     fixture::mke2fs(&image, 256 << 20, &[""; 0])?;
-    let number = {
+    let (number, pieces) = {
         let device = open_image(&image, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_write() })?;
         let fs = fixture::open(device, false)?;
         let root = fs.root()?;
@@ -25,9 +28,10 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         let hole = fixture::file(&root, "hole")?;
         hole.write_at(0, &[1])?;
         hole.write_at(1 << 40, &[1])?;
+        let pieces = fixture::file_in_pieces(&root, "pieces", PIECES)?.nr();
         drop((root, hole));
         fs.close()?;
-        number
+        (number, pieces)
     };
     let ram: Arc<dyn BlockDevice> = fixture::load(&image)?;
     let counted = Arc::new(Counted::new(Arc::clone(&ram)));
@@ -60,15 +64,31 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         }
         row(&format!("at depth {depth}"), Unit::Calls(calls as f64), &medians(5, &mut contestants));
     }
+    let pieces = bare.inode(pieces)?;
+    let calls = bench.scaled(LOOKUPS);
+    row(
+        "in a file of 10,000 pieces, never known (depths 1 and 2)",
+        Unit::Calls(calls as f64),
+        &medians(
+            5,
+            &mut [Contestant::new("ours", || {
+                for nr in 0..calls {
+                    let block = FileBlock::new(12 + nr.wrapping_mul(7919) % (PIECES - 6) * 2);
+                    black_box(pieces.map(black_box(block), 1).is_ok());
+                }
+            })],
+        ),
+    );
     let counted_inode = fs.inode(number)?;
     for (depth, first) in FIRST_OF_DEPTH.into_iter().enumerate() {
-        counted.reset();
-        counted_inode.map(FileBlock::new(first), 1)?;
-        let counts = counted.snapshot();
-        note(
-            &format!("of the device, at depth {depth}"),
-            &format!("{} loads, {} bytes", counts.reads, counts.read_bytes),
-        );
+        let mut loads = || -> Result<String> {
+            counted.reset();
+            counted_inode.map(FileBlock::new(first), 1)?;
+            let counts = counted.snapshot();
+            Ok(format!("{} loads, {} bytes", counts.reads, counts.read_bytes))
+        };
+        let (first, again) = (loads()?, loads()?);
+        note(&format!("of the device, at depth {depth}"), &format!("{first}; again: {again}"));
     }
     let hole = fs.resolve(b"/hole", Follow::Yes)?;
     counted.reset();

@@ -41,12 +41,15 @@ fn names(prefix: &str, count: u64) -> Vec<Vec<u8>> {
     (0..count).map(|nr| format!("{prefix}{nr:06}").into_bytes()).collect()
 }
 
-fn lookups(deep: &Inode) {
+fn lookups(deep: &Inode, pieces: &Inode) {
     for (depth, first) in FIRST_OF_DEPTH.into_iter().enumerate() {
         row(&format!("map 1 block at depth {depth}"), 100, |nr| {
             black_box(must(deep.map(FileBlock::new(first + nr % 8), 1)));
         });
     }
+    row("map 1 block at depth 1 that is not known", 100, |nr| {
+        black_box(must(pieces.map(FileBlock::new(12 + nr * 2), 1)));
+    });
     for depth in 1..4 {
         row(&format!("map 512 blocks at depth {depth}"), 20, |_| {
             black_box(must(deep.map(first_of_depth(depth), 512)));
@@ -160,7 +163,7 @@ fn main() -> Result<()> {
     fixture::fill(&large, 64 << 20)?;
     let dax = DaxFs::new(fs.clone(), DaxOptions::default());
 
-    lookups(&deep);
+    lookups(&deep, &fixture::file_in_pieces(&root, "pieces", 200)?);
     reads(&dax, &deep)?;
     faults(&dax, &small, &deep, &large)?;
     writes(&root)?;

@@ -158,7 +158,7 @@ impl Cell {
         for cut in cuts {
             match cut.place {
                 Place::Root(slot) => self.store_root(slot, 0)?,
-                Place::Indirect(at) => self.fs.dev.write_u32(at, 0)?,
+                Place::Indirect(at) => self.store_pointer(at, 0)?,
             }
             match cut.gone {
                 Gone::Block(block) => detached.data(block),

@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::{Cell, Inode};
 use crate::error::Result;
-use crate::map::{Mapping, Pointers, Shape, Tree, lookup};
+use crate::map::{DIRECT, KnownRun, Mapping, Pointers, Shape, Tree, lookup, lookup_one};
 use crate::{DeviceBlock, FileBlock};
 
 impl Pointers for Cell {
@@ -39,18 +39,81 @@ impl Cell {
         Shape::new(self.fs.geo.block_size.pointers())
     }
 
-    /// The mapping of `count` blocks from `start`, in full.
+    /// The mapping of `count` blocks from `start`, in full: from what is known, or else from the device.
     pub(crate) fn map(&self, start: FileBlock, count: u64) -> Result<Mapping> {
-        if !self.has_blocks() {
-            return Ok(Mapping { start, count: count.max(1), target: None });
+        let count = count.max(1);
+        match self.known_run(start, count) {
+            Some(target) => Ok(Mapping { start, count, target: Some(target) }),
+            None => self.look_up(start, count),
         }
-        self.map_blocks(start, count)
     }
 
-    /// [`map`](Self::map) of an inode that is known to have blocks.
+    /// Where `count` blocks from `start`, at least 1, begin on the device, if they are known to lie there in a row.
+    #[inline]
+    pub(crate) fn known_run(&self, start: FileBlock, count: u64) -> Option<DeviceBlock> {
+        if !self.has_blocks() {
+            return None;
+        }
+        let at = start.get();
+        if at >= DIRECT {
+            let (target, _) = self.runs.find(at).filter(|&(_, len)| len >= count)?;
+            return DeviceBlock::new(u32::try_from(target).ok()?);
+        }
+        // What the inode itself points to is in memory.
+        let first = self.root(at as usize);
+        if count > 1 {
+            let others = (at..DIRECT).zip(0..).take(usize::try_from(count).unwrap_or(usize::MAX));
+            let in_a_row = count <= DIRECT - at
+                && others.clone().all(|(slot, nr)| self.root(slot as usize) == first.wrapping_add(nr));
+            let last = first.checked_add(count as u32 - 1)?;
+            if !in_a_row || self.valid(last).is_none() {
+                return None;
+            }
+        }
+        self.valid(first)
+    }
+
+    /// [`map`](Self::map) by a look at the device, which is then known.
+    fn look_up(&self, start: FileBlock, count: u64) -> Result<Mapping> {
+        if !self.has_blocks() {
+            return Ok(Mapping { start, count, target: None });
+        }
+        let ticket = self.runs.ticket();
+        let (mapping, run) = if count == 1 {
+            let found = lookup_one(&self.tree(), start)?;
+            (
+                Mapping { start, count, target: found.map(|(target, _)| target) },
+                found.and_then(|(_, run)| run),
+            )
+        } else {
+            let mapping = self.map_blocks(start, count)?;
+            let run = mapping.target.filter(|_| mapping.end().get() > DIRECT);
+            (mapping, run.and_then(|target| KnownRun::new(start.get(), mapping.count, target)))
+        };
+        if let Some(run) = run {
+            let blocks = self.fs.geo.block_size.blocks_for(self.size());
+            self.runs.keep(ticket, start.get(), run, blocks);
+        }
+        Ok(mapping)
+    }
+
+    /// The mapping of `count` blocks from `start`, in full, as the device has it: for those who change the map, and
+    /// hold its lock. The inode is known to have blocks.
     pub(crate) fn map_blocks(&self, start: FileBlock, count: u64) -> Result<Mapping> {
+        lookup(&self.tree(), start, count)
+    }
+
+    fn tree(&self) -> Tree<'_, Self> {
         let budget = u64::from(self.fs.geo.blocks_count);
-        lookup(&Tree { pointers: self, shape: self.shape(), inode: self.nr, budget }, start, count)
+        Tree { pointers: self, shape: self.shape(), inode: self.nr, budget }
+    }
+
+    /// Stores 0 or another pointer in the place of one, at a byte of the device.
+    pub(crate) fn store_pointer(&self, at: u64, pointer: u32) -> Result<()> {
+        let stored = self.fs.dev.write_u32(at, pointer);
+        // Also after an error: something may have been stored.
+        self.runs.forget();
+        Ok(stored?)
     }
 }
 
@@ -64,5 +127,13 @@ impl Inode {
     /// answer is known before an error, that part is the answer.
     pub fn map(&self, start: FileBlock, count: u64) -> Result<Mapping> {
         self.0.map(start, count)
+    }
+
+    /// Where `count` blocks from `start`, at least 1, begin on the device, if that is known without a look at the
+    /// device and they lie there in a row: what was found lately and has not been taken from the file since.
+    #[must_use]
+    #[inline]
+    pub fn known_run(&self, start: FileBlock, count: u64) -> Option<DeviceBlock> {
+        self.0.known_run(start, count)
     }
 }

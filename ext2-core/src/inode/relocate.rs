@@ -133,7 +133,7 @@ impl Cell {
             };
             let index = shape.index(&path, level);
             if level == path.depth {
-                return Ok(self.fs.dev.write_u32(self.fs.geo.byte_of(indirect) + 4 * index, block)?);
+                return self.store_pointer(self.fs.geo.byte_of(indirect) + 4 * index, block);
             }
             let mut next = [0];
             self.read(indirect, index, &mut next)?;

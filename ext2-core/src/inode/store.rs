@@ -37,9 +37,13 @@ impl Cell {
 
     /// Stores one of the 15 pointers.
     pub(crate) fn store_root(&self, slot: usize, pointer: u32) -> Result<()> {
-        self.store_u32(at!(i_block) + 4 * slot as u64, pointer)?;
-        self.root[slot].store(pointer, Ordering::Release);
-        Ok(())
+        let stored = self.store_u32(at!(i_block) + 4 * slot as u64, pointer);
+        if stored.is_ok() {
+            self.root[slot].store(pointer, Ordering::Release);
+        }
+        // Also after an error: something may have been stored.
+        self.runs.forget();
+        stored
     }
 
     /// Stores the size. Where its high half changes, the larger of the two high halves is there as long as

@@ -4,6 +4,7 @@ use alloc::format;
 
 use super::Mapping;
 use super::path::{DIRECT, Path, SLOTS, Shape};
+use super::runs::KnownRun;
 use crate::error::{Corrupt, Error, Object, Result};
 use crate::{DeviceBlock, FileBlock, InodeNr};
 
@@ -42,13 +43,39 @@ pub(crate) struct Tree<'p, P> {
     pub(crate) budget: u64,
 }
 
-/// Pointers read at a time.
+/// Pointers read at a time, when few are likely to be needed.
 const WINDOW: usize = 128;
+
+/// Pointers read at a time when all of a block are likely to be needed: 4 KiB.
+const WIDE: usize = 1024;
+
+/// Pointers that a lookup of one block reads: a cache line.
+const LINE: usize = 16;
+
+/// Pointers, aligned within their array, among which a lookup of one block follows the run that it found.
+const REACH: u64 = 512;
 
 /// Part of an answer: a hole or run that lies within one array of pointers.
 struct Piece {
     target: Option<DeviceBlock>,
     count: u64,
+    next: Next,
+}
+
+/// What is known of the block past a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The hole or run does not go on.
+    Other,
+    /// Nothing.
+    Unknown,
+}
+
+impl Next {
+    /// For a piece that ended after `count` of the `most` pointers that were looked at.
+    fn after(count: u64, most: u64) -> Self {
+        if count < most { Self::Other } else { Self::Unknown }
+    }
 }
 
 /// A walk along a block map.
@@ -58,6 +85,8 @@ struct Walk<'t, 'p, P> {
     /// The indirect blocks of the second and third level that the walk passed last, so that it does not
     /// begin at the root again: each with the tree's depth and its number in its level.
     passed: [Option<(u32, u64, DeviceBlock)>; 2],
+    /// Whether the answer is a hole so far: then arrays are read whole, since most of them are zeros.
+    in_hole: bool,
 }
 
 /// The mapping of `count` blocks from `start`: as long as hole or run go on, and `count` at the most.
@@ -65,11 +94,13 @@ struct Walk<'t, 'p, P> {
 /// Linux: `ext2_get_blocks` without `create`, but in full.
 pub(crate) fn lookup<P: Pointers>(tree: &Tree<'_, P>, start: FileBlock, count: u64) -> Result<Mapping> {
     let end = start.get().saturating_add(count.max(1));
-    let mut walk = Walk { tree, budget: tree.budget, passed: [None; 2] };
+    let mut walk = Walk { tree, budget: tree.budget, passed: [None; 2], in_hole: false };
     let mut at = start.get();
     let first = walk.piece(at, end)?;
+    walk.in_hole = first.target.is_none();
     at += first.count;
-    while at < end {
+    let mut known = first.next;
+    while at < end && known == Next::Unknown {
         let next = match walk.piece(at, end) {
             Ok(next) => next,
             // What is known is a legal answer; the error comes to whoever asks for the rest.
@@ -84,8 +115,34 @@ pub(crate) fn lookup<P: Pointers>(tree: &Tree<'_, P>, start: FileBlock, count: u
             break;
         }
         at += next.count;
+        known = next.next;
     }
     Ok(Mapping { start, count: at - start.get(), target: first.target })
+}
+
+/// The device block of one block of the file, if it has one, and the run around that as far as it costs little to
+/// know: what is read is a cache line of the last array, and more only where the run goes on past it.
+pub(crate) fn lookup_one<P: Pointers>(
+    tree: &Tree<'_, P>,
+    at: FileBlock,
+) -> Result<Option<(DeviceBlock, Option<KnownRun>)>> {
+    let Some(path) = tree.shape.path(at.get()) else { return Ok(None) };
+    let mut pointer = tree.pointers.root(path.slot);
+    for level in 1..=path.depth {
+        if pointer == 0 {
+            return Ok(None);
+        }
+        let (indirect, index) = (tree.valid(pointer)?, tree.shape.index(&path, level));
+        if level == path.depth {
+            let found = tree.around(indirect, index, at.get())?;
+            return Ok(found.map(|(target, run)| (target, Some(run))));
+        }
+        pointer = tree.pointers.read_one(indirect, index)?;
+    }
+    match pointer {
+        0 => Ok(None),
+        pointer => Ok(Some((tree.valid(pointer)?, None))),
+    }
 }
 
 impl<P: Pointers> Walk<'_, '_, P> {
@@ -95,7 +152,7 @@ impl<P: Pointers> Walk<'_, '_, P> {
         let want = end - at;
         let (tree, shape) = (self.tree, self.tree.shape);
         let Some(path) = shape.path(at) else {
-            return Ok(Piece { target: None, count: want });
+            return Ok(Piece { target: None, count: want, next: Next::Unknown });
         };
         if path.depth == 0 {
             let mut window = [0; DIRECT as usize];
@@ -104,14 +161,15 @@ impl<P: Pointers> Walk<'_, '_, P> {
                 *pointer = tree.pointers.root(slot);
             }
             let (target, count) = tree.head(window)?;
-            return Ok(Piece { target, count });
+            return Ok(Piece { target, count, next: Next::after(count, window.len() as u64) });
         }
         let (mut level, mut indirect) = match self.passed_on(&path) {
             Some(passed) => passed,
             None => match tree.pointers.root(path.slot) {
                 0 => {
                     let whole = shape.span(path.depth);
-                    return Ok(Piece { target: None, count: (whole - path.within).min(want) });
+                    let count = (whole - path.within).min(want);
+                    return Ok(Piece { target: None, count, next: Next::Unknown });
                 }
                 pointer => (1, tree.valid(pointer)?),
             },
@@ -122,19 +180,37 @@ impl<P: Pointers> Walk<'_, '_, P> {
             let index = shape.index(&path, level);
             self.budget = self.budget.checked_sub(1).ok_or_else(|| tree.endless())?;
             let left = shape.pointers() - index;
-            if level == path.depth {
+            if level == path.depth && !self.in_hole {
                 return tree.leaf(indirect, index, left.min(want));
             }
-            let pointer = tree.pointers.read_one(indirect, index)?;
-            if pointer == 0 {
-                let within = path.within % span;
-                let needed = (within + want).div_ceil(span).min(left);
-                let holes = 1 + tree.zeros(indirect, index + 1, needed - 1)?;
-                return Ok(Piece { target: None, count: (holes * span - within).min(want) });
+            let within = path.within % span;
+            let needed = (within + want).div_ceil(span).min(left);
+            let (holes, pointer) = if self.in_hole && needed > 1 {
+                tree.zeros(indirect, index, needed)?
+            } else {
+                match tree.pointers.read_one(indirect, index)? {
+                    0 => {
+                        let (more, pointer) = tree.zeros(indirect, index + 1, needed - 1)?;
+                        (1 + more, pointer)
+                    }
+                    pointer => (0, pointer),
+                }
+            };
+            if level == path.depth {
+                let target = if holes == 0 { Some(tree.valid(pointer)?) } else { None };
+                let next = Next::after(holes, needed);
+                return Ok(Piece { target, count: holes.max(1), next });
+            }
+            // What ends the hole is where the next piece begins.
+            let next = if pointer == 0 { None } else { tree.pointers.valid(pointer) };
+            let passed = next.map(|block| (path.depth, path.within / span + holes, block));
+            self.passed[level as usize - 1] = passed.or(self.passed[level as usize - 1]);
+            if holes > 0 {
+                let count = (holes * span - within).min(want);
+                return Ok(Piece { target: None, count, next: Next::Unknown });
             }
             indirect = tree.valid(pointer)?;
             level += 1;
-            self.passed[level as usize - 2] = Some((path.depth, path.within / span, indirect));
         }
     }
 
@@ -149,27 +225,36 @@ impl<P: Pointers> Walk<'_, '_, P> {
 }
 
 impl<P: Pointers> Tree<'_, P> {
-    /// How many of `most` pointers of an indirect block are 0, from `index` on.
-    fn zeros(&self, block: DeviceBlock, index: u64, most: u64) -> Result<u64> {
-        let mut buffer = [0; WINDOW];
+    /// How many of `most` pointers of an indirect block are 0, from `index` on, and the one that ends them; 0 where
+    /// none does.
+    fn zeros(&self, block: DeviceBlock, index: u64, most: u64) -> Result<(u64, u32)> {
+        if most <= WINDOW as u64 {
+            self.zeros_by(block, index, most, &mut [0; WINDOW])
+        } else {
+            self.zeros_by(block, index, most, &mut [0; WIDE])
+        }
+    }
+
+    fn zeros_by(&self, block: DeviceBlock, index: u64, most: u64, buffer: &mut [u32]) -> Result<(u64, u32)> {
         let mut done = 0;
         while done < most {
-            let window = &mut buffer[..(most - done).min(WINDOW as u64) as usize];
+            let len = buffer.len().min(usize::try_from(most - done).unwrap_or(usize::MAX));
+            let window = &mut buffer[..len];
             self.pointers.read(block, index + done, window)?;
             let zeros = leading_zeros(window);
             done += zeros as u64;
-            if zeros < window.len() {
-                break;
+            if let Some(&pointer) = window.get(zeros) {
+                return Ok((done, pointer));
             }
         }
-        Ok(done)
+        Ok((done, 0))
     }
 
     /// The hole or run at the start of `most` data pointers of an indirect block from `index` on.
     fn leaf(&self, block: DeviceBlock, index: u64, most: u64) -> Result<Piece> {
         if most == 1 {
             let (target, count) = self.head(&[self.pointers.read_one(block, index)?])?;
-            return Ok(Piece { target, count });
+            return Ok(Piece { target, count, next: Next::Unknown });
         }
         let mut buffer = [0; WINDOW];
         let window = &mut buffer[..most.min(WINDOW as u64) as usize];
@@ -191,7 +276,74 @@ impl<P: Pointers> Tree<'_, P> {
             }
             count += more;
         }
-        Ok(Piece { target, count })
+        Ok(Piece { target, count, next: Next::after(count, most) })
+    }
+
+    /// The block that data pointer `index` of an indirect block names, and the run around it within [`REACH`]; the
+    /// pointer is that of block `at` of the file.
+    fn around(&self, block: DeviceBlock, index: u64, at: u64) -> Result<Option<(DeviceBlock, KnownRun)>> {
+        let mut line = [0; LINE];
+        let from = index - index % LINE as u64;
+        let line = &mut line[..LINE.min(self.shape.pointers() as usize)];
+        self.pointers.read(block, from, line)?;
+        let here = (index - from) as usize;
+        let pointer = line[here];
+        if pointer == 0 {
+            return Ok(None);
+        }
+        let target = self.valid(pointer)?;
+        let (mut before, mut after) =
+            (self.run_before(&line[..here], pointer), self.run(&line[here..], pointer));
+        if after == (line.len() - here) as u64 {
+            after += self.follow(block, index + after, pointer.saturating_add(after as u32));
+        }
+        if before == here as u64 {
+            before += self.follow_back(block, from, pointer - before as u32);
+        }
+        let run =
+            KnownRun { start: at - before, count: (before + after) as u32, target: pointer - before as u32 };
+        Ok(Some((target, run)))
+    }
+
+    /// How many pointers from `index` on, within [`REACH`], count up from `first`. No error matters: what is known
+    /// is a legal answer.
+    fn follow(&self, block: DeviceBlock, index: u64, first: u32) -> u64 {
+        let most = index.next_multiple_of(REACH).min(self.shape.pointers()) - index;
+        let (mut buffer, mut done) = ([0; WINDOW], 0);
+        while done < most {
+            let window = &mut buffer[..(most - done).min(WINDOW as u64) as usize];
+            let Some(next) = first.checked_add(done as u32) else { break };
+            let Ok(()) = self.pointers.read(block, index + done, window) else { break };
+            let more = self.run(window, next);
+            done += more;
+            if more < window.len() as u64 {
+                break;
+            }
+        }
+        done
+    }
+
+    /// How many pointers before `index`, within [`REACH`], count up to the one before `next`.
+    fn follow_back(&self, block: DeviceBlock, index: u64, next: u32) -> u64 {
+        let most = index % REACH;
+        let (mut buffer, mut done) = ([0; WINDOW], 0);
+        while done < most {
+            let window = &mut buffer[..(most - done).min(WINDOW as u64) as usize];
+            let Ok(()) = self.pointers.read(block, index - done - window.len() as u64, window) else { break };
+            let more = self.run_before(window, next - done as u32);
+            done += more;
+            if more < window.len() as u64 {
+                break;
+            }
+        }
+        done
+    }
+
+    /// How many pointers at the end of `window` count up to the one before `next`, as far as they are valid.
+    fn run_before(&self, window: &[u32], next: u32) -> u64 {
+        let down =
+            (1..).map(|nr| next.checked_sub(nr).filter(|&pointer| self.pointers.valid(pointer).is_some()));
+        window.iter().rev().zip(down).take_while(|(own, wanted)| Some(**own) == *wanted).count() as u64
     }
 
     /// The hole or run at the start of an array of data pointers.
@@ -336,6 +488,15 @@ mod tests {
     /// Every start and every length of a map against a walk block by block.
     fn compare_with_brute_force(fake: &Fake, truth: &[u32]) {
         let tree = fake.tree();
+        for (block, &pointer) in (0..).zip(truth) {
+            let found = lookup_one(&tree, FileBlock::new(block)).unwrap();
+            assert_eq!(found.map(|(target, _)| target), DeviceBlock::new(pointer), "{block}");
+            let Some((_, Some(run))) = found else { continue };
+            assert!((run.start..run.start + u64::from(run.count)).contains(&block), "{block}: {run:?}");
+            for (known, target) in (run.start..).zip(run.target..run.target + run.count) {
+                assert_eq!(truth[known as usize], target, "block {known} by a lookup of {block}");
+            }
+        }
         for start in 0..truth.len() {
             let mut longest = 1;
             while start + longest < truth.len() {
@@ -427,6 +588,34 @@ mod tests {
         let answer = lookup(&fake.tree(), FileBlock::new(tind + (1 << 20)), tebibyte).unwrap();
         assert_eq!((answer.count, answer.target), (tebibyte, None));
         assert!(fake.reads.get() <= 4, "{} reads", fake.reads.get());
+    }
+
+    #[test]
+    fn a_hole_of_a_tebibyte_that_ends_under_three_levels_costs_at_most_four_reads() {
+        let mut fake = Fake::new(1024);
+        let tebibyte = (1 << 40) / 4096;
+        fake.set(0, u32::MAX, 9);
+        fake.set(tebibyte, u32::MAX, 10);
+        for start in [1, 1_049_612, 2_000_000] {
+            fake.reads.set(0);
+            let answer = lookup(&fake.tree(), FileBlock::new(start), tebibyte).unwrap();
+            assert_eq!((answer.end().get(), answer.target), (tebibyte, None));
+            assert!(fake.reads.get() <= 4, "{} reads from block {start}", fake.reads.get());
+        }
+    }
+
+    #[test]
+    fn a_lookup_of_one_block_follows_a_run_and_reads_one_line_where_there_is_none() {
+        let mut fake = Fake::new(1024);
+        (1036 + 100..1036 + 900).for_each(|block| fake.set(block, 9, 5000 + block as u32));
+        fake.set(1036 + 50, 9, 7);
+        let found = lookup_one(&fake.tree(), FileBlock::new(1036 + 300)).unwrap().unwrap();
+        let run = KnownRun { start: 1036 + 100, count: 412, target: 6136 };
+        assert_eq!(found, (DeviceBlock::new(6336).unwrap(), Some(run)));
+        fake.reads.set(0);
+        let found = lookup_one(&fake.tree(), FileBlock::new(1036 + 50)).unwrap().unwrap();
+        assert_eq!(found.1, Some(KnownRun { start: 1086, count: 1, target: 7 }));
+        assert_eq!(fake.reads.get(), 2);
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl Tracer {
 
     /// Whether anybody listens.
     #[must_use]
+    #[inline]
     pub fn is_on(&self) -> bool {
         self.on.load(Ordering::Relaxed)
     }
