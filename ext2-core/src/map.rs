@@ -10,11 +10,13 @@
 //! 4. A tree that names itself ends in [`Corrupt`](crate::Error::Corrupt), not in a loop: no answer reads
 //!    more indirect blocks than the image has blocks.
 
+mod around;
 mod lookup;
 mod path;
 mod runs;
 
-pub(crate) use lookup::{Pointers, Tree, lookup, lookup_one};
+pub(crate) use around::lookup_one;
+pub(crate) use lookup::{Pointers, Tree, lookup};
 pub(crate) use path::{DIRECT, Path, SLOTS, Shape};
 pub(crate) use runs::{KnownRun, Runs};
 

@@ -46,6 +46,9 @@ struct Sums {
     read_blocks: AtomicU64,
 }
 
+/// One of the sums of a place.
+type Which = fn(&Sums) -> &AtomicU64;
+
 /// The places that are taken, as bits. Not one of the model's atomics: which place a thread has decides nothing.
 static TAKEN: StdAtomicUsize = StdAtomicUsize::new(0);
 
@@ -85,7 +88,7 @@ std::thread_local! {
 
 impl Counts {
     #[inline]
-    fn add(&self, amounts: &[(fn(&Sums) -> &AtomicU64, u64)]) {
+    fn add(&self, amounts: &[(Which, u64)]) {
         // A thread that is ending has no place any more, and takes the common one.
         let place = PLACE.try_with(|place| place.0).unwrap_or(PLACES);
         let Some(sums) = self.places.get(place) else { return };
@@ -128,7 +131,7 @@ impl Counts {
     }
 
     pub(crate) fn sum(&self) -> Asked {
-        let sum = |of: fn(&Sums) -> &AtomicU64| {
+        let sum = |of: Which| {
             self.places.iter().map(|place| of(place).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
         };
         let (reads, read_blocks) = (sum(|place| &place.reads), sum(|place| &place.read_blocks));

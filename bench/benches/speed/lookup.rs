@@ -81,7 +81,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     );
     let counted_inode = fs.inode(number)?;
     for (depth, first) in FIRST_OF_DEPTH.into_iter().enumerate() {
-        let mut loads = || -> Result<String> {
+        let loads = || -> Result<String> {
             counted.reset();
             counted_inode.map(FileBlock::new(first), 1)?;
             let counts = counted.snapshot();
