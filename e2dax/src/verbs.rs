@@ -1,5 +1,6 @@
 //! The verbs: one file each, with `Args` (what clap parses) and `run`.
 
+mod bench;
 mod cat;
 pub(crate) mod check;
 mod chmod;
@@ -42,6 +43,7 @@ use crate::failure::Result;
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     Demo(demo::Args),
+    Bench(bench::Args),
     Info(info::Args),
     Ls(ls::Args),
     Tree(tree::Args),
@@ -80,6 +82,7 @@ impl Verb {
     pub(crate) fn run(&self, context: &mut Context) -> Result<()> {
         match self {
             Self::Demo(args) => demo::run(args, context),
+            Self::Bench(args) => bench::run(args, context),
             Self::Info(args) => info::run(args, context),
             Self::Ls(args) => ls::run(args, context),
             Self::Tree(args) => tree::run(args, context),

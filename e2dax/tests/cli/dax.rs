@@ -1,4 +1,4 @@
-//! `fault`, `replay` and `demo`.
+//! `fault`, `replay`, `bench` and `demo`.
 
 use std::fs;
 
@@ -89,6 +89,23 @@ fn a_replay_can_be_kept_and_takes_the_old_path_too() {
     fs::write(folder.path("bad.ops"), "create a\nfly a\n").unwrap();
     let message = folder.run(&["replay", "base.img", "bad.ops"]).fails(1);
     assert!(message.contains("bad.ops: ") && message.contains('2'), "{message}");
+}
+
+#[test]
+fn bench_measures_in_ram_or_an_image_and_says_what_it_measured() {
+    let folder = Folder::with(&["two-mib"]);
+    let text = folder.run(&["bench", "--size", "4M"]).ok();
+    for what in
+        ["write new blocks", "write over", "read in order", "random pages", "fault of 2 MiB", "unlink"]
+    {
+        assert!(text.contains(what), "{what}: {text}");
+    }
+    let before = fs::read(folder.path("two-mib.img")).unwrap();
+    let json = folder.run(&["bench", "--json", "two-mib.img"]).ok();
+    assert!(json.lines().all(|line| line.starts_with(r#"{"what":""#) && line.ends_with('}')), "{json}");
+    assert_eq!(json.lines().count(), 4, "{json}");
+    assert_eq!(fs::read(folder.path("two-mib.img")).unwrap(), before);
+    assert!(folder.run(&["bench", "--size", "1M"]).fails(2).contains("2 MiB at least"));
 }
 
 #[test]
