@@ -18,7 +18,7 @@ mod index;
 mod lookup;
 
 pub(crate) use block::{Slot, decode_rec_len, slots};
-pub(crate) use change::Named;
+pub(crate) use change::{Named, Removal, Room};
 pub use entries::{DirEntry, Entries};
 pub(crate) use index::{Index, Indexes, Shared as SharedIndex};
 pub(crate) use lookup::Found;

@@ -10,12 +10,13 @@ use e2dax_tests::{
     tools,
 };
 use ext2_core::{
-    Errno, Error, Ext2, FileKind, Follow, GroupNr, InodeFlags, NewInode, OpenOptions, RenameFlags, SetAttr,
-    Timestamp, Wait,
+    Errno, Error, Ext2, FileBlock, FileKind, Follow, GroupNr, InodeFlags, NewInode, OpenOptions, RenameFlags,
+    SetAttr, Timestamp, Wait,
 };
 
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
 const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
+const FIFO: NewInode = NewInode::new(FileKind::Fifo, 0o644);
 
 /// Where the count of links of an inode in the first group lies.
 fn links_offset(fs: &Ext2, nr: u32) -> usize {
@@ -273,4 +274,77 @@ fn a_file_gets_a_first_name_but_none_after_its_last() {
     root.link(&file, b"f").expect("linked");
     root.unlink(b"f").expect("unlinked");
     assert!(root.link(&file, b"f").expect_err("gone").is(Errno::NOENT));
+}
+
+#[test]
+fn an_error_before_anything_was_stored_does_not_end_all_writing() {
+    need_tools!("mke2fs");
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    root.create(b"file", &FILE).expect("created").write_at(0, b"file").expect("written");
+    root.create(b"other", &FILE).expect("created").write_at(0, b"other").expect("written");
+    root.link(&root.create(b"twin", &FILE).expect("created"), b"twin too").expect("linked");
+    root.create(b"empty", &DIR).expect("created");
+    root.create(b"dir", &DIR).expect("created");
+    drop(root);
+    fs.close().expect("closed");
+    let base = device.to_vec();
+    for (what, change) in CHANGES {
+        for after in 0.. {
+            let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
+            let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
+            let before = faulty.inner().to_vec();
+            faulty.arm(Fault::once(Calls::READ, after));
+            let done = change(&fs);
+            let struck = faulty.fired() > 0;
+            faulty.disarm();
+            // The mark of an error (at byte 58 of the superblock) is no part of the change.
+            let mut left = faulty.inner().to_vec();
+            left[1024 + 58] = before[1024 + 58];
+            if done.is_err() && left == before {
+                assert!(!fs.is_read_only(), "{what}: reading failed before the first store, {after}");
+                change(&fs).unwrap_or_else(|error| panic!("{what}, again after read {after}: {error}"));
+            }
+            if !struck {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_of_a_directory_that_cannot_be_read_fails_what_needs_it_and_nothing_else() {
+    need_tools!("mke2fs");
+    let device = ram(&image(&["-t", "ext2", "-b", "4096", "-N", "128"]));
+    let fs = open(&device);
+    let dir = fs.root().expect("root").create(b"d", &DIR).expect("created");
+    // Six blocks, of which the last has the most room.
+    let name = |nr: u32| format!("{nr:0>250}");
+    let mut nr = 0;
+    while dir.size() < 6 * 4096 {
+        dir.create(name(nr).as_bytes(), &FIFO).expect("created");
+        nr += 1;
+    }
+    drop(dir);
+    fs.close().expect("closed");
+    let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&device.to_vec()).expect("memory")));
+    let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
+    let dir = fs.resolve(b"d", Follow::No).expect("there");
+    // Its index is built now.
+    dir.lookup_nr(b"none").expect_err("not there");
+    let last = dir.map(FileBlock::new(5), 1).expect("mapped").target.expect("a block");
+    faulty.poison(u64::from(last.get())).expect("poisoned");
+    for (what, done) in [
+        ("create", dir.create(name(nr).as_bytes(), &FILE).map(drop)),
+        ("mkdir", dir.create(name(nr).as_bytes(), &DIR).map(drop)),
+        ("unlink", dir.unlink(name(nr - 1).as_bytes())),
+        ("rename", fs.rename(&dir, name(0).as_bytes(), &dir, name(nr).as_bytes(), RenameFlags::empty())),
+    ] {
+        assert!(matches!(done, Err(Error::Device(_))), "{what}: {done:?}");
+        assert!(!fs.is_read_only(), "{what} ended all writing");
+    }
+    fs.root().expect("root").create(b"new", &FILE).expect("created");
+    dir.unlink(name(1).as_bytes()).expect("unlinked");
+    dir.create(b"in the place of 1", &FILE).expect("created");
 }

@@ -12,7 +12,7 @@ use blockdev::BlockDevice;
 use super::block::slots;
 use super::lookup::Found;
 use super::{Index, Slot};
-use crate::balloc::Run;
+use crate::balloc::{Blocks, Run};
 use crate::error::{Error, Result, refuse};
 use crate::fs::Fs;
 use crate::inode::spare::Spare;
@@ -30,11 +30,46 @@ pub(crate) struct Named {
 }
 
 /// A place for a new entry in a directory.
-enum Place {
+pub(crate) enum Place {
     /// An entry that is not in use.
     Dead { at: u64 },
     /// The slack of an entry in use: it begins at `owner` and needs `used` of its `rec_len` bytes.
     Slack { owner: u64, used: usize, rec_len: usize },
+}
+
+impl Place {
+    /// The byte of the directory at which the entry lies that is stored to.
+    fn slot(&self) -> u64 {
+        match *self {
+            Self::Dead { at } => at,
+            Self::Slack { owner, .. } => owner,
+        }
+    }
+}
+
+/// A place that was found for a name; dropping it gives the block back that was taken for it.
+pub(crate) enum Room {
+    /// In a block that is there.
+    There {
+        place: Place,
+        /// The byte on the device of the entry that is stored to.
+        slot: u64,
+        /// The byte of the directory at which the block begins.
+        start: u64,
+        /// The most bytes that an entry could have in the block once the place is taken.
+        room: usize,
+    },
+    /// In a new block, at byte `end` of the directory.
+    New { end: u64, run: Run, blocks: Blocks, spare: Spare },
+}
+
+/// A store that was found to take a name away.
+pub(crate) struct Removal {
+    edit: Edit,
+    /// The most bytes that an entry could have in the block then.
+    room: usize,
+    /// The byte of the directory at which the entry lies.
+    at: u64,
 }
 
 /// One aligned store into an entry: its inode number or its record length.
@@ -141,64 +176,90 @@ impl Cell {
         block
     }
 
-    /// Adds a name for a durable inode. The caller knows that the name is not there yet.
-    pub(crate) fn add_name(&self, name: &[u8], inode: &Durable<Named>) -> Result<()> {
+    /// Finds a place for a name that is not there yet. All that has to be read for it is read here, and a block is
+    /// taken where the directory must grow, so that what fails has changed nothing.
+    pub(crate) fn find_room(&self, name: &[u8]) -> Result<Room> {
         self.drop_hash_tree()?;
-        let mut index = self.dir.write();
-        self.add_to_block(&mut index, name, inode).inspect_err(|error| {
-            if matches!(error, Error::Device(_)) {
-                // The name may be there or not: what is on the device decides.
-                index.clear();
-            }
-        })?;
+        let mut buffer = vec![0; self.fs.geo.block_size.len()];
+        let fit = self.find_place(&self.dir.read(), dirent_size(name.len()), &mut buffer)?;
+        if let Some(Fit { place, start, room }) = fit {
+            let slot = self.device_offset(place.slot())?;
+            return Ok(Room::There { place, slot, start, room });
+        }
+        let (len, end) = (self.block_bytes(), self.size());
+        if end.saturating_add(len) > u64::from(u32::MAX) / 2 {
+            return refuse(Errno::NOSPC, "the directory is as large as one can be");
+        }
+        if !self.map_blocks(FileBlock::new(end / len), 1)?.is_hole() {
+            // A crash came after the pointer and before the size.
+            self.free_past(end / len)?;
+        }
+        let (start, blocks) = self.take_meta(self.fs.geo.group_start(self.home()))?;
+        let (run, blocks, spare) = self.take_spare(end / len, Run { start, len: 1 }, blocks)?;
+        Ok(Room::New { end, run, blocks, spare })
+    }
+
+    /// Adds a name for a durable inode in the place that was found for it. Nobody has changed the directory since.
+    pub(crate) fn put_name(&self, name: &[u8], room: Room, inode: &Durable<Named>) -> Result<()> {
+        self.put_entry(name, room, inode)?;
         self.touch_mtime();
         Ok(())
     }
 
-    fn add_to_block(&self, index: &mut Index, name: &[u8], inode: &Durable<Named>) -> Result<()> {
-        let named = *inode.get();
-        let need = dirent_size(name.len());
-        let mut buffer = vec![0; self.fs.geo.block_size.len()];
-        let Some(Fit { place, start, room }) = self.find_place(index, need, &mut buffer)? else {
-            return self.add_block(index, name, inode, &mut buffer);
+    /// [`put_name`](Self::put_name), and the times of the directory stay.
+    pub(crate) fn put_entry(&self, name: &[u8], room: Room, inode: &Durable<Named>) -> Result<()> {
+        let mut index = self.dir.write();
+        let done = match room {
+            Room::There { place, slot, start, room } => {
+                let edit = self.edit_to_add(name, *inode.get(), &place, slot);
+                self.put_in_block(&edit).map(|()| {
+                    index.insert(name, edit.at as u32);
+                    index.set_room((start / self.block_bytes()) as u32, room);
+                })
+            }
+            Room::New { end, run, blocks, mut spare } => {
+                self.put_in_new_block(&mut index, name, inode, end, (run, blocks, &mut spare))
+            }
         };
-        let edit = self.edit_to_add(name, named, &place)?;
+        done.inspect_err(|error| {
+            if matches!(error, Error::Device(_)) {
+                // The name may be there or not: what is on the device decides.
+                index.clear();
+            }
+        })
+    }
+
+    fn put_in_block(&self, edit: &Addition) -> Result<()> {
         self.fs.dev.write_at(edit.built.0, &edit.built.1)?;
         Written::new(edit.publish).fence(&*self.fs.dev)?.into_inner().store(&*self.fs.dev)?;
-        let at = edit.at;
-        index.insert(name, at as u32);
-        index.set_room((start / self.block_bytes()) as u32, room);
         Ok(self.fs.dev.fence()?)
     }
 
-    /// What a new entry in a place is made of.
-    fn edit_to_add(&self, name: &[u8], named: Named, place: &Place) -> Result<Addition> {
+    /// What a new entry in a place is made of; `slot` is where that begins on the device.
+    fn edit_to_add(&self, name: &[u8], named: Named, place: &Place, slot: u64) -> Addition {
         let kind = self.type_byte(named.kind);
-        Ok(match *place {
+        match *place {
             Place::Dead { at } => {
-                let slot = self.device_offset(at)?;
                 let bytes = entry_bytes(0, 0, name, kind);
                 // All but the inode number and the record length, which stays.
                 let built = (slot + 6, bytes.get(6..).unwrap_or_default().to_vec());
                 Addition { built, publish: Edit::inode(slot, named.nr.get()), at }
             }
             Place::Slack { owner, used, rec_len } => {
-                let slot = self.device_offset(owner)?;
                 let built = (slot + used as u64, entry_bytes(named.nr.get(), rec_len - used, name, kind));
                 Addition { built, publish: Edit::rec_len(slot, used), at: owner + used as u64 }
             }
-        })
+        }
     }
 
     /// Notes in `images` what adding a name would change. `false` where the directory would have to grow.
     pub(crate) fn plan_to_add(&self, images: &mut Images, name: &[u8], named: Named) -> Result<bool> {
         self.drop_hash_tree()?;
         let mut buffer = vec![0; self.fs.geo.block_size.len()];
-        let mut index = self.dir.write();
-        let Some(fit) = self.find_place(&mut index, dirent_size(name.len()), &mut buffer)? else {
+        let Some(fit) = self.find_place(&self.dir.read(), dirent_size(name.len()), &mut buffer)? else {
             return Ok(false);
         };
-        let edit = self.edit_to_add(name, named, &fit.place)?;
+        let edit = self.edit_to_add(name, named, &fit.place, self.device_offset(fit.place.slot())?);
         images.put(&self.fs, edit.built.0, &edit.built.1)?;
         edit.publish.note(&self.fs, images)?;
         Ok(true)
@@ -231,7 +292,7 @@ impl Cell {
     }
 
     /// A place for an entry of `need` bytes.
-    fn find_place(&self, index: &mut Index, need: usize, buffer: &mut [u8]) -> Result<Option<Fit>> {
+    fn find_place(&self, index: &Index, need: usize, buffer: &mut [u8]) -> Result<Option<Fit>> {
         let len = self.block_bytes();
         if index.is_built() {
             return match index.block_with_room(need as u32) {
@@ -264,59 +325,54 @@ impl Cell {
         Ok(found.map(|place| Fit { place, start, room }))
     }
 
-    /// Adds a name in a new block at the directory's end.
-    fn add_block(
+    /// Adds a name in a new block at the directory's end, at byte `end`.
+    fn put_in_new_block(
         &self,
         index: &mut Index,
         name: &[u8],
         inode: &Durable<Named>,
-        buffer: &mut [u8],
+        end: u64,
+        (run, blocks, spare): (Run, Blocks, &mut Spare),
     ) -> Result<()> {
-        let len = self.block_bytes();
-        let (named, end) = (*inode.get(), self.dir_blocks()? * len);
-        if end.saturating_add(len) > u64::from(u32::MAX) / 2 {
-            return refuse(Errno::NOSPC, "the directory is as large as one can be");
-        }
-        if !self.map_blocks(FileBlock::new(end / len), 1)?.is_hole() {
-            // A crash came after the pointer and before the size.
-            self.free_past(end / len)?;
-        }
-        let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
-        buffer.fill(0);
-        let bytes = entry_bytes(named.nr.get(), buffer.len(), name, self.type_byte(named.kind));
-        if let Some(head) = buffer.get_mut(..bytes.len()) {
+        let (len, named) = (self.block_bytes(), *inode.get());
+        let mut block = vec![0; len as usize];
+        let bytes = entry_bytes(named.nr.get(), block.len(), name, self.type_byte(named.kind));
+        if let Some(head) = block.get_mut(..bytes.len()) {
             head.copy_from_slice(&bytes);
         }
-        self.fs.dev.write_at(self.fs.geo.byte_of(block), buffer)?;
-        let mut growth = self.map.lock();
+        self.fs.dev.write_at(self.fs.geo.byte_of(run.start), &block)?;
         // Contents, fence, pointer.
-        self.publish(
-            &mut growth,
-            end / len,
-            Run { start: block, len: 1 },
-            Written::new(guard),
-            &mut Spare::default(),
-        )?;
-        drop(growth);
+        self.publish(&mut self.map.lock(), end / len, run, Written::new(blocks), spare)?;
         self.fs.dev.fence()?;
         self.store_size(end + len)?;
         if index.is_built() {
-            index.add_block((end / len) as u32, buffer, self.fs.geo.inodes_count);
+            index.add_block((end / len) as u32, &block, self.fs.geo.inodes_count);
         }
         Ok(self.fs.dev.fence()?)
     }
 
-    /// Takes a name away; what it named may be used anew once the answer is durable.
-    pub(crate) fn remove_name(&self, name: &[u8], found: &Found) -> Result<Durable<Unlinked>> {
+    /// Finds the store that takes a name away. All that has to be read for it is read here.
+    pub(crate) fn find_removal(&self, found: &Found) -> Result<Removal> {
         self.drop_hash_tree()?;
         let (edit, room) = self.edit_to_remove(found)?;
-        edit.store(&*self.fs.dev)?;
+        Ok(Removal { edit, room, at: found.at })
+    }
+
+    /// Takes a name away; what it named may be used anew once the answer is durable. Nobody has changed the
+    /// directory since the store was found.
+    pub(crate) fn remove_name(&self, name: &[u8], removal: &Removal) -> Result<Durable<Unlinked>> {
+        let gone = self.remove_entry(name, removal)?;
+        self.touch_mtime();
+        Ok(gone)
+    }
+
+    /// [`remove_name`](Self::remove_name), and the times of the directory stay.
+    pub(crate) fn remove_entry(&self, name: &[u8], removal: &Removal) -> Result<Durable<Unlinked>> {
+        removal.edit.store(&*self.fs.dev)?;
         let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
         let mut index = self.dir.write();
-        index.remove(name, found.at as u32);
-        index.set_room((found.at / self.block_bytes()) as u32, room);
-        drop(index);
-        self.touch_mtime();
+        index.remove(name, removal.at as u32);
+        index.set_room((removal.at / self.block_bytes()) as u32, removal.room);
         Ok(gone)
     }
 
@@ -432,12 +488,12 @@ impl Cell {
         self.dir.write().clear();
         // From here on something may point to the copy, whatever the device answers.
         guard.keep();
-        {
+        let gone = self.fs.whole(|| {
             let mut growth = self.map.lock();
             growth.forget();
             self.replace_pointer(logical, block.get())?;
-        }
-        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+            Written::new(Unlinked).fence(&*self.fs.dev)
+        })?;
         self.touch_mtime();
         self.fs.free(&gone, Run { start: previous, len: 1 })?;
         Ok(Some(()))

@@ -134,13 +134,14 @@ impl Inode {
             if is_dir && self.0.attrs.lock().links >= LINK_MAX {
                 return refuse(Errno::MLINK, "a directory has at most 32000 links");
             }
+            let room = self.0.find_room(name)?;
             let (inode, born) = self.bear(new, payload)?;
             self.0.fs.whole(|| {
                 if is_dir {
                     // Counted before the name: too many is mended without a question, and so is too few.
                     self.0.count_link(1)?;
                 }
-                if let Err(error) = self.0.add_name(name, &born) {
+                if let Err(error) = self.0.put_name(name, room, &born) {
                     if is_dir {
                         self.0.count_link(-1)?;
                     }
@@ -342,16 +343,17 @@ impl Inode {
             if links == 0 && !linkable {
                 return refuse(Errno::NOENT, "the last name of the file is gone");
             }
+            let room = self.0.find_room(name)?;
             self.0.fs.whole(|| {
                 if links == 0 {
                     // A file without a name gets its first: the name, then the count.
                     let born = Written::new(target.0.as_named()).fence(&*self.0.fs.dev)?;
-                    self.0.add_name(name, &born)?;
+                    self.0.put_name(name, room, &born)?;
                     return target.0.count_link(1);
                 }
                 target.0.count_link(1)?;
                 let counted = Written::new(target.0.as_named()).fence(&*self.0.fs.dev)?;
-                self.0.add_name(name, &counted).or_else(|error| {
+                self.0.put_name(name, room, &counted).or_else(|error| {
                     target.0.count_link(-1)?;
                     Err(error)
                 })

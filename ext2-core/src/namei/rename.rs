@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use bitflags::bitflags;
 
 use super::{LINK_MAX, check_name, is_empty, with_locks};
-use crate::dir::Found;
+use crate::dir::{Found, Room};
 use crate::error::{Result, refuse};
 use crate::inode::{FileKind, Inode};
 use crate::journal::{Images, Journal, Transaction};
@@ -42,6 +42,35 @@ struct Rename<'r> {
     source: Inode,
     target: Option<Inode>,
     lost: Option<Inode>,
+}
+
+/// A name that is to keep an inode reachable for a while, and the place that was found for it.
+struct Keeper {
+    place: Inode,
+    name: Vec<u8>,
+    room: Room,
+}
+
+/// Such a name that is there. The directory keeps its times, since it will be as it was.
+struct Kept {
+    place: Inode,
+    name: Vec<u8>,
+}
+
+impl Keeper {
+    fn keep(self, inode: &Inode) -> Result<Kept> {
+        let durable = Written::new(inode.0.as_named()).fence(&*inode.0.fs.dev)?;
+        self.place.0.put_entry(&self.name, self.room, &durable)?;
+        Ok(Kept { place: self.place, name: self.name })
+    }
+}
+
+impl Kept {
+    fn let_go(self) -> Result<()> {
+        let dir = &self.place.0;
+        let removal = dir.find_removal(&dir.must_find(&self.name)?)?;
+        dir.remove_entry(&self.name, &removal).map(drop)
+    }
 }
 
 impl Ext2 {
@@ -170,10 +199,9 @@ impl Rename<'_> {
         }
         self.old_dir.0.check_removable(&self.source.0)?;
         self.new_dir.0.check_insertable()?;
-        let fs = &self.source.0.fs;
-        let Some(target) = &self.target else { return fs.whole(|| self.to_new_name()) };
+        let Some(target) = &self.target else { return self.to_new_name() };
         self.new_dir.0.check_removable(&target.0)?;
-        fs.whole(|| if exchange { self.exchange(target) } else { self.replace(target) })
+        if exchange { self.exchange(target) } else { self.replace(target) }
     }
 
     fn is_dir(&self) -> bool {
@@ -197,7 +225,7 @@ impl Rename<'_> {
             let mut images = Images::default();
             if plan(&mut images)? && journal.fits(&images) {
                 prepare()?;
-                return journal.commit(&images).map(Some);
+                return fs.whole(|| journal.commit(&images)).map(Some);
             }
         }
         if fs.writer()?.strict_rename {
@@ -227,30 +255,43 @@ impl Rename<'_> {
                 source.touch_ctime();
                 return Ok(());
             }
+            old_dir.find_removal(&found)?;
             let plan = |images: &mut Images| {
                 old_dir.plan_to_remove(images, &found)?;
                 self.plan_parent(images, &self.source, self.new_dir)?;
                 new_dir.plan_to_add(images, self.new, source.as_named())
             };
+            let room = new_dir.find_room(self.new)?;
             let transaction = self.guard_window(plan, || Ok(()))?;
-            let durable = Written::new(source.as_named()).fence(&*source.fs.dev)?;
-            new_dir.add_name(self.new, &durable)?;
-            let found = old_dir.must_find(self.old)?;
-            let _gone = old_dir.remove_name(self.old, &found)?;
-            self.adopt(&self.source)?;
-            return Transaction::end(transaction);
+            return source.fs.whole(|| {
+                let durable = Written::new(source.as_named()).fence(&*source.fs.dev)?;
+                new_dir.put_name(self.new, room, &durable)?;
+                self.remove_old()?;
+                self.adopt(&self.source)?;
+                Transaction::end(transaction)
+            });
         }
         // One more name, then one less: a crash shows both, never none.
         self.check_links(&self.source)?;
-        source.count_link(1)?;
-        let counted = Written::new(source.as_named()).fence(&*source.fs.dev)?;
-        if let Err(error) = new_dir.add_name(self.new, &counted) {
-            source.count_link(-1)?;
-            return Err(error);
-        }
-        let found = old_dir.must_find(self.old)?;
-        let _gone = old_dir.remove_name(self.old, &found)?;
-        source.count_link(-1)
+        old_dir.find_removal(&found)?;
+        let room = new_dir.find_room(self.new)?;
+        source.fs.whole(|| {
+            source.count_link(1)?;
+            let counted = Written::new(source.as_named()).fence(&*source.fs.dev)?;
+            if let Err(error) = new_dir.put_name(self.new, room, &counted) {
+                source.count_link(-1)?;
+                return Err(error);
+            }
+            self.remove_old()?;
+            source.count_link(-1)
+        })
+    }
+
+    /// Takes the old name away. It is looked for anew, since the new one may lie in the same block.
+    fn remove_old(&self) -> Result<()> {
+        let dir = &self.old_dir.0;
+        let removal = dir.find_removal(&dir.must_find(self.old)?)?;
+        dir.remove_name(self.old, &removal).map(drop)
     }
 
     /// A rename needs one name more for a moment.
@@ -274,21 +315,15 @@ impl Rename<'_> {
         Ok(())
     }
 
-    /// A second name for an inode that is about to lose its only one: in `lost+found`, or beside it.
-    fn keep_reachable(&self, inode: &Inode) -> Result<(Inode, Vec<u8>)> {
+    /// Finds a second name for an inode that is about to lose its only one: in `lost+found`, or beside it.
+    fn find_keeper(&self, inode: &Inode) -> Result<Keeper> {
         let place = self.lost.as_ref().unwrap_or(self.new_dir);
         let mut name = format!("#{}", inode.nr()).into_bytes();
         while place.0.find(&name)?.is_some() {
             name.push(b'+');
         }
-        let durable = Written::new(inode.0.as_named()).fence(&*inode.0.fs.dev)?;
-        place.0.add_name(&name, &durable)?;
-        Ok((place.clone(), name))
-    }
-
-    fn drop_kept(&self, (place, name): &(Inode, Vec<u8>)) -> Result<()> {
-        let found = place.0.must_find(name)?;
-        place.0.remove_name(name, &found).map(drop)
+        let room = place.0.find_room(&name)?;
+        Ok(Keeper { place: place.clone(), name, room })
     }
 
     /// Over a target.
@@ -314,37 +349,41 @@ impl Rename<'_> {
             self.new_dir.0.plan_to_replace(images, &new_found, named)?;
             Ok(true)
         };
+        self.old_dir.0.find_removal(&old_found)?;
         // Dead before the transaction takes its name: a crash between the two costs an empty directory.
         let transaction = self.guard_window(plan, || target.0.kill())?;
-        let source = Written::new(self.source.0.as_named()).fence(&*target.0.fs.dev)?;
-        let found = self.new_dir.0.must_find(self.new)?;
-        let _gone = self.new_dir.0.replace_name(&found, &source)?;
-        let found = self.old_dir.0.must_find(self.old)?;
-        let _gone = self.old_dir.0.remove_name(self.old, &found)?;
-        self.adopt(&self.source)?;
-        self.new_dir.0.count_link(-1)?;
-        Transaction::end(transaction)
+        target.0.fs.whole(|| {
+            let source = Written::new(self.source.0.as_named()).fence(&*target.0.fs.dev)?;
+            let _gone = self.new_dir.0.replace_name(&new_found, &source)?;
+            self.remove_old()?;
+            self.adopt(&self.source)?;
+            self.new_dir.0.count_link(-1)?;
+            Transaction::end(transaction)
+        })
     }
 
     fn replace_file(&self, target: &Inode) -> Result<()> {
         let (source, dev) = (&self.source.0, &*target.0.fs.dev);
         self.check_links(&self.source)?;
         let last = target.0.attrs.lock().links <= 1;
-        let kept = if last { Some(self.keep_reachable(target)?) } else { None };
-        source.count_link(1)?;
-        let counted = Written::new(source.as_named()).fence(dev)?;
-        let found = self.new_dir.0.must_find(self.new)?;
-        let _gone = self.new_dir.0.replace_name(&found, &counted)?;
-        match &kept {
-            Some(kept) => {
-                target.0.kill()?;
-                self.drop_kept(kept)?;
+        self.old_dir.0.find_removal(&self.old_dir.0.must_find(self.old)?)?;
+        let keeper = if last { Some(self.find_keeper(target)?) } else { None };
+        target.0.fs.whole(|| {
+            let kept = keeper.map(|keeper| keeper.keep(target)).transpose()?;
+            source.count_link(1)?;
+            let counted = Written::new(source.as_named()).fence(dev)?;
+            let found = self.new_dir.0.must_find(self.new)?;
+            let _gone = self.new_dir.0.replace_name(&found, &counted)?;
+            match kept {
+                Some(kept) => {
+                    target.0.kill()?;
+                    kept.let_go()?;
+                }
+                None => target.0.count_link(-1)?,
             }
-            None => target.0.count_link(-1)?,
-        }
-        let found = self.old_dir.0.must_find(self.old)?;
-        let _gone = self.old_dir.0.remove_name(self.old, &found)?;
-        source.count_link(-1)
+            self.remove_old()?;
+            source.count_link(-1)
+        })
     }
 
     /// The two names change places.
@@ -362,6 +401,8 @@ impl Rename<'_> {
         }
         let (old_found, new_found) =
             (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
+        let keeper =
+            if target.kind() == FileKind::Directory { None } else { Some(self.find_keeper(target)?) };
         let transaction = if moves_directory {
             let plan = |images: &mut Images| {
                 self.old_dir.0.plan_to_replace(images, &old_found, target.0.as_named())?;
@@ -374,40 +415,43 @@ impl Rename<'_> {
         } else {
             None
         };
-        let kept = if target.kind() == FileKind::Directory {
-            None
-        } else {
-            target.0.count_link(1)?;
-            dev.fence()?;
-            Some(self.keep_reachable(target)?)
-        };
-        if !self.is_dir() {
-            source.0.count_link(1)?;
-        }
-        let durable = |inode: &Inode| Written::new(inode.0.as_named()).fence(dev);
-        let found = self.new_dir.0.must_find(self.new)?;
-        let _gone = self.new_dir.0.replace_name(&found, &durable(source)?)?;
-        let found = self.old_dir.0.must_find(self.old)?;
-        let _gone = self.old_dir.0.replace_name(&found, &durable(target)?)?;
-        if let Some(kept) = kept {
-            self.drop_kept(&kept)?;
-            target.0.count_link(-1)?;
-        }
-        if !self.is_dir() {
-            source.0.count_link(-1)?;
-        }
-        if !self.same_parent() {
-            for (inode, parent) in [(source, self.new_dir), (target, self.old_dir)] {
-                if inode.kind() == FileKind::Directory {
-                    let _gone = inode.0.replace_parent(&durable(parent)?)?;
-                    let other = if *parent == *self.new_dir { self.old_dir } else { self.new_dir };
-                    parent.0.count_link(1)?;
-                    other.0.count_link(-1)?;
+        source.0.fs.whole(|| {
+            let kept = match keeper {
+                None => None,
+                Some(keeper) => {
+                    target.0.count_link(1)?;
+                    dev.fence()?;
+                    Some(keeper.keep(target)?)
+                }
+            };
+            if !self.is_dir() {
+                source.0.count_link(1)?;
+            }
+            let durable = |inode: &Inode| Written::new(inode.0.as_named()).fence(dev);
+            let found = self.new_dir.0.must_find(self.new)?;
+            let _gone = self.new_dir.0.replace_name(&found, &durable(source)?)?;
+            let found = self.old_dir.0.must_find(self.old)?;
+            let _gone = self.old_dir.0.replace_name(&found, &durable(target)?)?;
+            if let Some(kept) = kept {
+                kept.let_go()?;
+                target.0.count_link(-1)?;
+            }
+            if !self.is_dir() {
+                source.0.count_link(-1)?;
+            }
+            if !self.same_parent() {
+                for (inode, parent) in [(source, self.new_dir), (target, self.old_dir)] {
+                    if inode.kind() == FileKind::Directory {
+                        let _gone = inode.0.replace_parent(&durable(parent)?)?;
+                        let other = if *parent == *self.new_dir { self.old_dir } else { self.new_dir };
+                        parent.0.count_link(1)?;
+                        other.0.count_link(-1)?;
+                    }
                 }
             }
-        }
-        source.0.touch_ctime();
-        target.0.touch_ctime();
-        Transaction::end(transaction)
+            source.0.touch_ctime();
+            target.0.touch_ctime();
+            Transaction::end(transaction)
+        })
     }
 }

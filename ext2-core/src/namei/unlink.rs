@@ -2,7 +2,7 @@
 
 use super::{check_name, is_empty, with_locks};
 use crate::Errno;
-use crate::dir::Found;
+use crate::dir::Removal;
 use crate::error::{Result, refuse};
 use crate::inode::{FileKind, Inode};
 
@@ -27,20 +27,21 @@ impl Inode {
             // Against a link or an unlink of another name: see the locking of names.
             let victim_io = victim.0.io.write();
             self.0.check_removable(&victim.0)?;
-            self.0.fs.whole(|| self.remove_entry(name, &found, &victim))?;
+            let removal = self.0.find_removal(&found)?;
+            self.0.fs.whole(|| self.remove_last_or_one(name, &removal, &victim))?;
             drop((victim_io, io));
             Ok(())
         })
     }
 
     /// Removes a name of what is no directory: with the last one the inode is dead first.
-    pub(super) fn remove_entry(&self, name: &[u8], found: &Found, victim: &Self) -> Result<()> {
+    fn remove_last_or_one(&self, name: &[u8], removal: &Removal, victim: &Self) -> Result<()> {
         let last = victim.0.attrs.lock().links <= 1;
         if last {
             victim.0.kill()?;
-            let _gone = self.0.remove_name(name, found)?;
+            let _gone = self.0.remove_name(name, removal)?;
         } else {
-            let _gone = self.0.remove_name(name, found)?;
+            let _gone = self.0.remove_name(name, removal)?;
             victim.0.count_link(-1)?;
         }
         Ok(())
@@ -74,9 +75,10 @@ impl Inode {
                     if !is_empty(&victim.0)? {
                         return refuse(Errno::NOTEMPTY, "");
                     }
+                    let removal = self.0.find_removal(&found)?;
                     self.0.fs.whole(|| {
                         victim.0.kill()?;
-                        let _gone = self.0.remove_name(name, &found)?;
+                        let _gone = self.0.remove_name(name, &removal)?;
                         self.0.count_link(-1)
                     })?;
                     Ok(true)
