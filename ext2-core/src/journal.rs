@@ -12,7 +12,7 @@
 //!    before it ends.
 //!
 //! # Locking
-//! One transaction at a time: under the lock for renames.
+//! One transaction at a time: a lock of its own is held from the look at the journal to the transaction's end.
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use crate::error::{Result, refuse};
 use crate::fs::Fs;
 use crate::inode::Inode;
+use crate::sync::MutexGuard;
 use crate::{DeviceBlock, Errno, FileBlock};
 
 /// Begins every block of the journal that is not data (Linux: `JBD2_MAGIC_NUMBER`).
@@ -73,6 +74,7 @@ impl Images {
 #[derive(Debug)]
 pub(crate) struct Journal<'f> {
     fs: &'f Arc<Fs>,
+    _lock: MutexGuard<'f, ()>,
     inode: Inode,
     /// Where its superblock lies on the device, in bytes.
     superblock: u64,
@@ -92,6 +94,7 @@ impl<'f> Journal<'f> {
     /// The journal of the file system, if it has one that can be used.
     pub(crate) fn find(fs: &'f Arc<Fs>) -> Result<Option<Self>> {
         let Some(nr) = fs.sb.journal_inode else { return Ok(None) };
+        let lock = fs.writer()?.journal.lock();
         let inode = fs.inode(nr)?;
         let Some(start) = inode.0.map_blocks(FileBlock::ZERO, 1)?.target else { return Ok(None) };
         let superblock = fs.geo.byte_of(start);
@@ -107,6 +110,7 @@ impl<'f> Journal<'f> {
         uuid.iter_mut().zip(head.iter().skip(48)).for_each(|(to, from)| *to = *from);
         Ok(usable.then(|| Self {
             fs,
+            _lock: lock,
             inode,
             superblock,
             first: big(&head, 20),

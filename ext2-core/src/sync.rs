@@ -6,8 +6,9 @@
 //!
 //! | rank | lock | Linux |
 //! |---|---|---|
-//! | `Rename` | one directory rename at a time in a file system | `s_vfs_rename_mutex` |
+//! | `Rename` | one rename between directories at a time in a file system | `s_vfs_rename_mutex` |
 //! | `Io` | an inode's contents: directories parent first, then by number | `i_rwsem` |
+//! | `Journal` | the one transaction in the journal | – |
 //! | `Index` | the index of a directory | – |
 //! | `Orphan` | the superblock's list of truncations | – |
 //! | `Map` | an inode's block map, while it changes | `truncate_mutex` |
@@ -30,6 +31,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 pub enum Rank {
     Rename,
     Io,
+    Journal,
     Index,
     Orphan,
     Map,
@@ -150,9 +152,12 @@ impl<T> Mutex<T> {
     }
 }
 
+/// What holds a [`Mutex`] until it is dropped.
+pub type MutexGuard<'m, T> = Guard<imp::MutexGuard<'m, T>>;
+
 impl<T: ?Sized> Mutex<T> {
     /// Waits for the lock.
-    pub fn lock(&self) -> Guard<imp::MutexGuard<'_, T>> {
+    pub fn lock(&self) -> MutexGuard<'_, T> {
         let held = order::Held::take(self.rank);
         Guard { inner: imp::lock(&self.inner), _held: held }
     }

@@ -1,12 +1,15 @@
 //! Changes of names that somebody or something gets in the way of: another thread, a device that fails, an image whose
 //! counts a crash left wrong. No name may ever stand for an inode that is given away again.
 
-use std::sync::{Arc, Barrier};
+use std::{
+    sync::{Arc, Barrier},
+    time::Duration,
+};
 
 use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
 use e2dax_tests::{
     golden, need_tools,
-    small::{image, mended, open, ram},
+    small::{image, is_clean, mended, open, ram},
     tools,
 };
 use ext2_core::{
@@ -347,4 +350,72 @@ fn a_block_of_a_directory_that_cannot_be_read_fails_what_needs_it_and_nothing_el
     fs.root().expect("root").create(b"new", &FILE).expect("created");
     dir.unlink(name(1).as_bytes()).expect("unlinked");
     dir.create(b"in the place of 1", &FILE).expect("created");
+}
+
+#[test]
+fn a_rename_over_a_file_leaves_the_times_of_lost_and_found() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let root = fs.root().expect("root");
+    let lost = root.lookup(b"lost+found").expect("there");
+    let then = Timestamp { sec: 1000, nsec: 0 };
+    lost.set_attr(&SetAttr { mtime: Some(then), ctime: Some(then), ..SetAttr::default() }).expect("set");
+    for (name, flags) in [(b"a", RenameFlags::empty()), (b"a", RenameFlags::EXCHANGE)] {
+        root.create(name, &FILE).expect("created");
+        if root.lookup(b"b").is_err() {
+            root.create(b"b", &FILE).expect("created");
+        }
+        fs.rename(&root, name, &root, b"b", flags).expect("renamed");
+        assert_eq!((lost.attr().mtime, lost.attr().ctime), (then, then));
+    }
+}
+
+#[test]
+fn lost_and_found_may_go_while_files_are_replaced() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let dir = root.create(b"d", &DIR).expect("created");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..1000 {
+                // Refused while the name of a file that is being replaced is in it.
+                if root.rmdir(b"lost+found").is_ok() {
+                    root.create(b"lost+found", &DIR).expect("created");
+                }
+            }
+        });
+        for _ in 0..1000 {
+            dir.create(b"a", &FILE).expect("created");
+            if dir.lookup_nr(b"b").is_err() {
+                dir.create(b"b", &FILE).expect("created");
+            }
+            fs.rename(&dir, b"a", &dir, b"b", RenameFlags::empty()).expect("renamed");
+        }
+    });
+    drop((root, dir));
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+#[test]
+fn a_rename_within_a_directory_waits_for_none_between_directories() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let root = fs.root().expect("root");
+    let [a, b, c] = [b"a", b"b", b"c"].map(|name| root.create(name, &DIR).expect("created"));
+    a.create(b"f", &FILE).expect("created");
+    c.create(b"f", &FILE).expect("created");
+    let (done, answer) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let held = a.io_lock().write();
+        scope.spawn(|| fs.rename(&a, b"f", &b, b"f", RenameFlags::empty()).expect("renamed"));
+        // So that it is at the lock.
+        std::thread::sleep(Duration::from_millis(100));
+        scope.spawn(|| done.send(fs.rename(&c, b"f", &c, b"g", RenameFlags::empty())));
+        let waited = answer.recv_timeout(Duration::from_secs(5));
+        drop(held);
+        waited.expect("it waits").expect("renamed");
+    });
 }

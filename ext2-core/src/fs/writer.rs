@@ -18,8 +18,10 @@ use crate::{Errno, Ext2, OnError};
 pub(crate) struct Writer {
     pub(crate) groups: Groups,
     pub(crate) place: Place,
-    /// One directory rename at a time.
+    /// One rename between directories at a time.
     pub(crate) rename: Mutex<()>,
+    /// The one transaction in the journal.
+    pub(crate) journal: Mutex<()>,
     /// The superblock's list of inodes to truncate, which has one entry at a time.
     pub(crate) orphan: Mutex<()>,
     /// Attribute blocks that inodes share.
@@ -67,6 +69,7 @@ impl Writer {
             groups,
             place,
             rename: Mutex::new(Rank::Rename, ()),
+            journal: Mutex::new(Rank::Journal, ()),
             orphan: Mutex::new(Rank::Orphan, ()),
             xattr: Mutex::new(Rank::Xattr, ()),
             state: Mutex::new(

@@ -9,6 +9,7 @@
 //! transaction in it. Otherwise the window is kept as short as it can be, a few stores of 4 bytes, or is closed by
 //! refusing with `EXDEV` where the file system was opened with `strict_rename`.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -105,8 +106,8 @@ impl Ext2 {
         }
         self.0.change(|| {
             let writer = self.0.writer()?;
-            // Held so that no directory moves while ancestors are walked.
-            let _rename = writer.rename.lock();
+            // Between directories: held so that no directory moves while ancestors are walked.
+            let between = (old_dir != new_dir).then(|| writer.rename.lock());
             loop {
                 let source = old_dir.lookup(old)?;
                 new_name.clone()?;
@@ -115,15 +116,20 @@ impl Ext2 {
                     Err(error) if error.is(Errno::NOENT) => None,
                     Err(error) => return Err(error),
                 };
-                let lost = self.lost_found();
+                let is_over = |is: fn(FileKind) -> bool| target.as_ref().is_some_and(|over| is(over.kind()));
+                let over_directory = is_over(|kind| kind == FileKind::Directory);
+                // Only what is no directory is kept reachable.
+                let lost = if is_over(|kind| kind != FileKind::Directory) { self.lost_found() } else { None };
                 let mut locks: Vec<&Inode> = [old_dir, new_dir].to_vec();
                 locks.extend(lost.iter());
                 locks.extend([Some(&source), target.as_ref()].into_iter().flatten());
                 let (source_nr, target_nr) = (source.nr(), target.as_ref().map(Inode::nr));
-                let above_new = ancestors(new_dir)?;
-                let over_directory =
-                    target.as_ref().is_some_and(|target| target.kind() == FileKind::Directory);
-                let above_old = if over_directory { ancestors(old_dir)? } else { Vec::new() };
+                // Within a directory nothing gets below itself.
+                let above = |dir: &Inode, matters: bool| {
+                    if between.is_some() && matters { ancestors(dir) } else { Ok(BTreeSet::new()) }
+                };
+                let above_new = above(new_dir, source.kind() == FileKind::Directory)?;
+                let above_old = above(old_dir, over_directory)?;
                 let rename = Rename {
                     old_dir,
                     old,
@@ -158,15 +164,14 @@ impl Ext2 {
 }
 
 /// The directories above and including `dir`.
-fn ancestors(dir: &Inode) -> Result<Vec<InodeNr>> {
-    let mut all = Vec::new();
+fn ancestors(dir: &Inode) -> Result<BTreeSet<InodeNr>> {
+    let mut all = BTreeSet::new();
     let mut at = dir.clone();
     loop {
         let nr = at.nr();
-        if all.contains(&nr) {
+        if !all.insert(nr) {
             return Err(at.0.corrupt("is above itself"));
         }
-        all.push(nr);
         if nr == InodeNr::ROOT {
             return Ok(all);
         }
@@ -180,7 +185,12 @@ fn ancestors(dir: &Inode) -> Result<Vec<InodeNr>> {
 
 impl Rename<'_> {
     /// Refusals come in the order of Linux: `do_renameat2`, then `vfs_rename`.
-    fn run(&self, flags: RenameFlags, above_new: &[InodeNr], above_old: &[InodeNr]) -> Result<()> {
+    fn run(
+        &self,
+        flags: RenameFlags,
+        above_new: &BTreeSet<InodeNr>,
+        above_old: &BTreeSet<InodeNr>,
+    ) -> Result<()> {
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         match &self.target {
             Some(_) if flags.contains(RenameFlags::NOREPLACE) => return refuse(Errno::EXIST, ""),
@@ -317,7 +327,9 @@ impl Rename<'_> {
 
     /// Finds a second name for an inode that is about to lose its only one: in `lost+found`, or beside it.
     fn find_keeper(&self, inode: &Inode) -> Result<Keeper> {
-        let place = self.lost.as_ref().unwrap_or(self.new_dir);
+        // It may have been removed before it was locked.
+        let lost = self.lost.as_ref().filter(|lost| lost.0.attrs.lock().links > 0);
+        let place = lost.unwrap_or(self.new_dir);
         let mut name = format!("#{}", inode.nr()).into_bytes();
         while place.0.find(&name)?.is_some() {
             name.push(b'+');
