@@ -129,7 +129,11 @@ impl Volume {
             ctime: change.ctime.map(|time| self.fit(time)),
             crtime: None,
         };
-        if wanted != SetAttr::default() || empty {
+        let is_touch = matches!((change.atime, change.mtime), (Some(SetTime::Now), Some(SetTime::Now)))
+            && SetAttr { atime: None, mtime: None, ctime: None, ..wanted } == SetAttr::default();
+        if is_touch {
+            inode.touch().map_err(|error| errno(&error))?;
+        } else if wanted != SetAttr::default() || empty {
             inode.set_attr(&wanted).map_err(|error| errno(&error))?;
         }
         if self.options.sync {

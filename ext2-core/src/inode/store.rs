@@ -137,11 +137,13 @@ impl Cell {
         Ok(())
     }
 
-    /// Adds blocks (or takes them away) to the count of the inode's space.
+    /// Adds blocks (or takes them away) to the count of the inode's space; a count that was wrong stays at
+    /// the limits of its field.
     pub(crate) fn count_blocks(&self, blocks: i64) {
         let units = blocks << (self.fs.geo.block_size.log2() - 9);
         let mut attrs = self.attrs.lock();
-        attrs.blocks_512 = u32::try_from(i64::from(attrs.blocks_512) + units).unwrap_or(0);
+        let sum = i64::from(attrs.blocks_512).saturating_add(units);
+        attrs.blocks_512 = u32::try_from(sum.max(0)).unwrap_or(u32::MAX);
         attrs.late = true;
     }
 

@@ -219,6 +219,25 @@ impl Inode {
         })
     }
 
+    /// Sets the times of the last read and the last change of the contents to now, which an append-only file
+    /// suffers. Linux: `utimes` without times (`ATTR_TOUCH`).
+    ///
+    /// # Errors
+    /// `EPERM` for an immutable inode, `EROFS`.
+    pub fn touch(&self) -> Result<()> {
+        self.0.fs.change(|| {
+            let _io = self.0.io.write();
+            let now = self.0.fs.clock.now();
+            let mut attrs = self.0.attrs.lock();
+            if attrs.flags.contains(InodeFlags::IMMUTABLE) {
+                return refuse(Errno::PERM, "the file is immutable");
+            }
+            (attrs.atime, attrs.mtime, attrs.ctime) = (now, now, now);
+            attrs.late = true;
+            Ok(())
+        })
+    }
+
     /// Sets the attribute flags that `chattr` may set; the others stay. Linux: `ext2_fileattr_set`.
     ///
     /// # Errors

@@ -203,12 +203,16 @@ impl Inode {
         })
     }
 
-    /// Removes an extended attribute.
+    /// Removes an extended attribute. An access control list that is not there is removed already, as Linux
+    /// says.
     ///
     /// # Errors
-    /// `ENODATA`, and as [`xattr_set`](Self::xattr_set).
+    /// `ENODATA` for any other, and as [`xattr_set`](Self::xattr_set).
     pub fn xattr_remove(&self, name: &[u8]) -> Result<()> {
         let parsed = XattrName::parse(name)?;
+        if let Some(which) = parsed.acl_kind() {
+            return self.set_acl(which, None);
+        }
         self.check_user_xattr(name)?;
         self.0.fs.change(|| {
             self.0.check_changeable()?;
@@ -241,7 +245,8 @@ impl Inode {
             self.0.check_changeable()?;
             let _io = self.0.io.write();
             self.0.set_acl(which, acl)?;
-            if let (AclKind::Access, Some(acl)) = (which, acl) {
+            let Some(acl) = acl else { return Ok(()) };
+            if which == AclKind::Access {
                 let mut attrs = self.0.attrs.lock();
                 let changed = Attrs { mode: attrs.mode & !0o777 | acl.mode(), ..*attrs };
                 self.0.store_owner(&mut attrs, &changed)?;

@@ -15,7 +15,9 @@ pub(crate) struct XattrName {
 }
 
 /// Indexes and the prefixes that they stand for.
-const PREFIXES: [(u8, &[u8]); 4] = [(1, b"user."), (4, b"trusted."), (6, b"security."), (7, b"system.")];
+const PREFIXES: [(u8, &[u8]); 3] = [(1, b"user."), (4, b"trusted."), (6, b"security.")];
+/// A prefix that others (ext4) store names of; ext2 knows none but the whole ones.
+const SYSTEM: (u8, &[u8]) = (7, b"system.");
 /// Indexes that stand for a whole name.
 const WHOLE: [(u8, &[u8], AclKind); 2] =
     [(2, b"system.posix_acl_access", AclKind::Access), (3, b"system.posix_acl_default", AclKind::Default)];
@@ -33,7 +35,7 @@ impl XattrName {
         let Some((index, prefix)) = PREFIXES.iter().find(|(_, prefix)| name.starts_with(prefix)) else {
             return refuse(
                 Errno::OPNOTSUPP,
-                "attribute names begin with user., trusted., security. or system.",
+                "attribute names begin with user., trusted. or security., or are an access control list's",
             );
         };
         let suffix = name.get(prefix.len()..).unwrap_or_default();
@@ -59,7 +61,7 @@ impl XattrName {
 
     /// The whole name. An index that is not known is shown as its number.
     pub(crate) fn full(&self) -> Vec<u8> {
-        let prefix = PREFIXES.iter().find(|row| row.0 == self.index).map(|row| row.1);
+        let prefix = PREFIXES.iter().chain([&SYSTEM]).find(|row| row.0 == self.index).map(|row| row.1);
         let whole = WHOLE.iter().find(|row| row.0 == self.index).map(|row| row.1);
         match prefix.or(whole) {
             Some(prefix) => [prefix, &self.suffix].concat(),

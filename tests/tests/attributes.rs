@@ -1,0 +1,112 @@
+//! Attributes of inodes at their edges: what Linux answers, and counts that an image lies about.
+
+use blockdev::BlockDevice;
+use e2dax_tests::{
+    need_tools,
+    small::{image, open, ram},
+};
+use ext2_core::{
+    AclKind, Errno, Error, Ext2, FileKind, Follow, GroupNr, InodeFlags, NewInode, SetAttr, Timestamp, Wait,
+    XattrSet,
+};
+
+const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
+const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
+const ACCESS: &[u8] = b"system.posix_acl_access";
+const DEFAULT: &[u8] = b"system.posix_acl_default";
+
+#[track_caller]
+fn refused<T>(done: Result<T, Error>, errno: Errno) {
+    match done {
+        Ok(_) => panic!("it is not refused"),
+        Err(error) => assert!(error.is(errno), "{error}"),
+    }
+}
+
+#[test]
+fn an_access_list_that_is_not_there_is_removed_without_an_error() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let root = fs.root().expect("root");
+    let (file, dir) = (root.create(b"f", &FILE).expect("created"), root.create(b"d", &DIR).expect("created"));
+    let then = Timestamp { sec: 1000, nsec: 0 };
+    file.set_attr(&SetAttr { ctime: Some(then), ..SetAttr::default() }).expect("set");
+    for name in [ACCESS, DEFAULT] {
+        file.xattr_remove(name).expect("nothing to do");
+        dir.xattr_remove(name).expect("nothing to do");
+    }
+    assert_eq!(file.attr().ctime, then);
+    let link = root.symlink(b"l", b"to", &NewInode::new(FileKind::Symlink, 0o777)).expect("made");
+    refused(link.xattr_remove(ACCESS), Errno::OPNOTSUPP);
+    refused(file.xattr_remove(b"user.none"), Errno::NODATA);
+    // One that is there goes.
+    let list =
+        [&2_u32.to_le_bytes()[..], &entry(1, 6), &entry(2, 6), &entry(4, 4), &entry(16, 6), &entry(32, 4)];
+    dir.xattr_set(DEFAULT, &list.concat(), XattrSet::Any).expect("set");
+    dir.xattr_remove(DEFAULT).expect("removed");
+    assert!(dir.acl(AclKind::Default).expect("read").is_none());
+}
+
+/// An entry of an access control list as programs have it: a tag, permissions, and who (1000 for a user).
+fn entry(tag: u16, permissions: u16) -> Vec<u8> {
+    let who: u32 = if tag == 2 { 1000 } else { u32::MAX };
+    [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &who.to_le_bytes()].concat()
+}
+
+#[test]
+fn names_of_the_system_that_are_no_access_lists_are_not_supported() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let file = fs.root().expect("root").create(b"f", &FILE).expect("created");
+    for name in [&b"system.data"[..], b"system.richacl", b"system.", b"system.posix_acl_accessory"] {
+        refused(file.xattr_set(name, b"value", XattrSet::Any), Errno::OPNOTSUPP);
+        refused(file.xattr_get(name), Errno::OPNOTSUPP);
+        refused(file.xattr_remove(name), Errno::OPNOTSUPP);
+    }
+}
+
+#[test]
+fn a_file_that_only_grows_may_be_touched_but_given_no_other_time() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let file = fs.root().expect("root").create(b"f", &FILE).expect("created");
+    let then = Timestamp { sec: 1000, nsec: 0 };
+    let past = SetAttr { atime: Some(then), mtime: Some(then), ..SetAttr::default() };
+    file.set_attr(&past).expect("set");
+    file.set_flags(InodeFlags::APPEND).expect("set");
+    refused(file.set_attr(&past), Errno::PERM);
+    file.touch().expect("touched");
+    let attr = file.attr();
+    assert!(attr.mtime > then && attr.atime == attr.mtime && attr.ctime == attr.mtime);
+    file.set_flags(InodeFlags::IMMUTABLE).expect("set");
+    refused(file.touch(), Errno::PERM);
+}
+
+/// Where the count of blocks of an inode in the first group lies.
+fn blocks_offset(fs: &Ext2, nr: u32) -> u64 {
+    let table = fs.descriptor(GroupNr::new(0)).expect("descriptor").bg_inode_table.get();
+    let geometry = fs.geometry();
+    u64::from(table) * geometry.block_size.bytes() + u64::from(nr - 1) * u64::from(geometry.inode_size) + 28
+}
+
+#[test]
+fn a_count_of_blocks_that_is_a_lie_stays_at_its_limits() {
+    need_tools!("mke2fs");
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let file = fs.root().expect("root").create(b"f", &FILE).expect("created");
+    file.write_at(0, &[1; 4096]).expect("written");
+    let at = blocks_offset(&fs, file.nr().get());
+    drop(file);
+    fs.sync().expect("synced");
+    assert_eq!(device.read_u32(at).expect("read"), 8);
+    device.write_u32(at, u32::MAX - 1).expect("written");
+    let file = fs.resolve(b"f", Follow::No).expect("there");
+    file.write_at(4096, &[1; 4096]).expect("written");
+    assert_eq!(file.attr().blocks_512, u32::MAX);
+    drop(file);
+    device.write_u32(at, 2).expect("written");
+    let file = fs.resolve(b"f", Follow::No).expect("there");
+    file.truncate(0, Wait::Yes).expect("cut");
+    assert_eq!(file.attr().blocks_512, 0);
+}
