@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, StatxTimestamp};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, openat, readlinkat, statx,
+};
 use rustix::io::Errno;
 
 use super::folder::open_quietly;
@@ -49,26 +52,47 @@ pub fn read_directory(
 ) -> Result<Tree> {
     let mut walk = Walk { times, xattrs, links: HashMap::new(), buffer: Vec::new() };
     let shown = root.as_os_str().as_bytes();
-    let found = stat(root).map_err(|error| Error::source(shown, error))?;
+    let top = Place { folder: CWD, name: root.as_os_str(), whole: root };
+    let found = top.stat().map_err(|error| Error::source(shown, error))?;
     if FileType::from_raw_mode(found.stx_mode.into()) != FileType::Directory {
         return Err(Error::source(shown, "is not a directory"));
     }
-    let mut tree = Tree::new(walk.attrs(root, &found, b"/")?);
+    let mut tree = Tree::new(walk.attrs(top, &found, b"/")?);
     let mut pending: Vec<(PathBuf, NodeId)> = vec![(root.to_path_buf(), NodeId::ROOT)];
     while let Some((folder, parent)) = pending.pop() {
         let above = tree.path(parent);
-        let list = std::fs::read_dir(&folder).map_err(|error| Error::source(&above, error))?;
-        for item in list {
-            let name = item.map_err(|error| Error::source(&above, error))?.file_name().into_vec();
-            let place = folder.join(OsStr::from_bytes(&name));
-            let path = [above.strip_suffix(b"/").unwrap_or(&above), b"/", &name].concat();
-            if let Some(node) = walk.file(&mut tree, &place, parent, &name, &path)? {
-                pending.push((place, node));
+        let failed = |error: Errno| Error::source(&above, std::io::Error::from(error));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Opened once: its files are found from it, not by their paths from the root again.
+        let opened = openat(CWD, &folder, flags, Mode::empty()).map_err(failed)?;
+        let mut whole = folder;
+        for item in Dir::read_from(&opened).map_err(failed)? {
+            let item = item.map_err(failed)?;
+            let name = item.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
             }
+            whole.push(OsStr::from_bytes(name));
+            let place = Place { folder: opened.as_fd(), name: OsStr::from_bytes(name), whole: &whole };
+            let path = [above.strip_suffix(b"/").unwrap_or(&above), b"/", name].concat();
+            if let Some(node) = walk.file(&mut tree, place, parent, name, &path)? {
+                pending.push((whole.clone(), node));
+            }
+            whole.pop();
         }
         progress(tree.len());
     }
     Ok(tree)
+}
+
+/// A file of the host.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    folder: BorrowedFd<'a>,
+    /// Its name in the folder.
+    name: &'a OsStr,
+    /// Its path, for the calls that take nothing else.
+    whole: &'a Path,
 }
 
 struct Walk {
@@ -84,13 +108,13 @@ impl Walk {
     fn file(
         &mut self,
         tree: &mut Tree,
-        place: &Path,
+        place: Place<'_>,
         parent: NodeId,
         name: &[u8],
         path: &[u8],
     ) -> Result<Option<NodeId>> {
         let failed = |error: std::io::Error| Error::source(path, error);
-        let found = stat(place).map_err(failed)?;
+        let found = place.stat().map_err(failed)?;
         let kind = FileType::from_raw_mode(found.stx_mode.into());
         let id = (found.stx_dev_major, found.stx_dev_minor, found.stx_ino);
         let linked = found.stx_nlink > 1 && kind != FileType::Directory;
@@ -101,12 +125,12 @@ impl Walk {
         let device = DeviceNr { major: found.stx_rdev_major, minor: found.stx_rdev_minor };
         let body = match kind {
             FileType::RegularFile => {
-                Body::File { size: found.stx_size, data: holes(place, &found).map_err(failed)?, handle: 0 }
+                Body::File { size: found.stx_size, data: place.holes(&found).map_err(failed)?, handle: 0 }
             }
             FileType::Directory => Body::Directory,
             FileType::Symlink => {
-                let target = std::fs::read_link(place).map_err(failed)?;
-                Body::Symlink(target.into_os_string().into_vec().into())
+                let target = readlinkat(place.folder, place.name, Vec::new());
+                Body::Symlink(target.map_err(|error| failed(error.into()))?.into_bytes().into())
             }
             FileType::CharacterDevice => Body::CharDevice(device),
             FileType::BlockDevice => Body::BlockDevice(device),
@@ -122,7 +146,7 @@ impl Walk {
         Ok((kind == FileType::Directory).then_some(node))
     }
 
-    fn attrs(&mut self, place: &Path, found: &Statx, path: &[u8]) -> Result<NodeAttrs> {
+    fn attrs(&mut self, place: Place<'_>, found: &Statx, path: &[u8]) -> Result<NodeAttrs> {
         let mtime = time(found.stx_mtime);
         let mut attrs = NodeAttrs::new(found.stx_mode & 0o7777, (found.stx_uid, found.stx_gid), mtime);
         if self.times == Times::All {
@@ -133,18 +157,20 @@ impl Walk {
             }
         }
         if self.xattrs == Xattrs::Keep {
-            attrs.xattrs = self.xattrs(place).map_err(|error| Error::source(path, error))?;
+            attrs.xattrs = self.xattrs(place.whole).map_err(|error| Error::source(path, error))?;
         }
         Ok(attrs)
     }
 
     fn xattrs(&mut self, place: &Path) -> std::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        self.buffer.resize(XATTR_MAX, 0);
-        let len = match rustix::fs::llistxattr(place, &mut self.buffer[..]) {
+        // Asked for the length first: the kernel takes as much memory as it is offered, and few files have any.
+        match rustix::fs::llistxattr(place, &mut [0; 0][..]) {
             Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Ok(len) => len,
+            Ok(_) => {}
             Err(error) => return Err(error.into()),
-        };
+        }
+        self.buffer.resize(XATTR_MAX, 0);
+        let len = rustix::fs::llistxattr(place, &mut self.buffer[..])?;
         let names: Vec<Vec<u8>> = self.buffer[..len].split(|&byte| byte == 0).map(<[u8]>::to_vec).collect();
         let mut all = Vec::new();
         for name in names.into_iter().filter(|name| !name.is_empty()) {
@@ -155,22 +181,23 @@ impl Walk {
     }
 }
 
-fn stat(path: &Path) -> std::io::Result<Statx> {
-    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    Ok(rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted)?)
-}
-
 fn time(found: StatxTimestamp) -> Timestamp {
     Timestamp { sec: found.tv_sec, nsec: found.tv_nsec }
 }
 
-/// Where the data of a file is, if it has holes. Only a file with fewer blocks than bytes is opened for it.
-fn holes(place: &Path, found: &Statx) -> std::io::Result<Option<Box<[ByteSpan]>>> {
-    if found.stx_blocks.saturating_mul(512) >= found.stx_size {
-        return Ok(None);
+impl Place<'_> {
+    fn stat(&self) -> std::io::Result<Statx> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        Ok(statx(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW, wanted)?)
     }
-    let file = File::from(open_quietly(CWD, place.as_os_str())?);
-    data_spans(&file, found.stx_size)
+
+    /// Where the data of a file is, if it has holes. Only a file with fewer blocks than bytes is opened for it.
+    fn holes(&self, found: &Statx) -> std::io::Result<Option<Box<[ByteSpan]>>> {
+        if found.stx_blocks.saturating_mul(512) >= found.stx_size {
+            return Ok(None);
+        }
+        data_spans(&File::from(open_quietly(self.folder, self.name)?), found.stx_size)
+    }
 }
 
 /// Where the data of a file of `size` bytes is; `None` where there is no hole, or no telling.

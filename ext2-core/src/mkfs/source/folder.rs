@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use crate::mkfs::{Contents, Error, NodeId, Result, SourceFile};
@@ -65,12 +65,12 @@ impl Contents for Folder {
         let Some((_, directory)) = &self.directory else { unreachable!("opened above") };
         let failed = |error: &dyn core::fmt::Display| Error::source(&file.path(), error);
         let opened = open_quietly(directory, OsStr::from_bytes(name)).map_err(|error| failed(&error))?;
-        let opened = File::from(opened);
-        let meta = opened.metadata().map_err(|error| failed(&error))?;
-        if meta.len() != file.size || !meta.is_file() {
+        let meta = fstat(&opened).map_err(|error| failed(&error))?;
+        let is_file = FileType::from_raw_mode(meta.st_mode) == FileType::RegularFile;
+        if u64::try_from(meta.st_size) != Ok(file.size) || !is_file {
             return Err(failed(&"has changed since it was looked at"));
         }
-        self.open = Some(opened);
+        self.open = Some(File::from(opened));
         self.path.extend_from_slice(name);
         Ok(())
     }
