@@ -41,8 +41,8 @@ use region::Region;
 /// | page cache | [`Durability::Strict`] | msync of what is dirty | fdatasync |
 ///
 /// Opened read-only it is mapped for reading, and needs no write permission. A sparse file stays sparse:
-/// blocks are allocated in 64 KiB chunks before the first store to each, and [`Error::NoSpace`] says if
-/// there are none. (On a file system that copies on write, such as btrfs, an allocation is no promise.)
+/// blocks are allocated in 64 KiB chunks before the first store to each, or by the write itself if that is
+/// larger, and [`Error::NoSpace`] says if there are none. (On a file system that copies on write, such as btrfs, an allocation is no promise.)
 #[derive(Debug)]
 pub struct MmapDevice {
     /// `None` for an empty file, which cannot be mapped.
@@ -175,6 +175,15 @@ impl BlockDevice for MmapDevice {
 
     #[inline]
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        if let Some(backing) = &self.backing
+            && self.media == Media::Volatile
+        {
+            check(offset, buf.len() as u64, self.size)?;
+            if backing.write(&self.file, offset, buf)? {
+                self.stored(offset, buf.len() as u64);
+                return Ok(());
+            }
+        }
         let at = self.at_for_store(offset, buf.len() as u64)?;
         // SAFETY: `at_for_store` found the bytes to lie in the region, mapped for writing and with room.
         unsafe { mem::copy_in(at, buf, self.media) };

@@ -147,6 +147,34 @@ fn a_sparse_image_stays_sparse_under_reads_and_zeros() {
 }
 
 #[test]
+fn large_writes_to_holes_and_small_stores_beside_them_are_one_contents() {
+    for options in [OpenOptions::read_write(), strict()] {
+        let dir = TempDir::new().unwrap();
+        let path = image(&dir, SIZE);
+        let device = MmapDevice::open(&path, &options).unwrap();
+        let mut expected = vec![0; usize::try_from(SIZE).unwrap()];
+        let mut write = |offset: usize, len: usize, byte: u8| {
+            device.write_at(offset as u64, &vec![byte; len]).unwrap();
+            expected[offset..offset + len].fill(byte);
+        };
+        // Neither end is a chunk's, then beside it, over it, and up to the end of the device.
+        write(100_000, 300_000, 1);
+        write(99_000, 1000, 2);
+        write(400_000, 1, 3);
+        write(90_000, 400_000, 4);
+        write(150_000, 70_000, 5);
+        write(SIZE as usize - 200_000, 200_000, 6);
+        device.fence().unwrap();
+        let mut found = vec![0; expected.len()];
+        device.read_at(0, &mut found).unwrap();
+        assert!(found == expected);
+        device.flush().unwrap();
+        drop(device);
+        assert!(fs::read(&path).unwrap() == expected);
+    }
+}
+
+#[test]
 fn what_a_map_stored_is_in_the_file() {
     let dir = TempDir::new().unwrap();
     let path = image(&dir, SIZE);

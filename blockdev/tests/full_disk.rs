@@ -59,6 +59,8 @@ fn fills_up_with_an_error(mount: &Mount) {
     };
     assert!(matches!(full, Error::NoSpace { .. }), "{full:?}");
     assert!(stored >= 1 << 20, "full after {stored} bytes");
+    let large = device.write_at(stored.next_multiple_of(64 << 10), &vec![7; 8 << 20]).unwrap_err();
+    assert!(matches!(large, Error::NoSpace { .. }), "{large:?}");
     // What was stored is there and may be stored to again; holes read as zeros, and are zeroed for nothing.
     let mut buf = [0; 4096];
     for offset in (0..stored).step_by(4096) {

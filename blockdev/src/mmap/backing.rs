@@ -93,6 +93,27 @@ impl Backing {
         })
     }
 
+    /// Writes to a range that has no room yet by a system call: the file system takes the bytes with the blocks, and
+    /// need not clear these first. Gives false, and writes nothing, if a part of the range has room or it is less
+    /// than a chunk.
+    pub(super) fn write(&self, file: &File, offset: u64, buf: &[u8]) -> Result<bool> {
+        let len = buf.len() as u64;
+        let has_room = || touched(offset, len).any(|chunk| self.backed.contains(chunk));
+        if len < CHUNK || has_room() {
+            return Ok(false);
+        }
+        let _filling = self.filling.lock();
+        if has_room() {
+            return Ok(false);
+        }
+        file.write_all_at(buf, offset).map_err(|error| io_error("write", offset, error))?;
+        // The chunks at both ends may have room for a part only.
+        let is_whole =
+            |chunk: &u64| chunk * CHUNK >= offset && ((chunk + 1) * CHUNK).min(self.size) <= offset + len;
+        touched(offset, len).filter(is_whole).for_each(|chunk| self.backed.insert(chunk));
+        Ok(true)
+    }
+
     /// Makes zeros of the range, by holes where no room has been made yet, and by `store` elsewhere.
     pub(super) fn zero(
         &self,
