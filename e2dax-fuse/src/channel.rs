@@ -2,10 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::reply::Reply;
+use crate::turns::{LOOK, Looks};
 use crate::wire::{Out, REPLY_HEADER};
 
 /// Has the kernel write back and drop what it has of an inode. Linux: `FUSE_NOTIFY_INVAL_INODE`.
@@ -13,22 +17,65 @@ const INVALIDATE: u32 = 2;
 
 /// The connection. Each call sends or receives one message, whole.
 #[derive(Debug)]
-pub(crate) struct Channel(pub(crate) OwnedFd);
+pub(crate) struct Channel {
+    device: OwnedFd,
+    /// Whether looking for requests takes nobody else's processor away.
+    can_look: bool,
+}
 
 impl Channel {
+    /// Over a device that is connected.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn new(device: OwnedFd) -> io::Result<Self> {
+        rustix::fs::fcntl_setfl(&device, rustix::fs::fcntl_getfl(&device)? | OFlags::NONBLOCK)?;
+        let can_look = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        Ok(Self { device, can_look })
+    }
+
     /// Waits for a request; gives its length, or `None` when the file system is unmounted.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    pub(crate) fn receive(&self, looks: &mut Looks, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut begin = None;
         loop {
-            return match rustix::io::read(&self.0, &mut *buffer) {
-                Ok(len) => Ok(Some(len)),
+            match rustix::io::read(&self.device, &mut *buffer) {
+                Ok(len) => {
+                    if begin.is_some() {
+                        looks.found();
+                    }
+                    return Ok(Some(len));
+                }
                 // NOENT: the request was taken back before it was read.
-                Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
-                Err(Errno::NODEV) => Ok(None),
-                Err(error) => Err(error.into()),
-            };
+                Err(Errno::NOENT | Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    if begin.is_none() && self.can_look && looks.now() {
+                        begin = Some(Instant::now());
+                    }
+                    match begin {
+                        Some(time) if time.elapsed() < LOOK => std::hint::spin_loop(),
+                        looked => {
+                            if looked.is_some() {
+                                looks.in_vain();
+                                begin = None;
+                            }
+                            self.sleep()?;
+                        }
+                    }
+                }
+                Err(Errno::NODEV) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Until there may be a request, or the end.
+    fn sleep(&self) -> io::Result<()> {
+        match rustix::event::poll(&mut [PollFd::new(&self.device, PollFlags::IN)], None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -36,7 +83,7 @@ impl Channel {
         let len = u32::try_from(REPLY_HEADER + body.len()).map_err(|_| Errno::INVAL)?;
         let header = Out::default().u32(len).u32(code.cast_unsigned()).u64(unique).0;
         let parts = [IoSlice::new(&header), IoSlice::new(body)];
-        rustix::io::writev(&self.0, &parts).map(|_| ())
+        rustix::io::writev(&self.device, &parts).map(|_| ())
     }
 
     /// Answers a request.

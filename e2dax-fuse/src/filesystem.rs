@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use ext2_core::Timestamp;
 use fuser::WriteFlags;
@@ -10,12 +11,16 @@ use rustix::io::Errno;
 use crate::channel::Channel;
 use crate::options::Access;
 use crate::reply::Reply;
+use crate::turns::{Looks, Turns};
 use crate::volume::{Caller, Change, CopyRange, KEEP, New, SetTime, Volume, Whence};
 use crate::wire::{Fields, Listing, Out, Request, opcode};
 
 /// `SEEK_DATA` and `SEEK_HOLE` of Linux.
 const SEEK_DATA: u32 = 3;
 const SEEK_HOLE: u32 = 4;
+
+/// The most bytes that are read or written before others listen.
+const SHORT: u32 = 64 << 10;
 
 /// Bits of a setattr. Linux: `FATTR_MODE` and so on.
 mod fattr {
@@ -85,6 +90,22 @@ fn setattr(mut fields: Fields<'_>) -> Reply<Change> {
     })
 }
 
+/// Whether others listen while a request of this many bytes is answered.
+fn takes_long(request: &Request<'_>, len: usize, turns: &Turns) -> bool {
+    match request.opcode {
+        opcode::FSYNC | opcode::FSYNCDIR | opcode::FALLOCATE | opcode::COPY_FILE_RANGE | opcode::SETATTR => {
+            true
+        }
+        opcode::READ => {
+            let mut fields = request.fields();
+            let size = fields.skip(16).and_then(|()| fields.u32());
+            turns.has_processors && size.is_ok_and(|size| size > SHORT)
+        }
+        opcode::WRITE => turns.has_processors && len > SHORT as usize,
+        _ => false,
+    }
+}
+
 /// A volume that answers the kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
@@ -97,19 +118,31 @@ impl Served {
     ///
     /// # Errors
     /// The connection's.
-    pub(crate) fn work(&self, buffer: &mut [u8]) -> std::io::Result<()> {
-        while let Some(len) = self.channel.receive(buffer)? {
+    pub(crate) fn work(&self, turns: &Turns, buffer: &mut [u8]) -> std::io::Result<()> {
+        let (mut turn, mut looks) = (None, Looks::default());
+        loop {
+            let mine = turn.take().unwrap_or_else(|| turns.take());
+            let Some(len) = self.channel.receive(&mut looks, buffer)? else { return Ok(()) };
             let Some(request) = buffer.get(..len).and_then(Request::parse) else {
                 return Err(std::io::ErrorKind::InvalidData.into());
             };
             log::debug!("{request}");
+            let is_long = takes_long(&request, len, turns);
+            if is_long || turns.is_wary() {
+                drop(mine);
+            } else {
+                turn = Some(mine);
+            }
+            let begin = Instant::now();
             match self.dispatch(&request) {
                 Ok(Answer::Body(body)) => self.channel.answer(request.unique, Ok(&body.0)),
                 Ok(Answer::None) => {}
                 Err(error) => self.channel.answer(request.unique, Err(error)),
             }
+            if !is_long {
+                turns.took(begin.elapsed());
+            }
         }
-        Ok(())
     }
 
     /// Whether this user may ask for this. The kernel lets in the owner alone, or everybody; and it asks for some

@@ -10,7 +10,7 @@
 //! | `volume` | the operations, in families: attributes, names, files, directories, extended attributes, ioctls |
 //! | `filesystem` | the requests of the kernel, each handed to its operation |
 //! | `wire` | requests and replies as bytes |
-//! | `channel` | the connection to the kernel |
+//! | `channel`, `turns` | the connection to the kernel, and who listens to it |
 //! | `session` | the mount's life: threads, signals, the end |
 //! | `convert`, `reply` | names of inodes as FUSE has them; errors |
 //!
@@ -44,6 +44,7 @@ mod nodes;
 mod options;
 mod reply;
 mod session;
+mod turns;
 mod volume;
 mod wire;
 

@@ -22,6 +22,7 @@ use signal_hook::iterator::Signals;
 use crate::channel::Channel;
 use crate::filesystem::Served;
 use crate::options::{Access, Atime, MountOptions};
+use crate::turns::Turns;
 use crate::volume::Volume;
 
 /// Where the kernel is talked to.
@@ -173,11 +174,12 @@ impl Filesystem for Handshake {
 fn work(served: &Served) -> io::Result<()> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let count = served.volume.options.threads.map_or((2 * cores).clamp(4, 16), usize::from);
+    let turns = Arc::new(Turns::new(cores));
     let mut workers = Vec::with_capacity(count);
     for n in 0..count {
-        let served = served.clone();
+        let (served, turns) = (served.clone(), turns.clone());
         let worker = thread::Builder::new().name(format!("fuse-{n}"));
-        workers.push(worker.spawn(move || served.work(&mut vec![0; MAX_REQUEST]))?);
+        workers.push(worker.spawn(move || served.work(&turns, &mut vec![0; MAX_REQUEST]))?);
     }
     let mut result = Ok(());
     for worker in workers {
@@ -211,7 +213,7 @@ pub fn serve(
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let volume = Arc::new(Volume::new(fs, options)?);
     let mut session = Session::new(Handshake(volume.clone()), &dir, &config(source, options))?;
-    let channel = Channel(session.as_fd().try_clone_to_owned()?);
+    let channel = Channel::new(session.as_fd().try_clone_to_owned()?)?;
     let served = Served { volume: volume.clone(), channel: Arc::new(channel) };
     let unmounter = session.unmount_callable();
     let (end, ended) = mpsc::channel();
