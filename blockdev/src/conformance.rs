@@ -115,6 +115,15 @@ fn words_are_little_endian(device: &dyn BlockDevice) {
     assert_eq!(device.read_u32(4096), Ok(0x0102_0304));
     device.write_u16(4098, 0xef53).unwrap();
     assert_eq!(read(device, 4096, 4), [4, 3, 0x53, 0xef]);
+    device.write_at(8184, &[9; 24]).unwrap();
+    device.write_words(8188, &[0x0102_0304, 0x0506_0708, 0x090a_0b0c]).unwrap();
+    assert_eq!(read(device, 8184, 20), [9, 9, 9, 9, 4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 9, 9, 9, 9]);
+    assert!(matches!(device.write_words(8190, &[0]), Err(Error::Unsupported(_))));
+    device.write_words(device.size() & !3, &[]).unwrap();
+    let last = (device.size() - 8) & !3;
+    let before = read(device, last, 8);
+    assert!(matches!(device.write_words(last, &[7; 3]), Err(Error::OutOfRange { .. })));
+    assert_eq!(read(device, last, 8), before, "something of a refused array was stored");
 }
 
 fn ranges_outside_are_refused(device: &dyn BlockDevice) {

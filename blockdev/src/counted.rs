@@ -15,7 +15,7 @@ pub struct Counts {
     pub read_bytes: u64,
     /// Those of at most 8 bytes: a pointer, a count, a link.
     pub small_reads: u64,
-    /// Calls of `write_at`, `write_u32`, `write_u16` and `recovery_write`.
+    /// Calls of `write_at`, `write_u32`, `write_u16`, `write_words` and `recovery_write`.
     pub writes: u64,
     /// Bytes that they gave.
     pub written_bytes: u64,
@@ -207,6 +207,11 @@ impl<D: BlockDevice> BlockDevice for Counted<D> {
     fn write_u32(&self, offset: u64, value: u32) -> Result<()> {
         self.count_write(4);
         self.inner.write_u32(offset, value)
+    }
+
+    fn write_words(&self, offset: u64, words: &[u32]) -> Result<()> {
+        self.count_write(size_of_val(words) as u64);
+        self.inner.write_words(offset, words)
     }
 
     fn write_u16(&self, offset: u64, value: u16) -> Result<()> {

@@ -109,6 +109,17 @@ pub trait BlockDevice: Debug + Send + Sync {
         self.write_at(offset, &value.to_le_bytes())
     }
 
+    /// Little-endian 32-bit stores one after the other from an offset that is a multiple of 4: as many calls of
+    /// [`write_u32`](Self::write_u32), each of which is one store, so that no reader and no crash sees half of a
+    /// word. In which order the words reach the media is not said. Memory writes each of its lines back but once.
+    ///
+    /// # Errors
+    /// As for [`write_at`](Self::write_at); `Unsupported` at another offset, before anything is stored.
+    fn write_words(&self, offset: u64, words: &[u32]) -> Result<()> {
+        crate::range::check_words(offset, words, self.size())?;
+        (offset..).step_by(4).zip(words).try_for_each(|(at, &word)| self.write_u32(at, word))
+    }
+
     /// One little-endian 16-bit store at an offset that is a multiple of 2. (At others it is not single.)
     ///
     /// # Errors

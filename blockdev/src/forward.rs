@@ -65,6 +65,11 @@ macro_rules! forward {
             }
 
             #[inline]
+            fn write_words(&self, offset: u64, words: &[u32]) -> Result<()> {
+                (**self).write_words(offset, words)
+            }
+
+            #[inline]
             fn write_u16(&self, offset: u64, value: u16) -> Result<()> {
                 (**self).write_u16(offset, value)
             }

@@ -134,6 +134,24 @@ pub(crate) unsafe fn copy_in(dst: *mut u8, src: &[u8], media: Media) {
     }
 }
 
+/// Stores little-endian words one by one, so that a [`store_fence`] is all that is missing for the media.
+///
+/// # Safety
+/// `dst` is valid for writes of `words`, shared or not, and a multiple of 4.
+#[inline]
+pub(crate) unsafe fn store_words(dst: *mut u8, words: &[u32], media: Media) {
+    for (nr, &word) in words.iter().enumerate() {
+        // Still inside: the place of word `nr`.
+        let at = dst.wrapping_add(4 * nr);
+        // SAFETY: the caller's promise; 4 bytes further each time, so aligned as `dst` is.
+        unsafe { store_u32(at, word) };
+    }
+    if media == Media::Persistent {
+        // SAFETY: the range was just written.
+        unsafe { arch::write_back(dst, size_of_val(words)) };
+    }
+}
+
 /// Copies between two places of shared memory, which may be the same memory but do not overlap in part.
 ///
 /// # Safety
@@ -262,6 +280,22 @@ mod tests {
                 // SAFETY: `skew + len` is at most the source's length.
                 unsafe { copy_out(source.as_ptr().wrapping_add(skew), &mut buf) };
                 assert!(buf == source[skew..skew + len], "{len} bytes skewed by {skew}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_array_of_words_is_stored_where_it_belongs_and_nowhere_else() {
+        let mut field = [0xaaaa_aaaa_u32; 100];
+        let words: Vec<u32> = (1..=70).map(|nr| nr * 0x0101_0101).collect();
+        for (media, first) in [(Media::Volatile, 3), (Media::Persistent, 16)] {
+            field.fill(0xaaaa_aaaa);
+            let at = field.as_mut_ptr().wrapping_add(first).cast();
+            // SAFETY: the field has room for the words from `first` on, and is ours alone; its words are aligned.
+            unsafe { store_words(at, &words, media) };
+            for (place, word) in field.iter().map(|word| u32::from_le(*word)).enumerate() {
+                let inside = place.checked_sub(first).and_then(|place| words.get(place));
+                assert_eq!(word, *inside.unwrap_or(&0xaaaa_aaaa), "{place}");
             }
         }
     }

@@ -17,7 +17,7 @@ use std::path::Path;
 use crate::mem::{self, Media};
 use crate::open::{io_error, open_file};
 use crate::ram::FIRST_PFN;
-use crate::range::{check, page_run};
+use crate::range::{check, check_words, page_run};
 use crate::sync::Mutex;
 use crate::{
     Access, BlockDevice, DaxDevice, Durability, Error, OpenOptions, PAGE_SIZE, PmemSlice, Result, StoreData,
@@ -188,6 +188,17 @@ impl BlockDevice for MmapDevice {
         // SAFETY: `at_for_store` found the bytes to lie in the region, mapped for writing and with room.
         unsafe { mem::copy_in(at, buf, self.media) };
         self.stored(offset, buf.len() as u64);
+        Ok(())
+    }
+
+    fn write_words(&self, offset: u64, words: &[u32]) -> Result<()> {
+        check_words(offset, words, self.size)?;
+        let len = size_of_val(words) as u64;
+        let at = self.at_for_store(offset, len)?;
+        // SAFETY: `at_for_store` found the bytes to lie in the region, mapped for writing and with room; it is
+        // aligned, as the offset is.
+        unsafe { mem::store_words(at, words, self.media) };
+        self.stored(offset, len);
         Ok(())
     }
 

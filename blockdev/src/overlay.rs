@@ -11,7 +11,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::range::{check, page_run};
+use crate::range::{check, check_words, page_run};
 use crate::sync::Mutex;
 use crate::{Access, BlockDevice, DaxDevice, PAGE_SIZE, PmemSlice, RamDevice, Result};
 
@@ -138,6 +138,12 @@ impl<D: BlockDevice> BlockDevice for Overlay<D> {
         check(offset, buf.len() as u64, self.size())?;
         self.bring_up_range(offset, buf.len() as u64)?;
         self.upper.write_at(offset, buf)
+    }
+
+    fn write_words(&self, offset: u64, words: &[u32]) -> Result<()> {
+        check_words(offset, words, self.size())?;
+        self.bring_up_range(offset, size_of_val(words) as u64)?;
+        self.upper.write_words(offset, words)
     }
 
     fn zero(&self, offset: u64, len: u64) -> Result<()> {

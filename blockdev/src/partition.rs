@@ -142,6 +142,11 @@ impl<D: BlockDevice> BlockDevice for Partition<D> {
         self.inner.write_u32(at, value).map_err(|error| self.translate(error))
     }
 
+    fn write_words(&self, offset: u64, words: &[u32]) -> Result<()> {
+        let at = self.below(offset, size_of_val(words) as u64)?;
+        self.inner.write_words(at, words).map_err(|error| self.translate(error))
+    }
+
     fn write_u16(&self, offset: u64, value: u16) -> Result<()> {
         let at = self.below(offset, 2)?;
         self.inner.write_u16(at, value).map_err(|error| self.translate(error))

@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::mem::{self, Media};
 use crate::poison::PoisonSet;
-use crate::range::{check, page_run};
+use crate::range::{check, check_words, page_run};
 use crate::{Access, BlockDevice, DaxDevice, Error, PAGE_SIZE, PmemSlice, Result};
 
 mod memory;
@@ -148,6 +148,15 @@ impl BlockDevice for RamDevice {
         self.poison.heal_for_write(offset, buf.len() as u64, self.size)?;
         // SAFETY: `at` found the bytes to lie in our memory.
         unsafe { mem::copy_in(at, buf, self.media) };
+        Ok(())
+    }
+
+    fn write_words(&self, offset: u64, words: &[u32]) -> Result<()> {
+        check_words(offset, words, self.size)?;
+        let at = self.at(offset, size_of_val(words))?;
+        self.poison.heal_for_write(offset, size_of_val(words) as u64, self.size)?;
+        // SAFETY: `at` found the bytes to lie in our memory, which is aligned, as the offset is.
+        unsafe { mem::store_words(at, words, self.media) };
         Ok(())
     }
 

@@ -9,6 +9,13 @@ pub(crate) fn check(offset: u64, len: u64, size: u64) -> Result<()> {
     if len <= size && offset <= size - len { Ok(()) } else { Err(out_of_range(offset, len, size)) }
 }
 
+/// As [`check`], for words at a multiple of their size.
+#[inline]
+pub(crate) fn check_words(offset: u64, words: &[u32], size: u64) -> Result<()> {
+    check(offset, size_of_val(words) as u64, size)?;
+    if offset.is_multiple_of(4) { Ok(()) } else { Err(Error::Unsupported("an unaligned word access")) }
+}
+
 #[cold]
 fn out_of_range(offset: u64, len: u64, size: u64) -> Error {
     Error::OutOfRange { offset, len, size }

@@ -19,6 +19,7 @@ enum Step {
     Zero(u64, u64),
     Read(u64, usize),
     Word(u64, u32),
+    Words(u64, usize, u32),
     /// A store through a slice of some pages, cached or not.
     Slice {
         page: u64,
@@ -46,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (offset(), len()).prop_map(|(at, len)| Step::Zero(at, len as u64)),
         3 => (offset(), len()).prop_map(|(at, len)| Step::Read(at, len)),
         1 => (offset(), any::<u32>()).prop_map(|(at, value)| Step::Word(at & !3, value)),
+        1 => (offset(), 0..2500_usize, any::<u32>()).prop_map(|(at, len, value)| Step::Words(at & !3, len, value)),
         3 => (0..SIZE / 4096 + 2, 0..5_u64, 0..9000_u64, len(), 1..255_u8, any::<bool>()).prop_map(
             |(page, pages, at, len, value, cached)| Step::Slice { page, pages, at, len, value, cached }
         ),
@@ -81,6 +83,16 @@ fn agree(device: &dyn BlockDevice, steps: &[Step]) {
                 match inside(at, len as u64) {
                     Some(range) => assert!(done.is_ok() && buf == model[range], "{step:?}: {done:?}"),
                     None => assert!(done.is_err()),
+                }
+            }
+            Step::Words(at, len, value) => {
+                let words: Vec<u32> = (0..len as u32).map(|nr| value.wrapping_mul(nr | 1)).collect();
+                let done = device.write_words(at, &words);
+                let range = inside(at, 4 * len as u64);
+                assert_eq!(done.is_ok(), range.is_some(), "{step:?}: {done:?}");
+                if let Some(range) = range {
+                    let places = model[range].chunks_exact_mut(4).zip(&words);
+                    places.for_each(|(place, word)| place.copy_from_slice(&word.to_le_bytes()));
                 }
             }
             Step::Word(at, value) => {

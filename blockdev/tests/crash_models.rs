@@ -345,3 +345,20 @@ fn what_is_too_much_to_visit_is_visited_at_its_edges() {
     }
     assert!(choices["Sample"] > 100 && report.states > 5000, "{choices:?}");
 }
+
+#[test]
+fn an_array_of_words_may_be_torn_between_its_words_and_never_within_one() {
+    let device = Recorder::new(RamDevice::new(4096).unwrap());
+    device.write_words(56, &[0x1111_1111, 0x2222_2222, 0x3333_3333]).unwrap();
+    device.fence().unwrap();
+    let log = device.take();
+    let states = images(|visit| {
+        let mut model = PmemModel::new(&[0; 4096], &log);
+        model.limits = everything();
+        model.run(visit);
+    });
+    let words = states.iter().map(|image| [56, 60, 64].map(|at: usize| image[at..at + 4].to_vec()));
+    let expected = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1)]
+        .map(|(a, b, c)| [vec![0x11 * a; 4], vec![0x22 * b; 4], vec![0x33 * c; 4]]);
+    assert_eq!(words.collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+}

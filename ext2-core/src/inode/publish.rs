@@ -244,8 +244,14 @@ impl Cell {
 
     fn store_pointers(&self, leaf: DeviceBlock, index: u64, run: Run, done: u32, len: u32) -> Result<()> {
         let offset = self.fs.geo.byte_of(leaf) + 4 * index;
-        for nr in 0..len {
-            self.fs.dev.write_u32(offset + 4 * u64::from(nr), run.block(done + nr))?;
+        if len == 1 {
+            return Ok(self.fs.dev.write_u32(offset, run.block(done))?);
+        }
+        let mut words = [0; 256];
+        for from in (0..len).step_by(words.len()) {
+            let words = &mut words[..(len - from).min(256) as usize];
+            words.iter_mut().zip(done + from..).for_each(|(word, nr)| *word = run.block(nr));
+            self.fs.dev.write_words(offset + 4 * u64::from(from), words)?;
         }
         Ok(())
     }
