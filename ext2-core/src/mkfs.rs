@@ -10,7 +10,7 @@
 //! 2. Nothing is tried: the size is computed, and what was planned has room.
 //! 3. The result is clean for e2fsck, and its geometry is that of mke2fs for the same arguments.
 //!
-//! No locks: a plan is written by one thread.
+//! No locks: a plan is written by one thread. Several look at the files of a directory of the host ([`source`]).
 
 mod contents;
 mod difference;

@@ -3,6 +3,7 @@
 mod directory;
 mod folder;
 mod format;
+mod look;
 mod manifest;
 mod zeros;
 
