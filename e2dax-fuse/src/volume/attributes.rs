@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use ext2_core::Clock as _;
-use ext2_core::{Attr, FileKind, Inode, SetAttr, SystemClock, Timestamp, Wait};
+use ext2_core::{Attr, FileKind, Inode, InodeFlags, SetAttr, SystemClock, Timestamp, Wait};
 use rustix::io::Errno;
 
+use super::xattr::CAPABILITY;
 use super::{Caller, Volume};
 use crate::nodes::Node;
 use crate::options::Atime;
@@ -34,6 +35,33 @@ pub(crate) struct Change {
     pub(crate) ctime: Option<Timestamp>,
     /// The caller may not keep set-id bits.
     pub(crate) takes_ids: bool,
+}
+
+/// What a change does with the times, as far as an append-only file suffers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Touch {
+    /// Sets both to now (Linux: `ATTR_TOUCH`).
+    Both,
+    /// Tells when the contents were changed, by a kernel that keeps that time while it gathers writes.
+    Written,
+    /// Something else.
+    Other,
+}
+
+impl Change {
+    fn touches(&self) -> Touch {
+        if self.mode.is_some() || self.uid.is_some() || self.gid.is_some() || self.size.is_some() {
+            return Touch::Other;
+        }
+        // A kernel that keeps the times of files sends its own, the same for both, in place of now.
+        let is_kept = matches!((self.mtime, self.ctime), (Some(SetTime::To(m)), Some(c)) if m == c);
+        match (self.atime, self.mtime) {
+            (Some(SetTime::Now), Some(SetTime::Now)) => Touch::Both,
+            (Some(SetTime::Now), _) if is_kept => Touch::Both,
+            (None, _) if is_kept => Touch::Written,
+            _ => Touch::Other,
+        }
+    }
 }
 
 /// Whether reading brings the access time up to date. Linux: `relatime_need_update`.
@@ -129,12 +157,14 @@ impl Volume {
             ctime: change.ctime.map(|time| self.fit(time)),
             crtime: None,
         };
-        let is_touch = matches!((change.atime, change.mtime), (Some(SetTime::Now), Some(SetTime::Now)))
-            && SetAttr { atime: None, mtime: None, ctime: None, ..wanted } == SetAttr::default();
-        if is_touch {
-            inode.touch().map_err(|error| errno(&error))?;
-        } else if wanted != SetAttr::default() || empty {
-            inode.set_attr(&wanted).map_err(|error| errno(&error))?;
+        match (inode.attr().flags.contains(InodeFlags::APPEND), change.touches()) {
+            (true, Touch::Both) => inode.touch().map_err(|error| errno(&error))?,
+            // The write that the kernel tells the time of has set it.
+            (true, Touch::Written) => {}
+            _ if wanted != SetAttr::default() || empty => {
+                inode.set_attr(&wanted).map_err(|error| errno(&error))?;
+            }
+            _ => {}
         }
         if self.options.sync {
             inode.sync().map_err(|error| errno(&error))?;
@@ -149,7 +179,9 @@ impl Volume {
             node.inode.strip_setid().map_err(|error| errno(&error))?;
         }
         if !node.no_capabilities.load(Ordering::Acquire) {
-            match node.inode.xattr_remove(b"security.capability") {
+            // Looked for first: where nothing is to be removed an append-only file does not forbid it.
+            let there = node.inode.xattr_get(CAPABILITY);
+            match there.and_then(|_| node.inode.xattr_remove(CAPABILITY)) {
                 Ok(()) => {}
                 Err(error) if error.is(ext2_core::Errno::NODATA) => {}
                 Err(error) => return Err(errno(&error)),
@@ -178,7 +210,7 @@ pub(super) const FORBIDDEN: Errno = Errno::PERM;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ext2_core::{InodeFlags, InodeNr};
+    use ext2_core::InodeNr;
 
     fn attr(kind: FileKind, atime: i64, mtime: i64, ctime: i64) -> Attr {
         Attr {

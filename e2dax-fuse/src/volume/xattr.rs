@@ -14,7 +14,7 @@ const REPLACE: i32 = 2;
 /// The list that permissions follow.
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 /// What the kernel grants a program that has it.
-const CAPABILITY: &[u8] = b"security.capability";
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
 impl Volume {
     /// The value of an attribute.

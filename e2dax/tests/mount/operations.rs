@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
+use e2dax_tests::need_tools;
+
 use crate::common::{Image, need_fuse, run};
 
 fn file(path: &std::path::Path) -> File {
@@ -300,4 +302,32 @@ fn a_listing_sees_what_stays_once_while_names_come_and_go() {
     fs::remove_dir_all(&dir).unwrap();
     mount.unmount();
     image.check();
+}
+
+#[test]
+fn an_append_only_file_grows_and_is_touched_and_nothing_else() {
+    need_fuse!();
+    need_tools!("chattr", "touch");
+    let image = Image::new(&[], "32M");
+    let mount = image.mount("");
+    fs::write(mount.join("log"), "one ").unwrap();
+    // So that nothing is known of the file.
+    drop(mount);
+    let mount = image.mount("");
+    let path = mount.join("log");
+    run("chattr", &["+a", "log"], mount.dir());
+    let mut log = OpenOptions::new().append(true).open(&path).unwrap();
+    log.write_all(b"two").unwrap();
+    log.sync_all().unwrap();
+    drop(log);
+    run("touch", &["log"], mount.dir());
+    assert_eq!(fs::read(&path).unwrap(), b"one two");
+    let back = rustix::fs::Timestamps {
+        last_access: rustix::fs::Timespec { tv_sec: 1000, tv_nsec: 0 },
+        last_modification: rustix::fs::Timespec { tv_sec: 1000, tv_nsec: 0 },
+    };
+    assert_eq!(rustix::fs::utimensat(CWD, &path, &back, AtFlags::empty()), Err(Errno::PERM));
+    let start = OpenOptions::new().write(true).open(&path).and_then(|file| file.write_at(b"X", 0));
+    assert_eq!(start.unwrap_err().raw_os_error(), Some(Errno::PERM.raw_os_error()));
+    run("chattr", &["-a", "log"], mount.dir());
 }
