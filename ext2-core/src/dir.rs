@@ -9,19 +9,22 @@
 //!    every entry that is there from its start to its end exactly once.
 //!
 //! # Locking
-//! Lookup and listing hold the directory's `io` lock shared; changes hold it exclusive.
+//! Lookup and listing hold the directory's `io` lock shared; changes hold it exclusive. A name that was found lately
+//! is looked up without it (see `places`).
 
 mod block;
 mod change;
 mod entries;
 mod index;
 mod lookup;
+mod places;
 
 pub(crate) use block::{Slot, decode_rec_len, slots};
 pub(crate) use change::{Named, Removal, Room};
 pub use entries::{DirEntry, Entries};
 pub(crate) use index::{Index, Indexes, Shared as SharedIndex};
 pub(crate) use lookup::Found;
+pub(crate) use places::Places;
 
 /// The longest name, in bytes (Linux: `EXT2_NAME_LEN`).
 pub(crate) const NAME_MAX: usize = 255;

@@ -40,7 +40,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::FromBytes;
 
-use crate::dir::SharedIndex;
+use crate::dir::{Places, SharedIndex};
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::fs::Fs;
 use crate::map::{Runs, SLOTS};
@@ -72,6 +72,8 @@ pub(crate) struct Cell {
     pub(crate) space: Space,
     /// The index of a directory; unused by others.
     pub(crate) dir: SharedIndex,
+    /// Where names of a directory were found.
+    pub(crate) places: Places,
 }
 
 impl Cell {
@@ -145,6 +147,7 @@ impl Cell {
             runs: Runs::new(),
             space: Space::new(),
             dir: fs.indexes.of(nr, kind),
+            places: Places::new(),
         })
     }
 

@@ -204,6 +204,14 @@ pub struct IoLock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Glance(u64);
 
+impl Glance {
+    /// How often the lock was taken or given up exclusive before: not the same after a writer was there.
+    #[inline]
+    pub(crate) fn changes(self) -> u64 {
+        self.0
+    }
+}
+
 impl IoLock {
     /// A lock of `rank`.
     #[must_use]

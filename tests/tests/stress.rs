@@ -191,3 +191,42 @@ fn a_file_unlinked_while_it_is_open_lives_until_its_last_holder_lets_go() {
     fs.close().expect("closed");
     fsck(&device);
 }
+
+#[test]
+fn a_name_that_is_looked_up_all_the_time_is_found_until_it_is_removed_and_not_after() {
+    need_tools!("mke2fs");
+    let fs = Ext2::open(image(16), &OpenOptions::default()).expect("a file system");
+    let dir = fs.root().and_then(|root| root.create(b"d", &NewInode::new(FileKind::Directory, 0o755)));
+    let dir = dir.expect("a directory");
+    let file = NewInode::new(FileKind::Regular, 0o644);
+    let stays: Vec<String> = (0..300).map(|nr| format!("stays{nr}")).collect();
+    for name in &stays {
+        dir.create(name.as_bytes(), &file).expect("a file");
+    }
+    let gone =
+        |name: &str| dir.lookup_nr(name.as_bytes()).is_err_and(|error| error.errno().name() == "ENOENT");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for name in &stays {
+                        assert!(dir.lookup_nr(name.as_bytes()).is_ok(), "{name}");
+                    }
+                }
+            });
+        }
+        for nr in 0..2000 {
+            let (first, second) = (format!("first{nr}"), format!("second{nr}"));
+            let made = dir.create(first.as_bytes(), &file).expect("a file").nr();
+            (0..20).for_each(|_| assert_eq!(dir.lookup_nr(first.as_bytes()).ok(), Some(made)));
+            fs.rename(&dir, first.as_bytes(), &dir, second.as_bytes(), RenameFlags::empty())
+                .expect("a rename");
+            assert!(gone(&first), "{first} is still found");
+            (0..20).for_each(|_| assert_eq!(dir.lookup_nr(second.as_bytes()).ok(), Some(made)));
+            dir.unlink(second.as_bytes()).expect("an unlink");
+            assert!(gone(&second), "{second} is still found");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}

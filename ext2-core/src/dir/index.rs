@@ -36,7 +36,7 @@ struct Built {
     room_of: BTreeMap<u32, u32>,
 }
 
-fn hash(name: &[u8]) -> u32 {
+pub(super) fn hash(name: &[u8]) -> u32 {
     crc32fast::hash(name)
 }
 

@@ -29,7 +29,11 @@ impl Cell {
         {
             let index = self.dir.read();
             if index.is_built() {
-                return self.find_by(&index, name);
+                let found = self.find_by(&index, name)?;
+                if let (Some(found), Some(now)) = (found, self.io.glance()) {
+                    self.places.note(name, found.at, self.size(), now);
+                }
+                return Ok(found);
             }
         }
         let len = self.fs.geo.block_size.bytes();
@@ -47,6 +51,14 @@ impl Cell {
             }
         }
         Ok(None)
+    }
+
+    /// The entry of a name that was found lately, without a lock.
+    fn find_known(&self, name: &[u8]) -> Option<Found> {
+        let glance = self.io.glance()?;
+        let at = self.places.find(name, glance)?;
+        let found = self.entry_at(at, name).ok()??;
+        self.io.unchanged(glance).then_some(found)
     }
 
     /// Finds a name by the index: what lies there on the device decides.
@@ -69,7 +81,11 @@ impl Cell {
         if within + bytes.len() > len {
             return Ok(None);
         }
-        self.fs.dev.read_at(self.device_offset(at)?, bytes)?;
+        let block = self.fs.geo.block_size.block_of(at);
+        let Some(block) = self.map(block, 1)?.target else {
+            return Err(self.corrupt(alloc::format!("no block at byte {at} of the directory")));
+        };
+        self.fs.dev.read_at(self.fs.geo.byte_of(block) + within as u64, bytes)?;
         let Ok((header, own)) = RawDirentHeader::read_from_prefix(bytes) else { return Ok(None) };
         let rec_len = decode_rec_len(header.rec_len.get(), len);
         let whole = rec_len >= dirent_size(name.len()) && rec_len <= len - within;
@@ -142,6 +158,9 @@ impl Inode {
         self.need(FileKind::Directory)?;
         if name.len() > NAME_MAX {
             return refuse(Errno::NAMETOOLONG, "");
+        }
+        if let Some(found) = self.0.find_known(name) {
+            return Ok(found.nr);
         }
         let _io = self.0.io.read();
         match self.0.find(name)? {

@@ -1,0 +1,98 @@
+//! Where names of a directory were found lately, for those who look without a lock.
+//!
+//! # Invariants
+//! 1. A place counts only as long as nobody has held the directory's `io` lock exclusive since it was noted: an entry
+//!    that was removed still has its name. It is noted by who holds the lock.
+//! 2. It never decides: the name is compared with the entry on the device.
+//! 3. It is of one inode in memory, as the lock is, and goes with it.
+//!
+//! # Locking
+//! None: a place and its time are one word.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::index::hash;
+use crate::sync::{Glance, Once};
+
+/// Places of a directory at the least, and at the most: half a megabyte.
+const PLACES: (u64, u64) = (64, 1 << 16);
+
+/// Bytes of a directory for each place: more places than names, since it may grow.
+const BYTES: u64 = 4;
+
+/// Bits of an entry's byte offset, in units of 4: directories of 64 MiB. The other 40 are of the time, which comes
+/// round after half as many changes of names, some weeks of them.
+const PLACE_BITS: u32 = 24;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// Searches by the lock so far: an inode that is let go after a few has no table.
+    searches: AtomicU32,
+    table: Once<Box<[AtomicU64]>>,
+}
+
+/// The word of an entry at byte `at`, found at the time of `now`.
+fn word(at: u64, now: Glance) -> u64 {
+    (now.changes() << PLACE_BITS) | (at / 4)
+}
+
+impl Places {
+    pub(crate) const fn new() -> Self {
+        Self { searches: AtomicU32::new(0), table: Once::new() }
+    }
+
+    /// The byte at which the entry of a name may lie, if it was noted and nobody has changed the directory since.
+    pub(super) fn find(&self, name: &[u8], now: Glance) -> Option<u64> {
+        let table = self.table.get()?;
+        let found = table.get(hash(name) as usize & (table.len() - 1))?.load(Ordering::Relaxed);
+        let at = (found & ((1 << PLACE_BITS) - 1)) * 4;
+        (found == word(at, now)).then_some(at)
+    }
+
+    /// Notes at which byte the entry of a name lies in a directory of `size` bytes. The caller has held the `io` lock
+    /// shared since before `now`.
+    pub(super) fn note(&self, name: &[u8], at: u64, size: u64, now: Glance) {
+        if !at.is_multiple_of(4) || at / 4 >= 1 << PLACE_BITS {
+            return;
+        }
+        // OK to cast: at most 65,536.
+        let places = (size / BYTES).next_power_of_two().clamp(PLACES.0, PLACES.1) as usize;
+        let searches = self.searches.fetch_add(1, Ordering::Relaxed);
+        if self.table.get().is_none() && (searches as usize) < places / 16 {
+            return;
+        }
+        // A word of the last time there can be is nobody's.
+        let table = self.table.get_or_init(|| (0..places).map(|_| AtomicU64::new(u64::MAX)).collect());
+        if let Some(place) = table.get(hash(name) as usize & (table.len() - 1)) {
+            place.store(word(at, now), Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::{IoLock, Rank};
+
+    #[test]
+    fn a_place_counts_until_somebody_changes_the_directory() {
+        let (places, lock) = (Places::new(), IoLock::new(Rank::Io));
+        let now = lock.glance().unwrap();
+        assert_eq!(places.find(b"a", now), None);
+        // An inode that is searched a few times has no table.
+        (0..4).for_each(|_| places.note(b"a", 24, 4096, now));
+        assert!(places.table.get().is_none());
+        (0..64).for_each(|_| places.note(b"a", 24, 4096, now));
+        assert_eq!(places.find(b"a", now), Some(24));
+        drop(lock.write());
+        let now = lock.glance().unwrap();
+        assert_eq!(places.find(b"a", now), None);
+        places.note(b"a", 64 << 20, 4096, now);
+        places.note(b"a", 26, 4096, now);
+        assert_eq!(places.find(b"a", now), None);
+        places.note(b"a", (64 << 20) - 12, 4096, now);
+        assert_eq!(places.find(b"a", now), Some((64 << 20) - 12));
+    }
+}
