@@ -5,8 +5,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use e2dax_tests::Rng;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
@@ -275,6 +277,82 @@ fn reading_changes_access_times_as_relatime_says() {
         mount.unmount();
     }
     image.check();
+}
+
+/// Bytes of the blocks that the next test reads and writes.
+const UNIT: usize = 4096;
+
+#[test]
+fn who_reads_here_and_there_never_sees_what_was_overwritten_before() {
+    need_fuse!();
+    for options in ["", "no_writeback_cache"] {
+        let image = Image::new(&["-b", "4096"], "32M");
+        let mount = image.mount(options);
+        let path = mount.join("f");
+        const UNITS: usize = 1536;
+        fs::write(&path, vec![0; UNITS * UNIT]).unwrap();
+        // What each unit was last written with: no reader may see less from then on.
+        let written: Vec<AtomicU64> = (0..UNITS).map(|_| AtomicU64::new(0)).collect();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for seed in 0..2 {
+                let (path, written, stop) = (&path, &written, &stop);
+                scope.spawn(move || {
+                    let (file, mut rng) = (File::open(path).unwrap(), Rng::new(seed));
+                    let mut unit = [0; UNIT];
+                    for n in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        if n % 300 == 0 {
+                            // The kernel drops what it has, and asks again.
+                            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+                        }
+                        let at = usize::try_from(rng.below(UNITS as u64)).unwrap();
+                        let least = written[at].load(Ordering::SeqCst);
+                        // Where the file is cut there is nothing to see.
+                        if file.read_exact_at(&mut unit, (at * UNIT) as u64).is_ok() {
+                            let found = u64::from_le_bytes(unit[..8].try_into().unwrap());
+                            assert!(found >= least || written[at].load(Ordering::SeqCst) < least);
+                            assert!(unit.chunks(8).all(|word| word == &unit[..8]) || found > least);
+                        }
+                    }
+                });
+            }
+            let mut rng = Rng::new(7);
+            let end = Instant::now() + Duration::from_secs(2);
+            let mut round = 0u64;
+            while Instant::now() < end {
+                round += 1;
+                if round.is_multiple_of(16) {
+                    let left = usize::try_from(rng.below(UNITS as u64)).unwrap();
+                    written[left..].iter().for_each(|unit| unit.store(0, Ordering::SeqCst));
+                    let file = OpenOptions::new().write(true).open(&path).unwrap();
+                    file.set_len((left * UNIT) as u64).unwrap();
+                    file.set_len((UNITS * UNIT) as u64).unwrap();
+                }
+                let file = OpenOptions::new().write(true).open(&path).unwrap();
+                for _ in 0..4 {
+                    let at = usize::try_from(rng.below(UNITS as u64)).unwrap();
+                    file.write_all_at(&round.to_le_bytes().repeat(UNIT / 8), (at * UNIT) as u64).unwrap();
+                    written[at].store(round, Ordering::SeqCst);
+                }
+                drop(file);
+                std::thread::sleep(Duration::from_millis(rng.below(4)));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        mount.unmount();
+        image.check();
+        let mount = image.mount("ro");
+        let file = fs::read(mount.join("f")).unwrap();
+        assert_eq!(file.len(), UNITS * UNIT);
+        for (at, unit) in file.chunks(UNIT).enumerate() {
+            let last = written[at].load(Ordering::SeqCst).to_le_bytes();
+            assert!(unit.chunks(8).all(|word| word == last), "unit {at}");
+        }
+        mount.unmount();
+    }
 }
 
 #[test]
