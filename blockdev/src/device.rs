@@ -72,6 +72,25 @@ pub trait BlockDevice: Debug + Send + Sync {
     /// `Io`, `NoSpace`; what was written since the last flush may be lost then.
     fn flush(&self) -> Result<()>;
 
+    /// A [`fence`](Self::fence) that says which one of the caller's it is, for a device that keeps a log of them. The
+    /// number means nothing to the device.
+    ///
+    /// # Errors
+    /// As for `fence`.
+    fn fence_tagged(&self, tag: u64) -> Result<()> {
+        let _ = tag;
+        self.fence()
+    }
+
+    /// A [`flush`](Self::flush) that says which one of the caller's it is, as [`fence_tagged`](Self::fence_tagged).
+    ///
+    /// # Errors
+    /// As for `flush`.
+    fn flush_tagged(&self, tag: u64) -> Result<()> {
+        let _ = tag;
+        self.flush()
+    }
+
     /// Whether writes are refused with [`Error::ReadOnly`](crate::Error).
     fn is_read_only(&self) -> bool {
         false

@@ -40,6 +40,16 @@ macro_rules! forward {
             }
 
             #[inline]
+            fn fence_tagged(&self, tag: u64) -> Result<()> {
+                (**self).fence_tagged(tag)
+            }
+
+            #[inline]
+            fn flush_tagged(&self, tag: u64) -> Result<()> {
+                (**self).flush_tagged(tag)
+            }
+
+            #[inline]
             fn is_read_only(&self) -> bool {
                 (**self).is_read_only()
             }

@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sync::Mutex;
 use crate::{Access, BlockDevice, DaxDevice, Error, PmemSlice, Result, StoreData, StoreObserver, StorePath};
@@ -37,7 +36,7 @@ impl Stored {
 pub struct FenceId {
     /// Fences and flushes before it, those left out included.
     pub ordinal: u64,
-    /// The [tag](Recorder::set_tag) at the time: the place in the code, or the kind of operation.
+    /// The tag that it was [called with](BlockDevice::fence_tagged), 0 for none: the place in the code.
     pub tag: u64,
 }
 
@@ -95,14 +94,13 @@ impl fmt::Debug for Log {
 #[derive(Debug)]
 pub struct Recorder<D> {
     log: Mutex<Log>,
-    tag: AtomicU64,
     inner: D,
 }
 
 impl<D: BlockDevice> Recorder<D> {
     /// The layer over `inner`, with an empty log.
     pub fn new(inner: D) -> Self {
-        Self { log: Mutex::new(Log::default()), tag: AtomicU64::new(0), inner }
+        Self { log: Mutex::new(Log::default()), inner }
     }
 
     /// The device below.
@@ -118,11 +116,6 @@ impl<D: BlockDevice> Recorder<D> {
     /// Puts a mark into the log: an operation begins, or has returned.
     pub fn mark(&self, mark: u64) {
         self.log.lock().ops.push(Op::Mark(mark));
-    }
-
-    /// Tags the fences and flushes from here on. The tag is one for the device, not for a thread.
-    pub fn set_tag(&self, tag: u64) {
-        self.tag.store(tag, Ordering::Relaxed);
     }
 
     /// Leaves out of the log, from here on, the fences and flushes that `predicate` picks, as if the code
@@ -173,9 +166,9 @@ impl<D: BlockDevice> Recorder<D> {
         Ok(())
     }
 
-    fn log_fence(&self, op: fn(FenceId) -> Op) {
+    fn log_fence(&self, op: fn(FenceId) -> Op, tag: u64) {
         let mut log = self.log.lock();
-        let id = FenceId { ordinal: log.fences, tag: self.tag.load(Ordering::Relaxed) };
+        let id = FenceId { ordinal: log.fences, tag };
         log.fences += 1;
         if !log.ignore.as_ref().is_some_and(|ignore| ignore(id)) {
             log.ops.push(op(id));
@@ -224,14 +217,22 @@ impl<D: BlockDevice> BlockDevice for Recorder<D> {
     }
 
     fn fence(&self) -> Result<()> {
-        self.inner.fence()?;
-        self.log_fence(Op::Fence);
-        Ok(())
+        self.fence_tagged(0)
     }
 
     fn flush(&self) -> Result<()> {
-        self.inner.flush()?;
-        self.log_fence(Op::Flush);
+        self.flush_tagged(0)
+    }
+
+    fn fence_tagged(&self, tag: u64) -> Result<()> {
+        self.inner.fence_tagged(tag)?;
+        self.log_fence(Op::Fence, tag);
+        Ok(())
+    }
+
+    fn flush_tagged(&self, tag: u64) -> Result<()> {
+        self.inner.flush_tagged(tag)?;
+        self.log_fence(Op::Flush, tag);
         Ok(())
     }
 

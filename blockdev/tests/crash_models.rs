@@ -294,11 +294,9 @@ fn a_fence_left_out_lets_the_pointer_arrive_before_its_block() {
             device.ignore_fence(move |fence| fence.tag == tag);
         }
         device.write_at(4096, &[7; 4096]).unwrap();
-        device.set_tag(1);
-        device.fence().unwrap();
+        device.fence_tagged(1).unwrap();
         device.write_u32(0, 1).unwrap();
-        device.set_tag(2);
-        device.fence().unwrap();
+        device.fence_tagged(2).unwrap();
         assert_eq!(device.fences(), 2);
         let mut found = false;
         PmemModel::new(&[0; 8192], &device.take()).run(|state| {

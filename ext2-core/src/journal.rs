@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use crate::error::{Result, refuse};
 use crate::fs::Fs;
 use crate::inode::Inode;
+use crate::order::Barrier;
 use crate::sync::MutexGuard;
 use crate::{DeviceBlock, Errno, FileBlock};
 
@@ -169,14 +170,13 @@ impl<'f> Journal<'f> {
         }
         self.write(self.first.into(), &descriptor)?;
         self.write(end - 1, &record(COMMIT))?;
-        self.fs.dev.fence()?;
         // With an empty journal this flag means nothing; the store after it is what commits.
         self.fs.store_recover(true)?;
-        self.fs.dev.fence()?;
+        Barrier::JournalWritten.fence(&*self.fs.dev)?;
         // From this store on a crash, or an error, ends in the images.
         let transaction = Transaction { journal: self, is_ended: false };
+        // It needs no fence of its own: every change of a name has one before the store that shows it.
         transaction.journal.store(S_START, transaction.journal.first)?;
-        transaction.journal.fs.dev.fence()?;
         Ok(transaction)
     }
 
@@ -216,13 +216,12 @@ impl Transaction<'_> {
         let Some(mut transaction) = transaction else { return Ok(()) };
         let journal = &transaction.journal;
         let dev = &*journal.fs.dev;
-        dev.fence()?;
+        // Every change of a name ends with a fence.
         journal.store(S_START, 0)?;
-        dev.fence()?;
+        Barrier::JournalEmptied.fence(dev)?;
         transaction.is_ended = true;
         let journal = &transaction.journal;
         journal.store(S_SEQUENCE, journal.sequence.wrapping_add(1))?;
-        journal.fs.store_recover(false)?;
-        Ok(dev.fence()?)
+        journal.fs.store_recover(false)
     }
 }

@@ -69,6 +69,7 @@ pub use inode::{
 pub use map::Mapping;
 pub use namei::{NewInode, RenameFlags};
 pub use number::{BlockSize, DeviceBlock, FileBlock, GroupNr, InodeNr};
+pub use order::Barrier;
 pub use resolve::Follow;
 pub use space::{AddressSpace, Wait};
 pub use superblock::{OnError, Superblock};

@@ -12,10 +12,101 @@
 //! [`Written`] is what was stored and is perhaps still in flight; only a fence makes it [`Durable`]; what
 //! publishes and what frees asks for `Durable`. A wrong order does not compile. Bitmaps and counts are
 //! not ordered: after a crash they are rebuilt.
+//!
+//! Each fence and flush is a [`Barrier`] with a name, made at one place in the code. A recorder can leave one out by its
+//! name, and a test knows a crash that shows why it is there, for every one.
 
 use blockdev::BlockDevice;
 
 use crate::error::Result;
+
+macro_rules! barriers {
+    ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
+        /// Why stores have to be on the media at some place: a fence, or a flush, each made at one place in the code.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Barrier {
+            $($(#[$doc])* #[doc = $text] $name,)*
+        }
+
+        impl Barrier {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// What it is for.
+            #[must_use]
+            pub fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+barriers! {
+    Mounted: "the image is marked as in use before anything else of it changes",
+    Revision: "the fields of revision 1 are there before the number that says so",
+    Synced: "sync returns when all is durable, and the mark of a clean unmount comes after all else",
+    Unmounted: "close returns when the mark of a clean unmount is durable",
+    FileSynced: "fsync returns when the file and its names are durable",
+    PagesSynced: "msync returns when what was stored through a mapping is durable",
+    FaultReturned: "what leads to a page is durable before a program can store into it",
+    Killed: "an inode has no links before its last name goes",
+    EntryBuilt: "an inode and its entry are whole before the store that shows the name",
+    NamePublished: "a name is durable before the inode has links, and before its former name goes",
+    DirectoryGrown: "a name in a new block is durable before the inode has links",
+    NameRemoved: "a name is gone before its place is another's",
+    NameReplacing: "the inode that takes over a name is counted, and the type in the entry unknown, before the store",
+    NameReplaced: "an entry names the new inode before it gets its type, and before the former one dies",
+    HashTreeDropped: "a directory is no hash tree any more before it changes as if it were none",
+    DirectoryCopied: "the copy of a directory's block is whole before its pointer",
+    DirectoryFlipped: "nothing points to a directory's former block before it is another's",
+    PastEndZeroed: "what lies past the end of a file is zero before the size covers it",
+    Filled: "a block is filled before a pointer leads to it",
+    IndirectBuilt: "an indirect block is whole before a pointer leads to it",
+    TruncationNoted: "a truncation is noted before anything of it",
+    TailDetached: "a file that cannot be noted loses its blocks before its size",
+    Truncated: "a truncated file has its size before it loses its blocks",
+    TruncationEnded: "a truncated file has lost its blocks before the note goes and they are another's",
+    Punched: "nothing points to a punched block before it is another's",
+    Moved: "blocks that move are copied before the pointers lead to the copies",
+    MovedAway: "nothing points to a moved block before it is another's",
+    SizeRaisedHigh: "the larger high half of a size is there before the smaller low half",
+    SizeLoweredHigh: "the larger high half of a size is there until the smaller low half is",
+    AttributesBuilt: "a block of attributes is whole before its pointer",
+    AttributesReplaced: "nothing points to a former block of attributes before it is another's",
+    SymlinkCounted: "a symlink's count says that its block of attributes is gone before it is",
+    SharerCounted: "a sharer of attributes is counted before it is one",
+    JournalWritten: "a transaction is whole, and the superblock says that there may be one, before it holds",
+    JournalEmptied: "the journal is empty before its number goes on and the superblock forgets it",
+    Made: "mkfs returns when the file system is durable",
+    Mended: "check returns when what it mended is durable",
+}
+
+impl Barrier {
+    /// The number that a recorder knows it by, from 1.
+    #[must_use]
+    pub fn tag(self) -> u64 {
+        // OK to cast: there are a few dozen.
+        self as u64 + 1
+    }
+
+    /// A fence.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn fence(self, dev: &dyn BlockDevice) -> blockdev::Result<()> {
+        dev.fence_tagged(self.tag())
+    }
+
+    /// A flush.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn flush(self, dev: &dyn BlockDevice) -> blockdev::Result<()> {
+        dev.flush_tagged(self.tag())
+    }
+}
 
 /// Something stored on the device, perhaps not yet on the media.
 #[derive(Debug)]
@@ -33,14 +124,34 @@ impl<T> Written<T> {
         Self(what)
     }
 
+    /// A look at it.
+    pub(crate) fn get(&self) -> &T {
+        &self.0
+    }
+
     /// The fence.
-    pub(crate) fn fence(self, dev: &dyn BlockDevice) -> Result<Durable<T>> {
-        dev.fence()?;
+    pub(crate) fn fence(self, why: Barrier, dev: &dyn BlockDevice) -> Result<Durable<T>> {
+        why.fence(dev)?;
         Ok(Durable(self.0))
+    }
+
+    /// A part of it, or what it is good for.
+    pub(crate) fn map<U>(self, part: impl FnOnce(T) -> U) -> Written<U> {
+        Written(part(self.0))
+    }
+
+    /// Something else that the same fence is for.
+    pub(crate) fn and<U>(self, other: U) -> Written<(T, U)> {
+        Written((self.0, other))
     }
 }
 
 impl<T> Durable<T> {
+    /// States that `what` was stored before a fence that is not made here, as the caller can tell.
+    pub(crate) fn already(what: T) -> Self {
+        Self(what)
+    }
+
     /// What it is.
     pub(crate) fn into_inner(self) -> T {
         self.0

@@ -8,7 +8,7 @@
 //! 3. `i_size` rises in `end`, after the data, mapping by mapping: nothing reported is taken back.
 //! 4. A fault never undoes (L2), and a fault of 2 MiB allocates a whole aligned run or nothing.
 
-use ext2_core::{Allocate, FileBlock, Mapping, Unpublished};
+use ext2_core::{Allocate, Barrier, FileBlock, Mapping, Unpublished};
 
 use crate::compat::{Holes, Publish};
 use crate::entry::{PMD_PAGES, PMD_SIZE};
@@ -83,7 +83,7 @@ impl IomapOps for FileInner {
         }
         if flags.contains(OpFlags::FAULT) {
             // A store may follow at once: what leads to its page goes before it.
-            self.device.fence()?;
+            Barrier::FaultReturned.fence(&*self.device)?;
             if !self.inode.is_map_durable() {
                 iomap.flags |= MapFlags::DIRTY;
             }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use blockdev::{Access, BlockDevice, DaxDevice};
-use ext2_core::{DeviceBlock, FileBlock, FileKind, Inode};
+use ext2_core::{Barrier, DeviceBlock, FileBlock, FileKind, Inode};
 
 use crate::absent::ABSENT;
 use crate::asked::Counts;
@@ -447,7 +447,7 @@ impl DaxInode for FileInner {
         self.write_back(first, last)?;
         // Data first, then what leads to it; the device is flushed with the latter. What other pages
         // are dirty stays so: `Inode::sync` would write them back too.
-        Ok(self.device.flush()?)
+        Ok(Barrier::PagesSynced.flush(&*self.device)?)
     }
 }
 

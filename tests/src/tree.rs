@@ -16,7 +16,9 @@ pub struct Node {
     pub links: u16,
     /// Inode, to tell which names are of one file.
     pub inode: u32,
-    /// Bytes of a file, target of a symlink, number of a device; nothing for others.
+    /// Bytes that it has, or would have without holes.
+    pub size: u64,
+    /// Bytes of a file, but of a very large one nothing; target of a symlink, number of a device; nothing for others.
     pub content: Vec<u8>,
     /// Extended attributes, sorted.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
@@ -26,7 +28,7 @@ pub struct Node {
 pub type Tree = BTreeMap<Vec<u8>, Node>;
 
 /// The largest file whose contents are taken, in bytes; of a larger one only the size counts.
-const LARGEST: u64 = 4 << 20;
+pub const LARGEST: u64 = 4 << 20;
 
 /// Reads everything on a device.
 ///
@@ -69,7 +71,7 @@ pub fn of(fs: &Ext2) -> Result<Tree, String> {
 fn node(inode: &Inode) -> Result<Node, ext2_core::Error> {
     let attr = inode.attr();
     let content = match inode.kind() {
-        FileKind::Regular if attr.size > LARGEST => attr.size.to_le_bytes().to_vec(),
+        FileKind::Regular if attr.size > LARGEST => Vec::new(),
         FileKind::Regular => {
             let mut bytes = vec![0; usize::try_from(attr.size).expect("not above the largest")];
             let read = inode.read_at(0, &mut bytes)?;
@@ -81,5 +83,6 @@ fn node(inode: &Inode) -> Result<Node, ext2_core::Error> {
     };
     let mut xattrs = inode.xattrs()?;
     xattrs.sort();
-    Ok(Node { kind: attr.kind, mode: attr.mode, links: attr.links, inode: attr.nr.get(), content, xattrs })
+    let (links, inode, size) = (attr.links, attr.nr.get(), attr.size);
+    Ok(Node { kind: attr.kind, mode: attr.mode, links, inode, size, content, xattrs })
 }

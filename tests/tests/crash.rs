@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use blockdev::crash::Limits;
 use e2dax_tests::{
-    crash::{self, Action, Base, Device, Plan, Report},
-    skip, tools,
+    crash::{self, Action, Base, Device, Moves, Plan, Report},
+    need_tools, skip, tools,
 };
 
 /// A number from the environment.
@@ -117,6 +117,33 @@ fn what_goes_through_dax_survives_every_crash() {
         assert_kept(&format!("DAX, {device:?}"), &report);
         let seeded = (0..).map(|seed| crash::seeded(&words, seed, 8));
         assert_kept(&format!("DAX, seeded, {device:?}"), &crash::run(&plan, seeded));
+    }
+}
+
+#[test]
+fn directories_that_change_their_parent_survive_every_crash_in_a_journal() {
+    need_tools!("e2fsck");
+    for device in [Device::Lines, Device::Words] {
+        let plan = Plan {
+            limits: Limits { exhaustive: 32, edges: 16, pairs: 8, samples: 8, ..Limits::default() },
+            ..plan(&Base::of("ext3-clean"), device, 15)
+        };
+        let report = crash::run(&plan, crash::moves().into_iter());
+        assert_eq!(report.operations.1, 0, "{device:?}: {report}");
+        assert_kept(&format!("moves in a journal, {device:?}"), &report);
+    }
+}
+
+/// The one exception that the promise names.
+#[test]
+fn directories_that_change_their_parent_without_a_journal_need_a_person_at_worst_and_lose_nothing() {
+    need_tools!("e2fsck");
+    for device in [Device::Lines, Device::Sectors] {
+        let plan = Plan { moves: Moves::Excepted, ..plan(&Base::small(80, 256), device, 15) };
+        let report = crash::run(&plan, crash::moves().into_iter());
+        println!("moves without a journal, {device:?}: {report}");
+        assert!(report.states > 50 && report.excepted > 0, "{device:?}: {report}");
+        assert_eq!(report.violated, 0, "{device:?}: {:#?}", report.violations);
     }
 }
 

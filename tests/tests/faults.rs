@@ -36,7 +36,7 @@ fn fail(base: &Base, action: &Action, fault: Fault, tally: &mut Tally) -> Result
     let ram = RamDevice::from_bytes(&base.image).map_err(|error| error.to_string())?;
     let device = Arc::new(Faulty::new(ram));
     let fs = Ext2::open(device.clone(), &crash::options()).map_err(|error| error.to_string())?;
-    let mut history = History::new(tree::of(&fs)?, base.block_size);
+    let mut history = History::new(tree::of(&fs)?, base.block_size).of_failing_device();
     device.arm(fault);
     let result = crash::perform(&fs, action);
     let is_gone = fault.repeat == blockdev::Repeat::FromThenOn;

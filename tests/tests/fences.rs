@@ -1,46 +1,275 @@
-//! Each fence is there for a reason: leave one out, and some crash shows it.
+//! Each fence and flush is there for a reason: leave one out wherever it is made, and some crash shows it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
-use blockdev::crash::Limits;
-use e2dax_tests::crash::{self, Action, Base, Device, Plan};
+use blockdev::{
+    BlockDevice, Op, RamDevice, Recorder,
+    crash::{CrashState, Limits, PmemModel, PmemOrder},
+};
+use e2dax_tests::{
+    Scratch,
+    crash::{self, Action, Base, Device, NOW, Plan},
+    golden, need_tools, tree,
+};
+use ext2_core::{
+    Barrier, Ext2, FileBlock, Follow, OpenOptions, Timestamp, XattrSet,
+    check::{Checker, Finding, Kind, Options},
+    mkfs::{self, Format, Fresh, Output},
+};
+use ext2_dax::{
+    DaxFs, DaxOptions, File, OpenFor,
+    mmu::{
+        Protection, Sharing,
+        soft::{MapRequest, SoftMmu},
+    },
+};
 
-/// The workloads of this test: each operation, and an fsync or sync after it.
-fn workloads() -> Vec<(String, Vec<Action>)> {
-    let with_sync = |action: Action| {
-        let last = action.target().map_or(Action::Sync, Action::Fsync);
-        (format!("{action:?}"), vec![action, last])
+/// How each barrier was shown: by words.
+type Shown = BTreeMap<Barrier, String>;
+
+/// An image and a device, and the workloads that are tried on them.
+struct Room {
+    plan: Plan,
+    workloads: Vec<Vec<Action>>,
+}
+
+fn room(base: Base, device: Device, workloads: Vec<Vec<Action>>) -> Room {
+    let plan = Plan {
+        limits: Limits { exhaustive: 256, edges: 512, pairs: 16, samples: 16, ..Limits::default() },
+        states: 60_000,
+        threads: 1,
+        ..Plan::new(base, device)
     };
-    crash::vocabulary().into_iter().map(with_sync).collect()
+    Room { plan, workloads }
+}
+
+/// A size whose high half is not 0, and whose low half is a little less than what the file has.
+const FAR: u64 = (1 << 32) + 2100;
+
+fn rooms() -> Vec<Room> {
+    use Action::{Close, Overtaken, RemoveXattr, SetXattr, Symlink, Sync, Truncate, Write};
+    let words = crash::vocabulary();
+    let dax = crash::dax_vocabulary();
+    let mut plain = crash::singles(&words);
+    plain.extend(words.iter().map(|word| vec![word.clone(), Close]));
+    plain.extend(crash::pairs(&words));
+    let (far, near) = (Truncate { path: "/a", size: FAR }, Truncate { path: "/a", size: 2300 });
+    let set = SetXattr { path: "/s", len: 20, seed: 1 };
+    plain.extend([
+        vec![far.clone(), Sync],
+        vec![far, Sync, near, Sync],
+        vec![Symlink("/s", 20), Sync, set, Sync, RemoveXattr("/s"), Sync],
+    ]);
+    let grown = Write { path: "/a", offset: 2500, len: 12_000, seed: 29 };
+    let moved = vec![
+        vec![Write { path: "/a", offset: 2500, len: 1_100_000, seed: 30 }, Sync],
+        vec![grown, Sync, Overtaken { path: "/a", len: 1_100_000, other: "/d/b", seed: 31 }, Sync],
+    ];
+    vec![
+        room(Base::small(64, 256), Device::Words, plain),
+        room(Base::small(80, 0), Device::Words, crash::singles(&words)),
+        room(Base::of("block-4k"), Device::Words, crash::singles(&dax)),
+        room(Base::large(), Device::Lines, moved),
+    ]
+}
+
+/// Leaves out each barrier that the workloads make, until a state shows it.
+fn try_out(rooms: &[Room], shown: &mut Shown) {
+    for Room { plan, workloads } in rooms {
+        for workload in workloads {
+            for (barrier, times) in crash::barriers_of(plan, workload) {
+                if shown.contains_key(&barrier) {
+                    continue;
+                }
+                let without = Plan { without: Some(barrier), ..plan.clone() };
+                let report = crash::run(&without, [workload.clone()].into_iter());
+                if let Some(violation) = report.violations.first() {
+                    let whole = crash::run(plan, [workload.clone()].into_iter());
+                    assert_eq!(whole.violated, 0, "nothing left out of {workload:?}: {:?}", whole.violations);
+                    let words = violation.lines().next().unwrap_or_default();
+                    shown.insert(barrier, format!("{words}; left out {times} times of {workload:?}"));
+                }
+            }
+        }
+    }
+}
+
+/// What is recorded, with a mark or not, and what has to hold in every state.
+struct Special {
+    barrier: Barrier,
+    base: Vec<u8>,
+    record: fn(Arc<Recorder<RamDevice>>),
+    holds: fn(&CrashState<'_>) -> Result<(), String>,
+}
+
+impl Special {
+    /// The first state that is not as it has to be.
+    fn first_fault(&self, without: Option<Barrier>) -> Option<String> {
+        let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(&self.base).expect("memory")));
+        if let Some(without) = without {
+            recorder.ignore_fence(move |fence| fence.tag == without.tag());
+        }
+        (self.record)(recorder.clone());
+        let log: Vec<Op> = recorder.snapshot();
+        let is_it = |op: &&Op| matches!(op, Op::Fence(id) | Op::Flush(id) if id.tag == self.barrier.tag());
+        assert_eq!(log.iter().any(|op| is_it(&op)), without.is_none(), "{:?} is made", self.barrier);
+        let mut fault = None;
+        let mut model = PmemModel::new(&self.base, &log).order(PmemOrder::Words);
+        model.limits = Limits { exhaustive: 256, edges: 64, pairs: 16, samples: 16, ..Limits::default() };
+        model.run(|state: &CrashState<'_>| match (self.holds)(state) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(words) => {
+                fault = Some(words);
+                ControlFlow::Break(())
+            }
+        });
+        fault
+    }
+}
+
+fn specials() -> Vec<Special> {
+    let mut unclean = Base::small(64, 256).image;
+    // The bitmap of blocks, and the mark of a clean unmount.
+    unclean[3 * 1024..3 * 1024 + 4].fill(0);
+    unclean[1024 + 58] = 0;
+    vec![
+        Special { barrier: Barrier::Made, base: vec![0; 64 << 10], record: make, holds: is_clean_once_done },
+        Special { barrier: Barrier::Mended, base: unclean, record: mend, holds: is_clean_once_done },
+        Special {
+            barrier: Barrier::FaultReturned,
+            base: Base::of("block-4k").image,
+            record: fault,
+            holds: what_was_stored_is_in_the_file,
+        },
+        Special {
+            barrier: Barrier::SharerCounted,
+            base: Base::small(64, 256).image,
+            record: share,
+            holds: no_sharer_is_uncounted,
+        },
+    ]
+}
+
+fn make(device: Arc<Recorder<RamDevice>>) {
+    let format = Format { created: Timestamp::from_secs(i64::from(NOW)), uuid: [1; 16], ..Format::default() };
+    mkfs::format(&*device, &format, Fresh::Zeros).expect("a file system is made");
+    mkfs::DeviceOutput::new(&*device, Fresh::Zeros).flush().expect("it is durable");
+    device.mark(1);
+}
+
+fn mend(device: Arc<Recorder<RamDevice>>) {
+    Checker::new().mend(&*device, NOW, &mut |_| {}).expect("a bitmap is mended");
+    device.mark(1);
+}
+
+fn is_clean_once_done(state: &CrashState<'_>) -> Result<(), String> {
+    if state.mark.is_none() {
+        return Ok(());
+    }
+    let mut first = None;
+    let mut sink = |finding: &Finding| first = first.take().or(Some(finding.to_string()));
+    match Checker::new().check(&Scratch::new(state.image.to_vec()), &Options::default(), &mut sink) {
+        Ok(summary) if summary.is_clean() && state.image[1024 + 58] & 1 != 0 => Ok(()),
+        Ok(_) => Err(format!("it had returned, and the image is not clean: {first:?}")),
+        Err(error) => Err(format!("it had returned, and there is no file system: {error}")),
+    }
+}
+
+/// What is stored into the hole of `/h`, of which no file has a byte.
+const STORED: u64 = 0x5a5b_5c5d_5e5f_6061;
+
+/// Where: in the second block.
+const HOLE: u64 = 6000 / 8 * 8;
+
+fn fault(device: Arc<Recorder<RamDevice>>) {
+    let fs = Ext2::open(device.clone(), &crash::options()).expect("the image opens");
+    let dax = DaxFs::new(fs.clone(), DaxOptions::default());
+    let inode = fs.resolve(b"/h", Follow::No).expect("it is there");
+    let file = File::open(&dax, inode.clone(), OpenFor::Writing).expect("it opens");
+    let request = MapRequest {
+        offset: 0,
+        len: file.size(),
+        sharing: Sharing::Shared,
+        protection: Protection::ReadWrite,
+        colour: 0,
+    };
+    let map = file.map(&SoftMmu::new(), &request).expect("it is mapped");
+    map.store_bytes(HOLE, &STORED.to_le_bytes()).expect("it is stored");
+    // As a program does that brings its own lines to the media: they alone are behind this fence.
+    let block = inode.map(FileBlock::new(HOLE / 4096), 1).expect("mapped").target.expect("there is a block");
+    let place = u64::from(block.get()) * 4096 + HOLE % 4096;
+    device.dax().expect("memory").write_back(place, 8).expect("written back");
+    drop((map, file, inode, dax));
+    drop(fs);
+}
+
+/// A synchronous mapping: a byte that is on the media, for whatever reason, is in the file.
+fn what_was_stored_is_in_the_file(state: &CrashState<'_>) -> Result<(), String> {
+    let word = STORED.to_le_bytes();
+    if !state.image.chunks(8).any(|chunk| chunk == word) {
+        return Ok(());
+    }
+    let device = Arc::new(Scratch::new(state.image.to_vec()));
+    Checker::new().mend(&*device, NOW, &mut |_| {}).map_err(|error| error.to_string())?;
+    let tree = tree::read(device)?;
+    let start = usize::try_from(HOLE).expect("small");
+    match tree.get(&b"/h"[..]).and_then(|file| file.content.get(start..start + 8)) {
+        Some(there) if there == word => Ok(()),
+        _ => Err("what was stored is on the media and not in the file".to_owned()),
+    }
+}
+
+fn share(device: Arc<Recorder<RamDevice>>) {
+    let options = OpenOptions { share_xattrs: true, ..crash::options() };
+    let fs = Ext2::open(device, &options).expect("the image opens");
+    for path in ["/a", "/d/b"] {
+        let file = fs.resolve(path.as_bytes(), Follow::No).expect("it is there");
+        file.xattr_set(b"user.k", b"the same", XattrSet::Any).expect("it is set");
+    }
+}
+
+fn no_sharer_is_uncounted(state: &CrashState<'_>) -> Result<(), String> {
+    let mut fault = Ok(());
+    let mut sink = |finding: &Finding| {
+        if finding.kind == Kind::AttributeCount && finding.found < finding.expected {
+            fault = Err(format!("{finding}: the first that lets go frees it"));
+        }
+    };
+    let device = Scratch::new(state.image.to_vec());
+    Checker::new().check(&device, &Options::default(), &mut sink).map_err(|error| error.to_string())?;
+    fault
+}
+
+/// What only e2fsck can mend or judge: a journal, and the hash tree of a directory.
+fn rooms_of_e2fsck() -> Vec<Room> {
+    let journal = Base::of("ext3-clean");
+    let Room { plan, workloads } = room(journal, Device::Words, crash::moves());
+    let limits = Limits { exhaustive: 32, edges: 16, pairs: 4, samples: 4, ..Limits::default() };
+    let journal = Room { plan: Plan { limits, e2fsck_every: 1, ..plan }, workloads };
+    let image = golden::image("htree").file_system();
+    let tree = Base { name: "htree".to_owned(), image, block_size: 1024 };
+    let create = vec![vec![Action::Create("/one-level/a-new-name"), Action::Sync]];
+    let Room { plan, workloads } = room(tree, Device::Words, create);
+    vec![journal, Room { plan: Plan { limits, e2fsck_every: 1, ..plan }, workloads }]
 }
 
 #[test]
 fn a_fence_that_is_left_out_is_noticed() {
-    let base = Base::of("times");
-    let (mut noticed, mut left_out) = (0u64, 0u64);
-    let mut unnoticed = BTreeMap::<String, Vec<u64>>::new();
-    for (name, workload) in workloads() {
-        let plan = |without_fence| Plan {
-            limits: Limits { exhaustive: 64, edges: 16, pairs: 8, samples: 8, ..Limits::default() },
-            without_fence,
-            states: 400,
-            ..Plan::new(base.clone(), Device::Words)
-        };
-        let whole = crash::run(&plan(None), [workload.clone()].into_iter());
-        assert!(whole.violations.is_empty(), "{name}: {:?}", whole.violations);
-        for fence in 0..whole.fences {
-            let without = crash::run(&plan(Some(fence)), [workload.clone()].into_iter());
-            left_out += 1;
-            if without.violations.is_empty() {
-                unnoticed.entry(name.clone()).or_default().push(fence);
-            } else {
-                noticed += 1;
-            }
+    need_tools!("e2fsck");
+    let mut shown = Shown::new();
+    try_out(&rooms(), &mut shown);
+    for special in specials() {
+        assert_eq!(special.first_fault(None), None, "{:?} is not left out", special.barrier);
+        if let Some(words) = special.first_fault(Some(special.barrier)) {
+            shown.insert(special.barrier, words);
         }
     }
-    println!("{left_out} fences left out one by one: {noticed} noticed; not noticed, by their number:");
-    for (name, fences) in &unnoticed {
-        println!("  {name}: {fences:?}");
+    try_out(&rooms_of_e2fsck(), &mut shown);
+    println!("{} fences and flushes in the code, each left out wherever it is made:", Barrier::ALL.len());
+    for barrier in Barrier::ALL {
+        let words = shown.get(barrier).map_or("NOT NOTICED", String::as_str);
+        println!("{barrier:?} ({}): {words}", barrier.text());
     }
-    assert!(noticed * 4 > left_out, "{noticed} of {left_out} noticed");
+    let missing: Vec<&Barrier> = Barrier::ALL.iter().filter(|barrier| !shown.contains_key(barrier)).collect();
+    assert_eq!(missing, <[&Barrier; 0]>::default(), "nothing shows that these are needed");
 }

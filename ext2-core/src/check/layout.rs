@@ -11,6 +11,7 @@ use super::finding::{Finding, Kind, Place};
 use super::run::{Run, Step, Stop};
 use crate::error::{Corrupt, Incompatible, Object};
 use crate::features::{Compat, Features, Incompat, RoCompat};
+use crate::order::Barrier;
 use crate::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::{BlockSize, Error, Geometry, GroupNr, Superblock};
 
@@ -329,7 +330,7 @@ impl Run<'_> {
         let state = self.raw.s_state.get() & !2 | 1;
         self.dev.write_u16(SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_state) as u64, state)?;
         self.dev.write_u32(SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_last_orphan) as u64, 0)?;
-        Ok(self.dev.flush()?)
+        Ok(Barrier::Mended.flush(self.dev)?)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::fs::Fs;
 use crate::inode::spare::Spare;
 use crate::inode::{Cell, FileKind};
 use crate::journal::Images;
-use crate::order::{Durable, Unlinked, Written};
+use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::raw::dirent_size;
 use crate::{Errno, FileBlock, InodeFlags, InodeNr};
 
@@ -161,7 +161,7 @@ impl Cell {
         if attrs.flags.contains(InodeFlags::INDEX) {
             let flags = attrs.flags.difference(InodeFlags::INDEX);
             self.store_flags(&mut attrs, flags)?;
-            self.fs.dev.fence()?;
+            Barrier::HashTreeDropped.fence(&*self.fs.dev)?;
         }
         Ok(())
     }
@@ -199,20 +199,21 @@ impl Cell {
         Ok(Room::New { end, run, blocks, spare })
     }
 
-    /// Adds a name for a durable inode in the place that was found for it. Nobody has changed the directory since.
-    pub(crate) fn put_name(&self, name: &[u8], room: Room, inode: &Durable<Named>) -> Result<()> {
+    /// Adds a name for an inode in the place that was found for it. They share a fence: both are whole before the store
+    /// that shows the name, which is durable when this returns. Nobody has changed the directory since.
+    pub(crate) fn put_name(&self, name: &[u8], room: Room, inode: Written<Named>) -> Result<()> {
         self.put_entry(name, room, inode)?;
         self.touch_mtime();
         Ok(())
     }
 
     /// [`put_name`](Self::put_name), and the times of the directory stay.
-    pub(crate) fn put_entry(&self, name: &[u8], room: Room, inode: &Durable<Named>) -> Result<()> {
+    pub(crate) fn put_entry(&self, name: &[u8], room: Room, inode: Written<Named>) -> Result<()> {
         let mut index = self.dir.write();
         let done = match room {
             Room::There { place, slot, start, room } => {
                 let edit = self.edit_to_add(name, *inode.get(), &place, slot);
-                self.put_in_block(&edit).map(|()| {
+                self.put_in_block(&edit, inode).map(|()| {
                     index.insert(name, edit.at as u32);
                     index.set_room((start / self.block_bytes()) as u32, room);
                 })
@@ -229,10 +230,11 @@ impl Cell {
         })
     }
 
-    fn put_in_block(&self, edit: &Addition) -> Result<()> {
+    fn put_in_block(&self, edit: &Addition, inode: Written<Named>) -> Result<()> {
         self.fs.dev.write_at(edit.built.0, &edit.built.1)?;
-        Written::new(edit.publish).fence(&*self.fs.dev)?.into_inner().store(&*self.fs.dev)?;
-        Ok(self.fs.dev.fence()?)
+        let built = inode.and(edit.publish).fence(Barrier::EntryBuilt, &*self.fs.dev)?;
+        built.into_inner().1.store(&*self.fs.dev)?;
+        Ok(Barrier::NamePublished.fence(&*self.fs.dev)?)
     }
 
     /// What a new entry in a place is made of; `slot` is where that begins on the device.
@@ -330,7 +332,7 @@ impl Cell {
         &self,
         index: &mut Index,
         name: &[u8],
-        inode: &Durable<Named>,
+        inode: Written<Named>,
         end: u64,
         (run, blocks, spare): (Run, Blocks, &mut Spare),
     ) -> Result<()> {
@@ -342,13 +344,14 @@ impl Cell {
         }
         self.fs.dev.write_at(self.fs.geo.byte_of(run.start), &block)?;
         // Contents, fence, pointer.
-        self.publish(&mut self.map.lock(), end / len, run, Written::new(blocks), spare)?;
-        self.fs.dev.fence()?;
+        let filled = inode.and(blocks).map(|(_, blocks)| blocks);
+        self.publish(&mut self.map.lock(), end / len, run, filled, spare)?;
+        // With the size alone a crash leaves a directory that e2fsck makes as long as its blocks.
         self.store_size(end + len)?;
         if index.is_built() {
             index.add_block((end / len) as u32, &block, self.fs.geo.inodes_count);
         }
-        Ok(self.fs.dev.fence()?)
+        Ok(Barrier::DirectoryGrown.fence(&*self.fs.dev)?)
     }
 
     /// Finds the store that takes a name away. All that has to be read for it is read here.
@@ -369,7 +372,7 @@ impl Cell {
     /// [`remove_name`](Self::remove_name), and the times of the directory stay.
     pub(crate) fn remove_entry(&self, name: &[u8], removal: &Removal) -> Result<Durable<Unlinked>> {
         removal.edit.store(&*self.fs.dev)?;
-        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+        let gone = Written::new(Unlinked).fence(Barrier::NameRemoved, &*self.fs.dev)?;
         let mut index = self.dir.write();
         index.remove(name, removal.at as u32);
         index.set_room((removal.at / self.block_bytes()) as u32, removal.room);
@@ -418,32 +421,31 @@ impl Cell {
 
     /// Points a name to another inode, by one store. Where the kinds differ the type byte is unknown for
     /// the moment, since a wrong one stops e2fsck.
-    pub(crate) fn replace_name(&self, found: &Found, inode: &Durable<Named>) -> Result<Durable<Unlinked>> {
+    pub(crate) fn replace_name(&self, found: &Found, inode: Written<Named>) -> Result<Durable<Unlinked>> {
         let gone = self.replace_entry(found, inode)?;
         self.touch_mtime();
         Ok(gone)
     }
 
     /// Points `..` to another directory. What is in the directory does not change, and so its times do not.
-    pub(crate) fn replace_parent(&self, parent: &Durable<Named>) -> Result<Durable<Unlinked>> {
+    pub(crate) fn replace_parent(&self, parent: Named) -> Result<Durable<Unlinked>> {
         match self.find(b"..")? {
-            Some(found) => self.replace_entry(&found, parent),
+            Some(found) => self.replace_entry(&found, Written::new(parent)),
             None => Err(self.corrupt("has no entry for its parent")),
         }
     }
 
-    fn replace_entry(&self, found: &Found, inode: &Durable<Named>) -> Result<Durable<Unlinked>> {
+    fn replace_entry(&self, found: &Found, inode: Written<Named>) -> Result<Durable<Unlinked>> {
         self.drop_hash_tree()?;
         let at = self.device_offset(found.at)?;
-        let named = *inode.get();
-        let kind = self.type_byte(named.kind);
+        let kind = self.type_byte(inode.get().kind);
         let differs = kind != found.file_type;
         if differs {
             self.fs.dev.write_at(at + 7, &[0])?;
-            self.fs.dev.fence()?;
         }
+        let named = inode.fence(Barrier::NameReplacing, &*self.fs.dev)?.into_inner();
         self.fs.dev.write_u32(at, named.nr.get())?;
-        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+        let gone = Written::new(Unlinked).fence(Barrier::NameReplaced, &*self.fs.dev)?;
         if differs {
             self.fs.dev.write_at(at + 7, &[kind])?;
         }
@@ -480,7 +482,7 @@ impl Cell {
             taken => taken?,
         };
         self.fs.dev.write_at(self.fs.geo.byte_of(block), &fresh)?;
-        let guard = Written::new(guard).fence(&*self.fs.dev)?.into_inner();
+        let guard = Written::new(guard).fence(Barrier::DirectoryCopied, &*self.fs.dev)?.into_inner();
         let Some(previous) = self.map_blocks(FileBlock::new(logical), 1)?.target else {
             return Err(self.corrupt("a block of the directory is gone"));
         };
@@ -492,7 +494,7 @@ impl Cell {
             let mut growth = self.map.lock();
             growth.forget();
             self.replace_pointer(logical, block.get())?;
-            Written::new(Unlinked).fence(&*self.fs.dev)
+            Written::new(Unlinked).fence(Barrier::DirectoryFlipped, &*self.fs.dev)
         })?;
         self.touch_mtime();
         self.fs.free(&gone, Run { start: previous, len: 1 })?;

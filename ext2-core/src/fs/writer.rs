@@ -8,6 +8,7 @@ use super::change::{Others, Running};
 use crate::balloc::{Groups, Place};
 use crate::error::{Error, Result, refuse};
 use crate::features::{Compat, Incompat, RoCompat};
+use crate::order::Barrier;
 use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::superblock::{STATE_ERROR, STATE_VALID};
 use crate::sync::{Mutex, Rank};
@@ -113,7 +114,7 @@ impl Fs {
     /// stored. Linux: `ext2_setup_super`.
     pub(crate) fn begin_writing(&self) -> Result<()> {
         self.store_state(0)?;
-        self.dev.fence()?;
+        Barrier::Mounted.fence(&*self.dev)?;
         let now = self.clock.now().encode(false).0;
         self.dev.write_u32(at!(s_mtime), now)?;
         self.dev.write_u16(at!(s_mnt_count), self.sb.mount_count.saturating_add(1))?;
@@ -125,14 +126,13 @@ impl Fs {
         Ok(self.dev.write_u16(at!(s_state), state)?)
     }
 
-    /// Sets a compatible feature that is about to be used.
+    /// Sets a compatible feature that is about to be used, behind a fence of the caller's.
     pub(crate) fn need_compat(&self, feature: Compat) -> Result<()> {
         let mut state = self.writer()?.state.lock();
         if !state.compat.contains(feature) {
             self.need_revision_1(&mut state)?;
             state.compat |= feature;
             self.dev.write_u32(at!(s_feature_compat), state.compat.bits())?;
-            self.dev.fence()?;
         }
         Ok(())
     }
@@ -143,8 +143,8 @@ impl Fs {
         if !state.ro_compat.contains(RoCompat::LARGE_FILE) {
             self.need_revision_1(&mut state)?;
             state.ro_compat |= RoCompat::LARGE_FILE;
+            // e2fsck sets it where it finds such a file, so nothing waits for it.
             self.dev.write_u32(at!(s_feature_ro_compat), state.ro_compat.bits())?;
-            self.dev.fence()?;
         }
         Ok(())
     }
@@ -155,7 +155,7 @@ impl Fs {
             log::warn!("the file system becomes revision 1, for a feature that revision 0 does not have");
             self.dev.write_u32(at!(s_first_ino), self.sb.first_ino)?;
             self.dev.write_u16(at!(s_inode_size), self.sb.inode_size)?;
-            self.dev.fence()?;
+            Barrier::Revision.fence(&*self.dev)?;
             self.dev.write_u32(at!(s_rev_level), 1)?;
             state.revision = 1;
         }
@@ -224,7 +224,7 @@ impl Fs {
         self.dev.write_u32(at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
         self.dev.write_u32(at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
         self.dev.write_u32(at!(s_wtime), self.clock.now().encode(false).0)?;
-        self.dev.flush()?;
+        Barrier::Synced.flush(&*self.dev)?;
         Ok(())
     }
 
@@ -263,7 +263,7 @@ impl Fs {
         let is_settled = !is_held && others == Others::Ended;
         if self.sb.clean && is_settled && !writer.read_only.load(Ordering::Relaxed) {
             self.store_state(STATE_VALID)?;
-            self.dev.flush()?;
+            Barrier::Unmounted.flush(&*self.dev)?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::DeviceBlock;
 use crate::balloc::Run;
 use crate::error::{Corrupt, Object, Result};
 use crate::map::{DIRECT, Pointers, SLOTS};
-use crate::order::{Durable, Unlinked, Written};
+use crate::order::{Barrier, Durable, Unlinked, Written};
 
 /// Where a pointer lies.
 #[derive(Clone, Copy, Debug)]
@@ -172,20 +172,18 @@ impl Cell {
     pub(super) fn cut_and_free(&self, cuts: &[Cut]) -> Result<()> {
         let mut detached = Detached::default();
         let cut = self.fs.may_lose(|| self.cut(cuts, &mut detached));
-        let freed = self.free_detached(detached);
+        if detached.is_empty() {
+            return cut;
+        }
+        let gone = self.fs.may_lose(|| Written::new(Unlinked).fence(Barrier::Punched, &*self.fs.dev));
+        let freed = gone.and_then(|gone| self.free_detached(detached, &gone));
         cut.and(freed)
     }
 
-    /// Frees what was detached: behind a fence.
-    pub(super) fn free_detached(&self, detached: Detached) -> Result<()> {
-        if detached.is_empty() {
-            return Ok(());
-        }
+    /// Frees what was detached.
+    pub(super) fn free_detached(&self, detached: Detached, gone: &Durable<Unlinked>) -> Result<()> {
         let mut freed = 0;
-        let done = self.fs.may_lose(|| {
-            let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
-            self.free_all(&gone, detached, &mut freed)
-        });
+        let done = self.fs.may_lose(|| self.free_all(gone, detached, &mut freed));
         self.count_blocks(-freed);
         done
     }

@@ -10,7 +10,7 @@ use crate::balloc::{Blocks, Run};
 use crate::error::{Error, Result, refuse};
 use crate::fs::change::OwnedChange;
 use crate::map::Pointers;
-use crate::order::{Durable, Written};
+use crate::order::{Barrier, Durable, Written};
 use crate::{DeviceBlock, Errno, FileBlock};
 
 /// New blocks of a file that nothing points to yet. Their contents are undefined. Dropping it gives them
@@ -117,7 +117,7 @@ impl Cell {
         filled: Written<Blocks>,
         spare: &mut Spare,
     ) -> Result<()> {
-        let guard = filled.fence(&*self.fs.dev)?.into_inner();
+        let guard = filled.fence(Barrier::Filled, &*self.fs.dev)?.into_inner();
         let mut kept = Some(guard);
         let mut done = 0;
         while done < run.len {
@@ -216,7 +216,7 @@ impl Cell {
             child = Some(block.get());
         }
         let top: Durable<(Blocks, u32)> = match child {
-            Some(child) => Written::new((guard, child)).fence(&*self.fs.dev)?,
+            Some(child) => Written::new((guard, child)).fence(Barrier::IndirectBuilt, &*self.fs.dev)?,
             None => return Err(self.corrupt("block map changed while it was read")),
         };
         let pointed = self.point_to(path.slot, parent, &top);

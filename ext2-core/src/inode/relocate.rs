@@ -7,7 +7,7 @@ use super::{Cell, FileKind};
 use crate::balloc::{Blocks, Run};
 use crate::error::{Result, refuse};
 use crate::map::{Mapping, Pointers};
-use crate::order::{Unlinked, Written};
+use crate::order::{Barrier, Unlinked, Written};
 use crate::{Errno, FileBlock};
 
 impl Cell {
@@ -84,7 +84,7 @@ impl Cell {
             self.copy_on_device(from, to * size.bytes(), mapping.count * size.bytes())?;
         }
         // From here on something may point to the unit, whatever the device answers.
-        Written::new(guard).fence(&*self.fs.dev)?.into_inner().keep();
+        Written::new(guard).fence(Barrier::Moved, &*self.fs.dev)?.into_inner().keep();
         let gone = self.fs.may_lose(|| {
             for mapping in &old {
                 for nr in 0..mapping.count {
@@ -92,7 +92,7 @@ impl Cell {
                     self.replace_pointer(logical, unit.block((logical - from) as u32))?;
                 }
             }
-            Written::new(Unlinked).fence(&*self.fs.dev)
+            Written::new(Unlinked).fence(Barrier::MovedAway, &*self.fs.dev)
         })?;
         let mut outcome = Ok(());
         for mapping in &old {

@@ -19,7 +19,7 @@ use super::{Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
 use crate::fs::change::Change;
 use crate::map::{DIRECT, Pointers, SLOTS};
-use crate::order::{Unlinked, Written};
+use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::{Errno, InodeFlags, Wait};
 
 impl Cell {
@@ -55,7 +55,7 @@ impl Cell {
     /// the size rose.
     pub(crate) fn zero_past_end(&self, end: u64, to: u64) -> Result<()> {
         if self.zero_mapped(end, to)? > 0 {
-            self.fs.dev.fence()?;
+            Barrier::PastEndZeroed.fence(&*self.fs.dev)?;
         }
         Ok(())
     }
@@ -85,7 +85,7 @@ impl Cell {
         let first = self.fs.geo.block_size.blocks_for(size);
         let writer = self.fs.writer()?;
         let mut detached = Detached::default();
-        {
+        let gone = {
             let _orphan = writer.orphan.lock();
             let mut growth = self.map.lock();
             self.discard_window(&mut growth);
@@ -101,28 +101,32 @@ impl Cell {
                 attrs.file_acl == 0 && attrs.links > 0
             };
             // What ends half-way is e2fsck's to end: the note has to stay, and nothing may take its place.
-            self.fs.whole(|| {
-                if is_noted {
-                    self.store_dtime(0)?;
-                    self.fs.store_orphan(self.nr.get())?;
-                } else {
-                    self.cut(&cuts, &mut detached)?;
-                }
-                self.fs.dev.fence()?;
+            let dev = &*self.fs.dev;
+            let mut cut = || -> Result<_> {
                 if let Some((at, len)) = tail {
-                    self.fs.dev.zero(at, len)?;
+                    dev.zero(at, len)?;
                 }
+                self.cut(&cuts, &mut detached)?;
+                Ok(Written::new(Unlinked))
+            };
+            self.fs.whole(|| {
+                if !is_noted {
+                    let gone = cut()?.fence(Barrier::TailDetached, dev)?;
+                    self.store_size(size)?;
+                    return Ok(gone);
+                }
+                self.store_dtime(0)?;
+                self.fs.store_orphan(self.nr.get())?;
+                Barrier::TruncationNoted.fence(dev)?;
                 self.store_size(size)?;
-                self.fs.dev.fence()?;
-                if is_noted {
-                    self.cut(&cuts, &mut detached)?;
-                    self.fs.dev.fence()?;
-                    self.fs.store_orphan(0)?;
-                }
-                Ok(())
-            })?;
-        }
-        self.free_detached(detached)
+                // From here on a crash ends in the new size; until then the bytes past it are as they were.
+                Barrier::Truncated.fence(dev)?;
+                let gone = cut()?.fence(Barrier::TruncationEnded, dev)?;
+                self.fs.store_orphan(0)?;
+                Ok(gone)
+            })?
+        };
+        self.free_detached(detached, &gone)
     }
 
     /// Where the bytes from `offset` to the end of its block lie on the device, and how many, if any and mapped.
@@ -179,8 +183,9 @@ impl Cell {
 
     /// Frees all that a dead inode holds, and its number. Its names are durably gone.
     pub(crate) fn evict(&self) -> Result<()> {
-        // A dead inode's pointers count for nothing, so its blocks may go before them.
-        let gone = Written::new(Unlinked).fence(&*self.fs.dev)?;
+        // It was stored that it has no links before its last name went, behind fences, so its pointers count for
+        // nothing, and its blocks may go before them.
+        let gone = Durable::already(Unlinked);
         let mut freed = 0;
         if self.has_blocks() {
             let mut growth = self.map.lock();

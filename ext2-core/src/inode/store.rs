@@ -7,6 +7,7 @@ use super::attr::{ATIME_EXTRA_END, CRTIME_END, CTIME_EXTRA_END, MTIME_EXTRA_END}
 use super::{Attrs, Cell, FileKind, InodeFlags};
 use crate::Timestamp;
 use crate::error::Result;
+use crate::order::Barrier;
 use crate::raw::{RawInode, RawInodeExtra};
 
 /// Byte offset of a field within the inode.
@@ -56,11 +57,11 @@ impl Cell {
         }
         if self.kind == FileKind::Regular && high > before {
             self.store_u32(at!(i_size_high), high)?;
-            self.fs.dev.fence()?;
+            Barrier::SizeRaisedHigh.fence(&*self.fs.dev)?;
         }
         self.store_u32(at!(i_size), low)?;
         if self.kind == FileKind::Regular && high < before {
-            self.fs.dev.fence()?;
+            Barrier::SizeLoweredHigh.fence(&*self.fs.dev)?;
             self.store_u32(at!(i_size_high), high)?;
         }
         self.size.store(size, Ordering::Release);

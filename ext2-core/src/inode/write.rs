@@ -3,6 +3,7 @@
 use super::{Allocate, Attrs, Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
 use crate::fs::change::Change;
+use crate::order::Barrier;
 use crate::{Errno, InodeFlags, Timestamp, Wait};
 
 /// What to change of an inode's attributes; what is `None` stays.
@@ -269,7 +270,7 @@ impl Inode {
             if let Ok(_change) = Change::begin(&*self.0.fs) {
                 self.0.write_late()?;
             }
-            self.0.fs.dev.flush()?;
+            Barrier::FileSynced.flush(&*self.0.fs.dev)?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use blockdev::BlockDevice;
 
 use super::Result;
+use crate::order::Barrier;
 
 /// What takes the bytes of a new file system, at offsets from its start.
 pub trait Output {
@@ -80,7 +81,7 @@ impl Output for DeviceOutput<'_> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        Ok(self.device.flush()?)
+        Ok(Barrier::Made.flush(self.device)?)
     }
 }
 

@@ -141,7 +141,7 @@ impl Inode {
                     // Counted before the name: too many is mended without a question, and so is too few.
                     self.0.count_link(1)?;
                 }
-                if let Err(error) = self.0.put_name(name, room, &born) {
+                if let Err(error) = self.0.put_name(name, room, born) {
                     if is_dir {
                         self.0.count_link(-1)?;
                     }
@@ -172,8 +172,8 @@ impl Inode {
         })
     }
 
-    /// Writes a new inode without links, durable. Linux: `ext2_new_inode`.
-    fn bear(&self, new: &NewInode, payload: &Payload<'_>) -> Result<(Self, crate::order::Durable<Named>)> {
+    /// Writes a new inode without links. Linux: `ext2_new_inode`.
+    fn bear(&self, new: &NewInode, payload: &Payload<'_>) -> Result<(Self, Written<Named>)> {
         let (fs, kind) = (&self.0.fs, new.kind);
         let parent = *self.0.attrs.lock();
         let top = self.nr() == InodeNr::ROOT || parent.flags.contains(InodeFlags::TOPDIR);
@@ -305,7 +305,7 @@ impl Inode {
         if let Some(list) = default.filter(|_| kind == FileKind::Directory) {
             inode.0.set_acl(AclKind::Default, Some(&list))?;
         }
-        let born = Written::new(inode.0.as_named()).fence(&*fs.dev)?;
+        let born = Written::new(inode.0.as_named());
         Ok((inode, born))
     }
 
@@ -347,13 +347,13 @@ impl Inode {
             self.0.fs.whole(|| {
                 if links == 0 {
                     // A file without a name gets its first: the name, then the count.
-                    let born = Written::new(target.0.as_named()).fence(&*self.0.fs.dev)?;
-                    self.0.put_name(name, room, &born)?;
+                    let born = Written::new(target.0.as_named());
+                    self.0.put_name(name, room, born)?;
                     return target.0.count_link(1);
                 }
                 target.0.count_link(1)?;
-                let counted = Written::new(target.0.as_named()).fence(&*self.0.fs.dev)?;
-                self.0.put_name(name, room, &counted).or_else(|error| {
+                let counted = Written::new(target.0.as_named());
+                self.0.put_name(name, room, counted).or_else(|error| {
                     target.0.count_link(-1)?;
                     Err(error)
                 })

@@ -60,8 +60,7 @@ struct Kept {
 
 impl Keeper {
     fn keep(self, inode: &Inode) -> Result<Kept> {
-        let durable = Written::new(inode.0.as_named()).fence(&*inode.0.fs.dev)?;
-        self.place.0.put_entry(&self.name, self.room, &durable)?;
+        self.place.0.put_entry(&self.name, self.room, Written::new(inode.0.as_named()))?;
         Ok(Kept { place: self.place, name: self.name })
     }
 }
@@ -118,8 +117,10 @@ impl Ext2 {
                 };
                 let is_over = |is: fn(FileKind) -> bool| target.as_ref().is_some_and(|over| is(over.kind()));
                 let over_directory = is_over(|kind| kind == FileKind::Directory);
-                // Only what is no directory is kept reachable.
-                let lost = if is_over(|kind| kind != FileKind::Directory) { self.lost_found() } else { None };
+                // What is kept reachable: a file, and a directory where a transaction moves it there.
+                let is_kept = is_over(|kind| kind != FileKind::Directory)
+                    || over_directory && self.0.sb.journal_inode.is_some();
+                let lost = if is_kept { self.lost_found() } else { None };
                 let mut locks: Vec<&Inode> = [old_dir, new_dir].to_vec();
                 locks.extend(lost.iter());
                 locks.extend([Some(&source), target.as_ref()].into_iter().flatten());
@@ -223,25 +224,21 @@ impl Rename<'_> {
     }
 
     /// Makes what moves directories safe: a transaction with the blocks as `plan` changes them, where there is a
-    /// journal that they fit in. Without one it is refused, if that was asked for. `prepare` is what has to come
-    /// first, done only when nothing is refused any more.
+    /// journal that they fit in. Without one it is refused, if that was asked for.
     fn guard_window(
         &self,
         plan: impl FnOnce(&mut Images) -> Result<bool>,
-        prepare: impl FnOnce() -> Result<()>,
     ) -> Result<Option<Transaction<'_>>> {
         let fs = &self.source.0.fs;
         if let Some(journal) = Journal::find(fs)? {
             let mut images = Images::default();
             if plan(&mut images)? && journal.fits(&images) {
-                prepare()?;
                 return fs.whole(|| journal.commit(&images)).map(Some);
             }
         }
         if fs.writer()?.strict_rename {
             return refuse(Errno::XDEV, "a directory cannot be moved safely against a crash here");
         }
-        prepare()?;
         Ok(None)
     }
 
@@ -272,10 +269,9 @@ impl Rename<'_> {
                 new_dir.plan_to_add(images, self.new, source.as_named())
             };
             let room = new_dir.find_room(self.new)?;
-            let transaction = self.guard_window(plan, || Ok(()))?;
+            let transaction = self.guard_window(plan)?;
             return source.fs.whole(|| {
-                let durable = Written::new(source.as_named()).fence(&*source.fs.dev)?;
-                new_dir.put_name(self.new, room, &durable)?;
+                new_dir.put_name(self.new, room, Written::new(source.as_named()))?;
                 self.remove_old()?;
                 self.adopt(&self.source)?;
                 Transaction::end(transaction)
@@ -287,8 +283,8 @@ impl Rename<'_> {
         let room = new_dir.find_room(self.new)?;
         source.fs.whole(|| {
             source.count_link(1)?;
-            let counted = Written::new(source.as_named()).fence(&*source.fs.dev)?;
-            if let Err(error) = new_dir.put_name(self.new, room, &counted) {
+            let counted = Written::new(source.as_named());
+            if let Err(error) = new_dir.put_name(self.new, room, counted) {
                 source.count_link(-1)?;
                 return Err(error);
             }
@@ -316,8 +312,7 @@ impl Rename<'_> {
     /// A directory is in `new_dir` now: its `..` and the link counts follow.
     fn adopt(&self, dir: &Inode) -> Result<()> {
         if !self.same_parent() {
-            let parent = Written::new(self.new_dir.0.as_named()).fence(&*dir.0.fs.dev)?;
-            let _gone = dir.0.replace_parent(&parent)?;
+            let _gone = dir.0.replace_parent(self.new_dir.0.as_named())?;
             self.new_dir.0.count_link(1)?;
             self.old_dir.0.count_link(-1)?;
         }
@@ -355,27 +350,53 @@ impl Rename<'_> {
         let named = self.source.0.as_named();
         let (old_found, new_found) =
             (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
+        // In a transaction the target moves to `lost+found`, to die there when it has lost its name for good.
+        let concerned = [self.old_dir, self.new_dir, &self.source, target];
+        let shelter =
+            self.lost.as_ref().filter(|lost| !concerned.contains(lost) && lost.0.attrs.lock().links > 0);
+        let keeper = shelter.map(|_| self.find_keeper(target)).transpose()?;
         let plan = |images: &mut Images| {
+            let Some(keeper) = &keeper else { return Ok(false) };
             self.old_dir.0.plan_to_remove(images, &old_found)?;
             self.plan_parent(images, &self.source, self.new_dir)?;
             self.new_dir.0.plan_to_replace(images, &new_found, named)?;
-            Ok(true)
+            let parent = target.0.must_find(b"..")?;
+            target.0.plan_to_replace(images, &parent, keeper.place.0.as_named())?;
+            keeper.place.0.plan_to_add(images, &keeper.name, target.0.as_named())
         };
         self.old_dir.0.find_removal(&old_found)?;
-        // Dead before the transaction takes its name: a crash between the two costs an empty directory.
-        let transaction = self.guard_window(plan, || target.0.kill())?;
+        let transaction = self.guard_window(plan)?;
+        let keeper = keeper.filter(|_| transaction.is_some());
         target.0.fs.whole(|| {
-            let source = Written::new(self.source.0.as_named()).fence(&*target.0.fs.dev)?;
-            let _gone = self.new_dir.0.replace_name(&new_found, &source)?;
+            let kept = match keeper {
+                Some(keeper) => {
+                    let place = keeper.place.0.as_named();
+                    let kept = keeper.keep(target)?;
+                    let _gone = target.0.replace_parent(place)?;
+                    Some(kept)
+                }
+                None => {
+                    target.0.kill()?;
+                    None
+                }
+            };
+            let _gone = self.new_dir.0.replace_name(&new_found, Written::new(named))?;
             self.remove_old()?;
             self.adopt(&self.source)?;
             self.new_dir.0.count_link(-1)?;
-            Transaction::end(transaction)
+            Transaction::end(transaction)?;
+            match kept {
+                Some(kept) => {
+                    target.0.kill()?;
+                    kept.let_go()
+                }
+                None => Ok(()),
+            }
         })
     }
 
     fn replace_file(&self, target: &Inode) -> Result<()> {
-        let (source, dev) = (&self.source.0, &*target.0.fs.dev);
+        let source = &self.source.0;
         self.check_links(&self.source)?;
         let last = target.0.attrs.lock().links <= 1;
         self.old_dir.0.find_removal(&self.old_dir.0.must_find(self.old)?)?;
@@ -383,9 +404,9 @@ impl Rename<'_> {
         target.0.fs.whole(|| {
             let kept = keeper.map(|keeper| keeper.keep(target)).transpose()?;
             source.count_link(1)?;
-            let counted = Written::new(source.as_named()).fence(dev)?;
+            let counted = Written::new(source.as_named());
             let found = self.new_dir.0.must_find(self.new)?;
-            let _gone = self.new_dir.0.replace_name(&found, &counted)?;
+            let _gone = self.new_dir.0.replace_name(&found, counted)?;
             match kept {
                 Some(kept) => {
                     target.0.kill()?;
@@ -400,7 +421,7 @@ impl Rename<'_> {
 
     /// The two names change places.
     fn exchange(&self, target: &Inode) -> Result<()> {
-        let (source, dev) = (&self.source, &*target.0.fs.dev);
+        let source = &self.source;
         let moves_directory = self.is_dir() || target.kind() == FileKind::Directory;
         // The directory that gets one for a file has a link more.
         let gains = match (self.is_dir(), target.kind() == FileKind::Directory) {
@@ -423,7 +444,7 @@ impl Rename<'_> {
                 self.plan_parent(images, target, self.old_dir)?;
                 Ok(true)
             };
-            self.guard_window(plan, || Ok(()))?
+            self.guard_window(plan)?
         } else {
             None
         };
@@ -432,18 +453,17 @@ impl Rename<'_> {
                 None => None,
                 Some(keeper) => {
                     target.0.count_link(1)?;
-                    dev.fence()?;
                     Some(keeper.keep(target)?)
                 }
             };
             if !self.is_dir() {
                 source.0.count_link(1)?;
             }
-            let durable = |inode: &Inode| Written::new(inode.0.as_named()).fence(dev);
+            let named = |inode: &Inode| Written::new(inode.0.as_named());
             let found = self.new_dir.0.must_find(self.new)?;
-            let _gone = self.new_dir.0.replace_name(&found, &durable(source)?)?;
+            let _gone = self.new_dir.0.replace_name(&found, named(source))?;
             let found = self.old_dir.0.must_find(self.old)?;
-            let _gone = self.old_dir.0.replace_name(&found, &durable(target)?)?;
+            let _gone = self.old_dir.0.replace_name(&found, named(target))?;
             if let Some(kept) = kept {
                 kept.let_go()?;
                 target.0.count_link(-1)?;
@@ -454,7 +474,7 @@ impl Rename<'_> {
             if !self.same_parent() {
                 for (inode, parent) in [(source, self.new_dir), (target, self.old_dir)] {
                     if inode.kind() == FileKind::Directory {
-                        let _gone = inode.0.replace_parent(&durable(parent)?)?;
+                        let _gone = inode.0.replace_parent(parent.0.as_named())?;
                         let other = if *parent == *self.new_dir { self.old_dir } else { self.new_dir };
                         parent.0.count_link(1)?;
                         other.0.count_link(-1)?;

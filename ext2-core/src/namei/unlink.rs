@@ -5,6 +5,7 @@ use crate::Errno;
 use crate::dir::Removal;
 use crate::error::{Result, refuse};
 use crate::inode::{FileKind, Inode};
+use crate::order::Barrier;
 
 impl Inode {
     /// Takes a name of a file away. The file itself goes with its last name and its last holder. Linux:
@@ -102,7 +103,7 @@ impl crate::inode::Cell {
         };
         self.fs.whole(|| {
             stored?;
-            Ok(self.fs.dev.fence()?)
+            Ok(Barrier::Killed.fence(&*self.fs.dev)?)
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::acl::Acl;
 use crate::error::{Result, refuse};
 use crate::features::Compat;
 use crate::inode::{Attrs, Cell, FileKind, Inode};
-use crate::order::{Durable, Unlinked, Written};
+use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::raw::GOOD_OLD_INODE_SIZE;
 use crate::{AclKind, DeviceBlock, Errno};
 
@@ -55,23 +55,20 @@ impl Cell {
         if let Some(value) = value {
             all.push(Xattr { name, value: value.to_vec() });
         }
-        self.fs.may_lose(|| self.replace_xattr_block(&all))?;
-        if in_inode {
-            self.clear_xattrs_in_inode()?;
-        }
+        self.fs.may_lose(|| self.replace_xattr_block(&all, in_inode))?;
         self.touch_ctime();
         Ok(())
     }
 
     /// One store: without its magic number the room in the inode holds no attributes.
     fn clear_xattrs_in_inode(&self) -> Result<()> {
-        self.fs.dev.fence()?;
         let start = GOOD_OLD_INODE_SIZE + u64::from(self.attrs.lock().extra_isize);
         Ok(self.fs.dev.write_u32(self.offset + start, 0)?)
     }
 
-    /// Points the inode to a block with these attributes, or to none.
-    fn replace_xattr_block(&self, all: &[Xattr]) -> Result<()> {
+    /// Points the inode to a block with these attributes, or to none, and lets go of those that it had: in a block, and
+    /// where `in_inode` says so in the inode.
+    fn replace_xattr_block(&self, all: &[Xattr], in_inode: bool) -> Result<()> {
         let _xattr = self.fs.writer()?.xattr.lock();
         let old = self.attrs.lock().file_acl;
         let mut fresh = None;
@@ -86,12 +83,23 @@ impl Cell {
         let more = i64::from(fresh.is_some()) - i64::from(old != 0);
         if more < 0 {
             self.count_xattr_block(more)?;
+            if self.is_fast_symlink() {
+                Barrier::SymlinkCounted.fence(&*self.fs.dev)?;
+            }
         }
         let pointed = {
             let mut attrs = self.attrs.lock();
             self.store_file_acl(&mut attrs, to)
         };
-        let gone = match pointed.and_then(|()| Written::new(Unlinked).fence(&*self.fs.dev)) {
+        let settled = pointed.and_then(|()| {
+            let gone = Written::new(Unlinked);
+            // Nothing waits for the first block of attributes but these.
+            if old != 0 || in_inode || self.is_fast_symlink() {
+                return gone.fence(Barrier::AttributesReplaced, &*self.fs.dev).map(Some);
+            }
+            Ok(None)
+        });
+        let gone = match settled {
             Ok(gone) => gone,
             Err(error) => {
                 if more < 0 {
@@ -103,7 +111,10 @@ impl Cell {
         if more > 0 {
             self.count_xattr_block(more)?;
         }
-        self.release_xattr_block(old, &gone)
+        if in_inode {
+            self.clear_xattrs_in_inode()?;
+        }
+        gone.map_or(Ok(()), |gone| self.release_xattr_block(old, &gone))
     }
 
     /// Counts a block of attributes that comes or goes. A link in the inode is taken by e2fsck for one in a block
@@ -113,7 +124,6 @@ impl Cell {
         self.count_blocks(more);
         if self.is_fast_symlink() {
             self.write_late()?;
-            self.fs.dev.fence()?;
         }
         Ok(())
     }
@@ -133,13 +143,13 @@ impl Cell {
             let references = self.fs.dev.read_u32(place + REFCOUNT)?;
             if there.get(8..) == bytes.get(8..) && references > 0 && references <= SHARERS_MAX {
                 self.fs.dev.write_u32(place + REFCOUNT, references + 1)?;
-                self.fs.dev.fence()?;
+                Barrier::SharerCounted.fence(&*self.fs.dev)?;
                 return Ok(block);
             }
         }
         let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
         self.fs.dev.write_at(self.fs.geo.byte_of(block), bytes)?;
-        Written::new(guard).fence(&*self.fs.dev)?.into_inner().keep();
+        Written::new(guard).fence(Barrier::AttributesBuilt, &*self.fs.dev)?.into_inner().keep();
         if writer.share_xattrs && key != 0 {
             self.fs.shared_xattrs.lock().insert(key, block);
         }

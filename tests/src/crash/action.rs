@@ -1,7 +1,8 @@
 //! The operations of crash workloads.
 
 use ext2_core::{
-    Errno, Error, Ext2, FileKind, Follow, Inode, NewInode, RenameFlags, SetAttr, Wait, XattrSet,
+    Allocate, Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, RenameFlags, SetAttr, Wait,
+    XattrSet,
 };
 use ext2_dax::{
     DaxFs, DaxOptions, File, OpenFor,
@@ -72,8 +73,18 @@ pub enum Action {
         len: usize,
         seed: u8,
     },
+    /// A large write begins, which moves what the file had to blocks of its own; before a byte of it is stored another
+    /// file gets an attribute, and then the write is given up.
+    Overtaken {
+        path: &'static str,
+        len: u64,
+        other: &'static str,
+        seed: u8,
+    },
     Fsync(&'static str),
     Sync,
+    /// A clean unmount; nothing can be changed after it.
+    Close,
 }
 
 impl Action {
@@ -103,7 +114,8 @@ impl Action {
             Self::Create(path) | Self::Mkdir(path) | Self::Symlink(path, _) | Self::Mknod(path) => Some(path),
             Self::Link(_, path) | Self::Rename(_, path) | Self::Exchange(_, path) => Some(path),
             Self::SetXattr { path, .. } | Self::RemoveXattr(path) | Self::Chmod(path, _) => Some(path),
-            Self::Unlink(_) | Self::Rmdir(_) | Self::Fsync(_) | Self::Sync => None,
+            Self::Overtaken { other, .. } => Some(other),
+            Self::Unlink(_) | Self::Rmdir(_) | Self::Fsync(_) | Self::Sync | Self::Close => None,
             _ => self.data_of(),
         }
     }
@@ -226,7 +238,17 @@ pub fn perform(fs: &Ext2, action: &Action) -> Result<(), Error> {
         Action::StoreSynced { path, offset, len, seed } => {
             store(fs, path, *offset, &bytes_of(*seed, *offset, *len), true)
         }
+        Action::Overtaken { path, len, other, seed } => {
+            let (file, other) = (at(fs, path)?, at(fs, other)?);
+            let size = fs.geometry().block_size;
+            let (from, to) = (size.blocks_for(file.size()), size.blocks_for(file.size() + len));
+            let begun = file.map_for_write(FileBlock::new(from), to - from, Allocate::AfterFill)?;
+            other.xattr_set(attribute(&other), &bytes_of(*seed, 0, 100), XattrSet::Any)?;
+            drop(begun);
+            Ok(())
+        }
         Action::Fsync(path) => at(fs, path)?.sync(),
         Action::Sync => fs.sync(),
+        Action::Close => fs.clone().close(),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use blockdev::RamDevice;
 use ext2_core::{
-    Ext2, FixedClock, OpenOptions, Timestamp,
+    BlockSize, Ext2, FileBlock, FixedClock, Follow, OpenOptions, Timestamp,
     mkfs::{
         self, AlignChoice, DeviceOutput, Format, Fresh, Inodes, LostAndFound, NoContents, NodeAttrs,
         Revision, Size, Tree,
@@ -26,6 +26,14 @@ pub fn options() -> OpenOptions {
     OpenOptions { clock: Some(Arc::new(clock)), ..OpenOptions::default() }
 }
 
+/// All but the first letter of a name of 232 bytes.
+macro_rules! long {
+    () => {
+        "-is-a-name-that-is-as-long-as-this-because-four-of-them-are-to-fill-a-block-of-a-directory-so-that-the-next-name-\
+         needs-another-block-which-has-to-be-whole-before-it-is-reachable-and-reachable-before-it-counts-in-the-size-of-it-all-"
+    };
+}
+
 /// The image that workloads begin with.
 #[derive(Clone, Debug)]
 pub struct Base {
@@ -42,17 +50,27 @@ impl Base {
     /// blocks full of [`STALE`].
     pub fn of(name: &str) -> Self {
         let device = RamDevice::from_bytes(&golden::image(name).file_system()).expect("memory");
-        Self::filled(name, device)
+        Self::filled(name, device, Attributes::Some)
     }
 
     /// The same in as little as it fits in, which is what makes a state cheap: blocks of 1 KiB, 32 inodes of
     /// `inode_size` bytes, and `kib` KiB in all. Of 64 KiB a dozen blocks are free, so that what a file gave back is
     /// soon another's.
     pub fn small(kib: u64, inode_size: u16) -> Self {
+        Self::made(kib, inode_size, 1024)
+    }
+
+    /// The same with blocks of 4 KiB and room for files that get aligned units of their own.
+    pub fn large() -> Self {
+        Self::made(8 << 10, 256, 4096)
+    }
+
+    fn made(kib: u64, inode_size: u16, block_size: u64) -> Self {
         let revision = if inode_size == 0 { Revision::Original } else { Revision::Dynamic };
         let mut features = Format::default_features();
         features.compat.remove(ext2_core::Compat::RESIZE_INODE);
         let format = Format {
+            block_size: BlockSize::new(block_size),
             inode_size: inode_size.max(128),
             inodes: Inodes::Count(32),
             revision,
@@ -75,10 +93,12 @@ impl Base {
             .expect("so small a file system can be planned");
         plan.write(&mut NoContents, &mut DeviceOutput::new(&device, Fresh::Zeros), &mut |_| ())
             .expect("so small a file system can be made");
-        Self::filled(&format!("{kib} KiB, inodes of {}", format.inode_size), device)
+        // Revision 0 would not be one any more.
+        let attributes = if revision == Revision::Original { Attributes::None } else { Attributes::Some };
+        Self::filled(&format!("{kib} KiB, inodes of {}", format.inode_size), device, attributes)
     }
 
-    fn filled(name: &str, device: RamDevice) -> Self {
+    fn filled(name: &str, device: RamDevice, attributes: Attributes) -> Self {
         let device = Arc::new(device);
         let fs = Ext2::open(device.clone(), &options()).expect("the image opens");
         empty(&fs);
@@ -86,7 +106,7 @@ impl Base {
             log::debug!("{name} has a small lost+found of ours");
         }
         let block_size = usize::try_from(fs.geometry().block_size.bytes()).expect("a block fits memory");
-        let setup = [
+        let mut setup = vec![
             Action::Create("/a"),
             Action::Write { path: "/a", offset: 0, len: 2500, seed: 9 },
             Action::Mkdir("/d"),
@@ -96,19 +116,45 @@ impl Base {
             Action::Create("/h"),
             Action::Write { path: "/h", offset: 0, len: 500, seed: 11 },
             Action::Write { path: "/h", offset: 14_000, len: 600, seed: 12 },
-            Action::SetXattr { path: "/h", len: 400, seed: 13 },
             Action::Mkdir("/x"),
             Action::Mknod("/fifo"),
+            Action::Create("/t"),
+            Action::Write { path: "/t", offset: 0, len: 100, seed: 14 },
+            Action::Mkdir("/f"),
         ];
+        if attributes == Attributes::Some {
+            setup.push(Action::SetXattr { path: "/h", len: 400, seed: 13 });
+        }
+        if block_size == 1024 {
+            // No room for another name but a short one.
+            setup.extend(FULL.map(|name| Action::Link("/fifo", name)));
+        }
         for action in setup {
             perform(&fs, &action).unwrap_or_else(|error| panic!("{action:?}: {error}"));
         }
+        let tail = fs.resolve(b"/t", Follow::No).and_then(|file| file.map(FileBlock::new(0), 1));
+        let tail = tail.expect("just written").target.map(|block| block.get() as usize * block_size);
         fs.close().expect("the file system closes");
         let mut image = device.to_vec();
         spoil_free_blocks(&mut image);
+        // As a mapping may leave it behind the end of a file.
+        if let Some(start) = tail {
+            image[start + 100..start + block_size].fill(STALE);
+        }
         Self { name: name.to_owned(), image, block_size }
     }
 }
+
+/// Whether a file has attributes at the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attributes {
+    Some,
+    None,
+}
+
+/// Names that fill a block of 1 KiB but for 40 bytes.
+const FULL: [&str; 4] =
+    [concat!("/f/1", long!()), concat!("/f/2", long!()), concat!("/f/3", long!()), concat!("/f/4", long!())];
 
 /// Removes everything but `lost+found`.
 fn empty(fs: &Ext2) {

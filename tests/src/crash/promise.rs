@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ext2_core::FileKind;
 
 use super::{Action, STALE};
-use crate::tree::{Node, Tree};
+use crate::tree::{LARGEST, Node, Tree};
 
 /// Bytes that are compared at a time.
 const LINE: usize = 64;
@@ -27,18 +27,30 @@ pub enum Moment {
 ///   of these moments; one that was there all the time is there; a file that had a name all the time has one.
 /// - Only a file that is being written may be in between: of a length between those it had (or up to the end of its
 ///   last block), and at each place with a byte that it had there, or zero where it ended before.
+/// - A truncation alone is whole: the file is the old or the new one. But not of a file of 4 GiB or more, with attributes
+///   in a block, or with blocks that no sync has noted in the bitmaps, whose truncation e2fsck does not end as we would.
+/// - What an msync returned for is there, of that file.
 /// - Nothing else, and no byte of a stale block.
 #[derive(Debug)]
 pub struct History {
     actions: Vec<Option<Action>>,
     trees: Vec<Tree>,
     block_size: usize,
+    /// Whether e2fsck ends truncations: not of an image with a note that something failed.
+    ends_truncations: bool,
 }
 
 impl History {
     /// Begins with a durable tree.
     pub fn new(first: Tree, block_size: usize) -> Self {
-        Self { actions: Vec::new(), trees: vec![first], block_size }
+        Self { actions: Vec::new(), trees: vec![first], block_size, ends_truncations: true }
+    }
+
+    /// The same for a device that fails: what e2fsck finds is an image that says so, and it leaves the truncation that was
+    /// under way to its passes, which make the file as long as the blocks that it has.
+    #[must_use]
+    pub fn of_failing_device(self) -> Self {
+        Self { ends_truncations: false, ..self }
     }
 
     /// Adds an operation, unless it was refused, and what it led to.
@@ -54,7 +66,8 @@ impl History {
             Moment::During(done) => (done, done + 1),
         };
         let done = done.min(self.actions.len());
-        let is_barrier = |action: &Option<Action>| matches!(action, Some(Action::Fsync(_) | Action::Sync));
+        let is_barrier =
+            |action: &Option<Action>| matches!(action, Some(Action::Fsync(_) | Action::Sync | Action::Close));
         let begun = self.actions[..done].iter().rposition(is_barrier).map_or(0, |at| at + 1);
         (begun, end.min(self.actions.len()))
     }
@@ -71,28 +84,131 @@ impl History {
     pub fn promise(&self, moment: Moment) -> Promise<'_> {
         let (begin, end) = self.window(moment);
         let trees = &self.trees[begin..=end];
-        let written = (begin..end).filter_map(|nr| {
-            let path = self.actions[nr].as_ref()?.data_of()?;
-            Some(self.trees[nr].get(path.as_bytes())?.inode)
-        });
-        let written = written.collect();
         let mut paths = BTreeMap::<&[u8], Vec<Option<&Node>>>::new();
-        let mut versions = BTreeMap::<u32, Vec<&[u8]>>::new();
+        let mut files = BTreeMap::<u32, Versions<'_>>::new();
         for (nr, tree) in trees.iter().enumerate() {
             for (path, node) in tree {
                 let known = paths.entry(path).or_default();
                 known.resize(nr, None);
                 known.push(Some(node));
-                let versions = versions.entry(node.inode).or_default();
-                if !versions.contains(&&node.content[..]) {
-                    versions.push(&node.content);
-                }
+                let file = files.entry(node.inode).or_default();
+                file.seen += usize::from(file.seen == nr);
+                file.add(node);
             }
         }
         paths.values_mut().for_each(|known| known.resize(trees.len(), None));
-        let inodes = |tree: &Tree| tree.values().map(|node| node.inode).collect::<BTreeSet<u32>>();
-        let always = trees.iter().map(inodes).reduce(|all, tree| &all & &tree).unwrap_or_default();
-        Promise { trees, written, paths, versions, always, block_size: self.block_size }
+        for nr in begin..end {
+            let Some(action) = &self.actions[nr] else { continue };
+            let Some(inode) = action.data_of().and_then(|path| self.inode(nr, path)) else { continue };
+            let Some(file) = files.get_mut(&inode) else { continue };
+            file.writes += 1;
+            // An msync that has returned: what was there before it counts no more.
+            if matches!(action, Action::StoreSynced { .. }) && nr < self.done(moment) {
+                let since = trees[nr + 1 - begin..].iter().flat_map(BTreeMap::values);
+                let fresh = Versions { seen: file.seen, writes: file.writes, ..Versions::default() };
+                *file = since.filter(|node| node.inode == inode).fold(fresh, |mut file, node| {
+                    file.add(node);
+                    file
+                });
+            }
+            let is_one_store = file.contents.iter().all(|(size, _)| size >> 32 == 0);
+            let has_xattrs = file.xattrs.iter().any(|xattrs| !xattrs.is_empty());
+            file.is_whole = self.ends_truncations
+                && matches!(action, Action::Truncate { .. })
+                && file.writes == 1
+                && !has_xattrs
+                && is_one_store
+                && self.is_in_bitmaps(begin, inode);
+        }
+        Promise { trees, paths, files, block_size: self.block_size }
+    }
+
+    /// How many operations have returned.
+    fn done(&self, moment: Moment) -> usize {
+        let (Moment::After(done) | Moment::During(done)) = moment;
+        done.min(self.actions.len())
+    }
+
+    /// The inode of a path before an operation.
+    fn inode(&self, nr: usize, path: &str) -> Option<u32> {
+        Some(self.trees[nr].get(path.as_bytes())?.inode)
+    }
+
+    /// Whether the bitmaps on the device know all blocks of an inode: it had them at the last sync before an operation, or
+    /// at the beginning. (e2fsck does not end the truncation of others.)
+    fn is_in_bitmaps(&self, nr: usize, inode: u32) -> bool {
+        let is_sync = |action: &Option<Action>| matches!(action, Some(Action::Sync));
+        let synced = self.actions[..nr].iter().rposition(is_sync).map_or(0, |at| at + 1);
+        let was_there = self.trees[synced].values().any(|node| node.inode == inode);
+        was_there
+            && (synced..nr).all(|nr| {
+                let path = self.actions[nr].as_ref().and_then(Action::data_of);
+                path.and_then(|path| self.inode(nr, path)) != Some(inode)
+            })
+    }
+}
+
+/// What a file was at the moments that a crash may lead back to.
+#[derive(Debug, Default)]
+struct Versions<'h> {
+    /// At how many of these moments, from the first on, it had a name.
+    seen: usize,
+    /// Operations on its bytes.
+    writes: usize,
+    /// Whether it is the one or the other and nothing between, though it is being written.
+    is_whole: bool,
+    contents: Vec<(u64, &'h [u8])>,
+    modes: Vec<u16>,
+    xattrs: Vec<&'h [(Vec<u8>, Vec<u8>)]>,
+}
+
+impl<'h> Versions<'h> {
+    fn add(&mut self, node: &'h Node) {
+        let content = (node.size, &node.content[..]);
+        if !self.contents.contains(&content) {
+            self.contents.push(content);
+        }
+        if !self.modes.contains(&node.mode) {
+            self.modes.push(node.mode);
+        }
+        if !self.xattrs.contains(&&node.xattrs[..]) {
+            self.xattrs.push(&node.xattrs);
+        }
+    }
+
+    /// Whether what was found is one of these, each operation there or not for itself, or on the way from one to another
+    /// where the bytes are being written.
+    fn fit(&self, found: &Node, block_size: u64) -> bool {
+        // A write takes set-id bits away, which may be there already or not yet.
+        let mask = if self.writes > 0 { 0o1777 } else { u16::MAX };
+        if !self.modes.iter().any(|mode| mode & mask == found.mode & mask)
+            || !self.xattrs.contains(&&found.xattrs[..])
+        {
+            return false;
+        }
+        if self.contents.contains(&(found.size, &found.content)) {
+            return true;
+        }
+        if self.writes == 0 || self.is_whole || found.kind != FileKind::Regular {
+            return false;
+        }
+        let sizes = || self.contents.iter().map(|(size, _)| *size);
+        let (shortest, longest) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
+        // e2fsck makes a file as long as its last block where blocks lie past its end.
+        if found.size < shortest || found.size > longest.next_multiple_of(block_size) {
+            return false;
+        }
+        // Of very large files only the size is known.
+        if sizes().any(|size| size > LARGEST) {
+            return true;
+        }
+        // Most of it is whole lines of one version; only what is torn is compared by the byte.
+        (0..).step_by(LINE).zip(found.content.chunks(LINE)).all(|(start, line)| {
+            self.contents.iter().any(|(_, version)| version.get(start..start + line.len()) == Some(line))
+                || line.iter().zip(start..).all(|(&byte, at)| {
+                    self.contents.iter().any(|(_, version)| version.get(at).copied().unwrap_or(0) == byte)
+                })
+        })
     }
 }
 
@@ -100,14 +216,9 @@ impl History {
 #[derive(Debug)]
 pub struct Promise<'h> {
     trees: &'h [Tree],
-    /// Inodes that are being written.
-    written: BTreeSet<u32>,
     /// Every path, with what it was in each of the trees.
     paths: BTreeMap<&'h [u8], Vec<Option<&'h Node>>>,
-    /// The contents that each inode had.
-    versions: BTreeMap<u32, Vec<&'h [u8]>>,
-    /// Inodes that were there all the time.
-    always: BTreeSet<u32>,
+    files: BTreeMap<u32, Versions<'h>>,
     block_size: usize,
 }
 
@@ -125,7 +236,11 @@ impl Promise<'_> {
                 }
                 continue;
             };
-            if !known.iter().flatten().any(|known| self.fits(node, known)) {
+            let fits = |known: &&Node| {
+                let versions = self.files.get(&known.inode);
+                known.kind == node.kind && versions.is_some_and(|all| all.fit(node, self.block_size as u64))
+            };
+            if !known.iter().flatten().any(fits) {
                 let known: Vec<String> = known.iter().map(|known| show(*known)).collect();
                 return Err(format!("{name} is {}, and was {}", show(Some(node)), known.join(", then ")));
             }
@@ -140,7 +255,8 @@ impl Promise<'_> {
             }
         }
         let there: BTreeSet<u32> = found.values().map(|node| node.inode).collect();
-        if let Some(lost) = self.always.difference(&there).next() {
+        let always = self.files.iter().filter(|(_, file)| file.seen == self.trees.len());
+        if let Some((lost, _)) = always.into_iter().find(|(inode, _)| !there.contains(inode)) {
             return Err(format!("inode {lost} has no name any more"));
         }
         check_links(found)
@@ -166,44 +282,6 @@ impl Promise<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Whether what was found is what is known, or on the way to it where the file is being written.
-    fn fits(&self, found: &Node, known: &Node) -> bool {
-        let is_written = self.written.contains(&known.inode);
-        if found.kind != known.kind || found.xattrs != known.xattrs {
-            return false;
-        }
-        // A write takes set-id bits away, which may be there already or not yet.
-        if found.mode != known.mode && !(is_written && found.mode & 0o1777 == known.mode & 0o1777) {
-            return false;
-        }
-        if found.content == known.content {
-            return true;
-        }
-        if found.kind != FileKind::Regular {
-            return false;
-        }
-        let versions = self.versions.get(&known.inode).map_or(&[][..], Vec::as_slice);
-        let lens = || versions.iter().map(|version| version.len());
-        let shortest = lens().min().unwrap_or(0);
-        let longest = lens().max().unwrap_or(0);
-        let len = found.content.len();
-        if is_written {
-            // e2fsck makes a file as long as its last block where blocks lie past its end.
-            if len < shortest || len > longest.next_multiple_of(self.block_size) {
-                return false;
-            }
-        } else if len != known.content.len() {
-            return false;
-        }
-        // Most of it is whole lines of one version; only what is torn is compared by the byte.
-        (0..).step_by(LINE).zip(found.content.chunks(LINE)).all(|(start, line)| {
-            versions.iter().any(|version| version.get(start..start + line.len()) == Some(line))
-                || line.iter().zip(start..).all(|(&byte, at)| {
-                    versions.iter().any(|version| version.get(at).copied().unwrap_or(0) == byte)
-                })
-        })
     }
 }
 
@@ -239,7 +317,7 @@ fn show(node: Option<&Node>) -> String {
         "{:?} {:o} of {} bytes ({}; crc {:08x}) with {} xattrs",
         node.kind,
         node.mode,
-        node.content.len(),
+        node.size,
         runs.join(" "),
         crc32fast::hash(&node.content),
         node.xattrs.len()

@@ -11,6 +11,7 @@ use std::{
 };
 
 use blockdev::crash::Limits;
+use ext2_core::Barrier;
 
 use super::{Action, Base, Report, judge::Worker};
 
@@ -47,8 +48,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Every so many states the real e2fsck is asked too; 0 for never.
     pub e2fsck_every: u64,
-    /// A fence that the log is to leave out, by its number from 0.
-    pub without_fence: Option<u64>,
+    /// A fence or flush that the log leaves out wherever it is made.
+    pub without: Option<Barrier>,
     /// Whether directories change their parents.
     pub moves: Moves,
     /// No more states after so many.
@@ -67,7 +68,7 @@ impl Plan {
             device,
             limits: Limits::default(),
             e2fsck_every: 0,
-            without_fence: None,
+            without: None,
             moves: Moves::Refused,
             states: u64::MAX,
             time: Duration::from_secs(3600),

@@ -44,6 +44,11 @@ pub fn vocabulary() -> Vec<Action> {
         SetXattr { path: "/h", len: 300, seed: 8 },
         RemoveXattr("/h"),
         Chmod("/a", 0o4755),
+        Create("/f/a-name-that-needs-another-block-since-this-one-is-full-of-names"),
+        Mkdir("/f/a-name-that-needs-another-block-since-this-one-is-full-of-names"),
+        Truncate { path: "/t", size: 900 },
+        Truncate { path: "/h", size: 400 },
+        Write { path: "/t", offset: 600, len: 200, seed: 9 },
     ]
 }
 
@@ -91,6 +96,21 @@ pub fn pairs(words: &[Action]) -> Vec<Vec<Action>> {
         }
     }
     all
+}
+
+/// Directories that change their parents: alone, over an empty one, in exchange for one and for a file.
+pub fn moves() -> Vec<Vec<Action>> {
+    use Action::{Exchange, Mkdir, Rename, Sync};
+    let there = [Mkdir("/d/e"), Sync];
+    let after = |action: Action| [&there[..], &[action, Sync]].concat();
+    vec![
+        vec![Rename("/x", "/d/y"), Sync],
+        vec![Rename("/f", "/d/y"), Sync],
+        after(Rename("/d/e", "/y")),
+        after(Rename("/f", "/d/e")),
+        after(Exchange("/f", "/d/e")),
+        after(Exchange("/d/e", "/a")),
+    ]
 }
 
 /// A longer workload that grows from a seed: operations of a vocabulary, some with an fsync or a sync after them.
