@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use crate::image_file::ImageFile;
 use crate::open::{io_error, open_file};
 use crate::range::check;
 use crate::{BlockDevice, Durability, Error, OpenOptions, Result};
@@ -23,7 +24,7 @@ static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 /// which the kernel copies whole.
 #[derive(Debug)]
 pub struct FileDevice {
-    file: File,
+    file: ImageFile,
     size: u64,
     read_only: bool,
     durability: Durability,

@@ -59,6 +59,8 @@ mod faulty;
 #[cfg(feature = "std")]
 mod file;
 mod forward;
+#[cfg(feature = "std")]
+mod image_file;
 mod mem;
 #[cfg(feature = "std")]
 mod mmap;

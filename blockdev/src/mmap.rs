@@ -9,11 +9,11 @@
 //! What cannot be defended against is somebody who truncates the file while it is mapped: the next access
 //! there is a SIGBUS. The advisory lock keeps our own kind from it.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::image_file::ImageFile;
 use crate::mem::{self, Media};
 use crate::open::{io_error, open_file};
 use crate::ram::FIRST_PFN;
@@ -49,7 +49,7 @@ pub struct MmapDevice {
     region: Option<Region>,
     /// First byte of the region; dangling for an empty file.
     base: Base,
-    file: File,
+    file: ImageFile,
     size: u64,
     media: Media,
     read_only: bool,

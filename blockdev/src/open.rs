@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
+use crate::image_file::ImageFile;
 use crate::{
     BlockDevice, CacheOptions, Cached, Error, FileDevice, MmapDevice, PAGE_SIZE, RamDevice, ReadOnly, Result,
 };
@@ -124,7 +125,7 @@ pub(crate) fn io_error(op: &'static str, offset: u64, error: std::io::Error) -> 
 }
 
 /// Opens and locks a regular file or block special file, and finds its size in bytes.
-pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> Result<(File, u64)> {
+pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> Result<(ImageFile, u64)> {
     let open_error = |error: std::io::Error| with_path(io_error("open", 0, error), path);
     let metadata = std::fs::metadata(path).map_err(open_error)?;
     let kind = metadata.file_type();
@@ -148,7 +149,7 @@ pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> Result<(File, u64
     } else {
         file.metadata().map_err(open_error)?.len()
     };
-    Ok((file, size))
+    Ok((ImageFile::new(file), size))
 }
 
 fn take_lock(file: &File, read_only: bool) -> Result<()> {

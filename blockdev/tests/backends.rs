@@ -4,6 +4,7 @@
 #![cfg(feature = "std")]
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,6 +125,21 @@ fn a_second_writer_is_kept_out_by_the_lock() {
     FileDevice::open(&path, &OpenOptions::read_write()).unwrap_err();
     drop(reader);
     FileDevice::open(&path, &OpenOptions::read_write()).unwrap();
+}
+
+#[test]
+fn the_lock_goes_with_the_device_though_a_child_of_another_thread_has_a_copy_of_the_file() {
+    let dir = TempDir::new().unwrap();
+    let path = image(&dir, SIZE);
+    // What a child has between its fork and its own program.
+    let mapped = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let copy = mapped.as_fd().try_clone_to_owned().unwrap();
+    drop(mapped);
+    let file = FileDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let second_copy = file.as_fd().try_clone_to_owned().unwrap();
+    drop(file);
+    FileDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    drop((copy, second_copy));
 }
 
 #[test]
