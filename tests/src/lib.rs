@@ -5,6 +5,7 @@
 //! announced with [`skip!`] instead, and `.ci/run` counts the announcements.
 
 pub mod crash;
+pub mod dax;
 pub mod exercise;
 pub mod golden;
 pub mod hostile;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use blockdev::{BlockDevice, RamDevice};
+use blockdev::{BlockDevice, Faulty, RamDevice};
 use ext2_core::{Ext2, OpenOptions};
 
 use crate::{golden, tools};
@@ -30,6 +30,13 @@ pub fn ram(bytes: &[u8]) -> Ram {
 pub fn open(device: &Ram) -> Ext2 {
     let shared: Arc<dyn BlockDevice> = device.clone();
     Ext2::open(shared, &OpenOptions::default()).expect("open")
+}
+
+/// Opens an image for writing on a device that can be told to fail.
+pub fn open_faulty(bytes: &[u8]) -> (Arc<Faulty<RamDevice>>, Ext2) {
+    let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(bytes).expect("memory")));
+    let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
+    (faulty, fs)
 }
 
 /// Asks e2fsck to mend an image without a question.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use blockdev::{Calls, Fault, Faulty, PmemSlice, RamDevice};
+use e2dax_tests::dax::{map, read};
 use e2dax_tests::oracle::empty_device;
 use ext2_core::{Ext2, FileBlock, FileKind, NewInode, OpenOptions};
 use ext2_dax::entry::{PAGE_SIZE, PMD_SIZE};
-use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMap, SoftMmu};
-use ext2_dax::mmu::{Protection, Sharing};
+use ext2_dax::mmu::soft::{Signal, SoftMap};
 use ext2_dax::rw::Limits;
 use ext2_dax::truncate::Patience;
 use ext2_dax::uio::{Faulting, Sink, SliceSink, SliceSource, Source};
@@ -29,19 +29,6 @@ fn setup() -> Setup {
     let fs = DaxFs::new(ext2, DaxOptions::default());
     let file = File::open(&fs, inode, OpenFor::Writing).unwrap();
     Setup { device, fs, file }
-}
-
-fn map(file: &File, len: u64) -> SoftMap {
-    let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
-    let request = MapRequest { offset: 0, len, sharing, protection, colour: 0 };
-    file.map(&SoftMmu::new(), &request).unwrap()
-}
-
-fn read(file: &File, pos: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0xee; len];
-    let got = file.read_at(pos, &mut bytes).unwrap();
-    bytes.truncate(got as usize);
-    bytes
 }
 
 /// Poisons the page of block `block` of the file.

@@ -9,7 +9,7 @@ use std::{
 use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
 use e2dax_tests::{
     golden, need_tools,
-    small::{image, is_clean, mended, open, ram},
+    small::{image, is_clean, mended, open, open_faulty, ram},
     tools,
 };
 use ext2_core::{
@@ -109,9 +109,7 @@ fn whatever_store_fails_no_name_stands_for_another_file() {
     let base = device.to_vec();
     for (what, change) in CHANGES {
         for after in 0.. {
-            let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-            let shared: Arc<dyn BlockDevice> = faulty.clone();
-            let fs = Ext2::open(shared, &OpenOptions::default()).expect("open");
+            let (faulty, fs) = open_faulty(&base);
             faulty.arm(Fault::once(Calls::WRITE | Calls::FENCE, after));
             let done = change(&fs);
             let struck = faulty.fired() > 0;
@@ -153,9 +151,7 @@ fn a_file_cut_from_over_4_gib_to_less_is_never_shorter_than_it_will_be() {
     fs.close().expect("closed");
     let base = device.to_vec();
     for after in 0.. {
-        let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-        let shared: Arc<dyn BlockDevice> = faulty.clone();
-        let fs = Ext2::open(shared, &OpenOptions::default()).expect("open");
+        let (faulty, fs) = open_faulty(&base);
         let file = fs.resolve(b"f", Follow::No).expect("there");
         faulty.arm(Fault::from_then_on(Calls::WRITE | Calls::FENCE, after));
         let _ = file.truncate(2 << 30, Wait::Yes);
@@ -295,8 +291,7 @@ fn an_error_before_anything_was_stored_does_not_end_all_writing() {
     let base = device.to_vec();
     for (what, change) in CHANGES {
         for after in 0.. {
-            let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-            let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
+            let (faulty, fs) = open_faulty(&base);
             let before = faulty.inner().to_vec();
             faulty.arm(Fault::once(Calls::READ, after));
             let done = change(&fs);

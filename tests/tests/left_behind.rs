@@ -9,7 +9,7 @@ use std::{
 use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
 use e2dax_tests::{
     need_tools,
-    small::{image, is_clean, mended, open, ram},
+    small::{image, is_clean, mended, open, open_faulty, ram},
 };
 use ext2_core::{
     Allocate, Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, OpenOptions, Wait, XattrSet,
@@ -44,9 +44,7 @@ fn bytes_that_a_failed_write_left_past_the_end_are_not_seen_when_the_file_grows_
     for ((how, grow), (is_crash, fault)) in grow.into_iter().flat_map(|how| faults.map(|fault| (how, fault)))
     {
         for after in 0.. {
-            let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-            let shared: Arc<dyn BlockDevice> = faulty.clone();
-            let mut fs = Ext2::open(shared, &OpenOptions::default()).expect("open");
+            let (faulty, mut fs) = open_faulty(&base);
             let mut file = fs.resolve(b"f", Follow::No).expect("there");
             faulty.arm(fault(Calls::WRITE | Calls::FENCE, after));
             let done = file.write_at(100, &[2; 15_000]);
@@ -91,9 +89,7 @@ fn a_directory_that_grows_where_a_crash_left_a_block_past_its_end_loses_none() {
     fs.close().expect("closed");
     let base = device.to_vec();
     for after in 0.. {
-        let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-        let shared: Arc<dyn BlockDevice> = faulty.clone();
-        let fs = Ext2::open(shared, &OpenOptions::default()).expect("open");
+        let (faulty, fs) = open_faulty(&base);
         let dir = fs.resolve(b"d", Follow::No).expect("there");
         faulty.arm(Fault::from_then_on(Calls::WRITE | Calls::FENCE, after));
         let _ = dir.create(&long(3), &FILE);
@@ -128,9 +124,7 @@ fn a_symlink_that_loses_its_attributes_is_read_at_every_moment() {
     fs.close().expect("closed");
     let base = device.to_vec();
     for after in 0.. {
-        let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-        let shared: Arc<dyn BlockDevice> = faulty.clone();
-        let fs = Ext2::open(shared, &OpenOptions::default()).expect("open");
+        let (faulty, fs) = open_faulty(&base);
         let link = fs.resolve(b"l", Follow::No).expect("there");
         faulty.arm(Fault::from_then_on(Calls::WRITE | Calls::FENCE, after));
         let _ = link.xattr_remove(b"trusted.a");
@@ -173,15 +167,13 @@ fn a_device_that_fails_while_blocks_are_taken_away_loses_none_without_a_mark() {
     ];
     for (what, change) in changes {
         let calls = Calls::READ | Calls::WRITE | Calls::FENCE;
-        let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-        let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
+        let (faulty, fs) = open_faulty(&base);
         faulty.arm(Fault::once(calls, u64::MAX));
         change(&fs.resolve(b"f", Follow::No).expect("there"));
         let all = faulty.counted();
         drop(fs);
         for after in (0..all).step_by((all as usize / 60).max(1)) {
-            let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-            let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
+            let (faulty, fs) = open_faulty(&base);
             let file = fs.resolve(b"f", Follow::No).expect("there");
             faulty.arm(Fault::once(calls, after));
             let done = change(&file);
@@ -202,8 +194,7 @@ fn a_device_that_fails_while_blocks_are_taken_away_loses_none_without_a_mark() {
 fn a_hole_that_a_failing_device_ends_half_way_frees_what_was_taken_away() {
     need_tools!("mke2fs");
     let base = with_long_file();
-    let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-    let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
+    let (faulty, fs) = open_faulty(&base);
     let file = fs.resolve(b"f", Follow::No).expect("there");
     let free = || fs.statfs().expect("counted").blocks_free;
     let before = free();

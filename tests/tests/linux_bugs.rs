@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use blockdev::{Access, BlockDevice, Calls, Fault, Faulty, RamDevice};
+use e2dax_tests::dax::{map, read};
 use e2dax_tests::oracle::{empty_device, small_device};
 use ext2_core::{Ext2, FileKind, Follow, NewInode, OpenOptions};
 use ext2_dax::compat::{Growth, HoleIntoBadBuffer, Layouts, Publish, ReadFaults};
 use ext2_dax::entry::{PAGE_SIZE, PMD_SIZE};
-use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMap, SoftMmu};
+use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::rw::Limits;
 use ext2_dax::trace::{Event, EventLog};
@@ -31,19 +32,6 @@ fn open(device: Arc<dyn BlockDevice>, compat: Compat) -> (DaxFs, File) {
 
 fn file(compat: Compat) -> File {
     open(empty_device(), compat).1
-}
-
-fn map(file: &File, len: u64) -> SoftMap {
-    let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
-    let request = MapRequest { offset: 0, len, sharing, protection, colour: 0 };
-    file.map(&SoftMmu::new(), &request).unwrap()
-}
-
-fn read(file: &File, pos: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0xee; len];
-    let got = file.read_at(pos, &mut bytes).unwrap();
-    bytes.truncate(got as usize);
-    bytes
 }
 
 /// Appends two pages of which only the first can be read. Bytes that are in the file afterwards.
