@@ -91,7 +91,7 @@ pub(crate) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) {
         // SAFETY: as above.
         8 if is_aligned(src, 8) => dst.copy_from_slice(&unsafe { load_u64(src) }.to_le_bytes()),
         // SAFETY: `dst` is an exclusive slice, valid for its own length; `src` is by the caller's promise.
-        len => unsafe { arch::copy(dst.as_mut_ptr(), src, len) },
+        len => unsafe { arch::copy_cold(dst.as_mut_ptr(), src, len) },
     }
 }
 

@@ -87,12 +87,12 @@ std::thread_local! {
 }
 
 impl Counts {
-    #[inline]
-    fn add(&self, amounts: &[(Which, u64)]) {
+    #[inline(always)]
+    fn add<const N: usize>(&self, amounts: [(Which, u64); N]) {
         // A thread that is ending has no place any more, and takes the common one.
         let place = PLACE.try_with(|place| place.0).unwrap_or(PLACES);
         let Some(sums) = self.places.get(place) else { return };
-        for &(of, amount) in amounts {
+        for (of, amount) in amounts {
             let sum = of(sums);
             if place < PLACES {
                 // Nobody else stores here.
@@ -104,7 +104,7 @@ impl Counts {
     }
 
     pub(crate) fn question(&self, asked: u64, answered: u64) {
-        self.add(&[
+        self.add([
             (|sums| &sums.calls, 1),
             (|sums| &sums.asked, asked),
             (|sums| &sums.answered, answered.min(asked)),
@@ -112,22 +112,22 @@ impl Counts {
     }
 
     pub(crate) fn exclusive(&self) {
-        self.add(&[(|sums| &sums.exclusive, 1)]);
+        self.add([(|sums| &sums.exclusive, 1)]);
     }
 
     pub(crate) fn shared(&self) {
-        self.add(&[(|sums| &sums.shared, 1)]);
+        self.add([(|sums| &sums.shared, 1)]);
     }
 
     /// A read that was sure of its blocks, so many.
     #[inline]
     pub(crate) fn read(&self, blocks: u64) {
-        self.add(&[(|sums| &sums.reads, 1), (|sums| &sums.read_blocks, blocks)]);
+        self.add([(|sums| &sums.reads, 1), (|sums| &sums.read_blocks, blocks)]);
     }
 
     #[cfg(feature = "buffer-head")]
     pub(crate) fn dio(&self) {
-        self.add(&[(|sums| &sums.dio, 1)]);
+        self.add([(|sums| &sums.dio, 1)]);
     }
 
     pub(crate) fn sum(&self) -> Asked {

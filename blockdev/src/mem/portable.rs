@@ -34,6 +34,15 @@ pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     }
 }
 
+/// As [`copy`].
+///
+/// # Safety
+/// As for [`copy`].
+pub(super) unsafe fn copy_cold(dst: *mut u8, src: *const u8, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { copy(dst, src, len) }
+}
+
 /// Stores zeros.
 ///
 /// # Safety

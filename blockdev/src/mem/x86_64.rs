@@ -10,6 +10,8 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU8, Ordering};
 
+mod fetch;
+
 /// Bytes from which streaming stores beat stores and write-backs of the same lines.
 pub(super) const STREAM_MIN: usize = 256;
 
@@ -112,6 +114,21 @@ pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
         33..STRING_MIN => unsafe { copy_moves(dst, src, len) },
         // SAFETY: the caller's promise.
         _ => unsafe { copy_string(dst, src, len) },
+    }
+}
+
+/// As [`copy`], from memory that is probably in no cache.
+///
+/// # Safety
+/// As for [`copy`].
+#[inline]
+pub(super) unsafe fn copy_cold(dst: *mut u8, src: *const u8, len: usize) {
+    if fetch::FETCHED.contains(&len) {
+        // SAFETY: the caller's promise, and as many bytes as are asked for at least.
+        unsafe { fetch::copy_fetched(dst, src, len) }
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { copy(dst, src, len) }
     }
 }
 
