@@ -157,11 +157,16 @@ impl Cell {
         if end > self.shape().max_blocks() {
             return refuse(Errno::FBIG, "no pointer reaches that far");
         }
+        // Nothing changes then, and who could take the blocks away is kept out by the caller.
+        if let Some(target) = self.known_run(start, count.max(1)) {
+            let mapping = Mapping { start, count: count.max(1), target: Some(target) };
+            return Ok(WriteMapping { mapping, new: false, unpublished: None });
+        }
         if how == Allocate::AfterFill {
             self.move_to_unit(start.get(), count)?;
         }
         let mut growth = self.map.lock();
-        let there = self.map_blocks(start, count)?;
+        let there = self.look_up(start, count.max(1))?;
         if !there.is_hole() {
             return Ok(WriteMapping { mapping: there, new: false, unpublished: None });
         }

@@ -73,8 +73,8 @@ impl Cell {
         self.valid(first)
     }
 
-    /// [`map`](Self::map) by a look at the device, which is then known.
-    fn look_up(&self, start: FileBlock, count: u64) -> Result<Mapping> {
+    /// The mapping of `count` blocks, at least 1, from `start`, in full, as the device has it; it is known then.
+    pub(crate) fn look_up(&self, start: FileBlock, count: u64) -> Result<Mapping> {
         if !self.has_blocks() {
             return Ok(Mapping { start, count, target: None });
         }

@@ -143,6 +143,9 @@ impl Inode {
     /// # Errors
     /// The device's.
     pub fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {
+        if end <= self.size() {
+            return Ok(());
+        }
         self.0.fs.change(|| self.0.raise_size(end, written_from))
     }
 

@@ -6,7 +6,8 @@
 //!    away or changes it calls [`Runs::forget`] **after** its store and before it frees the block.
 //! 2. Whoever looks the map up takes a [`Ticket`] **before** its first load, and what it found is kept under that
 //!    ticket. So what was read of a pointer that then changed is never believed.
-//! 3. Changes of the map do not look here: they see the pointers themselves, under the `map` lock.
+//! 3. Changes of the map do not look here: they see the pointers themselves, under the `map` lock. Only a write that
+//!    finds all of its blocks here goes without both: it changes nothing.
 //!
 //! # Locking
 //! None for readers. A set has a stamp, odd while somebody writes to it; a reader that sees it change has found
