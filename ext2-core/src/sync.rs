@@ -110,18 +110,63 @@ mod order {
 
 #[cfg(feature = "std")]
 mod imp {
-    use std::sync::PoisonError;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     pub(super) use std::sync::{Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+    use std::sync::{PoisonError, TryLockError, TryLockResult};
 
-    pub(super) fn lock<T: ?Sized>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
-        lock.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How often a thread looks whether a lock is free before it sleeps. It waits twice as long each time, so that who
+    /// holds the lock may take it some times in a row: tens of microseconds together, as it costs to sleep and be woken.
+    const LOOKS: u32 = 11;
+
+    /// Threads that spin.
+    static SPINNING: AtomicUsize = AtomicUsize::new(0);
+
+    /// Threads that may: one processor is left for who holds the lock.
+    fn most() -> usize {
+        static MOST: OnceLock<usize> = OnceLock::new();
+        *MOST
+            .get_or_init(|| std::thread::available_parallelism().map_or(0, |processors| processors.get() - 1))
     }
-    pub(super) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-        lock.read().unwrap_or_else(PoisonError::into_inner)
+
+    /// Tries for a while to take a lock that somebody holds, as its holder is likely to be done with it soon (Linux:
+    /// `rwsem_optimistic_spin`).
+    #[cold]
+    fn spin<G>(attempt: impl Fn() -> Option<G>) -> Option<G> {
+        let may = SPINNING.fetch_add(1, Ordering::Relaxed) < most();
+        let looks = if may { LOOKS } else { 0 };
+        let got = (0..looks).find_map(|look| {
+            (0..1_u32 << look).for_each(|_| core::hint::spin_loop());
+            attempt()
+        });
+        SPINNING.fetch_sub(1, Ordering::Relaxed);
+        got
     }
-    pub(super) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-        lock.write().unwrap_or_else(PoisonError::into_inner)
+
+    /// The lock, unless somebody holds it.
+    #[inline]
+    fn taken<G>(attempt: TryLockResult<G>) -> Option<G> {
+        match attempt {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
+
+    macro_rules! patient {
+        ($name:ident, $try:ident, $of:ident, $guard:ident) => {
+            /// The lock; tries at first, then spins, then sleeps.
+            #[inline]
+            pub(super) fn $name<T: ?Sized>(lock: &$of<T>) -> $guard<'_, T> {
+                let attempt = || taken(lock.$try());
+                let taken = attempt().or_else(|| spin(attempt));
+                taken.unwrap_or_else(|| lock.$name().unwrap_or_else(PoisonError::into_inner))
+            }
+        };
+    }
+
+    patient!(lock, try_lock, Mutex, MutexGuard);
+    patient!(read, try_read, RwLock, RwLockReadGuard);
+    patient!(write, try_write, RwLock, RwLockWriteGuard);
 }
 
 #[cfg(not(feature = "std"))]
@@ -375,6 +420,30 @@ mod tests {
                 assert!(!lock.unchanged(glance) || first == second);
             }
         });
+    }
+
+    #[test]
+    fn whoever_waits_gets_the_lock_alone_also_where_threads_outnumber_processors() {
+        let (mutex, lock) = (Mutex::new(Rank::Group, 0_u32), RwLock::new(Rank::Attr, 0_u32));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for nr in 0..500 {
+                        let mut first = mutex.lock();
+                        let before = *lock.read();
+                        *first += 1;
+                        let mut second = lock.write();
+                        *second += 1;
+                        assert_eq!((*first, before + 1), (*second, *second));
+                        if nr % 100 == 0 {
+                            // Longer than anybody spins.
+                            std::thread::sleep(core::time::Duration::from_millis(1));
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!((*mutex.lock(), *lock.read()), (4000, 4000));
     }
 
     #[test]
