@@ -141,6 +141,21 @@ pub fn file_in_pieces(folder: &Inode, name: &str, count: u64) -> ext2_core::Resu
     Ok(pieces)
 }
 
+/// The bytes of the device at which these bytes of a file lie, whose blocks are of 4 KiB.
+///
+/// # Errors
+/// As `Inode::extents`; the file has a hole there.
+pub fn places(file: &Inode, offsets: impl Iterator<Item = u64>) -> io::Result<Vec<u64>> {
+    let extents: Vec<_> = file.extents().collect::<ext2_core::Result<_>>().map_err(io::Error::other)?;
+    let place = |offset: u64| {
+        let block = FileBlock::new(offset / 4096);
+        let run = extents.get(extents.partition_point(|extent| extent.end() <= block))?;
+        let within = block.get().checked_sub(run.start.get())?;
+        Some((u64::from(run.target?.get()) + within) * 4096 + offset % 4096)
+    };
+    offsets.map(|offset| place(offset).ok_or_else(|| io::Error::other("a hole"))).collect()
+}
+
 /// The first block of a file at a depth.
 #[must_use]
 pub fn first_of_depth(depth: usize) -> FileBlock {

@@ -46,16 +46,8 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     for (name, device) in [("RAM", &ram), ("mmap", &mmap)] {
         let file = dax_file(device, "/big", OpenFor::Reading)?;
         let inode = file.inode().clone();
-        let extents: Vec<_> = inode.extents().collect::<ext2_core::Result<_>>()?;
-        let place = |offset: u64| {
-            let block = ext2_core::FileBlock::new(offset / 4096);
-            let at = extents.partition_point(|extent| extent.end() <= block);
-            let run = &extents[at];
-            let first = run.target.map_or(0, |target| u64::from(target.get()));
-            (first + block.get() - run.start.get()) * 4096
-        };
-        let places: Vec<u64> = (0..size).step_by(CALL).map(place).collect();
-        let page_places: Vec<u64> = pages.iter().map(|&page| place(page)).collect();
+        let places = fixture::places(&inode, (0..size).step_by(CALL))?;
+        let page_places = fixture::places(&inode, pages.iter().copied())?;
         let buffers = || vec![0_u8; CALL];
         let (mut a, mut b, mut c, mut d) = (buffers(), buffers(), buffers(), buffers());
         let mut contestants = vec![
