@@ -10,9 +10,12 @@
 //! 2. Nothing is tried: the size is computed, and what was planned has room.
 //! 3. The result is clean for e2fsck, and its geometry is that of mke2fs for the same arguments.
 //!
-//! No locks: a plan is written by one thread. Several look at the files of a directory of the host ([`source`]).
+//! No locks that a caller would see. Several threads look at the files of a directory of the host ([`source`]), and
+//! several read files and write them, where their contents can be had by several.
 
 mod contents;
+#[cfg(feature = "std")]
+mod crew;
 mod difference;
 mod dirs;
 mod error;
@@ -21,6 +24,7 @@ mod groups;
 #[cfg(feature = "std")]
 mod host;
 mod identity;
+mod jobs;
 mod layout;
 mod map;
 mod output;
@@ -57,5 +61,5 @@ pub fn format(device: &dyn blockdev::BlockDevice, format: &Format, fresh: Fresh)
     let root = NodeAttrs::new(0o755, format.root_owner, format.created);
     let options = Options { size: Size::Bytes(size), align: AlignChoice::Off, ..Options::default() };
     let plan = Plan::new(Tree::new(root), &format, &options)?;
-    plan.write(&mut NoContents, &mut DeviceOutput::new(device, fresh), &mut |_| ())
+    plan.write(&mut NoContents, &DeviceOutput::new(device, fresh), &mut |_| ())
 }

@@ -27,7 +27,7 @@ pub fn build(
         return Ok(());
     }
     let device = Arc::new(RamDevice::new(bytes).expect("memory"));
-    plan.write(contents, &mut DeviceOutput::new(&*device, Fresh::Zeros), &mut |_| ())?;
+    plan.write(contents, &DeviceOutput::new(&*device, Fresh::Zeros), &mut |_| ())?;
     let mut findings = String::new();
     let summary =
         check(&*device, &CheckOptions::default(), &mut |finding| findings += &format!("{finding}\n"))

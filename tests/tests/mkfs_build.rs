@@ -13,7 +13,7 @@ use ext2_core::mkfs::source::{
 };
 use ext2_core::mkfs::{
     AlignChoice, Body, Contents, Error, FileOutput, Format, Fresh, LostAndFound, MemoryContents, NodeAttrs,
-    NodeId, Options, Plan, Size, Tree,
+    NodeId, Options, Plan, Size, SourceFile, Tree,
 };
 use ext2_core::{BlockSize, Coverage, DeviceNr, Ext2, FileKind, OpenOptions, Timestamp};
 use tempfile::{TempDir, tempdir};
@@ -25,8 +25,8 @@ fn build(image: &Path, tree: Tree, format: &Format, options: &Options, contents:
     let plan = Plan::new(tree, format, options).unwrap();
     let file = File::create(image).unwrap();
     file.set_len(plan.bytes()).unwrap();
-    let mut out = FileOutput::new(&file, 0, plan.bytes(), Fresh::Zeros);
-    plan.write(contents, &mut out, &mut |_| ()).unwrap();
+    let out = FileOutput::new(&file, 0, plan.bytes(), Fresh::Zeros);
+    plan.write(contents, &out, &mut |_| ()).unwrap();
     plan
 }
 
@@ -348,9 +348,69 @@ fn an_image_survives_being_a_manifest_and_contents_bit_for_bit() {
     let mut contents = CheckedFolder::new(&root, built.sums);
     let plan = Plan::new(built.tree, &format, &options).unwrap();
     let file = File::options().write(true).open(&second).unwrap();
-    let mut out = FileOutput::new(&file, 0, plan.bytes(), Fresh::Unknown);
-    let error = plan.write(&mut contents, &mut out, &mut |_| ()).unwrap_err().to_string();
+    let out = FileOutput::new(&file, 0, plan.bytes(), Fresh::Unknown);
+    let error = plan.write(&mut contents, &out, &mut |_| ()).unwrap_err().to_string();
     assert!(error.starts_with("/one: its CRC-32 is "), "{error}");
+}
+
+/// Files of a folder that only one thread can have.
+struct Alone(Folder);
+
+impl Contents for Alone {
+    fn open(&mut self, file: &SourceFile<'_>) -> ext2_core::mkfs::Result<()> {
+        self.0.open(file)
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> ext2_core::mkfs::Result<()> {
+        self.0.read_at(offset, buf)
+    }
+
+    fn close(&mut self) -> ext2_core::mkfs::Result<()> {
+        self.0.close()
+    }
+}
+
+#[test]
+fn one_thread_and_several_write_the_same_bytes() {
+    let folder = source();
+    let root = folder.path().join("tree");
+    let made = [folder.path().join("alone"), folder.path().join("several")];
+    let readers: [Box<dyn Contents>; 2] = [Box::new(Alone(Folder::new(&root))), Box::new(Folder::new(&root))];
+    for (image, mut contents) in made.iter().zip(readers) {
+        let tree = read_directory(&root, Times::Modified, Xattrs::Keep, &mut |_| ()).unwrap();
+        build(image, tree, &Format::default(), &Options::default(), &mut *contents);
+    }
+    assert!(fs::read(&made[0]).unwrap() == fs::read(&made[1]).unwrap(), "the images differ");
+}
+
+#[test]
+fn the_first_file_that_has_changed_since_it_was_looked_at_is_named() {
+    let folder = tempdir().unwrap();
+    let root = folder.path().join("tree");
+    for nr in 0..400 {
+        let below = root.join(format!("folder{:02}", nr / 20));
+        fs::create_dir_all(&below).unwrap();
+        fs::write(below.join(format!("file{nr:03}")), vec![1; if nr % 7 == 0 { 700_000 } else { 5000 }])
+            .unwrap();
+    }
+    let tree = read_directory(&root, Times::Modified, Xattrs::Keep, &mut |_| ()).unwrap();
+    let plan = Plan::new(tree, &Format::default(), &Options::default()).unwrap();
+    let image = File::create(folder.path().join("image")).unwrap();
+    // The later ones of two are changed first, so that each is in turn the first that fails.
+    for nr in [399, 301, 300, 210, 203, 100, 1] {
+        let path = root.join(format!("folder{:02}/file{nr:03}", nr / 20));
+        if nr % 2 == 0 {
+            fs::remove_file(path).unwrap();
+        } else {
+            File::options().append(true).open(path).unwrap().set_len(10).unwrap();
+        }
+        for _ in 0..5 {
+            let out = FileOutput::new(&image, 0, plan.bytes(), Fresh::Zeros);
+            let error = plan.write(&mut Folder::new(&root), &out, &mut |_| ()).unwrap_err().to_string();
+            let expected = format!("/folder{:02}/file{nr:03}: ", nr / 20);
+            assert!(error.starts_with(&expected), "{error}, not {expected}");
+        }
+    }
 }
 
 #[test]

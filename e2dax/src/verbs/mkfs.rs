@@ -252,8 +252,8 @@ impl Image {
             self.file.set_len(header + plan.bytes()).map_err(io)?;
         }
         let bar = bytes_bar("copying", plan.payload());
-        let mut out = FileOutput::new(&self.file, header, plan.bytes(), fresh);
-        let report = plan.write(input.contents(), &mut out, &mut |copied| bar.set_position(copied))?;
+        let out = FileOutput::new(&self.file, header, plan.bytes(), fresh);
+        let report = plan.write(input.contents(), &out, &mut |copied| bar.set_position(copied))?;
         if header > 0 {
             let bytes = pfn::header(id, plan.bytes());
             self.file.write_all_at(&bytes, pfn::HEADER_OFFSET).map_err(io)?;

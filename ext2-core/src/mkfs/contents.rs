@@ -1,5 +1,6 @@
 //! Where the bytes of files come from.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Error, NodeId, Result, Tree};
@@ -49,6 +50,12 @@ pub trait Contents {
 
     /// As [`close`](Self::close), of a file that was not read whole: what was promised is not held against it.
     fn abandon(&mut self) {}
+
+    /// Another reader of the same files, for a thread of its own, which is asked for parts of files in any order; none
+    /// where files can only be read one after the other, each from its front to its end.
+    fn another(&self) -> Option<Box<dyn Contents + Send>> {
+        None
+    }
 
     /// The open file as a file of the host, and where in it its bytes begin: what can be copied without being read.
     #[cfg(feature = "std")]

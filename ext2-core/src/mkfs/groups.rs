@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::Result;
-use super::output::Batch;
+use super::jobs::Window;
 use super::space::Run;
 use super::write::Writer;
 use crate::GroupNr;
@@ -20,10 +20,10 @@ const OVERHEAD: core::ops::Range<usize> = 200..204;
 pub(super) fn clear(writer: &mut Writer<'_>) -> Result<()> {
     let layout = &writer.plan.layout;
     let size = layout.geometry().block_size.bytes();
-    writer.out.zero(0, u64::from(layout.geometry().first_data_block + 1) * size)?;
+    writer.jobs.work.out.zero(0, u64::from(layout.geometry().first_data_block + 1) * size)?;
     for group in layout.geometry().group_numbers() {
         let start = u64::from(layout.geometry().group_start(group));
-        writer.out.zero(start * size, u64::from(layout.metadata_blocks(group)) * size)?;
+        writer.jobs.work.out.zero(start * size, u64::from(layout.metadata_blocks(group)) * size)?;
     }
     Ok(())
 }
@@ -78,7 +78,7 @@ pub(super) fn write(writer: &mut Writer<'_>) -> Result<(u32, u32)> {
     let last_inode = super::layout::FIRST_INO - 1 + plan.order.len() as u32; // the layout has room for them
     let mut descriptors = Vec::with_capacity(geometry.groups as usize);
     let mut free = (0, 0);
-    let mut batch = Batch::default();
+    let mut window = Window::default();
     for group in geometry.group_numbers() {
         let (start, len) = (geometry.group_start(group), geometry.group_len(group));
         let mut desc = layout.descriptor(group);
@@ -91,14 +91,14 @@ pub(super) fn write(writer: &mut Writer<'_>) -> Result<(u32, u32)> {
             used += count;
         }
         set_bits(&mut bitmap, len, bits);
-        batch.put(u64::from(desc.bg_block_bitmap.get()) * size.bytes(), &bitmap, writer.out)?;
+        window.put(u64::from(desc.bg_block_bitmap.get()) * size.bytes(), &bitmap, &mut writer.jobs)?;
 
         let per_group = geometry.inodes_per_group;
         let used_inodes = last_inode.saturating_sub(group.get() * per_group).min(per_group);
         bitmap.fill(0);
         set_bits(&mut bitmap, 0, used_inodes);
         set_bits(&mut bitmap, per_group, bits);
-        batch.put(u64::from(desc.bg_inode_bitmap.get()) * size.bytes(), &bitmap, writer.out)?;
+        window.put(u64::from(desc.bg_inode_bitmap.get()) * size.bytes(), &bitmap, &mut writer.jobs)?;
 
         // A group has less than 2^16 blocks and inodes.
         desc.bg_free_blocks_count.set((len - used) as u16);
@@ -107,14 +107,14 @@ pub(super) fn write(writer: &mut Writer<'_>) -> Result<(u32, u32)> {
         free = (free.0 + (len - used), free.1 + (per_group - used_inodes));
         descriptors.push(desc);
     }
-    write_descriptors(writer, &descriptors, &mut batch)?;
-    batch.flush(writer.out)?;
+    write_descriptors(writer, &descriptors, &mut window)?;
+    window.flush(&mut writer.jobs)?;
     write_superblocks(writer, free)?;
     Ok(free)
 }
 
 /// Writes each block of descriptors to every place that it has.
-fn write_descriptors(writer: &mut Writer<'_>, all: &[RawGroupDesc], batch: &mut Batch) -> Result<()> {
+fn write_descriptors(writer: &mut Writer<'_>, all: &[RawGroupDesc], window: &mut Window) -> Result<()> {
     let layout = &writer.plan.layout;
     let geometry = layout.geometry();
     let size = geometry.block_size;
@@ -143,7 +143,7 @@ fn write_descriptors(writer: &mut Writer<'_>, all: &[RawGroupDesc], batch: &mut 
         {
             slot.copy_from_slice(desc.as_bytes());
         }
-        batch.put(u64::from(block) * size.bytes(), &bytes, writer.out)?;
+        window.put(u64::from(block) * size.bytes(), &bytes, &mut writer.jobs)?;
     }
     Ok(())
 }
@@ -161,7 +161,7 @@ fn write_superblocks(writer: &mut Writer<'_>, free: (u32, u32)) -> Result<()> {
         let mut copy = raw;
         copy.s_block_group_nr.set(u16::try_from(group.get()).unwrap_or(u16::MAX));
         let offset = u64::from(layout.geometry().group_start(group)) * size;
-        writer.out.write_at(offset, copy.as_bytes())?;
+        writer.jobs.work.out.write_at(offset, copy.as_bytes())?;
     }
-    writer.out.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())
+    writer.jobs.work.out.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())
 }

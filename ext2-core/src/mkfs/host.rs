@@ -1,7 +1,8 @@
-//! A file of the host as output: whole files are copied into it by the kernel.
+//! A file of the host as output: large files are copied into it by the kernel where that may save the copy.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
@@ -14,8 +15,8 @@ pub struct FileOutput<'f> {
     base: u64,
     size: u64,
     fresh: Fresh,
-    /// False once the kernel has refused to copy between two files.
-    copies: bool,
+    /// False where the kernel has nothing to gain by copying between two files, or has refused to.
+    copies: AtomicBool,
 }
 
 /// Bytes that are written at a time where zeros are.
@@ -25,8 +26,19 @@ impl<'f> FileOutput<'f> {
     /// The file system is to lie in `file` from byte `base` on and may take `size` bytes.
     #[must_use]
     pub fn new(file: &'f File, base: u64, size: u64, fresh: Fresh) -> Self {
-        Self { file, base, size, fresh, copies: true }
+        Self { file, base, size, fresh, copies: AtomicBool::new(may_share(file)) }
     }
+}
+
+/// Types of file systems whose files never share blocks: there the kernel would copy page by page, and do it in one
+/// thread (Linux: `TMPFS_MAGIC`, `EXT4_SUPER_MAGIC`).
+const NEVER_SHARED: [u64; 2] = [0x0102_1994, 0xef53];
+
+/// Whether a file may get blocks of another one in place of a copy of them.
+fn may_share(file: &File) -> bool {
+    // The type's width and sign differ between machines; it has 32 bits.
+    let kind = rustix::fs::fstatfs(file).map(|found| found.f_type as u64 & 0xffff_ffff);
+    kind.is_ok_and(|kind| !NEVER_SHARED.contains(&kind))
 }
 
 fn failed(op: &'static str, offset: u64, error: &std::io::Error) -> Error {
@@ -44,11 +56,11 @@ impl Output for FileOutput<'_> {
         self.size
     }
 
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.file.write_all_at(bytes, self.base + offset).map_err(|error| failed("write", offset, &error))
     }
 
-    fn zero(&mut self, mut offset: u64, mut len: u64) -> Result<()> {
+    fn zero(&self, mut offset: u64, mut len: u64) -> Result<()> {
         if self.fresh == Fresh::Zeros {
             return Ok(());
         }
@@ -60,14 +72,14 @@ impl Output for FileOutput<'_> {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&self) -> Result<()> {
         self.file.sync_data().map_err(|error| failed("flush", 0, &error))
     }
 
-    fn copy_file(&mut self, offset: u64, file: &File, from: u64, len: u64) -> Result<bool> {
+    fn copy_file(&self, offset: u64, file: &File, from: u64, len: u64) -> Result<bool> {
         let (mut source, mut target) = (from, self.base + offset);
         let mut left = len;
-        while self.copies && left > 0 {
+        while self.copies.load(Ordering::Relaxed) && left > 0 {
             let step = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
             match rustix::fs::copy_file_range(file, Some(&mut source), self.file, Some(&mut target), step) {
                 Ok(0) => {
@@ -80,7 +92,7 @@ impl Output for FileOutput<'_> {
                 Err(
                     Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF,
                 ) if left == len => {
-                    self.copies = false;
+                    self.copies.store(false, Ordering::Relaxed);
                 }
                 Err(error) => return Err(failed("copy", offset, &error.into())),
             }

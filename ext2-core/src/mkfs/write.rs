@@ -3,15 +3,20 @@
 //! # Invariants
 //! 1. Every block is written at most once in full, and in ascending order as far as files allow.
 //! 2. The primary superblock is written last: until then there is no file system.
+//!
+//! What goes where is found out by one thread; others read files and write with it ([`jobs`](super::jobs)).
 
 use alloc::vec::Vec;
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::contents::{Contents, SourceFile};
+use super::contents::Contents;
+#[cfg(feature = "std")]
+use super::crew::Crew;
 use super::dirs::{DirWriter, Name};
+use super::jobs::{Jobs, Part, WINDOW, Window, Work};
 use super::map::{Indirect, MapWriter};
-use super::output::{Batch, Output};
+use super::output::Output;
 use super::plan::{Piece, data_runs, directory_blocks, is_fast, kind, pieces, xattr_room};
 use super::space::{Run, Space};
 use super::tree::{Body, NodeAttrs};
@@ -34,31 +39,27 @@ pub struct Report {
     pub free_inodes: u32,
 }
 
-/// Runs from this length on are copied by the host where it can.
-const COPY_MIN: u64 = 256 << 10;
-/// Bytes that are read at a time otherwise.
-const READ_STEP: u64 = 1 << 20;
+/// Bytes of files from which on other threads are worth their while.
+#[cfg(feature = "std")]
+const CREW_MIN: u64 = 1 << 20;
 
 pub(super) struct Writer<'w> {
     pub(super) plan: &'w Plan,
-    pub(super) out: &'w mut dyn Output,
-    pub(super) data: Batch,
-    table: Batch,
+    pub(super) jobs: Jobs<'w>,
+    data: Window,
+    table: Window,
     pub(super) space: Space,
     /// Directories of each group.
     pub(super) directories: Vec<u16>,
     progress: &'w mut dyn FnMut(u64),
-    copied: u64,
 }
 
 /// The blocks that a file's indirect blocks get, taken beforehand so that its data lies in one piece.
-struct IndirectBlocks<'w, 'o> {
-    runs: &'w [Run],
+struct IndirectBlocks<'a, 'w> {
+    runs: &'a [Run],
     at: usize,
     used: u32,
-    block_size: BlockSize,
-    data: &'w mut Batch,
-    out: &'o mut dyn Output,
+    writer: &'a mut Writer<'w>,
 }
 
 impl Indirect for IndirectBlocks<'_, '_> {
@@ -75,8 +76,27 @@ impl Indirect for IndirectBlocks<'_, '_> {
     }
 
     fn write(&mut self, block: u32, bytes: &[u8]) -> Result<()> {
-        self.data.put(u64::from(block) * self.block_size.bytes(), bytes, self.out)
+        self.writer.put(block, bytes)
     }
+}
+
+/// Where a file's blocks are.
+#[derive(Default)]
+struct Mapped {
+    /// The inode's pointers.
+    root: [u32; SLOTS],
+    /// Blocks, the indirect ones included.
+    blocks: u64,
+    data: Vec<DataRun>,
+}
+
+/// Blocks of a file that lie next to each other.
+struct DataRun {
+    /// The first, counted in the file.
+    start: u64,
+    /// The first, counted in the file system.
+    target: u32,
+    count: u32,
 }
 
 /// An inode before it is bytes.
@@ -93,44 +113,58 @@ struct NewInode<'a> {
 }
 
 impl Plan {
-    /// Writes the file system; what makes it durable is [`Output::flush`], afterwards. `progress` hears how many bytes of files have been copied so far.
+    /// Writes the file system; what makes it durable is [`Output::flush`], afterwards. `progress` hears how many bytes of
+    /// files have been copied so far.
     ///
     /// # Errors
     /// `Source` when a file cannot be read; the device's errors; `TooSmall` when the output is smaller than the plan.
     pub fn write(
         &self,
         contents: &mut dyn Contents,
-        out: &mut dyn Output,
+        out: &dyn Output,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Report> {
         if out.size() < self.layout.bytes() {
             return Err(Error::TooSmall { needed: self.layout.bytes(), given: out.size() });
         }
+        let work = Work::new(self, out);
+        #[cfg(feature = "std")]
+        if self.payload() >= CREW_MIN {
+            return std::thread::scope(|scope| {
+                let crew = Crew::start(scope, &work, contents);
+                self.write_by(Jobs::new(&work, contents).with_crew(crew), progress)
+            });
+        }
+        self.write_by(Jobs::new(&work, contents), progress)
+    }
+
+    fn write_by<'w>(&'w self, jobs: Jobs<'w>, progress: &'w mut dyn FnMut(u64)) -> Result<Report> {
         let geometry = self.layout.geometry();
         let mut writer = Writer {
             plan: self,
-            out,
-            data: Batch::default(),
-            table: Batch::default(),
+            jobs,
+            data: Window::default(),
+            table: Window::default(),
             space: Space::new(&self.layout, self.units, self.needs),
             directories: alloc::vec![0; geometry.groups as usize],
             progress,
-            copied: 0,
         };
         groups::clear(&mut writer)?;
-        writer.node(NodeId::ROOT, contents)?;
+        writer.node(NodeId::ROOT)?;
         let mut order = self.order.iter();
         if self.lost_and_found.is_some() {
-            order.next().map(|&node| writer.node(node, contents)).transpose()?;
+            order.next().map(|&node| writer.node(node)).transpose()?;
         }
         writer.resize_inode()?;
         for &node in order {
-            writer.node(node, contents)?;
+            writer.node(node)?;
         }
-        writer.data.flush(writer.out)?;
-        writer.table.flush(writer.out)?;
+        writer.data.flush(&mut writer.jobs)?;
+        writer.table.flush(&mut writer.jobs)?;
+        writer.jobs.settle()?;
         let (free_blocks, free_inodes) = groups::write(&mut writer)?;
-        let copied = writer.copied;
+        let copied = writer.jobs.work.copied();
+        (writer.progress)(copied);
         Ok(Report { files: self.order.len() as u64 + 1, copied, free_blocks, free_inodes })
     }
 }
@@ -151,14 +185,19 @@ impl Writer<'_> {
         Ok(runs)
     }
 
+    /// Writes a block.
+    fn put(&mut self, block: u32, bytes: &[u8]) -> Result<()> {
+        self.data.put(u64::from(block) * self.block_size().bytes(), bytes, &mut self.jobs)
+    }
+
     /// One block of filler with these bytes.
     fn one_block(&mut self, bytes: &[u8]) -> Result<u32> {
         let (block, _) = self.space.filler(1)?;
-        self.data.put(u64::from(block) * self.block_size().bytes(), bytes, self.out)?;
+        self.put(block, bytes)?;
         Ok(block)
     }
 
-    fn node(&mut self, node: NodeId, contents: &mut dyn Contents) -> Result<()> {
+    fn node(&mut self, node: NodeId) -> Result<()> {
         let plan = self.plan;
         let entry = plan.tree.node(node);
         let (block_size, number) = (self.block_size(), plan.numbers[node.index()]);
@@ -183,25 +222,22 @@ impl Writer<'_> {
         }
         inode.in_inode = &placed.in_inode;
         match &entry.body {
-            Body::File { size, data, handle } => {
+            Body::File { size, data, .. } => {
                 inode.size = *size;
-                let file = SourceFile { tree: &plan.tree, node, size: *size, handle: *handle };
                 let runs = data_runs(*size, data.as_deref(), block_size);
                 if !runs.is_empty() {
-                    contents.open(&file)?;
-                    let (root, blocks) = self.file(&file, &runs, contents)?;
-                    contents.close()?;
-                    inode.root = root;
-                    inode.blocks += blocks;
+                    let mapped = self.file(node, *size, &runs)?;
+                    inode.root = mapped.root;
+                    inode.blocks += mapped.blocks;
                 }
             }
             Body::Directory => {
                 let blocks = directory_blocks(&plan.tree, node, plan.lost_and_found, block_size);
                 inode.size = blocks * block_size.bytes();
                 inode.links = 2 + entry.subdirs;
-                let (root, taken) = self.directory(node, blocks)?;
-                inode.root = root;
-                inode.blocks += taken;
+                let mapped = self.directory(node, blocks)?;
+                inode.root = mapped.root;
+                inode.blocks += mapped.blocks;
             }
             Body::Symlink(target) if is_fast(target) => {
                 inode.size = target.len() as u64;
@@ -226,140 +262,68 @@ impl Writer<'_> {
         self.inode(number, &inode)
     }
 
-    /// Takes a file's blocks, maps them and hands each contiguous run to `fill`: first block of the file, first block
-    /// of the device, count. Gives the pointers and the number of blocks.
-    fn map(
-        &mut self,
-        all: &[Piece],
-        mut fill: impl FnMut(&mut Self, u64, u32, u64) -> Result<()>,
-    ) -> Result<([u32; SLOTS], u64)> {
-        let block_size = self.block_size();
-        let shape = Shape::new(block_size.pointers());
-        let count = map::indirect_blocks(shape, all.iter().map(|piece| (piece.start, piece.count)));
-        let runs = self.filler(count)?;
-        if count <= 64 {
-            // Opens the window that the data of a small file goes on in.
-            for &(start, len) in &runs {
-                let bytes = u64::from(len) * block_size.bytes();
-                self.data.room(u64::from(start) * block_size.bytes(), bytes as usize, self.out)?;
-            }
-        }
-        let mut map = MapWriter::new(shape);
-        let (mut at, mut used) = (0, 0);
-        let mut blocks = count;
+    /// Takes a file's blocks and writes its indirect blocks, which lie before its data.
+    fn map(&mut self, all: &[Piece]) -> Result<Mapped> {
+        let shape = Shape::new(self.block_size().pointers());
+        let indirect = map::indirect_blocks(shape, all.iter().map(|piece| (piece.start, piece.count)));
+        let mut mapped = Mapped { blocks: indirect, ..Mapped::default() };
+        let runs = self.filler(indirect)?;
         for piece in all {
             let mut start = piece.start;
             let end = piece.start + piece.count;
-            blocks += piece.count;
+            mapped.blocks += piece.count;
             while start < end {
-                let (target, len) = if piece.aligned {
+                let (target, count) = if piece.aligned {
                     let units = self.plan.units.map_or(1, |units| units.blocks);
                     self.space.units((end - start) / units)?
                 } else {
                     self.space.filler(end - start)?
                 };
-                let (data, out) = (&mut self.data, &mut *self.out);
-                let mut indirect = IndirectBlocks { runs: &runs, at, used, block_size, data, out };
-                map.set(start, target, len.into(), &mut indirect)?;
-                (at, used) = (indirect.at, indirect.used);
-                fill(self, start, target, len.into())?;
-                start += u64::from(len);
+                mapped.data.push(DataRun { start, target, count });
+                start += u64::from(count);
             }
         }
-        let (data, out) = (&mut self.data, &mut *self.out);
-        let mut indirect = IndirectBlocks { runs: &runs, at, used, block_size, data, out };
-        let root = map.finish(&mut indirect)?;
-        Ok((root, blocks))
-    }
-
-    fn file(
-        &mut self,
-        file: &SourceFile<'_>,
-        runs: &[(u64, u64)],
-        contents: &mut dyn Contents,
-    ) -> Result<([u32; SLOTS], u64)> {
-        let all = pieces(runs, file.size, self.block_size(), self.plan.units);
-        self.map(&all, |writer, start, target, count| writer.copy(file, start, target, count, contents))
-    }
-
-    /// Copies a run of a file's blocks.
-    fn copy(
-        &mut self,
-        file: &SourceFile<'_>,
-        start: u64,
-        target: u32,
-        count: u64,
-        contents: &mut dyn Contents,
-    ) -> Result<()> {
-        let size = self.block_size().bytes();
-        let (mut from, mut to) = (start * size, u64::from(target) * size);
-        let end = ((start + count) * size).min(file.size);
-        let room_end = to + count * size;
-        if end - from >= COPY_MIN && self.copy_by_host(from..end, to, room_end, contents)? {
-            return Ok(());
+        let mut map = MapWriter::new(shape);
+        let mut indirect = IndirectBlocks { runs: &runs, at: 0, used: 0, writer: self };
+        for run in &mapped.data {
+            map.set(run.start, run.target, run.count.into(), &mut indirect)?;
         }
-        while from < end {
-            let len = (end - from).min(READ_STEP);
-            let padded = len.next_multiple_of(size);
-            let room = self.data.room(to, padded as usize, self.out)?;
-            let (bytes, pad) = room.split_at_mut(len as usize);
-            contents.read_at(from, bytes)?;
-            pad.fill(0);
-            (from, to) = (from + len, to + padded);
-            self.copied += len;
-            (self.progress)(self.copied);
-        }
-        Ok(())
+        mapped.root = map.finish(&mut indirect)?;
+        Ok(mapped)
     }
 
-    /// Lets the host copy bytes of the open file, if it can.
-    #[cfg(feature = "std")]
-    fn copy_by_host(
-        &mut self,
-        from: core::ops::Range<u64>,
-        to: u64,
-        room_end: u64,
-        contents: &mut dyn Contents,
-    ) -> Result<bool> {
-        let Some((host, base)) = contents.host_file() else { return Ok(false) };
-        let len = from.end - from.start;
-        if !self.out.copy_file(to, host, base + from.start, len)? {
-            return Ok(false);
+    fn file(&mut self, node: NodeId, size: u64, runs: &[(u64, u64)]) -> Result<Mapped> {
+        let block = self.block_size().bytes();
+        let mapped = self.map(&pieces(runs, size, self.block_size(), self.plan.units))?;
+        for run in &mapped.data {
+            let (from, to) = (run.start * block, u64::from(run.target) * block);
+            let room = u64::from(run.count) * block;
+            let part = Part { node, from, len: room.min(size.saturating_sub(from)) };
+            if room < WINDOW {
+                self.data.put_part(to, part, room as usize, &mut self.jobs)?;
+            } else {
+                // What lies before it goes first.
+                self.data.flush(&mut self.jobs)?;
+                self.jobs.copy(part, to, to + room)?;
+            }
         }
-        self.copied += len;
-        (self.progress)(self.copied);
-        if to + len < room_end {
-            self.out.zero(to + len, room_end - to - len)?;
-        }
-        Ok(true)
+        (self.progress)(self.jobs.work.copied());
+        Ok(mapped)
     }
 
-    #[cfg(not(feature = "std"))]
-    fn copy_by_host(&self, _: core::ops::Range<u64>, _: u64, _: u64, _: &mut dyn Contents) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn directory(&mut self, node: NodeId, blocks: u64) -> Result<([u32; SLOTS], u64)> {
+    fn directory(&mut self, node: NodeId, blocks: u64) -> Result<Mapped> {
         let plan = self.plan;
         let number = |node: NodeId| plan.numbers[node.index()];
         let group = (number(node) - 1) / plan.layout.geometry().inodes_per_group;
         if let Some(count) = self.directories.get_mut(group as usize) {
             *count += 1;
         }
-        // Where each block goes is settled first: most directories have one.
-        let mut places = Vec::new();
-        let all = [Piece { start: 0, count: blocks, aligned: false }];
-        let mapped = self.map(&all, |_, _, target, count| {
-            places.extend((target..).take(count as usize));
-            Ok(())
-        })?;
-        let block_size = self.block_size();
+        let mapped = self.map(&[Piece { start: 0, count: blocks, aligned: false }])?;
+        let mut places = mapped.data.iter().flat_map(|run| (run.target..).take(run.count as usize));
         let file_types = plan.layout.features().incompat.contains(Incompat::FILETYPE);
-        let mut writer = DirWriter::new(block_size, file_types);
-        let mut next = places.iter().copied();
-        let (data, out) = (&mut self.data, &mut *self.out);
-        let mut put = |bytes: &[u8]| match next.next() {
-            Some(block) => data.put(u64::from(block) * block_size.bytes(), bytes, &mut *out),
+        let mut writer = DirWriter::new(self.block_size(), file_types);
+        let mut put = |bytes: &[u8]| match places.next() {
+            Some(block) => self.put(block, bytes),
             None => Error::format("the plan has fewer blocks than a directory takes"),
         };
         let dots = [(&b"."[..], node), (&b".."[..], plan.tree.parent(node))];
@@ -368,9 +332,8 @@ impl Writer<'_> {
             writer.add(&name, &mut put)?;
         }
         put(writer.finish())?;
-        while next.len() > 0 {
-            let Some(block) = next.next() else { break };
-            data.put(u64::from(block) * block_size.bytes(), writer.empty(), &mut *out)?;
+        for block in places {
+            self.put(block, writer.empty())?;
         }
         Ok(mapped)
     }
@@ -397,7 +360,7 @@ impl Writer<'_> {
                 let offset = block - geometry.first_data_block;
                 slot.copy_from_slice(&(geometry.group_start(group) + offset).to_le_bytes());
             }
-            self.data.put(u64::from(block) * size.bytes(), &copies, self.out)?;
+            self.put(block, &copies)?;
         }
         let attrs = NodeAttrs::new(0o600, (0, 0), plan.created());
         let mut inode = NewInode {
@@ -462,6 +425,6 @@ impl Writer<'_> {
         };
         let table = u64::from(self.plan.layout.descriptor(group).bg_inode_table.get());
         let offset = table * geometry.block_size.bytes() + u64::from(index) * inode_size as u64;
-        self.table.put(offset, &bytes, self.out)
+        self.table.put(offset, &bytes, &mut self.jobs)
     }
 }

@@ -91,7 +91,7 @@ impl Base {
         };
         let plan = mkfs::Plan::new(Tree::new(root), &format, &options)
             .expect("so small a file system can be planned");
-        plan.write(&mut NoContents, &mut DeviceOutput::new(&device, Fresh::Zeros), &mut |_| ())
+        plan.write(&mut NoContents, &DeviceOutput::new(&device, Fresh::Zeros), &mut |_| ())
             .expect("so small a file system can be made");
         // Revision 0 would not be one any more.
         let attributes = if revision == Revision::Original { Attributes::None } else { Attributes::Some };

@@ -85,6 +85,10 @@ impl Contents for Folder {
         Ok(())
     }
 
+    fn another(&self) -> Option<Box<dyn Contents + Send>> {
+        Some(Box::new(Self::new(&self.root)))
+    }
+
     fn host_file(&self) -> Option<(&File, u64)> {
         self.open.as_ref().map(|file| (file, 0))
     }
