@@ -93,9 +93,9 @@ fn setattr(mut fields: Fields<'_>) -> Reply<Change> {
 /// Whether others listen while a request of this many bytes is answered.
 fn takes_long(request: &Request<'_>, len: usize, turns: &Turns) -> bool {
     match request.opcode {
-        opcode::FSYNC | opcode::FSYNCDIR | opcode::FALLOCATE | opcode::COPY_FILE_RANGE | opcode::SETATTR => {
-            true
-        }
+        opcode::FSYNC | opcode::FSYNCDIR | opcode::FALLOCATE | opcode::COPY_FILE_RANGE => true,
+        // A truncation may free much. With each unlink comes a time of change, which is soon set.
+        opcode::SETATTR => request.fields().u32().is_ok_and(|valid| valid & fattr::SIZE != 0),
         opcode::READ => {
             let mut fields = request.fields();
             let size = fields.skip(16).and_then(|()| fields.u32());
