@@ -10,12 +10,14 @@
 //! unless what would be read is, block for block, what was read and found as promised in a state before it.
 
 mod action;
+mod again;
 mod base;
 mod external;
 mod judge;
 mod known;
 mod promise;
 mod report;
+mod states;
 mod sweep;
 mod workload;
 

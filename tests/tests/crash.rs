@@ -77,6 +77,27 @@ fn long_workloads_survive_every_crash() {
     }
 }
 
+/// Whoever mounts without e2fsck, and loses power again. `E2DAX_CRASH_SECONDS` is how long each image is looked at.
+#[test]
+fn a_second_crash_while_the_first_is_mended_by_opening_is_survived_too() {
+    for (base, device, every) in [
+        (Base::small(80, 256), Device::Lines, 100),
+        (Base::small(64, 128), Device::Words, 100),
+        (Base::of("specials"), Device::Lines, 1000),
+        (Base::of("revision-0"), Device::Sectors, 1000),
+    ] {
+        let plan = Plan {
+            limits: Limits { exhaustive: 32, edges: 16, pairs: 8, samples: 8, ..Limits::default() },
+            e2fsck_every: 0,
+            again_every: every,
+            ..plan(&base, device, number("E2DAX_CRASH_SECONDS").unwrap_or(5))
+        };
+        let report = crash::run(&plan, (0..).map(|seed| crash::wild(seed, 12)));
+        assert_kept(&format!("second crashes, {}, {device:?}", base.name), &report);
+        assert!(report.again > 500, "only {} states of second crashes", report.again);
+    }
+}
+
 #[test]
 fn attributes_of_a_symlink_that_lies_in_its_inode_survive_every_crash() {
     use Action::{RemoveXattr, SetXattr, Symlink, Sync};

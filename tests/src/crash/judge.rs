@@ -2,18 +2,15 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
-use blockdev::{
-    RamDevice, Recorder,
-    crash::{BlockModel, CrashState, FenceMeans, PmemModel, PmemOrder},
-};
+use blockdev::{RamDevice, Recorder, crash::CrashState};
 use ext2_core::{
     Barrier, Error, Ext2, Incompatible, OpenOptions,
     check::{Checker, Finding, Kind, Options, Outcome},
 };
 
 use super::{
-    Action, Device, History, Moment, Moves, NOW, Plan, Promise, Report, external::External, known::Known,
-    options, perform, sweep::Stop,
+    Action, History, Moment, Moves, NOW, Plan, Promise, Report, again::Again, external::External,
+    known::Known, options, perform, states::states_of, sweep::Stop,
 };
 use crate::{Scratch, tree};
 
@@ -74,6 +71,7 @@ pub(super) struct Worker<'p> {
     stop: &'p Stop,
     checker: Checker,
     external: Option<External>,
+    again: Option<Again>,
     /// Holds the state that is looked at.
     device: Arc<Scratch>,
     /// Mended images that were found to be as promised.
@@ -101,6 +99,7 @@ impl<'p> Worker<'p> {
             stop,
             checker: Checker::new(),
             external,
+            again: (plan.again_every != 0).then(|| Again::new(&plan.base.image)),
             device: Arc::new(Scratch::new(plan.base.image.clone())),
             known: Known::default(),
             kinds: Vec::new(),
@@ -138,21 +137,7 @@ impl<'p> Worker<'p> {
             }
             self.state(state, workload, &promise, &mut report)
         };
-        let pmem = |order| {
-            let mut model = PmemModel::new(base, log).order(order);
-            (model.limits, model.skip_marks) = (plan.limits, skip_marks);
-            model
-        };
-        let run = match plan.device {
-            Device::Lines => pmem(PmemOrder::Lines).run(visit),
-            Device::Words => pmem(PmemOrder::Words).run(visit),
-            Device::Program => pmem(PmemOrder::Program).run(visit),
-            Device::Sectors => {
-                let mut model = BlockModel::new(base, log).fences(FenceMeans::Durable);
-                (model.limits, model.skip_marks) = (plan.limits, skip_marks);
-                model.run(visit)
-            }
-        };
+        let run = states_of(plan, base, log, skip_marks, visit);
         report.points = run.points;
         report
     }
@@ -194,6 +179,12 @@ impl<'p> Worker<'p> {
         } else if matches!(moment, Moment::After(done) if is_closed(workload, done)) {
             return Err("is not marked as clean after it was closed".to_owned());
         }
+        if let Some(again) = &mut self.again
+            && self.states.is_multiple_of(self.plan.again_every)
+            && !is_excepted(self.plan, moment, workload)
+        {
+            report.again += again.look(self.plan, image, promise)?;
+        }
         let every = self.plan.e2fsck_every;
         let theirs = match &mut self.external {
             Some(external) if self.states.is_multiple_of(every) => {
@@ -203,11 +194,11 @@ impl<'p> Worker<'p> {
             _ => None,
         };
         let mended = match theirs {
-            Some(None) if self.is_excepted(moment, workload) => self.by_hand(image, report)?,
+            Some(None) if is_excepted(self.plan, moment, workload) => self.by_hand(image, report)?,
             _ => self.mend(image, moment, workload, report)?,
         };
         let ours = |device: &Arc<Scratch>| tree::read(device.clone());
-        if self.is_excepted(moment, workload) {
+        if is_excepted(self.plan, moment, workload) {
             // Also where nobody was needed: an empty directory that was to be replaced may be gone.
             let device = match mended {
                 Mended::Ours => self.device.clone(),
@@ -258,7 +249,7 @@ impl<'p> Worker<'p> {
         match outcome {
             Ok(Outcome::Clean) => report.outcomes.0 += 1,
             Ok(Outcome::Mended(_)) => report.outcomes.1 += 1,
-            Ok(Outcome::Halts(_)) if self.is_excepted(moment, workload) => {
+            Ok(Outcome::Halts(_)) if is_excepted(self.plan, moment, workload) => {
                 return self.by_hand(image, report);
             }
             Ok(Outcome::Halts(finding)) => {
@@ -280,12 +271,6 @@ impl<'p> Worker<'p> {
         Ok(Mended::Ours)
     }
 
-    /// Whether a directory is on its way to another parent where nothing makes that safe.
-    fn is_excepted(&self, moment: Moment, workload: &[Action]) -> bool {
-        let Moment::During(nr) = moment else { return false };
-        self.plan.moves == Moves::Excepted && workload.get(nr).is_some_and(Action::may_move_directory)
-    }
-
     /// What a person makes of a state in the one exception.
     fn by_hand(&mut self, image: &[u8], report: &mut Report) -> Result<Mended, String> {
         report.excepted += 1;
@@ -304,6 +289,12 @@ impl<'p> Worker<'p> {
             _ => Err(format!("is marked as clean and is not: {first:?}")),
         }
     }
+}
+
+/// Whether a directory is on its way to another parent where nothing makes that safe.
+fn is_excepted(plan: &Plan, moment: Moment, workload: &[Action]) -> bool {
+    let Moment::During(nr) = moment else { return false };
+    plan.moves == Moves::Excepted && workload.get(nr).is_some_and(Action::may_move_directory)
 }
 
 /// Whether the file system was closed by the last of so many operations.

@@ -27,6 +27,8 @@ pub struct Report {
     pub trees: u64,
     /// States given to the real e2fsck too.
     pub e2fsck: u64,
+    /// States of second crashes.
+    pub again: u64,
     /// What was mended, by kind, in states.
     pub repairs: BTreeMap<Kind, u64>,
     /// States that need a person.
@@ -52,6 +54,7 @@ impl Report {
         self.outcomes.1 += other.outcomes.1;
         self.trees += other.trees;
         self.e2fsck += other.e2fsck;
+        self.again += other.again;
         for (kind, count) in other.repairs {
             *self.repairs.entry(kind).or_default() += count;
         }
@@ -90,6 +93,9 @@ impl std::fmt::Display for Report {
             self.e2fsck,
             self.violated
         )?;
+        if self.again > 0 {
+            write!(f, "; {} of second crashes", self.again)?;
+        }
         if self.excepted > 0 {
             write!(
                 f,

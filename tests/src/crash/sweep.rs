@@ -48,6 +48,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Every so many states the real e2fsck is asked too; 0 for never.
     pub e2fsck_every: u64,
+    /// Every so many states the file system is opened as it is, and crashes a second time; 0 for never.
+    pub again_every: u64,
     /// A fence or flush that the log leaves out wherever it is made.
     pub without: Option<Barrier>,
     /// Whether directories change their parents.
@@ -68,6 +70,7 @@ impl Plan {
             device,
             limits: Limits::default(),
             e2fsck_every: 0,
+            again_every: 0,
             without: None,
             moves: Moves::Refused,
             states: u64::MAX,
