@@ -1,5 +1,6 @@
 //! Writing a file over, and into new blocks.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -21,15 +22,17 @@ fn write_all(file: &File, size: u64, bytes: &[u8]) {
     (0..size).step_by(CALL).for_each(|at| drop(black_box(file.write_at(at, bytes))));
 }
 
-/// The time to write a new file of `size` bytes, from the first call to the last.
-fn write_new(fs: &DaxFs, size: u64, bytes: &[u8]) -> Result<Duration> {
+/// The time to write a new file of `size` bytes, from the first call to the last, and the places of the device that
+/// it got.
+fn write_new(fs: &DaxFs, size: u64, bytes: &[u8]) -> Result<(Duration, Vec<u64>)> {
     let root = fs.ext2().root()?;
     let file = File::open(fs, fixture::file(&root, "new")?, OpenFor::Writing)?;
     let took = time(|| write_all(&file, size, bytes));
     assert_eq!(file.size(), size, "the file could not be written");
+    let places = fixture::places(file.inode(), (0..size).step_by(CALL))?;
     drop(file);
     root.unlink(b"new")?;
-    Ok(took)
+    Ok((took, places))
 }
 
 pub(crate) fn run(bench: &Bench) -> Result<()> {
@@ -54,20 +57,27 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         write_all(&over, half, &bytes);
         // The same bytes at the same places: the file stays what it is.
         let places = fixture::places(over.inode(), (0..half).step_by(CALL))?;
-        let stores = || places.iter().for_each(|&at| drop(black_box(device.write_at(at, &bytes))));
+        let store = |at: u64| drop(black_box(device.write_at(at, &bytes)));
         let results = medians(
             7,
             &mut [
                 Contestant::new("ours", || write_all(&over, half, &bytes)),
-                Contestant::new("the device's own stores", stores),
+                Contestant::new("the device's own stores", || places.iter().copied().for_each(store)),
             ],
         );
         row(&format!("{name}: over"), Unit::Bytes(half as f64), &results);
+        let places = RefCell::new(Vec::new());
         let results = medians(
             7,
             &mut [
-                Contestant::timed("ours", || write_new(&fs, half, &bytes).unwrap_or(Duration::MAX)),
-                Contestant::new("the device's own stores", stores),
+                Contestant::timed("ours", || {
+                    let (took, at) = write_new(&fs, half, &bytes).unwrap_or((Duration::MAX, Vec::new()));
+                    places.replace(at);
+                    took
+                }),
+                Contestant::new("the device's own stores", || {
+                    places.borrow().iter().copied().for_each(store)
+                }),
             ],
         );
         row(&format!("{name}: into new blocks"), Unit::Bytes(half as f64), &results);
@@ -93,7 +103,9 @@ fn kernel(bench: &Bench, size: u64, bytes: &[u8]) -> Result<()> {
         let mut results = medians(
             3,
             &mut [
-                Contestant::timed("ours", || write_new(&fs, size, bytes).unwrap_or(Duration::MAX)),
+                Contestant::timed("ours", || {
+                    write_new(&fs, size, bytes).map_or(Duration::MAX, |(took, _)| took)
+                }),
                 Contestant::timed("the kernel's loop mount, up to its cache", || {
                     kernel_new(&path, size, bytes, false)
                 }),
