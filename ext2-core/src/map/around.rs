@@ -39,6 +39,7 @@ pub(crate) fn lookup_one<P: Pointers>(
 impl<P: Pointers> Tree<'_, P> {
     /// The block that data pointer `index` of an indirect block names, and the run around it within [`REACH`]; the
     /// pointer is that of block `at` of the file.
+    #[inline]
     fn around(&self, block: DeviceBlock, index: u64, at: u64) -> Result<Option<(DeviceBlock, KnownRun)>> {
         let mut line = [0; LINE];
         let from = index - index % LINE as u64;

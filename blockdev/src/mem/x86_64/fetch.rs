@@ -24,7 +24,7 @@ const TURN: usize = 4 * LINE;
 ///
 /// # Safety
 /// `src` is valid for reads and `dst` for writes of `len` bytes, shared or not; `len` is at least [`TURN`].
-#[inline]
+#[inline(never)]
 pub(super) unsafe fn copy_fetched(dst: *mut u8, src: *const u8, len: usize) {
     let whole = len & !(TURN - 1);
     // SAFETY: the loop names each line of `0..whole`, which is not empty, of a range that may be read.
