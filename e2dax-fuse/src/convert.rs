@@ -1,8 +1,6 @@
-//! Names of inodes and numbers of devices as FUSE has them.
+//! Names of inodes as FUSE has them.
 
-use ext2_core::{DeviceNr, InodeNr};
-
-use crate::wire;
+use ext2_core::InodeNr;
 
 /// The kernel's name for the root.
 pub(crate) const ROOT: u64 = 1;
@@ -18,12 +16,6 @@ pub(crate) fn nr_of(node: u64) -> Option<InodeNr> {
         return Some(InodeNr::ROOT);
     }
     InodeNr::new(u32::try_from(node).ok()?)
-}
-
-/// A device number of the protocol.
-pub(crate) fn decode_device(raw: u32) -> DeviceNr {
-    let (major, minor) = wire::decode_device(raw);
-    DeviceNr { major, minor }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use ext2_core::Timestamp;
+use ext2_core::{DeviceNr, Timestamp};
 use rustix::io::Errno;
 
 use crate::reply::Reply;
@@ -171,8 +171,8 @@ pub(crate) struct Attr {
     pub(crate) links: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// The number of a device file as (major, minor).
-    pub(crate) device: (u32, u32),
+    /// The number of a device file, else 0.
+    pub(crate) device: DeviceNr,
     pub(crate) block_size: u32,
 }
 
@@ -213,7 +213,6 @@ impl Out {
 
     /// `struct fuse_attr`.
     fn attr_alone(self, attr: &Attr) -> Self {
-        let (major, minor) = attr.device;
         self.u64(attr.ino)
             .u64(attr.size)
             .u64(attr.blocks)
@@ -227,7 +226,7 @@ impl Out {
             .u32(attr.links)
             .u32(attr.uid)
             .u32(attr.gid)
-            .u32(encode_device(major, minor))
+            .u32(attr.device.to_u32())
             .u32(attr.block_size)
             .u32(0)
     }
@@ -279,8 +278,8 @@ impl Out {
             .time(attr.btime.unwrap_or_default())
             .time(attr.ctime)
             .time(attr.mtime)
-            .u32(attr.device.0)
-            .u32(attr.device.1)
+            .u32(attr.device.major)
+            .u32(attr.device.minor)
             .zeros(8 + 14 * 8)
     }
 }
@@ -327,26 +326,9 @@ impl Listing {
     }
 }
 
-/// A device number in the form of the protocol (Linux: `new_encode_dev`).
-fn encode_device(major: u32, minor: u32) -> u32 {
-    (minor & 0xff) | (major & 0xfff) << 8 | (minor & 0xfff00) << 12
-}
-
-/// A device number of the protocol as (major, minor).
-pub(crate) fn decode_device(raw: u32) -> (u32, u32) {
-    (raw >> 8 & 0xfff, raw & 0xff | raw >> 12 & 0xfff00)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn device_numbers_survive_the_protocol() {
-        for (major, minor) in [(0, 0), (8, 1), (4095, 0xf_ffff), (259, 256)] {
-            assert_eq!(decode_device(encode_device(major, minor)), (major, minor));
-        }
-    }
 
     #[test]
     fn replies_have_the_sizes_of_the_kernels_structures() {
@@ -362,7 +344,7 @@ mod tests {
             links: 2,
             uid: 0,
             gid: 0,
-            device: (0, 0),
+            device: DeviceNr { major: 0, minor: 0 },
             block_size: 4096,
         };
         let entry = Entry { node: 1, generation: 0, attr };

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use ext2_core::Clock as _;
-use ext2_core::{Attr, FileKind, Inode, InodeFlags, SetAttr, SystemClock, Timestamp, Wait};
+use ext2_core::{Attr, DeviceNr, FileKind, Inode, InodeFlags, SetAttr, SystemClock, Timestamp, Wait};
 use rustix::io::Errno;
 
 use super::xattr::CAPABILITY;
@@ -92,7 +92,7 @@ impl Volume {
             links: attr.links.into(),
             uid: self.options.uid.unwrap_or(attr.uid),
             gid: self.options.gid.unwrap_or(attr.gid),
-            device: attr.device.map_or((0, 0), |device| (device.major, device.minor)),
+            device: attr.device.unwrap_or(DeviceNr { major: 0, minor: 0 }),
             block_size: u32::try_from(self.fs.geometry().block_size.bytes()).unwrap_or(4096),
         }
     }

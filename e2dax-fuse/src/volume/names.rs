@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use ext2_core::{FileKind, Inode, NewInode, RenameFlags};
+use ext2_core::{DeviceNr, FileKind, Inode, NewInode, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Caller, Volume};
-use crate::convert::{decode_device, node_of, nr_of};
+use crate::convert::{node_of, nr_of};
 use crate::nodes::Node;
 use crate::reply::{Reply, errno};
 use crate::wire::Entry;
@@ -31,7 +31,7 @@ impl New {
             gid: caller.gid,
             umask: (self.umask & 0o777) as u16,
             device: matches!(kind, FileKind::CharDevice | FileKind::BlockDevice)
-                .then(|| decode_device(self.device)),
+                .then(|| DeviceNr::from_u32(self.device)),
             ..NewInode::new(kind, 0)
         }
     }

@@ -152,23 +152,31 @@ pub struct DeviceNr {
 }
 
 impl DeviceNr {
+    /// From the 32 bits that ext2, FUSE and others have for it. Linux: `new_decode_dev`.
+    #[must_use]
+    pub fn from_u32(raw: u32) -> Self {
+        Self { major: raw >> 8 & 0xfff, minor: raw & 0xff | raw >> 12 & 0xfff00 }
+    }
+
+    /// As [`from_u32`](Self::from_u32) takes it; of larger numbers the upper bits are lost. Linux: `new_encode_dev`.
+    #[must_use]
+    pub fn to_u32(self) -> u32 {
+        (self.minor & 0xff) | (self.major & 0xfff) << 8 | (self.minor & 0xfff00) << 12
+    }
+
     /// From the first two words of `i_block`: the old 16-bit form, or if that is 0 the new one.
     #[must_use]
     pub(crate) fn decode(old: u32, new: u32) -> Self {
-        if old != 0 {
-            Self { major: old >> 8 & 0xff, minor: old & 0xff }
-        } else {
-            Self { major: new >> 8 & 0xfff, minor: new & 0xff | new >> 12 & 0xfff00 }
-        }
+        if old != 0 { Self { major: old >> 8 & 0xff, minor: old & 0xff } } else { Self::from_u32(new) }
     }
 
-    /// The first two words of `i_block`. Linux: `old_valid_dev`, `new_encode_dev`.
+    /// The first two words of `i_block`. Linux: `old_valid_dev`.
     #[must_use]
     pub(crate) fn encode(self) -> [u32; 2] {
         if self.major < 256 && self.minor < 256 {
             [self.major << 8 | self.minor, 0]
         } else {
-            [0, (self.minor & 0xff) | (self.major & 0xfff) << 8 | (self.minor & 0xfff00) << 12]
+            [0, self.to_u32()]
         }
     }
 }
@@ -272,6 +280,7 @@ mod tests {
             let nr = DeviceNr { major, minor };
             let [old, new] = nr.encode();
             assert_eq!(DeviceNr::decode(old, new), nr);
+            assert_eq!(DeviceNr::from_u32(nr.to_u32()), nr);
         }
     }
 
