@@ -94,7 +94,7 @@ fn a_second_crash_while_the_first_is_mended_by_opening_is_survived_too() {
         };
         let report = crash::run(&plan, (0..).map(|seed| crash::wild(seed, 12)));
         assert_kept(&format!("second crashes, {}, {device:?}", base.name), &report);
-        assert!(report.again > 500, "only {} states of second crashes", report.again);
+        assert!(report.again > 100, "only {} states of second crashes", report.again);
     }
 }
 
