@@ -163,19 +163,21 @@ impl Tables {
 
     /// Takes the translations of `start..end` away. Tables stay where they hang.
     pub(super) fn zap(&mut self, start: u64, end: u64, copies: PrivateCopies) {
-        let mut huge = Vec::new();
-        for (at, place) in self.places.range_mut(place_of(start)..=place_of(end - 1)) {
-            match place {
-                Place::Huge(..) => huge.push(*at),
-                Place::Table(ptes) => for_range(ptes, *at, start, end, |pte| {
+        let (mut first, last) = (place_of(start), place_of(end - 1));
+        for (at, place) in self.places.range_mut(first..=last) {
+            if let Place::Table(ptes) = place {
+                for_range(ptes, *at, start, end, |pte| {
                     if !matches!(pte, Pte::Copy(_)) || copies == PrivateCopies::Drop {
                         *pte = Pte::None;
                     }
-                }),
+                });
             }
         }
-        for at in huge {
+        // Not listed first: a fault takes the zero page away like this, and allocates nothing for it.
+        let is_huge = |(at, place): (&u64, &Place)| matches!(place, Place::Huge(..)).then_some(*at);
+        while let Some(at) = self.places.range(first..=last).find_map(is_huge) {
             self.places.remove(&at);
+            first = at;
         }
     }
 
