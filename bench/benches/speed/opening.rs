@@ -45,13 +45,18 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
                 let _ = black_box(fs.open("/file").map(|mut file| file.read_bytes(&mut byte)));
             }),
         ];
-        if tools::have("debugfs") {
-            contestants.push(Contestant::new("debugfs, the process", || {
-                let _ = black_box(tools::debugfs(&path, "cat /file"));
-            }));
-        }
-        row(&format!("of {} GiB", size >> 30), Unit::Calls(1.0), &medians(9, &mut contestants));
+        let mut results = medians(9, &mut contestants);
         drop(contestants);
+        // On its own: whoever came next would find the caches full of a process that started and ended.
+        if tools::have("debugfs") {
+            results.extend(medians(
+                9,
+                &mut [Contestant::new("debugfs, the process", || {
+                    let _ = black_box(tools::debugfs(&path, "cat /file"));
+                })],
+            ));
+        }
+        row(&format!("of {} GiB", size >> 30), Unit::Calls(1.0), &results);
         std::fs::remove_file(path)?;
     }
     Ok(())
