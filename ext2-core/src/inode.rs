@@ -78,36 +78,30 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// Reads inode `nr` from the device. Linux: `ext2_iget`.
-    pub(crate) fn load(fs: &Arc<Fs>, nr: InodeNr) -> Result<Self> {
+    pub(crate) fn load(fs: &Arc<Fs>, nr: InodeNr) -> Result<Arc<Self>> {
         let offset = fs.inode_offset(nr)?;
         let mut bytes = [0; size_of::<RawInode>() + size_of::<RawInodeExtra>()];
-        let (base, extra) = bytes.split_at_mut(size_of::<RawInode>());
-        fs.dev.read_at(offset, base)?;
-        let room = usize::from(fs.geo.inode_size) - base.len();
-        if room > 0 {
-            fs.dev.read_at(offset + base.len() as u64, extra)?;
-        }
-        let (Ok(raw), Ok(mut extra)) =
-            (RawInode::read_from_bytes(base), RawInodeExtra::read_from_bytes(extra))
+        // The extra fields where there are any: an inode has 128 bytes, or twice as many and more.
+        let len = bytes.len().min(fs.geo.inode_size.into());
+        fs.dev.read_at(offset, &mut bytes[..len])?;
+        let (base, extra) = bytes.split_at(size_of::<RawInode>());
+        let (Ok(raw), Ok(extra)) = (RawInode::read_from_bytes(base), RawInodeExtra::read_from_bytes(extra))
         else {
             unreachable!("the buffer has the size of the two structures");
         };
         if raw.i_links_count.get() == 0 && (raw.i_mode.get() == 0 || raw.i_dtime.get() != 0) {
             return refuse(Errno::STALE, "the inode is deleted");
         }
-        if room == 0 {
-            extra = RawInodeExtra::default();
-        }
-        Self::from_parts(fs, nr, &raw, &extra)
+        Self::from_parts(fs, (nr, offset), &raw, &extra)
     }
 
-    /// The inode with these fields.
+    /// The inode with these fields, which lies at byte `offset` of the device.
     pub(crate) fn from_parts(
         fs: &Arc<Fs>,
-        nr: InodeNr,
+        (nr, offset): (InodeNr, u64),
         raw: &RawInode,
         extra: &RawInodeExtra,
-    ) -> Result<Self> {
+    ) -> Result<Arc<Self>> {
         let broken = |what| Err(Corrupt::new(Object::Inode(nr), what).into());
         let room = u64::from(fs.geo.inode_size) - size_of::<RawInode>() as u64;
         // Fields that the inode does not claim to use are not there.
@@ -132,11 +126,11 @@ impl Cell {
         if raw.i_flags.get() & InodeFlags::EXTENTS.bits() != 0 {
             return broken("uses extents, which the file system does not announce".into());
         }
-        Ok(Self {
+        Ok(Arc::new(Self {
             fs: fs.clone(),
             nr,
             kind,
-            offset: fs.inode_offset(nr)?,
+            offset,
             generation: raw.i_generation.get(),
             holders: AtomicU32::new(0),
             size: AtomicU64::new(size),
@@ -148,7 +142,7 @@ impl Cell {
             space: Space::new(),
             dir: fs.indexes.of(nr, kind),
             places: Places::new(),
-        })
+        }))
     }
 
     #[inline]

@@ -127,7 +127,7 @@ impl Fs {
         if reserved && FileKind::from_mode(raw.i_mode.get()).is_none() {
             raw.i_mode = FileKind::Regular.mode_bits().into();
         }
-        let cell = Cell::from_parts(self, nr, &raw, &extra)?;
+        let cell = Cell::from_parts(self, (nr, self.inode_offset(nr)?), &raw, &extra)?;
         if let Some(inodes) = found.inodes.get_mut(group.get() as usize) {
             inodes.set(bit);
         }

@@ -69,7 +69,8 @@ pub(crate) fn decode_rec_len(stored: u16, block_len: usize) -> usize {
     }
 }
 
-fn slot(block: &[u8], offset: usize, inodes: u32, has_type: bool) -> Result<Slot<'_>, Problem> {
+/// The entry at byte `offset` of `block`.
+pub(crate) fn slot(block: &[u8], offset: usize, inodes: u32, has_type: bool) -> Result<Slot<'_>, Problem> {
     let rest = block.get(offset..).unwrap_or_default();
     let Ok((header, after)) = RawDirentHeader::read_from_prefix(rest) else {
         return Err(format!("entry at {offset} does not fit in the block"));

@@ -1,10 +1,8 @@
 //! Listing a directory.
 
-use alloc::collections::VecDeque;
-use alloc::vec;
 use alloc::vec::Vec;
 
-use super::block::slots;
+use super::block::slot;
 use crate::InodeNr;
 use crate::error::Result;
 use crate::features::Incompat;
@@ -28,9 +26,14 @@ pub struct DirEntry {
 #[derive(Debug)]
 pub struct Entries {
     dir: Inode,
+    /// Entries before this byte were asked for before.
+    from: u64,
+    /// Where the block in `buffer` begins, and the next one.
+    block: u64,
     next: u64,
-    ready: VecDeque<Result<DirEntry>>,
     buffer: Vec<u8>,
+    /// The next entry in `buffer`; its length where there is none.
+    at: usize,
 }
 
 impl Cell {
@@ -57,49 +60,54 @@ impl Inode {
     /// `ENOTDIR`.
     pub fn entries(&self, cookie: u64) -> Result<Entries> {
         self.need(FileKind::Directory)?;
-        Ok(Entries { dir: self.clone(), next: cookie, ready: VecDeque::new(), buffer: Vec::new() })
+        let dir = self.clone();
+        Ok(Entries { dir, from: cookie, block: 0, next: cookie, buffer: Vec::new(), at: 0 })
     }
 }
 
 impl Entries {
-    /// Reads the block in which `next` lies, and keeps its entries from there on.
-    fn fill(&mut self) -> bool {
+    /// Reads the block in which `next` lies; none after the last.
+    fn fill(&mut self) -> Option<Result<()>> {
         let cell = &*self.dir.0;
         let len = cell.fs.geo.block_size.bytes();
         let _io = cell.io.read();
         if self.next >= cell.size() {
-            return false;
+            return None;
         }
-        let start = self.next - self.next % len;
-        let from = self.next;
-        self.next = start + len;
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; len as usize];
+        self.block = self.next - self.next % len;
+        self.next = self.block + len;
+        self.buffer.resize(cell.fs.geo.block_size.len(), 0);
+        self.at = self.buffer.len();
+        let read = cell.read_dir_block(self.block, &mut self.buffer);
+        if read.is_ok() {
+            self.at = 0;
         }
-        if let Err(error) = cell.read_dir_block(start, &mut self.buffer) {
-            self.ready.push_back(Err(error));
-            return true;
-        }
-        let entries = slots(&self.buffer, cell.fs.geo.inodes_count, cell.has_type()).filter_map(|slot| {
-            let slot = match slot {
+        Some(read)
+    }
+
+    /// The next entry in use of the block that was read.
+    fn next_in_block(&mut self) -> Option<Result<DirEntry>> {
+        let cell = &*self.dir.0;
+        while self.at < self.buffer.len() {
+            let at = self.block + self.at as u64;
+            let slot = match slot(&self.buffer, self.at, cell.fs.geo.inodes_count, cell.has_type()) {
                 Ok(slot) => slot,
                 Err(problem) => {
-                    let what = alloc::format!("block at byte {start}: {problem}");
+                    self.at = self.buffer.len();
+                    let what = alloc::format!("block at byte {}: {problem}", self.block);
                     return Some(Err(cell.corrupt(what)));
                 }
             };
-            let (at, nr) = (start + slot.offset as u64, InodeNr::new(slot.inode)?);
-            (at >= from).then(|| {
-                Ok(DirEntry {
-                    nr,
-                    name: slot.name.to_vec(),
-                    kind: FileKind::from_dirent(slot.file_type),
-                    next_cookie: at + slot.rec_len as u64,
-                })
-            })
-        });
-        self.ready.extend(entries);
-        true
+            self.at += slot.rec_len;
+            let Some(nr) = InodeNr::new(slot.inode).filter(|_| at >= self.from) else { continue };
+            return Some(Ok(DirEntry {
+                nr,
+                name: slot.name.to_vec(),
+                kind: FileKind::from_dirent(slot.file_type),
+                next_cookie: at + slot.rec_len as u64,
+            }));
+        }
+        None
     }
 }
 
@@ -107,11 +115,13 @@ impl Iterator for Entries {
     type Item = Result<DirEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.ready.is_empty() {
-            if !self.fill() {
-                return None;
+        loop {
+            if let Some(entry) = self.next_in_block() {
+                return Some(entry);
+            }
+            if let Err(error) = self.fill()? {
+                return Some(Err(error));
             }
         }
-        self.ready.pop_front()
     }
 }

@@ -3,7 +3,8 @@
 //! # Locking
 //! A shard's lock is held while an inode is read from the device, so that nobody makes a second one.
 //! The last holder of an inode marks it as leaving, lets go of the lock, writes or frees what is left,
-//! and removes it; whoever wants it meanwhile waits for that.
+//! and removes it; whoever wants it meanwhile waits for that. Where nothing can be written it is removed
+//! at once.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -72,7 +73,7 @@ impl Fs {
     }
 
     /// The inode `nr` from the table, or the one that `make` gives, which then is the one.
-    pub(crate) fn inode_or(&self, nr: InodeNr, make: impl FnOnce() -> Result<Cell>) -> Result<Inode> {
+    pub(crate) fn inode_or(&self, nr: InodeNr, make: impl FnOnce() -> Result<Arc<Cell>>) -> Result<Inode> {
         loop {
             let mut shard = self.table.shard(nr).lock();
             match shard.get(&nr) {
@@ -82,8 +83,10 @@ impl Fs {
                     pause();
                 }
                 None => {
-                    let cell = Arc::new(make()?);
-                    let inode = Inode::hold(&cell);
+                    let cell = make()?;
+                    // Nobody else has it yet.
+                    cell.holders.store(1, Ordering::Relaxed);
+                    let inode = Inode(cell.clone());
                     shard.insert(nr, Slot::Held(cell));
                     return Ok(inode);
                 }
@@ -118,7 +121,14 @@ impl Drop for Inode {
         let shard = cell.fs.table.shard(cell.nr);
         {
             let mut slots = shard.lock();
-            if cell.holders.fetch_sub(1, Ordering::AcqRel) > 1 {
+            // The only one: nobody can become another.
+            let alone = cell.holders.load(Ordering::Acquire) == 1;
+            if !alone && cell.holders.fetch_sub(1, Ordering::AcqRel) > 1 {
+                return;
+            }
+            // Of a file system that is only read there is nothing to write or free.
+            if cell.fs.writer.is_none() {
+                slots.remove(&cell.nr);
                 return;
             }
             match slots.get_mut(&cell.nr) {

@@ -283,11 +283,12 @@ impl Inode {
         let mut body = vec![0; usize::from(fs.geo.inode_size)];
         let parts = raw.as_bytes().iter().chain(extra.as_bytes().iter());
         body.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
-        fs.dev.write_at(fs.inode_offset(nr)?, &body)?;
+        let offset = fs.inode_offset(nr)?;
+        fs.dev.write_at(offset, &body)?;
 
         // What was known of a former directory of this number.
         fs.indexes.forget(nr);
-        let cell = Cell::from_parts(fs, nr, &raw, &extra)?;
+        let cell = Cell::from_parts(fs, (nr, offset), &raw, &extra)?;
         let mut is_new = false;
         let inode = fs.inode_or(nr, || {
             is_new = true;
