@@ -56,8 +56,7 @@ impl Cell {
     /// The entry of a name that was found lately, without a lock.
     fn find_known(&self, name: &[u8]) -> Option<Found> {
         let glance = self.io.glance()?;
-        let at = self.places.find(name, glance)?;
-        let found = self.entry_at(at, name).ok()??;
+        let found = self.places.find(name, glance).find_map(|at| self.entry_at(at, name).ok().flatten())?;
         self.io.unchanged(glance).then_some(found)
     }
 

@@ -5,6 +5,8 @@
 //!    that was removed still has its name. It is noted by who holds the lock.
 //! 2. It never decides: the name is compared with the entry on the device.
 //! 3. It is of one inode in memory, as the lock is, and goes with it.
+//! 4. A name has two places, so that seldom two names drive each other out: whoever looks for such a name takes the
+//!    lock, and all who look wait for each other.
 //!
 //! # Locking
 //! None: a place and its time are one word.
@@ -33,9 +35,14 @@ pub(crate) struct Places {
     table: Once<Box<[AtomicU64]>>,
 }
 
+/// The bits of a time that a word has room for.
+fn time(now: Glance) -> u64 {
+    now.changes() & (u64::MAX >> PLACE_BITS)
+}
+
 /// The word of an entry at byte `at`, found at the time of `now`.
 fn word(at: u64, now: Glance) -> u64 {
-    (now.changes() << PLACE_BITS) | (at / 4)
+    time(now) << PLACE_BITS | (at / 4)
 }
 
 impl Places {
@@ -43,12 +50,14 @@ impl Places {
         Self { searches: AtomicU32::new(0), table: Once::new() }
     }
 
-    /// The byte at which the entry of a name may lie, if it was noted and nobody has changed the directory since.
-    pub(super) fn find(&self, name: &[u8], now: Glance) -> Option<u64> {
-        let table = self.table.get()?;
-        let found = table.get(hash(name) as usize & (table.len() - 1))?.load(Ordering::Relaxed);
-        let at = (found & ((1 << PLACE_BITS) - 1)) * 4;
-        (found == word(at, now)).then_some(at)
+    /// The bytes at which the entry of a name may lie, if it was noted and nobody has changed the directory since.
+    pub(super) fn find(&self, name: &[u8], now: Glance) -> impl Iterator<Item = u64> {
+        let places = self.table.get().and_then(|table| places_of(table, name));
+        places.into_iter().flatten().filter_map(move |place| {
+            let found = place.load(Ordering::Relaxed);
+            let at = (found & ((1 << PLACE_BITS) - 1)) * 4;
+            (found == word(at, now)).then_some(at)
+        })
     }
 
     /// Notes at which byte the entry of a name lies in a directory of `size` bytes. The caller has held the `io` lock
@@ -59,16 +68,25 @@ impl Places {
         }
         // OK to cast: at most 65,536.
         let places = (size / BYTES).next_power_of_two().clamp(PLACES.0, PLACES.1) as usize;
-        let searches = self.searches.fetch_add(1, Ordering::Relaxed);
-        if self.table.get().is_none() && (searches as usize) < places / 16 {
-            return;
-        }
-        // A word of the last time there can be is nobody's.
-        let table = self.table.get_or_init(|| (0..places).map(|_| AtomicU64::new(u64::MAX)).collect());
-        if let Some(place) = table.get(hash(name) as usize & (table.len() - 1)) {
-            place.store(word(at, now), Ordering::Relaxed);
+        let table = match self.table.get() {
+            Some(table) => table,
+            None if (self.searches.fetch_add(1, Ordering::Relaxed) as usize) < places / 16 => return,
+            // A word of the last time there can be is nobody's.
+            None => self.table.get_or_init(|| (0..places).map(|_| AtomicU64::new(u64::MAX)).collect()),
+        };
+        let Some(pair) = places_of(table, name) else { return };
+        let (word, found) = (word(at, now), pair.map(|place| place.load(Ordering::Relaxed)));
+        if !found.contains(&word) {
+            let is_taken = found.map(|found| found >> PLACE_BITS == time(now));
+            pair[usize::from(is_taken == [true, false])].store(word, Ordering::Relaxed);
         }
     }
+}
+
+/// The two places of a name, in one cache line.
+fn places_of<'t>(table: &'t [AtomicU64], name: &[u8]) -> Option<[&'t AtomicU64; 2]> {
+    let first = hash(name) as usize & (table.len() - 1);
+    Some([table.get(first)?, table.get(first ^ 1)?])
 }
 
 #[cfg(test)]
@@ -79,20 +97,35 @@ mod tests {
     #[test]
     fn a_place_counts_until_somebody_changes_the_directory() {
         let (places, lock) = (Places::new(), IoLock::new(Rank::Io));
+        let find = |now| places.find(b"a", now).next();
         let now = lock.glance().unwrap();
-        assert_eq!(places.find(b"a", now), None);
+        assert_eq!(find(now), None);
         // An inode that is searched a few times has no table.
         (0..4).for_each(|_| places.note(b"a", 24, 4096, now));
         assert!(places.table.get().is_none());
         (0..64).for_each(|_| places.note(b"a", 24, 4096, now));
-        assert_eq!(places.find(b"a", now), Some(24));
+        assert_eq!(find(now), Some(24));
         drop(lock.write());
         let now = lock.glance().unwrap();
-        assert_eq!(places.find(b"a", now), None);
+        assert_eq!(find(now), None);
         places.note(b"a", 64 << 20, 4096, now);
         places.note(b"a", 26, 4096, now);
-        assert_eq!(places.find(b"a", now), None);
+        assert_eq!(find(now), None);
         places.note(b"a", (64 << 20) - 12, 4096, now);
-        assert_eq!(places.find(b"a", now), Some((64 << 20) - 12));
+        assert_eq!(find(now), Some((64 << 20) - 12));
+    }
+
+    #[test]
+    fn names_that_meet_in_a_place_both_have_one() {
+        let (places, lock) = (Places::new(), IoLock::new(Rank::Io));
+        let now = lock.glance().unwrap();
+        let name = |nr: u32| nr.to_le_bytes();
+        let first = u64::from(hash(&name(0))) & (PLACES.0 - 1);
+        let other = (1..).find(|&nr| u64::from(hash(&name(nr))) & (PLACES.0 - 1) == first).unwrap();
+        (0..64).for_each(|_| places.note(&name(0), 24, 0, now));
+        places.note(&name(other), 48, 0, now);
+        for nr in [0, other] {
+            assert_eq!(places.find(&name(nr), now).collect::<std::vec::Vec<_>>(), [24, 48]);
+        }
     }
 }
