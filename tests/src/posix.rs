@@ -318,11 +318,15 @@ impl Model {
         *size = new;
     }
 
-    /// Makes whole blocks of a range holes, and the rest of it zeros.
+    /// Makes whole blocks of a range holes, and the rest of it zeros. A range that reaches past the end of the file
+    /// covers the last block.
     pub fn punch(&mut self, id: Id, offset: u64, len: u64) {
         let block = self.block;
-        let (_, blocks) = self.blocks(id);
-        let end = offset + len;
+        let (size, blocks) = self.blocks(id);
+        let end = match offset + len {
+            end if end > *size => end.max(size.next_multiple_of(block)),
+            end => end,
+        };
         blocks.retain(|nr, _| nr * block < offset || (nr + 1) * block > end);
         for (nr, bytes) in blocks {
             let (start, stop) = (offset.max(nr * block), end.min((nr + 1) * block));

@@ -461,6 +461,26 @@ fn a_file_that_is_cut_after_its_last_name_is_gone_keeps_its_time_of_deletion() {
     run_case(Backend::Ram.open(&base, folder.path()), 4096, Policy::Goal, &ops, &image);
 }
 
+/// Found by the cases above, one time in some hundred thousand: the model kept the last block.
+#[test]
+fn a_hole_takes_the_last_block_of_a_file_when_it_reaches_past_the_end_and_not_when_it_reaches_up_to_it() {
+    need_tools!("mke2fs", "e2fsck");
+    let folder = scratch_folder();
+    let image = folder.path().join("image");
+    let base = empty_image(&image, 1024);
+    let file = (0, 3);
+    let place = |delta| Place { edge: 4, delta };
+    // The file ends at byte 18,289, of which 881 are in its last block.
+    for length in [8999, 9000, 9001, 9100, 9200] {
+        let ops = [
+            Op::Create { dir: 0, name: 3 },
+            Op::Write { file, offset: place(0), length: 9001, seed: 1 },
+            Op::Punch { file, offset: place(1), length },
+        ];
+        run_case(Backend::Ram.open(&base, folder.path()), 1024, Policy::Goal, &ops, &image);
+    }
+}
+
 #[test]
 fn memory_holds_what_the_model_says() {
     need_tools!("mke2fs", "e2fsck");

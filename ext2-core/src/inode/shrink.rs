@@ -156,14 +156,15 @@ impl Cell {
     /// Takes the blocks of a byte range away and zeroes its ends, inside the file. The caller holds the
     /// `io` lock exclusive.
     pub(crate) fn punch(&self, offset: u64, len: u64, wait: Wait) -> Result<()> {
-        let end = offset.saturating_add(len).min(self.size());
+        let asked = offset.saturating_add(len);
+        let end = asked.min(self.size());
         if offset >= end {
             return Ok(());
         }
         let size = self.fs.geo.block_size;
         let (first, last) = (size.blocks_for(offset), size.block_of(end).get());
-        // The file's last block goes whole when the range reaches the end of the file.
-        let last = if end == self.size() { size.blocks_for(end) } else { last };
+        // The file's last block goes whole when the range reaches past the end of the file (Linux: `ext4_punch_hole`).
+        let last = if asked > end { size.blocks_for(end) } else { last };
         self.space.invalidate(offset..end, wait, &mut || {
             if first > last
                 || size.block_of(offset) == size.block_of(end - 1) && first != size.block_of(offset).get()
@@ -272,8 +273,8 @@ impl Inode {
         })
     }
 
-    /// Makes a byte range a hole, as far as it covers whole blocks, and zeroes its ends; the size stays.
-    /// Linux has this for ext4 (`FALLOC_FL_PUNCH_HOLE`); its ext2 refuses.
+    /// Makes a byte range a hole, as far as it covers whole blocks, and zeroes its ends; the size stays. A range that
+    /// reaches past the end of the file covers the file's last block. Linux has this for ext4 (`FALLOC_FL_PUNCH_HOLE`); its ext2 refuses.
     ///
     /// # Errors
     /// As [`truncate`](Self::truncate).
