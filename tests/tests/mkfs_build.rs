@@ -384,6 +384,28 @@ fn one_thread_and_several_write_the_same_bytes() {
 }
 
 #[test]
+fn progress_is_told_in_the_middle_of_a_large_file_by_one_thread_and_by_several() {
+    const SIZE: u64 = 96 * MIB;
+    let folder = tempdir().unwrap();
+    let root = folder.path().join("tree");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("large"), vec![1; SIZE as usize]).unwrap();
+    let readers: [Box<dyn Contents>; 2] = [Box::new(Alone(Folder::new(&root))), Box::new(Folder::new(&root))];
+    for mut contents in readers {
+        let tree = read_directory(&root, Times::Modified, Xattrs::Keep, &mut |_| ()).unwrap();
+        let plan = Plan::new(tree, &Format::default(), &Options::default()).unwrap();
+        let image = File::create(folder.path().join("image")).unwrap();
+        image.set_len(plan.bytes()).unwrap();
+        let out = FileOutput::new(&image, 0, plan.bytes(), Fresh::Zeros);
+        let mut told = Vec::new();
+        let report = plan.write(&mut *contents, &out, &mut |copied| told.push(copied)).unwrap();
+        assert!(told.is_sorted(), "{told:?}");
+        assert!(told.iter().any(|&copied| copied > 0 && copied < SIZE), "{told:?}");
+        assert_eq!((told.last(), report.copied), (Some(&SIZE), SIZE));
+    }
+}
+
+#[test]
 fn the_first_file_that_has_changed_since_it_was_looked_at_is_named() {
     let folder = tempdir().unwrap();
     let root = folder.path().join("tree");

@@ -226,11 +226,17 @@ pub(super) struct Jobs<'w> {
     /// A window that may be filled again.
     spare: Option<Window>,
     next: u64,
+    /// Hears how many bytes of files were copied so far, whenever a job has been done or handed over.
+    progress: &'w mut dyn FnMut(u64),
 }
 
 impl<'w> Jobs<'w> {
     /// Jobs that are done here, one after the other.
-    pub(super) fn new(work: &'w Work<'w>, contents: &'w mut dyn Contents) -> Self {
+    pub(super) fn new(
+        work: &'w Work<'w>,
+        contents: &'w mut dyn Contents,
+        progress: &'w mut dyn FnMut(u64),
+    ) -> Self {
         Self {
             work,
             hand: Hand::new(contents),
@@ -238,6 +244,7 @@ impl<'w> Jobs<'w> {
             crew: None,
             spare: None,
             next: 0,
+            progress,
         }
     }
 
@@ -281,7 +288,10 @@ impl<'w> Jobs<'w> {
                 return self.settle();
             }
             match crew.offer(nr, job) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.tell();
+                    return Ok(());
+                }
                 // They have enough to do.
                 Err(refused) => job = refused,
             }
@@ -293,7 +303,12 @@ impl<'w> Jobs<'w> {
         if let Job::Window(window) = job {
             self.spare = Some(window);
         }
+        self.tell();
         Ok(())
+    }
+
+    fn tell(&mut self) {
+        (self.progress)(self.work.copied());
     }
 
     /// Waits until all jobs are done. Later ones are done here.
@@ -305,6 +320,7 @@ impl<'w> Jobs<'w> {
         if let Some(crew) = self.crew.take() {
             crew.join();
         }
+        self.tell();
         match self.work.failed.lock().take() {
             Some((_, error)) => Err(error),
             None => self.hand.close(),

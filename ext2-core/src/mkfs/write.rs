@@ -51,7 +51,6 @@ pub(super) struct Writer<'w> {
     pub(super) space: Space,
     /// Directories of each group.
     pub(super) directories: Vec<u16>,
-    progress: &'w mut dyn FnMut(u64),
 }
 
 /// The blocks that a file's indirect blocks get, taken beforehand so that its data lies in one piece.
@@ -114,7 +113,7 @@ struct NewInode<'a> {
 
 impl Plan {
     /// Writes the file system; what makes it durable is [`Output::flush`], afterwards. `progress` hears how many bytes of
-    /// files have been copied so far.
+    /// files have been copied so far, also in the middle of a large one.
     ///
     /// # Errors
     /// `Source` when a file cannot be read; the device's errors; `TooSmall` when the output is smaller than the plan.
@@ -132,13 +131,13 @@ impl Plan {
         if self.payload() >= CREW_MIN {
             return std::thread::scope(|scope| {
                 let crew = Crew::start(scope, &work, contents);
-                self.write_by(Jobs::new(&work, contents).with_crew(crew), progress)
+                self.write_by(Jobs::new(&work, contents, progress).with_crew(crew))
             });
         }
-        self.write_by(Jobs::new(&work, contents), progress)
+        self.write_by(Jobs::new(&work, contents, progress))
     }
 
-    fn write_by<'w>(&'w self, jobs: Jobs<'w>, progress: &'w mut dyn FnMut(u64)) -> Result<Report> {
+    fn write_by<'w>(&'w self, jobs: Jobs<'w>) -> Result<Report> {
         let geometry = self.layout.geometry();
         let mut writer = Writer {
             plan: self,
@@ -147,7 +146,6 @@ impl Plan {
             table: Window::default(),
             space: Space::new(&self.layout, self.units, self.needs),
             directories: alloc::vec![0; geometry.groups as usize],
-            progress,
         };
         groups::clear(&mut writer)?;
         writer.node(NodeId::ROOT)?;
@@ -164,7 +162,6 @@ impl Plan {
         writer.jobs.settle()?;
         let (free_blocks, free_inodes) = groups::write(&mut writer)?;
         let copied = writer.jobs.work.copied();
-        (writer.progress)(copied);
         Ok(Report { files: self.order.len() as u64 + 1, copied, free_blocks, free_inodes })
     }
 }
@@ -307,7 +304,6 @@ impl Writer<'_> {
                 self.jobs.copy(part, to, to + room)?;
             }
         }
-        (self.progress)(self.jobs.work.copied());
         Ok(mapped)
     }
 
