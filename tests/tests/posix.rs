@@ -415,6 +415,14 @@ fn run_case(device: Arc<dyn BlockDevice>, block: u64, policy: Policy, ops: &[Op]
     pair.finish(image, (before.blocks_free, before.files_free));
 }
 
+/// Runs one list of operations in memory, under the policy of Linux.
+fn run_in_memory(block: u64, ops: &[Op]) {
+    let folder = scratch_folder();
+    let image = folder.path().join("image");
+    let base = empty_image(&image, block);
+    run_case(Backend::Ram.open(&base, folder.path()), block, Policy::Goal, ops, &image);
+}
+
 /// Runs cases on one kind of device at each block size.
 fn cases(backend: Backend, policy: Policy) {
     let cases = std::env::var("E2DAX_POSIX_CASES").map_or(150, |n| n.parse().expect("a number of cases"));
@@ -445,9 +453,6 @@ fn scratch_folder() -> TempDir {
 #[test]
 fn a_file_that_is_cut_after_its_last_name_is_gone_keeps_its_time_of_deletion() {
     need_tools!("mke2fs", "e2fsck");
-    let folder = scratch_folder();
-    let image = folder.path().join("image");
-    let base = empty_image(&image, 4096);
     let (file, held) = ((0, 3), (3, 0));
     let start = || Place { edge: 0, delta: 0 };
     let ops = [
@@ -458,16 +463,13 @@ fn a_file_that_is_cut_after_its_last_name_is_gone_keeps_its_time_of_deletion() {
         Op::Truncate { file: held, size: start() },
         Op::LetGo,
     ];
-    run_case(Backend::Ram.open(&base, folder.path()), 4096, Policy::Goal, &ops, &image);
+    run_in_memory(4096, &ops);
 }
 
 /// Found by the cases above, one time in some hundred thousand: the model kept the last block.
 #[test]
 fn a_hole_takes_the_last_block_of_a_file_when_it_reaches_past_the_end_and_not_when_it_reaches_up_to_it() {
     need_tools!("mke2fs", "e2fsck");
-    let folder = scratch_folder();
-    let image = folder.path().join("image");
-    let base = empty_image(&image, 1024);
     let file = (0, 3);
     let place = |delta| Place { edge: 4, delta };
     // The file ends at byte 18,289, of which 881 are in its last block.
@@ -477,7 +479,7 @@ fn a_hole_takes_the_last_block_of_a_file_when_it_reaches_past_the_end_and_not_wh
             Op::Write { file, offset: place(0), length: 9001, seed: 1 },
             Op::Punch { file, offset: place(1), length },
         ];
-        run_case(Backend::Ram.open(&base, folder.path()), 1024, Policy::Goal, &ops, &image);
+        run_in_memory(1024, &ops);
     }
 }
 

@@ -333,6 +333,21 @@ pub(super) fn store_fence() {
     unsafe { asm!("sfence", options(nostack, preserves_flags)) };
 }
 
+/// What `cpuid` says in `ebx` of leaf 7; nothing where there is no such leaf.
+fn structured_features() -> u32 {
+    // `cpuid` became a safe function in newer toolchains.
+    #[allow(unused_unsafe)]
+    // SAFETY: every x86-64 has `cpuid` and its leaf 0.
+    let leaves = unsafe { __cpuid(0) }.eax;
+    if leaves < 7 {
+        return 0;
+    }
+    #[allow(unused_unsafe)]
+    // SAFETY: leaf 7 was just found to exist.
+    let seven = unsafe { __cpuid_count(7, 0) };
+    seven.ebx
+}
+
 /// The instruction that writes a cache line back.
 #[derive(Clone, Copy)]
 enum CacheLine {
@@ -354,18 +369,7 @@ impl CacheLine {
             3 => return Self::Clwb,
             _ => {}
         }
-        // `cpuid` became a safe function in newer toolchains.
-        #[allow(unused_unsafe)]
-        // SAFETY: every x86-64 has `cpuid` and its leaf 0.
-        let leaves = unsafe { __cpuid(0) }.eax;
-        let bits = if leaves >= 7 {
-            #[allow(unused_unsafe)]
-            // SAFETY: leaf 7 was just found to exist.
-            let seven = unsafe { __cpuid_count(7, 0) };
-            seven.ebx
-        } else {
-            0
-        };
+        let bits = structured_features();
         let (code, found) = match (bits & 1 << 24 != 0, bits & 1 << 23 != 0) {
             (true, _) => (3, Self::Clwb),
             (false, true) => (2, Self::ClflushOpt),

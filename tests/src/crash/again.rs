@@ -6,13 +6,16 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use blockdev::{RamDevice, Recorder, crash::CrashState};
+use blockdev::crash::CrashState;
 use ext2_core::{
     Error, Ext2, Incompatible,
     check::{Checker, Outcome},
 };
 
-use super::{Action, NOW, Plan, Promise, STALE, options, perform, states::states_of};
+use super::{
+    Action, NOW, Plan, Promise, STALE, options, perform,
+    states::{recorder, states_of},
+};
 use crate::{Scratch, tree};
 
 /// The file that is made, and goes again.
@@ -35,11 +38,7 @@ impl Again {
     /// # Errors
     /// What is not as promised, or needs a person.
     pub(super) fn look(&mut self, plan: &Plan, image: &[u8], promise: &Promise<'_>) -> Result<u64, String> {
-        let words = |error: blockdev::Error| error.to_string();
-        let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(image).map_err(words)?));
-        if let Some(left_out) = plan.without {
-            recorder.ignore_fence(move |fence| fence.tag == left_out.tag());
-        }
+        let recorder = recorder(plan, image)?;
         let fs = match Ext2::open(recorder.clone(), &options()) {
             Ok(fs) => fs,
             // Only e2fsck replays a journal.

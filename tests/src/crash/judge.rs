@@ -2,15 +2,20 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
-use blockdev::{RamDevice, Recorder, crash::CrashState};
+use blockdev::crash::CrashState;
 use ext2_core::{
     Barrier, Error, Ext2, Incompatible, OpenOptions,
     check::{Checker, Finding, Kind, Options, Outcome},
 };
 
 use super::{
-    Action, History, Moment, Moves, NOW, Plan, Promise, Report, again::Again, external::External,
-    known::Known, options, perform, states::states_of, sweep::Stop,
+    Action, History, Moment, Moves, NOW, Plan, Promise, Report,
+    again::Again,
+    external::External,
+    known::Known,
+    options, perform,
+    states::{recorder, states_of},
+    sweep::Stop,
 };
 use crate::{Scratch, tree};
 
@@ -29,11 +34,7 @@ struct Recorded {
 }
 
 fn record(plan: &Plan, workload: &[Action]) -> Result<Recorded, String> {
-    let device = RamDevice::from_bytes(&plan.base.image).map_err(|error| error.to_string())?;
-    let recorder = Arc::new(Recorder::new(device));
-    if let Some(left_out) = plan.without {
-        recorder.ignore_fence(move |fence| fence.tag == left_out.tag());
-    }
+    let recorder = recorder(plan, &plan.base.image)?;
     let words = |error: Error| error.to_string();
     let options = OpenOptions { strict_rename: plan.moves == Moves::Refused, ..options() };
     let fs = Ext2::open(recorder.clone(), &options).map_err(words)?;

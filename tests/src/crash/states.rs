@@ -1,13 +1,23 @@
-//! The states of one log, for each device.
+//! The log of one run, and the states that it gives, for each device.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 
 use blockdev::{
-    Op,
+    Op, RamDevice, Recorder,
     crash::{BlockModel, CrashState, FenceMeans, PmemModel, PmemOrder, Report},
 };
 
 use super::{Device, Plan};
+
+/// A device that holds `image` and keeps a log, without the fence or flush that the plan leaves out.
+pub(super) fn recorder(plan: &Plan, image: &[u8]) -> Result<Arc<Recorder<RamDevice>>, String> {
+    let device = RamDevice::from_bytes(image).map_err(|error| error.to_string())?;
+    let recorder = Arc::new(Recorder::new(device));
+    if let Some(left_out) = plan.without {
+        recorder.ignore_fence(move |fence| fence.tag == left_out.tag());
+    }
+    Ok(recorder)
+}
 
 /// Shows `visit` what a device that held `base` may hold when it crashes at any moment of `log`, but for the moments
 /// before its mark number `skip_marks`.

@@ -8,11 +8,11 @@
 //! `rep movsb` is faster by a tenth.
 
 use core::arch::asm;
-use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::arch::x86_64::__cpuid;
 use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::{LINE, copy};
+use super::{LINE, copy, structured_features};
 
 /// Bytes for which this is the best way.
 pub(super) const FETCHED: RangeInclusive<usize> = 1024..=16384;
@@ -121,7 +121,7 @@ impl Moves {
     fn ask() -> Self {
         /// In leaf 1, `ecx`: the system keeps registers by `xsave`, and there is AVX.
         const OSXSAVE_AVX: u32 = 1 << 27 | 1 << 28;
-        /// In leaf 7, `ebx`.
+        /// In `structured_features`.
         const AVX512F: u32 = 1 << 16;
         /// In `xcr0`: the system keeps registers of 32 bytes.
         const KEPT_32: u32 = 0x06;
@@ -129,10 +129,7 @@ impl Moves {
         const KEPT_64: u32 = 0xe6;
         // `cpuid` became a safe function in newer toolchains.
         #[allow(unused_unsafe)]
-        // SAFETY: every x86-64 has `cpuid` and its leaf 0.
-        let leaves = unsafe { __cpuid(0) }.eax;
-        #[allow(unused_unsafe)]
-        // SAFETY: and its leaf 1.
+        // SAFETY: every x86-64 has `cpuid` and its leaf 1.
         let one = unsafe { __cpuid(1) }.ecx;
         if one & OSXSAVE_AVX != OSXSAVE_AVX {
             return Self::Of16;
@@ -143,17 +140,9 @@ impl Moves {
             asm!("xgetbv", in("ecx") 0, out("eax") kept, out("edx") _,
                  options(nomem, nostack, preserves_flags));
         }
-        let seven = if leaves >= 7 {
-            #[allow(unused_unsafe)]
-            // SAFETY: leaf 7 was just found to exist.
-            let seven = unsafe { __cpuid_count(7, 0) };
-            seven.ebx
-        } else {
-            0
-        };
         if kept & KEPT_32 != KEPT_32 {
             Self::Of16
-        } else if seven & AVX512F == 0 || kept & KEPT_64 != KEPT_64 {
+        } else if structured_features() & AVX512F == 0 || kept & KEPT_64 != KEPT_64 {
             Self::Of32
         } else {
             Self::Of64
