@@ -4,10 +4,11 @@ use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::awake::{Awake, CLOSE};
 use crate::reply::Reply;
 use crate::turns::{LOOK, Looks};
 use crate::wire::{Out, REPLY_HEADER};
@@ -21,6 +22,7 @@ pub(crate) struct Channel {
     device: OwnedFd,
     /// Whether looking for requests takes nobody else's processor away.
     can_look: bool,
+    awake: Awake,
 }
 
 impl Channel {
@@ -28,10 +30,10 @@ impl Channel {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn new(device: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(device: OwnedFd, awake: Awake) -> io::Result<Self> {
         rustix::fs::fcntl_setfl(&device, rustix::fs::fcntl_getfl(&device)? | OFlags::NONBLOCK)?;
         let can_look = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
-        Ok(Self { device, can_look })
+        Ok(Self { device, can_look, awake })
     }
 
     /// Waits for a request; gives its length, or `None` when the file system is unmounted.
@@ -43,6 +45,7 @@ impl Channel {
         loop {
             match rustix::io::read(&self.device, &mut *buffer) {
                 Ok(len) => {
+                    self.awake.came();
                     if begin.is_some() {
                         looks.found();
                     }
@@ -73,7 +76,13 @@ impl Channel {
 
     /// Until there may be a request, or the end.
     fn sleep(&self) -> io::Result<()> {
-        match rustix::event::poll(&mut [PollFd::new(&self.device, PollFlags::IN)], None) {
+        let moment = Timespec { tv_sec: 0, tv_nsec: CLOSE.subsec_nanos().into() };
+        let until = self.awake.is_made().then_some(&moment);
+        match rustix::event::poll(&mut [PollFd::new(&self.device, PollFlags::IN)], until) {
+            Ok(0) => {
+                self.awake.rest();
+                Ok(())
+            }
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }

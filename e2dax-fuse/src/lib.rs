@@ -11,6 +11,7 @@
 //! | `filesystem` | the requests of the kernel, each handed to its operation |
 //! | `wire` | requests and replies as bytes |
 //! | `channel`, `turns` | the connection to the kernel, and who listens to it |
+//! | `awake` | processors that stay awake while requests come |
 //! | `session` | the mount's life: threads, signals, the end |
 //! | `convert`, `reply` | names of inodes as FUSE has them; errors |
 //!
@@ -37,6 +38,7 @@
 //! 3. A read-only mount opens the image for reading: there is no path to a store.
 #![forbid(unsafe_code)]
 
+mod awake;
 mod channel;
 mod convert;
 mod filesystem;

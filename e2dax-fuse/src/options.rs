@@ -67,6 +67,8 @@ pub struct MountOptions {
     pub debug: bool,
     /// Hand every write on at once, so that it reports a full device itself.
     pub no_writeback_cache: bool,
+    /// Keep idle processors awake while requests come close together; `None` for small machines only.
+    pub awake: Option<bool>,
     /// Threads that answer the kernel; `None` for a number that suits the machine.
     pub threads: Option<u16>,
 }
@@ -206,6 +208,8 @@ impl MountOptions {
             "auto_unmount" => self.auto_unmount = true,
             "debug" => self.debug = true,
             "no_writeback_cache" => self.no_writeback_cache = true,
+            "awake" => self.awake = Some(true),
+            "no_awake" => self.awake = Some(false),
             "writeback_cache" => self.no_writeback_cache = false,
             _ if IGNORED.contains(&option) || option.starts_with("x-") || option.starts_with("X-") => {}
             _ => return refuse("not known"),

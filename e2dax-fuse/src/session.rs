@@ -19,6 +19,7 @@ use rustix::mount::UnmountFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::awake::Awake;
 use crate::channel::Channel;
 use crate::filesystem::Served;
 use crate::options::{Access, Atime, MountOptions};
@@ -213,7 +214,7 @@ pub fn serve(
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let volume = Arc::new(Volume::new(fs, options)?);
     let mut session = Session::new(Handshake(volume.clone()), &dir, &config(source, options))?;
-    let channel = Channel::new(session.as_fd().try_clone_to_owned()?)?;
+    let channel = Channel::new(session.as_fd().try_clone_to_owned()?, Awake::new(options.awake))?;
     let served = Served { volume: volume.clone(), channel: Arc::new(channel) };
     let unmounter = session.unmount_callable();
     let (end, ended) = mpsc::channel();

@@ -250,3 +250,24 @@ fn permissions_and_lists_are_kept_by_the_kernel() {
     mount.unmount();
     image.check();
 }
+
+#[test]
+fn processors_are_kept_awake_by_who_wants_it_and_may() {
+    need_fuse!();
+    let place = std::path::Path::new("/dev/cpu_dma_latency");
+    if OpenOptions::new().write(true).open(place).is_err() {
+        e2dax_tests::skip!("{} cannot be opened", place.display());
+    }
+    let image = Image::new(&[], "4M");
+    for (options, wishes) in [("awake", true), ("no_awake", false), ("no_awake,awake", true)] {
+        let mount = image.mount(options);
+        // A stream of requests, and some rest after it.
+        (0..100).for_each(|n| fs::write(mount.join(&format!("f{n}")), "contents").unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+        let open = fs::read_dir(format!("/proc/{}/fd", mount.pid())).unwrap();
+        let has_it = open.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|path| path == place));
+        assert_eq!(has_it, wishes, "{options}");
+        mount.unmount();
+    }
+    image.check();
+}
