@@ -30,6 +30,16 @@ pub enum Access {
     Recovery,
 }
 
+/// The file that a device's bytes are in, for system calls that move them without a copy of ours (`splice`).
+#[cfg(feature = "std")]
+#[derive(Clone, Copy, Debug)]
+pub struct BackingFile<'a> {
+    /// Open for reading at least. What is stored to the device is read from it at once.
+    pub fd: std::os::fd::BorrowedFd<'a>,
+    /// The byte of the file that is byte 0 of the device.
+    pub offset: u64,
+}
+
 /// A device of `size` bytes that is read and written at byte offsets.
 ///
 /// Offsets and lengths are bytes, and need no alignment; what alignment buys is invariant 2 of this module:
@@ -98,6 +108,12 @@ pub trait BlockDevice: Debug + Send + Sync {
 
     /// The memory behind the device, if it is memory.
     fn dax(&self) -> Option<&dyn DaxDevice> {
+        None
+    }
+
+    /// The file that holds the device's bytes one after the other, if there is one and nothing stands between.
+    #[cfg(feature = "std")]
+    fn backing_file(&self) -> Option<BackingFile<'_>> {
         None
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use crate::image_file::ImageFile;
 use crate::open::{io_error, open_file};
 use crate::range::check;
-use crate::{BlockDevice, Durability, Error, OpenOptions, Result};
+use crate::{BackingFile, BlockDevice, Durability, Error, OpenOptions, Result};
 
 /// Bytes below which zeroing writes zeros instead of asking for a hole.
 const PUNCH_MIN: u64 = 64 << 10;
@@ -113,6 +113,10 @@ impl BlockDevice for FileDevice {
 
     fn is_read_only(&self) -> bool {
         self.read_only
+    }
+
+    fn backing_file(&self) -> Option<BackingFile<'_>> {
+        Some(BackingFile { fd: self.file.as_fd(), offset: 0 })
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {

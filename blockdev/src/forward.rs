@@ -59,6 +59,11 @@ macro_rules! forward {
                 (**self).dax()
             }
 
+            #[cfg(feature = "std")]
+            fn backing_file(&self) -> Option<crate::BackingFile<'_>> {
+                (**self).backing_file()
+            }
+
             #[inline]
             fn discard(&self, offset: u64, len: u64) -> Result<()> {
                 (**self).discard(offset, len)

@@ -78,6 +78,8 @@ mod sync;
 
 pub use cached::{CacheOptions, CacheStats, Cached};
 pub use counted::{Counted, Counts};
+#[cfg(feature = "std")]
+pub use device::BackingFile;
 pub use device::{Access, BlockDevice, DaxDevice, PAGE_SIZE};
 pub use error::{Error, Result};
 pub use faulty::{Calls, Fault, FaultError, Faulty, Repeat, Tear};

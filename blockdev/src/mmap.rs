@@ -20,17 +20,19 @@ use crate::ram::FIRST_PFN;
 use crate::range::{check, check_words, page_run};
 use crate::sync::Mutex;
 use crate::{
-    Access, BlockDevice, DaxDevice, Durability, Error, OpenOptions, PAGE_SIZE, PmemSlice, Result, StoreData,
-    StoreObserver, StorePath,
+    Access, BackingFile, BlockDevice, DaxDevice, Durability, Error, OpenOptions, PAGE_SIZE, PmemSlice,
+    Result, StoreData, StoreObserver, StorePath,
 };
 
 mod backing;
 mod chunks;
 mod region;
+mod rented;
 
 use backing::Backing;
 use chunks::{CHUNK, Chunks, touched};
 use region::Region;
+use rented::Rented;
 
 /// A mapped image file; persistent memory if the file is on a DAX file system.
 ///
@@ -55,6 +57,8 @@ pub struct MmapDevice {
     read_only: bool,
     backing: Option<Backing>,
     dirty: Option<Dirty>,
+    /// `None` for persistent memory, and where nothing is written.
+    rented: Option<Rented>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +92,11 @@ impl MmapDevice {
         let strict = options.durability == Durability::Strict && media == Media::Volatile;
         let dirty = (strict && !options.read_only)
             .then(|| Dirty { chunks: Chunks::new(size), writing: Mutex::new(()) });
-        Ok(Self { region, base: Base(base), file, size, media, read_only: options.read_only, backing, dirty })
+        // Under Miri the file is only a copy.
+        let rented =
+            (media == Media::Volatile && !options.read_only && !cfg!(miri)).then(|| Rented::new(size));
+        let read_only = options.read_only;
+        Ok(Self { region, base: Base(base), file, size, media, read_only, backing, dirty, rented })
     }
 
     /// Whether the file is page cache or persistent memory.
@@ -137,6 +145,24 @@ impl MmapDevice {
         }
     }
 
+    /// Writes by a system call, where that is cheaper: see `rented`. Gives false, and has written nothing, elsewhere.
+    fn write_through_file(&self, offset: u64, buf: &[u8]) -> Result<bool> {
+        let Some(rented) = &self.rented else { return Ok(false) };
+        check(offset, buf.len() as u64, self.size)?;
+        let by_file = rented.by_file(offset, buf.len() as u64);
+        if let Some(backing) = &self.backing
+            && backing.write(&self.file, offset, buf)?
+        {
+            return Ok(true);
+        }
+        if by_file {
+            // A chunk that has no room could be made a hole meanwhile.
+            self.at_for_store(offset, buf.len() as u64)?;
+            self.file.write_all_at(buf, offset).map_err(|error| io_error("write", offset, error))?;
+        }
+        Ok(by_file)
+    }
+
     /// Zeros through the map.
     fn store_zeros(&self, offset: u64, len: u64) -> Result<()> {
         let at = self.at(offset, len)?;
@@ -175,14 +201,9 @@ impl BlockDevice for MmapDevice {
 
     #[inline]
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        if let Some(backing) = &self.backing
-            && self.media == Media::Volatile
-        {
-            check(offset, buf.len() as u64, self.size)?;
-            if backing.write(&self.file, offset, buf)? {
-                self.stored(offset, buf.len() as u64);
-                return Ok(());
-            }
+        if buf.len() as u64 >= CHUNK && self.write_through_file(offset, buf)? {
+            self.stored(offset, buf.len() as u64);
+            return Ok(());
         }
         let at = self.at_for_store(offset, buf.len() as u64)?;
         // SAFETY: `at_for_store` found the bytes to lie in the region, mapped for writing and with room.
@@ -242,6 +263,10 @@ impl BlockDevice for MmapDevice {
 
     fn is_read_only(&self) -> bool {
         self.read_only
+    }
+
+    fn backing_file(&self) -> Option<BackingFile<'_>> {
+        Some(BackingFile { fd: self.file.as_fd(), offset: 0 })
     }
 
     fn dax(&self) -> Option<&dyn DaxDevice> {

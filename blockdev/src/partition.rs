@@ -128,6 +128,12 @@ impl<D: BlockDevice> BlockDevice for Partition<D> {
         self.memory().ok().map(|_| self as &dyn DaxDevice)
     }
 
+    #[cfg(feature = "std")]
+    fn backing_file(&self) -> Option<crate::BackingFile<'_>> {
+        let below = self.inner.backing_file()?;
+        Some(crate::BackingFile { offset: below.offset.checked_add(self.offset)?, ..below })
+    }
+
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         self.inner.discard(self.below(offset, len)?, len)
     }

@@ -66,6 +66,11 @@ impl<D: BlockDevice> BlockDevice for ReadOnly<D> {
         self.inner.dax().map(|_| self as &dyn DaxDevice)
     }
 
+    #[cfg(feature = "std")]
+    fn backing_file(&self) -> Option<crate::BackingFile<'_>> {
+        self.inner.backing_file()
+    }
+
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         self.refuse(offset, len)
     }

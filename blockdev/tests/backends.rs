@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blockdev::{
-    Access, BlockDevice, Counted, DaxDevice, Durability, Error, FileDevice, Kind, Locking, Media, MmapDevice,
-    OpenOptions, RamDevice, ReadOnly, conformance, open_image,
+    Access, BlockDevice, CacheOptions, Cached, Counted, DaxDevice, Durability, Error, FileDevice, Kind,
+    Locking, Media, MmapDevice, OpenOptions, Overlay, Partition, RamDevice, ReadOnly, conformance,
+    open_image,
 };
 use tempfile::TempDir;
 
@@ -233,4 +234,32 @@ fn counts_are_what_was_asked() {
     assert_eq!(device.snapshot().since(&counts).fences, 1);
     assert_eq!(device.reset().fences, 2);
     assert_eq!(device.snapshot(), blockdev::Counts::default());
+}
+
+#[test]
+fn the_file_behind_a_device_holds_what_was_written_at_once() {
+    let dir = TempDir::new().unwrap();
+    let open =
+        |kind| open_image(&image(&dir, 1 << 20), &OpenOptions { kind, ..OpenOptions::read_write() }).unwrap();
+    for kind in [Kind::File, Kind::Mmap] {
+        let device = Partition::new(open(kind), 8192, 900_000).unwrap();
+        // Of many sizes, the large ones often enough to go every way there is.
+        for (round, len) in (1..=8_u8).flat_map(|round| [(round, 5), (round, 4096), (round, 150_000)]) {
+            let at = u64::from(round) * 1000;
+            device.write_at(at, &vec![round; len]).unwrap();
+            let file = device.backing_file().unwrap();
+            let mut found = vec![0; len];
+            let read = rustix::io::pread(file.fd, &mut found, file.offset + at).unwrap();
+            assert!(read == len && found.iter().all(|byte| *byte == round), "{kind:?}, {len} bytes");
+        }
+        let shown = ReadOnly::new(device);
+        assert_eq!(shown.backing_file().unwrap().offset, 8192);
+        assert!(
+            Counted::new(&shown).backing_file().is_none(),
+            "what is counted does not go around the counter"
+        );
+    }
+    assert!(RamDevice::new(SIZE).unwrap().backing_file().is_none());
+    assert!(Overlay::new(open(Kind::Mmap)).unwrap().backing_file().is_none());
+    assert!(Cached::new(open(Kind::File), CacheOptions::default()).unwrap().backing_file().is_none());
 }

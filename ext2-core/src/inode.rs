@@ -30,6 +30,7 @@ pub(crate) use grow::Growth;
 pub use grow::{Allocate, WriteMapping};
 pub use publish::Unpublished;
 pub(crate) use read::FAST_SYMLINK_MAX;
+pub use read::Piece;
 pub use seek::Extents;
 pub use write::SetAttr;
 

@@ -64,7 +64,7 @@ pub use features::{Compat, Features, Incompat, RoCompat};
 pub use fs::{Ext2, OpenOptions, StatFs, SuperblockAt};
 pub use geometry::Geometry;
 pub use inode::{
-    Allocate, Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags, SetAttr, Unpublished, WriteMapping,
+    Allocate, Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags, Piece, SetAttr, Unpublished, WriteMapping,
 };
 pub use map::Mapping;
 pub use namei::{NewInode, RenameFlags};

@@ -253,6 +253,19 @@ impl Pair {
                     buffer[..read] == self.model.read(id, offset.bytes(block), buffer.len()),
                     "bytes differ"
                 );
+                // The same bytes from where they are said to be.
+                let from_pieces = inode.with_pieces(offset.bytes(block), buffer.len() as u64, |pieces| {
+                    let mut bytes = Vec::new();
+                    for piece in pieces {
+                        let mut part = vec![0; usize::try_from(piece.len).unwrap()];
+                        if let Some(byte) = piece.device_byte {
+                            self.device.read_at(byte, &mut part).unwrap();
+                        }
+                        bytes.append(&mut part);
+                    }
+                    bytes
+                });
+                assert!(from_pieces.unwrap() == buffer[..read], "pieces differ");
             }
             Op::Truncate { file, size } => {
                 let Some((inode, id)) = self.regular(*file) else { return };

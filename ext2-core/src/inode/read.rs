@@ -11,24 +11,38 @@ use crate::error::{Result, refuse};
 /// Bytes of the place of the pointers, in which a link's target lies that is shorter.
 pub(crate) const FAST_SYMLINK_MAX: usize = 60;
 
+/// Bytes of a file that lie together on the device, or that are a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The device's byte at which they begin; `None` for a hole.
+    pub device_byte: Option<u64>,
+    /// How many.
+    pub len: u64,
+}
+
 impl Cell {
+    /// The piece at byte `at`, no further than byte `end`, which is behind it.
+    fn piece(&self, at: u64, end: u64) -> Result<Piece> {
+        let block_size = self.fs.geo.block_size;
+        let first = block_size.block_of(at);
+        let last = block_size.block_of(end - 1);
+        let mapping = self.map(first, last.get() - first.get() + 1)?;
+        let within = at - first.get() * block_size.bytes();
+        let device_byte = mapping.target.map(|block| self.fs.geo.byte_of(block) + within);
+        Ok(Piece { device_byte, len: (mapping.count * block_size.bytes() - within).min(end - at) })
+    }
+
     /// Reads contents from `offset` without a lock: up to the end of `buf` or of the file.
     pub(crate) fn read_unlocked(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let size = self.size();
-        let end = size.min(offset.saturating_add(buf.len() as u64));
-        let block_size = self.fs.geo.block_size;
+        let end = self.size().min(offset.saturating_add(buf.len() as u64));
         let mut at = offset;
         while at < end {
-            let first = block_size.block_of(at);
-            let last = block_size.block_of(end - 1);
-            let mapping = self.map(first, last.get() - first.get() + 1)?;
-            let within = at - first.get() * block_size.bytes();
-            let len = (mapping.count * block_size.bytes() - within).min(end - at);
+            let Piece { device_byte, len } = self.piece(at, end)?;
             let done = (at - offset) as usize;
             // OK to index: done + len is at most end - offset, which is at most buf.len().
             let part = &mut buf[done..done + len as usize];
-            match mapping.target {
-                Some(block) => self.fs.dev.read_at(self.fs.geo.byte_of(block) + within, part)?,
+            match device_byte {
+                Some(byte) => self.fs.dev.read_at(byte, part)?,
                 None => part.fill(0),
             }
             at += len;
@@ -62,6 +76,25 @@ impl Inode {
         self.need(FileKind::Regular)?;
         let _io = self.0.io.read();
         self.0.read_unlocked(offset, buf)
+    }
+
+    /// Calls `take` with where the bytes `offset..offset + len` of a regular file are, as far as the file goes, and
+    /// keeps them there until it returns: nobody frees them, though others may store to them. `take` must not change
+    /// the file.
+    ///
+    /// # Errors
+    /// As for [`read_at`](Self::read_at).
+    pub fn with_pieces<T>(&self, offset: u64, len: u64, take: impl FnOnce(&[Piece]) -> T) -> Result<T> {
+        self.need(FileKind::Regular)?;
+        let _io = self.0.io.read();
+        let end = self.0.size().min(offset.saturating_add(len));
+        let (mut pieces, mut at) = (Vec::new(), offset);
+        while at < end {
+            let piece = self.0.piece(at, end)?;
+            pieces.push(piece);
+            at += piece.len;
+        }
+        Ok(take(&pieces))
     }
 
     /// The target of a symbolic link, as bytes.
