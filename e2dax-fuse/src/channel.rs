@@ -1,7 +1,7 @@
 //! The connection to the kernel.
 
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::awake::{Awake, CLOSE};
+use crate::pipe::Pipe;
 use crate::reply::Reply;
 use crate::turns::{LOOK, Looks};
 use crate::wire::{Out, REPLY_HEADER};
@@ -88,6 +89,27 @@ impl Channel {
         }
     }
 
+    /// Answers a read with `len` bytes that `fill` puts into the pipe. Gives an error, and answers nothing, if that
+    /// fails; the pipe is good for nothing then, and true says that it is empty again.
+    ///
+    /// # Errors
+    /// What `fill` says.
+    pub(crate) fn answer_from(
+        &self,
+        unique: u64,
+        len: u32,
+        pipe: &Pipe,
+        fill: impl FnOnce(&Pipe) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        // OK to cast and to add: a header is short, and a reply is a few MiB at most.
+        let whole = REPLY_HEADER + len as usize;
+        pipe.put(&Out::default().u32(len.saturating_add(REPLY_HEADER as u32)).u32(0).u64(unique).0)?;
+        fill(pipe)?;
+        let sent = pipe.send(self.device.as_fd(), whole);
+        note(sent);
+        Ok(sent.is_ok())
+    }
+
     fn send(&self, code: i32, unique: u64, body: &[u8]) -> rustix::io::Result<()> {
         let len = u32::try_from(REPLY_HEADER + body.len()).map_err(|_| Errno::INVAL)?;
         let header = Out::default().u32(len).u32(code.cast_unsigned()).u64(unique).0;
@@ -101,11 +123,7 @@ impl Channel {
             Ok(body) => self.send(0, unique, body),
             Err(error) => self.send(-error.raw_os_error(), unique, &[]),
         };
-        match sent {
-            // Nobody waits for it any more.
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => log::error!("an answer was not taken: {error}"),
-        }
+        note(sent);
     }
 
     /// Has the kernel write back all that it has of an inode. Nobody whom the kernel waits for may call this.
@@ -119,5 +137,14 @@ impl Channel {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Notes what became of an answer.
+fn note(sent: rustix::io::Result<()>) {
+    match sent {
+        // Nobody waits for it any more.
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => log::error!("an answer was not taken: {error}"),
     }
 }

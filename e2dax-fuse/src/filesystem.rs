@@ -20,7 +20,7 @@ const SEEK_DATA: u32 = 3;
 const SEEK_HOLE: u32 = 4;
 
 /// The most bytes that are read or written before others listen.
-const SHORT: u32 = 64 << 10;
+const SHORT: usize = 64 << 10;
 
 /// Bits of a setattr. Linux: `FATTR_MODE` and so on.
 mod fattr {
@@ -90,18 +90,22 @@ fn setattr(mut fields: Fields<'_>) -> Reply<Change> {
     })
 }
 
-/// Whether others listen while a request of this many bytes is answered.
-fn takes_long(request: &Request<'_>, len: usize, turns: &Turns) -> bool {
+/// The bytes that a request of `len` bytes moves, in either direction.
+fn moved(request: &Request<'_>, len: usize) -> usize {
+    let mut fields = request.fields();
+    match (request.opcode, fields.skip(16).and_then(|()| fields.u32())) {
+        (opcode::READ, Ok(size)) => len.saturating_add(usize::try_from(size).unwrap_or(usize::MAX)),
+        _ => len,
+    }
+}
+
+/// Whether others listen while a request that moves so many bytes is answered.
+fn takes_long(request: &Request<'_>, moved: usize, turns: &Turns) -> bool {
     match request.opcode {
         opcode::FSYNC | opcode::FSYNCDIR | opcode::FALLOCATE | opcode::COPY_FILE_RANGE => true,
         // A truncation may free much. With each unlink comes a time of change, which is soon set.
         opcode::SETATTR => request.fields().u32().is_ok_and(|valid| valid & fattr::SIZE != 0),
-        opcode::READ => {
-            let mut fields = request.fields();
-            let size = fields.skip(16).and_then(|()| fields.u32());
-            turns.has_processors && size.is_ok_and(|size| size > SHORT)
-        }
-        opcode::WRITE => turns.has_processors && len > SHORT as usize,
+        opcode::READ | opcode::WRITE => turns.has_processors && moved > SHORT,
         _ => false,
     }
 }
@@ -127,7 +131,8 @@ impl Served {
                 return Err(std::io::ErrorKind::InvalidData.into());
             };
             log::debug!("{request}");
-            let is_long = takes_long(&request, len, turns);
+            let moved = moved(&request, len);
+            let is_long = takes_long(&request, moved, turns);
             if is_long || turns.is_wary() {
                 drop(mine);
             } else {
@@ -140,7 +145,7 @@ impl Served {
                 Err(error) => self.channel.answer(request.unique, Err(error)),
             }
             if !is_long {
-                turns.took(begin.elapsed());
+                turns.took(begin.elapsed(), moved);
             }
         }
     }
@@ -226,7 +231,9 @@ impl Served {
             opcode::READ => {
                 fields.skip(8)?;
                 let (offset, size) = (fields.u64()?, fields.u32()?);
-                volume.read(node, offset, size, |read| self.channel.answer(request.unique, read));
+                if !self.splice(request, offset, size) {
+                    volume.read(node, offset, size, |read| self.channel.answer(request.unique, read));
+                }
                 Ok(Answer::None)
             }
             opcode::WRITE => {

@@ -12,6 +12,7 @@
 //! | `wire` | requests and replies as bytes |
 //! | `channel`, `turns` | the connection to the kernel, and who listens to it |
 //! | `awake` | processors that stay awake while requests come |
+//! | `splice`, `pipe` | reads that are answered with pages of the image's file, without a copy |
 //! | `session` | the mount's life: threads, signals, the end |
 //! | `convert`, `reply` | names of inodes as FUSE has them; errors |
 //!
@@ -44,8 +45,10 @@ mod convert;
 mod filesystem;
 mod nodes;
 mod options;
+mod pipe;
 mod reply;
 mod session;
+mod splice;
 mod turns;
 mod volume;
 mod wire;

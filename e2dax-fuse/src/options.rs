@@ -69,6 +69,9 @@ pub struct MountOptions {
     pub no_writeback_cache: bool,
     /// Keep idle processors awake while requests come close together; `None` for small machines only.
     pub awake: Option<bool>,
+    /// Hand every read and write on as it is, past the kernel's cache of pages: nothing is held twice in memory, large
+    /// ones are faster, and each small one waits for its answer.
+    pub direct_io: bool,
     /// Threads that answer the kernel; `None` for a number that suits the machine.
     pub threads: Option<u16>,
 }
@@ -211,6 +214,7 @@ impl MountOptions {
             "awake" => self.awake = Some(true),
             "no_awake" => self.awake = Some(false),
             "writeback_cache" => self.no_writeback_cache = false,
+            "direct_io" => self.direct_io = true,
             _ if IGNORED.contains(&option) || option.starts_with("x-") || option.starts_with("X-") => {}
             _ => return refuse("not known"),
         }

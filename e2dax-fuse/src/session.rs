@@ -137,8 +137,9 @@ const WANTED: [InitFlags; 14] = [
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
 ];
 
-/// Bytes of the largest write that is asked for; the kernel has a limit of its own.
-const MAX_WRITE: u32 = 1 << 20;
+/// Bytes of the largest read or write that is asked for; the kernel has a limit of its own. A reply of this many fits a
+/// pipe as everybody may have it, and stays in a processor's cache from one copy to the next.
+const MAX_WRITE: u32 = 512 << 10;
 /// Bytes of the largest request: a write with all that stands before its data.
 const MAX_REQUEST: usize = MAX_WRITE as usize + 4096;
 /// Requests that the kernel may have under way without anybody waiting: readahead and write-back.
@@ -240,7 +241,8 @@ pub fn serve(
     result
 }
 
-/// The kernel reads 128 KiB ahead of a program; root may have it read as much as fits a request.
+/// The kernel reads 128 KiB ahead of a program; root may have it read as much as two requests bring, so that one is
+/// answered while the program takes what the other brought.
 fn read_ahead_further(dir: &Path) {
     if !rustix::process::geteuid().is_root() {
         return;

@@ -17,10 +17,12 @@ use std::time::Duration;
 pub(crate) const LOOK: Duration = Duration::from_micros(50);
 /// After having looked in vain it sleeps at once, twice as often each time up to this.
 const MOST_SKIPPED: u32 = 1024;
-/// A request that takes longer is slow, and others listen while the next ones are answered: the image may lie on a
-/// disk, where many at a time are faster.
+/// A request that takes longer than this, and than its bytes explain, is slow. After two of them others listen while
+/// the next ones are answered: the image may lie on a disk, where many at a time are faster.
 pub(crate) const SLOW: Duration = Duration::from_micros(500);
-/// So many next ones.
+/// What a byte explains, in nanoseconds: memory moves more than 1 GB/s.
+const BYTE: u64 = 1;
+/// So many next ones, and so far apart the two may be. One alone may be the scheduler's doing.
 const WARY: u32 = 256;
 
 /// Turns at listening.
@@ -30,6 +32,8 @@ pub(crate) struct Turns {
     freed: Condvar,
     /// Requests left during which others listen.
     wary: AtomicU32,
+    /// Requests left during which another slow one makes it so.
+    suspicious: AtomicU32,
     /// Whether there is a processor for another one, besides those of who asks and who answers.
     pub(crate) has_processors: bool,
 }
@@ -45,6 +49,7 @@ impl Turns {
             free: Mutex::new((processors / 4).clamp(1, 4)),
             freed: Condvar::new(),
             wary: AtomicU32::new(0),
+            suspicious: AtomicU32::new(0),
             has_processors: processors > 2,
         }
     }
@@ -61,18 +66,25 @@ impl Turns {
 
     /// Whether a request is to be answered while others listen, because earlier ones were slow.
     pub(crate) fn is_wary(&self) -> bool {
-        let left = self.wary.load(Ordering::Relaxed);
-        // Threads that count at once may count one request for two; nothing depends on the number.
-        self.wary.store(left.saturating_sub(1), Ordering::Relaxed);
-        left > 0
+        count_down(&self.suspicious);
+        count_down(&self.wary) > 0
     }
 
-    /// Notes how long a request took.
-    pub(crate) fn took(&self, time: Duration) {
-        if time > SLOW {
+    /// Notes how long a request took that moved so many bytes.
+    pub(crate) fn took(&self, time: Duration, bytes: usize) {
+        let explained = Duration::from_nanos(u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(BYTE));
+        if time > SLOW.saturating_add(explained) && self.suspicious.swap(WARY, Ordering::Relaxed) > 0 {
             self.wary.store(WARY, Ordering::Relaxed);
         }
     }
+}
+
+/// Takes one off, and gives what there was. Threads that count at once may count one request for two; nothing depends
+/// on the number.
+fn count_down(left: &AtomicU32) -> u32 {
+    let before = left.load(Ordering::Relaxed);
+    left.store(before.saturating_sub(1), Ordering::Relaxed);
+    before
 }
 
 impl Drop for Turn<'_> {
@@ -139,9 +151,16 @@ mod tests {
             drop(turn);
             other.join().unwrap();
         });
-        turns.took(SLOW);
+        turns.took(SLOW, 0);
+        turns.took(SLOW, 0);
         assert!(!turns.is_wary());
-        turns.took(2 * SLOW);
+        // What moves many bytes may take as long.
+        turns.took(2 * SLOW, 1 << 20);
+        turns.took(2 * SLOW, 1 << 20);
+        assert!(!turns.is_wary());
+        turns.took(2 * SLOW, 0);
+        assert!(!turns.is_wary(), "once may be the scheduler's doing");
+        turns.took(2 * SLOW, 0);
         assert_eq!((0..2 * WARY).filter(|_| turns.is_wary()).count(), WARY as usize);
     }
 }

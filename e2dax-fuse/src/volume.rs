@@ -93,7 +93,8 @@ impl Volume {
 
     /// Whether the kernel may gather writes.
     pub(crate) fn gathers_writes(&self) -> bool {
-        !self.options.no_writeback_cache && !self.options.read_only && !self.options.sync
+        let options = &self.options;
+        !(options.no_writeback_cache || options.direct_io || options.read_only || options.sync)
     }
 
     /// Makes a change of a directory durable, where that was asked for.

@@ -103,7 +103,7 @@ impl Volume {
     }
 
     /// The contents are being read. Linux: `touch_atime`.
-    pub(super) fn accessed(&self, inode: &Inode) {
+    pub(crate) fn accessed(&self, inode: &Inode) {
         if self.atime_is_due(inode) {
             inode.touch_accessed();
         }

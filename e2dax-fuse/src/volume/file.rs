@@ -19,6 +19,9 @@ const COPY_CHUNK: usize = 1 << 20;
 /// The most bytes that one request copies, so that others get their turn.
 const COPY_MOST: u64 = 64 << 20;
 
+/// Past the kernel's cache, by several writers at once.
+const DIRECT: FopenFlags = FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
+
 thread_local! {
     /// What reads fill: each worker has its own, which grows to the largest request.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -68,7 +71,10 @@ impl Volume {
                 how = FopenFlags::FOPEN_DIRECT_IO;
             }
             node.add_writer();
-        } else if self.atime_is_due(&node.inode) {
+        }
+        if self.options.direct_io {
+            how = DIRECT;
+        } else if !is_for_writing(flags) && self.atime_is_due(&node.inode) {
             // A page that the kernel has would be read without us, and the access time stay as it is.
             how = FopenFlags::empty();
         }
@@ -79,6 +85,9 @@ impl Volume {
     pub(crate) fn opened_new(&self, node: &Node, flags: i32) -> FopenFlags {
         if is_for_writing(flags) {
             node.add_writer();
+        }
+        if self.options.direct_io {
+            return DIRECT;
         }
         if node.inode.attr().flags.contains(InodeFlags::APPEND) {
             return FopenFlags::FOPEN_DIRECT_IO;

@@ -2,6 +2,7 @@
 
 mod common;
 mod crash;
+mod direct;
 mod life;
 mod operations;
 mod programs;

@@ -128,7 +128,7 @@ fn contents_holes_and_copies_are_what_was_written() {
 #[test]
 fn files_without_a_name_are_there_until_closed_or_linked() {
     need_fuse!();
-    for options in ["", "no_writeback_cache"] {
+    for options in ["", "no_writeback_cache", "direct_io"] {
         let image = Image::new(&["-b", "1024"], "8M");
         let mount = image.mount(options);
         let space = || rustix::fs::statvfs(mount.dir()).unwrap();
@@ -279,13 +279,14 @@ fn reading_changes_access_times_as_relatime_says() {
     image.check();
 }
 
-/// Bytes of the blocks that the next test reads and writes.
+/// Bytes of the units that the next test writes, and how many of them it reads at once now and then.
 const UNIT: usize = 4096;
+const MANY: usize = 16;
 
 #[test]
 fn who_reads_here_and_there_never_sees_what_was_overwritten_before() {
     need_fuse!();
-    for options in ["", "no_writeback_cache"] {
+    for options in ["", "no_writeback_cache", "direct_io"] {
         let image = Image::new(&["-b", "4096"], "32M");
         let mount = image.mount(options);
         let path = mount.join("f");
@@ -293,13 +294,15 @@ fn who_reads_here_and_there_never_sees_what_was_overwritten_before() {
         fs::write(&path, vec![0; UNITS * UNIT]).unwrap();
         // What each unit was last written with: no reader may see less from then on.
         let written: Vec<AtomicU64> = (0..UNITS).map(|_| AtomicU64::new(0)).collect();
+        // Odd while the file is cut and made longer again.
+        let cuts = AtomicU64::new(0);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for seed in 0..2 {
-                let (path, written, stop) = (&path, &written, &stop);
+                let (path, written, cuts, stop) = (&path, &written, &cuts, &stop);
                 scope.spawn(move || {
                     let (file, mut rng) = (File::open(path).unwrap(), Rng::new(seed));
-                    let mut unit = [0; UNIT];
+                    let mut units = vec![0; MANY * UNIT];
                     for n in 0.. {
                         if stop.load(Ordering::Relaxed) {
                             break;
@@ -308,13 +311,20 @@ fn who_reads_here_and_there_never_sees_what_was_overwritten_before() {
                             // The kernel drops what it has, and asks again.
                             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
                         }
-                        let at = usize::try_from(rng.below(UNITS as u64)).unwrap();
-                        let least = written[at].load(Ordering::SeqCst);
-                        // Where the file is cut there is nothing to see.
-                        if file.read_exact_at(&mut unit, (at * UNIT) as u64).is_ok() {
-                            let found = u64::from_le_bytes(unit[..8].try_into().unwrap());
-                            assert!(found >= least || written[at].load(Ordering::SeqCst) < least);
-                            assert!(unit.chunks(8).all(|word| word == &unit[..8]) || found > least);
+                        let units = if n % 4 == 0 { &mut units[..] } else { &mut units[..UNIT] };
+                        let at = usize::try_from(rng.below((UNITS - MANY) as u64)).unwrap();
+                        let cut = cuts.load(Ordering::SeqCst);
+                        let least: Vec<u64> =
+                            written[at..at + MANY].iter().map(|unit| unit.load(Ordering::SeqCst)).collect();
+                        let read = file.read_exact_at(units, (at * UNIT) as u64);
+                        if cut % 2 == 1 || cut != cuts.load(Ordering::SeqCst) {
+                            continue;
+                        }
+                        read.unwrap();
+                        for (unit, least) in units.chunks(UNIT).zip(least) {
+                            let words =
+                                unit.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+                            assert!(words.into_iter().all(|word| word >= least), "{options}");
                         }
                     }
                 });
@@ -326,10 +336,12 @@ fn who_reads_here_and_there_never_sees_what_was_overwritten_before() {
                 round += 1;
                 if round.is_multiple_of(16) {
                     let left = usize::try_from(rng.below(UNITS as u64)).unwrap();
+                    cuts.fetch_add(1, Ordering::SeqCst);
                     written[left..].iter().for_each(|unit| unit.store(0, Ordering::SeqCst));
                     let file = OpenOptions::new().write(true).open(&path).unwrap();
                     file.set_len((left * UNIT) as u64).unwrap();
                     file.set_len((UNITS * UNIT) as u64).unwrap();
+                    cuts.fetch_add(1, Ordering::SeqCst);
                 }
                 let file = OpenOptions::new().write(true).open(&path).unwrap();
                 for _ in 0..4 {

@@ -1,0 +1,91 @@
+//! Reads that are answered with pages of the image's file, without a copy of ours.
+
+use std::cell::RefCell;
+use std::io;
+
+use blockdev::BackingFile;
+use ext2_core::Piece;
+
+use crate::filesystem::Served;
+use crate::pipe::Pipe;
+use crate::wire::Request;
+
+/// The fewest bytes that are spliced: less is copied sooner than pages are handed around.
+const LEAST: u32 = 32 << 10;
+
+thread_local! {
+    /// An empty pipe; each worker has its own.
+    static SPARE: RefCell<Option<Pipe>> = const { RefCell::new(None) };
+}
+
+/// What a read comes to: the bytes, and the pages of the file that they touch. `None` for a hole.
+fn measure(image: &BackingFile<'_>, pieces: &[Piece]) -> Option<(u32, usize)> {
+    let page = rustix::param::page_size() as u64;
+    let (mut len, mut pages) = (0, 0);
+    for piece in pieces {
+        let first = image.offset.checked_add(piece.device_byte?)?;
+        let end = first.checked_add(piece.len)?;
+        pages += end.div_ceil(page) - first / page;
+        len += piece.len;
+    }
+    Some((u32::try_from(len).ok()?, usize::try_from(pages).ok()?))
+}
+
+impl Served {
+    /// Answers a read of `size` bytes from byte `offset` of a file. Gives false, and answers nothing, where it is to be
+    /// copied: it is short, has a hole, is in many pieces, or the image is no file.
+    pub(crate) fn splice(&self, request: &Request<'_>, offset: u64, size: u32) -> bool {
+        let Some(image) = self.volume.fs.device().backing_file() else { return false };
+        let Ok(node) = self.volume.node(request.node) else { return false };
+        if size < LEAST {
+            return false;
+        }
+        // The pages are copied, by the kernel, before the pieces may be freed and get other contents.
+        let answered = node.inode.with_pieces(offset, size.into(), |pieces| match measure(&image, pieces) {
+            Some((len, pages)) if len >= LEAST => self.answer_with(request, &image, pieces, len, pages),
+            _ => Ok(false),
+        });
+        let answered = match answered {
+            Ok(Ok(answered)) => answered,
+            // What cannot be read is found again by reading it, and told then.
+            Ok(Err(error)) => {
+                log::debug!("not spliced: {error}");
+                false
+            }
+            Err(_) => false,
+        };
+        if answered {
+            self.volume.accessed(&node.inode);
+        }
+        answered
+    }
+
+    fn answer_with(
+        &self,
+        request: &Request<'_>,
+        image: &BackingFile<'_>,
+        pieces: &[Piece],
+        len: u32,
+        pages: usize,
+    ) -> io::Result<bool> {
+        SPARE.with_borrow_mut(|spare| {
+            let pipe = spare.take().map_or_else(Pipe::new, Ok)?;
+            // One more for the header.
+            if pages >= pipe.room() {
+                *spare = Some(pipe);
+                return Ok(false);
+            }
+            let fill = |pipe: &Pipe| {
+                pieces.iter().try_for_each(|piece| {
+                    let byte = image.offset.saturating_add(piece.device_byte.unwrap_or_default());
+                    pipe.put_from(image.fd, byte, piece.len)
+                })
+            };
+            // A request that was taken back leaves its bytes behind, as does a file that fails.
+            if self.channel.answer_from(request.unique, len, &pipe, fill)? {
+                *spare = Some(pipe);
+            }
+            Ok(true)
+        })
+    }
+}
