@@ -23,8 +23,9 @@ const WISHES: &str = "/dev/cpu_dma_latency";
 const NONE: i32 = 0;
 /// Any delay. Linux: `PM_QOS_CPU_LATENCY_DEFAULT_VALUE`.
 const ANY: i32 = 2_000_000_000;
-/// Requests that follow each other within this are close, and this long after the last the wish is given up.
-pub(crate) const CLOSE: Duration = Duration::from_millis(2);
+/// Requests that follow each other within this are close, and this long after the last the wish is given up: with fewer
+/// requests there is less to gain than the waiting costs.
+pub(crate) const CLOSE: Duration = Duration::from_micros(500);
 /// So many close requests in a row make a stream.
 const STREAM: u32 = 8;
 /// Machines of more processors stay as they are where nobody asks.

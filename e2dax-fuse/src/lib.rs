@@ -23,10 +23,11 @@
 //! # What the kernel does for us
 //! It caches names, attributes and pages for as long as it likes, since nobody else changes the image; it checks
 //! permissions and access control lists (`default_permissions`), keeps locks, and gathers writes (the write-back
-//! cache), so that a full device is reported by `fsync` or `close` and not by `write`.
+//! cache), so that a full device is reported by `fsync` or `close` and not by `write`. With `direct_io` it neither keeps
+//! pages nor gathers writes: each call comes to us as it is, which is faster for large ones and slower for small ones.
 //!
 //! # What programs see that the kernel's ext2 shows otherwise
-//! - A full device: see above. `no_writeback_cache` brings it back to `write`.
+//! - A full device: see above. `no_writeback_cache` and `direct_io` bring it back to `write`.
 //! - `pathconf(_PC_LINK_MAX)` is not 32,000: the C library goes by the type of the file system.
 //! - `umount` returns when the kernel is done, a moment before the image is closed and unlocked here: who needs the
 //!   closed image waits for its lock (`flock IMG true`), or for [`serve`] to return.

@@ -35,11 +35,11 @@ impl Served {
     /// Answers a read of `size` bytes from byte `offset` of a file. Gives false, and answers nothing, where it is to be
     /// copied: it is short, has a hole, is in many pieces, or the image is no file.
     pub(crate) fn splice(&self, request: &Request<'_>, offset: u64, size: u32) -> bool {
-        let Some(image) = self.volume.fs.device().backing_file() else { return false };
-        let Ok(node) = self.volume.node(request.node) else { return false };
         if size < LEAST {
             return false;
         }
+        let Some(image) = self.volume.fs.device().backing_file() else { return false };
+        let Ok(node) = self.volume.node(request.node) else { return false };
         // The pages are copied, by the kernel, before the pieces may be freed and get other contents.
         let answered = node.inode.with_pieces(offset, size.into(), |pieces| match measure(&image, pieces) {
             Some((len, pages)) if len >= LEAST => self.answer_with(request, &image, pieces, len, pages),
