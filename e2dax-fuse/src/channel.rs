@@ -59,7 +59,7 @@ impl Channel {
                         begin = Some(Instant::now());
                     }
                     match begin {
-                        Some(time) if time.elapsed() < LOOK => std::hint::spin_loop(),
+                        Some(time) if time.elapsed() < LOOK => std::thread::yield_now(),
                         looked => {
                             if looked.is_some() {
                                 looks.in_vain();
