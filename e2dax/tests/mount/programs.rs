@@ -168,8 +168,11 @@ fn fio_verifies_what_it_wrote() {
     need_fuse!();
     need_tools!("fio");
     let image = Image::new(&["-b", "4096"], "128M");
-    let mount = image.mount("");
-    for (engine, direct) in [("psync", "0"), ("psync", "1"), ("mmap", "0")] {
+    let ways = ["", "direct_io"].into_iter().flat_map(|options| {
+        [("psync", "0"), ("psync", "1"), ("mmap", "0")].map(|(engine, direct)| (options, engine, direct))
+    });
+    for (options, engine, direct) in ways {
+        let mount = image.mount(options);
         let arguments = [
             "--name=verify",
             "--filename=file",
@@ -187,8 +190,8 @@ fn fio_verifies_what_it_wrote() {
         ];
         run("fio", &arguments, mount.dir());
         fs::remove_file(mount.join("file")).unwrap();
+        mount.unmount();
     }
-    mount.unmount();
     image.check();
 }
 
