@@ -89,11 +89,12 @@ impl Channel {
         }
     }
 
-    /// Answers a read with `len` bytes that `fill` puts into the pipe. Gives an error, and answers nothing, if that
-    /// fails; the pipe is good for nothing then, and true says that it is empty again.
+    /// Answers a read with `len` bytes that `fill` puts into the pipe. True says that the pipe is empty again; otherwise,
+    /// and after an error, it is good for nothing.
     ///
     /// # Errors
-    /// What `fill` says.
+    /// What `fill` or the connection says. The read has to be answered in another way then: the kernel may not have
+    /// got to it, and if it has, the second answer comes to nothing.
     pub(crate) fn answer_from(
         &self,
         unique: u64,
@@ -105,9 +106,12 @@ impl Channel {
         let whole = REPLY_HEADER + len as usize;
         pipe.put(&Out::default().u32(len.saturating_add(REPLY_HEADER as u32)).u32(0).u64(unique).0)?;
         fill(pipe)?;
-        let sent = pipe.send(self.device.as_fd(), whole);
-        note(sent);
-        Ok(sent.is_ok())
+        match pipe.send(self.device.as_fd(), whole) {
+            Ok(()) => Ok(true),
+            // Nobody waits for it any more.
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn send(&self, code: i32, unique: u64, body: &[u8]) -> rustix::io::Result<()> {
@@ -123,7 +127,11 @@ impl Channel {
             Ok(body) => self.send(0, unique, body),
             Err(error) => self.send(-error.raw_os_error(), unique, &[]),
         };
-        note(sent);
+        match sent {
+            // Nobody waits for it any more.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => log::error!("an answer was not taken: {error}"),
+        }
     }
 
     /// Has the kernel write back all that it has of an inode. Nobody whom the kernel waits for may call this.
@@ -137,14 +145,5 @@ impl Channel {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-/// Notes what became of an answer.
-fn note(sent: rustix::io::Result<()>) {
-    match sent {
-        // Nobody waits for it any more.
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => log::error!("an answer was not taken: {error}"),
     }
 }

@@ -239,10 +239,12 @@ impl Served {
             opcode::WRITE => {
                 fields.skip(8)?;
                 let (offset, size, how) = (fields.u64()?, fields.u32()?, fields.u32()?);
-                fields.skip(16)?;
+                fields.skip(8)?;
+                let opened = fields.u32()?.cast_signed();
+                fields.skip(4)?;
                 let data = fields.take(usize::try_from(size).map_err(|_| Errno::INVAL)?)?;
                 let how = WriteFlags::from_bits_retain(how);
-                Ok(Answer::Body(out.u32(volume.write(node, offset, data, how)?).u32(0)))
+                Ok(Answer::Body(out.u32(volume.write(node, offset, data, how, opened)?).u32(0)))
             }
             opcode::FSYNC | opcode::FSYNCDIR => done(volume.fsync(node)),
             opcode::READDIR | opcode::READDIRPLUS => {

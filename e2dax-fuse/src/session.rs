@@ -16,7 +16,7 @@ use fuser::{
 };
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::awake::Awake;
@@ -211,6 +211,8 @@ pub fn serve(
     if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open(DEVICE) {
         return Err(MountError::Mount(io::Error::new(error.kind(), format!("{DEVICE}: {error}"))));
     }
+    // An image that outgrows the limit of this process is an error of the write that does it, and not our end.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     // Signals that come from here on end a mount that is up, and wait for one that is not.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let volume = Arc::new(Volume::new(fs, options)?);

@@ -42,10 +42,14 @@ impl Served {
         let Ok(node) = self.volume.node(request.node) else { return false };
         // The pages are copied, by the kernel, before the pieces may be freed and get other contents.
         let answered = node.inode.with_pieces(offset, size.into(), |pieces| match measure(&image, pieces) {
-            Some((len, pages)) if len >= LEAST => self.answer_with(request, &image, pieces, len, pages),
+            Some((len, pages)) if len >= LEAST => {
+                // Before the answer, as everywhere: who has it may ask for the times, or set them.
+                self.volume.accessed(&node.inode);
+                self.answer_with(request, &image, pieces, len, pages)
+            }
             _ => Ok(false),
         });
-        let answered = match answered {
+        match answered {
             Ok(Ok(answered)) => answered,
             // What cannot be read is found again by reading it, and told then.
             Ok(Err(error)) => {
@@ -53,11 +57,7 @@ impl Served {
                 false
             }
             Err(_) => false,
-        };
-        if answered {
-            self.volume.accessed(&node.inode);
         }
-        answered
     }
 
     fn answer_with(

@@ -58,27 +58,30 @@ impl Volume {
     pub(crate) fn open(&self, number: u64, flags: i32) -> Reply<FopenFlags> {
         let node = self.node(number)?;
         let own = node.inode.attr().flags;
-        let mut how = FopenFlags::FOPEN_KEEP_CACHE;
-        if is_for_writing(flags) {
+        let writes = is_for_writing(flags);
+        if writes {
             let append = own.contains(InodeFlags::APPEND);
             let truncates = open_flags(flags).contains(OFlags::TRUNC);
             let appends = open_flags(flags).contains(OFlags::APPEND);
             if own.contains(InodeFlags::IMMUTABLE) || append && (truncates || !appends) {
                 return Err(FORBIDDEN);
             }
-            if append {
-                // Pages that are written back begin before the end.
-                how = FopenFlags::FOPEN_DIRECT_IO;
-            }
             node.add_writer();
         }
-        if self.options.direct_io {
-            how = DIRECT;
-        } else if !is_for_writing(flags) && self.atime_is_due(&node.inode) {
+        Ok(if self.options.direct_io || writes && self.is_direct(own) {
+            DIRECT
+        } else if !writes && self.atime_is_due(&node.inode) {
             // A page that the kernel has would be read without us, and the access time stay as it is.
-            how = FopenFlags::empty();
-        }
-        Ok(how)
+            FopenFlags::empty()
+        } else {
+            FopenFlags::FOPEN_KEEP_CACHE
+        })
+    }
+
+    /// Whether writes to a file with these attribute flags go past the kernel's cache: where that was asked for, and to
+    /// one that can only be appended to, since pages that are written back begin before the end.
+    fn is_direct(&self, own: InodeFlags) -> bool {
+        self.options.direct_io || own.contains(InodeFlags::APPEND)
     }
 
     /// A file that was made with this request is open.
@@ -86,13 +89,7 @@ impl Volume {
         if is_for_writing(flags) {
             node.add_writer();
         }
-        if self.options.direct_io {
-            return DIRECT;
-        }
-        if node.inode.attr().flags.contains(InodeFlags::APPEND) {
-            return FopenFlags::FOPEN_DIRECT_IO;
-        }
-        FopenFlags::FOPEN_KEEP_CACHE
+        if self.is_direct(node.inode.attr().flags) { DIRECT } else { FopenFlags::FOPEN_KEEP_CACHE }
     }
 
     /// An open file is closed for good.
@@ -131,8 +128,15 @@ impl Volume {
         })
     }
 
-    /// Writes; gives the bytes written.
-    pub(crate) fn write(&self, number: u64, offset: u64, data: &[u8], how: WriteFlags) -> Reply<u32> {
+    /// Writes through a file that is open with the flags `opened`; gives the bytes written.
+    pub(crate) fn write(
+        &self,
+        number: u64,
+        offset: u64,
+        data: &[u8],
+        how: WriteFlags,
+        opened: i32,
+    ) -> Reply<u32> {
         self.note_write();
         let node = self.node(number)?;
         self.drop_privileges(&node, how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID))?;
@@ -141,7 +145,11 @@ impl Volume {
             // Nobody waits for the number of a write from the cache; only an error reaches fsync and close.
             return Err(Errno::NOSPC);
         }
-        if self.options.sync || node.inode.attr().flags.contains(InodeFlags::SYNC) {
+        let own = node.inode.attr().flags;
+        // Of a write past its cache the kernel asks for nothing more: what O_SYNC and O_DSYNC want is left to us. (Not
+        // `contains`: O_SYNC has the bit of O_DSYNC and another.)
+        let asked = self.is_direct(own) && open_flags(opened).intersects(OFlags::SYNC | OFlags::DSYNC);
+        if asked || self.options.sync || own.contains(InodeFlags::SYNC) {
             node.inode.sync().map_err(|error| errno(&error))?;
         }
         u32::try_from(done).map_err(|_| Errno::INVAL)
@@ -223,5 +231,44 @@ impl Volume {
     pub(crate) fn quiet_for(&self) -> u64 {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         now.saturating_sub(self.last_write.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use blockdev::{Counted, RamDevice};
+    use ext2_core::mkfs::{self, Format, Fresh};
+    use ext2_core::{Ext2, OpenOptions};
+
+    use super::*;
+    use crate::options::MountOptions;
+    use crate::volume::New;
+
+    #[test]
+    fn a_write_past_the_cache_is_durable_when_it_returns_if_its_file_was_opened_so() {
+        let caller = Caller { uid: 0, gid: 0, pid: 0 };
+        for (direct_io, opened, durable) in [
+            (true, OFlags::WRONLY | OFlags::DSYNC, true),
+            (true, OFlags::WRONLY | OFlags::SYNC, true),
+            // O_DSYNC alone, which is a part of what O_SYNC is.
+            (true, OFlags::WRONLY | OFlags::from_bits_retain(0o10000), true),
+            (true, OFlags::WRONLY, false),
+            // The kernel asks for it itself, once it has written.
+            (false, OFlags::WRONLY | OFlags::SYNC, false),
+        ] {
+            let device = Arc::new(Counted::new(RamDevice::new(1 << 20).unwrap()));
+            mkfs::format(&*device, &Format::default(), Fresh::Zeros).unwrap();
+            let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
+            let volume = Volume::new(fs, &MountOptions { direct_io, ..MountOptions::default() }).unwrap();
+            let new = New { mode: 0o100_644, umask: 0, device: 0 };
+            let (_, node) = volume.make(1, b"f", new, caller).unwrap();
+            let before = device.snapshot();
+            let flags = opened.bits().cast_signed();
+            let number = crate::convert::node_of(node.inode.nr());
+            assert_eq!(volume.write(number, 0, b"kept", WriteFlags::empty(), flags), Ok(4));
+            assert_eq!(device.snapshot().since(&before).flushes > 0, durable, "{direct_io} {opened:?}");
+        }
     }
 }

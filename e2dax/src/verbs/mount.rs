@@ -38,7 +38,8 @@ Options behind -o, with commas between them:
   offset=BYTES                     where the file system begins in the image
   fsname=NAME, subtype=NAME        what the table of mounts shows
   direct_io                        read and write past the kernel's cache of pages: large calls are faster and
-                                   nothing is held twice in memory; small ones wait for an answer each
+                                   nothing is held twice in memory; small ones wait for an answer each (shared
+                                   maps need Linux 6.6)
   awake, no_awake                  while requests come close together, keep idle processors from sleeping, which
                                    makes each some times as fast (root; machines of up to 4 processors do it anyway)
   no_writeback_cache               hand on every write at once, so that it reports a full device itself

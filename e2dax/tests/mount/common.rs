@@ -105,6 +105,12 @@ impl Mount {
         self.child.as_ref().unwrap().id()
     }
 
+    /// What that process has open.
+    pub(crate) fn open_files(&self) -> Vec<PathBuf> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        open.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect()
+    }
+
     /// Sends a signal to that process.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = i32::try_from(self.pid()).unwrap();

@@ -42,7 +42,9 @@ fn files_in_pieces_with_holes_are_read_as_they_were_written() {
         let mount = image.mount(options);
         let path = mount.join("f");
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
-        let mut rng = Rng::new(11);
+        let pipes =
+            || mount.open_files().iter().filter(|path| path.to_string_lossy().starts_with("pipe:")).count();
+        let (pipes_before, mut rng) = (pipes(), Rng::new(11));
         let mut expected = vec![0; SIZE];
         for round in 1..=60_u8 {
             let at = usize::try_from(rng.below(SIZE as u64 - 200_000)).unwrap();
@@ -71,6 +73,7 @@ fn files_in_pieces_with_holes_are_read_as_they_were_written() {
             assert!(buffer[..wanted] == expected[at..at + wanted], "{options}, {wanted} bytes at {at}");
         }
         assert_eq!(reader.read_at(&mut buffer, SIZE as u64).unwrap(), 0);
+        assert!(pipes() > pipes_before, "large reads are spliced");
         // To the end, which is in the middle of a page.
         let mut all = Vec::new();
         File::open(&path).unwrap().read_to_end(&mut all).unwrap();
