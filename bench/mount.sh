@@ -15,7 +15,7 @@ set -euo pipefail
 e2dax=$(realpath "${1:-target/release/e2dax}")
 dir=$(mktemp -d "${BENCH_DIR:-/dev/shm}/e2dax-bench-XXXXXX")
 files=${BENCH_FILES:-20000}
-size=${BENCH_SIZE:-400m}
+size=${BENCH_SIZE:-800m}
 rows=" ${BENCH_ROWS:-write read randread randwrite names} "
 read -r -a drivers <<<"${BENCH_DRIVERS:-e2dax direct fuse2fs kernel}"
 cleanup() { umount -l "$dir"/mnt 2>/dev/null || true; rm -rf "$dir"; }
