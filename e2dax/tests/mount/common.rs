@@ -136,7 +136,7 @@ impl Mount {
 
     /// Unmounts it and waits until the image is closed.
     pub(crate) fn unmount(mut self) {
-        tools::run("umount", &[self.dir()]).unwrap_or_else(|error| panic!("{error}"));
+        unmount(self.dir());
         assert!(self.wait().success(), "the image is closed without an error");
     }
 }
@@ -154,6 +154,16 @@ impl Drop for Mount {
                 self.wait();
             }
         }
+    }
+}
+
+/// Unmounts a directory. A process that another test has just forked has copies of this one's files until it runs its own
+/// program, and keeps the mount busy so long.
+pub(crate) fn unmount(dir: &Path) {
+    let begin = Instant::now();
+    while let Err(error) = tools::run("umount", &[dir]) {
+        assert!(error.contains("busy") && begin.elapsed() < PATIENCE, "{error}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use e2dax_tests::{need_tools, tools};
 use rustix::process::Signal;
 
-use crate::common::{Image, Mount, e2dax, need_fuse, run};
+use crate::common::{Image, Mount, e2dax, need_fuse, run, unmount};
 
 /// Waits until nobody has the image locked.
 fn wait_for_lock(image: &Image) {
@@ -33,7 +33,7 @@ fn the_command_returns_when_the_mount_is_ready_and_umount_ends_it() {
     let line = table.lines().find(|line| line.contains(folder.path().to_str().unwrap())).unwrap();
     assert!(line.starts_with(image.path.to_str().unwrap()) && line.contains(" fuse.e2dax "), "{line}");
     fs::write(folder.path().join("f"), "kept").unwrap();
-    run("umount", &[folder.path().to_str().unwrap()], folder.path().parent().unwrap());
+    unmount(folder.path());
     wait_for_lock(&image);
     image.check();
     let mount = image.mount("ro");
@@ -176,7 +176,7 @@ fn mount_finds_the_command_as_its_helper() {
     let output = Command::new(&helper).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", tools::words(&output));
     fs::write(folder.path().join("f"), "x").unwrap();
-    run("umount", &[folder.path().to_str().unwrap()], folder.path().parent().unwrap());
+    unmount(folder.path());
     wait_for_lock(&image);
     image.check();
 }
@@ -267,5 +267,26 @@ fn what_keeps_processors_awake_is_opened_by_who_wants_it_and_may() {
         assert_eq!(mount.open_files().iter().any(|path| path == place), wishes, "{options}");
         mount.unmount();
     }
+    image.check();
+}
+
+#[test]
+fn a_limit_of_file_sizes_fails_the_write_and_not_the_mount() {
+    need_fuse!();
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let image = Image::new(&["-b", "4096"], "16M");
+    let mount = image.mount("direct_io");
+    let pid = Pid::from_raw(i32::try_from(mount.pid()).unwrap());
+    let limit = |bytes| prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+    fs::write(mount.join("before"), vec![1; 100_000]).unwrap();
+    let old = limit(Some(2 << 20));
+    let error = fs::write(mount.join("f"), vec![2; 8 << 20]).unwrap_err();
+    assert!(error.raw_os_error().is_some(), "{error}");
+    assert_eq!(fs::read(mount.join("before")).unwrap(), vec![1; 100_000]);
+    limit(old.current);
+    fs::remove_file(mount.join("f")).unwrap();
+    fs::write(mount.join("after"), vec![3; 8 << 20]).unwrap();
+    assert_eq!(fs::read(mount.join("after")).unwrap(), vec![3; 8 << 20]);
+    mount.unmount();
     image.check();
 }
