@@ -44,7 +44,8 @@ use rented::Rented;
 ///
 /// Opened read-only it is mapped for reading, and needs no write permission. A sparse file stays sparse:
 /// blocks are allocated in 64 KiB chunks before the first store to each, or by the write itself if that is
-/// larger, and [`Error::NoSpace`] says if there are none. (On a file system that copies on write, such as btrfs, an allocation is no promise.)
+/// larger, and [`Error::NoSpace`] says if there are none. Into page cache, the first writes of 64 KiB or more to a chunk go
+/// through the file, and save the page faults. (On a file system that copies on write, such as btrfs, an allocation is no promise.)
 #[derive(Debug)]
 pub struct MmapDevice {
     /// `None` for an empty file, which cannot be mapped.

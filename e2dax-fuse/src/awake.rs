@@ -44,7 +44,7 @@ pub(crate) struct Awake {
     close: AtomicU32,
 }
 
-/// The processors that the machine uses now.
+/// The processors that the machine uses now: the wish is for all of them, however few this process may run on.
 fn processors() -> Option<usize> {
     let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
     count(online.trim())

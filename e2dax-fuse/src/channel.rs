@@ -23,6 +23,7 @@ pub(crate) struct Channel {
     device: OwnedFd,
     /// Whether looking for requests takes nobody else's processor away.
     can_look: bool,
+    /// Told of each request, and of each rest.
     awake: Awake,
 }
 

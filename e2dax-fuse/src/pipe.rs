@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-/// Pages that a pipe is made for: those of the largest request, were each piece of half a page.
+/// Pages that a pipe is made for, a power of two: the largest request in pieces of the smallest block, and the header.
 const WANTED: usize = 1024;
 /// Pages that everybody may have (`/proc/sys/fs/pipe-max-size`).
 const ALLOWED: usize = 256;

@@ -18,12 +18,17 @@ thread_local! {
     static SPARE: RefCell<Option<Pipe>> = const { RefCell::new(None) };
 }
 
-/// What a read comes to: the bytes, and the pages of the file that they touch. `None` for a hole.
+/// The byte of the image's file at which a piece begins; `None` for a hole.
+fn place(image: &BackingFile<'_>, piece: &Piece) -> Option<u64> {
+    image.offset.checked_add(piece.device_byte?)
+}
+
+/// What a read comes to: the bytes, and the pages of the image's file that they touch. `None` if there is a hole.
 fn measure(image: &BackingFile<'_>, pieces: &[Piece]) -> Option<(u32, usize)> {
     let page = rustix::param::page_size() as u64;
     let (mut len, mut pages) = (0, 0);
     for piece in pieces {
-        let first = image.offset.checked_add(piece.device_byte?)?;
+        let first = place(image, piece)?;
         let end = first.checked_add(piece.len)?;
         pages += end.div_ceil(page) - first / page;
         len += piece.len;
@@ -77,7 +82,7 @@ impl Served {
             }
             let fill = |pipe: &Pipe| {
                 pieces.iter().try_for_each(|piece| {
-                    let byte = image.offset.saturating_add(piece.device_byte.unwrap_or_default());
+                    let byte = place(image, piece).ok_or(io::ErrorKind::InvalidInput)?;
                     pipe.put_from(image.fd, byte, piece.len)
                 })
             };
