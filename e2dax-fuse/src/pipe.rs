@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
 /// Pages that a pipe is made for, a power of two: the largest request in pieces of the smallest block, and the header.
 const WANTED: usize = 1024;
@@ -29,8 +29,10 @@ impl Pipe {
     pub(crate) fn new() -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let page = rustix::param::page_size();
+        // Who has too many pipes may make none larger; replies that do not fit are copied.
         let room = fcntl_setpipe_size(&write, WANTED * page)
-            .or_else(|_| fcntl_setpipe_size(&write, ALLOWED * page))?
+            .or_else(|_| fcntl_setpipe_size(&write, ALLOWED * page))
+            .or_else(|_| fcntl_getpipe_size(&write))?
             / page;
         Ok(Self { read, write, room })
     }

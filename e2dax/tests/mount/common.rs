@@ -105,10 +105,12 @@ impl Mount {
         self.child.as_ref().unwrap().id()
     }
 
-    /// What that process has open.
-    pub(crate) fn open_files(&self) -> Vec<PathBuf> {
+    /// What that process has open: the link in /proc, and where it goes.
+    pub(crate) fn open_files(&self) -> Vec<(PathBuf, PathBuf)> {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
-        open.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect()
+        open.flatten()
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok().map(|target| (entry.path(), target)))
+            .collect()
     }
 
     /// Sends a signal to that process.

@@ -51,11 +51,16 @@ pub(super) fn tell_ready() {
     // Each of these makes a process that nobody waits for a better guest; none is needed for the mount.
     let _ = rustix::process::setsid();
     let _ = std::env::set_current_dir("/");
+    let nowhere = std::fs::OpenOptions::new().read(true).write(true).open(NOWHERE);
+    // Before it is told: who reads the errors of the first process to their end must not find this one holding them
+    // once that has left.
+    if let Ok(nowhere) = &nowhere {
+        let _ = rustix::stdio::dup2_stderr(nowhere);
+    }
     let mut output = std::io::stdout();
     let _ = output.write_all(READY).and_then(|()| output.flush());
-    if let Ok(nowhere) = std::fs::OpenOptions::new().read(true).write(true).open(NOWHERE) {
-        let _ = rustix::stdio::dup2_stdout(&nowhere);
-        let _ = rustix::stdio::dup2_stderr(&nowhere);
+    if let Ok(nowhere) = &nowhere {
+        let _ = rustix::stdio::dup2_stdout(nowhere);
     }
 }
 
