@@ -8,9 +8,9 @@
 #   BENCH_ROUNDS=1              how often each driver has its turn; the median counts (3)
 #
 # Needs root, fio, fuse2fs and python3. Each driver gets a fresh image of 1 GiB in DIR (BENCH_DIR, else /dev/shm) that
-# has all of its blocks, so that nobody waits for the host's memory. The kernel forgets the file before each job (fio's
-# `invalidate`), so that the driver is asked and not the page cache. Prints one line for each job: the figures, and those
-# of e2dax, without and with direct_io, over fuse2fs's and the kernel's.
+# has all of its blocks, so that nobody waits for the host's memory. The kernel forgets the file before each job, so that
+# the driver is asked and not the page cache; not by fio, which takes the time of that for a part of the job. Prints one
+# line for each job: the figures, and those of e2dax, without and with direct_io, over fuse2fs's and the kernel's.
 set -euo pipefail
 e2dax=$(realpath "${1:-target/release/e2dax}")
 dir=$(mktemp -d "${BENCH_DIR:-/dev/shm}/e2dax-bench-XXXXXX")
@@ -38,11 +38,23 @@ down() {
 }
 wanted() { [[ $rows == *" $1 "* ]]; }
 
+# Has the kernel forget the pages of the file, if there is one.
+forget() {
+    python3 - "$dir/mnt/data" <<'P'
+import os, sys
+if os.path.exists(sys.argv[1]):
+    file = os.open(sys.argv[1], os.O_RDWR)
+    os.fsync(file)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+P
+}
+
 # fio job of driver $1: bytes per second of the job named $2, of reads or writes.
 job() {
     local driver=$1 name=$2 kind=$3
     shift 3
-    fio --name="$name" --filename="$dir/mnt/data" --size="$size" --ioengine=psync --invalidate=1 \
+    forget
+    fio --name="$name" --filename="$dir/mnt/data" --size="$size" --ioengine=psync --invalidate=0 \
         --output-format=json --end_fsync=1 "$@" |
         python3 -c "
 import json, sys
