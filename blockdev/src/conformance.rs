@@ -136,7 +136,11 @@ fn ranges_outside_are_refused(device: &dyn BlockDevice) {
         assert_eq!(device.write_at(offset, &buf), out_of_range);
         assert_eq!(device.zero(offset, 8), out_of_range);
         assert_eq!(device.discard(offset, 8), out_of_range);
+        assert_eq!(device.populate(offset, 8), out_of_range);
     }
+    device.populate(0, size).unwrap();
+    device.populate(size, 0).unwrap();
+    device.populate(size - 1, 1).unwrap();
     for (offset, len) in [(0, size + 1), (1, size), (0, u64::MAX), (1, u64::MAX), (u64::MAX, u64::MAX)] {
         assert_eq!(device.zero(offset, len), Err(Error::OutOfRange { offset, len, size }));
     }

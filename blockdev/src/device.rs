@@ -117,6 +117,15 @@ pub trait BlockDevice: Debug + Send + Sync {
         None
     }
 
+    /// Hints that many reads of the range will come: what of it is in memory already is mapped, as far as that takes no
+    /// I/O and no room, so that the first read of a page is no page fault. Linux: `MADV_POPULATE_READ`.
+    ///
+    /// # Errors
+    /// Only `OutOfRange`. A device that maps nothing does nothing.
+    fn populate(&self, offset: u64, len: u64) -> Result<()> {
+        crate::range::check(offset, len, self.size())
+    }
+
     /// Hints that these bytes hold nothing any more; their contents are undefined until written. Linux:
     /// `blkdev_issue_discard`.
     ///

@@ -64,6 +64,10 @@ macro_rules! forward {
                 (**self).backing_file()
             }
 
+            fn populate(&self, offset: u64, len: u64) -> Result<()> {
+                (**self).populate(offset, len)
+            }
+
             #[inline]
             fn discard(&self, offset: u64, len: u64) -> Result<()> {
                 (**self).discard(offset, len)

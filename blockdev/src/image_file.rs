@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::ops::Deref;
+use std::os::unix::fs::MetadataExt as _;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -18,6 +19,12 @@ impl ImageFile {
     /// A file that may be locked.
     pub(crate) fn new(file: File) -> Self {
         Self(file)
+    }
+
+    /// Whether the file belongs to who runs this, or everything does.
+    pub(crate) fn is_ours(&self) -> bool {
+        let me = rustix::process::geteuid();
+        me.is_root() || self.0.metadata().is_ok_and(|metadata| metadata.uid() == me.as_raw())
     }
 }
 

@@ -270,6 +270,19 @@ impl BlockDevice for MmapDevice {
         Some(BackingFile { fd: self.file.as_fd(), offset: 0 })
     }
 
+    /// Page cache only, and where the kernel tells this process what is in memory: the file is open for writing, or its
+    /// owner's or root's.
+    fn populate(&self, offset: u64, len: u64) -> Result<()> {
+        check(offset, len, self.size)?;
+        if let Some(region) = &self.region
+            && self.media == Media::Volatile
+            && (!self.read_only || self.file.is_ours())
+        {
+            region.populate(offset, len);
+        }
+        Ok(())
+    }
+
     fn dax(&self) -> Option<&dyn DaxDevice> {
         Some(self)
     }

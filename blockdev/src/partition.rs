@@ -134,6 +134,10 @@ impl<D: BlockDevice> BlockDevice for Partition<D> {
         Some(crate::BackingFile { offset: below.offset.checked_add(self.offset)?, ..below })
     }
 
+    fn populate(&self, offset: u64, len: u64) -> Result<()> {
+        self.inner.populate(self.below(offset, len)?, len)
+    }
+
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         self.inner.discard(self.below(offset, len)?, len)
     }

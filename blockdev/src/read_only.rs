@@ -66,6 +66,10 @@ impl<D: BlockDevice> BlockDevice for ReadOnly<D> {
         self.inner.dax().map(|_| self as &dyn DaxDevice)
     }
 
+    fn populate(&self, offset: u64, len: u64) -> Result<()> {
+        self.inner.populate(offset, len)
+    }
+
     #[cfg(feature = "std")]
     fn backing_file(&self) -> Option<crate::BackingFile<'_>> {
         self.inner.backing_file()

@@ -244,6 +244,10 @@ impl<D: BlockDevice> BlockDevice for Recorder<D> {
         self.inner.dax().map(|_| self as &dyn DaxDevice)
     }
 
+    fn populate(&self, offset: u64, len: u64) -> Result<()> {
+        self.inner.populate(offset, len)
+    }
+
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         self.inner.discard(offset, len)
     }

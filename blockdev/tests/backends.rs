@@ -236,6 +236,41 @@ fn counts_are_what_was_asked() {
     assert_eq!(device.snapshot(), blockdev::Counts::default());
 }
 
+/// Bytes of a file that are mapped here, page by page.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn mapped(path: &Path) -> u64 {
+    let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+    let resident = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    resident.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(miri)))]
+fn populating_maps_what_is_in_memory_and_makes_no_room() {
+    const PART: u64 = 1 << 20;
+    let shm = Path::new("/dev/shm");
+    let places = [Some(std::env::temp_dir()), shm.is_dir().then(|| shm.to_path_buf())];
+    for place in places.into_iter().flatten() {
+        let dir = tempfile::tempdir_in(place).unwrap();
+        let path = image(&dir, 8 * PART);
+        File::options().write(true).open(&path).unwrap().write_all_at(&[7; PART as usize], PART).unwrap();
+        let blocks = || fs::metadata(&path).unwrap().blocks();
+        let before = blocks();
+        for options in [OpenOptions::read_write(), OpenOptions::read_only()] {
+            let device = MmapDevice::open(&path, &options).unwrap();
+            assert_eq!(mapped(&path), 0);
+            Partition::new(&device, 4096, 2 * PART + 100).unwrap().populate(77, 2 * PART).unwrap();
+            assert_eq!(mapped(&path), PART, "{options:?}");
+            device.populate(0, 8 * PART).unwrap();
+            let mut page = [0; 4096];
+            device.read_at(2 * PART - 4096, &mut page).unwrap();
+            assert_eq!((mapped(&path), page), (PART, [7; 4096]), "{options:?}");
+        }
+        assert_eq!(blocks(), before);
+    }
+}
+
 #[test]
 fn the_file_behind_a_device_holds_what_was_written_at_once() {
     let dir = TempDir::new().unwrap();

@@ -13,6 +13,7 @@
 //! | `channel`, `turns` | the connection to the kernel, and who listens to it |
 //! | `awake` | processors that stay awake while requests come |
 //! | `splice`, `pipe` | reads that are answered with pages of the image's file, without a copy |
+//! | `populate` | pages of the image that are mapped before they are asked for |
 //! | `session` | the mount's life: threads, signals, the end |
 //! | `convert`, `reply` | names of inodes as FUSE has them; errors |
 //!
@@ -47,6 +48,7 @@ mod filesystem;
 mod nodes;
 mod options;
 mod pipe;
+mod populate;
 mod reply;
 mod session;
 mod splice;

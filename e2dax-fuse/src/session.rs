@@ -23,6 +23,7 @@ use crate::awake::Awake;
 use crate::channel::Channel;
 use crate::filesystem::Served;
 use crate::options::{Access, Atime, MountOptions};
+use crate::populate::Populating;
 use crate::turns::Turns;
 use crate::volume::Volume;
 
@@ -233,12 +234,14 @@ pub fn serve(
     })?;
     // Asks the mount itself, which is answered from here on.
     read_ahead_further(&dir);
+    let populating = Populating::start(&volume.fs);
     ready();
     let result = match ended.recv() {
         Ok(End::Unmounted(result)) => result.map_err(MountError::from),
         Ok(End::Forced) | Err(_) => Ok(()),
     };
     over.store(true, Ordering::Release);
+    drop(populating);
     volume.close()?;
     result
 }

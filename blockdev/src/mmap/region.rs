@@ -105,6 +105,44 @@ mod system {
                 .map_err(|error| io_error("flush", offset, error.into()))
         }
 
+        /// Maps those pages of the range that are in memory. The range lies in the region.
+        #[cfg(target_os = "linux")]
+        pub(in crate::mmap) fn populate(&self, offset: u64, len: u64) {
+            let page = rustix::param::page_size();
+            // OK to cast: both lie in the region.
+            let (mut at, end) = (offset as usize / page * page, (offset + len) as usize);
+            let mut resident = [0_u8; 512];
+            while at < end {
+                let pages = (end - at).div_ceil(page).min(resident.len());
+                // SAFETY: `at < end`, which is in the region or just past it.
+                let start = unsafe { self.base.as_ptr().add(at) };
+                // SAFETY: the pages are mapped by us, and there is a byte for each of them.
+                if unsafe { libc::mincore(start.cast(), pages * page, resident.as_mut_ptr()) } != 0 {
+                    return;
+                }
+                for run in resident[..pages].chunk_by(|a, b| a & 1 == b & 1) {
+                    let len = run.len() * page;
+                    if run[0] & 1 == 1 && self.populate_all(at, len).is_err() {
+                        // A kernel before 5.14, or a page that has just gone.
+                        return;
+                    }
+                    at += len;
+                }
+            }
+        }
+
+        /// Maps the pages of a range that begins with one, and has a byte of each in the region.
+        #[cfg(target_os = "linux")]
+        fn populate_all(&self, at: usize, len: usize) -> rustix::io::Result<()> {
+            // SAFETY: the caller's promise: `at` lies in the region.
+            let start = unsafe { self.base.as_ptr().add(at) };
+            // SAFETY: the pages are mapped by us, and are only read.
+            unsafe { rustix::mm::madvise(start.cast(), len, rustix::mm::Advice::LinuxPopulateRead) }
+        }
+
+        #[cfg(not(target_os = "linux"))]
+        pub(in crate::mmap) fn populate(&self, _offset: u64, _len: u64) {}
+
         /// As [`sync`](Self::sync) for everything, size and block map of the file included.
         pub(in crate::mmap) fn sync_all(&self, file: &File) -> Result<()> {
             // The kernel knows the pages that were dirtied through the map, and writes them too.
@@ -175,6 +213,8 @@ mod standin {
             self.memory.read_at(offset, &mut image)?;
             file.write_all_at(&image, offset).map_err(|error| io_error("flush", offset, error))
         }
+
+        pub(in crate::mmap) fn populate(&self, _offset: u64, _len: u64) {}
 
         pub(in crate::mmap) fn sync_all(&self, file: &File) -> Result<()> {
             self.sync(file, 0, self.memory.size())

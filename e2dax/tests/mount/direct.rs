@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use e2dax_tests::{Rng, need_tools};
 use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, open};
@@ -95,6 +96,34 @@ fn files_in_pieces_with_holes_are_read_as_they_were_written() {
         File::open(&path).unwrap().read_to_end(&mut all).unwrap();
         assert!(all == expected, "{options}");
         drop((file, reader));
+        mount.unmount();
+        image.check();
+    }
+}
+
+#[test]
+fn what_is_in_memory_of_an_image_is_mapped_soon_after_it_is_mounted() {
+    need_fuse!();
+    const SIZE: u64 = 48 << 20;
+    let image = Image::new(&["-b", "4096"], "64M");
+    let mount = image.mount("");
+    fs::write(mount.join("f"), vec![7; SIZE as usize]).unwrap();
+    mount.unmount();
+    for options in ["", "ro"] {
+        let mount = image.mount(options);
+        let begin = Instant::now();
+        loop {
+            let status = fs::read_to_string(format!("/proc/{}/status", mount.pid())).unwrap();
+            let kilobytes = |name| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
+            };
+            if 1024 * (kilobytes("RssFile:") + kilobytes("RssShmem:")) >= SIZE {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(60), "{options}: {status}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         mount.unmount();
         image.check();
     }
