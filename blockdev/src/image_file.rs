@@ -21,7 +21,7 @@ impl ImageFile {
         Self(file)
     }
 
-    /// Whether the file belongs to who runs this, or everything does.
+    /// Whether the file belongs to who runs this; to root, every file does.
     pub(crate) fn is_ours(&self) -> bool {
         let me = rustix::process::geteuid();
         me.is_root() || self.0.metadata().is_ok_and(|metadata| metadata.uid() == me.as_raw())

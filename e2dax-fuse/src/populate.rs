@@ -3,6 +3,7 @@
 //! The first small read of a page is a page fault, a fifth of what such a read takes in all. A thread of its own maps
 //! what of the image is in memory when it is mounted, while the processors have little else to do.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -16,44 +17,25 @@ const MOST: u64 = 8 << 30;
 /// The lowest priority. Linux: `nice`.
 const LOWEST: i32 = 19;
 
-/// A thread that maps; it ends when this is dropped, and nothing holds the image then.
-#[derive(Debug)]
-pub(crate) struct Populating {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Populating {
-    /// Begins to map the image of this file system.
-    pub(crate) fn start(fs: &Ext2) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let (fs, stop) = (fs.clone(), over.clone());
-        let work = move || {
-            // Of this thread alone. Where it cannot be had, the scheduler is fair all the same.
-            let _ = rustix::process::setpriority_process(None, LOWEST);
-            let device = fs.device();
-            let end = device.size().min(MOST);
-            let mut at = 0;
-            while at < end && !stop.load(Ordering::Relaxed) {
-                let len = STEP.min(end - at);
-                if device.populate(at, len).is_err() {
-                    break;
-                }
-                at += len;
+/// Begins to map the image of this file system, until it is mapped or the mount is `over`. Until the thread has ended it
+/// holds the image.
+///
+/// # Errors
+/// The system's, where there can be no thread.
+pub(crate) fn start(fs: Ext2, over: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+    let work = move || {
+        // Of this thread alone. Where it cannot be had, the scheduler is fair all the same.
+        let _ = rustix::process::setpriority_process(None, LOWEST);
+        let device = fs.device();
+        let end = device.size().min(MOST);
+        let mut at = 0;
+        while at < end && !over.load(Ordering::Acquire) {
+            let len = STEP.min(end - at);
+            if device.populate(at, len).is_err() {
+                break;
             }
-        };
-        // Without it, reads take their page faults.
-        let thread = thread::Builder::new().name("populate".into()).spawn(work).ok();
-        Self { over, thread }
-    }
-}
-
-impl Drop for Populating {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // Had it panicked, nothing would be missing but speed.
-            let _ = thread.join();
+            at += len;
         }
-    }
+    };
+    thread::Builder::new().name("populate".into()).spawn(work)
 }

@@ -23,7 +23,7 @@ use crate::awake::Awake;
 use crate::channel::Channel;
 use crate::filesystem::Served;
 use crate::options::{Access, Atime, MountOptions};
-use crate::populate::Populating;
+use crate::populate;
 use crate::turns::Turns;
 use crate::volume::Volume;
 
@@ -234,14 +234,18 @@ pub fn serve(
     })?;
     // Asks the mount itself, which is answered from here on.
     read_ahead_further(&dir);
-    let populating = Populating::start(&volume.fs);
+    // Without it, reads take their page faults.
+    let populating = populate::start(volume.fs.clone(), over.clone());
     ready();
     let result = match ended.recv() {
         Ok(End::Unmounted(result)) => result.map_err(MountError::from),
         Ok(End::Forced) | Err(_) => Ok(()),
     };
     over.store(true, Ordering::Release);
-    drop(populating);
+    if let Ok(thread) = populating {
+        // Had it panicked, nothing would be missing but speed.
+        let _ = thread.join();
+    }
     volume.close()?;
     result
 }
