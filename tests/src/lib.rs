@@ -10,6 +10,7 @@ pub mod exercise;
 pub mod golden;
 pub mod hostile;
 pub mod machine;
+pub mod memory;
 pub mod mount;
 pub mod oracle;
 pub mod posix;

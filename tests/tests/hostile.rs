@@ -20,7 +20,7 @@ use e2dax_tests::{
     exercise::{Came, modify_everything, try_everything},
     golden,
     hostile::{Damage, Victim, Workbench},
-    need_tools, tools,
+    memory, need_tools, tools,
 };
 use ext2_core::{
     Ext2, FileKind, InodeNr, OpenOptions, Policy,
@@ -170,13 +170,6 @@ fn outcome_of(outcome: thread::Result<Came>, offence: Option<String>) -> Result<
     }
 }
 
-/// The most memory that this process has had, in KiB, as Linux tells it.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells of a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak is among it");
-    line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
-}
-
 /// What a list of variants came to.
 #[derive(Debug, Default)]
 struct Tally {
@@ -205,7 +198,7 @@ fn run_all(
         }
         slowest = slowest.max((begin.elapsed(), name));
     }
-    let peak = peak_memory() / 1024;
+    let peak = memory::of(std::process::id(), "VmHWM").expect("Linux tells of a process") / 1024;
     println!("{tally:?}, the slowest {} in {:?}, at most {peak} MiB of memory", slowest.1, slowest.0);
     assert!(peak < 512, "the process has had {peak} MiB, and no image is larger than 24");
     assert!(slowest.0 < Duration::from_secs(30), "{} took {:?}", slowest.1, slowest.0);

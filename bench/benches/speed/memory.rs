@@ -5,19 +5,13 @@ use std::process::Command;
 use bench::fixture;
 use bench::table::{head, note, skip};
 use blockdev::{BlockDevice, Kind, OpenOptions, open_image};
+use e2dax_tests::memory;
 use ext2_core::check;
 
 use crate::{Bench, Result};
 
 /// The first argument of a process that only does one job and says what it took.
 pub(crate) const CHILD: &str = "measure-memory";
-
-/// Kilobytes that this process had in memory at its peak, its program included.
-fn peak() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
 
 /// Does the job named by the second argument on the image of the third.
 pub(crate) fn child(_: &str) -> Result<()> {
@@ -44,7 +38,7 @@ pub(crate) fn child(_: &str) -> Result<()> {
             }
         }
     }
-    println!("{}", peak().unwrap_or(0));
+    println!("{}", memory::of(std::process::id(), "VmHWM").unwrap_or(0));
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use e2dax_tests::{Rng, need_tools};
+use e2dax_tests::{Rng, memory, need_tools};
 use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::pipe::fcntl_getpipe_size;
@@ -113,15 +113,15 @@ fn what_is_in_memory_of_an_image_is_mapped_soon_after_it_is_mounted() {
         let mount = image.mount(options);
         let begin = Instant::now();
         loop {
-            let status = fs::read_to_string(format!("/proc/{}/status", mount.pid())).unwrap();
-            let kilobytes = |name| {
-                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-                line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
-            };
-            if 1024 * (kilobytes("RssFile:") + kilobytes("RssShmem:")) >= SIZE {
+            let mapped = 1024
+                * ["RssFile", "RssShmem"]
+                    .map(|field| memory::of(mount.pid(), field).unwrap())
+                    .iter()
+                    .sum::<u64>();
+            if mapped >= SIZE {
                 break;
             }
-            assert!(begin.elapsed() < Duration::from_secs(60), "{options}: {status}");
+            assert!(begin.elapsed() < Duration::from_secs(60), "{options}: {mapped} bytes are mapped");
             std::thread::sleep(Duration::from_millis(5));
         }
         mount.unmount();
