@@ -23,7 +23,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error number a POSIX program would see.
+    /// The error number that a POSIX program would see. A number that the system or the caller's own code gave is kept.
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
@@ -33,13 +33,21 @@ impl Error {
             Self::Device(blockdev::Error::NoSpace { .. }) => Errno::NOSPC,
             Self::Device(blockdev::Error::ReadOnly) => Errno::ROFS,
             Self::Device(blockdev::Error::Unsupported(_)) => Errno::OPNOTSUPP,
+            Self::Device(blockdev::Error::Io { errno: Some(number), .. }) => {
+                Errno::new(*number).unwrap_or(Errno::IO)
+            }
             Self::Device(_) => Errno::IO,
         }
     }
 
-    /// Whether this is the caller's error of that number.
+    /// Whether [`errno`](Self::errno) is this number, whoever's fault it is.
     #[must_use]
     pub fn is(&self, errno: Errno) -> bool {
+        self.errno() == errno
+    }
+
+    /// Whether the file system itself refused with this number: not a device whose own error has the same one.
+    pub(crate) fn refuses(&self, errno: Errno) -> bool {
         matches!(self, Self::Caller(own, _) if *own == errno)
     }
 }
@@ -83,11 +91,17 @@ impl From<Incompatible> for Error {
     }
 }
 
+/// The system's error with the number of [`Error::errno`]; the text that names the object is lost.
 #[cfg(feature = "std")]
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
-        let kind = std::io::Error::from_raw_os_error(error.errno().get()).kind();
-        Self::new(kind, error)
+        error.errno().into()
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Self {
+        Self::Caller(errno, "")
     }
 }
 
@@ -181,6 +195,32 @@ impl fmt::Display for Incompatible {
                 "the journal needs recovery: run e2fsck, or ignore the journal and open read-only",
             ),
             Self::Revision(nr) => write!(f, "revision {nr} of the format is not supported"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_of_the_number_that_it_has() {
+        let io = |errno| blockdev::Error::Io { op: "write", offset: 4096, errno, message: "no".into() };
+        let cases: [(Error, Errno); 8] = [
+            (Errno::BADF.into(), Errno::BADF),
+            (Error::Caller(Errno::NOSPC, "no free block"), Errno::NOSPC),
+            (Corrupt::new(Object::Superblock, "odd").into(), Errno::UCLEAN),
+            (blockdev::Error::NoSpace { offset: 0 }.into(), Errno::NOSPC),
+            (blockdev::Error::ReadOnly.into(), Errno::ROFS),
+            (io(Some(27)).into(), Errno::FBIG),
+            (io(None).into(), Errno::IO),
+            (io(Some(-5)).into(), Errno::IO),
+        ];
+        for (error, errno) in cases {
+            assert!(error.is(errno) && error.errno() == errno, "{error}");
+            assert_eq!(error.refuses(errno), matches!(error, Error::Caller(..)), "{error}");
+            #[cfg(all(feature = "std", target_os = "linux"))]
+            assert_eq!(std::io::Error::from(error).raw_os_error(), Some(errno.get()));
         }
     }
 }

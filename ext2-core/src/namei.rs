@@ -127,7 +127,7 @@ impl Inode {
     /// The inode of a name, of which the caller knows the directory's entry.
     fn of_entry(&self, found: &Found) -> Result<Self> {
         self.0.fs.inode(found.nr).map_err(|error| match error {
-            error if error.is(Errno::STALE) => {
+            error if error.refuses(Errno::STALE) => {
                 self.0.corrupt(alloc::format!("has an entry for inode {}, which is deleted", found.nr))
             }
             error => error,

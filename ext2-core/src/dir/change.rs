@@ -478,7 +478,7 @@ impl Cell {
         // is packed, and its cookies with it.
         let fresh = rebuild(&buffer, start, found.at, &kept, self);
         let (block, guard) = match self.take_meta(self.fs.geo.group_start(self.home())) {
-            Err(error) if error.is(Errno::NOSPC) => return Ok(None),
+            Err(error) if error.refuses(Errno::NOSPC) => return Ok(None),
             taken => taken?,
         };
         self.fs.dev.write_at(self.fs.geo.byte_of(block), &fresh)?;

@@ -176,7 +176,7 @@ impl Inode {
     pub fn lookup(&self, name: &[u8]) -> Result<Inode> {
         let nr = self.lookup_nr(name)?;
         self.0.fs.inode(nr).map_err(|error| match error {
-            error if error.is(Errno::STALE) => {
+            error if error.refuses(Errno::STALE) => {
                 self.0.corrupt(alloc::format!("has an entry for inode {nr}, which is deleted"))
             }
             error => error,

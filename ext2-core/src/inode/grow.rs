@@ -189,7 +189,7 @@ impl Cell {
             Ok(taken) if how != Allocate::AlignedRun || taken.0.len == whole => taken,
             // A run that is not whole is of no use there.
             Ok(_) => return Ok(WriteMapping { mapping: there, new: false, unpublished: None }),
-            Err(error) if how == Allocate::AlignedRun && error.is(Errno::NOSPC) => {
+            Err(error) if how == Allocate::AlignedRun && error.refuses(Errno::NOSPC) => {
                 return Ok(WriteMapping { mapping: there, new: false, unpublished: None });
             }
             Err(error) => return Err(error),

@@ -54,7 +54,7 @@ impl Cell {
             self.space.invalidate(bytes, crate::Wait::No, &mut || self.move_blocks(unit_start, start));
         match moved {
             // Somebody holds the pages, or there is no unit: the blocks stay where they are.
-            Err(error) if error.is(Errno::BUSY) || error.is(Errno::NOSPC) => Ok(()),
+            Err(error) if error.refuses(Errno::BUSY) || error.refuses(Errno::NOSPC) => Ok(()),
             other => other,
         }
     }

@@ -32,7 +32,7 @@ impl Cell {
             let need = self.missing_indirects(start, u64::from(run.len))?;
             match self.try_spare(need, run.start.get()) {
                 Ok(spare) => return Ok((run, guard, spare)),
-                Err(error) if error.is(Errno::NOSPC) && run.len > 1 => {
+                Err(error) if error.refuses(Errno::NOSPC) && run.len > 1 => {
                     let less = run.len - need.clamp(1, run.len - 1);
                     guard.keep();
                     let mut back = Blocks::new(&self.fs);

@@ -57,7 +57,9 @@ impl Cell {
             let part = rest.get(..limit).unwrap_or(rest);
             match self.write_mapping(inode, at, part, size) {
                 Ok(len) => done += len,
-                Err(error) if error.is(Errno::NOSPC) && part.len() > size.len() => limit = part.len() / 2,
+                Err(error) if error.refuses(Errno::NOSPC) && part.len() > size.len() => {
+                    limit = part.len() / 2
+                }
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }

@@ -326,7 +326,7 @@ impl Inode {
                 // Linux looks the new name up first; the lock is not held twice over one directory.
                 return match self.lookup_nr(name) {
                     Ok(_) => refuse(Errno::EXIST, ""),
-                    Err(error) if !error.is(Errno::NOENT) => Err(error),
+                    Err(error) if !error.refuses(Errno::NOENT) => Err(error),
                     Err(_) => refuse(Errno::PERM, "a directory has one name"),
                 };
             }

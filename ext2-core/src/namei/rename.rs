@@ -94,7 +94,7 @@ impl Ext2 {
             return refuse(Errno::XDEV, "");
         }
         // Linux refuses dots before it looks anything up, and a name that is too long when it is looked up.
-        let dots = |error: &Error| error.is(Errno::EXIST);
+        let dots = |error: &Error| error.refuses(Errno::EXIST);
         let (old_name, new_name) = (check_name(old), check_name(new));
         if old_name.as_ref().is_err_and(dots) || new_name.as_ref().is_err_and(dots) {
             return refuse(Errno::BUSY, "");
@@ -112,7 +112,7 @@ impl Ext2 {
                 new_name.clone()?;
                 let target = match new_dir.lookup(new) {
                     Ok(target) => Some(target),
-                    Err(error) if error.is(Errno::NOENT) => None,
+                    Err(error) if error.refuses(Errno::NOENT) => None,
                     Err(error) => return Err(error),
                 };
                 let is_over = |is: fn(FileKind) -> bool| target.as_ref().is_some_and(|over| is(over.kind()));

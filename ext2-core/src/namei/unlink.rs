@@ -17,7 +17,7 @@ impl Inode {
         self.need_dir()?;
         self.0.fs.change(|| {
             check_name(name).or_else(|error| {
-                if error.is(Errno::EXIST) { refuse(Errno::ISDIR, "") } else { Err(error) }
+                if error.refuses(Errno::EXIST) { refuse(Errno::ISDIR, "") } else { Err(error) }
             })?;
             let io = self.0.io.write();
             let found = self.0.must_find(name)?;

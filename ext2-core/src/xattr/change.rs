@@ -183,7 +183,7 @@ impl Cell {
     pub(crate) fn set_acl(&self, which: AclKind, acl: Option<&Acl>) -> Result<()> {
         let stored = acl.filter(|acl| which == AclKind::Default || !acl.is_mode()).map(Acl::to_disk);
         match self.set_xattr(XattrName::of_acl(which), stored.as_deref(), XattrSet::Any) {
-            Err(error) if stored.is_none() && error.is(Errno::NODATA) => Ok(()),
+            Err(error) if stored.is_none() && error.refuses(Errno::NODATA) => Ok(()),
             other => other,
         }
     }
