@@ -77,7 +77,7 @@ pub(crate) fn touch(
     let first = at - at % PAGE;
     let end = at.saturating_add(len.max(1));
     // The mapping is that of the whole units around it, as a program maps a file and not a page of it.
-    let offset = first - first % ext2_core::UNIT;
+    let offset = first - first % ext2_image::UNIT;
     let request = MapRequest {
         offset,
         len: end.max(file.size()) - offset,

@@ -5,6 +5,7 @@
 //! closed, also when something failed on the way, so that it is left clean.
 
 use ext2_core::{Errno, Ext2, FileKind, Follow, Inode, NewInode};
+use ext2_image::Walk;
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
@@ -112,7 +113,7 @@ pub(crate) fn below(
     if !recursive {
         return work(context, target.path(), inode);
     }
-    for step in inode.walk(target.path()) {
+    for step in Walk::new(inode, target.path()) {
         let done = match step {
             Ok(found) => work(context, &found.path, &found.inode),
             Err(error) => Err(Failure::new(target.name_of(&error.path), error.error)),

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, PAGE_SIZE, Partition};
 use clap::{Args, ValueEnum};
-use ext2_core::mkfs::pfn;
-use ext2_core::{BlockSize, Ext2, Follow, GroupNr, Inode, OpenOptions, SuperblockAt, UNIT};
+use ext2_core::{BlockSize, Ext2, Follow, GroupNr, Inode, OpenOptions, SuperblockAt};
+use ext2_image::UNIT;
+use ext2_image::mkfs::pfn;
 
 use crate::failure::{Failure, Of, Result};
 use crate::text::{parse_bytes, show};

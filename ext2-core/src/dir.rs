@@ -19,7 +19,8 @@ mod index;
 mod lookup;
 mod places;
 
-pub(crate) use block::{Slot, decode_rec_len, slots};
+pub use block::decode_rec_len;
+pub(crate) use block::{Slot, slots};
 pub(crate) use change::{Named, Removal, Room};
 pub use entries::{DirEntry, Entries};
 pub(crate) use index::{Index, Indexes, Shared as SharedIndex};

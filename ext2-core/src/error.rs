@@ -147,7 +147,7 @@ impl fmt::Display for Object {
 
 impl Corrupt {
     /// `what` is wrong with `object`: lower case, no full stop, numbers included.
-    pub(crate) fn new(object: Object, what: impl Into<String>) -> Self {
+    pub fn new(object: Object, what: impl Into<String>) -> Self {
         Self { object, what: what.into() }
     }
 

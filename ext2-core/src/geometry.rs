@@ -235,7 +235,7 @@ impl Geometry {
 
 /// What the pointers reach, or what 2^32 - 1 units of 512 bytes hold, as far as the indirect blocks for that much leave
 /// room.
-pub(crate) fn max_file_size(size: BlockSize) -> u64 {
+pub fn max_file_size(size: BlockSize) -> u64 {
     let shape = Shape::new(size.pointers());
     let (reach, units) = (shape.max_blocks(), u64::from(u32::MAX) >> (size.log2() - 9));
     let indirect = |data: u64| {

@@ -1,5 +1,5 @@
-//! The ext2 file system as it lies on a device, and everything that is done to it: format, block map,
-//! allocation, directories, attributes.
+//! The ext2 file system while it runs: format, block map, allocation, directories, attributes. What is done to an image
+//! as a whole (making, checking, describing it) is in `ext2-image`.
 //!
 //! An [`Ext2`] is opened over a [`blockdev::BlockDevice`]; an [`Inode`] is a file, directory or other
 //! object of it. Everything takes `&self` and may be used from many threads. Nothing here sees a pointer,
@@ -12,15 +12,12 @@
 //! | `superblock`, `geometry`, `features` | what an image is and where everything lies |
 //! | `map` | the block map, answered in full |
 //! | `inode`, `dir`, `xattr`, `acl`, `resolve` | files and their names |
-//! | `walk`, `units` | whole trees; what a page of 2 MiB can map of a file |
 //! | `namei` | making, linking, removing and renaming |
 //! | `balloc` | free blocks and inodes, and who gets which |
 //! | `journal` | one transaction for what ext2 has no safe order for |
 //! | `order` | the order of stores, in types |
+//! | [`rules`] | the format's arithmetic, for who works on whole images |
 //! | [`sync`] | locks and their order |
-//! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
-//! | [`manifest`] | an image as text |
-//! | [`mkfs`] | making images |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
@@ -28,8 +25,6 @@ extern crate alloc;
 
 mod acl;
 mod balloc;
-pub mod check;
-mod coverage;
 mod dir;
 mod errno;
 mod error;
@@ -38,25 +33,21 @@ mod fs;
 mod geometry;
 mod inode;
 mod journal;
-pub mod manifest;
 mod map;
-pub mod mkfs;
 mod namei;
 mod number;
 mod order;
 pub mod raw;
 mod resolve;
+pub mod rules;
 mod space;
 mod superblock;
 pub mod sync;
 mod time;
-mod units;
-mod walk;
 mod xattr;
 
 pub use acl::{Acl, AclEntry, AclKind, AclTag};
 pub use balloc::Policy;
-pub use coverage::{Coverage, array_ends_in_unit};
 pub use dir::{DirEntry, Entries};
 pub use errno::Errno;
 pub use error::{Corrupt, Error, Incompatible, Object, Result};
@@ -76,6 +67,4 @@ pub use superblock::{OnError, Superblock};
 #[cfg(feature = "std")]
 pub use time::SystemClock;
 pub use time::{Clock, FixedClock, Timestamp};
-pub use units::{UNIT, UnitCounts, UnitRun, UnitState, Units};
-pub use walk::{Found, Walk, WalkError};
 pub use xattr::XattrSet;

@@ -17,7 +17,7 @@ mod runs;
 
 pub(crate) use around::lookup_one;
 pub(crate) use lookup::{Pointers, Tree, lookup};
-pub(crate) use path::{DIRECT, Path, SLOTS, Shape};
+pub use path::{DIRECT, Path, SLOTS, Shape};
 pub(crate) use runs::{KnownRun, Runs};
 
 use crate::{DeviceBlock, FileBlock};

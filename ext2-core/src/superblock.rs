@@ -14,9 +14,9 @@ use crate::raw::{GOOD_OLD_INODE_SIZE, MAGIC, RawSuperblock};
 use crate::{BlockSize, InodeNr, Timestamp};
 
 /// `s_state`: unmounted cleanly.
-pub(crate) const STATE_VALID: u16 = 1;
+pub const STATE_VALID: u16 = 1;
 /// `s_state`: errors were found.
-pub(crate) const STATE_ERROR: u16 = 2;
+pub const STATE_ERROR: u16 = 2;
 
 /// What to do when the image turns out to be broken while it is in use (`s_errors`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,8 +12,9 @@ mod name;
 
 pub(crate) use change::Shared;
 pub use change::XattrSet;
-pub(crate) use layout::{Xattr, build_block, parse_block, parse_inode};
-pub(crate) use name::XattrName;
+pub(crate) use layout::build_block;
+pub use layout::{Xattr, parse_block, parse_inode};
+pub use name::XattrName;
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use allocation_counter::measure;
 use blockdev::RamDevice;
-use ext2_core::mkfs::{self, Format, Fresh};
 use ext2_core::{BlockSize, Ext2, FileKind, NewInode, OpenOptions};
 use ext2_dax::entry::{PAGE_SIZE, PMD_PAGES, PMD_SIZE};
 use ext2_dax::mmu::soft::{MapRequest, SoftMap, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::truncate::Patience;
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
+use ext2_image::mkfs::{self, Format, Fresh};
 
 /// Bytes of the large file.
 const LARGE: u64 = 64 * PMD_SIZE;

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use blockdev::RamDevice;
 use e2dax_tests::golden::testdata;
-use ext2_core::check::{Options as CheckOptions, check};
+use ext2_image::check::{Options as CheckOptions, check};
 use ext2_core::{Ext2, OpenOptions};
 use ext2_dax::replay::{Player, Script};
 use ext2_dax::{Compat, DaxFs, DaxOptions};

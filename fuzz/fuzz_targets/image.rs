@@ -7,7 +7,7 @@ use arbitrary::Arbitrary;
 use e2dax_tests::exercise::{modify_everything, try_everything};
 use e2dax_tests::golden;
 use e2dax_tests::hostile::{Damage, Victim, Workbench};
-use ext2_core::check::{Options as CheckOptions, check, mend};
+use ext2_image::check::{Options as CheckOptions, check, mend};
 use ext2_core::{Ext2, OpenOptions, Policy};
 use libfuzzer_sys::fuzz_target;
 

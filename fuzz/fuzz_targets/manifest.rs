@@ -5,9 +5,9 @@ use std::path::Path;
 
 use e2dax_fuzz::build;
 use ext2_core::Timestamp;
-use ext2_core::manifest::parse;
-use ext2_core::mkfs::source::{format_of_manifest, tree_of_manifest};
-use ext2_core::mkfs::{Format, NoContents, Options};
+use ext2_image::manifest::parse;
+use ext2_image::mkfs::source::{format_of_manifest, tree_of_manifest};
+use ext2_image::mkfs::{Format, NoContents, Options};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

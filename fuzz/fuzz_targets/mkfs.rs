@@ -3,8 +3,8 @@
 
 use arbitrary::Arbitrary;
 use e2dax_fuzz::build;
-use ext2_core::manifest::ByteSpan;
-use ext2_core::mkfs::{
+use ext2_image::manifest::ByteSpan;
+use ext2_image::mkfs::{
     AlignChoice, Body, Format, Inodes, LostAndFound, MemoryContents, NodeAttrs, NodeId, Options, Revision,
     Size, Tree,
 };

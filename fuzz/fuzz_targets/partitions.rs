@@ -2,7 +2,7 @@
 #![no_main]
 
 use blockdev::{BlockDevice as _, Partition, RamDevice, partitions};
-use ext2_core::mkfs::pfn;
+use ext2_image::mkfs::pfn;
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes of the disk: room for both tables and some extended partitions.

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Write as _;
 
 use e2dax_fuzz::build;
-use ext2_core::mkfs::{Format, Options};
+use ext2_image::mkfs::{Format, Options};
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use blockdev::RamDevice;
 use e2dax_tests::exercise::try_everything;
-use ext2_core::check::{Options as CheckOptions, check};
-use ext2_core::mkfs::{Contents, DeviceOutput, Error, Format, Fresh, Options, Plan, Tree};
+use ext2_image::check::{Options as CheckOptions, check};
+use ext2_image::mkfs::{Contents, DeviceOutput, Error, Format, Fresh, Options, Plan, Tree};
 use ext2_core::{Ext2, OpenOptions};
 
 /// Larger images are planned and not written, in bytes.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use ext2_core::{
     AclKind, Ext2, FileBlock, FileKind, Follow, Inode, InodeNr, NewInode, RenameFlags, SetAttr, Wait,
     XattrSet,
-    manifest::{from_image, parse},
 };
+use ext2_image::manifest::{from_image, parse};
 
 /// How far reading came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ext2_core::manifest::{Manifest, parse};
+use ext2_image::manifest::{Manifest, parse};
 use flate2::read::GzDecoder;
 
 /// An image of the list `testdata/golden/LIST`.

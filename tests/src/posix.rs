@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ext2_core::{
-    Errno, RenameFlags,
-    manifest::{AttributeFlags, ByteSpan, ContentCrc, Entry, Inode, Kind, Manifest, Node, Xattr, quote},
+use ext2_core::{Errno, RenameFlags};
+use ext2_image::manifest::{
+    AttributeFlags, ByteSpan, ContentCrc, Entry, Inode, Kind, Manifest, Node, Xattr, quote,
 };
 
 /// Number of a file of the model.

@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use ext2_core::manifest::{
+use ext2_image::manifest::{
     AttributeFlags, ByteSpan, ContentCrc, Entry, Inode, Kind, Manifest, Node, Time, Xattr, quote,
 };
 use rustix::{

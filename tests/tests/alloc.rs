@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, RamDevice};
 use e2dax_tests::{Rng, need_tools, tools};
-use ext2_core::{Errno, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, Policy, UnitCounts, Wait};
+use ext2_core::{Errno, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, Policy, Wait};
+use ext2_image::{UnitCounts, Units, Walk};
 
 const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
@@ -50,10 +51,10 @@ fn write(file: &Inode, from: u64, to: u64, call: u64) {
 
 fn count(fs: &Ext2) -> UnitCounts {
     let mut all = UnitCounts::default();
-    for found in fs.root().expect("root").walk(b"/") {
+    for found in Walk::new(&fs.root().expect("root"), b"/") {
         let found = found.expect("a whole tree");
         if found.inode.kind() == FileKind::Regular {
-            all += found.inode.units(0).counts().expect("a whole map");
+            all += Units::of(&found.inode, 0).counts().expect("a whole map");
         }
     }
     all

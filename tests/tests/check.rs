@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, path::Path, sy
 
 use blockdev::BlockDevice;
 use e2dax_tests::{Golden, Rng, Scratch, Verdict, golden, need_tools, tools, tree};
-use ext2_core::check::{Checker, Finding, Options, Outcome};
+use ext2_image::check::{Checker, Finding, Options, Outcome};
 
 /// How many mutations of each image are tried; `E2DAX_CHECK_MUTATIONS` says another number.
 const MUTATIONS: u64 = 60;

@@ -17,10 +17,8 @@ use std::{
 
 use blockdev::{BlockDevice, Kind as DeviceKind, RamDevice, open_image};
 use e2dax_tests::{Access, Golden, Rng, Verdict, golden, machine, mount, need_mount, need_tools, tools};
-use ext2_core::{
-    Error, Ext2, FileKind, Follow, Inode, OpenOptions,
-    manifest::{Kind, Manifest, Node, diff, from_image, quote},
-};
+use ext2_core::{Error, Ext2, FileKind, Follow, Inode, OpenOptions};
+use ext2_image::manifest::{Kind, Manifest, Node, diff, from_image, quote};
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, SeekFrom},
     io::Errno,

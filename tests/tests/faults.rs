@@ -9,10 +9,8 @@ use e2dax_tests::{
     crash::{self, Action, Base, History, Moment},
     tree,
 };
-use ext2_core::{
-    Errno, Ext2,
-    check::{Checker, Outcome},
-};
+use ext2_core::{Errno, Ext2};
+use ext2_image::check::{Checker, Outcome};
 
 /// The calls that fail.
 const CALLS: Calls =

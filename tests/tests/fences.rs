@@ -11,17 +11,17 @@ use e2dax_tests::{
     crash::{self, Action, Base, Device, NOW, Plan},
     golden, need_tools, tree,
 };
-use ext2_core::{
-    Barrier, Ext2, FileBlock, Follow, OpenOptions, Timestamp, XattrSet,
-    check::{Checker, Finding, Kind, Options},
-    mkfs::{self, Format, Fresh, Output},
-};
+use ext2_core::{Barrier, Ext2, FileBlock, Follow, OpenOptions, Timestamp, XattrSet};
 use ext2_dax::{
     DaxFs, DaxOptions, File, OpenFor,
     mmu::{
         Protection, Sharing,
         soft::{MapRequest, SoftMmu},
     },
+};
+use ext2_image::{
+    check::{Checker, Finding, Kind, Options},
+    mkfs::{self, Format, Fresh, Output},
 };
 
 /// How each barrier was shown: by words.

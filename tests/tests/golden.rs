@@ -4,10 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use blockdev::RamDevice;
 use e2dax_tests::{Access, Verdict, golden, mount, need_mount, need_tools, tools};
-use ext2_core::{
-    Error, Ext2, OpenOptions,
-    manifest::{Manifest, diff, from_image},
-};
+use ext2_core::{Error, Ext2, OpenOptions};
+use ext2_image::manifest::{Manifest, diff, from_image};
 use tempfile::tempdir;
 
 /// Panics with every difference.

@@ -3,10 +3,8 @@
 use std::{fs, path::Path};
 
 use e2dax_tests::{need_tools, tools};
-use ext2_core::{
-    Ext2, OpenOptions,
-    manifest::{Manifest, diff, from_image, parse},
-};
+use ext2_core::{Ext2, OpenOptions};
+use ext2_image::manifest::{Manifest, diff, from_image, parse};
 use tempfile::tempdir;
 
 /// What the other project does: it builds an image, here of two files and a link.

@@ -22,17 +22,17 @@ use e2dax_tests::{
     hostile::{Damage, Victim, Workbench},
     memory, need_tools, tools,
 };
-use ext2_core::{
-    Ext2, FileKind, InodeNr, OpenOptions, Policy,
-    check::{Options as CheckOptions, check, mend},
-    manifest::from_image,
-};
+use ext2_core::{Ext2, FileKind, InodeNr, OpenOptions, Policy};
 use ext2_dax::{
     DaxFs, DaxOptions, File, OpenFor,
     mmu::{
         Protection, Sharing,
         soft::{MapRequest, SoftMmu},
     },
+};
+use ext2_image::{
+    check::{Options as CheckOptions, check, mend},
+    manifest::from_image,
 };
 
 /// Where all damage comes from.

@@ -15,7 +15,8 @@ use e2dax_tests::{
     posix::{Contents, Id, Model},
     tools, with_mount,
 };
-use ext2_core::{Errno, RenameFlags, manifest::diff};
+use ext2_core::{Errno, RenameFlags};
+use ext2_image::manifest::diff;
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags};
 
 /// A list of operations ends after so many.

@@ -15,10 +15,8 @@ use e2dax_tests::{
     crash::{self, Base, History, Moment},
     tools, tree,
 };
-use ext2_core::{
-    Ext2,
-    check::{Checker, Outcome},
-};
+use ext2_core::Ext2;
+use ext2_image::check::{Checker, Outcome};
 
 /// How often; `E2DAX_KILLS` says another number.
 const KILLS: u64 = 200;

@@ -7,9 +7,8 @@ use e2dax_tests::{
     golden,
     hostile::{Damage, Victim, Watched},
 };
-use ext2_core::{
-    Error, Ext2, FileBlock, Follow, GroupNr, InodeNr, Object, OpenOptions, SuperblockAt, manifest::from_image,
-};
+use ext2_core::{Error, Ext2, FileBlock, Follow, GroupNr, InodeNr, Object, OpenOptions, SuperblockAt};
+use ext2_image::manifest::from_image;
 
 /// Offsets of fields, in bytes, as the format has them.
 mod field {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use blockdev::{FileDevice, OpenOptions};
 use e2dax_tests::{need_tools, tools};
-use ext2_core::mkfs::{Format, Fresh, Inodes, Revision};
 use ext2_core::{BlockSize, Compat, Incompat, RoCompat, Timestamp};
+use ext2_image::mkfs::{Format, Fresh, Inodes, Revision};
 use tempfile::tempdir;
 
 const KIB: u64 = 1 << 10;
@@ -164,7 +164,7 @@ fn dumpe2fs_shows_the_geometry_of_mke2fs_and_e2fsck_finds_nothing() {
         let made = tools::run("mke2fs", &args);
         sparse(&ours, case.size);
         let device = FileDevice::open(&ours, &OpenOptions::default()).unwrap();
-        let result = ext2_core::mkfs::format(&device, &case.format, Fresh::Zeros);
+        let result = ext2_image::mkfs::format(&device, &case.format, Fresh::Zeros);
         drop(device);
         match (made, result) {
             (Ok(_), Ok(_)) => compared += 1,

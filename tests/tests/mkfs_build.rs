@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use e2dax_tests::{Access, machine, need_mount, need_tools, tools, walk, with_mount};
-use ext2_core::manifest::{ByteSpan, Kind, Manifest, Node, diff, from_image, parse};
-use ext2_core::mkfs::source::{
+use ext2_core::{BlockSize, DeviceNr, Ext2, FileKind, OpenOptions, Timestamp};
+use ext2_image::manifest::{ByteSpan, Kind, Manifest, Node, diff, from_image, parse};
+use ext2_image::mkfs::source::{
     CheckedFolder, Folder, Times, Xattrs, find_holes, format_of_manifest, read_directory, tree_of_manifest,
 };
-use ext2_core::mkfs::{
+use ext2_image::mkfs::{
     AlignChoice, Body, Contents, Error, FileOutput, Format, Fresh, LostAndFound, MemoryContents, NodeAttrs,
     NodeId, Options, Plan, Size, SourceFile, Tree,
 };
-use ext2_core::{BlockSize, Coverage, DeviceNr, Ext2, FileKind, OpenOptions, Timestamp};
+use ext2_image::{Coverage, Walk};
 use tempfile::{TempDir, tempdir};
 
 const MIB: u64 = 1 << 20;
@@ -139,7 +140,7 @@ fn the_automatic_size_is_the_smallest_and_a_smaller_one_is_refused_with_what_is_
     let root = folder.path().join("tree");
     let plan = |size, align| {
         let tree = read_directory(&root, Times::Modified, Xattrs::Keep, &mut |_| ()).unwrap();
-        let inodes = ext2_core::mkfs::Inodes::Count(tree.len() as u64 + 20);
+        let inodes = ext2_image::mkfs::Inodes::Count(tree.len() as u64 + 20);
         let format = Format { inodes, ..Format::default() };
         Plan::new(tree, &format, &Options { size, align, ..Options::default() })
     };
@@ -159,10 +160,10 @@ fn the_automatic_size_is_the_smallest_and_a_smaller_one_is_refused_with_what_is_
 /// Who can map the whole units of all files.
 fn coverage(image: &Path, bias: u64) -> Coverage {
     let mut total = Coverage::default();
-    for step in open(image).root().unwrap().walk(b"/") {
+    for step in Walk::new(&open(image).root().unwrap(), b"/") {
         let found = step.unwrap();
         if found.inode.kind() == FileKind::Regular {
-            total += found.inode.coverage(bias).unwrap();
+            total += Coverage::of(&found.inode, bias).unwrap();
         }
     }
     total
@@ -338,7 +339,7 @@ fn an_image_survives_being_a_manifest_and_contents_bit_for_bit() {
     let second = folder.path().join("second");
     let mut contents = CheckedFolder::new(&root, built.sums);
     build(&second, built.tree, &format, &options, &mut contents);
-    let found = ext2_core::mkfs::first_difference(&open(&first), &open(&second)).unwrap();
+    let found = ext2_image::mkfs::first_difference(&open(&first), &open(&second)).unwrap();
     assert_eq!(found.map(|found| found.to_string()), None);
     assert!(fs::read(&first).unwrap() == fs::read(&second).unwrap(), "the images differ");
 
@@ -357,15 +358,15 @@ fn an_image_survives_being_a_manifest_and_contents_bit_for_bit() {
 struct Alone(Folder);
 
 impl Contents for Alone {
-    fn open(&mut self, file: &SourceFile<'_>) -> ext2_core::mkfs::Result<()> {
+    fn open(&mut self, file: &SourceFile<'_>) -> ext2_image::mkfs::Result<()> {
         self.0.open(file)
     }
 
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> ext2_core::mkfs::Result<()> {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> ext2_image::mkfs::Result<()> {
         self.0.read_at(offset, buf)
     }
 
-    fn close(&mut self) -> ext2_core::mkfs::Result<()> {
+    fn close(&mut self) -> ext2_image::mkfs::Result<()> {
         self.0.close()
     }
 }
@@ -463,7 +464,7 @@ fn a_device_that_held_something_else_is_overwritten_where_it_matters() {
         blockdev::BlockDevice::write_at(&device, piece * MIB, &noise).unwrap();
     }
     let format = Format { block_size: BlockSize::new(4096), ..Format::default() };
-    ext2_core::mkfs::format(&device, &format, Fresh::Unknown).unwrap();
+    ext2_image::mkfs::format(&device, &format, Fresh::Unknown).unwrap();
     let mut bytes = vec![0; 24 * MIB as usize];
     blockdev::BlockDevice::read_at(&device, 0, &mut bytes).unwrap();
     let fs = Ext2::open(Arc::new(device), &OpenOptions::read_only()).unwrap();

@@ -8,8 +8,8 @@ use e2dax_tests::{Access, Golden, golden, mount, need_mount, need_tools, tools};
 use ext2_core::{
     AclKind, DeviceNr, Errno, Error, Ext2, FileKind, FixedClock, Follow, Inode, InodeFlags, NewInode,
     OpenOptions, Policy, RenameFlags, SetAttr, Timestamp, Wait, XattrSet,
-    manifest::{Kind, Manifest, diff, from_image},
 };
+use ext2_image::manifest::{Kind, Manifest, diff, from_image};
 use tempfile::tempdir;
 
 /// When the script runs.

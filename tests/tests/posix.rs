@@ -14,8 +14,8 @@ use e2dax_tests::{
 use ext2_core::{
     DeviceNr, Errno, Error, Ext2, FileKind, Inode, NewInode, OpenOptions, Policy, RenameFlags, SetAttr, Wait,
     XattrSet,
-    manifest::{Kind, diff, from_image},
 };
+use ext2_image::manifest::{Kind, diff, from_image};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},

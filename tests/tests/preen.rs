@@ -11,10 +11,8 @@ use std::{
 };
 
 use e2dax_tests::{Scratch, need_tools, tools, tree};
-use ext2_core::{
-    Ext2, FileBlock, Follow, OpenOptions,
-    check::{Checker, Outcome},
-};
+use ext2_core::{Ext2, FileBlock, Follow, OpenOptions};
+use ext2_image::check::{Checker, Outcome};
 
 const BLOCK: usize = 1024;
 

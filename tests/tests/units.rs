@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use blockdev::RamDevice;
 use e2dax_tests::{golden, need_tools, tools};
-use ext2_core::{Ext2, FileBlock, Follow, Inode, OpenOptions, UNIT, UnitCounts, UnitState};
+use ext2_core::{Ext2, FileBlock, Follow, Inode, OpenOptions};
+use ext2_image::{UNIT, UnitCounts, UnitState, Units, Walk};
 use tempfile::tempdir;
 
 fn open(name: &str) -> Ext2 {
@@ -15,7 +16,7 @@ fn open(name: &str) -> Ext2 {
 /// The state of each unit, one by one.
 fn states(inode: &Inode, bias: u64) -> Vec<UnitState> {
     let mut states = Vec::new();
-    for run in inode.units(bias) {
+    for run in Units::of(inode, bias) {
         let run = run.unwrap();
         assert_eq!(run.first, states.len() as u64, "runs follow each other");
         assert!(run.count > 0);
@@ -69,9 +70,9 @@ fn a_unit_is_mappable_only_where_its_run_lies_on_a_multiple_of_2_mib_of_memory()
 fn every_file_has_as_many_units_as_its_size_asks_for_however_large_it_is() {
     for name in ["sparse-huge", "sparse-triple", "two-mib", "block-64k"] {
         let fs = open(name);
-        for found in fs.root().unwrap().walk(b"/") {
+        for found in Walk::new(&fs.root().unwrap(), b"/") {
             let found = found.unwrap();
-            let counts = found.inode.units(0).counts().unwrap();
+            let counts = Units::of(&found.inode, 0).counts().unwrap();
             let size = found.inode.size();
             assert_eq!(counts.whole() + counts.past_eof, size.div_ceil(UNIT), "{name}: {:?}", found.path);
             assert_eq!(counts.whole(), size.div_ceil(4096) / (UNIT / 4096), "{name}: {:?}", found.path);
@@ -85,7 +86,7 @@ fn blocks_that_are_not_one_run_are_fragmented_and_not_a_hole() {
     let fs = image_of_a_file("1024", 5 << 20);
     let large = fs.resolve(b"/large", Follow::No).unwrap();
     // mke2fs puts indirect blocks into the run, so that no unit of 2048 blocks of 1 KiB is in one piece.
-    let counts = large.units(0).counts().unwrap();
+    let counts = Units::of(&large, 0).counts().unwrap();
     assert_eq!(counts, UnitCounts { fragmented: 2, past_eof: 1, ..UnitCounts::default() });
 }
 
@@ -94,7 +95,7 @@ fn a_walk_finds_what_the_manifest_lists() {
     for image in golden::readable() {
         let fs = open(&image.name);
         let mut found: Vec<Vec<u8>> =
-            fs.root().unwrap().walk(b"/").map(|found| found.unwrap().path).collect();
+            Walk::new(&fs.root().unwrap(), b"/").map(|found| found.unwrap().path).collect();
         found.sort();
         let mut listed: Vec<_> = image.manifest().entries().iter().map(|entry| entry.path.clone()).collect();
         listed.sort();

@@ -6,7 +6,7 @@ use bench::fixture;
 use bench::table::{head, note, skip};
 use blockdev::{BlockDevice, Kind, OpenOptions, open_image};
 use e2dax_tests::memory;
-use ext2_core::check;
+use ext2_image::{Walk, check};
 
 use crate::{Bench, Result};
 
@@ -26,7 +26,7 @@ pub(crate) fn child(_: &str) -> Result<()> {
         "open" => drop(fixture::open(device, true)?),
         "walk" => {
             let fs = fixture::open(device, true)?;
-            fs.root()?.walk(b"/").flatten().for_each(|found| {
+            Walk::new(&fs.root()?, b"/").flatten().for_each(|found| {
                 std::hint::black_box(found.inode.attr());
             });
         }

@@ -9,7 +9,7 @@ use bench::measure::{Contestant, medians};
 use bench::table::{Unit, head, row, skip};
 use blockdev::{BlockDevice, Kind, OpenOptions, open_image};
 use e2dax_tests::{Access, mount, tools, with_mount};
-use ext2_core::check;
+use ext2_image::{Walk, check};
 
 use crate::{Bench, Result, peers};
 
@@ -72,7 +72,7 @@ fn walk(path: &Path, files: u64) -> Result<()> {
                 }
             }),
             Contestant::new("ours, in the order of names (Walk)", || {
-                for found in root.walk(b"/").flatten() {
+                for found in Walk::new(&root, b"/").flatten() {
                     black_box(found.inode.attr());
                 }
             }),

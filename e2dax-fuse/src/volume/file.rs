@@ -239,8 +239,8 @@ mod tests {
     use std::sync::Arc;
 
     use blockdev::{Counted, RamDevice};
-    use ext2_core::mkfs::{self, Format, Fresh};
     use ext2_core::{Ext2, OpenOptions};
+    use ext2_image::mkfs::{self, Format, Fresh};
 
     use super::*;
     use crate::options::MountOptions;

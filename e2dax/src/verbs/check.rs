@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 
-use ext2_core::check::{self, Finding, Options, Pass, Place, Preen, Progress, Summary};
+use ext2_image::check::{self, Finding, Options, Pass, Place, Preen, Progress, Summary};
 use indicatif::ProgressBar;
 
 use crate::context::Context;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use ext2_core::{Coverage, FileKind, UNIT};
+use ext2_core::FileKind;
+use ext2_image::{Coverage, UNIT, Walk};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
@@ -54,7 +55,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let offset = args.device_offset.unwrap_or_else(|| target.offset());
     let bias = offset % UNIT;
     let (mut rows, mut total, mut seen) = (Vec::new(), Coverage::default(), BTreeSet::new());
-    for step in root.walk(target.path()) {
+    for step in Walk::new(&root, target.path()) {
         let found = match step {
             Ok(found) => found,
             Err(error) => {
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         if !large || !seen.insert(found.inode.nr()) {
             continue;
         }
-        let coverage = found.inode.coverage(bias).of(|| target.name_of(&found.path));
+        let coverage = Coverage::of(&found.inode, bias).of(|| target.name_of(&found.path));
         if let Some(coverage) = context.or_complain(coverage)? {
             total += coverage;
             rows.push(Row { path: found.path, size: found.inode.size(), coverage });

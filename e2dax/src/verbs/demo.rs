@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, RamDevice};
 use ext2_core::{Ext2, Follow, OpenOptions};
+use ext2_image::Walk;
 use flate2::read::GzDecoder;
 
 use crate::context::Context;
@@ -72,7 +73,7 @@ fn show_table(context: &mut Context, columns: &[Align], rows: &[Vec<String>]) ->
 fn files(context: &mut Context, fs: &Ext2) -> Result<()> {
     let titles = ["path", "type", "size", "allocated"].map(String::from).to_vec();
     let mut rows = vec![titles];
-    for found in fs.root().of(|| NAME.into())?.walk(b"/") {
+    for found in Walk::new(&fs.root().of(|| NAME.into())?, b"/") {
         let found = found.map_err(|error| Failure::new(NAME, error.error))?;
         let attr = found.inode.attr();
         let numbers = [attr.size, allocated(&attr)].map(|number| number.to_string());

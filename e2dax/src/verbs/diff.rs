@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
-use ext2_core::manifest::{Difference, Manifest, diff, from_image, quote};
-use ext2_core::mkfs::first_difference;
 use ext2_core::{Ext2, FileBlock, Follow, Mapping};
+use ext2_image::manifest::{Difference, Manifest, diff, from_image, quote};
+use ext2_image::mkfs::first_difference;
 
 use crate::context::Context;
 use crate::failure::{FAILED, Of, Result};

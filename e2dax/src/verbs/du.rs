@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use ext2_core::{FileKind, Follow};
+use ext2_image::Walk;
 
 use crate::context::Context;
 use crate::describe::allocated;
@@ -54,7 +55,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let mut seen = BTreeSet::new();
     let mut open: Vec<Open> = Vec::new();
     let mut rows = Vec::new();
-    for step in start.walk(target.path()) {
+    for step in Walk::new(&start, target.path()) {
         let found = match step {
             Ok(found) => found,
             Err(error) => {

@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use ext2_core::{FileKind, Follow, Found};
+use ext2_core::{FileKind, Follow};
+use ext2_image::{Found, Walk};
 
 use crate::context::Context;
 use crate::describe::{file_json, link_target};
@@ -157,7 +158,7 @@ impl Args {
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse(&args.target)?;
     let (_fs, start) = target.resolve(&context.image, Mode::Read, Follow::No)?;
-    let mut walk = start.walk(target.path());
+    let mut walk = Walk::new(&start, target.path());
     while let Some(step) = walk.next() {
         let found = match step {
             Ok(found) => found,

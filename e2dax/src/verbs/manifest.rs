@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use ext2_core::manifest::{Difference, Manifest, diff, from_image, parse};
+use ext2_image::manifest::{Difference, Manifest, diff, from_image, parse};
 
 use crate::context::Context;
 use crate::failure::{FAILED, Failure, Of, Result};

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use ext2_core::{FileBlock, FileKind, Follow, Inode, Mapping, UNIT, UnitCounts, UnitRun, UnitState};
+use ext2_core::{FileBlock, FileKind, Follow, Inode, Mapping};
+use ext2_image::{UNIT, UnitCounts, UnitRun, UnitState, Units, Walk};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         return sum_up(args, context, &target, &inode, bias);
     }
     let mappings = mappings(&inode).of(|| target.name())?;
-    let units: Vec<UnitRun> = inode.units(bias).collect::<Result<_, _>>().of(|| target.name())?;
+    let units: Vec<UnitRun> = Units::of(&inode, bias).collect::<Result<_, _>>().of(|| target.name())?;
     let mut counts = UnitCounts::default();
     units.iter().for_each(|&run| counts += run);
     if args.json {
@@ -163,7 +164,7 @@ fn sum_up(args: &Args, context: &mut Context, target: &Target, start: &Inode, bi
     let titles = ["mappable", "zero", "hole", "fragmented", "unaligned", "whole", "path"];
     let mut rows = vec![titles.map(String::from).to_vec()];
     let (mut total, mut files, mut mapped, mut seen) = (UnitCounts::default(), 0_u64, 0_u64, Seen::new());
-    for step in start.walk(target.path()) {
+    for step in Walk::new(start, target.path()) {
         let found = match step {
             Ok(found) => found,
             Err(error) => {
@@ -176,7 +177,7 @@ fn sum_up(args: &Args, context: &mut Context, target: &Target, start: &Inode, bi
         }
         let counted = || {
             let runs = found.inode.extents().try_fold(0_u64, |sum, run| run.map(|_| sum + 1))?;
-            Ok::<_, ext2_core::Error>((runs, found.inode.units(bias).counts()?))
+            Ok::<_, ext2_core::Error>((runs, Units::of(&found.inode, bias).counts()?))
         };
         let Some((runs, counts)) = context.or_complain(counted().of(|| target.name_of(&found.path)))? else {
             continue;

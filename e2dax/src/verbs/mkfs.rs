@@ -11,10 +11,11 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use ext2_core::mkfs::{
+use ext2_core::Timestamp;
+use ext2_image::UNIT;
+use ext2_image::mkfs::{
     AlignChoice, FileOutput, Format, Fresh, LostAndFound, Options, Output as _, Plan, Report, Size, pfn,
 };
-use ext2_core::{Timestamp, UNIT};
 
 use crate::context::Context;
 use crate::failure::{Failure, Result};
@@ -114,13 +115,13 @@ fn parse_size(text: &str) -> Result<Size, String> {
 }
 
 /// An error of making, with the image's name where it is not about a file of the source.
-fn failed(image: &Path) -> impl Fn(ext2_core::mkfs::Error) -> Failure + use<> {
+fn failed(image: &Path) -> impl Fn(ext2_image::mkfs::Error) -> Failure + use<> {
     let name = show_os(image.as_os_str());
     move |error| match error {
-        ext2_core::mkfs::Error::Source { .. } | ext2_core::mkfs::Error::Entry { .. } => {
+        ext2_image::mkfs::Error::Source { .. } | ext2_image::mkfs::Error::Entry { .. } => {
             Failure::text("", error.to_string())
         }
-        ext2_core::mkfs::Error::Fs(error) => Failure::new(name.clone(), error),
+        ext2_image::mkfs::Error::Fs(error) => Failure::new(name.clone(), error),
         other => Failure::text(name.clone(), other.to_string()),
     }
 }
@@ -237,7 +238,7 @@ impl Image {
         input: &mut Input,
         header: u64,
         id: [u8; 16],
-    ) -> ext2_core::mkfs::Result<Report> {
+    ) -> ext2_image::mkfs::Result<Report> {
         let io = |error: io::Error| {
             let error = blockdev::Error::Io {
                 op: "resize",
@@ -245,7 +246,7 @@ impl Image {
                 errno: error.raw_os_error(),
                 message: error.to_string(),
             };
-            ext2_core::mkfs::Error::from(error)
+            ext2_image::mkfs::Error::from(error)
         };
         let fresh = if self.is_device { Fresh::Unknown } else { Fresh::Zeros };
         if !self.is_device {

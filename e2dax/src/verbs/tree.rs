@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use ext2_core::{FileKind, Follow, Found};
+use ext2_core::{FileKind, Follow};
+use ext2_image::{Found, Walk};
 
 use crate::context::Context;
 use crate::describe::{file_json, link_target, name_and_target};
@@ -48,7 +49,7 @@ struct Counts {
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse(&args.target)?;
     let (_fs, start) = target.resolve(&context.image, Mode::Read, Follow::Yes)?;
-    let mut walk = start.walk(target.path());
+    let mut walk = Walk::new(&start, target.path());
     let mut counts = Counts::default();
     // A line is drawn when the next one is known: only then it is clear what follows on its level.
     let mut waiting: Vec<Found> = Vec::new();

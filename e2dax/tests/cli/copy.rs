@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use e2dax_tests::{need_tools, skip, tools, walk};
-use ext2_core::manifest::{Kind, Manifest, Node, diff, parse};
+use ext2_image::manifest::{Kind, Manifest, Node, diff, parse};
 
 use crate::common::Folder;
 
@@ -16,7 +16,7 @@ fn kept(mut manifest: Manifest) -> Manifest {
     for entry in &mut entries {
         if let Node::Inode(inode) = &mut entry.node {
             (inode.ctime, inode.crtime, inode.atime) = (None, None, None);
-            inode.flags = ext2_core::manifest::AttributeFlags::default();
+            inode.flags = ext2_image::manifest::AttributeFlags::default();
             if inode.kind == Kind::Directory {
                 (inode.size, inode.nlink) = (None, None);
             }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use e2dax_tests::{need_tools, tools};
-use ext2_core::manifest::{diff, parse};
+use ext2_image::manifest::{diff, parse};
 
 use crate::common::{Folder, Run};
 

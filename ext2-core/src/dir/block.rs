@@ -62,7 +62,7 @@ pub(crate) fn slots(
 }
 
 /// A record length as it is stored: 64 KiB does not fit in 16 bits.
-pub(crate) fn decode_rec_len(stored: u16, block_len: usize) -> usize {
+pub fn decode_rec_len(stored: u16, block_len: usize) -> usize {
     match stored {
         0 | u16::MAX if block_len == 1 << 16 => block_len,
         len => usize::from(len),

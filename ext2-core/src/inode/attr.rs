@@ -172,7 +172,7 @@ impl DeviceNr {
 
     /// The first two words of `i_block`. Linux: `old_valid_dev`.
     #[must_use]
-    pub(crate) fn encode(self) -> [u32; 2] {
+    pub fn encode(self) -> [u32; 2] {
         if self.major < 256 && self.minor < 256 {
             [self.major << 8 | self.minor, 0]
         } else {

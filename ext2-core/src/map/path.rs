@@ -1,14 +1,14 @@
 //! From the number of a file's block to the pointers that lead to it (Linux: `ext2_block_to_path`).
 
 /// Direct pointers in an inode.
-pub(crate) const DIRECT: u64 = 12;
+pub const DIRECT: u64 = 12;
 
 /// Pointers in an inode: the direct ones and the roots of three trees.
-pub(crate) const SLOTS: usize = 15;
+pub const SLOTS: usize = 15;
 
 /// The shape of all trees with `pointers` pointers an indirect block.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// Logarithm of the pointers in an indirect block: it is a power of two, and a shift is cheaper than a
     /// division.
     log2: u32,
@@ -17,39 +17,39 @@ pub(crate) struct Shape {
 /// Where a block of a file hangs: in which of the inode's pointers, under how many levels of indirect
 /// blocks, and as the how-manieth block of that tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Path {
+pub struct Path {
     /// Index into `i_block`.
-    pub(crate) slot: usize,
+    pub slot: usize,
     /// Levels of indirect blocks: 0 to 3.
-    pub(crate) depth: u32,
+    pub depth: u32,
     /// The block's number within the tree of `slot`; 0 with depth 0.
-    pub(crate) within: u64,
+    pub within: u64,
 }
 
 impl Shape {
     /// Trees of blocks with `pointers` pointers each, a power of two of at most 16384.
-    pub(crate) const fn new(pointers: u64) -> Self {
+    pub const fn new(pointers: u64) -> Self {
         Self { log2: pointers.trailing_zeros() }
     }
 
     /// Pointers in an indirect block.
-    pub(crate) const fn pointers(self) -> u64 {
+    pub const fn pointers(self) -> u64 {
         1 << self.log2
     }
 
     /// Data blocks under `levels` levels of indirect blocks: pointers to the power of `levels`.
-    pub(crate) const fn span(self, levels: u32) -> u64 {
+    pub const fn span(self, levels: u32) -> u64 {
         // 16384^3 = 2^42 fits.
         1 << (self.log2 * levels)
     }
 
     /// The number of blocks that a file can have pointers for.
-    pub(crate) const fn max_blocks(self) -> u64 {
+    pub const fn max_blocks(self) -> u64 {
         DIRECT + self.span(1) + self.span(2) + self.span(3)
     }
 
     /// The path to a block, unless no pointer reaches that far.
-    pub(crate) fn path(self, block: u64) -> Option<Path> {
+    pub fn path(self, block: u64) -> Option<Path> {
         if block < DIRECT {
             return Some(Path { slot: block as usize, depth: 0, within: 0 });
         }
@@ -66,7 +66,7 @@ impl Shape {
 
     /// The index, within an indirect block at `level` (1 is the one that the inode points to) of a tree
     /// of `depth` levels, of the pointer that leads to the tree's block `within`.
-    pub(crate) fn index(self, path: &Path, level: u32) -> u64 {
+    pub fn index(self, path: &Path, level: u32) -> u64 {
         (path.within >> (self.log2 * (path.depth - level))) & (self.pointers() - 1)
     }
 }

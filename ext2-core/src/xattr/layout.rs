@@ -12,13 +12,15 @@ use crate::raw::{RawXattrEntry, RawXattrHeader, XATTR_MAGIC};
 
 /// An attribute with its value as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Xattr {
-    pub(crate) name: XattrName,
-    pub(crate) value: Vec<u8>,
+pub struct Xattr {
+    /// Its name, as the format splits it.
+    pub name: XattrName,
+    /// Its value, byte for byte.
+    pub value: Vec<u8>,
 }
 
 /// The attributes of a block.
-pub(crate) fn parse_block(block: &[u8]) -> Result<Vec<Xattr>, String> {
+pub fn parse_block(block: &[u8]) -> Result<Vec<Xattr>, String> {
     let Ok((header, entries)) = RawXattrHeader::read_from_prefix(block) else {
         return Err("shorter than its header".into());
     };
@@ -29,7 +31,7 @@ pub(crate) fn parse_block(block: &[u8]) -> Result<Vec<Xattr>, String> {
 }
 
 /// The attributes in an inode: `room` is what follows the inode's own fields.
-pub(crate) fn parse_inode(room: &[u8]) -> Result<Vec<Xattr>, String> {
+pub fn parse_inode(room: &[u8]) -> Result<Vec<Xattr>, String> {
     match room.split_at_checked(4) {
         Some((magic, entries)) if magic == XATTR_MAGIC.to_le_bytes() => parse_entries(entries, entries),
         _ => Ok(Vec::new()),

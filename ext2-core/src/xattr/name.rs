@@ -7,11 +7,11 @@ use crate::{AclKind, Errno};
 
 /// An attribute's name as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct XattrName {
+pub struct XattrName {
     /// Stands for the prefix (Linux: `EXT2_XATTR_INDEX_*`).
-    pub(crate) index: u8,
+    pub index: u8,
     /// The name after the prefix.
-    pub(crate) suffix: Vec<u8>,
+    pub suffix: Vec<u8>,
 }
 
 /// Indexes and the prefixes that they stand for.
@@ -28,7 +28,7 @@ impl XattrName {
     /// # Errors
     /// `EOPNOTSUPP` for a prefix that ext2 does not know, `EINVAL` for a prefix without a name, `ERANGE`
     /// for a name of more than 255 bytes.
-    pub(crate) fn parse(name: &[u8]) -> Result<Self> {
+    pub fn parse(name: &[u8]) -> Result<Self> {
         if let Some((index, ..)) = WHOLE.iter().find(|row| row.1 == name) {
             return Ok(Self { index: *index, suffix: Vec::new() });
         }
@@ -49,18 +49,18 @@ impl XattrName {
     }
 
     /// The name under which an access control list is stored.
-    pub(crate) fn of_acl(which: AclKind) -> Self {
+    pub fn of_acl(which: AclKind) -> Self {
         let index = if which == AclKind::Access { 2 } else { 3 };
         Self { index, suffix: Vec::new() }
     }
 
     /// Which access control list this is, if one.
-    pub(crate) fn acl_kind(&self) -> Option<AclKind> {
+    pub fn acl_kind(&self) -> Option<AclKind> {
         WHOLE.iter().find(|row| row.0 == self.index && self.suffix.is_empty()).map(|row| row.2)
     }
 
     /// The whole name. An index that is not known is shown as its number.
-    pub(crate) fn full(&self) -> Vec<u8> {
+    pub fn full(&self) -> Vec<u8> {
         let prefix = PREFIXES.iter().chain([&SYSTEM]).find(|row| row.0 == self.index).map(|row| row.1);
         let whole = WHOLE.iter().find(|row| row.0 == self.index).map(|row| row.1);
         match prefix.or(whole) {

@@ -7,10 +7,8 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use blockdev::crash::CrashState;
-use ext2_core::{
-    Error, Ext2, Incompatible,
-    check::{Checker, Outcome},
-};
+use ext2_core::{Error, Ext2, Incompatible};
+use ext2_image::check::{Checker, Outcome};
 
 use super::{
     Action, NOW, Plan, Promise, STALE, options, perform,

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use blockdev::RamDevice;
-use ext2_core::{
-    BlockSize, Ext2, FileBlock, FixedClock, Follow, OpenOptions, Timestamp,
-    mkfs::{
-        self, AlignChoice, DeviceOutput, Format, Fresh, Inodes, LostAndFound, NoContents, NodeAttrs,
-        Revision, Size, Tree,
-    },
+use ext2_core::{BlockSize, Ext2, FileBlock, FixedClock, Follow, OpenOptions, Timestamp};
+use ext2_image::mkfs::{
+    self, AlignChoice, DeviceOutput, Format, Fresh, Inodes, LostAndFound, NoContents, NodeAttrs, Revision,
+    Size, Tree,
 };
 
 use super::{Action, perform};

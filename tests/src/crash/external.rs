@@ -8,7 +8,7 @@ use std::{
 };
 
 use blockdev::BlockDevice;
-use ext2_core::check::{Checker, Finding, Options};
+use ext2_image::check::{Checker, Finding, Options};
 use tempfile::TempDir;
 
 use crate::{Scratch, tools};

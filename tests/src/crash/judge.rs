@@ -3,10 +3,8 @@
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use blockdev::crash::CrashState;
-use ext2_core::{
-    Barrier, Error, Ext2, Incompatible, OpenOptions,
-    check::{Checker, Finding, Kind, Options, Outcome},
-};
+use ext2_core::{Barrier, Error, Ext2, Incompatible, OpenOptions};
+use ext2_image::check::{Checker, Finding, Kind, Options, Outcome};
 
 use super::{
     Action, History, Moment, Moves, NOW, Plan, Promise, Report,

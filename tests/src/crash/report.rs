@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ext2_core::check::Kind;
+use ext2_image::check::Kind;
 
 /// Violations that are kept in words; more of them are only counted.
 const KEPT: usize = 64;

@@ -2,6 +2,7 @@
 
 use ext2_core::{FileKind, Follow, Inode};
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
+use ext2_image::Walk;
 
 use super::{Row, Work, row, time};
 use crate::context::Context;
@@ -18,7 +19,7 @@ pub(super) fn rows(target: &Target, context: &Context) -> Result<Vec<Row>> {
     let start = fs.resolve(target.path(), Follow::Yes).of(|| target.name())?;
     let walk = || -> Result<(u64, Vec<Inode>)> {
         let (mut found, mut files) = (0, Vec::new());
-        for item in start.walk(target.path()) {
+        for item in Walk::new(&start, target.path()) {
             let inode = item.map_err(|error| error.error).of(|| target.name())?.inode;
             found += 1;
             if inode.attr().kind == FileKind::Regular && inode.size() > 0 {

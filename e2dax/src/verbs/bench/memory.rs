@@ -5,11 +5,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, RamDevice};
-use ext2_core::mkfs::{Format, Fresh, format};
-use ext2_core::{BlockSize, Ext2, FileKind, Inode, NewInode, OpenOptions, UNIT};
+use ext2_core::{BlockSize, Ext2, FileKind, Inode, NewInode, OpenOptions};
 use ext2_dax::mmu::soft::{MapRequest, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
+use ext2_image::UNIT;
+use ext2_image::mkfs::{Format, Fresh, format};
 
 use super::{ROUNDS, Row, Work, row, time};
 use crate::dax::PAGE;

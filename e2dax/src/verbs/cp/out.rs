@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use ext2_core::{FileKind, Found, Inode, InodeNr, WalkError};
+use ext2_core::{FileKind, Inode, InodeNr};
+use ext2_image::{Found, Walk, WalkError};
 use indicatif::ProgressBar;
 
 use super::host::{HostDir, Owners, Xattr, set_all};
@@ -42,7 +43,7 @@ pub(super) fn copy(
         buffer: vec![0; CHUNK],
         refused: BTreeMap::new(),
     };
-    let mut walk = start.walk(target.path());
+    let mut walk = Walk::new(start, target.path());
     while let Some(step) = walk.next() {
         let done = copy.step(step, name);
         if let Err(failure) = done {
@@ -62,7 +63,7 @@ pub(super) fn copy(
 
 /// Bytes that are to be moved, about.
 fn sum(start: &Inode) -> u64 {
-    start.walk(b"/").flatten().map(|found| allocated(&found.inode.attr())).sum()
+    Walk::new(start, b"/").flatten().map(|found| allocated(&found.inode.attr())).sum()
 }
 
 /// A copy that is going on.

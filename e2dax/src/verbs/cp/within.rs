@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ext2_core::{Errno, FileKind, Found, Inode, InodeNr, Wait, WalkError};
+use ext2_core::{Errno, FileKind, Inode, InodeNr, Wait};
+use ext2_image::{Found, Walk, WalkError};
 
 use super::image::{Like, finish, make_dir, make_file, make_link, make_symlink, store};
 use crate::context::Context;
@@ -28,7 +29,7 @@ pub(super) struct Into<'a> {
 pub(super) fn copy(context: &mut Context, source: &Target, start: &Inode, into: &Into<'_>) -> Result<()> {
     refuse_into_itself(start, into)?;
     let mut copy = Copy { source, into, open: Vec::new(), first_names: BTreeMap::new() };
-    let mut walk = start.walk(source.path());
+    let mut walk = Walk::new(start, source.path());
     while let Some(step) = walk.next() {
         if let Err(failure) = copy.step(step) {
             if failure.is_full() {

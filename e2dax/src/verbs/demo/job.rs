@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use blockdev::RamDevice;
-use ext2_core::check::{self, check};
-use ext2_core::{FileKind, NewInode, UNIT};
+use ext2_core::{FileKind, NewInode};
 use ext2_dax::buffer_head::HoleSize;
 use ext2_dax::mmu::soft::{Counters, MapRequest, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::{Asked, DataPath, DaxFs, DaxOptions, File, OpenFor};
+use ext2_image::check::{self, check};
+use ext2_image::{UNIT, Units};
 
 use super::{NAME, compare, mount, say, show_table, unpack};
 use crate::context::Context;
@@ -104,7 +105,7 @@ fn job(path: DataPath) -> Result<Done> {
         sum += read + back.iter().map(|&byte| u64::from(byte)).sum::<u64>();
     }
     let counters = mmu.counters();
-    let mappable = data.inode().units(0).counts().of(of)?.mappable;
+    let mappable = Units::of(data.inode(), 0).counts().of(of)?.mappable;
     let for_one_store = allocated(&sparse.inode().attr());
     drop((map_of_data, map_of_sparse, data, sparse));
     let asked = dax.asked();

@@ -1,7 +1,7 @@
 //! Options about the file system itself.
 
 use ext2_core::BlockSize;
-use ext2_core::mkfs::{Format, Inodes, Revision};
+use ext2_image::mkfs::{Format, Inodes, Revision};
 
 use crate::text::parse_bytes;
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use ext2_core::Timestamp;
-use ext2_core::manifest::{Manifest, parse};
-use ext2_core::mkfs::source::{
+use ext2_image::manifest::{Manifest, parse};
+use ext2_image::mkfs::source::{
     CheckedFolder, Folder, Times, Xattrs, find_holes, format_of_manifest, read_directory, tree_of_manifest,
 };
-use ext2_core::mkfs::{Contents, Format, NoContents, NodeAttrs, Size, Tree, identity, identity_of_seed};
+use ext2_image::mkfs::{Contents, Format, NoContents, NodeAttrs, Size, Tree, identity, identity_of_seed};
 
 use super::format::{FormatArgs, parse_owner};
 use super::tarball;
@@ -217,7 +217,7 @@ impl Input {
     }
 
     /// Turns runs of zero blocks into holes.
-    pub(super) fn find_holes(&mut self, block: usize) -> ext2_core::mkfs::Result<()> {
+    pub(super) fn find_holes(&mut self, block: usize) -> ext2_image::mkfs::Result<()> {
         find_holes(&mut self.tree, &mut *self.contents, block, &mut |_| ())
     }
 

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use ext2_core::mkfs::Tree;
+use ext2_image::mkfs::Tree;
 
 use crate::failure::{Failure, Result};
 use crate::text::show_os;

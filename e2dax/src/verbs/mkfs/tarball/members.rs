@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, Seek as _};
 use std::os::unix::fs::FileExt as _;
 
-use ext2_core::mkfs::{Body, Contents, Error, NodeAttrs, NodeId, SourceFile, Tree};
 use ext2_core::{DeviceNr, Timestamp};
+use ext2_image::mkfs::{Body, Contents, Error, NodeAttrs, NodeId, SourceFile, Tree};
 
 use super::sparse;
 
@@ -26,14 +26,14 @@ pub(crate) struct TarContents {
 const SPARSE: u64 = 1 << 63;
 
 impl Contents for TarContents {
-    fn open(&mut self, file: &SourceFile<'_>) -> ext2_core::mkfs::Result<()> {
+    fn open(&mut self, file: &SourceFile<'_>) -> ext2_image::mkfs::Result<()> {
         self.base = file.handle;
         self.map = file.handle.checked_sub(SPARSE).and_then(|index| usize::try_from(index).ok());
         self.path = file.path();
         Ok(())
     }
 
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> ext2_core::mkfs::Result<()> {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> ext2_image::mkfs::Result<()> {
         let read = match self.map.and_then(|index| self.sparse.get(index)) {
             Some(map) => map.read_at(&self.file, offset, buf),
             None => self.file.read_exact_at(buf, self.base + offset),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use ext2_core::manifest::ByteSpan;
+use ext2_image::manifest::ByteSpan;
 
 /// Where the pieces of a sparse member lie in the archive: one after the other.
 #[derive(Debug)]

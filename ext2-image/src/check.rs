@@ -1,0 +1,254 @@
+//! Checking an image, and mending what needs no person.
+//!
+//! The passes are those of e2fsck, and so is the verdict: layout (superblock, descriptors, metadata),
+//! inodes with their block trees and attributes, double use, directories, reachability, link counts,
+//! bitmaps and counts. Everything is read from the raw structures; nothing trusts [`Ext2`](ext2_core::Ext2).
+//!
+//! # Invariants
+//! 1. No image makes a check panic, write (but for [`Checker::mend`]) or leave the device; its time is
+//!    linear in the image: an indirect block is walked once, a directory block read once, an entry
+//!    compared once.
+//! 2. Memory is a bit or two for each block, 5 bytes for each inode, and 12 for each block of a directory.
+//! 3. Findings come in an order that depends on the image alone.
+//! 4. [`Checker::mend`] does what `e2fsck -p` does, and stops where that stops. It writes nothing after a
+//!    finding that needs a person.
+
+mod attrs;
+mod bits;
+mod connect;
+mod counts;
+mod dirs;
+mod finding;
+mod inodes;
+mod layout;
+mod orphans;
+mod run;
+mod tree;
+
+pub use finding::{Finding, Kind, Place, Preen};
+
+use core::fmt;
+
+use blockdev::BlockDevice;
+
+use ext2_core::Result;
+use run::{Mode, Run, Scratch, Step, Stop};
+
+/// What is being looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub enum Pass {
+    Layout,
+    Inodes,
+    Directories,
+    Connections,
+    Links,
+    Counts,
+}
+
+/// How far a check is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The pass.
+    pub pass: Pass,
+    /// How much of it is done.
+    pub done: u64,
+    /// How much there is.
+    pub total: u64,
+}
+
+/// How to check.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Also compares the backups of the superblock, which e2fsck does not do.
+    pub backups: bool,
+    /// Is told how far the check is, now and then.
+    pub progress: &'a dyn Fn(Progress),
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { backups: false, progress: &|_| {} }
+    }
+}
+
+impl fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("backups", &self.backups).finish_non_exhaustive()
+    }
+}
+
+/// What a check came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Findings, remarks left out.
+    pub faults: u64,
+    /// Whether everything was looked at: not where the layout is too broken for it.
+    pub complete: bool,
+    /// Inodes, in use and in all.
+    pub inodes: (u64, u64),
+    /// Blocks, in use and in all.
+    pub blocks: (u64, u64),
+}
+
+impl Summary {
+    /// Whether `e2fsck -n` would call the image clean.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.complete && self.faults == 0
+    }
+}
+
+/// What `e2fsck -p` makes of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was nothing to mend.
+    Clean,
+    /// Everything that was found was mended: so many findings.
+    Mended(u64),
+    /// It stops, at this.
+    Halts(Finding),
+}
+
+/// Checks an image as `e2fsck -fn` does; the findings go to `sink` as they come.
+///
+/// # Errors
+/// `Corrupt` when there is no file system, `Incompatible` when it uses what this check does not know,
+/// the device's errors.
+pub fn check(
+    dev: &dyn BlockDevice,
+    options: &Options<'_>,
+    sink: &mut dyn FnMut(&Finding),
+) -> Result<Summary> {
+    Checker::new().check(dev, options, sink)
+}
+
+/// Mends an image as `e2fsck -fp` does, at the time `now` in seconds since 1970.
+///
+/// # Errors
+/// As for [`check`].
+pub fn mend(dev: &dyn BlockDevice, now: u32, sink: &mut dyn FnMut(&Finding)) -> Result<Outcome> {
+    Checker::new().mend(dev, now, sink)
+}
+
+/// A checker that keeps its memory from one image to the next.
+#[derive(Debug, Default)]
+pub struct Checker {
+    scratch: Scratch,
+}
+
+impl Checker {
+    /// A checker.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// As the function [`check`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(
+        &mut self,
+        dev: &dyn BlockDevice,
+        options: &Options<'_>,
+        sink: &mut dyn FnMut(&Finding),
+    ) -> Result<Summary> {
+        let mut faults = 0;
+        let mut counting = |finding: &Finding| {
+            faults += u64::from(!finding.kind.is_remark());
+            sink(finding);
+        };
+        let mut summary = Summary::default();
+        let result = self.run(dev, Mode::Look, 0, options, &mut counting, &mut summary);
+        summary.faults = faults;
+        match result {
+            Ok(()) => Ok(Summary { complete: true, ..summary }),
+            Err(Stop::Unusable | Stop::Halt(_)) => Ok(Summary { complete: false, ..summary }),
+            Err(Stop::Error(error)) => Err(error),
+        }
+    }
+
+    /// As the function [`mend`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn mend(
+        &mut self,
+        dev: &dyn BlockDevice,
+        now: u32,
+        sink: &mut dyn FnMut(&Finding),
+    ) -> Result<Outcome> {
+        let mut mended = 0;
+        let mut last = None;
+        let mut counting = |finding: &Finding| {
+            mended += 1;
+            if finding.preen() == Preen::Halts {
+                last = Some(finding.clone());
+            }
+            sink(finding);
+        };
+        let mut summary = Summary::default();
+        let result = self.run(dev, Mode::Mend, now, &Options::default(), &mut counting, &mut summary);
+        match (result, last) {
+            (Ok(()), _) if mended == 0 => Ok(Outcome::Clean),
+            (Ok(()), _) => Ok(Outcome::Mended(mended)),
+            (Err(Stop::Halt(finding)), _) | (Err(Stop::Unusable), Some(finding)) => {
+                Ok(Outcome::Halts(finding))
+            }
+            (Err(Stop::Unusable), None) => Ok(Outcome::Halts(Finding {
+                place: Place::Superblock,
+                kind: Kind::SuperblockField,
+                found: None,
+                expected: None,
+                name: alloc::vec::Vec::new(),
+            })),
+            (Err(Stop::Error(error)), _) => Err(error),
+        }
+    }
+
+    fn run(
+        &mut self,
+        dev: &dyn BlockDevice,
+        mode: Mode,
+        now: u32,
+        options: &Options<'_>,
+        sink: &mut dyn FnMut(&Finding),
+        summary: &mut Summary,
+    ) -> Step {
+        let raw = layout::read_super(dev)?;
+        let sb = layout::check_super(dev, &raw, sink)?;
+        let geo = layout::geometry(&sb);
+        let mut run = Run {
+            dev,
+            mode,
+            now,
+            sink,
+            progress: options.progress,
+            raw,
+            sb,
+            geo,
+            s: &mut self.scratch,
+            faults: 0,
+            large_files: false,
+        };
+        run.check_layout()?;
+        if options.backups {
+            run.check_backups()?;
+        }
+        if mode == Mode::Mend {
+            run.release_orphans()?;
+        }
+        run.check_inodes()?;
+        run.check_directories()?;
+        run.check_connections()?;
+        run.check_links()?;
+        run.check_counts()?;
+        if mode == Mode::Mend {
+            run.finish_super()?;
+        }
+        summary.inodes = run.count_inodes();
+        summary.blocks = run.count_blocks();
+        Ok(())
+    }
+}

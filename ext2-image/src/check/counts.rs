@@ -1,0 +1,198 @@
+//! Pass 5: bitmaps and counts.
+
+use core::mem::{offset_of, take};
+
+use alloc::vec::Vec;
+
+use super::Pass;
+use super::finding::{Kind, Place};
+use super::run::{Mode, Run, Step, TYPE, USED};
+use ext2_core::GroupNr;
+use ext2_core::raw::{RawGroupDesc, RawSuperblock, SUPERBLOCK_OFFSET};
+
+/// How a bitmap on the device differs from what was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Difference {
+    /// Used, and marked as free.
+    marked_free: u64,
+    /// Free, and marked as used.
+    marked_used: u64,
+    /// The bits past the last one are not all ones.
+    padding: bool,
+    /// Bits that are free in truth.
+    free: u64,
+}
+
+/// Compares the `len` bits of `stored` with those that `truth` gives by the byte, and what follows with
+/// ones; `stored` becomes what it should be.
+fn compare(stored: &mut [u8], len: u64, truth: impl Fn(u64) -> u8) -> Difference {
+    let mut difference = Difference::default();
+    let (used, padding) = stored.split_at_mut((len.div_ceil(8) as usize).min(stored.len()));
+    for (index, byte) in used.iter_mut().enumerate() {
+        let first = index as u64 * 8;
+        // The bits of this byte that stand for something.
+        let valid = match len.saturating_sub(first) {
+            8.. => 0xff,
+            bits => (1u16 << bits).wrapping_sub(1) as u8,
+        };
+        let should = truth(first) & valid;
+        difference.free += u64::from((!should & valid).count_ones());
+        difference.marked_free += u64::from((should & !*byte & valid).count_ones());
+        difference.marked_used += u64::from((!should & *byte & valid).count_ones());
+        difference.padding |= *byte | valid != 0xff;
+        *byte = should | !valid;
+    }
+    difference.padding |= padding.iter().fold(0xff, |all, byte| all & byte) != 0xff;
+    padding.fill(0xff);
+    difference
+}
+
+impl Run<'_> {
+    /// Compares bitmaps and counts with what was found.
+    pub(super) fn check_counts(&mut self) -> Step {
+        let mut bitmap = take(&mut self.s.block);
+        let (mut free_blocks, mut free_inodes) = (0, 0);
+        for group in 0..self.geo.groups {
+            let Some(desc) = self.s.descs.get(group as usize).copied() else { break };
+            let blocks = self.check_block_bitmap(group, &desc, &mut bitmap)?;
+            let inodes = self.check_inode_bitmap(group, &desc, &mut bitmap)?;
+            let first = u64::from(group) * u64::from(self.geo.inodes_per_group);
+            let states = self.s.state.iter().skip(first as usize).take(self.geo.inodes_per_group as usize);
+            let dirs = states.filter(|&&state| state & (USED | TYPE) == USED | 2).count() as u64;
+            let counts = [
+                (
+                    Kind::GroupFreeBlocks,
+                    desc.bg_free_blocks_count.get(),
+                    blocks,
+                    offset_of!(RawGroupDesc, bg_free_blocks_count),
+                ),
+                (
+                    Kind::GroupFreeInodes,
+                    desc.bg_free_inodes_count.get(),
+                    inodes,
+                    offset_of!(RawGroupDesc, bg_free_inodes_count),
+                ),
+                (
+                    Kind::GroupDirectories,
+                    desc.bg_used_dirs_count.get(),
+                    dirs,
+                    offset_of!(RawGroupDesc, bg_used_dirs_count),
+                ),
+            ];
+            for (kind, found, expected, field) in counts {
+                // The fields have 16 bits, and a group of 64 KiB blocks has more blocks than that.
+                let expected = expected & 0xffff;
+                let numbers = (Some(found.into()), Some(expected));
+                if u64::from(found) != expected
+                    && self.report(Place::Group(group), kind, numbers.0, numbers.1)?
+                {
+                    let at = self.geo.descriptor_offset(GroupNr::new(group), GroupNr::new(0));
+                    self.dev.write_u16(at + field as u64, expected as u16)?;
+                }
+            }
+            free_blocks += blocks;
+            free_inodes += inodes;
+            self.tick(Pass::Counts, u64::from(group) + 1, self.geo.groups.into());
+        }
+        self.s.block = bitmap;
+        let counts = [
+            (
+                Kind::FreeBlocks,
+                self.raw.s_free_blocks_count,
+                free_blocks,
+                offset_of!(RawSuperblock, s_free_blocks_count),
+            ),
+            (
+                Kind::FreeInodes,
+                self.raw.s_free_inodes_count,
+                free_inodes,
+                offset_of!(RawSuperblock, s_free_inodes_count),
+            ),
+        ];
+        for (kind, found, expected, field) in counts {
+            let numbers = (Some(found.get().into()), Some(expected));
+            if u64::from(found.get()) != expected
+                && self.report(Place::Superblock, kind, numbers.0, numbers.1)?
+            {
+                // OK to cast: there are fewer than 2^32 blocks and inodes.
+                self.dev.write_u32(SUPERBLOCK_OFFSET + field as u64, expected as u32)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_block_bitmap(&mut self, group: u32, desc: &RawGroupDesc, bitmap: &mut Vec<u8>) -> Step<u64> {
+        self.read_block(desc.bg_block_bitmap.get(), bitmap)?;
+        let start = u64::from(self.geo.group_start(GroupNr::new(group)));
+        let len = self.geo.group_len(GroupNr::new(group)).into();
+        let found = &self.s.found;
+        let difference = compare(bitmap, len, |bit| found.byte(start + bit));
+        let kinds = [Kind::BlocksMarkedFree, Kind::BlocksMarkedUsed, Kind::BlockBitmapPadding];
+        self.report_difference(group, &difference, kinds, desc.bg_block_bitmap.get(), bitmap)?;
+        Ok(difference.free)
+    }
+
+    fn check_inode_bitmap(&mut self, group: u32, desc: &RawGroupDesc, bitmap: &mut Vec<u8>) -> Step<u64> {
+        self.read_block(desc.bg_inode_bitmap.get(), bitmap)?;
+        let len = u64::from(self.geo.inodes_per_group);
+        let start = u64::from(group) * len;
+        let reserved = u64::from(self.geo.first_ino) - 1;
+        let state = &self.s.state;
+        let difference =
+            compare(bitmap, len, |bit| {
+                let first = start + bit;
+                let states = state.get(first as usize..).unwrap_or_default();
+                let used =
+                    states.iter().take(8).zip(first..).enumerate().map(|(shift, (state, index))| {
+                        u8::from(state & USED != 0 || index < reserved) << shift
+                    });
+                used.fold(0, |all, bit| all | bit)
+            });
+        let kinds = [Kind::InodesMarkedFree, Kind::InodesMarkedUsed, Kind::InodeBitmapPadding];
+        self.report_difference(group, &difference, kinds, desc.bg_inode_bitmap.get(), bitmap)?;
+        Ok(difference.free)
+    }
+
+    /// Reports how a bitmap differs, and stores what it should be.
+    fn report_difference(
+        &mut self,
+        group: u32,
+        difference: &Difference,
+        [free, used, padding]: [Kind; 3],
+        block: u32,
+        should: &[u8],
+    ) -> Step {
+        let place = Place::Group(group);
+        if difference.marked_free != 0 {
+            self.report(place, free, Some(difference.marked_free), Some(0))?;
+        }
+        if difference.marked_used != 0 {
+            self.report(place, used, Some(difference.marked_used), Some(0))?;
+        }
+        if difference.padding {
+            self.fault(place, padding)?;
+        }
+        let differs = difference.marked_free != 0 || difference.marked_used != 0 || difference.padding;
+        if differs && self.mode == Mode::Mend {
+            self.dev.write_at(u64::from(block) << self.geo.block_size.log2(), should)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bitmap_is_compared_up_to_its_length_and_its_rest_with_ones() {
+        let truth = [0b0000_1111, 0b0000_0001];
+        let mut stored = [0b0001_1101, 0b1111_1101, 0xff];
+        let difference = compare(&mut stored, 10, |bit| truth[(bit / 8) as usize]);
+        assert_eq!(difference, Difference { marked_free: 1, marked_used: 1, padding: false, free: 5 });
+        assert_eq!(stored, [0b0000_1111, 0b1111_1101, 0xff]);
+        let mut stored = [0b0000_1111, 0b0000_0001, 0];
+        let difference = compare(&mut stored, 10, |bit| truth[(bit / 8) as usize]);
+        assert_eq!(difference, Difference { marked_free: 0, marked_used: 0, padding: true, free: 5 });
+    }
+}

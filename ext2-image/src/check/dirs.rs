@@ -1,0 +1,264 @@
+//! Pass 2: the entries of every directory.
+
+use core::mem::take;
+
+use zerocopy::FromBytes;
+
+use super::Pass;
+use super::finding::{Kind, Place};
+use super::inodes::ROOT;
+use super::run::{BAD, DirBlock, Run, Step, TYPE, USED};
+use ext2_core::Incompat;
+use ext2_core::raw::RawDirentHeader;
+
+/// An entry, as far as its length could be believed.
+struct Entry<'b> {
+    place: Place,
+    /// Of the entry on the device, in bytes.
+    at: u64,
+    header: RawDirentHeader,
+    name: &'b [u8],
+    /// What follows the name.
+    after: u8,
+    /// The number of the entry in its directory: 0, 1, and 2 for all others.
+    ordinal: u8,
+}
+
+impl Run<'_> {
+    /// Checks all directories.
+    pub(super) fn check_directories(&mut self) -> Step {
+        let blocks = take(&mut self.s.dir_blocks);
+        let mut buffer = take(&mut self.s.block);
+        let mut names = take(&mut self.s.names);
+        let total = blocks.len() as u64;
+        let mut done = 0;
+        for dir in blocks.chunk_by(|a, b| a.inode == b.inode) {
+            names.clear();
+            for (index, block) in dir.iter().enumerate() {
+                if index == 0 && block.nr != 0 {
+                    // The hole in the first block was reported; there is no '.'.
+                    self.note_no_dot(block.inode)?;
+                }
+                self.read_block(block.block, &mut buffer)?;
+                self.check_dir_block(block, &buffer, &mut names)?;
+            }
+            self.check_duplicates(dir, &mut names, &mut buffer)?;
+            done += dir.len() as u64;
+            self.tick(Pass::Directories, done, total);
+        }
+        self.s.block = buffer;
+        self.s.names = names;
+        self.s.dir_blocks = blocks;
+        Ok(())
+    }
+
+    fn note_no_dot(&mut self, inode: u32) -> Step {
+        self.fault(Place::Entry { directory: inode, block: 0, offset: 0 }, Kind::DotMissing)?;
+        Ok(())
+    }
+
+    fn check_dir_block(
+        &mut self,
+        block: &DirBlock,
+        bytes: &[u8],
+        names: &mut alloc::vec::Vec<(u64, u64)>,
+    ) -> Step {
+        let start = u64::from(block.block) << self.geo.block_size.log2();
+        let mut offset = 0;
+        let mut ordinal = if block.nr == 0 { 0 } else { 2 };
+        while offset < bytes.len() {
+            // OK to cast: a block has at most 64 KiB.
+            let place =
+                Place::Entry { directory: block.inode, block: block.nr.into(), offset: offset as u32 };
+            let rest = bytes.get(offset..).unwrap_or_default();
+            let Ok((header, after)) = RawDirentHeader::read_from_prefix(rest) else {
+                self.fault(place, Kind::EntryBroken)?;
+                return Ok(());
+            };
+            let len = ext2_core::rules::decode_rec_len(header.rec_len.get(), bytes.len());
+            let name_len = usize::from(header.name_len);
+            if len > rest.len() || len < 12 || !len.is_multiple_of(4) || name_len + 8 > len {
+                self.report(place, Kind::EntryBroken, Some(len as u64), None)?;
+                return Ok(());
+            }
+            let name = after.get(..name_len).unwrap_or_default();
+            let next = after.get(name_len).copied().unwrap_or(0);
+            let at = start + offset as u64;
+            let entry = Entry { place, at, header, name, after: next, ordinal };
+            if self.check_entry(block.inode, &entry, len)? {
+                // OK to cast: place within a directory below 4 GiB.
+                let key = u64::from(block.nr) << 16 | offset as u64;
+                names.push((fingerprint(name), key));
+            }
+            offset += len;
+            ordinal = ordinal.saturating_add(1).min(2);
+        }
+        Ok(())
+    }
+
+    /// Checks an entry; whether its name counts.
+    fn check_entry(&mut self, dir: u32, entry: &Entry<'_>, len: usize) -> Step<bool> {
+        let inode = entry.header.inode.get();
+        match entry.ordinal {
+            0 => self.check_dot(dir, entry, len)?,
+            1 => self.check_dotdot(dir, entry)?,
+            _ if inode == dir => {
+                self.entry_fault(entry, Kind::EntrySelf)?;
+            }
+            _ => {}
+        }
+        if inode == 0 {
+            return Ok(false);
+        }
+        if inode != ROOT && inode < self.geo.first_ino || inode > self.geo.inodes_count {
+            self.report_entry(entry.place, Kind::EntryInode, Some(inode.into()), None, entry.name)?;
+            return Ok(false);
+        }
+        if entry.ordinal > 1 {
+            let kind = match entry.name {
+                b"." | b".." => Some(Kind::EntryDot),
+                _ if inode == ROOT => Some(Kind::EntryRoot),
+                b"" => Some(Kind::EntryEmptyName),
+                _ => None,
+            };
+            if let Some(kind) = kind {
+                self.entry_fault(entry, kind)?;
+            }
+        }
+        if self.state(inode) & USED == 0 {
+            let found = Some(inode.into());
+            if self.report_entry(entry.place, Kind::EntryUnused, found, None, entry.name)? {
+                self.dev.write_u32(entry.at, 0)?;
+                return Ok(false);
+            }
+        }
+        if entry.name.iter().any(|&byte| byte == b'/' || byte == 0) {
+            self.entry_fault(entry, Kind::EntryName)?;
+        }
+        self.check_type(entry, inode)?;
+        if entry.ordinal > 1 && self.is_directory(inode) {
+            let parent = match self.dir_mut(inode) {
+                Some(child) if child.parent == 0 => {
+                    child.parent = dir;
+                    0
+                }
+                Some(child) => child.parent,
+                None => 0,
+            };
+            if parent != 0 {
+                let (found, expected) = (Some(inode.into()), None);
+                self.report_entry(entry.place, Kind::EntryDirectory, found, expected, entry.name)?;
+            }
+        }
+        if let Some(count) = self.s.counted.get_mut(inode as usize - 1) {
+            *count = count.saturating_add(1);
+        }
+        Ok(true)
+    }
+
+    fn entry_fault(&mut self, entry: &Entry<'_>, kind: Kind) -> Step<bool> {
+        self.report_entry(entry.place, kind, None, None, entry.name)
+    }
+
+    fn check_dot(&mut self, dir: u32, entry: &Entry<'_>, len: usize) -> Step {
+        let inode = entry.header.inode.get();
+        if inode == 0 || entry.name != b"." {
+            self.entry_fault(entry, Kind::DotMissing)?;
+        } else if entry.after != 0 {
+            self.entry_fault(entry, Kind::DotEnd)?;
+        }
+        if inode != dir {
+            self.report(entry.place, Kind::DotInode, Some(inode.into()), Some(dir.into()))?;
+        }
+        if len > 24 {
+            self.report(entry.place, Kind::DotLong, Some(len as u64), Some(12))?;
+        }
+        Ok(())
+    }
+
+    fn check_dotdot(&mut self, dir: u32, entry: &Entry<'_>) -> Step {
+        let inode = entry.header.inode.get();
+        if inode == 0 || entry.name != b".." {
+            self.entry_fault(entry, Kind::DotDotMissing)?;
+            return Ok(());
+        }
+        if entry.after != 0 {
+            self.entry_fault(entry, Kind::DotEnd)?;
+            return Ok(());
+        }
+        if let Some(dir) = self.dir_mut(dir) {
+            dir.dotdot = inode;
+        }
+        Ok(())
+    }
+
+    /// The type byte of an entry for an inode.
+    fn check_type(&mut self, entry: &Entry<'_>, inode: u32) -> Step {
+        let found = entry.header.file_type;
+        if !self.sb.features.incompat.contains(Incompat::FILETYPE) {
+            if found != 0 && self.entry_fault(entry, Kind::EntryTypeSet)? {
+                self.dev.write_at(entry.at + 7, &[0])?;
+            }
+            return Ok(());
+        }
+        let state = self.state(inode);
+        let is_plain = matches!(state & TYPE, 1 | 2);
+        let expected = if state & BAD != 0 && !is_plain { 0 } else { state & TYPE };
+        if found == expected {
+            return Ok(());
+        }
+        let kind = if found == 0 { Kind::EntryTypeUnset } else { Kind::EntryType };
+        let numbers = (Some(found.into()), Some(expected.into()));
+        if self.report_entry(entry.place, kind, numbers.0, numbers.1, entry.name)? {
+            self.dev.write_at(entry.at + 7, &[expected])?;
+        }
+        Ok(())
+    }
+
+    /// Looks for names that a directory has twice. The fingerprints find candidates; the first pair of
+    /// them is read again and compared, which keeps the time linear.
+    fn check_duplicates(
+        &mut self,
+        dir: &[DirBlock],
+        names: &mut [(u64, u64)],
+        buffer: &mut alloc::vec::Vec<u8>,
+    ) -> Step {
+        names.sort_unstable();
+        let pair = names.windows(2).find_map(|pair| match pair {
+            [a, b] if a.0 == b.0 => Some((a.1, b.1)),
+            _ => None,
+        });
+        let Some((first, second)) = pair else { return Ok(()) };
+        let (first, second) = (self.name_at(dir, first, buffer)?, self.name_at(dir, second, buffer)?);
+        if let (Some((_, first)), Some((place, second))) = (first, second)
+            && first == second
+        {
+            self.report_entry(place, Kind::DuplicateName, None, None, &second)?;
+        }
+        Ok(())
+    }
+
+    /// The name at a place in a directory.
+    fn name_at(
+        &mut self,
+        dir: &[DirBlock],
+        key: u64,
+        buffer: &mut alloc::vec::Vec<u8>,
+    ) -> Step<Option<(Place, alloc::vec::Vec<u8>)>> {
+        let (nr, offset) = (key >> 16, key & 0xffff);
+        let Ok(at) = dir.binary_search_by_key(&nr, |block| block.nr.into()) else { return Ok(None) };
+        let Some(block) = dir.get(at) else { return Ok(None) };
+        self.read_block(block.block, buffer)?;
+        let rest = buffer.get(offset as usize..).unwrap_or_default();
+        let Ok((header, after)) = RawDirentHeader::read_from_prefix(rest) else { return Ok(None) };
+        let name = after.get(..header.name_len.into()).unwrap_or_default();
+        let place = Place::Entry { directory: block.inode, block: nr, offset: offset as u32 };
+        Ok(Some((place, name.to_vec())))
+    }
+}
+
+/// 64 bits that are the same for the same name, and nearly never for others (FNV-1a).
+fn fingerprint(name: &[u8]) -> u64 {
+    name.iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

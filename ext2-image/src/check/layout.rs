@@ -1,0 +1,346 @@
+//! Pass 0: the superblock, the descriptors, and the blocks that they claim.
+
+use alloc::vec::Vec;
+use core::mem::offset_of;
+
+use blockdev::BlockDevice;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use super::Pass;
+use super::finding::{Finding, Kind, Place};
+use super::run::{Run, Step, Stop};
+use ext2_core::Barrier;
+use ext2_core::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
+use ext2_core::{BlockSize, Error, Geometry, GroupNr, Superblock};
+use ext2_core::{Compat, Features, Incompat, RoCompat};
+use ext2_core::{Corrupt, Incompatible, Object};
+
+/// Read-only compatible features that a check knows: `sparse_super`, `large_file`, `extra_isize`.
+const CHECKED: u32 = 0x1 | 0x2 | 0x40;
+
+/// Compatible features that are known: what an unknown one means for the structures nobody can say.
+const CHECKED_COMPAT: u32 = 0x3f | 0x200 | 0x400 | 0x800;
+
+/// Reads the superblock.
+pub(super) fn read_super(dev: &dyn BlockDevice) -> Step<RawSuperblock> {
+    let mut raw = RawSuperblock::new_zeroed();
+    let end = SUPERBLOCK_OFFSET + size_of::<RawSuperblock>() as u64;
+    if dev.size() < end {
+        let what = alloc::format!("a device of {} bytes has none", dev.size());
+        return Err(Stop::Error(Corrupt::new(Object::Superblock, what).into()));
+    }
+    dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    if raw.s_magic.get() != MAGIC {
+        let what = alloc::format!("magic number is {:#06x} and not {MAGIC:#06x}", raw.s_magic.get());
+        return Err(Stop::Error(Corrupt::new(Object::Superblock, what).into()));
+    }
+    Ok(raw)
+}
+
+/// Checks the fields without which nothing else can be found, and gives the validated superblock.
+pub(super) fn check_super(
+    dev: &dyn BlockDevice,
+    raw: &RawSuperblock,
+    sink: &mut dyn FnMut(&Finding),
+) -> Step<Superblock> {
+    let mut wrong = |kind, found: u64, expected: Option<u64>| {
+        let place = Place::Superblock;
+        sink(&Finding { place, kind, found: Some(found), expected, name: Vec::new() });
+        Stop::Unusable
+    };
+    let features = Features {
+        compat: Compat::from_bits_retain(raw.s_feature_compat.get()),
+        incompat: Incompat::from_bits_retain(raw.s_feature_incompat.get()),
+        ro_compat: RoCompat::from_bits_retain(raw.s_feature_ro_compat.get()),
+    };
+    if raw.s_rev_level.get() > 1 {
+        return Err(Stop::Error(Incompatible::Revision(raw.s_rev_level.get()).into()));
+    }
+    features.check_readable(false).map_err(Stop::Error)?;
+    let only = Features {
+        compat: Compat::from_bits_retain(features.compat.bits() & !CHECKED_COMPAT),
+        ro_compat: RoCompat::from_bits_retain(features.ro_compat.bits() & !CHECKED),
+        incompat: Incompat::empty(),
+    };
+    if only != Features::default() {
+        return Err(Stop::Error(Incompatible::Feature(only.to_names()).into()));
+    }
+    let Some(block_size) = BlockSize::from_s_log_block_size(raw.s_log_block_size.get()) else {
+        return Err(wrong(Kind::SuperblockField, raw.s_log_block_size.get().into(), None));
+    };
+    if raw.s_log_frag_size.get() != raw.s_log_block_size.get() {
+        let expected = raw.s_log_block_size.get().into();
+        return Err(wrong(Kind::FragmentSize, raw.s_log_frag_size.get().into(), Some(expected)));
+    }
+    let per_group = raw.s_blocks_per_group.get();
+    if raw.s_frags_per_group.get() != per_group {
+        return Err(wrong(
+            Kind::FragmentsPerGroup,
+            raw.s_frags_per_group.get().into(),
+            Some(per_group.into()),
+        ));
+    }
+    let bytes = u64::from(raw.s_blocks_count.get()) << block_size.log2();
+    if bytes > dev.size() {
+        return Err(wrong(Kind::DeviceTooSmall, bytes, Some(dev.size())));
+    }
+    if raw.s_rev_level.get() == 1 {
+        let (size, first) = (u64::from(raw.s_inode_size.get()), raw.s_first_ino.get());
+        if !size.is_power_of_two() || size < 128 || size > block_size.bytes() {
+            return Err(wrong(Kind::InodeSize, size, None));
+        }
+        if first < 11 || first > raw.s_inodes_count.get() {
+            return Err(wrong(Kind::FirstInode, first.into(), None));
+        }
+    }
+    if raw.s_r_blocks_count.get() > raw.s_blocks_count.get() / 2 {
+        return Err(wrong(Kind::ReservedBlocks, raw.s_r_blocks_count.get().into(), None));
+    }
+    match Superblock::from_raw(raw, dev.size(), false) {
+        Ok(sb) => Ok(sb),
+        Err(Error::Corrupt(_)) => {
+            let groups = u64::from(raw.s_blocks_count.get().saturating_sub(raw.s_first_data_block.get()))
+                .div_ceil(u64::from(per_group.max(1)));
+            let inodes = groups * u64::from(raw.s_inodes_per_group.get());
+            if inodes != u64::from(raw.s_inodes_count.get()) && inodes != 0 {
+                return Err(wrong(Kind::InodeCount, raw.s_inodes_count.get().into(), Some(inodes)));
+            }
+            Err(wrong(Kind::SuperblockField, per_group.into(), None))
+        }
+        Err(error) => Err(Stop::Error(error)),
+    }
+}
+
+impl Run<'_> {
+    /// Checks the descriptors and marks all metadata.
+    pub(super) fn check_layout(&mut self) -> Step {
+        self.read_descriptors()?;
+        self.check_places()?;
+        let groups = self.geo.groups;
+        self.s.found.reset(self.geo.blocks_count.into());
+        self.s.metadata.reset(self.geo.blocks_count.into());
+        self.s.walked.reset(self.geo.blocks_count.into());
+        for group in 0..groups {
+            let nr = GroupNr::new(group);
+            let start = self.geo.group_start(nr);
+            let overhead = self.geo.group_overhead(nr).min(self.geo.group_len(nr));
+            for block in start..start.saturating_add(overhead) {
+                self.s.found.set(block.into());
+                self.s.metadata.set(block.into());
+            }
+            self.claim_tables(group)?;
+            self.tick(Pass::Layout, u64::from(group) + 1, groups.into());
+        }
+        self.check_resize_inode()?;
+        self.check_journal()
+    }
+
+    /// The journal, as far as ext2 is concerned: where it is, and that it begins as one.
+    fn check_journal(&mut self) -> Step {
+        const INODE: u32 = 8;
+        /// Of the journal's superblock, big-endian.
+        const JOURNAL_MAGIC: [u8; 4] = 0xc03b_3998_u32.to_be_bytes();
+        if !self.sb.features.compat.contains(Compat::HAS_JOURNAL) {
+            return Ok(());
+        }
+        let nr = self.raw.s_journal_inum.get();
+        if nr != INODE {
+            self.report(Place::Superblock, Kind::JournalInode, Some(nr.into()), None)?;
+            return Ok(());
+        }
+        let Some(offset) = self.inode_offset(INODE) else { return Ok(()) };
+        let mut inode = RawInode::new_zeroed();
+        self.dev.read_at(offset, inode.as_mut_bytes())?;
+        let mut magic = [0; 4];
+        if self.is_block(inode.i_block[0].get()) {
+            let at = u64::from(inode.i_block[0].get()) << self.geo.block_size.log2();
+            self.dev.read_at(at, &mut magic)?;
+        }
+        if magic != JOURNAL_MAGIC || inode.i_links_count.get() == 0 {
+            self.fault(Place::Inode(INODE), Kind::JournalSuperblock)?;
+        }
+        Ok(())
+    }
+
+    fn read_descriptors(&mut self) -> Step {
+        let mut descs = core::mem::take(&mut self.s.descs);
+        descs.clear();
+        descs.resize(self.geo.groups as usize, RawGroupDesc::default());
+        let per_block = self.geo.descriptors_per_block() as usize;
+        for (nr, chunk) in descs.chunks_mut(per_block).enumerate() {
+            // OK to cast: there are at most 2^32 groups.
+            let block = self.geo.descriptor_block(nr as u32, GroupNr::new(0));
+            if !self.is_block(block) {
+                self.report(Place::Superblock, Kind::SuperblockField, Some(block.into()), None)?;
+                return Err(Stop::Unusable);
+            }
+            self.dev.read_at(u64::from(block) << self.geo.block_size.log2(), chunk.as_mut_bytes())?;
+        }
+        self.s.descs = descs;
+        Ok(())
+    }
+
+    /// Checks that bitmaps and tables lie in their groups. What lies outside the file system ends the
+    /// check: the rest cannot be read.
+    fn check_places(&mut self) -> Step {
+        let mut usable = true;
+        for group in 0..self.geo.groups {
+            let Some(desc) = self.s.descs.get(group as usize).copied() else { break };
+            let start = u64::from(self.geo.group_start(GroupNr::new(group)));
+            let end = start + u64::from(self.geo.group_len(GroupNr::new(group)));
+            let places = [
+                (Kind::BlockBitmapPlace, desc.bg_block_bitmap.get(), 1),
+                (Kind::InodeBitmapPlace, desc.bg_inode_bitmap.get(), 1),
+                (Kind::InodeTablePlace, desc.bg_inode_table.get(), self.geo.inode_table_blocks()),
+            ];
+            let flags = desc.bg_flags.get() & 3;
+            if flags != 0 && self.report(Place::Group(group), Kind::GroupFlags, Some(flags.into()), None)? {
+                let at = self.geo.descriptor_offset(GroupNr::new(group), GroupNr::new(0));
+                let at = at + offset_of!(RawGroupDesc, bg_flags) as u64;
+                self.dev.write_u16(at, desc.bg_flags.get() & !3)?;
+            }
+            for (kind, block, len) in places {
+                let first = u64::from(block);
+                let last = first + u64::from(len);
+                if first < start || last > end {
+                    self.report(Place::Group(group), kind, Some(first), None)?;
+                }
+                if block <= self.geo.first_data_block || last > u64::from(self.geo.blocks_count) {
+                    usable = false;
+                }
+            }
+        }
+        if usable { Ok(()) } else { Err(Stop::Unusable) }
+    }
+
+    fn claim_tables(&mut self, group: u32) -> Step {
+        let Some(desc) = self.s.descs.get(group as usize).copied() else { return Ok(()) };
+        let places = [
+            (Kind::InodeTableOverlap, desc.bg_inode_table.get(), self.geo.inode_table_blocks()),
+            (Kind::BlockBitmapOverlap, desc.bg_block_bitmap.get(), 1),
+            (Kind::InodeBitmapOverlap, desc.bg_inode_bitmap.get(), 1),
+        ];
+        for (kind, first, len) in places {
+            let mut overlap = None;
+            for block in first..first.saturating_add(len) {
+                if self.s.found.set(block.into()) {
+                    overlap.get_or_insert(block);
+                }
+                self.s.metadata.set(block.into());
+            }
+            if let Some(block) = overlap {
+                self.report(Place::Group(group), kind, Some(block.into()), None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The inode that holds the spare descriptor blocks: a double indirect block that points to the
+    /// spare blocks of group 0, each of which points to the same block of the groups with backups.
+    fn check_resize_inode(&mut self) -> Step {
+        const INODE: u32 = 7;
+        let Some(offset) = self.inode_offset(INODE) else { return Ok(()) };
+        let mut inode = RawInode::new_zeroed();
+        self.dev.read_at(offset, inode.as_mut_bytes())?;
+        if !self.sb.features.compat.contains(Compat::RESIZE_INODE) {
+            if self.raw.s_reserved_gdt_blocks.get() != 0 {
+                let found = self.raw.s_reserved_gdt_blocks.get().into();
+                self.report(Place::Superblock, Kind::ReservedDescriptors, Some(found), Some(0))?;
+            }
+            if inode.i_block.iter().any(|block| block.get() != 0) {
+                self.fault(Place::Inode(INODE), Kind::ResizeInodeLeft)?;
+            }
+            return Ok(());
+        }
+        if !self.resize_inode_is_good(&inode)? {
+            self.fault(Place::Inode(INODE), Kind::ResizeInode)?;
+        }
+        Ok(())
+    }
+
+    fn resize_inode_is_good(&mut self, inode: &RawInode) -> Step<bool> {
+        let [.., double, triple] = &inode.i_block;
+        let others = inode.i_block.iter().take(13).any(|block| block.get() != 0);
+        let double = double.get();
+        if others
+            || triple.get() != 0
+            || inode.i_mode.get() & 0o170_000 != 0o100_000
+            || !self.is_block(double)
+        {
+            return Ok(false);
+        }
+        if u64::from(self.geo.reserved_gdt_blocks) > self.geo.block_size.pointers() {
+            return Ok(false);
+        }
+        let mut top = core::mem::take(&mut self.s.block);
+        let [mut leaf, ..] = core::mem::take(&mut self.s.levels);
+        self.read_block(double, &mut top)?;
+        let pointers = self.geo.block_size.pointers() as usize;
+        let first = self.geo.first_data_block.saturating_add(1);
+        let mut good = true;
+        for nr in 0..u32::from(self.geo.reserved_gdt_blocks) {
+            let from = self.geo.descriptor_blocks().saturating_add(nr);
+            let block = first.saturating_add(from);
+            if pointer(&top, from as usize % pointers) != block || !self.is_block(block) {
+                good = false;
+                break;
+            }
+            self.read_block(block, &mut leaf)?;
+            let backups = (1..self.geo.groups).filter(|&group| self.geo.has_super(GroupNr::new(group)));
+            for (index, group) in backups.enumerate() {
+                let expected = block.wrapping_add(group.wrapping_mul(self.geo.blocks_per_group));
+                good &= index >= pointers || pointer(&leaf, index) == expected;
+            }
+        }
+        self.s.block = top;
+        self.s.levels = [leaf, Vec::new(), Vec::new()];
+        Ok(good)
+    }
+
+    /// Compares the backups of the superblock with the primary one, in what must be the same.
+    pub(super) fn check_backups(&mut self) -> Step {
+        let mut raw = RawSuperblock::new_zeroed();
+        for group in (1..self.geo.groups).map(GroupNr::new) {
+            if !self.geo.has_super(group) {
+                continue;
+            }
+            let offset = u64::from(self.geo.group_start(group)) << self.geo.block_size.log2();
+            self.dev.read_at(offset, raw.as_mut_bytes())?;
+            let constant = |sb: &RawSuperblock| {
+                (
+                    sb.s_magic,
+                    sb.s_inodes_count,
+                    sb.s_blocks_count,
+                    sb.s_log_block_size,
+                    sb.s_blocks_per_group,
+                    sb.s_inodes_per_group,
+                    sb.s_inode_size,
+                    sb.s_uuid,
+                )
+            };
+            if constant(&raw) != constant(&self.raw) {
+                self.fault(Place::Group(group.get()), Kind::BackupSuperblock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After mending: the superblock says that the file system is clean.
+    pub(super) fn finish_super(&mut self) -> Step {
+        let state = self.raw.s_state.get() & !2 | 1;
+        self.dev.write_u16(SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_state) as u64, state)?;
+        self.dev.write_u32(SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_last_orphan) as u64, 0)?;
+        Ok(Barrier::Mended.flush(self.dev)?)
+    }
+}
+
+/// The `nr`-th pointer of an indirect block; 0 past its end.
+pub(super) fn pointer(block: &[u8], nr: usize) -> u32 {
+    let bytes = block.get(nr * 4..).unwrap_or_default();
+    ext2_core::raw::U32::read_from_prefix(bytes).map_or(0, |(value, _)| value.get())
+}
+
+/// The layout of an image.
+pub(super) fn geometry(sb: &Superblock) -> Geometry {
+    Geometry::new(sb)
+}

@@ -1,0 +1,27 @@
+//! What is done to an ext2 image as a whole, over the file system of `ext2-core`.
+//!
+//! Nothing here is needed to read or write a file. What needs no host (checking, manifests, `mkfs` in memory) is
+//! `no_std` with `alloc`; what reads directories, archives and image files of the host needs the feature `std`.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`mkfs`] | making images: from nothing, a directory, an archive, a manifest |
+//! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
+//! | [`manifest`] | an image as text, and what two images differ in |
+//! | `walk` | a whole tree, file by file |
+//! | `units`, `coverage` | which 2 MiB of a file a page of that size can map, and for whom |
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod check;
+mod coverage;
+pub mod manifest;
+pub mod mkfs;
+mod units;
+mod walk;
+
+pub use coverage::{Coverage, array_ends_in_unit};
+pub use units::{UNIT, UnitCounts, UnitRun, UnitState, Units};
+pub use walk::{Found, Walk, WalkError};
