@@ -20,11 +20,11 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use portable_atomic::{AtomicU64, Ordering};
 
 use crate::range::check;
 use crate::sync::{Mutex, RwLock};
-use crate::{BlockDevice, Error, Result};
+use crate::{BlockDevice, Claim, Error, Result};
 
 mod shard;
 
@@ -466,6 +466,10 @@ impl<D: BlockDevice> BlockDevice for Cached<D> {
         self.inner.flush()?;
         unfenced.0 = None;
         Ok(())
+    }
+
+    fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+        self.inner.claim(offset, len)
     }
 
     fn is_read_only(&self) -> bool {

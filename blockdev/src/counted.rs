@@ -1,8 +1,10 @@
 //! A device that counts what is asked of it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use portable_atomic::{AtomicU64, Ordering};
 
-use crate::{Access, BlockDevice, DaxDevice, Error, PmemSlice, Result, StoreData, StoreObserver, StorePath};
+use crate::{
+    Access, BlockDevice, Claim, DaxDevice, Error, PmemSlice, Result, StoreData, StoreObserver, StorePath,
+};
 
 /// What a [`Counted`] device has seen. Calls count whether they succeed or not; words read and written one
 /// by one (`read_u32`, `write_u16`, …) count among `reads` and `writes` too.
@@ -184,6 +186,10 @@ impl<D: BlockDevice> BlockDevice for Counted<D> {
     fn flush(&self) -> Result<()> {
         add(&self.counters.flushes, 1);
         self.inner.flush()
+    }
+
+    fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+        self.inner.claim(offset, len)
     }
 
     fn is_read_only(&self) -> bool {

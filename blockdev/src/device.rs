@@ -3,7 +3,7 @@
 //! # Invariants
 //! 1. A request that does not lie wholly inside the device is [`Error::OutOfRange`](crate::Error), and
 //!    nothing of it is done.
-//! 2. An aligned write of 2, 4 or 8 bytes is **one store**: no reader and no crash sees half of it. All
+//! 2. An aligned write of 2, 4 or (on machines of 64 bits) 8 bytes is **one store**: no reader and no crash sees half of it. All
 //!    on-disk pointers, link counts and record lengths rely on it.
 //! 3. What was written before a [`fence`](BlockDevice::fence) reaches the media no later than what is
 //!    written after it. Between fences any order is legal.
@@ -13,7 +13,7 @@
 
 use core::fmt::Debug;
 
-use crate::{PmemSlice, Result, StoreObserver};
+use crate::{Claim, PmemSlice, Result, StoreObserver};
 
 /// Bytes of a page: the unit of [`DaxDevice::direct_access`].
 pub const PAGE_SIZE: u64 = 4096;
@@ -99,6 +99,19 @@ pub trait BlockDevice: Debug + Send + Sync {
     fn flush_tagged(&self, tag: u64) -> Result<()> {
         let _ = tag;
         self.flush()
+    }
+
+    /// Claims `offset..offset + len` for one writer: what a file system does before it writes to a device that it takes
+    /// for its own. A device that is a file also asks what the kernel does with it. Reading needs no claim, and neither
+    /// `write_at` nor DAX asks for one.
+    ///
+    /// A layer claims from the device below, in its offsets; the default claims from `self`.
+    ///
+    /// # Errors
+    /// `InUse` where a byte of the range is claimed already, or the kernel has mounted it; `OutOfRange`.
+    fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+        crate::range::check(offset, len, self.size())?;
+        Claim::of(self, offset, len)
     }
 
     /// Whether writes are refused with [`Error::ReadOnly`](crate::Error).

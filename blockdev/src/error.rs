@@ -31,6 +31,11 @@ pub enum Error {
         /// First byte of the range that could not be backed.
         offset: u64,
     },
+    /// Somebody else writes to it: this program through another object, or the kernel.
+    InUse {
+        /// Who, as the end of "in use: ".
+        by: String,
+    },
     /// The device cannot do this at all (DAX on a plain file, for example).
     Unsupported(&'static str),
     /// The partition table is damaged, or does not have what was asked for.
@@ -48,6 +53,15 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The system's error of an operation (`read`, `write`, …) at a byte of the device. Its "no space" becomes `NoSpace`.
+    #[cfg(feature = "std")]
+    #[must_use]
+    pub fn io(op: &'static str, offset: u64, error: std::io::Error) -> Self {
+        crate::open::io_error(op, offset, error)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -59,6 +73,7 @@ impl fmt::Display for Error {
             Self::NoSpace { offset } => {
                 write!(f, "no space left in the device's backing store for byte {offset}")
             }
+            Self::InUse { by } => write!(f, "in use: {by}"),
             Self::Unsupported(what) => write!(f, "the device does not support {what}"),
             Self::BadTable(what) => write!(f, "partition table: {what}"),
             Self::Io { op, offset, message, .. } => write!(f, "{op} at byte {offset}: {message}"),

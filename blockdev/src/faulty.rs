@@ -8,7 +8,8 @@ use crate::poison::PoisonSet;
 use crate::range::page_run;
 use crate::sync::Mutex;
 use crate::{
-    Access, BlockDevice, DaxDevice, Error, PAGE_SIZE, PmemSlice, Result, StoreData, StoreObserver, StorePath,
+    Access, BlockDevice, Claim, DaxDevice, Error, PAGE_SIZE, PmemSlice, Result, StoreData, StoreObserver,
+    StorePath,
 };
 
 bitflags! {
@@ -266,6 +267,10 @@ impl<D: BlockDevice> BlockDevice for Faulty<D> {
     fn flush(&self) -> Result<()> {
         self.call(Calls::FLUSH, "flush", 0)?;
         self.inner.flush()
+    }
+
+    fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+        self.inner.claim(offset, len)
     }
 
     fn is_read_only(&self) -> bool {

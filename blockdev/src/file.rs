@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use crate::image_file::ImageFile;
 use crate::open::{io_error, open_file};
 use crate::range::check;
-use crate::{BackingFile, BlockDevice, Durability, Error, OpenOptions, Result};
+use crate::{BackingFile, BlockDevice, Claim, Durability, Error, OpenOptions, Result};
 
 /// Bytes below which zeroing writes zeros instead of asking for a hole.
 const PUNCH_MIN: u64 = 64 << 10;
@@ -109,6 +109,11 @@ impl BlockDevice for FileDevice {
             return Ok(());
         }
         self.file.sync_data().map_err(|error| io_error("flush", 0, error))
+    }
+
+    fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+        check(offset, len, self.size)?;
+        self.file.claim(offset, len)
     }
 
     fn is_read_only(&self) -> bool {

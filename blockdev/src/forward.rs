@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use crate::{BlockDevice, DaxDevice, Result};
+use crate::{BlockDevice, Claim, DaxDevice, Result};
 
 macro_rules! forward {
     ($(#[$doc:meta])* $pointer:ty) => {
@@ -47,6 +47,10 @@ macro_rules! forward {
             #[inline]
             fn flush_tagged(&self, tag: u64) -> Result<()> {
                 (**self).flush_tagged(tag)
+            }
+
+            fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+                (**self).claim(offset, len)
             }
 
             #[inline]

@@ -11,20 +11,34 @@ use std::os::unix::fs::MetadataExt as _;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::{Claim, Locking, Result};
+
 /// An open file; unlocked and closed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct ImageFile(File);
+pub(crate) struct ImageFile {
+    file: File,
+    is_locked: bool,
+}
 
 impl ImageFile {
     /// A file that may be locked.
-    pub(crate) fn new(file: File) -> Self {
-        Self(file)
+    pub(crate) fn new(file: File, lock: Locking) -> Self {
+        Self { file, is_locked: lock == Locking::Take }
+    }
+
+    /// Claims bytes of the file, and refuses what the kernel has mounted; who skipped the lock is not asked about that.
+    pub(crate) fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+        #[cfg(target_os = "linux")]
+        if self.is_locked {
+            crate::in_use::check_unused(&self.file, offset..offset.saturating_add(len))?;
+        }
+        Claim::of(self, offset, len)
     }
 
     /// Whether the file belongs to who runs this; to root, every file does.
     pub(crate) fn is_ours(&self) -> bool {
         let me = rustix::process::geteuid();
-        me.is_root() || self.0.metadata().is_ok_and(|metadata| metadata.uid() == me.as_raw())
+        me.is_root() || self.file.metadata().is_ok_and(|metadata| metadata.uid() == me.as_raw())
     }
 }
 
@@ -32,13 +46,13 @@ impl Deref for ImageFile {
     type Target = File;
 
     fn deref(&self) -> &File {
-        &self.0
+        &self.file
     }
 }
 
 impl Drop for ImageFile {
     fn drop(&mut self) {
         // A file that has no lock has none to lose; closing gives up the lock where this could not.
-        let _ = flock(&self.0, FlockOperation::NonBlockingUnlock);
+        let _ = flock(&self.file, FlockOperation::NonBlockingUnlock);
     }
 }

@@ -9,6 +9,7 @@
 //! | [`RamDevice`] | the process's own memory, with pages that can be poisoned | yes |
 //! | `MmapDevice` | an image file, or a file on a DAX file system, mapped | yes |
 //! | `FileDevice` | an image file or block special file by positional I/O | no |
+//! | [`ReadDevice`] | anything that can be read at an offset: a slice, a file, a type of your own | no |
 //!
 //! | layer | does |
 //! |---|---|
@@ -39,6 +40,10 @@
 //! # Ok::<(), blockdev::Error>(())
 //! ```
 //!
+//! Devices of your own are tested by `conformance`, the suite that those of this crate pass. A device that is opened for
+//! writing by a file system is [claimed](BlockDevice::claim), so that a second one does not destroy its work; `in_use` asks what
+//! the kernel does with an image, and `sigbus` makes errors of pages of a mapped image that cannot be supplied.
+//!
 //! Without the `std` feature the crate is `no_std` with `alloc` and has what needs no operating system.
 #![cfg_attr(not(feature = "std"), no_std)]
 // This crate is where raw memory and system calls live; each block proves itself.
@@ -47,8 +52,8 @@
 extern crate alloc;
 
 mod cached;
+mod claim;
 #[cfg(feature = "std")]
-#[doc(hidden)]
 pub mod conformance;
 mod counted;
 #[cfg(feature = "std")]
@@ -61,6 +66,8 @@ mod file;
 mod forward;
 #[cfg(feature = "std")]
 mod image_file;
+#[cfg(all(feature = "std", target_os = "linux"))]
+pub mod in_use;
 mod mem;
 #[cfg(feature = "std")]
 mod mmap;
@@ -73,10 +80,14 @@ mod poison;
 mod ram;
 mod range;
 mod read_only;
+mod reader;
 mod recorder;
+#[cfg(feature = "std")]
+pub mod sigbus;
 mod sync;
 
 pub use cached::{CacheOptions, CacheStats, Cached};
+pub use claim::Claim;
 pub use counted::{Counted, Counts};
 #[cfg(feature = "std")]
 pub use device::BackingFile;
@@ -89,10 +100,18 @@ pub use mem::Media;
 #[cfg(feature = "std")]
 pub use mmap::MmapDevice;
 #[cfg(feature = "std")]
-pub use open::{Durability, Kind, Locking, OpenOptions, open_image};
+pub use open::{Durability, Kind, Locking, OpenOptions, explain_busy, open_image, take_for_replacing};
 pub use overlay::Overlay;
 pub use partition::{Partition, PartitionEntry, PartitionKind, partitions};
 pub use pmem::{PmemSlice, StoreData, StoreObserver, StorePath};
 pub use ram::RamDevice;
 pub use read_only::ReadOnly;
+pub use reader::{ReadAt, ReadDevice};
 pub use recorder::{FenceId, Op, Recorder, Stored};
+#[cfg(feature = "std")]
+pub use sigbus::LostPages;
+
+/// The examples of the page run as tests.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../../docs/your-own-device.md")]
+struct YourOwnDevice;

@@ -2,18 +2,38 @@
 //! that maps the same file, or the device itself.
 //!
 //! # Invariants
-//! 1. No reference to such memory is ever made, and no ordinary Rust access either: bulk copies are inline
-//!    assembly (which the compiler must take for an arbitrary access and may neither repeat nor invent),
-//!    and single loads and stores are relaxed atomics. Where there is no assembly for the target, and
-//!    under Miri, bulk copies are atomics too. A torn value is the worst that a race can give.
-//! 2. A copy of 2, 4 or 8 bytes to or from an address that is a multiple of its length is one access.
+//! 1. No reference to such memory is ever made, and no ordinary Rust access either: every access is inline
+//!    assembly, which the compiler must take for an arbitrary access and may neither repeat nor invent. Where there
+//!    is no assembly for the target, and under Miri, it is a relaxed atomic. A torn value is the worst that a race can
+//!    give.
+//! 2. A copy of 2, 4 or (on machines of 64 bits) 8 bytes to or from an address that is a multiple of its length is one
+//!    access.
 //! 3. Nothing outside the given range is read or written; within it a byte may be loaded and stored twice.
+//! 4. An access that the system refuses with a bus error is a [`Fault`], wherever a handler can resume it (see `fault`).
+//!    A part of the range may have been copied then.
+//!
+//! # Proofs
+//! All `unsafe` of the workspace that touches device memory is below this module, and each block says by which of
+//! these promises it is sound: the caller's (a device checked the range against its size, and a [`PmemSlice`]
+//! against its own), the owner's (the memory is mapped as long as the device lives, and a slice borrows the device), or
+//! this module's (1 to 4).
+//!
+//! [`PmemSlice`]: crate::PmemSlice
 //!
 //! Accesses of different sizes to the same word do race in the letter of the memory model; as for every
 //! user of shared mappings (vm-memory's volatile accesses are the same case), what we rely on is that each
 //! compiles to the plain machine access, which assembly and relaxed atomics both promise.
 
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
+
+mod fault;
+mod word;
+
+pub(crate) use fault::Fault;
+#[cfg(feature = "std")]
+pub(crate) use fault::WHY;
+#[allow(unused_imports)]
+pub(crate) use fault::may_fault;
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod x86_64;
@@ -38,39 +58,39 @@ pub enum Media {
 }
 
 macro_rules! word {
-    ($load:ident, $store:ident, $int:ty, $atomic:ty) => {
+    ($load:ident, $store:ident, $int:ty) => {
         /// One little-endian load.
+        ///
+        /// # Errors
+        /// Where the page cannot be accessed.
         ///
         /// # Safety
         /// `src` is valid for reads of the type, shared or not, and a multiple of its size.
         #[inline(always)]
-        pub(crate) unsafe fn $load(src: *const u8) -> $int {
-            // SAFETY: validity and alignment are the caller's promise; the memory is only accessed through
-            // this module, so no non-atomic Rust access races with this one. A load from read-only memory
-            // through an atomic of at most 8 bytes compiles to a plain load (std::sync::atomic, "Atomic
-            // accesses to read-only memory").
-            let atomic = unsafe { <$atomic>::from_ptr(src.cast_mut().cast()) };
-            <$int>::from_le(atomic.load(Ordering::Relaxed))
+        pub(crate) unsafe fn $load(src: *const u8) -> Result<$int, Fault> {
+            // SAFETY: the caller's promise.
+            unsafe { word::$load(src) }.map(<$int>::from_le)
         }
 
         /// One little-endian store.
         ///
+        /// # Errors
+        /// Where the page cannot be accessed.
+        ///
         /// # Safety
         /// `dst` is valid for writes of the type, shared or not, and a multiple of its size.
         #[inline(always)]
-        pub(crate) unsafe fn $store(dst: *mut u8, value: $int) {
-            // SAFETY: validity and alignment are the caller's promise; the memory is only accessed through
-            // this module, so no non-atomic Rust access races with this one.
-            let atomic = unsafe { <$atomic>::from_ptr(dst.cast()) };
-            atomic.store(value.to_le(), Ordering::Relaxed);
+        pub(crate) unsafe fn $store(dst: *mut u8, value: $int) -> Result<(), Fault> {
+            // SAFETY: the caller's promise.
+            unsafe { word::$store(dst, value.to_le()) }
         }
     };
 }
 
-word!(load_u8, store_u8, u8, AtomicU8);
-word!(load_u16, store_u16, u16, AtomicU16);
-word!(load_u32, store_u32, u32, AtomicU32);
-word!(load_u64, store_u64, u64, AtomicU64);
+word!(load_u8, store_u8, u8);
+word!(load_u16, store_u16, u16);
+word!(load_u32, store_u32, u32);
+word!(load_u64, store_u64, u64);
 
 #[inline(always)]
 fn is_aligned(ptr: *const u8, to: usize) -> bool {
@@ -79,20 +99,24 @@ fn is_aligned(ptr: *const u8, to: usize) -> bool {
 
 /// Copies out of shared memory.
 ///
+/// # Errors
+/// This one and those below: where a page cannot be accessed; a part may have been copied then.
+///
 /// # Safety
 /// `src` is valid for reads of `dst.len()` bytes, shared or not.
 #[inline]
-pub(crate) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) {
+pub(crate) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) -> Result<(), Fault> {
     match dst.len() {
         // SAFETY: the caller's promise, and the alignment that was just asked.
-        4 if is_aligned(src, 4) => dst.copy_from_slice(&unsafe { load_u32(src) }.to_le_bytes()),
+        4 if is_aligned(src, 4) => dst.copy_from_slice(&unsafe { load_u32(src) }?.to_le_bytes()),
         // SAFETY: as above.
-        2 if is_aligned(src, 2) => dst.copy_from_slice(&unsafe { load_u16(src) }.to_le_bytes()),
+        2 if is_aligned(src, 2) => dst.copy_from_slice(&unsafe { load_u16(src) }?.to_le_bytes()),
         // SAFETY: as above.
-        8 if is_aligned(src, 8) => dst.copy_from_slice(&unsafe { load_u64(src) }.to_le_bytes()),
+        8 if is_aligned(src, 8) => dst.copy_from_slice(&unsafe { load_u64(src) }?.to_le_bytes()),
         // SAFETY: `dst` is an exclusive slice, valid for its own length; `src` is by the caller's promise.
-        len => unsafe { arch::copy_cold(dst.as_mut_ptr(), src, len) },
+        len => return unsafe { arch::copy_cold(dst.as_mut_ptr(), src, len) },
     }
+    Ok(())
 }
 
 /// Copies into shared memory with the cached stores of the processor.
@@ -100,7 +124,7 @@ pub(crate) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) {
 /// # Safety
 /// `dst` is valid for writes of `src.len()` bytes, shared or not.
 #[inline]
-pub(crate) unsafe fn copy_in_cached(dst: *mut u8, src: &[u8]) {
+pub(crate) unsafe fn copy_in_cached(dst: *mut u8, src: &[u8]) -> Result<(), Fault> {
     match *src {
         // SAFETY: the caller's promise, and the alignment that was just asked.
         [a, b, c, d] if is_aligned(dst, 4) => unsafe { store_u32(dst, u32::from_le_bytes([a, b, c, d])) },
@@ -120,18 +144,18 @@ pub(crate) unsafe fn copy_in_cached(dst: *mut u8, src: &[u8]) {
 /// # Safety
 /// `dst` is valid for writes of `src.len()` bytes, shared or not.
 #[inline]
-pub(crate) unsafe fn copy_in(dst: *mut u8, src: &[u8], media: Media) {
+pub(crate) unsafe fn copy_in(dst: *mut u8, src: &[u8], media: Media) -> Result<(), Fault> {
     if media == Media::Persistent && src.len() >= arch::STREAM_MIN {
         // SAFETY: `src` is a slice, valid for its own length; `dst` is by the caller's promise.
-        unsafe { arch::copy_streaming(dst, src.as_ptr(), src.len()) };
-        return;
+        return unsafe { arch::copy_streaming(dst, src.as_ptr(), src.len()) };
     }
     // SAFETY: the caller's promise.
-    unsafe { copy_in_cached(dst, src) };
+    unsafe { copy_in_cached(dst, src) }?;
     if media == Media::Persistent {
         // SAFETY: the range was just written.
-        unsafe { arch::write_back(dst, src.len()) };
+        unsafe { arch::write_back(dst, src.len()) }?;
     }
+    Ok(())
 }
 
 /// Stores little-endian words one by one, so that a [`store_fence`] is all that is missing for the media.
@@ -139,17 +163,18 @@ pub(crate) unsafe fn copy_in(dst: *mut u8, src: &[u8], media: Media) {
 /// # Safety
 /// `dst` is valid for writes of `words`, shared or not, and a multiple of 4.
 #[inline]
-pub(crate) unsafe fn store_words(dst: *mut u8, words: &[u32], media: Media) {
+pub(crate) unsafe fn store_words(dst: *mut u8, words: &[u32], media: Media) -> Result<(), Fault> {
     for (nr, &word) in words.iter().enumerate() {
         // Still inside: the place of word `nr`.
         let at = dst.wrapping_add(4 * nr);
         // SAFETY: the caller's promise; 4 bytes further each time, so aligned as `dst` is.
-        unsafe { store_u32(at, word) };
+        unsafe { store_u32(at, word) }?;
     }
     if media == Media::Persistent {
         // SAFETY: the range was just written.
-        unsafe { arch::write_back(dst, size_of_val(words)) };
+        unsafe { arch::write_back(dst, size_of_val(words)) }?;
     }
+    Ok(())
 }
 
 /// Copies between two places of shared memory, which may be the same memory but do not overlap in part.
@@ -157,18 +182,23 @@ pub(crate) unsafe fn store_words(dst: *mut u8, words: &[u32], media: Media) {
 /// # Safety
 /// `src` is valid for reads and `dst` for writes of `len` bytes, shared or not.
 #[inline]
-pub(crate) unsafe fn copy_across(dst: *mut u8, src: *const u8, len: usize, media: Media) {
+pub(crate) unsafe fn copy_across(
+    dst: *mut u8,
+    src: *const u8,
+    len: usize,
+    media: Media,
+) -> Result<(), Fault> {
     if media == Media::Persistent && len >= arch::STREAM_MIN {
         // SAFETY: the caller's promise.
-        unsafe { arch::copy_streaming(dst, src, len) };
-        return;
+        return unsafe { arch::copy_streaming(dst, src, len) };
     }
     // SAFETY: the caller's promise.
-    unsafe { arch::copy(dst, src, len) };
+    unsafe { arch::copy(dst, src, len) }?;
     if media == Media::Persistent {
         // SAFETY: the range was just written.
-        unsafe { arch::write_back(dst, len) };
+        unsafe { arch::write_back(dst, len) }?;
     }
+    Ok(())
 }
 
 /// Stores zeros so that a [`store_fence`] is all that is missing for the media.
@@ -176,24 +206,24 @@ pub(crate) unsafe fn copy_across(dst: *mut u8, src: *const u8, len: usize, media
 /// # Safety
 /// `dst` is valid for writes of `len` bytes, shared or not.
 #[inline]
-pub(crate) unsafe fn zero(dst: *mut u8, len: usize, media: Media) {
+pub(crate) unsafe fn zero(dst: *mut u8, len: usize, media: Media) -> Result<(), Fault> {
     if media == Media::Persistent && len >= arch::STREAM_MIN {
         // SAFETY: the caller's promise.
-        unsafe { arch::zero_streaming(dst, len) };
-        return;
+        return unsafe { arch::zero_streaming(dst, len) };
     }
     const ZEROS: [u8; 64] = [0; 64];
     if len <= ZEROS.len() {
         // SAFETY: the caller's promise; the source is at least as long.
-        unsafe { copy_in_cached(dst, &ZEROS[..len]) };
+        unsafe { copy_in_cached(dst, &ZEROS[..len]) }?;
     } else {
         // SAFETY: the caller's promise.
-        unsafe { arch::zero(dst, len) };
+        unsafe { arch::zero(dst, len) }?;
     }
     if media == Media::Persistent {
         // SAFETY: the range was just written.
-        unsafe { arch::write_back(dst, len) };
+        unsafe { arch::write_back(dst, len) }?;
     }
+    Ok(())
 }
 
 /// Writes the cache lines of the range back towards persistent memory.
@@ -201,9 +231,9 @@ pub(crate) unsafe fn zero(dst: *mut u8, len: usize, media: Media) {
 /// # Safety
 /// `ptr` is valid for reads of `len` bytes, shared or not.
 #[inline]
-pub(crate) unsafe fn write_back(ptr: *const u8, len: usize) {
+pub(crate) unsafe fn write_back(ptr: *const u8, len: usize) -> Result<(), Fault> {
     // SAFETY: the caller's promise.
-    unsafe { arch::write_back(ptr, len) };
+    unsafe { arch::write_back(ptr, len) }
 }
 
 /// Orders every store, streaming store and write-back before it against those after it.
@@ -256,18 +286,21 @@ mod tests {
         let expected = |at: usize| (at * 7 + 1) as u8 | 1;
         for media in [Media::Volatile, Media::Persistent] {
             // SAFETY: the field has room for the source behind `dst`, and is ours alone.
-            stores_exactly(|dst, src| unsafe { copy_in(dst, src, media) }, expected);
+            stores_exactly(|dst, src| unsafe { copy_in(dst, src, media) }.unwrap(), expected);
             // SAFETY: as above.
-            stores_exactly(|dst, src| unsafe { copy_across(dst, src.as_ptr(), src.len(), media) }, expected);
+            stores_exactly(
+                |dst, src| unsafe { copy_across(dst, src.as_ptr(), src.len(), media) }.unwrap(),
+                expected,
+            );
             // SAFETY: as above.
-            stores_exactly(|dst, src| unsafe { zero(dst, src.len(), media) }, |_| 0);
+            stores_exactly(|dst, src| unsafe { zero(dst, src.len(), media) }.unwrap(), |_| 0);
         }
         // SAFETY: as above.
-        stores_exactly(|dst, src| unsafe { copy_in_cached(dst, src) }, expected);
+        stores_exactly(|dst, src| unsafe { copy_in_cached(dst, src) }.unwrap(), expected);
         // SAFETY: as above.
-        stores_exactly(|dst, src| unsafe { portable::copy(dst, src.as_ptr(), src.len()) }, expected);
+        stores_exactly(|dst, src| unsafe { portable::copy(dst, src.as_ptr(), src.len()) }.unwrap(), expected);
         // SAFETY: as above.
-        stores_exactly(|dst, src| unsafe { portable::zero(dst, src.len()) }, |_| 0);
+        stores_exactly(|dst, src| unsafe { portable::zero(dst, src.len()) }.unwrap(), |_| 0);
         store_fence(Media::Persistent);
     }
 
@@ -278,7 +311,7 @@ mod tests {
             for skew in 0..66 {
                 let mut buf = vec![0; len];
                 // SAFETY: `skew + len` is at most the source's length.
-                unsafe { copy_out(source.as_ptr().wrapping_add(skew), &mut buf) };
+                unsafe { copy_out(source.as_ptr().wrapping_add(skew), &mut buf) }.unwrap();
                 assert!(buf == source[skew..skew + len], "{len} bytes skewed by {skew}");
             }
         }
@@ -292,7 +325,7 @@ mod tests {
             field.fill(0xaaaa_aaaa);
             let at = field.as_mut_ptr().wrapping_add(first).cast();
             // SAFETY: the field has room for the words from `first` on, and is ours alone; its words are aligned.
-            unsafe { store_words(at, &words, media) };
+            unsafe { store_words(at, &words, media) }.unwrap();
             for (place, word) in field.iter().map(|word| u32::from_le(*word)).enumerate() {
                 let inside = place.checked_sub(first).and_then(|place| words.get(place));
                 assert_eq!(word, *inside.unwrap_or(&0xaaaa_aaaa), "{place}");
@@ -305,12 +338,12 @@ mod tests {
         let mut word = 0_u64;
         let at = (&raw mut word).cast::<u8>();
         // SAFETY: `word` is aligned to 8, and only used through `at` here.
-        unsafe { store_u64(at, 0x0807_0605_0403_0201) };
+        unsafe { store_u64(at, 0x0807_0605_0403_0201) }.unwrap();
         // SAFETY: as above.
-        assert_eq!(unsafe { load_u8(at) }, 1);
+        assert_eq!(unsafe { load_u8(at) }, Ok(1));
         // SAFETY: as above; a multiple of 2.
-        assert_eq!(unsafe { load_u16(at.wrapping_add(2)) }, 0x0403);
+        assert_eq!(unsafe { load_u16(at.wrapping_add(2)) }, Ok(0x0403));
         // SAFETY: as above; a multiple of 4.
-        assert_eq!(unsafe { load_u32(at.wrapping_add(4)) }, 0x0807_0605);
+        assert_eq!(unsafe { load_u32(at.wrapping_add(4)) }, Ok(0x0807_0605));
     }
 }

@@ -6,8 +6,9 @@
 //! 3. With [`Durability::Strict`] on a file that is not persistent memory, a chunk is in `dirty` from after
 //!    the store until it is on the media, and a fence does not return before another that took its bit.
 //!
-//! What cannot be defended against is somebody who truncates the file while it is mapped: the next access
-//! there is a SIGBUS. The advisory lock keeps our own kind from it.
+//! What no lock keeps away is somebody who truncates the file while it is mapped, and a file system that is full where
+//! the file shares its blocks with a copy. An access that the system refuses is looked into, and becomes an error
+//! that says why: see `sigbus` and `lost`.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
@@ -20,12 +21,13 @@ use crate::ram::FIRST_PFN;
 use crate::range::{check, check_words, page_run};
 use crate::sync::Mutex;
 use crate::{
-    Access, BackingFile, BlockDevice, DaxDevice, Durability, Error, OpenOptions, PAGE_SIZE, PmemSlice,
-    Result, StoreData, StoreObserver, StorePath,
+    Access, BackingFile, BlockDevice, Claim, DaxDevice, Durability, Error, LostPages, OpenOptions, PAGE_SIZE,
+    PmemSlice, Result, StoreData, StoreObserver, StorePath,
 };
 
 mod backing;
 mod chunks;
+mod lost;
 mod region;
 mod rented;
 
@@ -44,7 +46,8 @@ use rented::Rented;
 ///
 /// Opened read-only it is mapped for reading, and needs no write permission. A sparse file stays sparse:
 /// blocks are allocated in 64 KiB chunks before the first store to each, or by the write itself if that is
-/// larger, and [`Error::NoSpace`] says if there are none. Into page cache, the first writes of 64 KiB or more to a chunk go
+/// larger, and [`Error::NoSpace`] says if there are none. A page that the system cannot supply all the same (the file was
+/// truncated, the disk is full or fails) is an error of the call that met it, see [`sigbus`](crate::sigbus). Into page cache, the first writes of 64 KiB or more to a chunk go
 /// through the file, and save the page faults. (On a file system that copies on write, such as btrfs, an allocation is no promise.)
 #[derive(Debug)]
 pub struct MmapDevice {
@@ -86,6 +89,9 @@ impl MmapDevice {
     /// address space.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         let (file, size) = open_file(path, options)?;
+        if options.lost_pages == LostPages::Report {
+            crate::sigbus::install();
+        }
         let region = if size == 0 { None } else { Some(Region::map(&file, size, !options.read_only)?) };
         let base = region.as_ref().map_or(core::ptr::dangling_mut(), Region::base);
         let media = region.as_ref().map_or(Media::Volatile, Region::media);
@@ -151,6 +157,10 @@ impl MmapDevice {
         let Some(rented) = &self.rented else { return Ok(false) };
         check(offset, buf.len() as u64, self.size)?;
         let by_file = rented.by_file(offset, buf.len() as u64);
+        // A write would make a file longer that somebody truncated; the map gives the error.
+        if (by_file || self.backing.is_some()) && self.is_shorter_than(offset + buf.len() as u64) {
+            return Ok(false);
+        }
         if let Some(backing) = &self.backing
             && backing.write(&self.file, offset, buf)?
         {
@@ -169,8 +179,8 @@ impl MmapDevice {
         let at = self.at(offset, len)?;
         // SAFETY: `at` found the bytes to lie in the region; the callers asked for the right and the room.
         // OK to cast: at most the size, which was mapped.
-        unsafe { mem::zero(at, len as usize, self.media) };
-        Ok(())
+        unsafe { mem::zero(at, len as usize, self.media) }
+            .or_else(|fault| self.zeros_lost(fault, offset, len))
     }
 }
 
@@ -196,8 +206,7 @@ impl BlockDevice for MmapDevice {
             return self.file.read_exact_at(buf, offset).map_err(|error| io_error("read", offset, error));
         }
         // SAFETY: `at` found the bytes to lie in the region, which is mapped for reading.
-        unsafe { mem::copy_out(at, buf) };
-        Ok(())
+        unsafe { mem::copy_out(at, buf) }.or_else(|fault| self.load_lost(fault, offset, buf))
     }
 
     #[inline]
@@ -208,7 +217,7 @@ impl BlockDevice for MmapDevice {
         }
         let at = self.at_for_store(offset, buf.len() as u64)?;
         // SAFETY: `at_for_store` found the bytes to lie in the region, mapped for writing and with room.
-        unsafe { mem::copy_in(at, buf, self.media) };
+        unsafe { mem::copy_in(at, buf, self.media) }.or_else(|fault| self.store_lost(fault, offset, buf))?;
         self.stored(offset, buf.len() as u64);
         Ok(())
     }
@@ -219,7 +228,8 @@ impl BlockDevice for MmapDevice {
         let at = self.at_for_store(offset, len)?;
         // SAFETY: `at_for_store` found the bytes to lie in the region, mapped for writing and with room; it is
         // aligned, as the offset is.
-        unsafe { mem::store_words(at, words, self.media) };
+        unsafe { mem::store_words(at, words, self.media) }
+            .or_else(|fault| self.words_lost(fault, offset, words))?;
         self.stored(offset, len);
         Ok(())
     }
@@ -260,6 +270,11 @@ impl BlockDevice for MmapDevice {
             Media::Persistent => Ok(()),
             Media::Volatile => self.sync_file(),
         }
+    }
+
+    fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+        check(offset, len, self.size)?;
+        self.file.claim(offset, len)
     }
 
     fn is_read_only(&self) -> bool {
@@ -325,7 +340,8 @@ impl DaxDevice for MmapDevice {
         let at = self.at(offset, len)?;
         if self.media == Media::Persistent {
             // SAFETY: `at` found the bytes to lie in the region.
-            unsafe { mem::write_back(at, len as usize) };
+            unsafe { mem::write_back(at, len as usize) }
+                .map_err(|fault| fault.error("flush", at, len as usize, offset))?;
         }
         self.stored(offset, len);
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt as _, OpenOptionsExt};
 use std::path::Path;
 
 use alloc::string::{String, ToString};
@@ -13,7 +13,8 @@ use rustix::io::Errno;
 
 use crate::image_file::ImageFile;
 use crate::{
-    BlockDevice, CacheOptions, Cached, Error, FileDevice, MmapDevice, PAGE_SIZE, RamDevice, ReadOnly, Result,
+    BlockDevice, CacheOptions, Cached, Error, FileDevice, LostPages, MmapDevice, PAGE_SIZE, RamDevice,
+    ReadOnly, Result,
 };
 
 /// What a fence costs and is worth on a file that is not persistent memory itself.
@@ -28,14 +29,15 @@ pub enum Durability {
     Strict,
 }
 
-/// Whether to take the advisory lock of the file.
+/// Whether to take the advisory lock of the file, and to ask what the kernel does with it before it is
+/// [claimed](BlockDevice::claim) for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Locking {
     /// Exclusive for writing, shared for reading; an error if somebody has it. It is what keeps a second
     /// writer, or a truncation by one of our own kind, away from under a map.
     #[default]
     Take,
-    /// No lock.
+    /// No lock, and no question.
     Skip,
 }
 
@@ -65,6 +67,8 @@ pub struct OpenOptions {
     pub durability: Durability,
     /// Whether to lock the file.
     pub lock: Locking,
+    /// What becomes of a page that the system cannot supply, of an image that is mapped.
+    pub lost_pages: LostPages,
 }
 
 impl OpenOptions {
@@ -82,7 +86,7 @@ impl OpenOptions {
 /// Opens the image at `path` as the kind of device that `options` asks for.
 ///
 /// # Errors
-/// `Io`, with `op` `open`, `lock`, `map` or `read`; `NoSpace` for an image that does not fit into memory.
+/// `Io`, with `op` `open`, `lock`, `map` or `read`; `InUse` for a block device that the kernel holds; `NoSpace` for an image that does not fit into memory.
 pub fn open_image(path: &Path, options: &OpenOptions) -> Result<Arc<dyn BlockDevice>> {
     match options.kind {
         Kind::Mmap => Ok(Arc::new(MmapDevice::open(path, options)?)),
@@ -140,7 +144,7 @@ pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> Result<(ImageFile
         // OK to cast: open flags fit an int.
         how.custom_flags(OFlags::EXCL.bits() as i32);
     }
-    let mut file = how.open(path).map_err(open_error)?;
+    let mut file = how.open(path).map_err(|error| explain_busy(path, error))?;
     if options.lock == Locking::Take {
         take_lock(&file, options.read_only).map_err(|error| with_path(error, path))?;
     }
@@ -149,7 +153,32 @@ pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> Result<(ImageFile
     } else {
         file.metadata().map_err(open_error)?.len()
     };
-    Ok((ImageFile::new(file), size))
+    Ok((ImageFile::new(file, options.lock), size))
+}
+
+/// Takes a file that is open for writing, in order to replace what is in it: locks it exclusively, as long as it is open,
+/// and asks what the kernel does with it. A block device is to be opened with `O_EXCL` for that; `path` is for messages.
+///
+/// # Errors
+/// `Io` with `op` `lock` where somebody has the image open; `InUse` where the kernel has.
+pub fn take_for_replacing(file: &File, path: &Path) -> Result<()> {
+    take_lock(file, false).map_err(|error| with_path(error, path))?;
+    #[cfg(target_os = "linux")]
+    crate::in_use::check_unused(file, 0..u64::MAX)?;
+    Ok(())
+}
+
+/// Why a file could not be opened: where the kernel refused a block device that is held (`O_EXCL`), `InUse` with who
+/// holds it, and else the system's error.
+pub fn explain_busy(path: &Path, error: std::io::Error) -> Error {
+    let is_busy = error.raw_os_error() == Some(Errno::BUSY.raw_os_error());
+    match std::fs::metadata(path) {
+        #[cfg(target_os = "linux")]
+        Ok(metadata) if is_busy && metadata.file_type().is_block_device() => {
+            Error::InUse { by: crate::in_use::holder(metadata.rdev()) }
+        }
+        _ => with_path(io_error("open", 0, error), path),
+    }
 }
 
 fn take_lock(file: &File, read_only: bool) -> Result<()> {

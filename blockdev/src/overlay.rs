@@ -9,7 +9,7 @@
 //!    device below would miss what is written later.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use portable_atomic::{AtomicU64, Ordering};
 
 use crate::range::{check, check_words, page_run};
 use crate::sync::Mutex;

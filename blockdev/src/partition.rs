@@ -6,7 +6,8 @@ use core::fmt;
 
 use crate::range::{check, page_run};
 use crate::{
-    Access, BlockDevice, DaxDevice, Error, PAGE_SIZE, PmemSlice, Result, StoreData, StoreObserver, StorePath,
+    Access, BlockDevice, Claim, DaxDevice, Error, PAGE_SIZE, PmemSlice, Result, StoreData, StoreObserver,
+    StorePath,
 };
 
 mod gpt;
@@ -87,6 +88,9 @@ impl<D: BlockDevice> Partition<D> {
         match error {
             Error::Poisoned { offset } => Error::Poisoned { offset: shift(offset) },
             Error::NoSpace { offset } => Error::NoSpace { offset: shift(offset) },
+            Error::Io { op, offset, errno, message } => {
+                Error::Io { op, offset: shift(offset), errno, message }
+            }
             other => other,
         }
     }
@@ -118,6 +122,10 @@ impl<D: BlockDevice> BlockDevice for Partition<D> {
 
     fn flush(&self) -> Result<()> {
         self.inner.flush()
+    }
+
+    fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+        self.inner.claim(self.below(offset, len)?, len)
     }
 
     fn is_read_only(&self) -> bool {

@@ -75,6 +75,9 @@ pub trait StoreObserver: Send + Sync {
 ///
 /// It is a cursor-less window: every access names an offset in bytes from the start of the slice, is
 /// checked against its length, and copies. Slices are `Copy`; all of them may be used at once.
+///
+/// Every access can also give `Io` with the offset on the device, where the page behind it cannot be supplied (see
+/// `sigbus`), or `Poisoned`.
 #[derive(Clone, Copy)]
 pub struct PmemSlice<'a> {
     ptr: *mut u8,
@@ -118,7 +121,7 @@ macro_rules! word_access {
             }
             // SAFETY: `word` found the bytes to lie in the slice, whose memory is valid by the contract of
             // `from_raw_parts`, and the address to be aligned.
-            Ok(unsafe { mem::$load(at) })
+            unsafe { mem::$load(at) }.map_err(|fault| self.fault(fault, "load", at, $bytes))
         }
 
         #[doc = concat!("One little-endian ", $bits, "-bit store at a multiple of ", $bytes, ", through")]
@@ -133,7 +136,7 @@ macro_rules! word_access {
             self.announce(offset, StoreData::Bytes(&value.to_le_bytes()), StorePath::Cached)?;
             // SAFETY: `word` found the bytes to lie in the slice, whose memory is valid, and writable as
             // `announce` asked, by the contract of `from_raw_parts`; the address is aligned.
-            unsafe { mem::$store(at, value) };
+            unsafe { mem::$store(at, value) }.map_err(|fault| self.fault(fault, "store", at, $bytes))?;
             self.stored(offset, $bytes);
             Ok(())
         }
@@ -198,7 +201,9 @@ impl<'a> PmemSlice<'a> {
         self.media
     }
 
-    /// The address, for those who map this memory elsewhere. Stores made through it pass no observer.
+    /// The address, for those who map this memory elsewhere or give it to a system call. Stores made through it pass
+    /// no observer. An access by other means than this crate's is a bus error where the page cannot be supplied; a system
+    /// call gives `EFAULT` there.
     #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.ptr
@@ -227,8 +232,7 @@ impl<'a> PmemSlice<'a> {
         }
         // SAFETY: `at` found the bytes to lie in the slice, whose memory is valid by the contract of
         // `from_raw_parts`.
-        unsafe { mem::copy_out(at, buf) };
-        Ok(())
+        unsafe { mem::copy_out(at, buf) }.map_err(|fault| self.fault(fault, "load", at, buf.len()))
     }
 
     /// Stores `buf` at `offset`, past the caches or written back at once: a fence is all that it needs.
@@ -241,7 +245,8 @@ impl<'a> PmemSlice<'a> {
         self.announce(offset, StoreData::Bytes(buf), StorePath::Bypassing)?;
         // SAFETY: `at` found the bytes to lie in the slice, whose memory is valid, and writable as
         // `announce` asked, by the contract of `from_raw_parts`.
-        unsafe { mem::copy_in(at, buf, self.media) };
+        unsafe { mem::copy_in(at, buf, self.media) }
+            .map_err(|fault| self.fault(fault, "store", at, buf.len()))?;
         self.stored(offset, buf.len() as u64);
         Ok(())
     }
@@ -256,7 +261,7 @@ impl<'a> PmemSlice<'a> {
         let at = self.at(offset, buf.len() as u64)?;
         self.announce(offset, StoreData::Bytes(buf), StorePath::Cached)?;
         // SAFETY: as in `copy_in`.
-        unsafe { mem::copy_in_cached(at, buf) };
+        unsafe { mem::copy_in_cached(at, buf) }.map_err(|fault| self.fault(fault, "store", at, buf.len()))?;
         self.stored(offset, buf.len() as u64);
         Ok(())
     }
@@ -274,8 +279,13 @@ impl<'a> PmemSlice<'a> {
         self.writable()?;
         // SAFETY: `at` found the target to lie in this slice, which is writable; the source is the whole of
         // the other one; both are valid by the contract of `from_raw_parts`.
-        unsafe { mem::copy_across(at, source.ptr, source.len, self.media) };
-        Ok(())
+        unsafe { mem::copy_across(at, source.ptr, source.len, self.media) }.map_err(|fault| {
+            if fault.is_in(source.ptr, source.len) {
+                source.fault(fault, "load", source.ptr, source.len)
+            } else {
+                self.fault(fault, "store", at, source.len)
+            }
+        })
     }
 
     /// Copies by way of a buffer, so that an observer can be shown the bytes that will be stored.
@@ -302,7 +312,8 @@ impl<'a> PmemSlice<'a> {
         let at = self.at(offset, len)?;
         self.announce(offset, StoreData::Zeros(len), StorePath::Bypassing)?;
         // SAFETY: as in `copy_in`; OK to cast, as `len` is at most `self.len`.
-        unsafe { mem::zero(at, len as usize, self.media) };
+        unsafe { mem::zero(at, len as usize, self.media) }
+            .map_err(|fault| self.fault(fault, "store", at, len as usize))?;
         self.stored(offset, len);
         Ok(())
     }
@@ -318,6 +329,13 @@ impl<'a> PmemSlice<'a> {
         check(offset, len, self.len as u64)?;
         // SAFETY: `offset <= self.len`, so the pointer stays within, or one past, the slice's memory.
         Ok(unsafe { self.ptr.add(offset as usize) })
+    }
+
+    /// The error of an access of `len` bytes at `at`, which lie in the slice.
+    #[cold]
+    fn fault(&self, fault: mem::Fault, op: &'static str, at: *const u8, len: usize) -> Error {
+        let offset = self.device_offset + (at.addr() - self.ptr.addr()) as u64;
+        fault.error(op, at, len, offset)
     }
 
     #[inline]

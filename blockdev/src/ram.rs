@@ -83,7 +83,10 @@ impl RamDevice {
         // OK to cast: the device was allocated.
         let mut image = alloc::vec![0; self.size as usize];
         // SAFETY: the device's memory has `size` bytes.
-        unsafe { mem::copy_out(self.memory.base(), &mut image) };
+        let copied = unsafe { mem::copy_out(self.memory.base(), &mut image) };
+        if copied.is_err() {
+            log::error!("memory of a RAM device went bad");
+        }
         image
     }
 
@@ -138,8 +141,7 @@ impl BlockDevice for RamDevice {
         let at = self.at(offset, buf.len())?;
         self.poison.check(offset, buf.len() as u64)?;
         // SAFETY: `at` found the bytes to lie in our memory.
-        unsafe { mem::copy_out(at, buf) };
-        Ok(())
+        unsafe { mem::copy_out(at, buf) }.map_err(|fault| fault.error("load", at, buf.len(), offset))
     }
 
     #[inline]
@@ -147,8 +149,8 @@ impl BlockDevice for RamDevice {
         let at = self.at(offset, buf.len())?;
         self.poison.heal_for_write(offset, buf.len() as u64, self.size)?;
         // SAFETY: `at` found the bytes to lie in our memory.
-        unsafe { mem::copy_in(at, buf, self.media) };
-        Ok(())
+        unsafe { mem::copy_in(at, buf, self.media) }
+            .map_err(|fault| fault.error("store", at, buf.len(), offset))
     }
 
     fn write_words(&self, offset: u64, words: &[u32]) -> Result<()> {
@@ -156,8 +158,8 @@ impl BlockDevice for RamDevice {
         let at = self.at(offset, size_of_val(words))?;
         self.poison.heal_for_write(offset, size_of_val(words) as u64, self.size)?;
         // SAFETY: `at` found the bytes to lie in our memory, which is aligned, as the offset is.
-        unsafe { mem::store_words(at, words, self.media) };
-        Ok(())
+        unsafe { mem::store_words(at, words, self.media) }
+            .map_err(|fault| fault.error("store", at, size_of_val(words), offset))
     }
 
     fn zero(&self, offset: u64, len: u64) -> Result<()> {
@@ -167,8 +169,7 @@ impl BlockDevice for RamDevice {
         let at = self.at(offset, len)?;
         self.poison.heal_for_write(offset, len as u64, self.size)?;
         // SAFETY: `at` found the bytes to lie in our memory.
-        unsafe { mem::zero(at, len, self.media) };
-        Ok(())
+        unsafe { mem::zero(at, len, self.media) }.map_err(|fault| fault.error("store", at, len, offset))
     }
 
     #[inline]
@@ -214,7 +215,8 @@ impl DaxDevice for RamDevice {
             // OK to cast: within the size, which was allocated.
             let at = self.at(offset, len as usize)?;
             // SAFETY: `at` found the bytes to lie in our memory.
-            unsafe { mem::write_back(at, len as usize) };
+            unsafe { mem::write_back(at, len as usize) }
+                .map_err(|fault| fault.error("flush", at, len as usize, offset))?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! A device that refuses every store.
 
-use crate::{Access, BlockDevice, DaxDevice, Error, PmemSlice, Result, StoreObserver};
+use crate::{Access, BlockDevice, Claim, DaxDevice, Error, PmemSlice, Result, StoreObserver};
 
 /// `D` without the right to write: writes, zeros and discards answer [`Error::ReadOnly`], and DAX gives
 /// out slices for loading only. `fence` and `flush` succeed, there being nothing to order.
@@ -56,6 +56,11 @@ impl<D: BlockDevice> BlockDevice for ReadOnly<D> {
 
     fn flush(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+        self.refuse(offset, len)?;
+        Err(Error::ReadOnly)
     }
 
     fn is_read_only(&self) -> bool {

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::sync::Mutex;
-use crate::{Access, BlockDevice, DaxDevice, Error, PmemSlice, Result, StoreData, StoreObserver, StorePath};
+use crate::{
+    Access, BlockDevice, Claim, DaxDevice, Error, PmemSlice, Result, StoreData, StoreObserver, StorePath,
+};
 
 /// What a logged store put on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,6 +236,10 @@ impl<D: BlockDevice> BlockDevice for Recorder<D> {
         self.inner.flush_tagged(tag)?;
         self.log_fence(Op::Flush, tag);
         Ok(())
+    }
+
+    fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
+        self.inner.claim(offset, len)
     }
 
     fn is_read_only(&self) -> bool {

@@ -33,6 +33,7 @@ impl Error {
             Self::Device(blockdev::Error::NoSpace { .. }) => Errno::NOSPC,
             Self::Device(blockdev::Error::ReadOnly) => Errno::ROFS,
             Self::Device(blockdev::Error::Unsupported(_)) => Errno::OPNOTSUPP,
+            Self::Device(blockdev::Error::InUse { .. }) => Errno::BUSY,
             Self::Device(blockdev::Error::Io { errno: Some(number), .. }) => {
                 Errno::new(*number).unwrap_or(Errno::IO)
             }

@@ -10,6 +10,8 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use super::{Fault, may_fault, word};
+
 mod fetch;
 
 /// Bytes from which streaming stores beat stores and write-backs of the same lines.
@@ -20,25 +22,29 @@ const STRING_MIN: usize = 2048;
 
 const LINE: usize = 64;
 
-macro_rules! scalar {
-    ($name:ident, $reg:ident, $load:literal, $store:literal) => {
-        /// Moves one unaligned word.
-        ///
-        /// # Safety
-        /// `src` is valid for reads and `dst` for writes of the word's size.
-        #[inline(always)]
-        unsafe fn $name(dst: *mut u8, src: *const u8) {
-            // SAFETY: one load and one store of the caller's ranges through a scratch register.
-            unsafe {
-                asm!($load, $store, t = out($reg) _, s = in(reg) src, d = in(reg) dst,
-                     options(nostack, preserves_flags));
-            }
-        }
-    };
+/// Moves one byte.
+///
+/// # Safety
+/// `src` is valid for reads and `dst` for writes of a byte.
+#[inline(always)]
+unsafe fn move_1(dst: *mut u8, src: *const u8) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    let byte = unsafe { word::load_u8(src) }?;
+    // SAFETY: as above.
+    unsafe { word::store_u8(dst, byte) }
 }
 
-scalar!(move_1, reg_byte, "mov {t}, byte ptr [{s}]", "mov byte ptr [{d}], {t}");
-scalar!(move_2, reg, "movzx {t:e}, word ptr [{s}]", "mov word ptr [{d}], {t:x}");
+/// Moves two bytes, which this processor does at any address.
+///
+/// # Safety
+/// `src` is valid for reads and `dst` for writes of two bytes.
+#[inline(always)]
+unsafe fn move_2(dst: *mut u8, src: *const u8) -> Result<(), Fault> {
+    // SAFETY: the caller's promise; the load is one instruction, which needs no alignment.
+    let word = unsafe { word::load_u16(src) }?;
+    // SAFETY: as above.
+    unsafe { word::store_u16(dst, word) }
+}
 
 macro_rules! pair {
     ($name:ident, $class:ident, $load0:literal, $load1:literal, $store0:literal, $store1:literal) => {
@@ -48,13 +54,15 @@ macro_rules! pair {
         /// # Safety
         /// `src` is valid for reads and `dst` for writes of `len` bytes, at least one word.
         #[inline(always)]
-        unsafe fn $name(dst: *mut u8, src: *const u8, len: usize) {
+        unsafe fn $name(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
+            let fault: usize;
             // SAFETY: two loads and two stores at the two ends of the caller's ranges.
             unsafe {
-                asm!($load0, $load1, $store0, $store1,
+                asm!("7:", $load0, $load1, $store0, $store1, "8:", may_fault!(),
                      a = out($class) _, b = out($class) _, s = in(reg) src, d = in(reg) dst, n = in(reg) len,
-                     options(nostack, preserves_flags));
+                     inout("rax") 0_usize => fault, options(nostack, preserves_flags));
             }
+            Fault::check(fault)
         }
     };
 }
@@ -89,20 +97,21 @@ pair!(
 /// # Safety
 /// `src` is valid for reads and `dst` for writes of `len` bytes, shared or not.
 #[inline]
-pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
+pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
     match len {
-        0 => {}
+        0 => Ok(()),
         // SAFETY: one byte.
         1 => unsafe { move_1(dst, src) },
         2 | 3 => {
             // SAFETY: at least two bytes.
-            unsafe { move_2(dst, src) };
-            if len == 3 {
-                // Still inside: the third byte of both ranges.
-                let (dst, src) = (dst.wrapping_add(2), src.wrapping_add(2));
-                // SAFETY: one byte.
-                unsafe { move_1(dst, src) };
+            unsafe { move_2(dst, src) }?;
+            if len == 2 {
+                return Ok(());
             }
+            // Still inside: the third byte of both ranges.
+            let (dst, src) = (dst.wrapping_add(2), src.wrapping_add(2));
+            // SAFETY: one byte.
+            unsafe { move_1(dst, src) }
         }
         // SAFETY: at least four bytes.
         4..=7 => unsafe { ends_4(dst, src, len) },
@@ -122,7 +131,7 @@ pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
 /// # Safety
 /// As for [`copy`].
 #[inline]
-pub(super) unsafe fn copy_cold(dst: *mut u8, src: *const u8, len: usize) {
+pub(super) unsafe fn copy_cold(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
     if fetch::FETCHED.contains(&len) {
         // SAFETY: the caller's promise, and as many bytes as are asked for at least.
         unsafe { fetch::copy_fetched(dst, src, len) }
@@ -137,12 +146,14 @@ pub(super) unsafe fn copy_cold(dst: *mut u8, src: *const u8, len: usize) {
 /// # Safety
 /// As for [`copy`], and `len` is at least 16.
 #[inline]
-unsafe fn copy_moves(dst: *mut u8, src: *const u8, len: usize) {
+unsafe fn copy_moves(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
     let whole = len & !(LINE - 1);
     if whole > 0 {
+        let fault: usize;
         // SAFETY: the loop covers `0..whole` of both ranges, `whole` being a multiple of what it moves.
         unsafe {
             asm!(
+                "7:",
                 "2:",
                 "movups {a}, [{s} + {i}]",
                 "movups {b}, [{s} + {i} + 16]",
@@ -155,26 +166,30 @@ unsafe fn copy_moves(dst: *mut u8, src: *const u8, len: usize) {
                 "add {i}, 64",
                 "cmp {i}, {n}",
                 "jb 2b",
+                "8:",
+                may_fault!(),
                 s = in(reg) src, d = in(reg) dst, n = in(reg) whole, i = inout(reg) 0_usize => _,
                 a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, e = out(xmm_reg) _,
-                options(nostack)
+                inout("rax") 0_usize => fault, options(nostack)
             );
         }
+        Fault::check(fault)?;
     }
     let mut at = whole;
     while len - at > 16 {
         // Still inside: 16 bytes are left at `at`.
         let (dst, src) = (dst.wrapping_add(at), src.wrapping_add(at));
         // SAFETY: as above.
-        unsafe { ends_16(dst, src, 16) };
+        unsafe { ends_16(dst, src, 16) }?;
         at += 16;
     }
     if at < len {
         // Still inside: `len >= 16`, so the last 16 bytes lie in both ranges.
         let (dst, src) = (dst.wrapping_add(len - 16), src.wrapping_add(len - 16));
         // SAFETY: as above.
-        unsafe { ends_16(dst, src, 16) };
+        return unsafe { ends_16(dst, src, 16) };
     }
+    Ok(())
 }
 
 /// Copies with `rep movsb`, to a target brought to a line boundary first (it is half as fast elsewhere).
@@ -182,19 +197,22 @@ unsafe fn copy_moves(dst: *mut u8, src: *const u8, len: usize) {
 /// # Safety
 /// As for [`copy`], and `len` is at least [`STRING_MIN`].
 #[inline]
-unsafe fn copy_string(dst: *mut u8, src: *const u8, len: usize) {
+unsafe fn copy_string(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
     let head = dst.addr().wrapping_neg() & (LINE - 1);
     if head > 0 {
         // SAFETY: 64 bytes at the start, which `len` has.
-        unsafe { copy_moves(dst, src, LINE) };
+        unsafe { copy_moves(dst, src, LINE) }?;
     }
     // Still inside: `head < 64 <= len`.
     let (dst, src) = (dst.wrapping_add(head), src.wrapping_add(head));
+    let fault: usize;
     // SAFETY: the direction flag is clear on entry to an asm block; the rest of both ranges is `len - head`.
     unsafe {
-        asm!("rep movsb", inout("rcx") len - head => _, inout("rdi") dst => _, inout("rsi") src => _,
-             options(nostack, preserves_flags));
+        asm!("7:", "rep movsb", "8:", may_fault!(),
+             inout("rcx") len - head => _, inout("rdi") dst => _, inout("rsi") src => _,
+             inout("rax") 0_usize => fault, options(nostack, preserves_flags));
     }
+    Fault::check(fault)
 }
 
 /// Stores zeros with `rep stosb`, to a target brought to a line boundary first.
@@ -202,20 +220,24 @@ unsafe fn copy_string(dst: *mut u8, src: *const u8, len: usize) {
 /// # Safety
 /// `dst` is valid for writes of `len` bytes, shared or not; `len` is at least 64.
 #[inline]
-pub(super) unsafe fn zero(dst: *mut u8, len: usize) {
+pub(super) unsafe fn zero(dst: *mut u8, len: usize) -> Result<(), Fault> {
     const ZEROS: [u8; LINE] = [0; LINE];
     let head = dst.addr().wrapping_neg() & (LINE - 1);
     if head > 0 {
         // SAFETY: 64 bytes at the start, which `len` has.
-        unsafe { copy_moves(dst, ZEROS.as_ptr(), LINE) };
+        unsafe { copy_moves(dst, ZEROS.as_ptr(), LINE) }?;
     }
     // SAFETY: `head < 64 <= len`.
     let dst = unsafe { dst.add(head) };
-    // SAFETY: the direction flag is clear on entry to an asm block; the rest of the range is `len - head`.
+    let fault: usize;
+    // SAFETY: the direction flag is clear on entry to an asm block; the rest of the range is `len - head`. The fault
+    // register's zero is what is stored.
     unsafe {
-        asm!("rep stosb", inout("rcx") len - head => _, inout("rdi") dst => _, in("al") 0_u8,
-             options(nostack, preserves_flags));
+        asm!("7:", "rep stosb", "8:", may_fault!(),
+             inout("rcx") len - head => _, inout("rdi") dst => _,
+             inout("rax") 0_usize => fault, options(nostack, preserves_flags));
     }
+    Fault::check(fault)
 }
 
 /// Copies with streaming stores; the bytes before and after whole lines are stored and written back.
@@ -225,18 +247,20 @@ pub(super) unsafe fn zero(dst: *mut u8, len: usize) {
 ///
 /// # Safety
 /// As for [`copy`], and `len` is at least [`STREAM_MIN`].
-pub(super) unsafe fn copy_streaming(dst: *mut u8, src: *const u8, len: usize) {
+pub(super) unsafe fn copy_streaming(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
     let head = dst.addr().wrapping_neg() & (LINE - 1);
     // SAFETY: `head < 64 <= len`.
-    unsafe { copy(dst, src, head) };
+    unsafe { copy(dst, src, head) }?;
     // SAFETY: the same bytes.
-    unsafe { write_back(dst, head) };
+    unsafe { write_back(dst, head) }?;
     let (dst, src, len) = (dst.wrapping_add(head), src.wrapping_add(head), len - head);
     let whole = len & !(LINE - 1);
     if whole > 0 {
+        let fault: usize;
         // SAFETY: the loop covers `0..whole` of both ranges, and `dst` is a multiple of 64 as movntdq asks.
         unsafe {
             asm!(
+                "7:",
                 "2:",
                 "movups {a}, [{s} + {i}]",
                 "movups {b}, [{s} + {i} + 16]",
@@ -249,39 +273,44 @@ pub(super) unsafe fn copy_streaming(dst: *mut u8, src: *const u8, len: usize) {
                 "add {i}, 64",
                 "cmp {i}, {n}",
                 "jb 2b",
+                "8:",
                 "sfence",
+                may_fault!(),
                 s = in(reg) src, d = in(reg) dst, n = in(reg) whole, i = inout(reg) 0_usize => _,
                 a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, e = out(xmm_reg) _,
-                options(nostack)
+                inout("rax") 0_usize => fault, options(nostack)
             );
         }
+        Fault::check(fault)?;
     }
     // Still inside: `whole <= len`.
     let (dst, src) = (dst.wrapping_add(whole), src.wrapping_add(whole));
     // SAFETY: what is left of both ranges.
-    unsafe { copy(dst, src, len - whole) };
+    unsafe { copy(dst, src, len - whole) }?;
     // SAFETY: the same bytes.
-    unsafe { write_back(dst, len - whole) };
+    unsafe { write_back(dst, len - whole) }
 }
 
 /// Stores zeros with streaming stores, as [`copy_streaming`] copies.
 ///
 /// # Safety
 /// As for [`zero`], and `len` is at least [`STREAM_MIN`].
-pub(super) unsafe fn zero_streaming(dst: *mut u8, len: usize) {
+pub(super) unsafe fn zero_streaming(dst: *mut u8, len: usize) -> Result<(), Fault> {
     const ZEROS: [u8; LINE] = [0; LINE];
     let head = dst.addr().wrapping_neg() & (LINE - 1);
     // SAFETY: `head < 64 <= len`, and as long as the source.
-    unsafe { copy(dst, ZEROS.as_ptr(), head) };
+    unsafe { copy(dst, ZEROS.as_ptr(), head) }?;
     // SAFETY: the same bytes.
-    unsafe { write_back(dst, head) };
+    unsafe { write_back(dst, head) }?;
     let (dst, len) = (dst.wrapping_add(head), len - head);
     let whole = len & !(LINE - 1);
     if whole > 0 {
+        let fault: usize;
         // SAFETY: the loop covers `0..whole` of the range, and `dst` is a multiple of 64 as movntdq asks.
         unsafe {
             asm!(
                 "pxor {a}, {a}",
+                "7:",
                 "2:",
                 "movntdq [{d} + {i}], {a}",
                 "movntdq [{d} + {i} + 16], {a}",
@@ -290,27 +319,30 @@ pub(super) unsafe fn zero_streaming(dst: *mut u8, len: usize) {
                 "add {i}, 64",
                 "cmp {i}, {n}",
                 "jb 2b",
+                "8:",
                 "sfence",
+                may_fault!(),
                 d = in(reg) dst, n = in(reg) whole, i = inout(reg) 0_usize => _, a = out(xmm_reg) _,
-                options(nostack)
+                inout("rax") 0_usize => fault, options(nostack)
             );
         }
+        Fault::check(fault)?;
     }
     // SAFETY: `whole <= len`.
     let dst = unsafe { dst.add(whole) };
     // SAFETY: what is left of the range, shorter than the source.
-    unsafe { copy(dst, ZEROS.as_ptr(), len - whole) };
+    unsafe { copy(dst, ZEROS.as_ptr(), len - whole) }?;
     // SAFETY: the same bytes.
-    unsafe { write_back(dst, len - whole) };
+    unsafe { write_back(dst, len - whole) }
 }
 
 /// Writes back the lines that hold the range, with the best instruction that the processor has.
 ///
 /// # Safety
 /// `ptr` is valid for reads of `len` bytes, shared or not.
-pub(super) unsafe fn write_back(ptr: *const u8, len: usize) {
+pub(super) unsafe fn write_back(ptr: *const u8, len: usize) -> Result<(), Fault> {
     if len == 0 {
-        return;
+        return Ok(());
     }
     let how = CacheLine::detect();
     let first = ptr.addr() & !(LINE - 1);
@@ -319,9 +351,9 @@ pub(super) unsafe fn write_back(ptr: *const u8, len: usize) {
     loop {
         let at = ptr.with_addr(line);
         // SAFETY: every line holds a byte of the range, so it is mapped; the instructions do not change it.
-        unsafe { how.write_back(at) };
+        unsafe { how.write_back(at) }?;
         if line == last {
-            return;
+            return Ok(());
         }
         line += LINE;
     }
@@ -382,16 +414,22 @@ impl CacheLine {
     /// # Safety
     /// `line` lies in mapped memory, and the processor has the instruction.
     #[inline(always)]
-    unsafe fn write_back(self, line: *const u8) {
+    unsafe fn write_back(self, line: *const u8) -> Result<(), Fault> {
+        macro_rules! by {
+            ($instruction:literal) => {{
+                let fault: usize;
+                // SAFETY: the caller's promise; the contents do not change.
+                unsafe {
+                    asm!("7:", $instruction, "8:", may_fault!(), line = in(reg) line,
+                         inout("rax") 0_usize => fault, options(nostack, preserves_flags));
+                }
+                Fault::check(fault)
+            }};
+        }
         match self {
-            // SAFETY: the caller's promise; the contents do not change.
-            Self::Clwb => unsafe { asm!("clwb [{}]", in(reg) line, options(nostack, preserves_flags)) },
-            // SAFETY: as above.
-            Self::ClflushOpt => unsafe {
-                asm!("clflushopt [{}]", in(reg) line, options(nostack, preserves_flags));
-            },
-            // SAFETY: as above.
-            Self::Clflush => unsafe { asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags)) },
+            Self::Clwb => by!("clwb [{line}]"),
+            Self::ClflushOpt => by!("clflushopt [{line}]"),
+            Self::Clflush => by!("clflush [{line}]"),
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Room in the file before a store to it.
 //!
-//! A store to a hole of a mapped file makes the file system allocate in a page fault; where it cannot, the
-//! process gets SIGBUS. So every chunk is given its blocks before anybody may store to it, and the system
-//! call that does so can say that there is no room.
+//! A store to a hole of a mapped file makes the file system allocate in a page fault, and a full one makes an error of
+//! that in the middle of the store. So every chunk is given its blocks before anybody may store to it, and the
+//! system call that does so says that there is no room before anything is stored.
 //!
 //! On tmpfs a load from a hole of a mapped file allocates too. There, reads of a chunk without room go
-//! through the file, and slices for loading are given room like those for storing. (A file opened read-only
-//! cannot be given room: a sparse one on a tmpfs that is full can only be read with `FileDevice`.)
+//! through the file, and slices for loading are given room like those for storing. A file opened read-only
+//! cannot be given room; reads of it go through the file when the map fails.
 //!
-//! What remains is a folio of page cache larger than a chunk over a hole, made by somebody's read-ahead: a
-//! store to it allocates the whole folio, up to 2 MiB, on a file system that has just become full.
+//! What is not known beforehand is met in the store: blocks that the file shares with a copy of it, and a folio of page
+//! cache larger than a chunk over a hole, made by somebody's read-ahead. See `lost` for what becomes of it.
 //!
 //! # Invariants
 //! 1. A chunk in `backed` has blocks for every byte of the file in it, and stays so while it is mapped.

@@ -1,7 +1,7 @@
 //! A set of chunks of a device.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use portable_atomic::{AtomicU64, Ordering};
 
 /// Bytes of a chunk: the grain at which a map tracks what its file has room for, and what is dirty.
 pub(super) const CHUNK: u64 = 64 << 10;

@@ -7,7 +7,7 @@ mod tarball;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -16,9 +16,10 @@ use ext2_image::UNIT;
 use ext2_image::mkfs::{
     AlignChoice, FileOutput, Format, Fresh, LostAndFound, Options, Output as _, Plan, Report, Size, pfn,
 };
+use rustix::fs::OFlags;
 
 use crate::context::Context;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Of as _, Result};
 use crate::json::{Json, object};
 use crate::progress::bytes_bar;
 use crate::text::{parse_bytes, percent, show_os, uuid};
@@ -215,13 +216,26 @@ impl Image {
     fn create(path: &Path, exists: bool, is_device: bool, force: bool) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        if !is_device {
-            options.create(true).truncate(true).create_new(!exists);
+        if is_device {
+            // The kernel refuses one that is mounted or held.
+            options.custom_flags(i32::try_from(OFlags::EXCL.bits()).unwrap_or_default());
+        } else {
+            options.create(true).create_new(!exists);
         }
         if exists && !force && !is_empty(path) {
             return Err(Failure::text(show_os(path.as_os_str()), "is not empty: --force replaces it"));
         }
-        let file = options.open(path).map_err(|error| Failure::host(path, error))?;
+        let file = options.open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => {
+                Failure::new(show_os(path.as_os_str()), blockdev::explain_busy(path, error))
+            }
+            _ => Failure::host(path, error),
+        })?;
+        // Not before it is known that nobody uses what is there.
+        blockdev::take_for_replacing(&file, path).of(|| show_os(path.as_os_str()))?;
+        if !is_device {
+            file.set_len(0).map_err(|error| Failure::host(path, error))?;
+        }
         Ok(Self { file, path: path.to_path_buf(), is_device, is_new: !exists })
     }
 

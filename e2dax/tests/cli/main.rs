@@ -5,6 +5,7 @@ mod common;
 mod copy;
 mod dax;
 mod docs;
+mod host;
 mod mkfs;
 mod read;
 mod targets;

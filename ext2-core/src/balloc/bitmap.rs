@@ -4,9 +4,12 @@ use alloc::vec::Vec;
 use bitvec::prelude::{BitVec, Lsb0};
 use core::ops::Range;
 
+/// Bytes of a word of this machine, in which bits are looked for.
+const WORD: usize = size_of::<usize>();
+
 /// Bits of one group, in ext2's order: bit 0 is the lowest of the first byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Bitmap(BitVec<u64, Lsb0>);
+pub(crate) struct Bitmap(BitVec<usize, Lsb0>);
 
 impl Bitmap {
     /// `len` free bits.
@@ -16,12 +19,12 @@ impl Bitmap {
 
     /// The first `len` bits of a bitmap block.
     pub(crate) fn from_block(block: &[u8], len: u32) -> Self {
-        let words = block.chunks(8).map(|chunk| {
-            let mut bytes = [0; 8];
+        let words = block.chunks(WORD).map(|chunk| {
+            let mut bytes = [0; WORD];
             for (to, from) in bytes.iter_mut().zip(chunk) {
                 *to = *from;
             }
-            u64::from_le_bytes(bytes)
+            usize::from_le_bytes(bytes)
         });
         let mut bits = BitVec::from_vec(words.collect());
         bits.truncate(len as usize);

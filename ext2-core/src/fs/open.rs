@@ -138,7 +138,8 @@ impl Ext2 {
     ///
     /// # Errors
     /// `Corrupt` when there is none or it contradicts itself, `Incompatible` when it uses what is not
-    /// supported (by name), the device's errors.
+    /// supported (by name), the device's errors; `EBUSY` when the device is open for writing already, or the
+    /// kernel writes to it.
     pub fn open(dev: Arc<dyn BlockDevice>, options: &OpenOptions) -> Result<Self> {
         let raw = find_super(&*dev, options.superblock)?;
         let sb = Superblock::from_raw(&raw, dev.size(), options.ignore_journal)?;
@@ -177,6 +178,7 @@ impl Ext2 {
         if fs.dev.is_read_only() {
             return refuse(Errno::ROFS, "the device is read-only");
         }
+        let claim = fs.dev.claim(0, u64::from(fs.geo.blocks_count) * fs.geo.block_size.bytes())?;
         let device_offset =
             fs.dev.dax().map_or(options.device_offset, |dax| dax.pfn(0).wrapping_mul(PAGE_SIZE));
         let place =
@@ -187,7 +189,7 @@ impl Ext2 {
             share_xattrs: options.share_xattrs,
         };
         let groups = Groups::load(&fs)?;
-        fs.writer = Some(Writer::new(&fs, groups, place, &behaviour));
+        fs.writer = Some(Writer::new(&fs, claim, groups, place, &behaviour));
         let ext2 = Self(Arc::new(fs));
         match ext2.check_root().and_then(|()| ext2.start_writing()) {
             Ok(()) => Ok(ext2),

@@ -3,6 +3,8 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use blockdev::Claim;
+
 use super::Fs;
 use super::change::{Others, Running};
 use crate::balloc::{Groups, Place};
@@ -31,6 +33,8 @@ pub(crate) struct Writer {
     state: Mutex<State>,
     read_only: AtomicBool,
     closed: AtomicBool,
+    /// The device is ours to write to, until the file system is closed.
+    claim: Claim,
     pub(super) running: Running,
     generation: AtomicU32,
     pub(crate) strict_rename: bool,
@@ -61,7 +65,7 @@ pub(crate) struct Behaviour {
 }
 
 impl Writer {
-    pub(crate) fn new(fs: &Fs, groups: Groups, place: Place, behaviour: &Behaviour) -> Self {
+    pub(crate) fn new(fs: &Fs, claim: Claim, groups: Groups, place: Place, behaviour: &Behaviour) -> Self {
         let features = fs.sb.features;
         let now = fs.clock.now();
         // Differs from mount to mount, so that a handle of an earlier inode of the same number is stale.
@@ -84,6 +88,7 @@ impl Writer {
             ),
             read_only: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            claim,
             running: Running::new(),
             generation: AtomicU32::new(seed),
             strict_rename: behaviour.strict_rename,
@@ -240,6 +245,9 @@ impl Fs {
             Ok(()) => {
                 writer.read_only.store(true, Ordering::Relaxed);
                 writer.closed.store(true, Ordering::Relaxed);
+                if others == Others::Ended {
+                    writer.claim.release();
+                }
             }
             Err(_) => writer.running.reopen(),
         }
@@ -272,6 +280,7 @@ impl Fs {
     pub(crate) fn abandon(&self) {
         if let Some(writer) = &self.writer {
             writer.closed.store(true, Ordering::Relaxed);
+            writer.claim.release();
         }
     }
 }

@@ -13,6 +13,7 @@ use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::{LINE, copy, structured_features};
+use crate::mem::{Fault, may_fault};
 
 /// Bytes for which this is the best way.
 pub(super) const FETCHED: RangeInclusive<usize> = 1024..=16384;
@@ -25,7 +26,7 @@ const TURN: usize = 4 * LINE;
 /// # Safety
 /// `src` is valid for reads and `dst` for writes of `len` bytes, shared or not; `len` is at least [`TURN`].
 #[inline(never)]
-pub(super) unsafe fn copy_fetched(dst: *mut u8, src: *const u8, len: usize) {
+pub(super) unsafe fn copy_fetched(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
     let whole = len & !(TURN - 1);
     // SAFETY: the loop names each line of `0..whole`, which is not empty, of a range that may be read.
     unsafe {
@@ -44,16 +45,16 @@ pub(super) unsafe fn copy_fetched(dst: *mut u8, src: *const u8, len: usize) {
     }
     match Moves::detect() {
         // SAFETY: the processor has the moves; `whole` is not 0, a multiple of a turn, and at most `len`.
-        Moves::Of64 => unsafe { copy_by_64(dst, src, whole) },
+        Moves::Of64 => unsafe { copy_by_64(dst, src, whole) }?,
         // SAFETY: as above.
-        Moves::Of32 => unsafe { copy_by_32(dst, src, whole) },
+        Moves::Of32 => unsafe { copy_by_32(dst, src, whole) }?,
         // SAFETY: the caller's promise.
         Moves::Of16 => return unsafe { copy(dst, src, len) },
     }
     // Still inside: `whole <= len`.
     let (dst, src) = (dst.wrapping_add(whole), src.wrapping_add(whole));
     // SAFETY: what is left of both ranges.
-    unsafe { copy(dst, src, len - whole) };
+    unsafe { copy(dst, src, len - whole) }
 }
 
 macro_rules! by_moves {
@@ -64,28 +65,33 @@ macro_rules! by_moves {
         /// `src` is valid for reads and `dst` for writes of `len` bytes, shared or not; `len` is a multiple of
         /// [`TURN`], and not 0; the processor has the moves, and the system keeps their registers.
         #[inline(never)]
-        unsafe fn $name(dst: *mut u8, src: *const u8, len: usize) {
+        unsafe fn $name(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
+            let fault: usize;
             // SAFETY: the loop covers `0..len` of both ranges. All vector registers count as changed: the upper parts
             // of those that are not named are cleared at the end.
             unsafe {
                 asm!(
+                    "7:",
                     "2:",
-                    concat!("vmovups ", $a, ", [{s} + rax]"),
-                    concat!("vmovups ", $b, ", [{s} + rax + ", $bytes, "]"),
-                    concat!("vmovups ", $c, ", [{s} + rax + 2 * ", $bytes, "]"),
-                    concat!("vmovups ", $d, ", [{s} + rax + 3 * ", $bytes, "]"),
-                    concat!("vmovups [{d} + rax], ", $a),
-                    concat!("vmovups [{d} + rax + ", $bytes, "], ", $b),
-                    concat!("vmovups [{d} + rax + 2 * ", $bytes, "], ", $c),
-                    concat!("vmovups [{d} + rax + 3 * ", $bytes, "], ", $d),
-                    concat!("add rax, 4 * ", $bytes),
-                    "cmp rax, {n}",
+                    concat!("vmovups ", $a, ", [{s} + rcx]"),
+                    concat!("vmovups ", $b, ", [{s} + rcx + ", $bytes, "]"),
+                    concat!("vmovups ", $c, ", [{s} + rcx + 2 * ", $bytes, "]"),
+                    concat!("vmovups ", $d, ", [{s} + rcx + 3 * ", $bytes, "]"),
+                    concat!("vmovups [{d} + rcx], ", $a),
+                    concat!("vmovups [{d} + rcx + ", $bytes, "], ", $b),
+                    concat!("vmovups [{d} + rcx + 2 * ", $bytes, "], ", $c),
+                    concat!("vmovups [{d} + rcx + 3 * ", $bytes, "], ", $d),
+                    concat!("add rcx, 4 * ", $bytes),
+                    "cmp rcx, {n}",
                     "jb 2b",
+                    "8:",
                     "vzeroupper",
-                    s = in(reg) src, d = in(reg) dst, n = in(reg) len, inout("rax") 0_usize => _,
-                    clobber_abi("sysv64"), options(nostack)
+                    may_fault!(),
+                    s = in(reg) src, d = in(reg) dst, n = in(reg) len, inout("rcx") 0_usize => _,
+                    inout("rax") 0_usize => fault, clobber_abi("sysv64"), options(nostack)
                 );
             }
+            Fault::check(fault)
         }
     };
 }
@@ -168,7 +174,7 @@ mod tests {
             for (from, to) in [(0, 0), (1, 16), (63, 0), (48, 5)] {
                 let mut target = vec![0; to + len + 64];
                 // SAFETY: both vectors have `len` bytes from there, and `len` is at least a turn.
-                unsafe { copy_fetched(target[to..].as_mut_ptr(), source[from..].as_ptr(), len) };
+                unsafe { copy_fetched(target[to..].as_mut_ptr(), source[from..].as_ptr(), len) }.unwrap();
                 assert!(target[to..to + len] == source[from..from + len], "{len} bytes, {from} to {to}");
                 assert!(target[..to].iter().chain(&target[to + len..]).all(|&byte| byte == 0), "{len}");
             }
@@ -183,7 +189,7 @@ mod tests {
         let source = source();
         let mut target = vec![0; 2 * TURN + 1];
         // SAFETY: both have as much, and the processor has the moves.
-        unsafe { copy_by_32(target.as_mut_ptr(), source.as_ptr(), 2 * TURN) };
+        unsafe { copy_by_32(target.as_mut_ptr(), source.as_ptr(), 2 * TURN) }.unwrap();
         assert_eq!(target[..2 * TURN], source[..2 * TURN]);
         assert_eq!(target[2 * TURN], 0);
     }
