@@ -9,6 +9,7 @@ use ext2_image::Walk;
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
+use crate::settle::settle;
 use crate::target::{Mode, Target};
 
 /// The images that a verb changes.
@@ -25,13 +26,9 @@ pub(crate) fn change(
     let mut images = Images::default();
     let done = work(context, &mut images);
     for (target, fs) in images.open {
-        let was_clean = fs.superblock().clean;
         if let Err(error) = fs.close() {
             let what = format!("cannot be closed, and is not clean: {error}");
             context.complain(&Failure::text(target.image_name(), what));
-        } else if !was_clean {
-            let name = target.image_name();
-            context.note(&format!("{name}: was not unmounted cleanly before, and is not clean: run e2fsck"));
         }
     }
     done
@@ -43,7 +40,9 @@ impl Images {
         if let Some((_, fs)) = self.open.iter().find(|(open, _)| open.is_same_image(target)) {
             return Ok(fs.clone());
         }
-        let fs = target.open(&context.image, Mode::Write)?;
+        let device = target.open_device(&context.image, Mode::Write)?;
+        settle(target, &device, context)?;
+        let fs = target.open_on(device, &context.image, Mode::Write)?;
         self.open.push((target.clone(), fs.clone()));
         Ok(fs)
     }

@@ -23,6 +23,7 @@ mod images;
 mod json;
 mod out;
 mod progress;
+mod settle;
 mod target;
 mod text;
 mod verbs;

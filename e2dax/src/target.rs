@@ -248,6 +248,16 @@ impl Target {
     /// The file system.
     pub(crate) fn open(&self, options: &ImageOptions, mode: Mode) -> Result<Ext2> {
         let device = self.open_device(options, mode)?;
+        self.open_on(device, options, mode)
+    }
+
+    /// The file system on its device.
+    pub(crate) fn open_on(
+        &self,
+        device: Arc<dyn BlockDevice>,
+        options: &ImageOptions,
+        mode: Mode,
+    ) -> Result<Ext2> {
         let how = OpenOptions {
             read_only: mode == Mode::Read,
             superblock: options.superblock.unwrap_or_default(),

@@ -179,6 +179,21 @@ impl Checker {
         now: u32,
         sink: &mut dyn FnMut(&Finding),
     ) -> Result<Outcome> {
+        self.mend_with(dev, now, &Options::default(), sink)
+    }
+
+    /// As [`mend`](Self::mend), telling how far it is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn mend_with(
+        &mut self,
+        dev: &dyn BlockDevice,
+        now: u32,
+        options: &Options<'_>,
+        sink: &mut dyn FnMut(&Finding),
+    ) -> Result<Outcome> {
+        let options = Options { backups: false, ..*options };
         let mut mended = 0;
         let mut last = None;
         let mut counting = |finding: &Finding| {
@@ -189,7 +204,7 @@ impl Checker {
             sink(finding);
         };
         let mut summary = Summary::default();
-        let result = self.run(dev, Mode::Mend, now, &Options::default(), &mut counting, &mut summary);
+        let result = self.run(dev, Mode::Mend, now, &options, &mut counting, &mut summary);
         match (result, last) {
             (Ok(()), _) if mended == 0 => Ok(Outcome::Clean),
             (Ok(()), _) => Ok(Outcome::Mended(mended)),

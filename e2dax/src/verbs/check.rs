@@ -1,15 +1,14 @@
 //! `check`: whether an image is sound.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ffi::OsString;
 
-use ext2_image::check::{self, Finding, Options, Pass, Place, Preen, Progress, Summary};
-use indicatif::ProgressBar;
+use ext2_image::check::{self, Finding, Options, Place, Preen, Summary};
 
 use crate::context::Context;
 use crate::failure::{Of, Result};
 use crate::json::{Json, object};
-use crate::progress;
+use crate::progress::PassBar;
 use crate::target::{Mode, Target};
 
 /// Errors are left, as e2fsck says it.
@@ -71,7 +70,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 fn look(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse(&args.image)?;
     let device = target.open_device(&context.image, Mode::Read)?;
-    let bar = Bar::default();
+    let bar = PassBar::default();
     let options = Options { backups: args.backups, progress: &|progress| bar.show(progress) };
     // The findings are printed as they come; a closed output is remembered and ends the printing.
     let closed = RefCell::new(None);
@@ -164,45 +163,5 @@ fn summary_to_json(summary: &Summary) -> Json {
         "inodes": summary.inodes.1,
         "blocks_used": summary.blocks.0,
         "blocks": summary.blocks.1,
-    }
-}
-
-/// A bar for each pass in turn.
-#[derive(Default)]
-struct Bar {
-    pass: Cell<Option<Pass>>,
-    bar: RefCell<Option<ProgressBar>>,
-}
-
-impl Bar {
-    fn show(&self, progress: Progress) {
-        if self.pass.replace(Some(progress.pass)) != Some(progress.pass) {
-            self.end();
-            let what = match progress.pass {
-                Pass::Layout => "layout",
-                Pass::Inodes => "inodes",
-                Pass::Directories => "directories",
-                Pass::Connections => "connections",
-                Pass::Links => "links",
-                Pass::Counts => "counts",
-            };
-            self.bar.replace(Some(progress::count_bar(what, progress.total)));
-        }
-        if let Some(bar) = &*self.bar.borrow() {
-            bar.set_position(progress.done);
-        }
-    }
-
-    fn hidden_for<T>(&self, print: impl FnOnce() -> T) -> T {
-        match &*self.bar.borrow() {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
-    }
-
-    fn end(&self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
     }
 }

@@ -16,6 +16,7 @@ use ext2_core::{Ext2, OpenOptions};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
+use crate::settle::settle;
 use crate::target::{Mode, Target};
 use crate::text::show_os;
 
@@ -111,6 +112,7 @@ fn open(target: &Target, options: &MountOptions, context: &Context) -> Result<Ex
             Arc::new(Partition::from_offset(device, offset).of(|| target.image_name())?);
         device = part;
     }
+    settle(target, &device, context)?;
     let how = OpenOptions {
         read_only: options.read_only,
         superblock: context.image.superblock.unwrap_or_default(),

@@ -1,0 +1,43 @@
+//! Images that were not unmounted cleanly are mended once, before they are changed: what a machine does with its disks
+//! when it boots, by `e2fsck -p`.
+
+use std::sync::Arc;
+
+use blockdev::BlockDevice;
+use ext2_core::{Clock as _, Ext2, OpenOptions, SystemClock};
+use ext2_image::check::{Checker, Options, Outcome};
+
+use crate::context::Context;
+use crate::failure::{Of, Result};
+use crate::progress::PassBar;
+use crate::target::Target;
+
+/// Mends the image if it is not clean. One that a person has to decide about is left as it is, and said to be; it can be
+/// changed all the same, and stays not clean.
+pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &Context) -> Result<()> {
+    // What cannot be opened at all is told by who opens it next.
+    let Ok(looked) = Ext2::open(device.clone(), &OpenOptions::read_only()) else { return Ok(()) };
+    let (sb, geo) = (looked.superblock(), looked.geometry());
+    if device.is_read_only() || (sb.clean && sb.last_orphan == 0) || sb.features.check_writable().is_err() {
+        return Ok(());
+    }
+    let name = || target.image_name();
+    let bytes = u64::from(geo.blocks_count) * geo.block_size.bytes();
+    let _claim = device.claim(0, bytes).of(name)?;
+    let bar = PassBar::default();
+    let options = Options { progress: &|progress| bar.show(progress), ..Options::default() };
+    // OK to cast: the seconds of an unsigned field, as e2fsck writes them.
+    let now = SystemClock.now().sec as u32;
+    let outcome = Checker::new().mend_with(&**device, now, &options, &mut |_| {});
+    bar.end();
+    match outcome.of(name)? {
+        Outcome::Clean | Outcome::Mended(_) => {
+            context.note(&format!("{}: was not unmounted cleanly; it was mended, and is clean now", name()));
+        }
+        Outcome::Halts(finding) => {
+            let text = format!("{}: was not unmounted cleanly, and needs a person: {finding}", name());
+            context.note(&format!("{text}; run e2fsck"));
+        }
+    }
+    Ok(())
+}
