@@ -80,17 +80,6 @@ impl Failure {
         }
     }
 
-    /// Whether a file system is full, here or in an image: going on would only say so again.
-    pub(crate) fn is_full(&self) -> bool {
-        match &self.cause {
-            Cause::Host(error) => {
-                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
-            Cause::FileSystem(error) => error.errno() == ext2_core::Errno::NOSPC,
-            _ => false,
-        }
-    }
-
     /// Whether nobody reads the output any more, which is no reason to complain.
     pub(crate) fn is_closed_output(&self) -> bool {
         matches!(&self.cause, Cause::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)

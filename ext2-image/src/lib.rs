@@ -8,6 +8,7 @@
 //! | [`mkfs`] | making images: from nothing, a directory, an archive, a manifest |
 //! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
 //! | [`manifest`] | an image as text, and what two images differ in |
+//! | `copy` | trees out of an image, into one and within (feature `std`) |
 //! | `walk` | a whole tree, file by file |
 //! | `units`, `coverage` | which 2 MiB of a file a page of that size can map, and for whom |
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -16,6 +17,8 @@
 extern crate alloc;
 
 pub mod check;
+#[cfg(feature = "std")]
+pub mod copy;
 mod coverage;
 pub mod manifest;
 pub mod mkfs;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use ext2_core::{Follow, SetAttr};
+use ext2_image::copy::Owner;
 
 use crate::context::Context;
 use crate::failure::{Of, Result};
@@ -30,13 +31,6 @@ pub(crate) struct Args {
     /// A link itself, and not what it leads to
     #[arg(short = 'n', long)]
     no_dereference: bool,
-}
-
-/// An owner; what is not said stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) uid: Option<u32>,
-    pub(super) gid: Option<u32>,
 }
 
 pub(super) fn parse_owner(text: &str) -> Result<Owner, String> {

@@ -1,23 +1,21 @@
 //! `cp`: out of images, into images, and from one place in an image to another.
 
-mod host;
-mod image;
-mod inward;
-mod out;
-mod within;
+mod told;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use ext2_core::{FileKind, Follow, Inode};
+use ext2_image::copy::{self, Destination, duplicate, extract, extract_size, insert, insert_size};
 
 use crate::context::Context;
 use crate::describe::{last_name, parent_path};
 use crate::failure::{Failure, Result};
 use crate::images::{Images, change};
 use crate::target::{Mode, Target};
-use crate::verbs::chown::{Owner, parse_owner};
+use crate::verbs::chown::parse_owner;
+use told::{Side, Told};
 
 /// Copy files out of images, into them, and from one place in an image to another
 #[derive(clap::Args)]
@@ -48,7 +46,7 @@ pub(crate) struct Args {
 
     /// Files copied into an image belong to UID, UID:GID or :GID, and not to whom they belong now
     #[arg(long, value_name = "OWNER", value_parser = parse_owner)]
-    owner: Option<Owner>,
+    owner: Option<copy::Owner>,
 }
 
 /// What is said of a directory without -r.
@@ -127,17 +125,17 @@ fn not_inside(source: &OsStr) -> Failure {
 fn out(args: &Args, context: &mut Context, target: &Target, destination: &Path, is_dir: bool) -> Result<()> {
     let (_fs, start) = target.resolve(&context.image, Mode::Read, args.follow())?;
     args.check_kind(&start, || target.name())?;
-    if is_dir {
-        return out::copy(context, target, &start, destination, last_name(target.path()));
-    }
-    let Some(name) = destination.file_name() else {
-        return Err(Failure::host(destination, std::io::ErrorKind::NotFound));
+    let (into, name) = match destination.file_name() {
+        _ if is_dir => (destination, last_name(target.path())),
+        None => return Err(Failure::host(destination, std::io::ErrorKind::NotFound)),
+        Some(name) => match destination.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => (parent, Some(name.as_bytes())),
+            _ => (Path::new("."), Some(name.as_bytes())),
+        },
     };
-    let parent = match destination.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    out::copy(context, target, &start, parent, Some(name.as_bytes()))
+    let mut told = Told::new(context, Side::Image(target), Side::Host, || extract_size(&start));
+    let done = extract(&start, target.path(), into, name, &mut told);
+    told.end(done)
 }
 
 /// To a place in an image.
@@ -171,6 +169,8 @@ fn into_one(
             (parent, parent_path(destination.path()).to_vec(), Some(name))
         }
     };
+    let into =
+        |name| Destination { directory: &parent, path: &above, name, owner: args.owner.unwrap_or_default() };
     match Place::of(source) {
         Place::Host(path) => {
             let meta =
@@ -179,14 +179,11 @@ fn into_one(
             if meta.is_dir() && !args.recursive {
                 return Err(Failure::text(path.display().to_string(), NEEDS_RECURSIVE));
             }
-            // Without -r what a link leads to is copied.
-            let from = if args.recursive {
-                path.clone()
-            } else {
-                path.canonicalize().unwrap_or_else(|_| path.clone())
-            };
             let name = new_name.or_else(|| last_name(path.as_os_str().as_bytes()));
-            inward::copy(context, destination, &from, &parent, &above, name, args.owner)
+            let mut told = Told::new(context, Side::Host, Side::Image(destination), || insert_size(&path));
+            // Without -r what a link leads to is copied.
+            let done = insert(&path, !args.recursive, &into(name), &mut told);
+            told.end(done)
         }
         Place::Image(target) => {
             let (_fs, start) = if target.is_same_image(destination) {
@@ -196,9 +193,10 @@ fn into_one(
             };
             args.check_kind(&start, || target.name())?;
             let name = new_name.or_else(|| last_name(target.path()));
-            let into =
-                within::Into { target: destination, directory: parent, path: above, name, owner: args.owner };
-            within::copy(context, &target, &start, &into)
+            let sides = (Side::Image(&target), Side::Image(destination));
+            let mut told = Told::new(context, sides.0, sides.1, || extract_size(&start));
+            let done = duplicate(&start, target.path(), &into(name), &mut told);
+            told.end(done)
         }
     }
 }

@@ -4,8 +4,8 @@ use ext2_core::{
     AclKind, DeviceNr, Errno, Error, FileKind, Inode, NewInode, Result, SetAttr, Timestamp, XattrSet,
 };
 
-use super::host::Xattr;
-use crate::verbs::write::write_all;
+use super::{Owner, Xattr};
+use std::vec::Vec;
 
 /// What a copy is to be like.
 #[derive(Clone, Debug)]
@@ -21,6 +21,26 @@ pub(super) struct Like {
 }
 
 impl Like {
+    /// As a file of an image is.
+    pub(super) fn inode(inode: &Inode) -> Result<Self> {
+        let attr = inode.attr();
+        Ok(Self {
+            kind: attr.kind,
+            mode: attr.mode,
+            uid: attr.uid,
+            gid: attr.gid,
+            atime: attr.atime,
+            mtime: attr.mtime,
+            device: attr.device,
+            xattrs: inode.xattrs()?,
+        })
+    }
+
+    /// The same, but for its owner.
+    pub(super) fn owned_by(self, owner: Owner) -> Self {
+        Self { uid: owner.uid.unwrap_or(self.uid), gid: owner.gid.unwrap_or(self.gid), ..self }
+    }
+
     fn new_inode(&self) -> NewInode {
         NewInode { uid: self.uid, gid: self.gid, device: self.device, ..NewInode::new(self.kind, self.mode) }
     }
@@ -64,7 +84,16 @@ fn replacing<T>(parent: &Inode, name: &[u8], make: impl Fn() -> Result<T>) -> Re
 
 /// Stores bytes, all or an error.
 pub(super) fn store(inode: &Inode, at: u64, bytes: &[u8]) -> Result<()> {
-    write_all(inode, at, bytes).map(drop)
+    let (mut at, mut bytes) = (at, bytes);
+    while !bytes.is_empty() {
+        let written = inode.write_at(at, bytes)?;
+        if written == 0 {
+            return Err(Error::Caller(Errno::NOSPC, "the file system is full"));
+        }
+        at += written as u64;
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Attributes of what is filled: lists first, because they change the mode, times last.

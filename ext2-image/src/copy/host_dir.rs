@@ -8,18 +8,40 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::vec::Vec;
 
 use ext2_core::{Attr, FileKind};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, chownat, fchmod, fchown, fsetxattr,
-    futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, chmodat, chownat, fchmod, fchown,
+    fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, setxattr, symlinkat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::Xattr;
+use super::host_file::is_file;
+
 /// An open directory.
 #[derive(Debug)]
 pub(super) struct HostDir(OwnedFd);
+
+/// The numbers of a file on this machine: of its device, and its own.
+pub(super) type Identity = (u64, u64);
+
+/// A file with several names that was made.
+#[derive(Debug)]
+pub(super) struct Linked {
+    /// Where its first name is, from the directory in which all is made.
+    pub(super) path: Vec<u8>,
+    pub(super) identity: Identity,
+    /// The file itself. While it is held, no other file gets its number.
+    pub(super) held: Option<OwnedFd>,
+}
+
+/// A symbolic link, device, FIFO or socket that was made, held by a descriptor that has no effect on it.
+#[derive(Debug)]
+pub(super) struct Made(OwnedFd);
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -61,17 +83,40 @@ impl HostDir {
     }
 
     /// Makes a symbolic link.
-    pub(super) fn make_symlink(&self, name: &[u8], target: &[u8]) -> io::Result<()> {
-        self.replacing(name, || Ok(symlinkat(target, &self.0, single(name)?)?))
+    pub(super) fn make_symlink(&self, name: &[u8], target: &[u8]) -> io::Result<Made> {
+        self.replacing(name, || Ok(symlinkat(target, &self.0, single(name)?)?))?;
+        self.made(name, FileType::Symlink)
     }
 
-    /// Makes another name for a file below `base`, whose path from there is `existing`.
-    pub(super) fn make_link(&self, name: &[u8], base: &Self, existing: &[u8]) -> io::Result<()> {
-        self.replacing(name, || Ok(linkat(&base.0, existing, &self.0, single(name)?, AtFlags::empty())?))
+    /// Makes another name for a file that was made below `base`: of the file that is held; else of what its first name
+    /// leads to, where every directory on the way is entered by its name alone and what it leads to is looked at.
+    pub(super) fn make_link(&self, name: &[u8], base: &Self, first: &Linked) -> io::Result<()> {
+        if let Some(held) = &first.held {
+            let path = std::format!("/proc/self/fd/{}", held.as_raw_fd());
+            return self.replacing(name, || {
+                Ok(linkat(CWD, &path, &self.0, single(name)?, AtFlags::SYMLINK_FOLLOW)?)
+            });
+        }
+        let mut at = base.again()?;
+        let mut parts = first.path.split(|&byte| byte == b'/').peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_some() {
+                at = Self(openat(&at.0, single(part)?, DIRECTORY.union(OFlags::NOFOLLOW), Mode::empty())?);
+                continue;
+            }
+            self.replacing(name, || {
+                Ok(linkat(&at.0, single(part)?, &self.0, single(name)?, AtFlags::empty())?)
+            })?;
+        }
+        if !is_file(&self.0, name, first.identity)? {
+            unlinkat(&self.0, name, AtFlags::empty())?;
+            return Err(io::Error::other("its other name was replaced meanwhile"));
+        }
+        Ok(())
     }
 
     /// Makes a device, FIFO or socket.
-    pub(super) fn make_node(&self, name: &[u8], attr: &Attr) -> io::Result<()> {
+    pub(super) fn make_node(&self, name: &[u8], attr: &Attr) -> io::Result<Made> {
         let kind = match attr.kind {
             FileKind::CharDevice => FileType::CharacterDevice,
             FileKind::BlockDevice => FileType::BlockDevice,
@@ -81,7 +126,23 @@ impl HostDir {
         let device = attr.device.map_or(0, |nr| makedev(nr.major, nr.minor));
         self.replacing(name, || {
             Ok(mknodat(&self.0, single(name)?, kind, Mode::RUSR.union(Mode::WUSR), device)?)
-        })
+        })?;
+        self.made(name, kind)
+    }
+
+    /// Takes hold of what was just made. Somebody may have put another thing there: of the same kind it is his to lose.
+    fn made(&self, name: &[u8], kind: FileType) -> io::Result<Made> {
+        let made = self.hold(name)?;
+        if FileType::from_raw_mode(fstat(&made)?.st_mode) != kind {
+            return Err(io::Error::other("was replaced meanwhile"));
+        }
+        Ok(Made(made))
+    }
+
+    /// Takes hold of what a name is, without any effect on it.
+    pub(super) fn hold(&self, name: &[u8]) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+        Ok(openat(&self.0, single(name)?, flags, Mode::empty())?)
     }
 
     /// Makes something, after removing what is in its place unless that is a directory.
@@ -94,32 +155,28 @@ impl HostDir {
             other => other,
         }
     }
+}
 
-    /// Owner, attributes, permissions and times of what has no descriptor of its own: a link, or what
-    /// [`make_node`](Self::make_node) made. Gives the names of the attributes that the system did not take.
+impl Made {
+    /// Owner, attributes, permissions and times. Gives which file it is, and the names of the attributes that the system
+    /// did not take.
     pub(super) fn set_all(
         &self,
-        name: &[u8],
         attr: &Attr,
         xattrs: &[Xattr],
         owners: Owners,
-    ) -> io::Result<Vec<Vec<u8>>> {
-        let name = single(name)?;
+    ) -> io::Result<(Identity, Vec<Vec<u8>>)> {
         if owners == Owners::Keep {
-            chownat(&self.0, name, uid(attr), gid(attr), AtFlags::SYMLINK_NOFOLLOW)?;
+            chownat(&self.0, "", uid(attr), gid(attr), AtFlags::EMPTY_PATH)?;
         }
-        // There is no lsetxattrat: the path leads through our own descriptor, and the call does not follow links.
-        let path = [format!("/proc/self/fd/{}/", self.0.as_raw_fd()).as_bytes(), name].concat();
-        let refused = refused(xattrs, |xattr, value| lsetxattr(&path, xattr, value, XattrFlags::empty()));
+        // What has no call for such a descriptor goes through its name in /proc, which leads to the file that is held.
+        let path = std::format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let refused = refused(xattrs, |xattr, value| setxattr(&path, xattr, value, XattrFlags::empty()));
         if attr.kind != FileKind::Symlink {
-            // The kernel's fchmodat follows links: look once more at what there is.
-            let there = statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            if FileType::from_raw_mode(there.st_mode) != FileType::Symlink {
-                rustix::fs::chmodat(&self.0, name, mode(attr, owners), AtFlags::empty())?;
-            }
+            chmodat(CWD, &path, mode(attr, owners), AtFlags::empty())?;
         }
-        utimensat(&self.0, name, &times(attr), AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(refused)
+        utimensat(&self.0, "", &times(attr), AtFlags::EMPTY_PATH)?;
+        Ok((identity_of(&self.0)?, refused))
     }
 }
 
@@ -127,6 +184,12 @@ impl AsFd for HostDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Which file a descriptor is of.
+pub(super) fn identity_of(fd: impl AsFd) -> io::Result<Identity> {
+    let stat = fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Whether owners are kept, which only root may do.
@@ -164,9 +227,6 @@ fn times(attr: &Attr) -> Timestamps {
     Timestamps { last_access: time(attr.atime), last_modification: time(attr.mtime) }
 }
 
-/// An extended attribute: its name and its value.
-pub(super) type Xattr = (Vec<u8>, Vec<u8>);
-
 /// The names of the attributes that cannot be set.
 fn refused(xattrs: &[Xattr], set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>) -> Vec<Vec<u8>> {
     let refused = xattrs.iter().filter(|(name, value)| set(name, value).is_err());
@@ -174,13 +234,13 @@ fn refused(xattrs: &[Xattr], set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()
 }
 
 /// Sets owner, extended attributes, permissions and times of an open file or directory, in the order in which none
-/// undoes another. Gives the names of the attributes that the system did not take.
+/// undoes another. Gives which file it is, and the names of the attributes that the system did not take.
 pub(super) fn set_all(
     fd: impl AsFd,
     attr: &Attr,
     xattrs: &[Xattr],
     owners: Owners,
-) -> io::Result<Vec<Vec<u8>>> {
+) -> io::Result<(Identity, Vec<Vec<u8>>)> {
     let fd = fd.as_fd();
     if owners == Owners::Keep {
         fchown(fd, uid(attr), gid(attr))?;
@@ -188,5 +248,5 @@ pub(super) fn set_all(
     let refused = refused(xattrs, |name, value| fsetxattr(fd, name, value, XattrFlags::empty()));
     fchmod(fd, mode(attr, owners))?;
     futimens(fd, &times(attr))?;
-    Ok(refused)
+    Ok((identity_of(fd)?, refused))
 }

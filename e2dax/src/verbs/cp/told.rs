@@ -1,0 +1,80 @@
+//! What a person sees of a copy: a bar, and what was not copied.
+
+use ext2_image::copy::{Cause, Observer, Place, Problem};
+use indicatif::ProgressBar;
+
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::progress::{bytes_bar, is_seen};
+use crate::target::Target;
+use crate::text::show;
+
+/// A side of a copy, whose paths are named by it.
+#[derive(Clone, Copy)]
+pub(super) enum Side<'a> {
+    Image(&'a Target),
+    Host,
+}
+
+impl Side<'_> {
+    fn name_of(&self, path: &[u8]) -> String {
+        match self {
+            Self::Image(target) => target.name_of(path),
+            Self::Host => show(path),
+        }
+    }
+}
+
+/// Tells a person of a copy.
+pub(super) struct Told<'a> {
+    context: &'a mut Context,
+    source: Side<'a>,
+    destination: Side<'a>,
+    bar: ProgressBar,
+}
+
+impl<'a> Told<'a> {
+    /// `total` is how many bytes are to be moved, and is asked only where the bar is seen.
+    pub(super) fn new(
+        context: &'a mut Context,
+        source: Side<'a>,
+        destination: Side<'a>,
+        total: impl FnOnce() -> u64,
+    ) -> Self {
+        let total = if is_seen() { total() } else { 0 };
+        Self { context, source, destination, bar: bytes_bar("copying", total) }
+    }
+
+    fn failure(&self, problem: Problem) -> Failure {
+        let name = match &problem.place {
+            Place::Source(path) => self.source.name_of(path),
+            Place::Destination(path) => self.destination.name_of(path),
+        };
+        match problem.cause {
+            Cause::FileSystem(error) => Failure::new(name, error),
+            Cause::Host(error) => Failure::new(name, error),
+        }
+    }
+
+    /// The copy has come to this.
+    pub(super) fn end(self, done: Result<(), Problem>) -> Result<()> {
+        self.bar.finish_and_clear();
+        done.map_err(|problem| self.failure(problem))
+    }
+}
+
+impl Observer for Told<'_> {
+    fn moved(&mut self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        let failure = self.failure(problem);
+        self.bar.suspend(|| self.context.complain(&failure));
+    }
+
+    fn left_out(&mut self, xattr: &[u8], files: u64) {
+        let what = format!("the attribute {} of {files} files was left out", show(xattr));
+        self.bar.suspend(|| self.context.note(&what));
+    }
+}
