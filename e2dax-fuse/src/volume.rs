@@ -113,7 +113,7 @@ impl Volume {
     /// The device's.
     pub(crate) fn close(&self) -> ext2_core::Result<()> {
         self.nodes.clear();
-        self.fs.clone().close()
+        self.fs.clone().close().map(drop)
     }
 }
 

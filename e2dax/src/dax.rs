@@ -7,7 +7,7 @@ use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::trace::{Event, EventLog, Record};
 use ext2_dax::{Compat, DaxFs, DaxOptions, File, OpenFor};
 
-use crate::failure::{Failure, Of, Result};
+use crate::failure::{Of, Result};
 use crate::json::{Json, object};
 
 /// Bytes of a page.
@@ -49,16 +49,8 @@ pub(crate) struct Touched {
 
 /// The file system with its files by DAX, or why it cannot be had.
 pub(crate) fn open(fs: Ext2, behaviour: Behaviour, name: impl Fn() -> String) -> Result<DaxFs> {
-    let block = fs.geometry().block_size;
     let dax = DaxFs::new(fs, DaxOptions { compat: behaviour.compat(), ..DaxOptions::default() });
-    if !dax.is_dax() {
-        let why = if block.bytes() == PAGE {
-            "the device is no memory, so files cannot be mapped".to_owned()
-        } else {
-            format!("blocks have {block} bytes and pages {PAGE}, so files cannot be mapped")
-        };
-        return Err(Failure::text(name(), why));
-    }
+    dax.check_dax().of(name)?;
     Ok(dax)
 }
 

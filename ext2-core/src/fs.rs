@@ -12,6 +12,7 @@ mod writer;
 
 pub use open::{OpenOptions, SuperblockAt};
 pub use statfs::StatFs;
+pub use writer::{Closed, Unclean};
 
 use alloc::format;
 use alloc::sync::Arc;

@@ -231,14 +231,6 @@ impl Inode {
             .then(|| DeviceNr::decode(root(0), root(1)))
     }
 
-    /// The lock over the contents (Linux: `i_rwsem`). [`read_at`](Self::read_at) and all that changes a
-    /// file take it themselves; whoever moves bytes without them, as DAX does, takes it first.
-    #[must_use]
-    #[inline]
-    pub fn io_lock(&self) -> &IoLock {
-        &self.0.io
-    }
-
     pub(crate) fn need(&self, kind: FileKind) -> Result<()> {
         match (kind, self.0.kind) {
             (need, have) if need == have => Ok(()),
@@ -256,6 +248,12 @@ impl PartialEq for Inode {
 }
 
 impl Eq for Inode {}
+
+impl core::hash::Hash for Inode {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
 
 impl fmt::Debug for Inode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

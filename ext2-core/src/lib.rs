@@ -16,6 +16,7 @@
 //! | `balloc` | free blocks and inodes, and who gets which |
 //! | `journal` | one transaction for what ext2 has no safe order for |
 //! | `order` | the order of stores, in types |
+//! | [`plumbing`] | what only the layer that moves a file's bytes may call |
 //! | [`rules`] | the format's arithmetic, for who works on whole images |
 //! | [`sync`] | locks and their order |
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -37,6 +38,7 @@ mod map;
 mod namei;
 mod number;
 mod order;
+pub mod plumbing;
 pub mod raw;
 mod resolve;
 pub mod rules;
@@ -52,17 +54,15 @@ pub use dir::{DirEntry, Entries};
 pub use errno::Errno;
 pub use error::{Corrupt, Error, Incompatible, Object, Result};
 pub use features::{Compat, Features, Incompat, RoCompat};
-pub use fs::{Ext2, OpenOptions, StatFs, SuperblockAt};
+pub use fs::{Closed, Ext2, OpenOptions, StatFs, SuperblockAt, Unclean};
 pub use geometry::Geometry;
-pub use inode::{
-    Allocate, Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags, Piece, SetAttr, Unpublished, WriteMapping,
-};
+pub use inode::{Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags, Piece, SetAttr};
 pub use map::Mapping;
 pub use namei::{NewInode, RenameFlags};
 pub use number::{BlockSize, DeviceBlock, FileBlock, GroupNr, InodeNr};
 pub use order::Barrier;
 pub use resolve::Follow;
-pub use space::{AddressSpace, Wait};
+pub use space::Wait;
 pub use superblock::{OnError, Superblock};
 #[cfg(feature = "std")]
 pub use time::SystemClock;

@@ -1,34 +1,79 @@
 //! The seam to whoever maps or caches a file's pages.
+//!
+//! # Invariants
+//! 1. Whoever changes the map of a file that pages are of, by whatever door he came, tells them here: blocks go inside
+//!    [`AddressSpace::invalidate`], and blocks that came are told to [`AddressSpace::published`], also after an error,
+//!    since a part may have become reachable.
+//! 2. Giving a file blocks, or a larger size, takes nothing from anybody and waits for nobody.
+//! 3. No lock of this crate but an inode's `io` is held when [`AddressSpace::published`] is called.
 
 use alloc::sync::Arc;
 use core::any::Any;
 use core::fmt::Debug;
 use core::ops::Range;
 
-use crate::Inode;
 use crate::error::Result;
-use crate::sync::{Mutex, Rank};
+use crate::sync::Once;
 
 /// Whether to wait for whoever holds the pages, or be refused with `EBUSY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Wait.
+    /// Wait for other threads. For itself nobody waits: what the caller's own thread holds is `EBUSY`.
     Yes,
     /// Refuse.
     No,
 }
 
-/// What maps or caches a file's pages (Linux: `struct address_space`). Truncate and punch go through it,
-/// so that no translation outlives the blocks that it points to.
+/// Why pages are taken from a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The file ends before them. Private copies of them go as well (Linux: `unmap_mapping_range` with
+    /// `even_cows`).
+    Truncated,
+    /// They are a hole from now on. Private copies stay.
+    Punched,
+    /// Their bytes lie elsewhere from now on. Private copies stay.
+    Moved,
+}
+
+/// Who gave a file blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publisher {
+    /// A call that writes. It holds the inode's `io` lock exclusive, and no entry of the pages.
+    Call,
+    /// A page fault, which holds the entry of the very pages.
+    Fault,
+}
+
+/// Whether memory of a file may still be stored to after [`AddressSpace::stop_stores`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stores {
+    /// No: all have ended.
+    Ended,
+    /// Yes: memory was lent for storing and is not back.
+    Lent,
+}
+
+/// What maps or caches a file's pages (Linux: `struct address_space`).
 pub trait AddressSpace: Any + Debug + Send + Sync {
     /// Takes away every translation and entry of the bytes in `range`, waits for leases (or refuses),
     /// and runs `change` while none can come back. Linux: `invalidate_lock` held exclusive around
     /// `truncate_pagecache` and the freeing of blocks.
     ///
     /// # Errors
-    /// `EBUSY` when told not to wait; what `change` returns.
-    fn invalidate(&self, range: Range<u64>, wait: Wait, change: &mut dyn FnMut() -> Result<()>)
-    -> Result<()>;
+    /// `EBUSY` when told not to wait, and when it would be the calling thread's own lease that it waits for; what
+    /// `change` returns.
+    fn invalidate(
+        &self,
+        range: Range<u64>,
+        why: Taken,
+        wait: Wait,
+        change: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()>;
+
+    /// Blocks became reachable in `range`, or some of them did: whoever maps the hole that was there has to look again.
+    /// Linux: `invalidate_inode_pages2_range` after `iomap_end`, and `unmap_mapping_pages` in a fault.
+    fn published(&self, range: Range<u64>, by: Publisher);
 
     /// Whether anybody maps or leases a byte of `range`: its blocks are then not moved, since that would
     /// cost who maps them a fault.
@@ -42,45 +87,51 @@ pub trait AddressSpace: Any + Debug + Send + Sync {
     /// # Errors
     /// The device's.
     fn write_back(&self, range: Range<u64>) -> Result<()>;
+
+    /// The file system is being closed: lets no store through a translation any more.
+    fn stop_stores(&self) -> Stores;
+
+    /// Closing failed: stores may go on.
+    fn resume_stores(&self);
 }
 
 /// The address space of an inode, once somebody attached one.
-pub(crate) struct Space(Mutex<Option<Arc<dyn AddressSpace>>>);
+pub(crate) struct Space(Once<Arc<dyn AddressSpace>>);
 
 impl Space {
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(Rank::Leaf, None))
+        Self(Once::new())
     }
 
-    pub(crate) fn get(&self) -> Option<Arc<dyn AddressSpace>> {
-        self.0.lock().clone()
+    pub(crate) fn get(&self) -> Option<&Arc<dyn AddressSpace>> {
+        self.0.get()
     }
 
     pub(crate) fn get_or_attach(
         &self,
         make: impl FnOnce() -> Arc<dyn AddressSpace>,
     ) -> Arc<dyn AddressSpace> {
-        self.0.lock().get_or_insert_with(make).clone()
+        self.0.get_or_init(make).clone()
     }
 
     /// Runs `change` with nobody mapping `range`.
     pub(crate) fn invalidate(
         &self,
         range: Range<u64>,
+        why: Taken,
         wait: Wait,
         change: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
         match self.get() {
-            Some(space) => space.invalidate(range, wait, change),
+            Some(space) => space.invalidate(range, why, wait, change),
             None => change(),
         }
     }
-}
 
-impl Inode {
-    /// The address space of this inode, made by `make` if nobody attached one before. All who hold the
-    /// inode share it. `make` is run under a lock: it takes no other.
-    pub fn attach(&self, make: impl FnOnce() -> Arc<dyn AddressSpace>) -> Arc<dyn AddressSpace> {
-        self.0.space.get_or_attach(make)
+    /// Tells that blocks came.
+    pub(crate) fn published(&self, range: Range<u64>, by: Publisher) {
+        if let Some(space) = self.get() {
+            space.published(range, by);
+        }
     }
 }

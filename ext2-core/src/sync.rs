@@ -164,6 +164,16 @@ mod imp {
         };
     }
 
+    pub(super) fn try_lock<T: ?Sized>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        taken(lock.try_lock())
+    }
+    pub(super) fn try_read<T: ?Sized>(lock: &RwLock<T>) -> Option<RwLockReadGuard<'_, T>> {
+        taken(lock.try_read())
+    }
+    pub(super) fn try_write<T: ?Sized>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
+        taken(lock.try_write())
+    }
+
     patient!(lock, try_lock, Mutex, MutexGuard);
     patient!(read, try_read, RwLock, RwLockReadGuard);
     patient!(write, try_write, RwLock, RwLockWriteGuard);
@@ -173,6 +183,15 @@ mod imp {
 mod imp {
     pub(super) use spin::{Mutex, MutexGuard, Once, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+    pub(super) fn try_lock<T: ?Sized>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        lock.try_lock()
+    }
+    pub(super) fn try_read<T: ?Sized>(lock: &RwLock<T>) -> Option<RwLockReadGuard<'_, T>> {
+        lock.try_read()
+    }
+    pub(super) fn try_write<T: ?Sized>(lock: &RwLock<T>) -> Option<RwLockWriteGuard<'_, T>> {
+        lock.try_write()
+    }
     pub(super) fn lock<T: ?Sized>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
         lock.lock()
     }
@@ -206,6 +225,12 @@ impl<T: ?Sized> Mutex<T> {
         let held = order::Held::take(self.rank);
         Guard { inner: imp::lock(&self.inner), _held: held }
     }
+
+    /// The lock, unless somebody holds it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let held = order::Held::take(self.rank);
+        Some(Guard { inner: imp::try_lock(&self.inner)?, _held: held })
+    }
 }
 
 /// A reader-writer lock with a place in the lock order.
@@ -232,6 +257,18 @@ impl<T: ?Sized> RwLock<T> {
     pub fn write(&self) -> Guard<imp::RwLockWriteGuard<'_, T>> {
         let held = order::Held::take(self.rank);
         Guard { inner: imp::write(&self.inner), _held: held }
+    }
+
+    /// The lock, shared, unless somebody holds it exclusive.
+    pub fn try_read(&self) -> Option<Guard<imp::RwLockReadGuard<'_, T>>> {
+        let held = order::Held::take(self.rank);
+        Some(Guard { inner: imp::try_read(&self.inner)?, _held: held })
+    }
+
+    /// The lock, exclusive, unless somebody holds it.
+    pub fn try_write(&self) -> Option<Guard<imp::RwLockWriteGuard<'_, T>>> {
+        let held = order::Held::take(self.rank);
+        Some(Guard { inner: imp::try_write(&self.inner)?, _held: held })
     }
 }
 
@@ -265,13 +302,26 @@ impl IoLock {
     }
 
     /// Waits for the lock, shared.
-    pub fn read(&self) -> Guard<impl Deref<Target = ()> + '_> {
+    pub fn read(&self) -> IoReadGuard<'_> {
         self.lock.read()
     }
 
     /// Waits for the lock, exclusive.
     pub fn write(&self) -> IoGuard<'_> {
-        let guard = self.lock.write();
+        self.hold(self.lock.write())
+    }
+
+    /// The lock, shared, unless somebody holds it exclusive (Linux: `inode_trylock_shared`).
+    pub fn try_read(&self) -> Option<IoReadGuard<'_>> {
+        self.lock.try_read()
+    }
+
+    /// The lock, exclusive, unless somebody holds it (Linux: `inode_trylock`).
+    pub fn try_write(&self) -> Option<IoGuard<'_>> {
+        Some(self.hold(self.lock.try_write()?))
+    }
+
+    fn hold<'a>(&'a self, guard: Guard<imp::RwLockWriteGuard<'a, ()>>) -> IoGuard<'a> {
         // Whoever sees a store that comes after this sees this. Streaming stores too come after a locked one.
         self.changes.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::Release);
@@ -299,6 +349,9 @@ impl fmt::Debug for IoLock {
         f.debug_struct("IoLock").field("changes", &self.changes).finish_non_exhaustive()
     }
 }
+
+/// What holds an [`IoLock`] shared until it is dropped.
+pub type IoReadGuard<'a> = Guard<imp::RwLockReadGuard<'a, ()>>;
 
 /// What holds an [`IoLock`] exclusive until it is dropped.
 #[derive(Debug)]

@@ -12,12 +12,11 @@
 //! have the size that [`HoleSize`] says, and a 2 MiB fault that finds too little has allocated already.
 //! Where Linux 4.8 put pages of the page cache under holes, the zero page is mapped.
 
-mod ext2;
 mod fault;
 mod io;
 mod pmd;
 
-pub use ext2::DioCount;
+pub use crate::dio::DioCount;
 pub(crate) use io::{do_io_read, do_io_write};
 
 use bitflags::bitflags;
@@ -37,6 +36,9 @@ pub(crate) fn handle<I: GetBlock + ?Sized>(
         inode.about_to_store();
     }
     let _no_truncate = inode.pages().lock_shared();
+    if request.may_not_store(inode.pages()) {
+        return FaultResult::SIGBUS;
+    }
     match order {
         Order::Pte => fault::fault(inode, request),
         Order::Pmd => pmd::pmd_fault(inode, request),
@@ -81,8 +83,10 @@ bitflags! {
 pub enum Create {
     /// Only look.
     No,
-    /// Allocate, zeroed, where there is a hole.
+    /// Allocate, zeroed, where there is a hole, for a call that writes.
     Yes,
+    /// The same for a fault, which holds the entry of the pages.
+    ForFault,
 }
 
 /// The question and the answer in one (Linux: `struct buffer_head` as DAX used it).
@@ -112,7 +116,7 @@ impl BufferHead {
     }
 
     /// The bytes that may be believed: one block, if nothing is said.
-    fn believed(&self) -> u64 {
+    pub(crate) fn believed(&self) -> u64 {
         if self.has_size() { self.size } else { PAGE_SIZE }
     }
 }

@@ -89,6 +89,26 @@ pub enum SyncMappings {
     Refused,
 }
 
+/// How many blocks a write asks for at once (L14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteBlocks {
+    /// Those that it touches.
+    Touched,
+    /// As many as its length makes, wherever in its first block it begins: one fewer, often, and the rest in a
+    /// second round. To be seen where the caller's buffer faults before that.
+    Length,
+}
+
+/// How far one answer of the block map goes (L15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// To the end of the run, or of the request.
+    InFull,
+    /// To the end of the array of pointers, too: the inode's own twelve, or an indirect block. What a write then asks
+    /// for first is no more than that.
+    OneArray,
+}
+
 /// All the choices together. [`Compat::FULL`] is the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compat {
@@ -111,6 +131,10 @@ pub struct Compat {
     pub seeks: Seeks,
     /// See [`SyncMappings::Offered`].
     pub sync_mappings: SyncMappings,
+    /// A write that is asked for once is best answered once.
+    pub write_blocks: WriteBlocks,
+    /// A run that ends at each array of pointers is never 2 MiB long where it counts.
+    pub runs: Runs,
 }
 
 impl Compat {
@@ -125,6 +149,8 @@ impl Compat {
         layouts: Layouts::Broken,
         seeks: Seeks::BlockMap,
         sync_mappings: SyncMappings::Offered,
+        write_blocks: WriteBlocks::Touched,
+        runs: Runs::InFull,
     };
 
     /// Linux 6.1's ext2, warts included; what the recordings in `testdata/linux-6.1` show.
@@ -138,6 +164,8 @@ impl Compat {
         layouts: Layouts::Ignored,
         seeks: Seeks::EndOfFile,
         sync_mappings: SyncMappings::Refused,
+        write_blocks: WriteBlocks::Length,
+        runs: Runs::OneArray,
     };
 }
 

@@ -2,51 +2,15 @@
 
 use std::fmt;
 
-use crate::iomap::MapKind;
+pub use ext2_core::Errno;
+
+use crate::map_kind::MapKind;
 
 /// `Result` of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Linux error numbers that this crate itself gives.
-pub mod errno {
-    /// Interrupted by a fatal signal.
-    pub const EINTR: i32 = 4;
-    /// Input/output error.
-    pub const EIO: i32 = 5;
-    /// No such device or address.
-    pub const ENXIO: i32 = 6;
-    /// The call would have to wait.
-    pub const EAGAIN: i32 = 11;
-    /// Out of memory.
-    pub const ENOMEM: i32 = 12;
-    /// Bad address.
-    pub const EFAULT: i32 = 14;
-    /// Blocks are leased.
-    pub const EBUSY: i32 = 16;
-    /// Invalid argument.
-    pub const EINVAL: i32 = 22;
-    /// File too large.
-    pub const EFBIG: i32 = 27;
-    /// No space left.
-    pub const ENOSPC: i32 = 28;
-    /// Read-only file system.
-    pub const EROFS: i32 = 30;
-    /// Not supported by this file, device or file system.
-    pub const EOPNOTSUPP: i32 = 95;
-    /// Permission denied.
-    pub const EACCES: i32 = 13;
-    /// No such device: the file cannot be mapped.
-    pub const ENODEV: i32 = 19;
-    /// It is a directory.
-    pub const EISDIR: i32 = 21;
-    /// A number that does not fit.
-    pub const EOVERFLOW: i32 = 75;
-    /// Bad file descriptor: the file was opened for something else.
-    pub const EBADF: i32 = 9;
-}
-
 /// An operation that was not carried out.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// The caller's buffer could not be read or written at its first byte (`EFAULT`).
@@ -57,8 +21,8 @@ pub enum Error {
     BadMapping(BadMapping),
     /// The request cannot be done; the number is Linux's.
     Refused {
-        /// The error number, for example [`errno::EINVAL`].
-        errno: i32,
+        /// The error number, for example [`Errno::INVAL`].
+        errno: Errno,
         /// Why, as a sentence fragment.
         why: &'static str,
     },
@@ -110,34 +74,29 @@ pub enum BadMapping {
 }
 
 impl Error {
-    /// The Linux error number of this error, always positive.
+    /// The Linux error number of this error.
     #[must_use]
-    pub fn errno(&self) -> i32 {
+    pub fn errno(&self) -> Errno {
         match self {
-            Self::BadAddress => errno::EFAULT,
-            Self::Interrupted => errno::EINTR,
-            Self::BadMapping(_) => errno::EIO,
+            Self::BadAddress => Errno::FAULT,
+            Self::Interrupted => Errno::INTR,
+            Self::BadMapping(_) => Errno::IO,
             Self::Refused { errno, .. } => *errno,
-            Self::Device(error) => device_errno(error),
-            Self::FileSystem(error) => error.errno().get(),
+            Self::Device(error) => ext2_core::Error::Device(error.clone()).errno(),
+            Self::FileSystem(error) => error.errno(),
         }
+    }
+
+    /// Whether it has this number, whoever's fault it is.
+    #[must_use]
+    pub fn is(&self, errno: Errno) -> bool {
+        self.errno() == errno
     }
 
     /// An error with this number and reason.
     #[must_use]
-    pub const fn refused(errno: i32, why: &'static str) -> Self {
+    pub const fn refused(errno: Errno, why: &'static str) -> Self {
         Self::Refused { errno, why }
-    }
-}
-
-/// The number that Linux would give for a device's error.
-fn device_errno(error: &blockdev::Error) -> i32 {
-    match error {
-        blockdev::Error::ReadOnly => errno::EROFS,
-        blockdev::Error::NoSpace { .. } => errno::ENOSPC,
-        blockdev::Error::Unsupported(_) => errno::EOPNOTSUPP,
-        blockdev::Error::Io { errno: Some(number), .. } if *number > 0 => *number,
-        _ => errno::EIO,
     }
 }
 
@@ -156,20 +115,25 @@ impl From<ext2_core::Error> for Error {
     }
 }
 
-/// The way back through a call of the file system that called us.
+/// The way back through a call of the file system that called us: number and reason stay.
 impl From<Error> for ext2_core::Error {
     fn from(error: Error) -> Self {
-        use ext2_core::Errno;
+        let errno = error.errno();
         match error {
             Error::Device(error) => Self::Device(error),
             Error::FileSystem(error) => error,
-            Error::BadAddress => Self::Caller(Errno::FAULT, "the caller's buffer cannot be reached"),
-            Error::Interrupted => Self::Caller(Errno::INTR, ""),
-            Error::BadMapping(_) => Self::Caller(Errno::IO, "the file system's mapping is unusable"),
-            Error::Refused { errno: errno::EBUSY, why } => Self::Caller(Errno::BUSY, why),
-            Error::Refused { errno: errno::EOPNOTSUPP, why } => Self::Caller(Errno::OPNOTSUPP, why),
-            Error::Refused { why, .. } => Self::Caller(Errno::INVAL, why),
+            Error::BadAddress => Self::Caller(errno, "the caller's buffer cannot be reached"),
+            Error::Interrupted => Self::Caller(errno, ""),
+            Error::BadMapping(_) => Self::Caller(errno, "the file system's mapping is unusable"),
+            Error::Refused { why, .. } => Self::Caller(errno, why),
         }
+    }
+}
+
+/// With the number, as [`ext2_core::Error`] does it.
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        ext2_core::Error::from(error).into()
     }
 }
 

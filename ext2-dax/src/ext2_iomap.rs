@@ -7,24 +7,48 @@
 //!    written is never zeroed first.
 //! 3. `i_size` rises in `end`, after the data, mapping by mapping: nothing reported is taken back.
 //! 4. A fault never undoes (L2), and a fault of 2 MiB allocates a whole aligned run or nothing.
+//! 5. Who maps a hole hears of blocks from ext2-core, whoever made them, when they are reachable.
 
-use ext2_core::{Allocate, Barrier, FileBlock, Mapping, Unpublished};
+use ext2_core::plumbing::{Allocate, Plumbing, Unpublished};
+use ext2_core::{Barrier, FileBlock, Mapping};
 
-use crate::compat::{Holes, Publish};
-use crate::entry::{PMD_PAGES, PMD_SIZE};
-use crate::error::{Error, Result, errno};
+use crate::compat::{Holes, Publish, Runs, WriteBlocks};
+use crate::entry::PMD_PAGES;
+use crate::error::{Errno, Error, Result};
 use crate::fault::DaxInode;
 use crate::file::FileInner;
 use crate::iomap::{Iomap, IomapOps, MapFlags, MapKind, OpFlags};
 use crate::trace::Event;
 
+/// Bytes have signed 64-bit offsets; no file reaches past the last of them.
+const MAX_BYTES: u64 = 1 << 63;
+
 impl FileInner {
-    /// The blocks that hold `len` bytes from `pos`.
-    fn blocks_of(&self, pos: u64, len: u64) -> Result<(FileBlock, u64)> {
+    /// The blocks that hold `len` bytes from `pos`, as far as files go.
+    fn blocks_of(&self, pos: u64, len: u64, flags: OpFlags) -> Result<(FileBlock, u64)> {
+        if pos >= MAX_BYTES {
+            return Err(Error::refused(Errno::FBIG, "no file has a byte there"));
+        }
         let bytes = self.block_bytes();
-        let too_far = || Error::refused(errno::EFBIG, "no file has a byte there");
-        let end = pos.checked_add(len).ok_or_else(too_far)?;
-        Ok((FileBlock::new(pos / bytes), end.div_ceil(bytes) - pos / bytes))
+        let start = pos / bytes;
+        let len = len.min(MAX_BYTES - pos);
+        let counts_length = self.compat().write_blocks == WriteBlocks::Length && flags.contains(OpFlags::WRITE);
+        let mut count = if counts_length { len.div_ceil(bytes) } else { (pos + len).div_ceil(bytes) - start };
+        if self.compat().runs == Runs::OneArray {
+            count = count.min(self.left_in_array(start));
+        }
+        Ok((FileBlock::new(start), count))
+    }
+
+    /// Blocks from block `start` of the file to the end of the array whose pointer names it (Linux:
+    /// `blocks_to_boundary` and one).
+    fn left_in_array(&self, start: u64) -> u64 {
+        const DIRECT: u64 = 12;
+        let pointers = self.block_bytes() / 4;
+        match start.checked_sub(DIRECT) {
+            None => DIRECT - start,
+            Some(within) => pointers - within % pointers,
+        }
     }
 
     fn answer(&self, mapping: &Mapping) -> Iomap<Unpublished> {
@@ -42,14 +66,14 @@ impl FileInner {
     }
 
     /// How blocks for this operation are to be had.
-    fn how(&self, len: u64, flags: OpFlags) -> Allocate {
+    fn how(&self, flags: OpFlags) -> Allocate {
         if !flags.contains(OpFlags::FAULT) {
             return match self.compat().publish {
                 Publish::AfterData => Allocate::AfterFill,
                 Publish::AtBegin => Allocate::Published,
             };
         }
-        if len == PMD_SIZE { Allocate::AlignedRun } else { Allocate::Published }
+        if flags.contains(OpFlags::UNIT) { Allocate::AlignedRun } else { Allocate::Fault }
     }
 
     /// Whether a run of blocks that is aligned within the device can be mapped by one PMD.
@@ -62,8 +86,8 @@ impl IomapOps for FileInner {
     type Private = Unpublished;
 
     fn begin(&self, pos: u64, len: u64, flags: OpFlags) -> Result<Iomap<Unpublished>> {
-        let (start, count) = self.blocks_of(pos, len)?;
-        let how = self.how(len, flags);
+        let (start, count) = self.blocks_of(pos, len, flags)?;
+        let how = self.how(flags);
         let lookup = !flags.contains(OpFlags::WRITE)
             || flags.contains(OpFlags::NOWAIT)
             || (how == Allocate::AlignedRun && !self.device_is_aligned());
@@ -71,17 +95,16 @@ impl IomapOps for FileInner {
             let mapping = self.inode.map(start, count)?;
             self.counts().question(count, mapping.count);
             if flags.contains(OpFlags::WRITE | OpFlags::NOWAIT) && mapping.is_hole() {
-                return Err(Error::refused(errno::EAGAIN, "blocks would have to be allocated"));
+                return Err(Error::refused(Errno::AGAIN, "blocks would have to be allocated"));
             }
             return Ok(self.answer(&mapping));
         }
         let got = self.inode.map_for_write(start, count, how)?;
         self.counts().question(count, got.mapping.count);
         let mut iomap = self.answer(&got.mapping);
-        if got.new {
-            iomap.flags |= MapFlags::NEW;
-        }
         if flags.contains(OpFlags::FAULT) {
+            // For a write the core tells whoever maps the hole, when the blocks are reachable.
+            iomap.flags.set(MapFlags::NEW, got.new);
             // A store may follow at once: what leads to its page goes before it.
             Barrier::FaultReturned.fence(&*self.device)?;
             if !self.inode.is_map_durable() {

@@ -7,28 +7,29 @@
 //!    Linux truncates in `iomap_end` while it holds the very lock that truncation needs (L2).
 //! 3. `pos >= i_size` is `SIGBUS`, decided before any entry is made (point 5 of the mail).
 //! 4. A 2 MiB fault that cannot be served says why ([`Fallback`]) and leaves no blocks behind.
+//! 5. A store fault that fails leaves no translation of a hole behind, in any address space: the file may have a
+//!    block there by then.
 
 mod cow;
-mod fallback;
 mod mkwrite;
 mod pmd;
 mod pte;
-mod result;
 
 use blockdev::{Access, DaxDevice, PmemSlice};
 
-pub use fallback::Fallback;
+pub use crate::fallback::Fallback;
 #[cfg(feature = "buffer-head")]
 pub(crate) use pmd::check as check_fallback;
-pub use result::FaultResult;
+pub use crate::fault_result::FaultResult;
 
 use crate::compat::{Compat, ReadFaults};
 use crate::entry::{DevPage, Order, PAGE_SIZE};
 use crate::error::{BadMapping, Error, Result};
 use crate::iomap::{Iomap, IomapOps, MapFlags, OpFlags};
 use crate::mapping::{DaxMapping, Mark};
-use crate::mmu::{PageTable, Sharing, Vma};
+use crate::page_table::PageTable;
 use crate::trace::{Event, FaultInfo};
+use crate::vma::{Sharing, Vma};
 
 /// What the processor wanted to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,11 @@ impl FaultRequest<'_> {
 
     pub(crate) fn is_store(&self) -> bool {
         self.access == StoreOrLoad::Store
+    }
+
+    /// Whether it would store to the file, and nobody may any more. The caller holds `invalidate_lock`.
+    pub(crate) fn may_not_store(&self, pages: &DaxMapping) -> bool {
+        self.is_store() && self.vma.is_shared() && pages.are_stores_stopped()
     }
 
     pub(crate) fn info(&self) -> FaultInfo {
@@ -108,6 +114,9 @@ pub fn handle<I: DaxInode + ?Sized>(inode: &I, request: &FaultRequest<'_>, order
     }
     let outcome = {
         let _no_truncate = inode.pages().lock_shared();
+        if request.may_not_store(inode.pages()) {
+            return FaultResult::SIGBUS;
+        }
         match order {
             Order::Pte => pte::fault(inode, request),
             Order::Pmd => pmd::fault(inode, request),
@@ -182,7 +191,7 @@ fn mark(compat: &Compat, flags: OpFlags, synchronous: bool) -> Mark {
 fn result_of(error: &Error) -> FaultResult {
     match error {
         Error::Device(blockdev::Error::Poisoned { .. }) => FaultResult::SIGBUS,
-        error if error.errno() == crate::error::errno::ENOMEM => FaultResult::OOM,
+        error if error.is(crate::error::Errno::NOMEM) => FaultResult::OOM,
         _ => FaultResult::SIGBUS,
     }
 }

@@ -5,8 +5,9 @@ mod lease;
 use std::ops::Range;
 use std::sync::Arc;
 
-use blockdev::{BlockDevice, DaxDevice};
-use ext2_core::{Barrier, DeviceBlock, FileBlock, FileKind, Inode};
+use blockdev::{Access, BlockDevice, DaxDevice};
+use ext2_core::plumbing::Plumbing;
+use ext2_core::{Barrier, DeviceBlock, FileBlock, FileKind, Inode, InodeFlags};
 
 use crate::absent::ABSENT;
 use crate::asked::Counts;
@@ -14,7 +15,7 @@ use crate::asked::Counts;
 use crate::buffer_head::{self, DioFlags};
 use crate::compat::{Compat, Growth, PmdFaults, Publish, Seeks, SyncMappings};
 use crate::entry::{Order, PAGE_SIZE};
-use crate::error::{Error, Result, errno};
+use crate::error::{Errno, Error, Result};
 use crate::fault::{self, DaxInode, FaultRequest, FaultResult};
 use crate::mapping::DaxMapping;
 use crate::mmu::soft::{MapRequest, SoftMap, SoftMmu};
@@ -25,7 +26,7 @@ use crate::uio::{Sink, SliceSink, SliceSource, Source};
 use crate::volume::{DataPath, DaxFs, Media};
 use crate::writeback::writeback_range;
 
-pub use lease::{Lease, Leased};
+pub use lease::{Lease, Leased, LeasedPart};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,9 @@ pub enum OpenFor {
     Reading,
     /// Stores and writes, too.
     Writing,
+    /// Loads and reads, and writes at the end of the file only, wherever they are asked for (Linux: `O_APPEND`). What an
+    /// append-only file can be opened for.
+    Appending,
 }
 
 /// An open regular file. Cloning it is cheap; all who have the inode open share its pages.
@@ -57,16 +61,27 @@ impl File {
     /// Opens a regular file of `fs`.
     ///
     /// # Errors
-    /// `EISDIR` and `EINVAL` for what is not a regular file, `EROFS` for writing on a read-only device.
+    /// `EISDIR` and `EINVAL` for what is not a regular file. For writing: `EROFS` on a file system that is open
+    /// read-only, or was closed; `EPERM` for an immutable file, and for an append-only one unless it is opened for
+    /// [`Appending`](OpenFor::Appending).
     pub fn open(fs: &DaxFs, inode: Inode, open_for: OpenFor) -> Result<Self> {
         match inode.kind() {
             FileKind::Regular => {}
-            FileKind::Directory => return Err(Error::refused(errno::EISDIR, "it is a directory")),
-            _ => return Err(Error::refused(errno::EINVAL, "it is not a regular file")),
+            FileKind::Directory => return Err(Error::refused(Errno::ISDIR, "it is a directory")),
+            _ => return Err(Error::refused(Errno::INVAL, "it is not a regular file")),
         }
         let device = Arc::clone(fs.ext2().device());
-        if open_for == OpenFor::Writing && device.is_read_only() {
-            return Err(Error::refused(errno::EROFS, "the device is read-only"));
+        if open_for != OpenFor::Reading {
+            if fs.ext2().is_read_only() {
+                return Err(Error::refused(Errno::ROFS, "the file system is open read-only"));
+            }
+            let flags = inode.attr().flags;
+            if flags.contains(InodeFlags::IMMUTABLE) {
+                return Err(Error::refused(Errno::PERM, "the file is immutable"));
+            }
+            if flags.contains(InodeFlags::APPEND) && open_for != OpenFor::Appending {
+                return Err(Error::refused(Errno::PERM, "the file is append-only: open it for appending"));
+            }
         }
         let pages = fs.pages(&inode)?;
         let is_dax = fs.is_dax();
@@ -115,18 +130,21 @@ impl File {
     /// sink refuses.
     ///
     /// # Errors
-    /// Only when nothing was read: `EFAULT`, `EINTR`, `EAGAIN`, the device's (poison is `EIO`), the
-    /// image's.
+    /// Only when nothing was read: `EFAULT`, `EINTR`, the device's (poison is `EIO`), the image's; with
+    /// [`nowait`](Limits::nowait) `EAGAIN` where somebody writes, and `EOPNOTSUPP` where a read may wait for a device.
     pub fn read_to(&self, pos: u64, len: u64, sink: &mut dyn Sink, limits: Limits<'_>) -> Result<u64> {
         if !self.0.is_dax {
-            return self.copy_out(pos, len, sink);
+            limits.refuse_nowait("the device is not memory: to read it may wait")?;
+            return self.copy_out(pos, len, sink, limits);
         }
         #[cfg(feature = "buffer-head")]
         if let DataPath::BufferHead(_) = self.0.fs.options().path {
+            limits.refuse_nowait("the path of buffer heads always waits")?;
             return buffer_head::do_io_read(&*self.0, pos, len, sink, DioFlags::LOCKING);
         }
         self.0.counts().shared();
-        let _io = self.0.inode.io_lock().read();
+        let io = self.0.inode.io_lock();
+        let _io = if limits.nowait { io.try_read().ok_or(BUSY_NOW)? } else { io.read() };
         rw::read(&*self.0, pos, len, sink, limits)
     }
 
@@ -142,20 +160,37 @@ impl File {
     /// ends. What is reported stays, whatever becomes of the rest.
     ///
     /// # Errors
-    /// Only when nothing was written: `EFAULT`, `EINTR`, `EAGAIN`, `ENOSPC`, `EFBIG`, `EPERM`, `EBADF`
-    /// for a file opened for reading; the device's or the image's.
+    /// Only when nothing was written: `EFAULT`, `EINTR`, `ENOSPC`, `EFBIG`, `EPERM`, `EBADF`
+    /// for a file opened for reading; the device's or the image's; with [`nowait`](Limits::nowait) `EAGAIN` where
+    /// somebody reads or writes, where a block is missing and where the file would grow, and `EOPNOTSUPP` where
+    /// a write may wait for a device.
     pub fn write_from(&self, pos: u64, len: u64, source: &mut dyn Source, limits: Limits<'_>) -> Result<u64> {
         let inner = &*self.0;
-        if inner.open_for == OpenFor::Reading {
-            return Err(Error::refused(errno::EBADF, "the file was opened for reading"));
-        }
+        inner.check_open_for_writing()?;
         if !inner.is_dax {
-            return self.copy_in(pos, len, source);
+            limits.refuse_nowait("the device is not memory: to write it may wait")?;
+            return self.copy_in(pos, len, source, limits);
         }
         inner.counts().exclusive();
-        let _io = inner.inode.io_lock().write();
-        let Some(len) = inner.inode.check_write(pos, len)? else { return Ok(0) };
-        inner.inode.touch_modified();
+        let io = inner.inode.io_lock();
+        let _io = if limits.nowait { io.try_write().ok_or(BUSY_NOW)? } else { io.write() };
+        let pos = if inner.open_for == OpenFor::Appending { inner.inode.size() } else { pos };
+        let len = if limits.nowait {
+            #[cfg(feature = "buffer-head")]
+            if let DataPath::BufferHead(_) = inner.fs.options().path {
+                limits.refuse_nowait("the path of buffer heads always waits")?;
+            }
+            if len > 0 && pos.saturating_add(len) > inner.inode.size() {
+                return Err(Error::refused(Errno::AGAIN, "the file would have to grow"));
+            }
+            inner.inode.try_begin_write(pos, len)?
+        } else {
+            inner.inode.check_write(pos, len)?
+        };
+        let Some(len) = len else { return Ok(0) };
+        if !limits.nowait {
+            inner.inode.touch_modified();
+        }
         #[cfg(feature = "buffer-head")]
         if let DataPath::BufferHead(_) = inner.fs.options().path {
             let done = buffer_head::do_io_write(inner, pos, len, source, DioFlags::LOCKING)?;
@@ -170,11 +205,17 @@ impl File {
     }
 
     /// Writes through the device, by way of a buffer.
-    fn copy_in(&self, pos: u64, len: u64, source: &mut dyn Source) -> Result<u64> {
+    fn copy_in(&self, pos: u64, len: u64, source: &mut dyn Source, limits: Limits<'_>) -> Result<u64> {
+        let pos = if self.0.open_for == OpenFor::Appending { self.size() } else { pos };
+        let len = len.min(MAX_BYTES.saturating_sub(pos));
         let mut buf = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(1 << 20)];
         let mut done = 0;
         while done < len {
             let want = usize::try_from(len - done).unwrap_or(usize::MAX).min(buf.len());
+            match limits.check() {
+                Err(_) if done > 0 => break,
+                checked => checked?,
+            }
             // OK to cast: at most the buffer's length.
             let got = source.take_bytes(&mut buf[..want]) as usize;
             if got == 0 {
@@ -195,15 +236,14 @@ impl File {
     }
 
     /// Sets the size in bytes. What is cut off is gone for readers and mappings alike; what is added
-    /// reads as zeros. Waits for leases of pages that go, or is refused.
+    /// reads as zeros. A smaller size waits for leases of pages that go, or is refused; a larger one takes nothing and
+    /// waits for nobody.
     ///
     /// # Errors
-    /// `EBUSY`, `EFBIG`, `EPERM`, `EBADF` for a file opened for reading, the device's or the image's.
+    /// `EBUSY`, always where this thread holds the lease; `EFBIG`, `EPERM`, `EBADF` for a file opened for reading, the device's or the image's.
     pub fn truncate(&self, size: u64, patience: Patience) -> Result<()> {
         let inner = &*self.0;
-        if inner.open_for == OpenFor::Reading {
-            return Err(Error::refused(errno::EBADF, "the file was opened for reading"));
-        }
+        inner.check_open_for_writing()?;
         #[cfg(feature = "buffer-head")]
         inner.pages.dio.wait();
         if inner.compat().growth == Growth::KeepTail {
@@ -218,21 +258,18 @@ impl File {
     /// # Errors
     /// As for [`truncate`](Self::truncate).
     pub fn punch_hole(&self, pos: u64, len: u64, patience: Patience) -> Result<()> {
-        if self.0.open_for == OpenFor::Reading {
-            return Err(Error::refused(errno::EBADF, "the file was opened for reading"));
-        }
+        self.0.check_open_for_writing()?;
         Ok(self.0.inode.punch_hole(pos, len, patience.into())?)
     }
 
-    /// Makes `len` bytes from `pos` read as zeros; nothing is allocated or freed, and the size stays.
+    /// Makes `len` bytes from `pos` read as zeros; nothing is allocated or freed, nobody is waited for, and the size
+    /// stays.
     ///
     /// # Errors
-    /// As for [`truncate`](Self::truncate).
+    /// As for [`truncate`](Self::truncate), without `EBUSY`.
     pub fn zero_range(&self, pos: u64, len: u64) -> Result<()> {
-        if self.0.open_for == OpenFor::Reading {
-            return Err(Error::refused(errno::EBADF, "the file was opened for reading"));
-        }
-        Ok(self.0.inode.zero_range(pos, len, Patience::Wait.into())?)
+        self.0.check_open_for_writing()?;
+        Ok(self.0.inode.zero_range(pos, len)?)
     }
 
     /// Makes everything that was written or stored durable, and all that is needed to find it.
@@ -267,20 +304,29 @@ impl File {
     }
 
     /// Keeps the blocks of a byte range where they are and gives their memory. Truncation and punching
-    /// wait until the lease is dropped, or are refused with `EBUSY`.
+    /// wait until the lease is dropped, or are refused with `EBUSY`. For [`Access::Write`] the memory may be stored to, and
+    /// is: every [`sync`](Self::sync) while it is held, and the first one after, writes all of it back. A range that
+    /// ends past where files can end is cut there.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` when the file is not [DAX](Self::is_dax), `EINVAL` for an empty range; the image's.
-    pub fn lease(&self, range: Range<u64>) -> Result<Lease> {
-        Lease::take(Arc::clone(&self.0), range)
+    /// `EOPNOTSUPP` when the file is not [DAX](Self::is_dax), with the reason; `EINVAL` for an empty range, and for
+    /// `Access::Recovery`. To write: `EACCES` for a file that was not opened for it, or may only grow, `EPERM` for an
+    /// immutable one, `EROFS`. The image's.
+    pub fn lease(&self, range: Range<u64>, access: Access) -> Result<Lease> {
+        Lease::take(Arc::clone(&self.0), range, access)
     }
 
     /// Reads through the device, by way of a buffer.
-    fn copy_out(&self, pos: u64, len: u64, sink: &mut dyn Sink) -> Result<u64> {
+    fn copy_out(&self, pos: u64, len: u64, sink: &mut dyn Sink, limits: Limits<'_>) -> Result<u64> {
+        let len = len.min(MAX_BYTES.saturating_sub(pos));
         let mut buf = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(1 << 20)];
         let mut done = 0;
         while done < len {
             let want = usize::try_from(len - done).unwrap_or(usize::MAX).min(buf.len());
+            match limits.check() {
+                Err(_) if done > 0 => break,
+                checked => checked?,
+            }
             let got = match self.0.inode.read_at(pos + done, &mut buf[..want]) {
                 Ok(got) => got,
                 Err(_) if done > 0 => break,
@@ -301,9 +347,9 @@ impl File {
     /// Maps a range of the file into a software address space.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` when the file is not [DAX](Self::is_dax), or the mapping is to be synchronous where
-    /// that cannot be had; `EACCES` for shared stores to a file opened for reading; as for
-    /// [`SoftMmu::map`].
+    /// `EOPNOTSUPP` when the file is not [DAX](Self::is_dax), or the mapping is to be synchronous on memory that is
+    /// not persistent; for shared stores `EACCES` where the file was not opened for writing, or may only grow, `EPERM` for
+    /// an immutable file, `EROFS`; as for [`SoftMmu::map`].
     pub fn map(&self, mmu: &Arc<SoftMmu>, request: &MapRequest) -> Result<SoftMap> {
         mmu.map(Arc::clone(&self.0) as Arc<dyn VmFile>, request)
     }
@@ -333,8 +379,14 @@ impl File {
 /// The last page that a file can have: its bytes have signed 64-bit offsets.
 pub(crate) const LAST_PAGE: u64 = i64::MAX.unsigned_abs() / PAGE_SIZE;
 
+/// Bytes that a file can have at most, by their signed offsets.
+const MAX_BYTES: u64 = i64::MAX.unsigned_abs();
+
+/// What a call that must not wait says.
+const BUSY_NOW: Error = Error::refused(Errno::AGAIN, "somebody else uses the file at this moment");
+
 fn past_end() -> Error {
-    Error::refused(errno::ENXIO, "the offset is past the end of the file")
+    Error::refused(Errno::NXIO, "the offset is past the end of the file")
 }
 
 impl FileInner {
@@ -394,14 +446,31 @@ impl FileInner {
         if size <= old {
             return if size == old { Ok(()) } else { Ok(self.inode.truncate(size, patience.into())?) };
         }
+        self.inode.check_store()?;
         if size > self.fs.ext2().max_size() {
-            return Err(Error::refused(errno::EFBIG, "larger than a file can be"));
+            return Err(Error::refused(Errno::FBIG, "larger than a file can be"));
         }
         let _io = self.inode.io_lock().write();
         self.inode.zero_block_tail(size)?;
         self.raise_size_late(size)?;
         self.inode.touch_modified();
         Ok(())
+    }
+
+    fn check_open_for_writing(&self) -> Result<()> {
+        match self.open_for {
+            OpenFor::Reading => Err(Error::refused(Errno::BADF, "the file was opened for reading")),
+            OpenFor::Writing | OpenFor::Appending => Ok(()),
+        }
+    }
+
+    /// Whether memory that is given away now may be stored to.
+    fn check_store(&self) -> Result<()> {
+        match self.open_for {
+            OpenFor::Reading => Err(Error::refused(Errno::ACCES, "the file was opened for reading")),
+            OpenFor::Appending => Err(Error::refused(Errno::ACCES, "the file was opened for appending")),
+            OpenFor::Writing => Ok(self.inode.check_store()?),
+        }
     }
 
     pub(crate) fn compat(&self) -> &Compat {
@@ -477,22 +546,61 @@ impl VmFile for FileInner {
     }
 
     fn check_map(&self, sharing: Sharing, protection: Protection) -> Result<()> {
-        if !self.is_dax {
-            return Err(Error::refused(
-                errno::EOPNOTSUPP,
-                "the device is not memory: the file cannot be mapped",
-            ));
-        }
+        self.fs.check_dax()?;
         if sharing == Sharing::Synchronous {
-            let offered = self.compat().sync_mappings == SyncMappings::Offered;
-            if !offered || self.fs.options().media == Media::NeedsFlush {
-                return Err(Error::refused(errno::EOPNOTSUPP, "synchronous mappings cannot be had here"));
+            let offered = self.compat().sync_mappings == SyncMappings::Offered
+                && self.fs.options().media == Media::AsDevice;
+            let memory = DaxInode::memory(self).direct_access(0, 1, Access::Read)?;
+            if !offered || memory.media() != blockdev::Media::Persistent {
+                return Err(Error::refused(
+                    Errno::OPNOTSUPP,
+                    "the memory is not persistent: map it as shared, and sync",
+                ));
             }
         }
-        let stores = sharing != Sharing::Private && protection == Protection::ReadWrite;
-        if stores && self.open_for == OpenFor::Reading {
-            return Err(Error::refused(errno::EACCES, "the file was opened for reading"));
+        if sharing != Sharing::Private && protection == Protection::ReadWrite {
+            self.check_store()?;
         }
         Ok(())
     }
 }
+
+/// A file is what an address space maps: [`SoftMmu::map`], or one of somebody else's.
+impl VmFile for File {
+    fn pages(&self) -> &Arc<DaxMapping> {
+        &self.0.pages
+    }
+
+    fn memory(&self) -> &dyn DaxDevice {
+        DaxInode::memory(&*self.0)
+    }
+
+    fn fault(&self, request: &FaultRequest<'_>) -> FaultResult {
+        self.0.fault(request)
+    }
+
+    fn has_huge_faults(&self) -> bool {
+        self.0.has_huge_faults()
+    }
+
+    fn huge_fault(&self, request: &FaultRequest<'_>) -> FaultResult {
+        self.0.huge_fault(request)
+    }
+
+    fn msync(&self, first: u64, last: u64) -> Result<()> {
+        self.0.msync(first, last)
+    }
+
+    fn check_map(&self, sharing: Sharing, protection: Protection) -> Result<()> {
+        self.0.check_map(sharing, protection)
+    }
+}
+
+/// Two are equal if they are the same open file: clones of one.
+impl PartialEq for File {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for File {}

@@ -27,22 +27,33 @@ mod asked;
 #[cfg(feature = "buffer-head")]
 pub mod buffer_head;
 pub mod compat;
+pub mod conformance;
+#[cfg(feature = "buffer-head")]
+mod dio;
 pub mod entry;
 pub mod error;
+#[cfg(feature = "buffer-head")]
+mod ext2_get_block;
 mod ext2_iomap;
+mod fallback;
 pub mod fault;
+mod fault_result;
 mod file;
 pub mod iomap;
 pub mod iter;
 pub mod lease;
+mod leases;
+mod map_kind;
 pub mod mapping;
 pub mod mmu;
+mod page_table;
 pub mod replay;
 pub mod rw;
 mod sync;
 pub mod trace;
 pub mod truncate;
 pub mod uio;
+mod vma;
 mod volume;
 mod wait;
 pub mod writeback;
@@ -50,7 +61,7 @@ pub mod zero;
 
 pub use asked::Asked;
 pub use compat::Compat;
-pub use error::{Error, Result};
-pub use file::{File, Lease, Leased, OpenFor};
+pub use error::{Errno, Error, Result};
+pub use file::{File, Lease, Leased, LeasedPart, OpenFor};
 pub use volume::{DataPath, DaxFs, DaxOptions, Media};
 pub use wait::WaitTable;

@@ -23,8 +23,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::entry::{Content, DevPage, Entry, EntryInfo, Order, PMD_PAGES};
-use crate::lease::Leases;
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::leases::Leases;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::trace::{Event, InodeId, Tracer};
 use crate::wait::{WaitKey, WaitTable, Wake};
 
@@ -38,9 +38,14 @@ pub enum PrivateCopies {
 }
 
 /// One memory mapping of a file, as the file sees it (Linux: a VMA in `i_mmap`).
+///
+/// An address space of somebody else's implements this, gives it to [`DaxMapping::attach`] when it maps a file, and has
+/// its [`PageTable`](crate::mmu::PageTable) filled by [`fault::handle`](crate::fault::handle). Both calls come
+/// with locks of the file held: they take only locks of the address space's own, under which it asks nothing of a file.
 pub trait Translations: std::fmt::Debug + Send + Sync {
-    /// Takes away every translation of the file pages from `start` to before `end`. A 2 MiB translation
-    /// that touches the range goes whole. When this returns no access made through them is under way.
+    /// Takes away every translation of the file pages from `start` to before `end`, which may lie past all that is
+    /// mapped. A 2 MiB translation that touches the range goes whole. When this returns no access made through them is
+    /// under way.
     fn zap(&self, start: u64, end: u64, copies: PrivateCopies);
 
     /// Makes every translation of these file pages read-only, so that the next store faults.
@@ -95,9 +100,11 @@ pub struct DaxMapping {
     translations: RwLock<Vec<Arc<dyn Translations>>>,
     invalidate_lock: RwLock<()>,
     leases: Leases,
+    /// Set while no store through a translation is let through any more.
+    stores_stopped: AtomicBool,
     /// Who is inside the old path's reads and writes.
     #[cfg(feature = "buffer-head")]
-    pub(crate) dio: crate::buffer_head::DioCount,
+    pub(crate) dio: crate::dio::DioCount,
 }
 
 /// Why an entry could not be had.
@@ -123,8 +130,9 @@ impl DaxMapping {
             translations: RwLock::new(Vec::new()),
             invalidate_lock: RwLock::new(()),
             leases: Leases::new(),
+            stores_stopped: AtomicBool::new(false),
             #[cfg(feature = "buffer-head")]
-            dio: crate::buffer_head::DioCount::new(),
+            dio: crate::dio::DioCount::new(),
         }
     }
 
@@ -179,13 +187,14 @@ impl DaxMapping {
 
     // ---- who maps the file ----
 
-    /// Adds a memory mapping.
-    pub(crate) fn attach(&self, translations: Arc<dyn Translations>) {
+    /// Adds a memory mapping: from now on it hears of every page that is taken from the file, and of every hole that
+    /// is one no more. To be called before the first fault of the mapping is handled.
+    pub fn attach(&self, translations: Arc<dyn Translations>) {
         self.translations.write().push(translations);
     }
 
-    /// Removes a memory mapping.
-    pub(crate) fn detach(&self, translations: &Arc<dyn Translations>) {
+    /// Removes a memory mapping, which has no translations any more and asks for none.
+    pub fn detach(&self, translations: &Arc<dyn Translations>) {
         self.translations.write().retain(|one| !Arc::ptr_eq(one, translations));
     }
 
@@ -207,6 +216,26 @@ impl DaxMapping {
         for one in self.translations.read().iter() {
             one.write_protect(start, end);
         }
+    }
+
+    // ---- the end of stores ----
+
+    /// Lets nobody store through a translation any more: all of them are made read-only, and store faults die. Linux:
+    /// a file system that is remounted read-only counts its writers instead and is refused.
+    pub(crate) fn stop_stores(&self) {
+        let _no_faults = self.lock_exclusive();
+        self.stores_stopped.store(true, Ordering::SeqCst);
+        self.write_protect(0, u64::MAX);
+    }
+
+    /// Lets stores through again.
+    pub(crate) fn resume_stores(&self) {
+        self.stores_stopped.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether stores are not let through any more. Decided for as long as `invalidate_lock` is held.
+    pub(crate) fn are_stores_stopped(&self) -> bool {
+        self.stores_stopped.load(Ordering::SeqCst)
     }
 
     // ---- entries ----
@@ -355,6 +384,28 @@ impl DaxMapping {
         self.unmap(start, end, PrivateCopies::Keep);
     }
 
+    /// A fault of the calling thread, which holds the entries of the file pages `start..end`, gave the file blocks
+    /// there, or some: takes the translations of the hole away, in all address spaces, whatever becomes of the fault.
+    pub(crate) fn hole_ended(&self, start: u64, end: u64) {
+        if self.pages() == 0 {
+            return;
+        }
+        for at in self.entries_in(start, end, |entry| entry.content() == Content::Zero && entry.is_locked()) {
+            self.unmap_zero(at);
+        }
+    }
+
+    /// Takes the translations of the zero page at `at` away; the entry, which is locked by the caller, is empty then.
+    fn unmap_zero(&self, at: u64) {
+        let zero = |shard: &Shard| shard.entries.get(&at).copied().filter(|entry| entry.content() == Content::Zero);
+        let Some(entry) = zero(&self.shard(at).lock()) else { return };
+        self.unmap(at, at + entry.order().pages(), PrivateCopies::Keep);
+        let mut shard = self.shard(at).lock();
+        if let Some(entry) = zero(&shard) {
+            shard.put(at, entry.with_content(Content::Empty));
+        }
+    }
+
     /// Removes the entry at `at` if it is `wanted` when it is unlocked.
     fn remove_unlocked(&self, at: u64, wanted: impl Fn(Entry) -> bool) {
         let mut shard = self.shard(at).lock();
@@ -419,10 +470,9 @@ impl EntryGuard<'_> {
     /// Says what is about to be mapped at this entry (Linux: `dax_insert_entry`). An entry that has
     /// blocks keeps them. A zero page that gives way to blocks is first taken from all who map it.
     pub(crate) fn insert(&mut self, content: Content, mark: Mark) {
-        let pages = self.entry.order().pages();
         let replaces = !matches!(self.entry.content(), Content::Page(_));
         if self.entry.content() == Content::Zero && matches!(content, Content::Page(_)) {
-            self.mapping.unmap(self.at, self.at + pages, PrivateCopies::Keep);
+            self.mapping.unmap_zero(self.at);
         }
         let mut shard = self.mapping.shard(self.at).lock();
         let mut entry = shard.entries.get(&self.at).copied().unwrap_or(self.entry.locked());
@@ -435,6 +485,15 @@ impl EntryGuard<'_> {
         }
         shard.put(self.at, entry);
         self.entry = entry;
+    }
+
+    /// A store fault failed: the file may have blocks by now where the entry says hole, so nobody may go on to map that
+    /// hole.
+    pub(crate) fn forget_hole(&mut self) {
+        if self.entry.content() == Content::Zero {
+            self.mapping.unmap_zero(self.at);
+            self.entry = self.entry.with_content(Content::Empty);
+        }
     }
 
     /// The device page that belongs to file page `index`, if the entry has blocks.

@@ -16,7 +16,7 @@ use blockdev::{Access, DaxDevice, PmemSlice};
 
 use crate::compat::HoleIntoBadBuffer;
 use crate::entry::{DevPage, PAGE_SIZE};
-use crate::error::{BadMapping, Error, Result};
+use crate::error::{BadMapping, Errno, Error, Result};
 use crate::fault::{DaxInode, device_page, note_answer};
 use crate::iomap::{Iomap, MapFlags, MapKind, OpFlags};
 use crate::iter::{IomapIter, Step};
@@ -27,7 +27,8 @@ use crate::uio::{Sink, Source};
 pub struct Limits<'a> {
     /// When set by another thread, the transfer stops before the next chunk (Linux: a fatal signal).
     pub cancel: Option<&'a AtomicBool>,
-    /// Answer `EAGAIN` rather than wait (Linux: `RWF_NOWAIT`).
+    /// Answer `EAGAIN` rather than wait for a lock or a block, or `EOPNOTSUPP` where nobody can tell (Linux:
+    /// `RWF_NOWAIT`).
     pub nowait: bool,
 }
 
@@ -36,7 +37,12 @@ impl Limits<'_> {
         if self.nowait { OpFlags::DAX | OpFlags::NOWAIT } else { OpFlags::DAX }
     }
 
-    fn check(&self) -> Result<()> {
+    /// For a path on which nobody can promise not to wait.
+    pub(crate) fn refuse_nowait(&self, why: &'static str) -> Result<()> {
+        if self.nowait { Err(Error::refused(Errno::OPNOTSUPP, why)) } else { Ok(()) }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
         match self.cancel {
             Some(cancel) if cancel.load(Ordering::Relaxed) => Err(Error::Interrupted),
             _ => Ok(()),

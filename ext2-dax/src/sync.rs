@@ -11,6 +11,11 @@ use loom::sync as imp;
 #[cfg(not(loom))]
 use std::sync as imp;
 
+#[cfg(loom)]
+pub(crate) use loom::thread::{ThreadId, current as current_thread};
+#[cfg(not(loom))]
+pub(crate) use std::thread::{ThreadId, current as current_thread};
+
 pub(crate) use imp::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// A mutual exclusion lock.

@@ -14,14 +14,16 @@ use blockdev::DaxDevice;
 
 use crate::compat::Layouts;
 use crate::entry::PAGE_SIZE;
-use crate::error::{Error, Result, errno};
+use crate::error::{Error, Result, Errno};
+use crate::leases::InTheWay;
 use crate::mapping::{DaxMapping, PrivateCopies};
 use crate::writeback::writeback_range;
 
 /// What to do about leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Wait until they are given back.
+    /// Wait until other threads give theirs back. Leases of the caller's own thread, which took them or used them last, are
+    /// `EBUSY`: nobody waits for himself.
     Wait,
     /// Say `EBUSY`.
     Refuse,
@@ -50,10 +52,11 @@ impl From<ext2_core::Wait> for Patience {
 ///
 /// The page in which the range begins, if it does not begin with it, stays mapped: its part of the file
 /// stays, and what is stored behind the new end is zeroed when the file grows again. The page in which
-/// the range ends goes whole; it may be the last of the file.
+/// the range ends goes whole; it may be the last of the file. Private copies go only if `copies` says so, as for
+/// truncation (Linux: `even_cows`).
 ///
 /// # Errors
-/// `EBUSY` when leased and `patience` is [`Patience::Refuse`]; the device's while writing back; both
+/// `EBUSY` when leased and `patience` is [`Patience::Refuse`], or by this thread; the device's while writing back; both
 /// before `change` is run. Otherwise what `change` says.
 pub fn take_pages<T>(
     mapping: &DaxMapping,
@@ -61,6 +64,7 @@ pub fn take_pages<T>(
     range: Range<u64>,
     patience: Patience,
     layouts: Layouts,
+    copies: PrivateCopies,
     change: impl FnOnce() -> T,
 ) -> Result<T> {
     let start = range.start.div_ceil(PAGE_SIZE);
@@ -69,12 +73,17 @@ pub fn take_pages<T>(
     let touched = range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE);
     let _no_faults = loop {
         let lock = mapping.lock_exclusive();
-        if layouts == Layouts::Ignored || !mapping.leases().is_busy(&touched) {
-            break lock;
-        }
+        let in_the_way = match layouts {
+            Layouts::Ignored => None,
+            Layouts::Broken => mapping.leases().in_the_way(&touched),
+        };
+        let Some(whose) = in_the_way else { break lock };
         drop(lock);
+        if whose == InTheWay::Own {
+            return Err(Error::refused(Errno::BUSY, "this thread leases the blocks: drop the lease first"));
+        }
         if patience == Patience::Refuse {
-            return Err(Error::refused(errno::EBUSY, "the blocks are leased"));
+            return Err(Error::refused(Errno::BUSY, "the blocks are leased"));
         }
         mapping.leases().wait_idle(&touched);
     };
@@ -91,7 +100,7 @@ pub fn take_pages<T>(
             // The entry goes whole, so must every translation that it stands for.
             mapping.unmap(info.index, last, PrivateCopies::Keep);
         }
-        mapping.unmap(start, end, PrivateCopies::Drop);
+        mapping.unmap(start, end, copies);
         mapping.delete(start, end);
     }
     Ok(change())

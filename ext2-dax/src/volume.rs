@@ -4,25 +4,27 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, DaxDevice};
-use ext2_core::{AddressSpace, Ext2, Inode, Wait};
+use ext2_core::plumbing::{AddressSpace, Plumbing, Publisher, Stores, Taken};
+use ext2_core::{Ext2, Inode, Wait};
 
 use crate::absent::ABSENT;
 use crate::asked::{Asked, Counts};
 use crate::compat::Compat;
 use crate::entry::PAGE_SIZE;
-use crate::error::{Error, Result, errno};
-use crate::mapping::DaxMapping;
+use crate::error::{Errno, Error, Result};
+use crate::mapping::{DaxMapping, PrivateCopies};
 use crate::trace::{InodeId, Tracer};
 use crate::truncate::{Patience, take_pages};
 use crate::wait::WaitTable;
 use crate::writeback::writeback_range;
 
-/// What has to happen to a stored byte, once written back from the caches, until it is durable.
+/// What is promised of the device's memory. What memory is, the device knows
+/// ([`PmemSlice::media`](blockdev::PmemSlice::media)); a user can only claim less.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Media {
-    /// Nothing: the memory keeps what reaches it.
+    /// What the device says: synchronous mappings are given where its memory is persistent.
     #[default]
-    Persistent,
+    AsDevice,
     /// Somebody has to be asked to flush, as the host of a virtio-pmem device. Synchronous mappings are
     /// refused (Linux: a device without `DAXDEV_SYNC`).
     NeedsFlush,
@@ -46,7 +48,7 @@ pub struct DaxOptions {
     pub compat: Compat,
     /// The new path or the old.
     pub path: DataPath,
-    /// What the device's memory promises.
+    /// How much of what the device promises is believed.
     pub media: Media,
     /// Device number that events name: major, minor.
     pub dev: (u32, u32),
@@ -54,7 +56,7 @@ pub struct DaxOptions {
 
 impl Default for DaxOptions {
     fn default() -> Self {
-        Self { compat: Compat::FULL, path: DataPath::default(), media: Media::Persistent, dev: (259, 0) }
+        Self { compat: Compat::FULL, path: DataPath::default(), media: Media::AsDevice, dev: (259, 0) }
     }
 }
 
@@ -111,7 +113,22 @@ impl DaxFs {
     /// not, files are read and written by copying through the device, and cannot be mapped.
     #[must_use]
     pub fn is_dax(&self) -> bool {
-        self.0.ext2.geometry().block_size.bytes() == PAGE_SIZE && self.0.ext2.device().dax().is_some()
+        self.check_dax().is_ok()
+    }
+
+    /// Whether files are reached by loads and stores, and what keeps them from it.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` with the reason.
+    pub fn check_dax(&self) -> Result<()> {
+        let why = if self.0.ext2.geometry().block_size.bytes() != PAGE_SIZE {
+            "blocks are smaller than a page: a file system with blocks of 4096 bytes can be mapped"
+        } else if self.0.ext2.device().dax().is_none() {
+            "the device is not memory: open the image as a mapped file, or hold it in memory"
+        } else {
+            return Ok(());
+        };
+        Err(Error::refused(Errno::OPNOTSUPP, why))
     }
 
     /// The pages of an inode: one set for all who have it open.
@@ -129,7 +146,7 @@ impl DaxFs {
         let any: Arc<dyn std::any::Any + Send + Sync> = attached;
         match any.downcast::<Pages>() {
             Ok(pages) => Ok(Arc::clone(&pages.mapping)),
-            Err(_) => Err(Error::refused(errno::EBUSY, "the inode's pages are managed by somebody else")),
+            Err(_) => Err(Error::refused(Errno::BUSY, "the inode's pages are managed by somebody else")),
         }
     }
 }
@@ -152,6 +169,7 @@ impl AddressSpace for Pages {
     fn invalidate(
         &self,
         range: Range<u64>,
+        why: Taken,
         wait: Wait,
         change: &mut dyn FnMut() -> ext2_core::Result<()>,
     ) -> ext2_core::Result<()> {
@@ -159,7 +177,28 @@ impl AddressSpace for Pages {
             Wait::Yes => Patience::Wait,
             Wait::No => Patience::Refuse,
         };
-        take_pages(&self.mapping, self.memory(), range, patience, self.compat.layouts, change)?
+        let copies = match why {
+            Taken::Truncated => PrivateCopies::Drop,
+            Taken::Punched | Taken::Moved => PrivateCopies::Keep,
+        };
+        take_pages(&self.mapping, self.memory(), range, patience, self.compat.layouts, copies, change)?
+    }
+
+    fn published(&self, range: Range<u64>, by: Publisher) {
+        let (start, end) = (range.start / PAGE_SIZE, range.end.div_ceil(PAGE_SIZE));
+        match by {
+            Publisher::Call => self.mapping.invalidate(start, end),
+            Publisher::Fault => self.mapping.hole_ended(start, end),
+        }
+    }
+
+    fn stop_stores(&self) -> Stores {
+        self.mapping.stop_stores();
+        if self.mapping.leases().is_lent() { Stores::Lent } else { Stores::Ended }
+    }
+
+    fn resume_stores(&self) {
+        self.mapping.resume_stores();
     }
 
     fn is_in_use(&self, range: Range<u64>) -> bool {

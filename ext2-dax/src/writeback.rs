@@ -3,7 +3,8 @@
 //! # Invariant
 //! For each entry, under its lock: write-protect in every address space, flush, then clean. A store
 //! that comes between faults, waits for the entry, and marks it dirty again; so nothing is missed, and
-//! a second write-back finds nothing.
+//! a second write-back finds nothing. Memory that a lease lent for storing has no entry: it is written back each time
+//! as long as it is lent, and once after.
 
 use blockdev::DaxDevice;
 
@@ -14,11 +15,15 @@ use crate::trace::Event;
 use crate::wait::Wake;
 
 /// Writes back the dirty entries that touch the file pages `start..=end`, in order, and returns how many
-/// there were. Where nothing at all is dirty nothing happens, and nothing is traced.
+/// there were; what leases lent is written back first. Where nothing at all is dirty nothing happens, and nothing is
+/// traced.
 ///
 /// # Errors
 /// The device's, at the first entry that fails; that entry stays dirty.
 pub fn writeback_range(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64, end: u64) -> Result<u64> {
+    if mapping.leases().has_unwritten() {
+        mapping.leases().write_back(&(start..end.saturating_add(1)), |byte, len| device.write_back(byte, len))?;
+    }
     if mapping.dirty_entries() == 0 {
         return Ok(0);
     }

@@ -45,8 +45,8 @@ pub fn zero_range<I: DaxInode + ?Sized>(inode: &I, pos: u64, len: u64) -> Result
 /// # Errors
 /// As for [`zero_range`].
 pub fn truncate_page<I: DaxInode + ?Sized>(inode: &I, pos: u64, block_size: u64) -> Result<u64> {
-    match pos % block_size {
-        0 => Ok(0),
-        within => zero_range(inode, pos, block_size - within),
+    match pos.checked_rem(block_size) {
+        None | Some(0) => Ok(0),
+        Some(within) => zero_range(inode, pos, block_size - within),
     }
 }

@@ -13,7 +13,7 @@ use ext2_dax::error::Result;
 use ext2_dax::fault::{self, DaxInode, FaultRequest, FaultResult};
 use ext2_dax::iomap::{Iomap, IomapOps, OpFlags};
 use ext2_dax::lease::PageLease;
-use ext2_dax::mapping::DaxMapping;
+use ext2_dax::mapping::{DaxMapping, PrivateCopies};
 use ext2_dax::mmu::soft::{MapRequest, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
 use ext2_dax::trace::{InodeId, Tracer};
@@ -111,7 +111,8 @@ impl OnePage {
             self.size.store(0, Ordering::SeqCst);
             self.freed.store(true, Ordering::SeqCst);
         };
-        take_pages(&self.pages, self, 0..u64::MAX, Patience::Wait, Compat::FULL.layouts, freed).unwrap();
+        let (layouts, copies) = (Compat::FULL.layouts, PrivateCopies::Drop);
+        take_pages(&self.pages, self, 0..u64::MAX, Patience::Wait, layouts, copies, freed).unwrap();
     }
 }
 

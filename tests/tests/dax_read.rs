@@ -136,6 +136,6 @@ fn a_file_on_a_device_that_is_no_memory_reads_by_copying_and_cannot_be_mapped() 
             protection: Protection::ReadOnly,
             colour: 0,
         };
-        assert_eq!(file.map(&mmu, &request).unwrap_err().errno(), 95);
+        assert_eq!(file.map(&mmu, &request).unwrap_err().errno().get(), 95);
     }
 }

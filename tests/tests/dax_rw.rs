@@ -80,7 +80,7 @@ fn poison_ends_a_read_before_it_and_is_eio_where_nothing_was_read() {
     setup.file.write_at(0, &[1; 4 * 4096]).unwrap();
     poison(&setup, 2);
     assert_eq!(read(&setup.file, 0, 4 * 4096), [1; 2 * 4096]);
-    assert_eq!(setup.file.read_at(2 * PAGE_SIZE, &mut [0; 10]).unwrap_err().errno(), 5);
+    assert_eq!(setup.file.read_at(2 * PAGE_SIZE, &mut [0; 10]).unwrap_err().errno().get(), 5);
     assert_eq!(read(&setup.file, 3 * PAGE_SIZE, 4096), [1; 4096]);
     assert_eq!(map(&setup.file, 4 * PAGE_SIZE).load(2 * PAGE_SIZE), Err(Signal::Bus));
 }
@@ -100,7 +100,7 @@ fn a_write_to_a_part_of_a_poisoned_page_is_refused() {
     let setup = setup();
     setup.file.write_at(0, &[1; 4096]).unwrap();
     poison(&setup, 0);
-    assert_eq!(setup.file.write_at(10, &[2; 10]).unwrap_err().errno(), 5);
+    assert_eq!(setup.file.write_at(10, &[2; 10]).unwrap_err().errno().get(), 5);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn buffers_that_end_half_way_move_what_there_is() {
     for good in 0..60 {
         let pos = PAGE_SIZE - 20 + good;
         let mut source = Faulting::new(SliceSource::new(&[9; 60]), good);
-        let wrote = file.write_from(pos, 60, &mut source, Limits::default()).map_err(|error| error.errno());
+        let wrote = file.write_from(pos, 60, &mut source, Limits::default()).map_err(|error| error.errno().get());
         assert_eq!(wrote, if good == 0 { Err(14) } else { Ok(good) });
         let mut buf = [0; 60];
         let mut sink = Faulting::new(SliceSink::new(&mut buf), good);
@@ -144,7 +144,7 @@ fn a_caller_that_gives_up_keeps_what_was_moved() {
     let limits = Limits { cancel: Some(&cancel), nowait: false };
     assert_eq!(file.write_from(0, 3 * 4096, &mut GivesUp(&cancel), limits).unwrap(), 4096);
     assert_eq!(file.size(), 4096);
-    assert_eq!(file.write_from(0, 10, &mut GivesUp(&cancel), limits).unwrap_err().errno(), 4);
+    assert_eq!(file.write_from(0, 10, &mut GivesUp(&cancel), limits).unwrap_err().errno().get(), 4);
     assert_eq!(read(&file, 0, 10), [5; 10]);
 }
 
@@ -156,7 +156,7 @@ fn a_caller_that_will_not_wait_is_not_given_blocks() {
     let write = |pos, len: usize| {
         let bytes = vec![2; len];
         let done = file.write_from(pos, len as u64, &mut SliceSource::new(&bytes), limits);
-        done.map_err(|error| error.errno())
+        done.map_err(|error| error.errno().get())
     };
     assert_eq!(write(0, 4096), Ok(4096));
     assert_eq!(write(4096, 10), Err(11));

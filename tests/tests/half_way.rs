@@ -12,6 +12,7 @@ use e2dax_tests::{
     small::{image, is_clean, mended, open, open_faulty, ram},
     tools,
 };
+use ext2_core::plumbing::Plumbing;
 use ext2_core::{
     Errno, Error, Ext2, FileBlock, FileKind, Follow, GroupNr, InodeFlags, NewInode, OpenOptions, RenameFlags,
     SetAttr, Timestamp, Wait,

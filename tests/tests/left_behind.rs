@@ -11,8 +11,9 @@ use e2dax_tests::{
     need_tools,
     small::{image, is_clean, mended, open, open_faulty, ram},
 };
+use ext2_core::plumbing::{Allocate, Plumbing};
 use ext2_core::{
-    Allocate, Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, OpenOptions, Wait, XattrSet,
+    Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, OpenOptions, Wait, XattrSet,
 };
 
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);

@@ -86,9 +86,9 @@ fn l3_blocks_are_given_back_when_zeroing_them_fails() {
 fn l4_truncation_waits_for_a_lease_or_is_refused() {
     let file = file(Compat::FULL);
     file.write_at(0, &[5; 8192]).unwrap();
-    let lease = file.lease(0..8192).unwrap();
-    assert_eq!(file.truncate(0, Patience::Refuse).unwrap_err().errno(), 16);
-    assert_eq!(file.punch_hole(4096, 4096, Patience::Refuse).unwrap_err().errno(), 16);
+    let lease = file.lease(0..8192, Access::Read).unwrap();
+    assert_eq!(file.truncate(0, Patience::Refuse).unwrap_err().errno().get(), 16);
+    assert_eq!(file.punch_hole(4096, 4096, Patience::Refuse).unwrap_err().errno().get(), 16);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -97,7 +97,7 @@ fn l4_truncation_waits_for_a_lease_or_is_refused() {
         });
         std::thread::sleep(std::time::Duration::from_millis(30));
         assert!(!done.load(Ordering::SeqCst), "truncation did not wait for the lease");
-        let parts = lease.parts(Access::Read).unwrap();
+        let parts = lease.parts().unwrap();
         let bytes: u64 = parts
             .iter()
             .map(|(_, part)| match part {
@@ -118,7 +118,7 @@ fn l4_truncation_waits_for_a_lease_or_is_refused() {
     // Linux frees the blocks under whoever uses them.
     let (_, linux) = open(empty_device(), Compat { layouts: Layouts::Ignored, ..Compat::FULL });
     linux.write_at(0, &[5; 8192]).unwrap();
-    let _lease = linux.lease(0..8192).unwrap();
+    let _lease = linux.lease(0..8192, Access::Read).unwrap();
     linux.truncate(0, Patience::Refuse).unwrap();
 }
 
@@ -167,7 +167,7 @@ fn l7_a_hole_read_into_a_bad_buffer_is_efault_and_not_the_end_of_the_file() {
         file.truncate(0x10000, Patience::Wait).unwrap();
         let mut buf = [0; 8192];
         let mut sink = Faulting::new(SliceSink::new(&mut buf), 0);
-        file.read_to(0, 8192, &mut sink, Limits::default()).map_err(|error| error.errno())
+        file.read_to(0, 8192, &mut sink, Limits::default()).map_err(|error| error.errno().get())
     };
     assert_eq!(into_bad_buffer(Compat::FULL), Err(14));
     let linux = Compat { hole_into_bad_buffer: HoleIntoBadBuffer::EndOfFile, ..Compat::FULL };
@@ -175,9 +175,11 @@ fn l7_a_hole_read_into_a_bad_buffer_is_efault_and_not_the_end_of_the_file() {
 }
 
 #[test]
-fn l8_a_synchronous_mapping_can_be_had_and_its_stores_survive_without_a_sync() {
+fn l8_a_synchronous_mapping_of_persistent_memory_needs_no_sync() {
     // Linux computes the flag that synchronous mappings need and overwrites it; it refuses the mapping.
-    let device = empty_device();
+    let empty = empty_device();
+    let device = Arc::new(RamDevice::with_media(empty.size(), blockdev::Media::Persistent).unwrap());
+    device.write_at(0, &empty.to_vec()).unwrap();
     let (_fs, file) = open(device.clone(), Compat::FULL);
     file.truncate(PAGE_SIZE, Patience::Wait).unwrap();
     let (sharing, protection) = (Sharing::Synchronous, Protection::ReadWrite);
@@ -190,7 +192,7 @@ fn l8_a_synchronous_mapping_can_be_had_and_its_stores_survive_without_a_sync() {
     after.resolve(b"/f", Follow::Yes).unwrap().read_at(0, &mut bytes).unwrap();
     assert_eq!(bytes[7], 42);
     let refused = open(empty_device(), Compat::LINUX_6_1).1.map(&SoftMmu::new(), &request);
-    assert_eq!(refused.unwrap_err().errno(), 95);
+    assert_eq!(refused.unwrap_err().errno().get(), 95);
 }
 
 #[test]

@@ -231,7 +231,7 @@ fn meets_unmapped(kind: MapKind, write: impl Fn(&FakeFile) -> i32) -> (i32, bool
 #[test]
 fn point_4_a_write_to_what_is_not_mapped_is_eio() {
     for kind in [MapKind::Hole, MapKind::Delalloc, MapKind::Unwritten, MapKind::Inline] {
-        let write = |file: &FakeFile| file.write(0, &[1; 16]).unwrap_err().errno();
+        let write = |file: &FakeFile| file.write(0, &[1; 16]).unwrap_err().errno().get();
         assert_eq!(meets_unmapped(kind, write), (5, false), "{kind:?}");
 
         // By a fault it is SIGBUS, and no page is left in use.

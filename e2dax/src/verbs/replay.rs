@@ -31,7 +31,7 @@ Examples:
 
 The language of the scripts, and what Linux 6.1 did with 28 of them, is in testdata/linux-6.1. The image is copied
 into RAM and stays as it was, unless --in-place. As the recorded machine, the device asks to be flushed, so that
-synchronous mappings are refused; with --media persistent they are had.")]
+synchronous mappings are refused; with --media as-device they are given where the image is on persistent memory.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOW", default_value = "untold")]
     holes: HoleName,
 
-    /// What the device's memory promises
+    /// What of the device's memory is believed
     #[arg(long, value_name = "MEDIA", default_value = "needs-flush")]
     media: MediaName,
 
@@ -98,8 +98,8 @@ enum HoleName {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum MediaName {
-    /// Stores are durable once written back from the caches
-    Persistent,
+    /// What the device says: synchronous mappings where it is persistent memory
+    AsDevice,
     /// A flush has to be asked for, as of virtio-pmem
     NeedsFlush,
 }
@@ -130,7 +130,7 @@ impl Args {
                 PathName::BufferHead => DataPath::BufferHead(holes),
             },
             media: match self.media {
-                MediaName::Persistent => Media::Persistent,
+                MediaName::AsDevice => Media::AsDevice,
                 MediaName::NeedsFlush => Media::NeedsFlush,
             },
             ..DaxOptions::default()
@@ -173,7 +173,7 @@ fn read(path: &Path) -> Result<Script> {
 }
 
 fn close(target: &Target, fs: Ext2) -> Result<()> {
-    fs.close().of(|| target.image_name())
+    fs.close().map(drop).of(|| target.image_name())
 }
 
 fn play(args: &Args, context: &mut Context, dax: &DaxFs, script: &Script) -> Result<()> {

@@ -98,7 +98,7 @@ impl<F: Borrow<Fs>> fmt::Debug for Change<F> {
 pub(crate) type OwnedChange = Change<Arc<Fs>>;
 
 impl Fs {
-    fn is_closing(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         self.writer.as_ref().is_some_and(|writer| writer.running.closing.load(Ordering::SeqCst))
     }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Result, refuse};
 use crate::features::{Compat, Incompat, RoCompat};
 use crate::order::Barrier;
 use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::space::Stores;
 use crate::superblock::{STATE_ERROR, STATE_VALID};
 use crate::sync::{Mutex, Rank};
 use crate::{Errno, Ext2, OnError};
@@ -40,6 +41,46 @@ pub(crate) struct Writer {
     pub(crate) strict_rename: bool,
     pub(crate) share_xattrs: bool,
     on_error: OnError,
+}
+
+/// How a file system was left by [`Ext2::close`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// All is written, and the image says that it was unmounted cleanly.
+    Clean,
+    /// It was open for reading only: nothing was written.
+    ReadOnly,
+    /// All is written, but the image does not say that it was unmounted cleanly.
+    Unclean(Unclean),
+}
+
+/// Why an image is not called clean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unclean {
+    /// It was not clean when it was opened.
+    Before,
+    /// An error was found, or a change ended half-way: a check is due.
+    Errors,
+    /// Files without a name are still held: their blocks are lost until a check, or until it is opened for
+    /// writing again.
+    FilesWithoutName,
+    /// Changes of other threads were under way.
+    ChangesUnderWay,
+    /// Memory of files was lent for storing and is not back.
+    Leases,
+}
+
+impl core::fmt::Display for Unclean {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Before => "it was not clean before",
+            Self::Errors => "errors were found",
+            Self::FilesWithoutName => "files without a name are still open",
+            Self::ChangesUnderWay => "changes are under way",
+            Self::Leases => "memory of files is still lent for storing",
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -234,46 +275,61 @@ impl Fs {
     }
 
     /// Writes everything and, if it was clean before, marks the image as clean. Later changes are refused.
-    pub(crate) fn unmount(&self) -> Result<()> {
-        let Some(writer) = &self.writer else { return Ok(()) };
+    pub(crate) fn unmount(&self) -> Result<Closed> {
+        let Some(writer) = &self.writer else { return Ok(Closed::ReadOnly) };
         if writer.closed.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(Closed::ReadOnly);
         }
         let others = writer.running.close();
-        let done = self.end_writing(writer, others);
+        // Whoever maps a file may load from now on, and not store: the image is about to be called clean.
+        let held = self.table.held();
+        let stores = held.iter().filter_map(|inode| inode.0.space.get()).map(|space| space.stop_stores());
+        let stores = stores.fold(Stores::Ended, |all, one| if one == Stores::Lent { one } else { all });
+        let done = self.end_writing(writer, others, stores);
         match done {
-            Ok(()) => {
+            Ok(_) => {
                 writer.read_only.store(true, Ordering::Relaxed);
                 writer.closed.store(true, Ordering::Relaxed);
-                if others == Others::Ended {
+                if others == Others::Ended && stores == Stores::Ended {
                     writer.claim.release();
                 }
             }
-            Err(_) => writer.running.reopen(),
+            Err(_) => {
+                held.iter().filter_map(|inode| inode.0.space.get()).for_each(|space| space.resume_stores());
+                writer.running.reopen();
+            }
         }
         done
     }
 
     /// Writes everything, while no change begins any more, and marks the image as clean if nobody can make that untrue.
-    fn end_writing(&self, writer: &Writer, others: Others) -> Result<()> {
+    fn end_writing(&self, writer: &Writer, others: Others, stores: Stores) -> Result<Closed> {
         self.sync_all()?;
         // Who holds a file without a name keeps its blocks, which nobody frees any more.
         // One that is let go meanwhile is seen in the table, or notes that it was left as it is before it goes.
         let is_held = self.table.held().iter().any(|inode| inode.0.attrs.lock().links == 0)
             || self.table.has_leaving()
             || writer.running.is_unsettled();
-        if is_held {
-            log::warn!("files without a name are still open: the image is left as not clean");
+        let why = if is_held {
+            Some(Unclean::FilesWithoutName)
+        } else if others == Others::Running {
+            Some(Unclean::ChangesUnderWay)
+        } else if stores == Stores::Lent {
+            Some(Unclean::Leases)
+        } else if writer.read_only.load(Ordering::Relaxed) {
+            Some(Unclean::Errors)
+        } else if !self.sb.clean {
+            Some(Unclean::Before)
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            log::warn!("the image is left as not clean: {why}");
+            return Ok(Closed::Unclean(why));
         }
-        if others == Others::Running {
-            log::warn!("changes are under way: the image is left as not clean");
-        }
-        let is_settled = !is_held && others == Others::Ended;
-        if self.sb.clean && is_settled && !writer.read_only.load(Ordering::Relaxed) {
-            self.store_state(STATE_VALID)?;
-            Barrier::Unmounted.flush(&*self.dev)?;
-        }
-        Ok(())
+        self.store_state(STATE_VALID)?;
+        Barrier::Unmounted.flush(&*self.dev)?;
+        Ok(Closed::Clean)
     }
 
     /// Lets go without writing anything more: an open that failed.
@@ -297,7 +353,7 @@ impl Ext2 {
     /// Whether changes are refused with `EROFS`.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        self.0.writer().is_err()
+        self.0.writer().is_err() || self.0.is_closing()
     }
 
     /// Makes everything durable: files, directories, bitmaps, counts. Linux: `sync_filesystem`.
@@ -309,13 +365,14 @@ impl Ext2 {
     }
 
     /// Closes the file system: writes everything and marks the image as cleanly unmounted, if it was when
-    /// it was opened, no file without a name is held any more, and no change is under way. Inodes that are
-    /// still held can be read, but not changed. Changes of other threads should have ended: those that have
+    /// it was opened, no file without a name is held any more, no change is under way, and no memory is lent for
+    /// storing; the answer says which. Inodes that are still held can be read, but not changed, and mappings of
+    /// them can be loaded from, but not stored to. Changes of other threads should have ended: those that have
     /// begun go on, and the image is left as not clean.
     ///
     /// # Errors
-    /// The device's.
-    pub fn close(self) -> Result<()> {
+    /// The device's; the file system is open as before then.
+    pub fn close(self) -> Result<Closed> {
         self.0.unmount()
     }
 }

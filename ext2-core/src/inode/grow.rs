@@ -12,6 +12,7 @@ use crate::error::{Result, refuse};
 use crate::fs::change::OwnedChange;
 use crate::map::Mapping;
 use crate::order::Written;
+use crate::space::Publisher;
 use crate::{DeviceBlock, Errno, FileBlock, GroupNr};
 
 /// What a file remembers of its growth.
@@ -32,11 +33,13 @@ impl Growth {
 /// How blocks are wanted for a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allocate {
-    /// Zeroed and reachable when the call returns.
+    /// By a call that writes: zeroed and reachable when it returns.
     Published,
     /// Reachable only once the caller has filled them: see [`Unpublished`].
     AfterFill,
-    /// For a write fault that could map 2 MiB: a whole, aligned, contiguous run that fills the range, zeroed
+    /// By a write fault of one page, which holds the page's entry: zeroed and reachable when the call returns.
+    Fault,
+    /// By a write fault that could map 2 MiB, and holds the entry of the unit: a whole, aligned, contiguous run that fills the range, zeroed
     /// and reachable; where there is none, nothing is allocated and the answer is the hole.
     AlignedRun,
 }
@@ -165,6 +168,31 @@ impl Cell {
         if how == Allocate::AfterFill {
             self.move_to_unit(start.get(), count)?;
         }
+        let got = self.allocate(inode, start, count, how);
+        let by = match how {
+            Allocate::AfterFill => return got,
+            Allocate::Published => Publisher::Call,
+            Allocate::Fault | Allocate::AlignedRun => Publisher::Fault,
+        };
+        // Also after an error: a part may be reachable, and who maps the hole that was there has to see it.
+        let told = match &got {
+            Ok(got) => if got.new { got.mapping.count } else { 0 },
+            Err(_) => count,
+        };
+        if told > 0 {
+            self.space.published(self.bytes_of(start, told), by);
+        }
+        got
+    }
+
+    /// The bytes of `count` blocks from `start` on.
+    fn bytes_of(&self, start: FileBlock, count: u64) -> core::ops::Range<u64> {
+        let bytes = self.fs.geo.block_size.bytes();
+        start.get().saturating_mul(bytes)..start.get().saturating_add(count).saturating_mul(bytes)
+    }
+
+    /// Does what [`map_for_write`](Self::map_for_write) does where blocks are not known to be there.
+    fn allocate(&self, inode: &Inode, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping> {
         let mut growth = self.map.lock();
         let there = self.look_up(start, count.max(1))?;
         if !there.is_hole() {
@@ -211,17 +239,6 @@ impl Cell {
 }
 
 impl Inode {
-    /// What `count` blocks from `start` are, with blocks where there were none: one mapping, at most
-    /// `count` blocks. The caller holds the [`io_lock`](Self::io_lock) for
-    /// [`Allocate::AfterFill`], as a write does; a fault holds what keeps truncation out.
-    ///
-    /// # Errors
-    /// `ENOSPC`, `EFBIG`, `EROFS`; `Corrupt`, the device's errors.
-    pub fn map_for_write(&self, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping> {
-        self.need(FileKind::Regular)?;
-        self.0.fs.change(|| self.0.map_for_write(self, start, count, how))
-    }
-
     /// Whether all that leads to the file's blocks is durable, or will be with the data: here always,
     /// since every pointer and size is stored behind a fence and a flush of the device takes it along.
     /// This is what lets a mapping be synchronous (Linux: `MAP_SYNC`, which its ext2 never offered).

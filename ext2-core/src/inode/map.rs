@@ -62,10 +62,13 @@ impl Cell {
         // What the inode itself points to is in memory.
         let first = self.root(at as usize);
         if count > 1 {
-            let others = (at..DIRECT).zip(0..).take(usize::try_from(count).unwrap_or(usize::MAX));
-            let in_a_row = count <= DIRECT - at
-                && others.clone().all(|(slot, nr)| self.root(slot as usize) == first.wrapping_add(nr));
+            if count > DIRECT - at {
+                return None;
+            }
+            // OK to cast: at most 12.
+            let mut slots = (at..at + count).zip(0..);
             let last = first.checked_add(count as u32 - 1)?;
+            let in_a_row = slots.all(|(slot, nr)| self.root(slot as usize) == first.wrapping_add(nr));
             if !in_a_row || self.valid(last).is_none() {
                 return None;
             }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result, refuse};
 use crate::fs::change::OwnedChange;
 use crate::map::Pointers;
 use crate::order::{Barrier, Durable, Written};
+use crate::space::Publisher;
 use crate::{DeviceBlock, Errno, FileBlock};
 
 /// New blocks of a file that nothing points to yet. Their contents are undefined. Dropping it gives them
@@ -58,8 +59,18 @@ impl Unpublished {
         if written.end < tail {
             cell.fs.dev.zero(device(written.end), tail - written.end)?;
         }
+        let (inode, whole) = (self.inode.clone(), head..tail);
+        let done = self.publish_blocks(written, first, end);
+        // Also after an error: a first part may be reachable.
+        inode.0.space.published(whole, Publisher::Call);
+        done
+    }
+
+    /// Stores the pointers to blocks `first..end` of the file, which are filled.
+    fn publish_blocks(self, written: Range<u64>, first: u64, end: u64) -> Result<()> {
         let Self { inode, start, run, blocks, mut spare, change: _change } = self;
         let cell = &*inode.0;
+        let size = cell.fs.geo.block_size;
         let part = |from: u64, to: u64| run.part((from - start) as u32, (to - from) as u32);
         let mut growth = cell.map.lock();
         // What nobody needs goes back when this is dropped; what is published is taken out of it.

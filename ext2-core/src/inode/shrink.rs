@@ -2,7 +2,7 @@
 //! `ext2_truncate_blocks`, `ext2_evict_inode`).
 //!
 //! # Invariants
-//! 1. Nobody maps the bytes that go while they go: [`AddressSpace::invalidate`](crate::AddressSpace)
+//! 1. Nobody maps the bytes that go while they go: [`AddressSpace::invalidate`](crate::plumbing::AddressSpace)
 //!    surrounds the change.
 //! 2. A truncation is noted in the superblock before anything of it is stored and struck out when all
 //!    pointers are gone, so that e2fsck ends it after a crash; but not that of a file with a block of
@@ -20,6 +20,7 @@ use crate::error::{Result, refuse};
 use crate::fs::change::Change;
 use crate::map::{DIRECT, Pointers, SLOTS};
 use crate::order::{Barrier, Durable, Unlinked, Written};
+use crate::space::Taken;
 use crate::{Errno, InodeFlags, Wait};
 
 impl Cell {
@@ -66,15 +67,12 @@ impl Cell {
             return refuse(Errno::FBIG, "larger than a file can be");
         }
         let old = self.size();
-        if size >= old {
-            if size > old {
-                self.space.invalidate(old..size, wait, &mut || {
-                    self.zero_past_end(old, size)?;
-                    self.store_size(size)
-                })?;
-            }
-        } else {
-            self.space.invalidate(size..u64::MAX, wait, &mut || self.shrink(size))?;
+        if size > old {
+            // Nothing is taken: nobody has to be kept away, and nobody is waited for.
+            self.zero_past_end(old, size)?;
+            self.store_size(size)?;
+        } else if size < old {
+            self.space.invalidate(size..u64::MAX, Taken::Truncated, wait, &mut || self.shrink(size))?;
         }
         self.touch_mtime();
         Ok(())
@@ -153,6 +151,13 @@ impl Cell {
         self.cut_and_free(&cuts)
     }
 
+    /// Frees what lies past the last block that the size covers. The caller holds the `io` lock exclusive.
+    pub(crate) fn free_past_size(&self) -> Result<()> {
+        let first = self.fs.geo.block_size.blocks_for(self.size());
+        // What lies past the end of the file is nobody's, so no lease is in the way.
+        self.space.invalidate(self.size()..u64::MAX, Taken::Truncated, Wait::No, &mut || self.free_past(first))
+    }
+
     /// Takes the blocks of a byte range away and zeroes its ends, inside the file. The caller holds the
     /// `io` lock exclusive.
     pub(crate) fn punch(&self, offset: u64, len: u64, wait: Wait) -> Result<()> {
@@ -165,7 +170,7 @@ impl Cell {
         let (first, last) = (size.blocks_for(offset), size.block_of(end).get());
         // The file's last block goes whole when the range reaches past the end of the file (Linux: `ext4_punch_hole`).
         let last = if asked > end { size.blocks_for(end) } else { last };
-        self.space.invalidate(offset..end, wait, &mut || {
+        self.space.invalidate(offset..end, Taken::Punched, wait, &mut || {
             if first > last
                 || size.block_of(offset) == size.block_of(end - 1) && first != size.block_of(offset).get()
             {
@@ -288,11 +293,11 @@ impl Inode {
     }
 
     /// Makes a byte range read as zeros: what is mapped of it is zeroed in place, holes stay holes, and
-    /// the part past the end of the file is left out.
+    /// the part past the end of the file is left out. No block is taken, so that nobody is waited for.
     ///
     /// # Errors
-    /// As [`truncate`](Self::truncate).
-    pub fn zero_range(&self, offset: u64, len: u64, wait: Wait) -> Result<()> {
+    /// As [`truncate`](Self::truncate), without `EBUSY`.
+    pub fn zero_range(&self, offset: u64, len: u64) -> Result<()> {
         self.need(FileKind::Regular)?;
         self.0.fs.change(|| {
             self.0.check_changeable()?;
@@ -302,7 +307,7 @@ impl Inode {
             if offset >= end {
                 return Ok(());
             }
-            cell.space.invalidate(offset..end, wait, &mut || cell.zero_mapped(offset, end).map(drop))?;
+            cell.zero_mapped(offset, end)?;
             cell.touch_mtime();
             Ok(())
         })
@@ -322,24 +327,9 @@ impl Inode {
         }
         match mode {
             mode if mode == PUNCH_HOLE | KEEP_SIZE => self.punch_hole(offset, len, Wait::Yes),
-            mode if mode == ZERO_RANGE | KEEP_SIZE => self.zero_range(offset, len, Wait::Yes),
+            mode if mode == ZERO_RANGE | KEEP_SIZE => self.zero_range(offset, len),
             _ => refuse(Errno::OPNOTSUPP, "ext2 cannot keep blocks that are allocated and not written"),
         }
     }
 }
 
-impl Inode {
-    /// Frees what lies past the last block that the size covers, and leaves the tail of that block as it
-    /// is. The caller holds the [`io_lock`](Self::io_lock) exclusive. Linux: `ext2_truncate_blocks` at
-    /// `i_size`, as `ext2_write_failed` calls it.
-    ///
-    /// # Errors
-    /// `Corrupt`, the device's errors.
-    pub fn free_past_size(&self) -> Result<()> {
-        let cell = &*self.0;
-        cell.fs.change(|| {
-            let first = cell.fs.geo.block_size.blocks_for(cell.size());
-            cell.space.invalidate(cell.size()..u64::MAX, Wait::Yes, &mut || cell.free_past(first))
-        })
-    }
-}

@@ -4,7 +4,7 @@ use super::{Allocate, Attrs, Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
 use crate::fs::change::Change;
 use crate::order::Barrier;
-use crate::{Errno, InodeFlags, Timestamp, Wait};
+use crate::{Errno, InodeFlags, Timestamp};
 
 /// What to change of an inode's attributes; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,8 +37,7 @@ impl Cell {
         self.fs.may_lose(|| {
             // What lies past the end of file is not part of the file; what was just written is.
             if written_from > old {
-                let mut zero = || self.zero_past_end(old, written_from);
-                self.space.invalidate(old..written_from, Wait::Yes, &mut zero)?;
+                self.zero_past_end(old, written_from)?;
             }
             self.store_size(end)
         })
@@ -122,10 +121,20 @@ impl Inode {
     /// # Errors
     /// `EFBIG` at or past the largest size, `EPERM` by the attribute flags.
     pub fn check_write(&self, offset: u64, len: u64) -> Result<Option<u64>> {
+        let flags = self.0.attrs.lock().flags;
+        self.check_write_flags(offset, len, flags)
+    }
+
+    /// What [`check_write`](Self::check_write) does, for an inode with these flags.
+    pub(crate) fn check_write_flags(
+        &self,
+        offset: u64,
+        len: u64,
+        flags: InodeFlags,
+    ) -> Result<Option<u64>> {
         if len == 0 {
             return Ok(None);
         }
-        let flags = self.0.attrs.lock().flags;
         if flags.contains(InodeFlags::IMMUTABLE)
             || flags.contains(InodeFlags::APPEND) && offset != self.size()
         {
@@ -136,28 +145,6 @@ impl Inode {
             return refuse(Errno::FBIG, "past the largest size of a file");
         }
         Ok(Some(len.min(max - offset)))
-    }
-
-    /// Raises the size to `end` bytes if it is smaller, after bytes from `written_from` on were stored;
-    /// what is mapped between the old end and that is zeroed first. The caller holds the
-    /// [`io_lock`](Self::io_lock) exclusive.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {
-        if end <= self.size() {
-            return Ok(());
-        }
-        self.0.fs.change(|| self.0.raise_size(end, written_from))
-    }
-
-    /// Zeroes from byte `offset` to the end of its block, where that is mapped (Linux:
-    /// `dax_truncate_page`).
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn zero_block_tail(&self, offset: u64) -> Result<()> {
-        self.0.fs.change(|| self.0.zero_tail(offset))
     }
 
     /// The contents were changed now: `mtime` and `ctime`.

@@ -86,7 +86,11 @@ struct Walk<'t, 'p, P> {
 /// Past the last block that pointers reach there is nothing but hole. A `count` of 0 counts as 1.
 /// Linux: `ext2_get_blocks` without `create`, but in full.
 pub(crate) fn lookup<P: Pointers>(tree: &Tree<'_, P>, start: FileBlock, count: u64) -> Result<Mapping> {
-    let end = start.get().saturating_add(count.max(1));
+    let count = count.max(1);
+    if start.get() >= tree.shape.max_blocks() {
+        return Ok(Mapping { start, count, target: None });
+    }
+    let end = start.get().saturating_add(count);
     let mut walk = Walk { tree, budget: tree.budget, passed: [None; 2], in_hole: false };
     let mut at = start.get();
     let first = walk.piece(at, end)?;

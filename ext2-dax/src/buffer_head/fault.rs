@@ -7,7 +7,7 @@ use crate::entry::{Content, DevPage, Order, PAGE_SIZE};
 use crate::error::{BadMapping, Result};
 use crate::fault::{FaultRequest, FaultResult};
 use crate::mapping::{EntryGuard, Mark};
-use crate::mmu::{CowPage, Slot, Target, Writable};
+use crate::page_table::{CowPage, Slot, Target, Writable};
 use crate::trace::Event;
 
 /// Handles a missing page, or a store to a read-only one.
@@ -62,7 +62,7 @@ fn map<I: GetBlock + ?Sized>(
             inode.pages().emit(|| Event::LoadHole(request.info(), result));
             return Ok(result);
         }
-        bh = ask(inode, request.pgoff(), Create::Yes)?;
+        bh = ask(inode, request.pgoff(), Create::ForFault)?;
         result |= FaultResult::MAJOR;
     }
     let page = DevPage::new(bh.addr / PAGE_SIZE).ok_or(BadMapping::BadAddress { addr: Some(bh.addr) })?;

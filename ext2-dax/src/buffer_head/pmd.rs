@@ -6,7 +6,7 @@ use super::{BufferHead, Create, GetBlock};
 use crate::entry::{Content, DevPage, Order, PAGE_SIZE, PMD_PAGES, PMD_SIZE};
 use crate::fault::{Fallback, FaultRequest, FaultResult, check_fallback};
 use crate::mapping::{EntryGuard, GrabError, Mark};
-use crate::mmu::{Slot, Target, Writable};
+use crate::page_table::{Slot, Target, Writable};
 use crate::trace::Event;
 
 /// Handles a fault in a place that has no table of 4 KiB translations.
@@ -46,10 +46,10 @@ fn find_and_map<I: GetBlock + ?Sized>(
     let mut bh = ask(inode, index, Create::No)?;
     let mut result = FaultResult::NOPAGE;
     if request.is_store() && !bh.is_mapped() {
-        bh = ask(inode, index, Create::Yes)?;
+        bh = ask(inode, index, Create::ForFault)?;
         result |= FaultResult::MAJOR;
     }
-    // Here the old path had to guess: without a size that can be believed it gave up. What `Create::Yes`
+    // Here the old path had to guess: without a size that can be believed it gave up. What `Create::ForFault`
     // allocated stays allocated.
     if !bh.has_size() || bh.size < PMD_SIZE {
         return Err(Fallback::TooShort);

@@ -6,7 +6,7 @@ use super::{DaxInode, FaultRequest, FaultResult, Outcome, device_page, page_memo
 use crate::entry::PAGE_SIZE;
 use crate::error::{BadMapping, Result};
 use crate::iomap::{Iomap, MapKind};
-use crate::mmu::CowPage;
+use crate::page_table::CowPage;
 
 /// Maps a private copy of the page at `pos`, which is zeros where the file has a hole. The entry stays
 /// as it is: the file's page is not mapped.

@@ -4,7 +4,7 @@
 use super::{DaxInode, FaultRequest, FaultResult};
 use crate::entry::{Content, DevPage, Order};
 use crate::mapping::Mark;
-use crate::mmu::{Target, Writable};
+use crate::page_table::{Target, Writable};
 use crate::trace::Event;
 
 /// Makes block map, size and data of the unit durable and maps `page` for stores. No lock of the file is
@@ -22,6 +22,9 @@ pub(super) fn finish_sync_fault<I: DaxInode + ?Sized>(
     }
     let info = request.info();
     let _no_truncate = inode.pages().lock_shared();
+    if request.may_not_store(inode.pages()) {
+        return FaultResult::SIGBUS;
+    }
     // The entry may be another one by now, or name other blocks: then the access simply faults again.
     let again = |inode: &I| {
         inode.pages().emit(|| Event::InsertPfnMkwriteNoEntry(info, FaultResult::NOPAGE));

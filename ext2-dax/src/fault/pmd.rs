@@ -8,8 +8,9 @@ use crate::entry::{Content, DevPage, Order, PAGE_SIZE, PMD_PAGES, PMD_SIZE};
 use crate::iomap::{Iomap, MapFlags, MapKind, OpFlags};
 use crate::iter::{IomapIter, Step};
 use crate::mapping::{EntryGuard, GrabError};
-use crate::mmu::{Slot, Target, Vma, Writable};
+use crate::page_table::{Slot, Target, Writable};
 use crate::trace::Event;
+use crate::vma::Vma;
 
 /// Handles a fault in a place that has no table of 4 KiB translations. The caller holds
 /// `invalidate_lock` shared. On `FALLBACK` the place is left empty.
@@ -78,7 +79,7 @@ fn find_and_map<I: DaxInode + ?Sized>(
     let pos = index * PAGE_SIZE;
     let mut flags = OpFlags::FAULT | OpFlags::DAX;
     if request.is_store() {
-        flags |= OpFlags::WRITE;
+        flags |= OpFlags::WRITE | OpFlags::UNIT;
     }
     let mut iter = IomapIter::new(inode, pos, PMD_SIZE, flags);
     let mut mapped = Err(Fallback::BeginFailed);
@@ -103,6 +104,10 @@ fn find_and_map<I: DaxInode + ?Sized>(
             map_unit(inode, request, &mut entry, iomap, pos, flags).map(|outcome| with_major(outcome, major))
         };
         iter.processed(Step::Done(if mapped.is_ok() { PMD_SIZE } else { 0 }));
+    }
+    drop(iter);
+    if mapped.is_err() && request.is_store() {
+        entry.forget_hole();
     }
     mapped
 }
@@ -147,6 +152,8 @@ fn map_unit<I: DaxInode + ?Sized>(
                 .map_err(|_| Fallback::SlotTaken)?;
             Ok(Outcome::Done(FaultResult::NOPAGE))
         }
+        // The file system has no unit to give; a page it may have.
+        MapKind::Hole | MapKind::Unwritten => Err(Fallback::NoUnit),
         kind => {
             log::error!(target: "ext2_dax::fault", "2 MiB at file byte {pos}: a store met {kind:?}");
             Err(Fallback::BadMapping)

@@ -9,7 +9,7 @@ use crate::error::{BadMapping, Error, Result};
 use crate::iomap::{Iomap, MapFlags, MapKind, OpFlags};
 use crate::iter::{IomapIter, Step};
 use crate::mapping::{EntryGuard, GrabError};
-use crate::mmu::{Slot, Target, Writable};
+use crate::page_table::{Slot, Target, Writable};
 use crate::trace::Event;
 
 /// Handles a missing page, or a store to a read-only one. The caller holds `invalidate_lock` shared.
@@ -79,6 +79,10 @@ fn find_and_map<I: DaxInode + ?Sized>(inode: &I, request: &FaultRequest<'_>) -> 
         };
         iter.processed(step);
     };
+    drop(iter);
+    if flags.contains(OpFlags::WRITE) && !matches!((&walked, &outcome), (Ok(()), Some(_))) {
+        entry.forget_hole();
+    }
     match (walked, outcome) {
         (Ok(()), Some(Outcome::Done(result))) => Outcome::Done(result | major),
         (Ok(()), Some(Outcome::NeedsSync(result, page))) => Outcome::NeedsSync(result | major, page),

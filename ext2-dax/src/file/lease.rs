@@ -4,22 +4,29 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use blockdev::{Access, PmemSlice};
+use ext2_core::plumbing::Plumbing;
 
-use super::FileInner;
+use super::{FileInner, MAX_BYTES};
 use crate::entry::PAGE_SIZE;
-use crate::error::{Error, Result, errno};
+use crate::error::{Errno, Error, Result};
 use crate::fault::DaxInode;
 use crate::iomap::{IomapOps, OpFlags};
 use crate::iter::{IomapIter, Step};
 use crate::lease::PageLease;
 
-/// The blocks of a byte range, which stay where they are, and the file's, until this is dropped.
+/// The blocks of a byte range, which stay where they are, and the file's, until this and its clones are dropped.
+///
+/// What it gives is what the file has at that moment: a hole that is filled later is found by asking again. Bytes past
+/// the end of the file are hole, whatever lies there.
+#[derive(Clone, Debug)]
+pub struct Lease(Arc<Held>);
+
 #[derive(Debug)]
-pub struct Lease {
+struct Held {
     file: Arc<FileInner>,
-    /// File byte, device byte (none for a hole), bytes; in order, without gaps.
-    runs: Vec<(u64, Option<u64>, u64)>,
-    _pages: PageLease,
+    range: Range<u64>,
+    access: Access,
+    pages: PageLease,
 }
 
 /// A part of a lease that is one thing.
@@ -31,49 +38,170 @@ pub enum Leased<'a> {
     Memory(PmemSlice<'a>),
 }
 
+/// A part of a lease that keeps the lease, to be held for as long as somebody likes.
+#[derive(Clone, Debug)]
+pub struct LeasedPart {
+    lease: Lease,
+    start: u64,
+    len: u64,
+    /// The device's byte; none for a hole.
+    device_byte: Option<u64>,
+}
+
+/// File byte, device byte (none for a hole), bytes.
+type Run = (u64, Option<u64>, u64);
+
 impl Lease {
-    pub(super) fn take(file: Arc<FileInner>, range: Range<u64>) -> Result<Self> {
-        if !file.is_dax {
-            return Err(Error::refused(errno::EOPNOTSUPP, "the device is not memory: nothing to lease"));
+    pub(super) fn take(file: Arc<FileInner>, range: Range<u64>, access: Access) -> Result<Self> {
+        file.fs.check_dax()?;
+        match access {
+            Access::Read => {}
+            Access::Write => file.check_store()?,
+            Access::Recovery => {
+                return Err(Error::refused(Errno::INVAL, "memory is leased to be read or written"));
+            }
         }
+        let range = range.start..range.end.min(MAX_BYTES);
         if range.is_empty() {
-            return Err(Error::refused(errno::EINVAL, "an empty range"));
+            return Err(Error::refused(Errno::INVAL, "an empty range: a lease has one byte at least"));
         }
         let pages = range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE);
-        let (pages, runs) = PageLease::take(&file.pages, pages, || runs(&*file, range));
-        Ok(Self { runs: runs?, file, _pages: pages })
+        let (pages, runs) = PageLease::take(&file.pages, pages, || runs(&*file, range.clone()));
+        runs?;
+        Ok(Self(Arc::new(Held { file, range, access, pages })))
+    }
+
+    /// The bytes of the file.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.0.range.clone()
+    }
+
+    /// What the range is now. The blocks of an earlier answer are among those of a later one.
+    fn look(&self) -> Result<Vec<Run>> {
+        let held = &*self.0;
+        held.pages.look_again(|| {
+            if held.access == Access::Write {
+                // Memory that was given before the file system was closed cannot be taken back; no more is given.
+                held.file.inode.check_store()?;
+            }
+            let runs = runs(&*held.file, held.range.clone())?;
+            if held.access == Access::Write {
+                let lent = runs.iter().filter_map(|(_, byte, len)| byte.map(|byte| byte..byte + len));
+                held.pages.lend(lent.collect());
+                held.file.inode.touch_modified();
+            }
+            Ok(runs)
+        })
     }
 
     /// The parts of the range in order, with the file byte at which each begins. A part of memory ends
     /// where the device's next run begins.
     ///
     /// # Errors
-    /// The device's, poison included.
-    pub fn parts(&self, access: Access) -> Result<Vec<(u64, Leased<'_>)>> {
-        let memory = DaxInode::memory(&*self.file);
+    /// The device's, poison included; the image's; for a lease to write, `EROFS` and `EPERM` where stores were forbidden
+    /// meanwhile.
+    pub fn parts(&self) -> Result<Vec<(u64, Leased<'_>)>> {
         let mut parts = Vec::new();
-        for &(start, addr, len) in &self.runs {
-            let Some(addr) = addr else {
+        for (start, byte, len) in self.look()? {
+            let Some(byte) = byte else {
                 parts.push((start, Leased::Hole(len)));
                 continue;
             };
             let mut done = 0;
             while done < len {
-                let at = addr + done;
-                let within = at % PAGE_SIZE;
-                let pages = (within + (len - done)).div_ceil(PAGE_SIZE);
-                let run = memory.direct_access(at / PAGE_SIZE, pages, access)?;
-                let run = run.subslice(within, (run.len() - within).min(len - done))?;
+                let run = self.0.memory(byte + done, len - done)?;
                 parts.push((start + done, Leased::Memory(run)));
                 done += run.len();
             }
         }
         Ok(parts)
     }
+
+    /// The same parts, each of which keeps the lease: for who holds both in one place.
+    ///
+    /// # Errors
+    /// As for [`parts`](Self::parts).
+    pub fn owned_parts(&self) -> Result<Vec<LeasedPart>> {
+        let part = |(start, leased): (u64, Leased<'_>)| {
+            let (len, device_byte) = match leased {
+                Leased::Hole(len) => (len, None),
+                Leased::Memory(memory) => (memory.len(), Some(memory.device_offset())),
+            };
+            LeasedPart { lease: self.clone(), start, len, device_byte }
+        };
+        Ok(self.parts()?.into_iter().map(part).collect())
+    }
+
+    /// Makes what was stored through the lease durable, and nothing else: cheaper than
+    /// [`File::sync`](crate::File::sync), which does it too.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn sync(&self) -> Result<()> {
+        let pages = self.0.pages.pages();
+        self.0.file.sync_pages(pages.start, pages.end - 1)
+    }
+}
+
+impl Held {
+    /// The memory of `len` bytes of the device, or of as many as are one run.
+    fn memory(&self, byte: u64, len: u64) -> Result<PmemSlice<'_>> {
+        let within = byte % PAGE_SIZE;
+        let pages = (within + len).div_ceil(PAGE_SIZE);
+        let run = DaxInode::memory(&*self.file).direct_access(byte / PAGE_SIZE, pages, self.access)?;
+        Ok(run.subslice(within, (run.len() - within).min(len))?)
+    }
+}
+
+impl LeasedPart {
+    /// The file byte at which it begins.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no byte, which none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The lease.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Its memory; `None` for a hole.
+    ///
+    /// # Errors
+    /// The device's, poison included.
+    pub fn memory(&self) -> Result<Option<PmemSlice<'_>>> {
+        self.device_byte.map(|byte| self.lease.0.memory(byte, self.len)).transpose()
+    }
 }
 
 /// What the range is, by asking for it in full.
-fn runs<O: IomapOps + ?Sized>(file: &O, range: Range<u64>) -> Result<Vec<(u64, Option<u64>, u64)>> {
+fn runs(file: &FileInner, range: Range<u64>) -> Result<Vec<Run>> {
+    let size = file.inode.size().clamp(range.start, range.end);
+    let mut runs = runs_of(file, range.start..size)?;
+    if size < range.end {
+        match runs.last_mut() {
+            Some((_, None, len)) => *len += range.end - size,
+            _ => runs.push((size, None, range.end - size)),
+        }
+    }
+    Ok(runs)
+}
+
+fn runs_of<O: IomapOps + ?Sized>(file: &O, range: Range<u64>) -> Result<Vec<Run>> {
     let mut iter = IomapIter::new(file, range.start, range.end - range.start, OpFlags::DAX);
     let mut runs = Vec::new();
     while iter.next()? {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub use map::SoftMap;
 
 use crate::entry::{PAGE_SIZE, PMD_SIZE};
-use crate::error::{Error, Result, errno};
+use crate::error::{Error, Result, Errno};
 use crate::mmu::{Protection, Sharing, VmFile, Vma};
 use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use map::Area;
@@ -98,7 +98,7 @@ impl Counters {
     /// Bytes that are reachable without a fault.
     #[must_use]
     pub fn mapped_bytes(&self) -> u64 {
-        self.ptes * PAGE_SIZE + self.pmds * PMD_SIZE
+        self.ptes.saturating_mul(PAGE_SIZE).saturating_add(self.pmds.saturating_mul(PMD_SIZE))
     }
 
     /// Bytes that a TLB of so many entries reaches at best with what is mapped now: 2 MiB translations
@@ -106,7 +106,8 @@ impl Counters {
     #[must_use]
     pub fn tlb_reach(&self, tlb_entries: u64) -> u64 {
         let pmds = self.pmds.min(tlb_entries);
-        pmds * PMD_SIZE + self.ptes.min(tlb_entries - pmds) * PAGE_SIZE
+        let ptes = self.ptes.min(tlb_entries - pmds);
+        pmds.saturating_mul(PMD_SIZE).saturating_add(ptes.saturating_mul(PAGE_SIZE))
     }
 }
 
@@ -170,14 +171,18 @@ impl SoftMmu {
     /// [`VmFile::check_map`] says.
     pub fn map(self: &Arc<Self>, file: Arc<dyn VmFile>, request: &MapRequest) -> Result<SoftMap> {
         let MapRequest { offset, len, sharing, protection, colour } = *request;
-        if len == 0 || !offset.is_multiple_of(PAGE_SIZE) || !colour.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::refused(errno::EINVAL, "a mapping needs whole pages, at least one"));
+        if len == 0 {
+            let why = "a mapping has one byte at least: an empty file is mapped at the size that it will have";
+            return Err(Error::refused(Errno::INVAL, why));
         }
-        let no_memory = || Error::refused(errno::ENOMEM, "the mapping does not fit the address space");
+        if !offset.is_multiple_of(PAGE_SIZE) || !colour.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::refused(Errno::INVAL, "a mapping begins at a multiple of 4096 bytes of the file"));
+        }
+        let no_memory = || Error::refused(Errno::NOMEM, "the mapping does not fit the address space");
         let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(no_memory)?;
         if offset.checked_add(len).is_none_or(|end| end > i64::MAX.unsigned_abs()) {
             return Err(Error::refused(
-                errno::EOVERFLOW,
+                Errno::OVERFLOW,
                 "the mapping ends past the last byte a file can have",
             ));
         }

@@ -10,7 +10,7 @@ use super::namespace;
 use super::parse::{Line, MapKind, Op, Script};
 use super::pattern::{CrcSink, PatternSource};
 use crate::entry::PAGE_SIZE;
-use crate::error::{Error, Result, errno};
+use crate::error::{Error, Result, Errno};
 use crate::file::{File, OpenFor};
 use crate::mmu::Protection;
 use crate::mmu::soft::{MapRequest, Signal, SoftMap, SoftMmu};
@@ -161,11 +161,11 @@ impl Player {
             Op::Fallocate { path, pos, len, .. } => {
                 let (_, len) = (signed(*pos)?, signed(*len)?);
                 if len == 0 {
-                    return Err(Error::refused(errno::EINVAL, "nothing to allocate"));
+                    return Err(Error::refused(Errno::INVAL, "nothing to allocate"));
                 }
                 self.file(path)?;
                 // What every mounted ext2 answers. Holes are punched by a call of its own.
-                return Err(Error::refused(errno::EOPNOTSUPP, "ext2 has no fallocate"));
+                return Err(Error::refused(Errno::OPNOTSUPP, "ext2 has no fallocate"));
             }
             Op::Fiemap { path } => return self.fiemap(path),
             Op::SeekHole { path, pos } => {
@@ -220,7 +220,7 @@ impl Player {
     }
 
     fn map_named(&self, name: &str) -> Result<&SoftMap> {
-        self.maps.get(name).ok_or(Error::refused(errno::EINVAL, "no mapping has this name"))
+        self.maps.get(name).ok_or(Error::refused(Errno::INVAL, "no mapping has this name"))
     }
 
     fn write(&mut self, path: &str, pos: u64, len: u64, seed: u64, good: Option<u64>) -> Result<Done> {
@@ -252,7 +252,7 @@ impl Player {
 
     fn fiemap(&mut self, path: &str) -> Result<Done> {
         if namespace::find(self.fs.ext2(), path)?.kind() == FileKind::Directory {
-            return Err(Error::refused(errno::EOPNOTSUPP, "ext2 has no FIEMAP of directories"));
+            return Err(Error::refused(Errno::OPNOTSUPP, "ext2 has no FIEMAP of directories"));
         }
         let extents = self.file(path)?.extents()?;
         let mut text = format!("extents={}", extents.len());
@@ -265,7 +265,7 @@ impl Player {
     fn map(&mut self, name: &str, path: &str, pos: u64, len: u64, kind: MapKind, delta: u64) -> Result<()> {
         let inode = namespace::find(self.fs.ext2(), path)?;
         if inode.kind() == FileKind::Directory && kind.protection == Protection::ReadOnly {
-            return Err(Error::refused(errno::ENODEV, "a directory cannot be mapped"));
+            return Err(Error::refused(Errno::NODEV, "a directory cannot be mapped"));
         }
         let cached = self.file_of(inode.clone())?;
         let file = match kind.protection {
@@ -289,7 +289,7 @@ impl Player {
 fn signed(value: u64) -> Result<u64> {
     match i64::try_from(value) {
         Ok(_) => Ok(value),
-        Err(_) => Err(Error::refused(errno::EINVAL, "the number is negative")),
+        Err(_) => Err(Error::refused(Errno::INVAL, "the number is negative")),
     }
 }
 
@@ -298,7 +298,7 @@ fn transfer(pos: u64, len: u64) -> Result<u64> {
     let end = pos.checked_add(len).filter(|end| i64::try_from(*end).is_ok());
     match end {
         Some(_) => Ok(len.min(LONGEST_TRANSFER)),
-        None => Err(Error::refused(errno::EINVAL, "the range has no signed offsets")),
+        None => Err(Error::refused(Errno::INVAL, "the range has no signed offsets")),
     }
 }
 

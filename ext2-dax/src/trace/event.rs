@@ -4,8 +4,9 @@
 //! are ours, for what the kernel does not say: why a 2 MiB fault fell back, what was asked and answered
 //! about a hole, what was taken away.
 
-use crate::fault::{Fallback, FaultResult};
-use crate::iomap::{MapFlags, MapKind, OpFlags};
+use crate::fallback::Fallback;
+use crate::fault_result::FaultResult;
+use crate::map_kind::{MapFlags, MapKind, OpFlags};
 
 /// Which inode an event is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

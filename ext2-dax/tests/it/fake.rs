@@ -123,6 +123,7 @@ impl FakeFile {
             size..u64::MAX,
             patience,
             compat::Layouts::Broken,
+            ext2_dax::mapping::PrivateCopies::Drop,
             || {
                 let mut state = self.state.lock().unwrap();
                 state.size = size;
@@ -174,7 +175,7 @@ impl IomapOps for FakeFile {
             }
             None => {
                 let fault = flags.contains(OpFlags::FAULT);
-                let whole_unit = fault && count == PMD_PAGES;
+                let whole_unit = flags.contains(OpFlags::UNIT);
                 if whole_unit && run < PMD_PAGES {
                     return Ok(Iomap::hole(offset, run * PAGE_SIZE));
                 }
@@ -185,7 +186,7 @@ impl IomapOps for FakeFile {
                 if (first + run) * PAGE_SIZE > self.device.size() {
                     return match whole_unit {
                         true => Ok(Iomap::hole(offset, PAGE_SIZE)),
-                        false => Err(Error::refused(28, "full")),
+                        false => Err(Error::refused(ext2_dax::Errno::NOSPC, "full")),
                     };
                 }
                 state.next_page = first + run;

@@ -258,7 +258,7 @@ fn f6_a_small_entry_keeps_the_unit_small_without_a_question() {
 #[test]
 fn f7_an_error_of_the_file_system_falls_back_and_the_small_fault_reports_it() {
     let file = file_of(PMD_SIZE);
-    file.answer(|_, _, flags| flags.contains(OpFlags::WRITE).then(|| Err(Error::refused(28, "full"))));
+    file.answer(|_, _, flags| flags.contains(OpFlags::WRITE).then(|| Err(Error::refused(ext2_dax::Errno::NOSPC, "full"))));
     assert_eq!(map(&file, request(PMD_SIZE)).store(0, 1), Err(Signal::Bus));
     assert_eq!(reasons(&file), [Fallback::BeginFailed]);
 }
@@ -321,9 +321,12 @@ fn f11_blocks_that_are_not_one_aligned_run_fall_back() {
 }
 
 #[test]
-fn f12_a_store_that_meets_a_hole_is_refused() {
+fn f12_a_store_that_meets_neither_blocks_nor_a_hole_is_refused() {
     let file = file_of(PMD_SIZE);
-    file.answer(|_, _, _| Some(Ok(Iomap::hole(0, PMD_SIZE))));
+    file.answer(|_, _, _| {
+        let kind = ext2_dax::iomap::MapKind::Delalloc;
+        Some(Ok(Iomap { kind, ..Iomap::hole(0, PMD_SIZE) }))
+    });
     assert_eq!(map(&file, request(PMD_SIZE)).store(0, 1), Err(Signal::Bus));
     assert_eq!(reasons(&file), [Fallback::BadMapping]);
     let entries = DaxInode::pages(&*file).entries();
@@ -331,7 +334,25 @@ fn f12_a_store_that_meets_a_hole_is_refused() {
 }
 
 #[test]
-fn twelve_reasons_have_twelve_numbers() {
+fn f13_a_file_system_without_an_aligned_run_says_the_hole_and_a_page_will_do() {
+    let file = file_of(PMD_SIZE);
+    file.answer(|_, _, flags| flags.contains(OpFlags::UNIT).then(|| Ok(Iomap::hole(0, PMD_SIZE))));
+    map(&file, request(PMD_SIZE)).store(0, 1).unwrap();
+    assert_eq!(reasons(&file), [Fallback::NoUnit]);
+    assert_eq!(file.blocks(), 1);
+}
+
+#[test]
+fn a_store_that_meets_a_hole_dies() {
+    let file = file_of(PMD_SIZE);
+    file.answer(|_, _, flags| flags.contains(OpFlags::WRITE).then(|| Ok(Iomap::hole(0, PMD_SIZE))));
+    assert_eq!(map(&file, request(PMD_SIZE)).store(0, 1), Err(Signal::Bus));
+    let entries = DaxInode::pages(&*file).entries();
+    assert!(entries.iter().all(|entry| !entry.locked && entry.content == Content::Empty), "{entries:?}");
+}
+
+#[test]
+fn thirteen_reasons_have_thirteen_numbers() {
     let numbers: Vec<_> = Fallback::ALL.iter().map(|reason| reason.number()).collect();
-    assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
+    assert_eq!(numbers, (1..=13).collect::<Vec<_>>());
 }

@@ -1,7 +1,8 @@
 //! The operations of crash workloads.
 
+use ext2_core::plumbing::{Allocate, Plumbing};
 use ext2_core::{
-    Allocate, Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, RenameFlags, SetAttr, Wait,
+    Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, RenameFlags, SetAttr, Wait,
     XattrSet,
 };
 use ext2_dax::{
@@ -214,7 +215,7 @@ pub fn perform(fs: &Ext2, action: &Action) -> Result<(), Error> {
         }
         Action::Truncate { path, size } => at(fs, path)?.truncate(*size, Wait::Yes),
         Action::Punch { path, offset, len } => at(fs, path)?.punch_hole(*offset, *len, Wait::Yes),
-        Action::Zero { path, offset, len } => at(fs, path)?.zero_range(*offset, *len, Wait::Yes),
+        Action::Zero { path, offset, len } => at(fs, path)?.zero_range(*offset, *len),
         Action::SetXattr { path, len, seed } => {
             let inode = at(fs, path)?;
             inode.xattr_set(attribute(&inode), &bytes_of(*seed, 0, *len), XattrSet::Any)
@@ -249,6 +250,6 @@ pub fn perform(fs: &Ext2, action: &Action) -> Result<(), Error> {
         }
         Action::Fsync(path) => at(fs, path)?.sync(),
         Action::Sync => fs.sync(),
-        Action::Close => fs.clone().close(),
+        Action::Close => fs.clone().close().map(drop),
     }
 }

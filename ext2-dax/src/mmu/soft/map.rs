@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::tables::{Found, Tables, Wish, memory};
 use super::{Counters, Counts, Died, HugeZeroPage, Signal, SoftMmu};
 use crate::entry::PAGE_SIZE;
-use crate::error::{Error, Result, errno};
+use crate::error::{Error, Result, Errno};
 use crate::fault::{FaultRequest, FaultResult, StoreOrLoad};
 use crate::mapping::{PrivateCopies, Translations};
 use crate::mmu::{CowPage, PageTable, Protection, Slot, SlotTaken, Target, VmFile, Vma, Writable};
@@ -328,9 +328,9 @@ impl SoftMap {
     /// written, for a range that ends past the mapping; the file's.
     pub fn msync(&self, offset: u64, len: u64) -> Result<()> {
         if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::refused(errno::EINVAL, "msync needs a page boundary"));
+            return Err(Error::refused(Errno::INVAL, "msync needs a page boundary"));
         }
-        let beyond = || Error::refused(errno::ENOMEM, "the range is not all mapped");
+        let beyond = || Error::refused(Errno::NOMEM, "the range is not all mapped");
         let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(beyond)?;
         let end = offset.checked_add(len).ok_or_else(beyond)?;
         let size = self.vma().end - self.vma().start;

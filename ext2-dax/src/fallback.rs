@@ -29,13 +29,15 @@ pub enum Fallback {
     SlotTaken,
     /// F11: the blocks are not one aligned run of device memory.
     Unaligned,
-    /// F12: a store met something that is not blocks.
+    /// F12: a store met something that is neither blocks nor a hole.
     BadMapping,
+    /// F13: there is no aligned run of free blocks for the unit.
+    NoUnit,
 }
 
 impl Fallback {
     /// All reasons in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Colour,
         Self::PrivateWrite,
         Self::BeforeMapping,
@@ -48,12 +50,13 @@ impl Fallback {
         Self::SlotTaken,
         Self::Unaligned,
         Self::BadMapping,
+        Self::NoUnit,
     ];
 
     /// The number of the reason, from 1.
     #[must_use]
     pub fn number(self) -> usize {
-        // OK to cast: a fieldless enum of twelve.
+        // OK to cast: a fieldless enum of thirteen.
         self as usize + 1
     }
 
@@ -73,6 +76,7 @@ impl Fallback {
             Self::SlotTaken => "slot-taken",
             Self::Unaligned => "unaligned",
             Self::BadMapping => "bad-mapping",
+            Self::NoUnit => "no-unit",
         }
     }
 }

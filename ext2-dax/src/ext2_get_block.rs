@@ -1,49 +1,12 @@
 //! ext2 behind `get_block` (`ext2_get_block`, `ext2_direct_IO` of Linux 4.8).
 
-use ext2_core::Allocate;
+use ext2_core::plumbing::{Allocate, Plumbing};
 
-use super::{BhState, BufferHead, Create, GetBlock, HoleSize};
+use crate::buffer_head::{BhState, BufferHead, Create, GetBlock, HoleSize};
+use crate::dio::DioCount;
 use crate::error::Result;
 use crate::file::FileInner;
-use crate::sync::{Condvar, Mutex};
 use crate::volume::DataPath;
-
-/// How many operations are under way that only pretend to be direct I/O (Linux: `i_dio_count`).
-#[derive(Debug, Default)]
-pub struct DioCount {
-    count: Mutex<u64>,
-    idle: Condvar,
-}
-
-/// One operation, while it is counted.
-#[derive(Debug)]
-pub(crate) struct Counted<'a>(&'a DioCount);
-
-impl DioCount {
-    pub(crate) fn new() -> Self {
-        Self { count: Mutex::new(0), idle: Condvar::new() }
-    }
-
-    pub(crate) fn begin(&self) -> Counted<'_> {
-        *self.count.lock() += 1;
-        Counted(self)
-    }
-
-    /// Waits until no operation is under way (`inode_dio_wait`).
-    pub(crate) fn wait(&self) {
-        let mut count = self.count.lock();
-        while *count > 0 {
-            count = self.idle.wait(count);
-        }
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        *self.0.count.lock() -= 1;
-        self.0.idle.notify_all();
-    }
-}
 
 impl GetBlock for FileInner {
     fn get_block(&self, block: u64, bh: &mut BufferHead, create: Create) -> Result<()> {
@@ -53,6 +16,7 @@ impl GetBlock for FileInner {
         let mapping = match create {
             Create::No => self.inode.map(start, count)?,
             Create::Yes => self.inode.map_for_write(start, count, Allocate::Published)?.mapping,
+            Create::ForFault => self.inode.map_for_write(start, count, Allocate::Fault)?.mapping,
         };
         match mapping.target {
             Some(target) => {

@@ -1,0 +1,142 @@
+//! What the layer that moves a file's bytes needs of an inode, and nobody else. **Unstable**: it changes without a new
+//! major version, and each call trusts its caller with an invariant. A wrong one makes files whose contents are
+//! another's, or waits for itself for ever.
+//!
+//! `ext2-dax` is the user. Everybody else has [`Inode::read_at`], [`Inode::write_at`], [`Inode::truncate`] and the
+//! calls beside them, which need no trust.
+
+use alloc::sync::Arc;
+
+pub use crate::inode::{Allocate, Unpublished, WriteMapping};
+pub use crate::space::{AddressSpace, Publisher, Stores, Taken};
+pub use crate::sync::{Glance, IoGuard, IoLock, IoReadGuard};
+
+use crate::error::Result;
+use crate::{FileBlock, Inode};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for crate::Inode {}
+}
+
+/// The calls below the file interface.
+pub trait Plumbing: sealed::Sealed {
+    /// The address space of this inode, made by `make` if nobody attached one before. All who hold the inode share it,
+    /// and whatever changes its map calls it. `make` is run under a lock: it takes no other.
+    fn attach(&self, make: impl FnOnce() -> Arc<dyn AddressSpace>) -> Arc<dyn AddressSpace>;
+
+    /// The lock over the contents (Linux: `i_rwsem`). All calls of [`Inode`] that read or change contents take it
+    /// themselves: whoever holds it must call none of them.
+    fn io_lock(&self) -> &IoLock;
+
+    /// What `count` blocks from `start` are, with blocks where there were none: one mapping, at most `count` blocks.
+    /// The caller holds the [`io_lock`](Self::io_lock) exclusive for [`Allocate::AfterFill`] and
+    /// [`Allocate::Published`]; a fault holds the entry of the pages and what keeps truncation out.
+    ///
+    /// # Errors
+    /// `ENOSPC`, `EFBIG`, `EROFS`; `Corrupt`, the device's errors.
+    fn map_for_write(&self, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping>;
+
+    /// Raises the size to `end` bytes if it is smaller, after bytes from `written_from` on were stored; what is mapped
+    /// between the old end and that is zeroed first. Takes no page away and waits for no lease. The caller holds the
+    /// [`io_lock`](Self::io_lock) exclusive.
+    ///
+    /// # Errors
+    /// `EFBIG` past the largest size of a file, `EROFS`, the device's.
+    fn raise_size(&self, end: u64, written_from: u64) -> Result<()>;
+
+    /// Zeroes from byte `offset` to the end of its block, where that is mapped (Linux: `dax_truncate_page`). The caller
+    /// holds the [`io_lock`](Self::io_lock) exclusive.
+    ///
+    /// # Errors
+    /// `EFBIG`, `EROFS`, the device's.
+    fn zero_block_tail(&self, offset: u64) -> Result<()>;
+
+    /// Frees what lies past the last block that the size covers, and leaves the tail of that block as it is. The caller
+    /// holds the [`io_lock`](Self::io_lock) exclusive. Linux: `ext2_truncate_blocks` at `i_size`, as
+    /// `ext2_write_failed` calls it.
+    ///
+    /// # Errors
+    /// `Corrupt`, the device's errors.
+    fn free_past_size(&self) -> Result<()>;
+
+    /// What [`check_write`](Inode::check_write) and [`touch_modified`](Inode::touch_modified) do, without waiting for
+    /// anybody: for a write that must not (Linux: `RWF_NOWAIT`).
+    ///
+    /// # Errors
+    /// `EAGAIN` where somebody changes attributes at this moment; as for `check_write`.
+    fn try_begin_write(&self, offset: u64, len: u64) -> Result<Option<u64>>;
+
+    /// Whether the contents may be stored to through memory that is given now, by a mapping or a lease: the file system
+    /// is open for writing, and no flag of the inode forbids it. Linux: `mmap` and `may_open`.
+    ///
+    /// # Errors
+    /// `EROFS`; `EPERM` for an immutable file, `EACCES` for one that only grows at its end.
+    fn check_store(&self) -> Result<()>;
+}
+
+impl Plumbing for Inode {
+    fn attach(&self, make: impl FnOnce() -> Arc<dyn AddressSpace>) -> Arc<dyn AddressSpace> {
+        self.0.space.get_or_attach(make)
+    }
+
+    #[inline]
+    fn io_lock(&self) -> &IoLock {
+        &self.0.io
+    }
+
+    fn map_for_write(&self, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping> {
+        self.need(crate::FileKind::Regular)?;
+        self.0.fs.change(|| self.0.map_for_write(self, start, count, how))
+    }
+
+    fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {
+        self.need(crate::FileKind::Regular)?;
+        if end <= self.size() {
+            return Ok(());
+        }
+        if end > self.0.fs.geo.max_file_size() {
+            return crate::error::refuse(crate::Errno::FBIG, "larger than a file can be");
+        }
+        self.0.fs.change(|| self.0.raise_size(end, written_from.min(end)))
+    }
+
+    fn zero_block_tail(&self, offset: u64) -> Result<()> {
+        self.need(crate::FileKind::Regular)?;
+        if offset > self.0.fs.geo.max_file_size() {
+            return crate::error::refuse(crate::Errno::FBIG, "larger than a file can be");
+        }
+        self.0.fs.change(|| self.0.zero_tail(offset))
+    }
+
+    fn free_past_size(&self) -> Result<()> {
+        self.need(crate::FileKind::Regular)?;
+        self.0.fs.change(|| self.0.free_past_size())
+    }
+
+    fn try_begin_write(&self, offset: u64, len: u64) -> Result<Option<u64>> {
+        self.0.fs.change(|| {
+            let Some(mut attrs) = self.0.attrs.try_lock() else {
+                return crate::error::refuse(crate::Errno::AGAIN, "the attributes are being changed");
+            };
+            let len = self.check_write_flags(offset, len, attrs.flags)?;
+            let now = self.0.fs.clock.now();
+            (attrs.mtime, attrs.ctime, attrs.late) = (now, now, true);
+            Ok(len)
+        })
+    }
+
+    fn check_store(&self) -> Result<()> {
+        if self.fs().is_read_only() {
+            return crate::error::refuse(crate::Errno::ROFS, "the file system is read-only");
+        }
+        let flags = self.attr().flags;
+        if flags.contains(crate::InodeFlags::IMMUTABLE) {
+            return crate::error::refuse(crate::Errno::PERM, "the file is immutable");
+        }
+        if flags.contains(crate::InodeFlags::APPEND) {
+            return crate::error::refuse(crate::Errno::ACCES, "the file is append-only: write at its end");
+        }
+        Ok(())
+    }
+}
