@@ -93,7 +93,9 @@ pub trait DaxInode: IomapOps {
     fn size(&self) -> u64;
 
     /// Whose behaviour is wanted.
-    fn compat(&self) -> &Compat;
+    fn compat(&self) -> &Compat {
+        &Compat::FULL
+    }
 
     /// Notes that a mapping is about to be stored to (Linux: `file_update_time` in `page_mkwrite`).
     fn about_to_store(&self) {}

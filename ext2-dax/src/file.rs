@@ -142,6 +142,9 @@ impl File {
             limits.refuse_nowait("the path of buffer heads always waits")?;
             return buffer_head::do_io_read(&*self.0, pos, len, sink, DioFlags::LOCKING);
         }
+        if pos >= MAX_BYTES {
+            return Ok(0);
+        }
         self.0.counts().shared();
         let io = self.0.inode.io_lock();
         let _io = if limits.nowait { io.try_read().ok_or(BUSY_NOW)? } else { io.read() };
@@ -180,10 +183,12 @@ impl File {
             if let DataPath::BufferHead(_) = inner.fs.options().path {
                 limits.refuse_nowait("the path of buffer heads always waits")?;
             }
-            if len > 0 && pos.saturating_add(len) > inner.inode.size() {
+            // What is inside the file is written; it does not grow.
+            let inside = len.min(inner.inode.size().saturating_sub(pos));
+            if inside == 0 && len > 0 {
                 return Err(Error::refused(Errno::AGAIN, "the file would have to grow"));
             }
-            inner.inode.try_begin_write(pos, len)?
+            inner.inode.try_begin_write(pos, inside)?
         } else {
             inner.inode.check_write(pos, len)?
         };

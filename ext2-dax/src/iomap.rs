@@ -3,11 +3,37 @@
 //! Nothing here knows of DAX, pages or faults: point 3 of the founding mail asks that the iterator be
 //! one thing and what is done with a mapping another.
 //!
-//! # The contract of an answer
+//! # The contract
+//! Of an answer:
 //! 1. It covers the byte asked: `offset <= pos < offset + length`. It is never empty.
 //! 2. It is **in full for the range asked**: a hole or a run is cut only where the request ends, or
 //!    where the next byte of the file is something else. Point 6 of the mail rests on this.
-//! 3. `addr` is the device byte of `offset`, present exactly when blocks are there.
+//! 3. `addr` is the device byte of `offset`, present exactly when blocks are there. `addr` and `offset` are the same
+//!    modulo the page size.
+//! 4. Without `WRITE`, nothing is allocated. With it, the answer has blocks; a hole is an answer to
+//!    [`OpFlags::UNIT`] only.
+//!
+//! Of new blocks, whose contents are whatever others left there:
+//!
+//! 5. **For a fault** (`FAULT`), `begin` zeroes them on the device before it makes them the file's: the page is mapped, and
+//!    seen by others, before `end`. They stay the file's whatever becomes of the fault, which never undoes. With
+//!    [`OpFlags::UNIT`] they are all of the range in one run that is aligned to 2 MiB, or there are none.
+//! 6. **For a write**, nobody but the file system zeroes either. `end` says which bytes were filled: of the blocks that they
+//!    touch the rest is zero before the blocks can be found, and blocks that they do not touch are given back. A file
+//!    system that zeroes in `begin` as for a fault, and keeps what it gave, is right too, and slower.
+//! 7. `NEW` says that there was a hole before. Whoever maps it is made to look again: after `begin` for a fault, after `end`
+//!    for a write, so that blocks have to be found from then on. A file system that tells its pages itself
+//!    (`DaxMapping::invalidate`) need not say it of writes.
+//!
+//! Of the size:
+//!
+//! 8. **`end` of a write raises it** to `pos + written`, if that is more, after the bytes are the file's. What lies between
+//!    the old end and `pos` is zero before. A fault never changes the size; a fault past it does not arrive.
+//! 9. What `end` was told as written is reported to the caller: it stays, unless `end` fails.
+//!
+//! Of taking away: blocks and pages go under `truncate::take_pages`.
+//!
+//! `conformance::check` holds a file system to all this.
 
 use crate::error::Result;
 pub use crate::map_kind::{MapFlags, MapKind, OpFlags};

@@ -122,7 +122,7 @@ impl Player {
             Ok(Done::Died(signal)) => format!("signal={signal}"),
             Err(error) => {
                 log::debug!(target: "ext2_dax::replay", "{}: {error}", line.text);
-                format!("errno={}", error.errno())
+                format!("errno={}", error.errno().get())
             }
         };
         Outcome { number: self.played, text: line.text.clone(), result, events: self.log.take() }

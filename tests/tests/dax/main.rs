@@ -1,0 +1,14 @@
+//! The data path as its users meet it: who may store where, what a lease promises, what a failing device leaves, the
+//! edges of every number, and file systems and address spaces of somebody else's.
+
+mod edges;
+mod foreign_fs;
+mod foreign_mmu;
+mod leases;
+mod nowait;
+mod permissions;
+mod seam;
+mod setup;
+mod sweep;
+mod torn_writes;
+mod toy;
