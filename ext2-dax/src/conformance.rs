@@ -234,7 +234,9 @@ fn fault_is_zero<S: Subject>(file: &Arc<S>) -> Outcome {
     let mut got = vec![1; PAGE_SIZE as usize];
     map.load_bytes(50 * PAGE_SIZE, &mut got).map_err(|dead| died(dead.signal))?;
     need(got == wanted, || "the mapped page has bytes that nobody stored".to_owned())?;
-    need(read(&**file, 50 * PAGE_SIZE, PAGE_SIZE as usize)? == wanted, || "a read sees other bytes".to_owned())
+    need(read(&**file, 50 * PAGE_SIZE, PAGE_SIZE as usize)? == wanted, || {
+        "a read sees other bytes".to_owned()
+    })
 }
 
 fn whole_or_one<S: Subject>(file: &Arc<S>) -> Outcome {
@@ -253,7 +255,9 @@ fn whole_or_one<S: Subject>(file: &Arc<S>) -> Outcome {
     let mut unit = vec![1; PMD_SIZE as usize];
     map.load_bytes(0, &mut unit).map_err(|dead| died(dead.signal))?;
     let stray = (0..).zip(&unit).find(|&(at, byte)| *byte != u8::from(at == 5 * PAGE_SIZE));
-    need(stray.is_none(), || format!("byte {} of the unit is not what was stored", stray.map_or(0, |(at, _)| at)))
+    need(stray.is_none(), || {
+        format!("byte {} of the unit is not what was stored", stray.map_or(0, |(at, _)| at))
+    })
 }
 
 fn write_under_hole<S: Subject>(file: &Arc<S>) -> Outcome {
@@ -275,7 +279,9 @@ fn store_under_hole<S: Subject>(file: &Arc<S>) -> Outcome {
     other.msync(0, size)?;
     same("dirty entries after msync", DaxInode::pages(&**file).dirty_entries(), 0)?;
     one.store(1, 7).map_err(died)?;
-    need(DaxInode::pages(&**file).dirty_entries() > 0, || "a store after msync leaves nothing dirty".to_owned())
+    need(DaxInode::pages(&**file).dirty_entries() > 0, || {
+        "a store after msync leaves nothing dirty".to_owned()
+    })
 }
 
 fn truncation<S: Subject>(file: &Arc<S>) -> Outcome {

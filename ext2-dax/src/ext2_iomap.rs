@@ -32,7 +32,8 @@ impl FileInner {
         let bytes = self.block_bytes();
         let start = pos / bytes;
         let len = len.min(MAX_BYTES - pos);
-        let counts_length = self.compat().write_blocks == WriteBlocks::Length && flags.contains(OpFlags::WRITE);
+        let counts_length =
+            self.compat().write_blocks == WriteBlocks::Length && flags.contains(OpFlags::WRITE);
         let mut count = if counts_length { len.div_ceil(bytes) } else { (pos + len).div_ceil(bytes) - start };
         if self.compat().runs == Runs::OneArray {
             count = count.min(self.left_in_array(start));

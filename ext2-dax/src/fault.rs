@@ -18,9 +18,9 @@ mod pte;
 use blockdev::{Access, DaxDevice, PmemSlice};
 
 pub use crate::fallback::Fallback;
+pub use crate::fault_result::FaultResult;
 #[cfg(feature = "buffer-head")]
 pub(crate) use pmd::check as check_fallback;
-pub use crate::fault_result::FaultResult;
 
 use crate::compat::{Compat, ReadFaults};
 use crate::entry::{DevPage, Order, PAGE_SIZE};

@@ -24,7 +24,9 @@ use std::sync::Arc;
 
 use crate::entry::{Content, DevPage, Entry, EntryInfo, Order, PMD_PAGES};
 use crate::leases::Leases;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::{
+    AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use crate::trace::{Event, InodeId, Tracer};
 use crate::wait::{WaitKey, WaitTable, Wake};
 
@@ -397,7 +399,8 @@ impl DaxMapping {
 
     /// Takes the translations of the zero page at `at` away; the entry, which is locked by the caller, is empty then.
     fn unmap_zero(&self, at: u64) {
-        let zero = |shard: &Shard| shard.entries.get(&at).copied().filter(|entry| entry.content() == Content::Zero);
+        let zero =
+            |shard: &Shard| shard.entries.get(&at).copied().filter(|entry| entry.content() == Content::Zero);
         let Some(entry) = zero(&self.shard(at).lock()) else { return };
         self.unmap(at, at + entry.order().pages(), PrivateCopies::Keep);
         let mut shard = self.shard(at).lock();

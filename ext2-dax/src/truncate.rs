@@ -14,7 +14,7 @@ use blockdev::DaxDevice;
 
 use crate::compat::Layouts;
 use crate::entry::PAGE_SIZE;
-use crate::error::{Error, Result, Errno};
+use crate::error::{Errno, Error, Result};
 use crate::leases::InTheWay;
 use crate::mapping::{DaxMapping, PrivateCopies};
 use crate::writeback::writeback_range;

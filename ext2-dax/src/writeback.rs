@@ -22,7 +22,9 @@ use crate::wait::Wake;
 /// The device's, at the first entry that fails; that entry stays dirty.
 pub fn writeback_range(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64, end: u64) -> Result<u64> {
     if mapping.leases().has_unwritten() {
-        mapping.leases().write_back(&(start..end.saturating_add(1)), |byte, len| device.write_back(byte, len))?;
+        mapping
+            .leases()
+            .write_back(&(start..end.saturating_add(1)), |byte, len| device.write_back(byte, len))?;
     }
     if mapping.dirty_entries() == 0 {
         return Ok(0);

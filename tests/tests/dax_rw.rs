@@ -109,7 +109,8 @@ fn buffers_that_end_half_way_move_what_there_is() {
     for good in 0..60 {
         let pos = PAGE_SIZE - 20 + good;
         let mut source = Faulting::new(SliceSource::new(&[9; 60]), good);
-        let wrote = file.write_from(pos, 60, &mut source, Limits::default()).map_err(|error| error.errno().get());
+        let wrote =
+            file.write_from(pos, 60, &mut source, Limits::default()).map_err(|error| error.errno().get());
         assert_eq!(wrote, if good == 0 { Err(14) } else { Ok(good) });
         let mut buf = [0; 60];
         let mut sink = Faulting::new(SliceSink::new(&mut buf), good);

@@ -204,7 +204,7 @@ fn point_3_the_iterator_knows_nothing_of_dax() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 2);
+    assert_eq!(checked, 3);
     assert!(!knows_nothing_of_dax("use crate::iomap::Iomap;\nuse crate::fault::FaultResult;\n"));
 }
 

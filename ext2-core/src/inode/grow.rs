@@ -176,7 +176,13 @@ impl Cell {
         };
         // Also after an error: a part may be reachable, and who maps the hole that was there has to see it.
         let told = match &got {
-            Ok(got) => if got.new { got.mapping.count } else { 0 },
+            Ok(got) => {
+                if got.new {
+                    got.mapping.count
+                } else {
+                    0
+                }
+            }
             Err(_) => count,
         };
         if told > 0 {

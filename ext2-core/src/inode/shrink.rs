@@ -155,7 +155,8 @@ impl Cell {
     pub(crate) fn free_past_size(&self) -> Result<()> {
         let first = self.fs.geo.block_size.blocks_for(self.size());
         // What lies past the end of the file is nobody's, so no lease is in the way.
-        self.space.invalidate(self.size()..u64::MAX, Taken::Truncated, Wait::No, &mut || self.free_past(first))
+        self.space
+            .invalidate(self.size()..u64::MAX, Taken::Truncated, Wait::No, &mut || self.free_past(first))
     }
 
     /// Takes the blocks of a byte range away and zeroes its ends, inside the file. The caller holds the
@@ -332,4 +333,3 @@ impl Inode {
         }
     }
 }
-

@@ -126,12 +126,7 @@ impl Inode {
     }
 
     /// What [`check_write`](Self::check_write) does, for an inode with these flags.
-    pub(crate) fn check_write_flags(
-        &self,
-        offset: u64,
-        len: u64,
-        flags: InodeFlags,
-    ) -> Result<Option<u64>> {
+    pub(crate) fn check_write_flags(&self, offset: u64, len: u64, flags: InodeFlags) -> Result<Option<u64>> {
         if len == 0 {
             return Ok(None);
         }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub use map::SoftMap;
 
 use crate::entry::{PAGE_SIZE, PMD_SIZE};
-use crate::error::{Error, Result, Errno};
+use crate::error::{Errno, Error, Result};
 use crate::mmu::{Protection, Sharing, VmFile, Vma};
 use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use map::Area;
@@ -172,11 +172,15 @@ impl SoftMmu {
     pub fn map(self: &Arc<Self>, file: Arc<dyn VmFile>, request: &MapRequest) -> Result<SoftMap> {
         let MapRequest { offset, len, sharing, protection, colour } = *request;
         if len == 0 {
-            let why = "a mapping has one byte at least: an empty file is mapped at the size that it will have";
+            let why =
+                "a mapping has one byte at least: an empty file is mapped at the size that it will have";
             return Err(Error::refused(Errno::INVAL, why));
         }
         if !offset.is_multiple_of(PAGE_SIZE) || !colour.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::refused(Errno::INVAL, "a mapping begins at a multiple of 4096 bytes of the file"));
+            return Err(Error::refused(
+                Errno::INVAL,
+                "a mapping begins at a multiple of 4096 bytes of the file",
+            ));
         }
         let no_memory = || Error::refused(Errno::NOMEM, "the mapping does not fit the address space");
         let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(no_memory)?;

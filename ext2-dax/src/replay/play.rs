@@ -10,7 +10,7 @@ use super::namespace;
 use super::parse::{Line, MapKind, Op, Script};
 use super::pattern::{CrcSink, PatternSource};
 use crate::entry::PAGE_SIZE;
-use crate::error::{Error, Result, Errno};
+use crate::error::{Errno, Error, Result};
 use crate::file::{File, OpenFor};
 use crate::mmu::Protection;
 use crate::mmu::soft::{MapRequest, Signal, SoftMap, SoftMmu};

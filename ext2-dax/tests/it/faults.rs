@@ -258,7 +258,9 @@ fn f6_a_small_entry_keeps_the_unit_small_without_a_question() {
 #[test]
 fn f7_an_error_of_the_file_system_falls_back_and_the_small_fault_reports_it() {
     let file = file_of(PMD_SIZE);
-    file.answer(|_, _, flags| flags.contains(OpFlags::WRITE).then(|| Err(Error::refused(ext2_dax::Errno::NOSPC, "full"))));
+    file.answer(|_, _, flags| {
+        flags.contains(OpFlags::WRITE).then(|| Err(Error::refused(ext2_dax::Errno::NOSPC, "full")))
+    });
     assert_eq!(map(&file, request(PMD_SIZE)).store(0, 1), Err(Signal::Bus));
     assert_eq!(reasons(&file), [Fallback::BeginFailed]);
 }

@@ -2,8 +2,7 @@
 
 use ext2_core::plumbing::{Allocate, Plumbing};
 use ext2_core::{
-    Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, RenameFlags, SetAttr, Wait,
-    XattrSet,
+    Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, RenameFlags, SetAttr, Wait, XattrSet,
 };
 use ext2_dax::{
     DaxFs, DaxOptions, File, OpenFor,

@@ -65,10 +65,8 @@ fn check_calls(file: &File, a: u64, b: u64) -> Result<(), TestCaseError> {
     let mut ten = [0; 10];
     prop_assert_eq!(file.read_at(a, &mut ten), Ok(there.min(10)), "read_at");
     prop_assert_eq!(file.inode().read_at(a, &mut ten), Ok(there.min(10) as usize), "the core's read_at");
-    let pieces: u64 = file
-        .inode()
-        .with_pieces(a, b, |pieces| pieces.iter().map(|piece| piece.len).sum())
-        .unwrap();
+    let pieces: u64 =
+        file.inode().with_pieces(a, b, |pieces| pieces.iter().map(|piece| piece.len).sum()).unwrap();
     prop_assert_eq!(pieces, there.min(b), "with_pieces");
     // A lease covers what was asked, as far as files can go.
     let end = b.min(i64::MAX.unsigned_abs());
@@ -88,15 +86,21 @@ fn check_calls(file: &File, a: u64, b: u64) -> Result<(), TestCaseError> {
     prop_assert_eq!(mapping.is_hole(), a >= 3);
     let known = file.inode().known_run(FileBlock::new(a), b.max(1));
     prop_assert!(known.is_none() || a + b.max(1) <= 3);
-    let request =
-        |colour| MapRequest { offset: a, len: b, sharing: Sharing::Shared, protection: Protection::ReadWrite, colour };
+    let request = |colour| MapRequest {
+        offset: a,
+        len: b,
+        sharing: Sharing::Shared,
+        protection: Protection::ReadWrite,
+        colour,
+    };
     for colour in [0, b] {
         if let Ok(map) = file.map(&SoftMmu::new(), &request(colour)) {
             let inside = a < SIZE;
             prop_assert_eq!(map.load(0).is_ok(), inside, "load");
             for at in [a, b, u64::MAX] {
                 let _ = (map.load(at), map.load_bytes(at, &mut ten), map.store_bytes(u64::MAX, &ten));
-                let _ = (map.msync(at, b), map.msync(0, at), map.mmu().load(at), map.mmu().store_bytes(at, &ten));
+                let _ =
+                    (map.msync(at, b), map.msync(0, at), map.mmu().load(at), map.mmu().store_bytes(at, &ten));
             }
             prop_assert!(map.msync(0, b).is_ok(), "msync");
         }
@@ -194,7 +198,10 @@ fn whole_files_are_asked_for_with_the_largest_number() {
     let (_fs, file) = sample();
     let mut bytes = vec![9; 200_000];
     assert_eq!(file.read_to(0, u64::MAX, &mut SliceSink::new(&mut bytes), Limits::default()), Ok(SIZE));
-    assert!(bytes[..3 * 4096].iter().all(|byte| *byte == 1) && bytes[SIZE as usize..].iter().all(|byte| *byte == 9));
+    assert!(
+        bytes[..3 * 4096].iter().all(|byte| *byte == 1)
+            && bytes[SIZE as usize..].iter().all(|byte| *byte == 9)
+    );
     assert!(file.inode().map(FileBlock::new(0), 1 << 32).is_ok_and(|mapping| mapping.count == 3));
     assert!(file.lease(0..u64::MAX, Access::Read).is_ok());
 }

@@ -35,8 +35,7 @@ impl Flat {
     fn forget(&self, start: u64, end: u64, copies: PrivateCopies) {
         let Some((start, end)) = self.vma.addresses_of(start, end) else { return };
         self.leaves.lock().unwrap().retain(|address, leaf| {
-            !(start..end).contains(address)
-                || matches!(leaf, Leaf::Mine(_)) && copies == PrivateCopies::Keep
+            !(start..end).contains(address) || matches!(leaf, Leaf::Mine(_)) && copies == PrivateCopies::Keep
         });
     }
 }
@@ -150,11 +149,7 @@ impl Drop for Mapped {
 }
 
 /// What every file owes an address space.
-fn exercise(
-    file: Arc<dyn VmFile>,
-    set_size: &dyn Fn(u64),
-    write: &dyn Fn(u64, &[u8]),
-) {
+fn exercise(file: Arc<dyn VmFile>, set_size: &dyn Fn(u64), write: &dyn Fn(u64, &[u8])) {
     set_size(40 * PAGE_SIZE);
     let (one, other) = (Mapped::new(file.clone(), 64 * PAGE_SIZE, Sharing::Shared), {
         Mapped::new(file.clone(), 64 * PAGE_SIZE, Sharing::Private)

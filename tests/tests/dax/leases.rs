@@ -75,10 +75,13 @@ fn what_is_stored_through_a_lease_survives_every_crash_after_a_sync() {
     file.write_at(0, &[1; 4096]).unwrap();
     fs.ext2().sync().unwrap();
     type Sync = fn(&File, &Lease);
-    let while_held: [(u64, Sync); 3] =
-        [(64, |file, _| file.sync().unwrap()), (192, |_, lease| lease.sync().unwrap()), (320, |file, _| {
+    let while_held: [(u64, Sync); 3] = [
+        (64, |file, _| file.sync().unwrap()),
+        (192, |_, lease| lease.sync().unwrap()),
+        (320, |file, _| {
             file.inode().fs().sync().unwrap();
-        })];
+        }),
+    ];
     for (at, sync) in while_held {
         recorder.take();
         let base = recorder.inner().to_vec();

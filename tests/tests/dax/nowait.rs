@@ -92,7 +92,8 @@ fn where_nobody_can_tell_whether_it_waits_it_is_refused() {
     assert_eq!((read(&old, 0, 10), write(&old, 0, b"x")), (Err(Errno::OPNOTSUPP), Err(Errno::OPNOTSUPP)));
     // Blocks of 1 KiB, which are copied through the device.
     let device = blockdev::RamDevice::new(4 << 20).unwrap();
-    let format = ext2_image::mkfs::Format { block_size: ext2_core::BlockSize::new(1024), ..Default::default() };
+    let format =
+        ext2_image::mkfs::Format { block_size: ext2_core::BlockSize::new(1024), ..Default::default() };
     ext2_image::mkfs::format(&device, &format, ext2_image::mkfs::Fresh::Zeros).unwrap();
     let small = crate::setup::open(Arc::new(device));
     let inode = crate::setup::inode(small.ext2(), b"f");

@@ -207,7 +207,8 @@ fn each_refusal_says_its_reason() {
     assert!(none.is(Errno::INVAL) && none.to_string().contains("empty"), "{none}");
     // Blocks of 1 KiB on memory.
     let device = blockdev::RamDevice::new(4 << 20).unwrap();
-    let format = ext2_image::mkfs::Format { block_size: ext2_core::BlockSize::new(1024), ..Default::default() };
+    let format =
+        ext2_image::mkfs::Format { block_size: ext2_core::BlockSize::new(1024), ..Default::default() };
     ext2_image::mkfs::format(&device, &format, ext2_image::mkfs::Fresh::Zeros).unwrap();
     let small = open(Arc::new(device));
     let file = file(&small, b"f");

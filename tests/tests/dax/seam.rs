@@ -43,7 +43,11 @@ fn private_copies_stay_unless_the_file_ends_before_them() {
     private.store(2 * PAGE, 78).unwrap();
     private.load(3 << 20).unwrap();
     file.write_at(5 * PAGE, &[2; 4096]).unwrap();
-    assert_eq!((private.load(5 * PAGE), private.load(2 * PAGE)), (Ok(77), Ok(78)), "after a write under them");
+    assert_eq!(
+        (private.load(5 * PAGE), private.load(2 * PAGE)),
+        (Ok(77), Ok(78)),
+        "after a write under them"
+    );
     // The file grows, and its first blocks move to a unit of their own.
     file.write_at(11 * PAGE, &vec![3; 1500 << 10]).unwrap();
     assert_eq!((private.load(5 * PAGE), private.load(2 * PAGE)), (Ok(77), Ok(78)), "after a move");
@@ -112,9 +116,11 @@ fn threads_that_do_everything_at_once_agree_in_the_end() {
                             7 => other.truncate(0, Patience::Wait).unwrap(),
                             8 => map_of.msync(0, SIZE).unwrap(),
                             9 => mine.sync().unwrap(),
-                            10 => for at in 0..20 {
-                                let _ = map_of.store(pos + at * PAGE, mark + 0x10);
-                            },
+                            10 => {
+                                for at in 0..20 {
+                                    let _ = map_of.store(pos + at * PAGE, mark + 0x10);
+                                }
+                            }
                             11 => {
                                 let private = map(mine, SIZE, Sharing::Private);
                                 for at in 0..20 {

@@ -27,11 +27,8 @@ fn linux_asks_for_as_many_blocks_as_the_length_makes_and_for_one_array_of_pointe
     ];
     for (script, linux, in_full) in scripts {
         assert_eq!(blocks(script, Compat::LINUX_6_1), linux, "{script}");
-        let without = Compat {
-            write_blocks: Compat::FULL.write_blocks,
-            runs: Compat::FULL.runs,
-            ..Compat::LINUX_6_1
-        };
+        let without =
+            Compat { write_blocks: Compat::FULL.write_blocks, runs: Compat::FULL.runs, ..Compat::LINUX_6_1 };
         assert_eq!(blocks(script, without), in_full, "{script}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::tables::{Found, Tables, Wish, memory};
 use super::{Counters, Counts, Died, HugeZeroPage, Signal, SoftMmu};
 use crate::entry::PAGE_SIZE;
-use crate::error::{Error, Result, Errno};
+use crate::error::{Errno, Error, Result};
 use crate::fault::{FaultRequest, FaultResult, StoreOrLoad};
 use crate::mapping::{PrivateCopies, Translations};
 use crate::mmu::{CowPage, PageTable, Protection, Slot, SlotTaken, Target, VmFile, Vma, Writable};
