@@ -17,6 +17,20 @@ const UNIT: u64 = 2 << 20;
 /// One unit that is hole, one with data in its first pages, and a part of a third.
 const SIZE: u64 = 2 * UNIT + 40 * PAGE;
 
+/// Bytes of the device.
+const BYTES: u64 = 12 << 20;
+
+/// What of an image is not zero, by its byte.
+type Image = Vec<(u64, Vec<u8>)>;
+
+fn image() -> Image {
+    let ram = RamDevice::new(BYTES).unwrap();
+    format(&ram);
+    let bytes = ram.to_vec();
+    let pieces = (0..).step_by(4096).zip(bytes.chunks(4096));
+    pieces.filter(|(_, piece)| **piece != [0; 4096]).map(|(at, piece)| (at, piece.to_vec())).collect()
+}
+
 struct Stage {
     device: Arc<Faulty<RamDevice>>,
     file: File,
@@ -25,12 +39,10 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(image: &[u8]) -> Self {
-        let ram = RamDevice::with_media(image.len() as u64, Media::Persistent).unwrap();
-        for (nr, piece) in (0..).zip(image.chunks(4096)) {
-            if piece.iter().any(|byte| *byte != 0) {
-                ram.write_at(nr * 4096, piece).unwrap();
-            }
+    fn new(image: &Image) -> Self {
+        let ram = RamDevice::with_media(BYTES, Media::Persistent).unwrap();
+        for (at, piece) in image {
+            ram.write_at(*at, piece).unwrap();
         }
         let device = Arc::new(Faulty::new(ram));
         let options = OpenOptions { errors: Some(OnError::Continue), ..OpenOptions::default() };
@@ -107,7 +119,7 @@ fn agree(stage: &Stage, what: &str) {
     }
 }
 
-fn once(image: &[u8], name: &str, act: Act, calls: Calls, after: u64) -> (u64, u64) {
+fn once(image: &Image, name: &str, act: Act, calls: Calls, after: u64) -> (u64, u64) {
     let stage = Stage::new(image);
     // One address space has looked already, at holes too.
     for page in LOOKED {
@@ -136,9 +148,7 @@ fn once(image: &[u8], name: &str, act: Act, calls: Calls, after: u64) -> (u64, u
 
 #[test]
 fn whatever_call_fails_entries_and_map_agree() {
-    let ram = RamDevice::new(12 << 20).unwrap();
-    format(&ram);
-    let image = ram.to_vec();
+    let image = image();
     let kinds = [
         Calls::READ,
         Calls::WRITE,
