@@ -66,7 +66,7 @@ impl Lease {
             return Err(Error::refused(Errno::INVAL, "an empty range: a lease has one byte at least"));
         }
         let pages = range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE);
-        let (pages, runs) = PageLease::take(&file.pages, pages, || runs(&*file, range.clone()));
+        let (pages, runs) = PageLease::take(&file.pages, pages, || runs(&file, range.clone()));
         runs?;
         Ok(Self(Arc::new(Held { file, range, access, pages })))
     }
@@ -85,7 +85,7 @@ impl Lease {
                 // Memory that was given before the file system was closed cannot be taken back; no more is given.
                 held.file.inode.check_store()?;
             }
-            let runs = runs(&*held.file, held.range.clone())?;
+            let runs = runs(&held.file, held.range.clone())?;
             if held.access == Access::Write {
                 let lent = runs.iter().filter_map(|(_, byte, len)| byte.map(|byte| byte..byte + len));
                 held.pages.lend(lent.collect());
