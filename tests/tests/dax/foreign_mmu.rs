@@ -132,7 +132,8 @@ impl Mapped {
                 }
                 Some(Leaf::Device(page, Writable::Yes)) => {
                     let memory = self.file.memory().direct_access(page.get(), 1, Access::Write).unwrap();
-                    return Ok(memory.copy_in_cached(within, &[byte]).unwrap());
+                    memory.copy_in_cached(within, &[byte]).unwrap();
+                    return Ok(());
                 }
                 _ => {}
             }
