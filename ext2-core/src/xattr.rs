@@ -9,6 +9,7 @@
 mod change;
 mod layout;
 mod name;
+mod strike;
 
 pub(crate) use change::Shared;
 pub use change::XattrSet;

@@ -110,3 +110,94 @@ fn a_count_of_blocks_that_is_a_lie_stays_at_its_limits() {
     file.truncate(0, Wait::Yes).expect("cut");
     assert_eq!(file.attr().blocks_512, 0);
 }
+
+/// The names of a file's attributes, sorted.
+fn names(file: &ext2_core::Inode) -> Vec<Vec<u8>> {
+    let mut names = file.xattr_list().expect("listed");
+    names.sort();
+    names
+}
+
+#[test]
+fn an_attribute_is_removed_from_a_full_disk_and_beside_a_block_without_room() {
+    need_tools!("mke2fs", "e2fsck", "debugfs");
+    let base = ram(&image(&["-t", "ext2"]));
+    let fs = open(&base);
+    let root = fs.root().expect("root");
+    for name in [b"inside", b"block."] {
+        root.create(name, &FILE).expect("created");
+    }
+    // Nothing of what lies in a block can be written anew once the disk is full.
+    let block = root.lookup(b"block.").expect("there");
+    for name in [&b"user.a"[..], b"user.bb", b"trusted.c", b"user.dd"] {
+        block.xattr_set(name, b"a value", XattrSet::Any).expect("set");
+    }
+    drop((block, root));
+    fs.close().expect("closed");
+    // Attributes in the inode, as others put them there; they leave no room for more, nor has the block.
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    std::fs::write(&path, base.to_vec()).expect("written");
+    let value = folder.path().join("value");
+    std::fs::write(&value, [b'x'; 900]).expect("written");
+    let value = value.to_str().expect("a path of ours");
+    for request in [
+        "ea_set inside user.one 11111111".to_string(),
+        "ea_set inside user.two 22222222".to_string(),
+        format!("ea_set -f {value} inside user.large"),
+    ] {
+        e2dax_tests::tools::run("debugfs", &["-w", "-R", &request, path.to_str().expect("ours")])
+            .expect("set");
+    }
+    let base = std::fs::read(&path).expect("read");
+    assert!(e2dax_tests::small::is_clean(&base));
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+        let device = ram(&base);
+        let fs = open(&device);
+        let root = fs.root().expect("root");
+        let inside = root.lookup(b"inside").expect("there");
+        assert_eq!(names(&inside), [&b"user.large"[..], b"user.one", b"user.two"]);
+        let first = if order[0] == 0 { &b"user.one"[..] } else { b"user.two" };
+        inside.xattr_remove(first).expect("removed beside a full block");
+        refused(inside.xattr_get(first), Errno::NODATA);
+        assert_eq!(names(&inside).len(), 2);
+        assert_eq!(inside.xattr_get(b"user.large").expect("there"), [b'x'; 900]);
+        let hog = root.create(b"hog", &FILE).expect("created");
+        for at in 0.. {
+            match hog.write_at(at * 1024, &[1; 1024]) {
+                Ok(_) => {}
+                Err(error) => {
+                    assert!(error.is(Errno::NOSPC), "{error}");
+                    break;
+                }
+            }
+        }
+        let block = root.lookup(b"block.").expect("there");
+        let mut left = names(&block);
+        let all = left.clone();
+        for nr in order {
+            block.xattr_remove(&all[nr]).expect("removed from a full disk");
+            left.retain(|name| *name != all[nr]);
+            assert_eq!(names(&block), left);
+            for name in &left {
+                assert_eq!(block.xattr_get(name).expect("there"), b"a value");
+            }
+            refused(block.xattr_remove(&all[nr]), Errno::NODATA);
+            fs.sync().expect("synced");
+            let mut image = device.to_vec();
+            image[1024 + 58] |= 1;
+            assert!(e2dax_tests::small::is_clean(&image), "after {:?}", String::from_utf8_lossy(&all[nr]));
+        }
+        // With room again, all is as ever.
+        root.unlink(b"hog").expect("unlinked");
+        drop(hog);
+        block.xattr_set(b"user.new", b"1", XattrSet::Create).expect("set");
+        assert_eq!(names(&block), [b"user.new"]);
+        inside.xattr_remove(b"user.large").expect("removed");
+        inside.xattr_set(first, b"again", XattrSet::Create).expect("set");
+        assert_eq!(names(&inside), [&b"user.one"[..], b"user.two"]);
+        drop((block, inside, root));
+        fs.close().expect("closed");
+        assert!(e2dax_tests::small::is_clean(&device.to_vec()));
+    }
+}

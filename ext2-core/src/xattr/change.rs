@@ -2,7 +2,8 @@
 //!
 //! Every change writes a new block, a fence, and then points the inode to it; the old block goes, or loses
 //! a reference, after that. Attributes that lay in the inode move to the block with the first change to
-//! one of them, since a change in place could be torn. A block is shared between inodes with equal
+//! one of them, since a change in place could be torn; only a removal may be one store in place, where that needs no room
+//! that there is not (see `strike`). A block is shared between inodes with equal
 //! attributes only where that was asked for: a count of references that a crash left too high stops
 //! e2fsck.
 
@@ -46,6 +47,13 @@ impl Cell {
         if value.is_none() && there.is_none() {
             return refuse(Errno::NODATA, "no such attribute");
         }
+        let is_removal = value.is_none();
+        if is_removal && self.is_alone_in_inode(&name)? {
+            // Those in a block stay where they are.
+            self.fs.may_lose(|| self.clear_xattrs_in_inode())?;
+            self.touch_ctime();
+            return Ok(());
+        }
         let mut in_block = self.xattrs_in_block()?;
         let in_inode = self.xattrs_in_inode()?.iter().any(|xattr| xattr.name == name);
         if !in_inode {
@@ -53,9 +61,14 @@ impl Cell {
         }
         all.retain(|xattr| xattr.name != name);
         if let Some(value) = value {
-            all.push(Xattr { name, value: value.to_vec() });
+            all.push(Xattr { name: name.clone(), value: value.to_vec() });
         }
-        self.fs.may_lose(|| self.replace_xattr_block(&all, in_inode))?;
+        match self.fs.may_lose(|| self.replace_xattr_block(&all, in_inode)) {
+            Err(error) if is_removal && error.refuses(Errno::NOSPC) => {
+                self.fs.may_lose(|| self.strike_xattr(&name, in_inode))?;
+            }
+            replaced => replaced?,
+        }
         self.touch_ctime();
         Ok(())
     }

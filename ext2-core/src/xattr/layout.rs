@@ -19,6 +19,31 @@ pub struct Xattr {
     pub value: Vec<u8>,
 }
 
+/// The index of an attribute that was removed where it lay (see [`strike`](super::strike)). It stands for no prefix, and
+/// whoever reads attributes passes it by.
+pub(super) const STRUCK: u8 = 0xff;
+
+/// Where the entry of a name lies in a list, in bytes, and whether it is the last.
+pub(super) fn find_entry(entries: &[u8], name: &XattrName) -> Option<(usize, bool)> {
+    let (mut at, mut found) = (0, None);
+    loop {
+        let rest = entries.get(at..)?;
+        if rest.get(..4)? == [0; 4] {
+            return found.map(|place| (place, false));
+        }
+        let (entry, after) = RawXattrEntry::read_from_prefix(rest).ok()?;
+        let len = usize::from(entry.e_name_len);
+        let next = at + size_of::<RawXattrEntry>() + len.next_multiple_of(4);
+        if entry.e_name_index == name.index && after.get(..len)? == name.suffix {
+            if entries.get(next..next + 4)? == [0; 4] {
+                return Some((at, true));
+            }
+            found = Some(at);
+        }
+        at = next;
+    }
+}
+
 /// The attributes of a block.
 pub fn parse_block(block: &[u8]) -> Result<Vec<Xattr>, String> {
     let Ok((header, entries)) = RawXattrHeader::read_from_prefix(block) else {
@@ -63,8 +88,10 @@ fn parse_entries(mut entries: &[u8], values: &[u8]) -> Result<Vec<Xattr>, String
         let Some(value) = (if len == 0 { Some(&[][..]) } else { value }) else {
             return Err(format!("an attribute's value of {len} bytes at {at} does not fit"));
         };
-        let name = XattrName { index: entry.e_name_index, suffix: suffix.to_vec() };
-        all.push(Xattr { name, value: value.to_vec() });
+        if entry.e_name_index != STRUCK {
+            let name = XattrName { index: entry.e_name_index, suffix: suffix.to_vec() };
+            all.push(Xattr { name, value: value.to_vec() });
+        }
         entries = rest.get(name_len.next_multiple_of(4)..).unwrap_or_default();
     }
 }

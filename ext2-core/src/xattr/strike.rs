@@ -1,0 +1,90 @@
+//! Removing an attribute where it lies, by one store: for where the others cannot be written anew, since no block is free
+//! or they do not fit in one.
+//!
+//! The last of a list goes by the zero word that ends the list before it. Any other stays as an entry that stands for no
+//! name: its index becomes one that nobody uses, and its hash stays right, since the index is no part of it. The next
+//! change that writes the list anew leaves it out.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::XattrName;
+use super::layout::{STRUCK, find_entry};
+use crate::error::{Result, refuse};
+use crate::inode::Cell;
+use crate::raw::{GOOD_OLD_INODE_SIZE, RawXattrHeader};
+use crate::{DeviceBlock, Errno};
+
+impl Cell {
+    /// Whether the inode's own room holds this attribute and no other.
+    pub(super) fn is_alone_in_inode(&self, name: &XattrName) -> Result<bool> {
+        Ok(matches!(self.xattrs_in_inode()?.as_slice(), [only] if only.name == *name))
+    }
+
+    /// Removes an attribute by one store. The caller holds the `io` lock exclusive.
+    ///
+    /// # Errors
+    /// `ENOSPC` where the block is not this inode's alone; `Corrupt`, the device's errors.
+    pub(super) fn strike_xattr(&self, name: &XattrName, in_inode: bool) -> Result<()> {
+        let _xattr = self.fs.writer()?.xattr.lock();
+        let (at, list) = if in_inode { self.list_in_inode()? } else { self.list_in_block()? };
+        let Some((place, is_last)) = find_entry(&list, name) else {
+            return Err(self.corrupt("an attribute moved while it was removed"));
+        };
+        let at = at + place as u64;
+        let word = if is_last { 0 } else { self.fs.dev.read_u32(at)? & !0xff00 | u32::from(STRUCK) << 8 };
+        Ok(self.fs.dev.write_u32(at, word)?)
+    }
+
+    /// Where the list in the inode's own room begins on the device, and its bytes.
+    fn list_in_inode(&self) -> Result<(u64, Vec<u8>)> {
+        let start = GOOD_OLD_INODE_SIZE + u64::from(self.attrs.lock().extra_isize) + 4;
+        let mut list = vec![0; usize::from(self.fs.geo.inode_size).saturating_sub(start as usize)];
+        self.fs.dev.read_at(self.offset + start, &mut list)?;
+        Ok((self.offset + start, list))
+    }
+
+    fn list_in_block(&self) -> Result<(u64, Vec<u8>)> {
+        let block: Option<DeviceBlock> = self.fs.geo.data_block(self.attrs.lock().file_acl);
+        let Some(block) = block else { return Err(self.corrupt("has no block of attributes")) };
+        let at = self.fs.geo.byte_of(block);
+        let refcount = core::mem::offset_of!(RawXattrHeader, h_refcount) as u64;
+        if self.fs.dev.read_u32(at + refcount)? > 1 {
+            return refuse(Errno::NOSPC, "no block is free for attributes that another file shares");
+        }
+        self.fs.shared_xattrs.lock().retain(|_, own| *own != block);
+        let header = size_of::<RawXattrHeader>();
+        let mut list = vec![0; self.fs.geo.block_size.len() - header];
+        self.fs.dev.read_at(at + header as u64, &mut list)?;
+        Ok((at + header as u64, list))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xattr::{Xattr, build_block, parse_block};
+
+    #[test]
+    fn an_entry_that_was_struck_out_is_no_attribute_and_the_others_are() {
+        let xattr = |suffix: &[u8]| Xattr {
+            name: XattrName { index: 1, suffix: suffix.to_vec() },
+            value: b"value".to_vec(),
+        };
+        let all = [xattr(b"a"), xattr(b"b"), xattr(b"c")];
+        let block = build_block(&all, 1024).unwrap();
+        let header = size_of::<RawXattrHeader>();
+        for (nr, gone) in all.iter().enumerate() {
+            let (place, is_last) = find_entry(&block[header..], &gone.name).unwrap();
+            assert_eq!(is_last, nr == 2);
+            let mut block = block.clone();
+            match is_last {
+                true => block[header + place..header + place + 4].fill(0),
+                false => block[header + place + 1] = STRUCK,
+            }
+            let left: Vec<Xattr> = all.iter().filter(|xattr| *xattr != gone).cloned().collect();
+            assert_eq!(parse_block(&block), Ok(left));
+        }
+        assert_eq!(find_entry(&block[header..], &xattr(b"d").name), None);
+    }
+}
