@@ -4,7 +4,7 @@
 //! An image is opened once, however many arguments name it: its lock is exclusive. Every image that was opened is
 //! closed, also when something failed on the way, so that it is left clean.
 
-use ext2_core::{Errno, Ext2, FileKind, Follow, Inode, NewInode};
+use ext2_core::{Errno, Error, Ext2, FileKind, Follow, Inode, NewInode};
 use ext2_image::Walk;
 
 use crate::context::Context;
@@ -62,7 +62,12 @@ impl Images {
     /// The directory in which the last name of a target's path lies or would lie, and that name.
     pub(crate) fn parent<'t>(&mut self, context: &Context, target: &'t Target) -> Result<(Inode, &'t [u8])> {
         let fs = self.get(context, target)?;
-        fs.resolve_parent(target.path()).of(|| target.name())
+        let (parent, name) = fs.resolve_parent(target.path()).of(|| target.name())?;
+        if matches!(name, b"." | b".." | b"/") {
+            let none = Error::Caller(Errno::INVAL, "the path ends in no name");
+            return Err(none).of(|| target.name());
+        }
+        Ok((parent, name))
     }
 
     /// What a target names; an empty file is made where there is nothing, or with `no_create` the answer is none.

@@ -5,11 +5,12 @@
 //!    is [`Corrupt`](crate::Error::Corrupt), and what lies in other blocks is still read.
 //! 2. The index in memory never decides: a name found through it is compared with the entry on the
 //!    device.
-//! 3. A cookie is the byte offset at which listing goes on. Entries never move, so that a listing sees
-//!    every entry that is there from its start to its end exactly once.
+//! 3. A cookie is the byte offset at which listing goes on. Entries move only where a block is packed, and then in
+//!    order; a cookie follows them (see `moves`), so that a listing sees every entry that is there from its start to its
+//!    end exactly once.
 //!
 //! # Locking
-//! Lookup and listing hold the directory's `io` lock shared; changes hold it exclusive. A name that was found lately
+//! Lookup and listing hold the directory's `io` lock shared until they have the inode; changes hold it exclusive. A name that was found lately
 //! is looked up without it (see `places`).
 
 mod block;
@@ -17,6 +18,7 @@ mod change;
 mod entries;
 mod index;
 mod lookup;
+mod moves;
 mod places;
 
 pub use block::decode_rec_len;
@@ -25,6 +27,7 @@ pub(crate) use change::{Named, Removal, Room};
 pub use entries::{DirEntry, Entries};
 pub(crate) use index::{Index, Indexes, Shared as SharedIndex};
 pub(crate) use lookup::Found;
+pub(crate) use moves::Moves;
 pub(crate) use places::Places;
 
 /// The longest name, in bytes (Linux: `EXT2_NAME_LEN`).

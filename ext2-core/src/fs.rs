@@ -138,7 +138,8 @@ impl Ext2 {
     /// The inode of a number, from memory if somebody holds it. Linux: `ext2_iget`.
     ///
     /// # Errors
-    /// `ESTALE` for a deleted inode, `Corrupt`, the device's errors.
+    /// `ESTALE` for a deleted inode; `Corrupt`, where the file system is open for writing also for one without links that
+    /// is not deleted; the device's errors.
     pub fn inode(&self, nr: InodeNr) -> Result<Inode> {
         self.0.inode(nr)
     }

@@ -14,6 +14,7 @@
 mod attr;
 mod cut;
 mod grow;
+mod hurd;
 mod map;
 mod publish;
 mod read;
@@ -41,7 +42,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::FromBytes;
 
-use crate::dir::{Places, SharedIndex};
+use crate::dir::{Moves, Places, SharedIndex};
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::fs::Fs;
 use crate::map::{Runs, SLOTS};
@@ -75,6 +76,8 @@ pub(crate) struct Cell {
     pub(crate) dir: SharedIndex,
     /// Where names of a directory were found.
     pub(crate) places: Places,
+    /// Where entries of a directory moved.
+    pub(crate) moves: Moves,
 }
 
 impl Cell {
@@ -92,6 +95,10 @@ impl Cell {
         };
         if raw.i_links_count.get() == 0 && (raw.i_mode.get() == 0 || raw.i_dtime.get() != 0) {
             return refuse(Errno::STALE, "the inode is deleted");
+        }
+        if raw.i_links_count.get() == 0 && fs.writer.is_some() {
+            // Its last holder would free what a name may still lead to. Whoever only reads may look at it.
+            return Err(Corrupt::new(Object::Inode(nr), "has no links, and is not deleted").into());
         }
         Self::from_parts(fs, (nr, offset), &raw, &extra)
     }
@@ -143,6 +150,7 @@ impl Cell {
             space: Space::new(),
             dir: fs.indexes.of(nr, kind),
             places: Places::new(),
+            moves: Moves::new(),
         }))
     }
 

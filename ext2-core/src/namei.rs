@@ -8,7 +8,8 @@
 //!
 //! # Locking
 //! A change holds the `io` lock of each directory it touches exclusive; more than one are taken in the
-//! order of their numbers, after which names are looked up again. After directories it takes that of each
+//! order of their numbers, after which names are looked up again: the inodes that were found are held all the
+//! while, so that a name which still has the same number has the same inode. After directories it takes that of each
 //! file which gets or loses a name, in the same order (Linux: `lock_two_nondirectories`): whether a name is
 //! the last one is decided under it. Link counts are under the attributes' lock.
 
@@ -24,10 +25,15 @@ use alloc::vec::Vec;
 use crate::dir::{Found, NAME_MAX, Named};
 use crate::error::{Result, refuse};
 use crate::inode::{Cell, FileKind, Inode};
-use crate::{Errno, InodeFlags, InodeNr};
+use crate::{Errno, InodeFlags};
 
 /// The most names that an inode can have (Linux: `EXT2_LINK_MAX`).
 pub(crate) const LINK_MAX: u16 = 32_000;
+
+/// Whether a path's last name is one that every directory has, or the root itself. Linux: not `LAST_NORM`.
+fn is_dots(name: &[u8]) -> bool {
+    matches!(name, b"." | b".." | b"/")
+}
 
 /// A name that may be made or removed.
 fn check_name(name: &[u8]) -> Result<()> {
@@ -37,7 +43,7 @@ fn check_name(name: &[u8]) -> Result<()> {
     if name.len() > NAME_MAX {
         return refuse(Errno::NAMETOOLONG, "a name has at most 255 bytes");
     }
-    if name == b"." || name == b".." {
+    if is_dots(name) {
         return refuse(Errno::EXIST, "the name of a directory itself");
     }
     if name.contains(&b'/') || name.contains(&0) {
@@ -124,21 +130,14 @@ fn is_empty(dir: &Cell) -> Result<bool> {
 }
 
 impl Inode {
-    /// The inode of a name, of which the caller knows the directory's entry.
-    fn of_entry(&self, found: &Found) -> Result<Self> {
-        self.0.fs.inode(found.nr).map_err(|error| match error {
-            error if error.refuses(Errno::STALE) => {
-                self.0.corrupt(alloc::format!("has an entry for inode {}, which is deleted", found.nr))
-            }
-            error => error,
-        })
-    }
-
     fn need_dir(&self) -> Result<()> {
         self.need(FileKind::Directory)
     }
 
-    fn parent_nr(&self) -> Result<InodeNr> {
-        Ok(self.0.must_find(b"..")?.nr)
+    /// The directory that this one is in. It is held until its parent is, so that both are there: a directory that holds
+    /// another is not removed.
+    fn parent(&self) -> Result<Self> {
+        let _io = self.0.io.read();
+        self.of_entry(b"..", &self.0.must_find(b"..")?)
     }
 }

@@ -89,21 +89,20 @@ impl Ext2 {
         Ok(current)
     }
 
-    /// The directory in which the last name of a path lies (or would), and that name.
+    /// The directory in which the last name of a path lies (or would), and that name. A path may end in `.` or `..`, and
+    /// the name of the root is `/`, in itself: each call that makes or removes names refuses these with the number that
+    /// Linux gives (`EEXIST`, `EISDIR`, `EBUSY`, …), after all that is wrong with the path before them. Linux:
+    /// `filename_parentat`.
     ///
     /// # Errors
-    /// As [`resolve`](Self::resolve); `EINVAL` where the path ends in no name that could be made or
-    /// removed (`/`, `.`, `..`).
+    /// As [`resolve`](Self::resolve).
     pub fn resolve_parent<'p>(&self, path: &'p [u8]) -> Result<(Inode, &'p [u8])> {
         let trimmed = match path.iter().rposition(|&byte| byte != b'/') {
             Some(last) => path.get(..=last).unwrap_or_default(),
-            None => b"",
+            None => return Ok((self.root()?, b"/")),
         };
         let start = trimmed.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = trimmed.split_at(start);
-        if name.is_empty() || name == b"." || name == b".." {
-            return refuse(Errno::INVAL, "the path ends in no name");
-        }
         let parent = self.resolve(parent, Follow::Yes)?;
         parent.need(FileKind::Directory)?;
         Ok((parent, name))

@@ -14,8 +14,9 @@ use rustix::process::Signal;
 
 use crate::common::{Image, need_fuse};
 
-/// Writes files and makes them durable, with their names, until the mount is gone; notes those that are.
-fn load(dir: &Path, seed: u64, durable: &Mutex<BTreeMap<String, Vec<u8>>>, stop: &AtomicBool) {
+/// Writes files and makes them durable, with their names, until the mount is gone; notes those that are. Nothing fails
+/// before it is killed.
+fn load(dir: &Path, seed: u64, durable: &Mutex<BTreeMap<String, Vec<u8>>>, [stop, killed]: &[AtomicBool; 2]) {
     let mut rng = Rng::new(seed);
     for n in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -37,7 +38,10 @@ fn load(dir: &Path, seed: u64, durable: &Mutex<BTreeMap<String, Vec<u8>>>, stop:
         };
         match work() {
             Ok(bytes) => drop(durable.lock().unwrap().insert(name, bytes)),
-            Err(_) => return,
+            Err(error) => {
+                assert!(killed.load(Ordering::Relaxed), "{name}: {error}");
+                return;
+            }
         }
     }
 }
@@ -49,11 +53,11 @@ fn what_fsync_returned_for_survives_a_kill() {
         let image = Image::new(&["-b", "1024"], "128M");
         let mut mount = image.mount("");
         let durable = Arc::new(Mutex::new(BTreeMap::new()));
-        let stop = Arc::new(AtomicBool::new(false));
+        let flags = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
         let threads: Vec<_> = (0..3)
             .map(|n| {
-                let (dir, durable, stop) = (mount.dir().to_path_buf(), durable.clone(), stop.clone());
-                thread::spawn(move || load(&dir, round * 10 + n, &durable, &stop))
+                let (dir, durable, flags) = (mount.dir().to_path_buf(), durable.clone(), flags.clone());
+                thread::spawn(move || load(&dir, round * 10 + n, &durable, &flags))
             })
             .collect();
         thread::sleep(Duration::from_millis(300 + 150 * round));
@@ -62,6 +66,8 @@ fn what_fsync_returned_for_survives_a_kill() {
         while durable.lock().unwrap().is_empty() && Instant::now() < patience {
             thread::sleep(Duration::from_millis(20));
         }
+        let [stop, killed] = &*flags;
+        killed.store(true, Ordering::Relaxed);
         mount.signal(Signal::KILL);
         mount.wait();
         stop.store(true, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use blockdev::BlockDevice;
 
 use super::block::slots;
 use super::lookup::Found;
+use super::moves::Move;
 use super::{Index, Slot};
 use crate::balloc::{Blocks, Run};
 use crate::error::{Error, Result, refuse};
@@ -227,7 +228,10 @@ impl Cell {
                 // The name may be there or not: what is on the device decides.
                 index.clear();
             }
-        })
+        })?;
+        drop(index);
+        self.fs.indexes.keep_within(self.nr);
+        Ok(())
     }
 
     fn put_in_block(&self, edit: &Addition, inode: Written<Named>) -> Result<()> {
@@ -453,7 +457,8 @@ impl Cell {
     }
 
     /// Renames within one block of the directory: a copy of the block with the old name gone and the new
-    /// one there replaces it, by one store of its pointer. `None` where the new name does not fit, or there is
+    /// one there replaces it, by one store of its pointer. Where the name needs room that only packing gives, the other
+    /// entries move, and cookies with them. `None` where the new name does not fit, or there is
     /// no block for the copy.
     pub(crate) fn rename_in_block(&self, found: &Found, new: &[u8], named: Named) -> Result<Option<()>> {
         self.drop_hash_tree()?;
@@ -474,9 +479,7 @@ impl Cell {
         if need > len as usize {
             return Ok(None);
         }
-        // Entries keep their places where they can: only a block without room for the name beside them
-        // is packed, and its cookies with it.
-        let fresh = rebuild(&buffer, start, found.at, &kept, self);
+        let (fresh, places) = rebuild(&buffer, start, found.at, &kept, self);
         let (block, guard) = match self.take_meta(self.fs.geo.group_start(self.home())) {
             Err(error) if error.refuses(Errno::NOSPC) => return Ok(None),
             taken => taken?,
@@ -488,6 +491,9 @@ impl Cell {
         };
         // The block's entries may move: begin anew.
         self.dir.write().clear();
+        if let Some(places) = places {
+            self.moves.push(Move { start, end: start + len, places });
+        }
         // From here on something may point to the copy, whatever the device answers.
         guard.keep();
         let gone = self.fs.whole(|| {
@@ -510,12 +516,18 @@ fn place_of(slot: &Slot<'_>, start: u64) -> Place {
     }
 }
 
-/// The block `old` without the entry at `gone` and with the last of `kept` in a place of its own: in slack
-/// if there is enough, otherwise the entries are packed.
-fn rebuild(old: &[u8], start: u64, gone: u64, kept: &[(u32, u8, Vec<u8>)], cell: &Cell) -> Vec<u8> {
-    let Some(((inode, kind, name), _)) = kept.split_last() else { return old.to_vec() };
+/// The block `old` without the entry at `gone` and with the last of `kept` in a place of its own: in slack if there is
+/// enough. Otherwise the entries are packed, in their order, and the answer says where those lay and lie that stay.
+fn rebuild(
+    old: &[u8],
+    start: u64,
+    gone: u64,
+    kept: &[(u32, u8, Vec<u8>)],
+    cell: &Cell,
+) -> (Vec<u8>, Option<Vec<(u32, u32)>>) {
+    let Some(((inode, kind, name), stay)) = kept.split_last() else { return (old.to_vec(), None) };
     let need = dirent_size(name.len());
-    // (offset, rec_len, in use, bytes used)
+    // Offset, length, and bytes in use of what stays; that which is removed is slack of the one before.
     let mut layout: Vec<(usize, usize, usize)> = Vec::new();
     for slot in slots(old, cell.fs.geo.inodes_count, true).map_while(Result::ok) {
         let removed = start + slot.offset as u64 == gone;
@@ -528,13 +540,13 @@ fn rebuild(old: &[u8], start: u64, gone: u64, kept: &[(u32, u8, Vec<u8>)], cell:
             )),
         }
     }
-    let mut block = old.to_vec();
     let put = |block: &mut Vec<u8>, at: usize, bytes: &[u8]| {
         if let Some(place) = block.get_mut(at..at + bytes.len()) {
             place.copy_from_slice(bytes);
         }
     };
     if let Some(&(offset, rec_len, used)) = layout.iter().find(|(_, rec_len, used)| rec_len - used >= need) {
+        let mut block = old.to_vec();
         for &(offset, rec_len, used) in &layout {
             put(&mut block, offset + 4, &encode_rec_len(rec_len).to_le_bytes());
             if used == 0 {
@@ -545,13 +557,17 @@ fn rebuild(old: &[u8], start: u64, gone: u64, kept: &[(u32, u8, Vec<u8>)], cell:
         if used > 0 {
             put(&mut block, offset + 4, &encode_rec_len(used).to_le_bytes());
         }
-        return block;
+        return (block, None);
     }
     let mut packed = Vec::with_capacity(old.len());
-    for (nr, (inode, kind, name)) in kept.iter().enumerate() {
-        let size = if nr + 1 == kept.len() { old.len() - packed.len() } else { dirent_size(name.len()) };
-        packed.extend(entry_bytes(*inode, size, name, *kind));
+    // A block has at most 64 KiB.
+    let stayed = layout.iter().filter(|(.., used)| *used > 0).map(|(offset, ..)| *offset as u32);
+    let mut places = Vec::with_capacity(stay.len());
+    for ((inode, kind, name), before) in stay.iter().zip(stayed) {
+        places.push((before, packed.len() as u32));
+        packed.extend(entry_bytes(*inode, dirent_size(name.len()), name, *kind));
     }
+    packed.extend(entry_bytes(*inode, old.len() - packed.len(), name, *kind));
     packed.resize(old.len(), 0);
-    packed
+    (packed, Some(places))
 }

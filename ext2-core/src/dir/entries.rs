@@ -3,10 +3,13 @@
 use alloc::vec::Vec;
 
 use super::block::slot;
-use crate::InodeNr;
+use super::lookup::Found;
+use super::moves::cookie;
 use crate::error::Result;
 use crate::features::Incompat;
 use crate::inode::{Cell, FileKind, Inode};
+use crate::sync::Glance;
+use crate::{Errno, InodeNr};
 
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub struct DirEntry {
     pub name: Vec<u8>,
     /// The kind that the entry notes, where the file system has `filetype`.
     pub kind: Option<FileKind>,
-    /// Where listing goes on after this entry: give it to [`Inode::entries`].
+    /// Where listing goes on after this entry: give it to [`Inode::entries`]. It stays good while entries come and go.
     pub next_cookie: u64,
 }
 
@@ -26,6 +29,8 @@ pub struct DirEntry {
 #[derive(Debug)]
 pub struct Entries {
     dir: Inode,
+    /// Where to begin, until the first block is read.
+    cookie: Option<u64>,
     /// Entries before this byte were asked for before.
     from: u64,
     /// Where the block in `buffer` begins, and the next one.
@@ -34,6 +39,9 @@ pub struct Entries {
     buffer: Vec<u8>,
     /// The next entry in `buffer`; its length where there is none.
     at: usize,
+    /// When the block was read, and how often entries had moved by then.
+    read: Option<Glance>,
+    moves: u64,
 }
 
 impl Cell {
@@ -60,17 +68,53 @@ impl Inode {
     /// `ENOTDIR`.
     pub fn entries(&self, cookie: u64) -> Result<Entries> {
         self.need(FileKind::Directory)?;
-        let dir = self.clone();
-        Ok(Entries { dir, from: cookie, block: 0, next: cookie, buffer: Vec::new(), at: 0 })
+        Ok(Entries {
+            dir: self.clone(),
+            cookie: Some(cookie),
+            from: 0,
+            block: 0,
+            next: 0,
+            buffer: Vec::new(),
+            at: 0,
+            read: None,
+            moves: 0,
+        })
     }
 }
 
 impl Entries {
+    /// The inode of an entry that this listing gave, taken while the directory is held: the one that its name stands for
+    /// by now, or none where the name is gone. The entry's number alone may be another file's already.
+    ///
+    /// # Errors
+    /// As [`Inode::lookup`].
+    pub fn inode(&self, entry: &DirEntry) -> Result<Option<Inode>> {
+        let dir = &self.dir;
+        let found = Found { at: 0, nr: entry.nr, file_type: 0 };
+        if let Some(read) = self.read
+            && dir.0.io.unchanged(read)
+            && let Ok(inode) = dir.of_entry(&entry.name, &found)
+            && dir.0.io.unchanged(read)
+        {
+            return Ok(Some(inode));
+        }
+        match dir.lookup(&entry.name) {
+            Ok(inode) => Ok(Some(inode)),
+            Err(error) if error.refuses(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads the block in which `next` lies; none after the last.
     fn fill(&mut self) -> Option<Result<()>> {
         let cell = &*self.dir.0;
         let len = cell.fs.geo.block_size.bytes();
         let _io = cell.io.read();
+        (self.read, self.moves) = (cell.io.glance(), cell.moves.count());
+        if let Some(cookie) = self.cookie.take() {
+            self.from = cell.moves.byte_of(cookie);
+            self.next = self.from;
+        }
         if self.next >= cell.size() {
             return None;
         }
@@ -104,7 +148,7 @@ impl Entries {
                 nr,
                 name: slot.name.to_vec(),
                 kind: FileKind::from_dirent(slot.file_type),
-                next_cookie: at + slot.rec_len as u64,
+                next_cookie: cookie(at + slot.rec_len as u64, self.moves),
             }));
         }
         None

@@ -9,6 +9,7 @@ use super::{Index, NAME_MAX, Slot, decode_rec_len};
 use crate::error::{Result, refuse};
 use crate::inode::{Cell, FileKind, Inode};
 use crate::raw::{DIRENT_HEADER, RawDirentHeader, dirent_size};
+use crate::sync::Glance;
 use crate::{Errno, InodeNr};
 
 /// Blocks up to which a directory is first searched without an index.
@@ -39,11 +40,17 @@ impl Cell {
         let len = self.fs.geo.block_size.bytes();
         let blocks = self.size() / len;
         let mut buffer = vec![0; len as usize];
-        {
+        let by_index = {
             let mut index = self.dir.write();
-            if (blocks > SMALL || index.searched_before()) && self.build_index(&mut index, &mut buffer)? {
-                return self.find_by(&index, name);
+            if index.pays(blocks > SMALL) && self.build_index(&mut index, &mut buffer)? {
+                Some(self.find_by(&index, name))
+            } else {
+                None
             }
+        };
+        if let Some(found) = by_index {
+            self.fs.indexes.keep_within(self.nr);
+            return found;
         }
         for start in (0..blocks).map(|block| block * len) {
             if let Some(found) = self.find_in(start, &mut buffer, |slot| slot.is(name))? {
@@ -53,11 +60,12 @@ impl Cell {
         Ok(None)
     }
 
-    /// The entry of a name that was found lately, without a lock.
-    fn find_known(&self, name: &[u8]) -> Option<Found> {
+    /// The entry of a name that was found lately, without a lock, and the time at which it was there: it counts for
+    /// nothing more than a number once somebody has changed the directory.
+    fn find_known(&self, name: &[u8]) -> Option<(Found, Glance)> {
         let glance = self.io.glance()?;
         let found = self.places.find(name, glance).find_map(|at| self.entry_at(at, name).ok().flatten())?;
-        self.io.unchanged(glance).then_some(found)
+        self.io.unchanged(glance).then_some((found, glance))
     }
 
     /// Finds a name by the index: what lies there on the device decides.
@@ -143,22 +151,19 @@ impl Cell {
                 return Ok(false);
             }
         }
-        self.fs.indexes.built(self.nr, index.len());
         Ok(true)
     }
 }
 
 impl Inode {
-    /// The number of the inode that a name in this directory stands for.
+    /// The number of the inode that a name in this directory stands for. It is no handle: once this has returned, the
+    /// name may be gone and the number another file's. [`lookup`](Self::lookup) gives the inode itself.
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `ENAMETOOLONG`; `Corrupt`; the device's errors.
     pub fn lookup_nr(&self, name: &[u8]) -> Result<InodeNr> {
-        self.need(FileKind::Directory)?;
-        if name.len() > NAME_MAX {
-            return refuse(Errno::NAMETOOLONG, "");
-        }
-        if let Some(found) = self.0.find_known(name) {
+        self.check_searched(name)?;
+        if let Some((found, _)) = self.0.find_known(name) {
             return Ok(found.nr);
         }
         let _io = self.0.io.read();
@@ -168,16 +173,51 @@ impl Inode {
         }
     }
 
-    /// The inode that a name in this directory stands for. Linux: `ext2_lookup`.
+    /// The inode that a name in this directory stands for. The directory is held until the inode is, so that it is the
+    /// one that had the name at some time during the call. Linux: `ext2_lookup`, under `i_rwsem`.
     ///
     /// # Errors
-    /// As [`lookup_nr`](Self::lookup_nr), and as [`Ext2::inode`](crate::Ext2::inode); an entry for a
-    /// deleted inode is `Corrupt`.
-    pub fn lookup(&self, name: &[u8]) -> Result<Inode> {
-        let nr = self.lookup_nr(name)?;
-        self.0.fs.inode(nr).map_err(|error| match error {
+    /// As [`lookup_nr`](Self::lookup_nr), and as [`Ext2::inode`](crate::Ext2::inode); an entry for a deleted inode or
+    /// for a reserved one is `Corrupt`.
+    pub fn lookup(&self, name: &[u8]) -> Result<Self> {
+        self.check_searched(name)?;
+        if let Some((found, glance)) = self.0.find_known(name)
+            && let Ok(inode) = self.of_entry(name, &found)
+            && self.0.io.unchanged(glance)
+        {
+            return Ok(inode);
+        }
+        let _io = self.0.io.read();
+        match self.0.find(name)? {
+            Some(found) => self.of_entry(name, &found),
+            None => refuse(Errno::NOENT, ""),
+        }
+    }
+
+    fn check_searched(&self, name: &[u8]) -> Result<()> {
+        self.need(FileKind::Directory)?;
+        if name.len() > NAME_MAX {
+            return refuse(Errno::NAMETOOLONG, "");
+        }
+        Ok(())
+    }
+
+    /// The inode of an entry of this directory. The caller holds the directory's `io` lock, or looks afterwards whether
+    /// anybody changed it: an entry that is there keeps its inode alive, and its number from being another's.
+    pub(crate) fn of_entry(&self, name: &[u8], found: &Found) -> Result<Self> {
+        let (cell, nr) = (&*self.0, found.nr);
+        let is_dots = name == b"." || name == b"..";
+        // Linux: `ext2_get_inode`, which refuses all that are reserved but the root; that has no name but these.
+        if nr.get() < cell.fs.geo.first_ino && !(nr == InodeNr::ROOT && is_dots) {
+            return Err(cell.corrupt(alloc::format!("has an entry for inode {nr}, which is reserved")));
+        }
+        if name == b".." && cell.attrs.lock().links == 0 {
+            // It is not in its parent any more, which may be gone.
+            return refuse(Errno::NOENT, "the directory is removed");
+        }
+        cell.fs.inode(nr).map_err(|error| match error {
             error if error.refuses(Errno::STALE) => {
-                self.0.corrupt(alloc::format!("has an entry for inode {nr}, which is deleted"))
+                cell.corrupt(alloc::format!("has an entry for inode {nr}, which is deleted"))
             }
             error => error,
         })

@@ -248,6 +248,10 @@ impl Inode {
         raw.i_ctime = seconds.into();
         raw.i_mtime = seconds.into();
         raw.i_dtime = seconds.max(1).into();
+        if fs.is_hurd() {
+            // The author, whom the owner may differ from later.
+            raw.i_reserved2 = new.uid.into();
+        }
         raw.i_flags = flags.into();
         raw.i_generation = fs.writer()?.next_generation().into();
         match payload {

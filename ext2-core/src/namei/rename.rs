@@ -15,13 +15,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bitflags::bitflags;
 
-use super::{LINK_MAX, check_name, is_empty, with_locks};
+use super::{LINK_MAX, check_name, is_dots, is_empty, with_locks};
 use crate::dir::{Found, Room};
 use crate::error::{Result, refuse};
 use crate::inode::{FileKind, Inode};
 use crate::journal::{Images, Journal, Transaction};
 use crate::order::Written;
-use crate::{Errno, Error, Ext2, InodeNr};
+use crate::{Errno, Ext2, InodeNr};
 
 bitflags! {
     /// How to rename.
@@ -94,10 +94,9 @@ impl Ext2 {
             return refuse(Errno::XDEV, "");
         }
         // Linux refuses dots before it looks anything up, and a name that is too long when it is looked up.
-        let dots = |error: &Error| error.refuses(Errno::EXIST);
         let (old_name, new_name) = (check_name(old), check_name(new));
-        if old_name.as_ref().is_err_and(dots) || new_name.as_ref().is_err_and(dots) {
-            return refuse(Errno::BUSY, "");
+        if is_dots(old) || is_dots(new) {
+            return refuse(Errno::BUSY, "the name of a directory itself");
         }
         old_name?;
         if flags.contains(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
@@ -176,11 +175,7 @@ fn ancestors(dir: &Inode) -> Result<BTreeSet<InodeNr>> {
         if nr == InodeNr::ROOT {
             return Ok(all);
         }
-        let parent = {
-            let _io = at.0.io.read();
-            at.parent_nr()?
-        };
-        at = at.0.fs.inode(parent)?;
+        at = at.parent()?;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Removing names.
 
-use super::{check_name, is_empty, with_locks};
+use super::{check_name, is_dots, is_empty, with_locks};
 use crate::Errno;
 use crate::dir::Removal;
 use crate::error::{Result, refuse};
@@ -17,11 +17,15 @@ impl Inode {
         self.need_dir()?;
         self.0.fs.change(|| {
             check_name(name).or_else(|error| {
-                if error.refuses(Errno::EXIST) { refuse(Errno::ISDIR, "") } else { Err(error) }
+                if is_dots(name) {
+                    refuse(Errno::ISDIR, "the name of a directory itself")
+                } else {
+                    Err(error)
+                }
             })?;
             let io = self.0.io.write();
             let found = self.0.must_find(name)?;
-            let victim = self.of_entry(&found)?;
+            let victim = self.of_entry(name, &found)?;
             if victim.kind() == FileKind::Directory {
                 return refuse(Errno::ISDIR, "");
             }
@@ -51,25 +55,25 @@ impl Inode {
     /// Removes an empty directory. Linux: `ext2_rmdir`.
     ///
     /// # Errors
-    /// `ENOTEMPTY`, `ENOTDIR`, `ENOENT`, `EINVAL` for `.`, `ENOTEMPTY` for `..`, `EPERM`, `EROFS`;
+    /// `ENOTEMPTY`, `ENOTDIR`, `ENOENT`, `EINVAL` for `.`, `ENOTEMPTY` for `..`, `EBUSY` for `/`, `EPERM`, `EROFS`;
     /// `Corrupt`, the device's errors.
     pub fn rmdir(&self, name: &[u8]) -> Result<()> {
         self.need_dir()?;
         match name {
             b"." => return refuse(Errno::INVAL, "a directory cannot remove itself"),
             b".." => return refuse(Errno::NOTEMPTY, ""),
+            b"/" => return refuse(Errno::BUSY, "the root"),
             _ => check_name(name)?,
         }
         self.0.fs.change(|| {
             loop {
-                let nr = self.lookup_nr(name)?;
-                let victim = self.0.fs.inode(nr)?;
+                let victim = self.lookup(name)?;
                 if victim.kind() != FileKind::Directory {
                     return refuse(Errno::NOTDIR, "");
                 }
                 let done = with_locks(&[self, &victim], || {
                     let found = self.0.must_find(name)?;
-                    if found.nr != nr {
+                    if found.nr != victim.nr() {
                         return Ok(false);
                     }
                     self.0.check_removable(&victim.0)?;

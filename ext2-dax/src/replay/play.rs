@@ -168,11 +168,12 @@ impl Player {
                 return Err(Error::refused(Errno::OPNOTSUPP, "ext2 has no fallocate"));
             }
             Op::Fiemap { path } => return self.fiemap(path),
+            // A negative offset lies past the end, as Linux compares it (`generic_file_llseek_size`).
             Op::SeekHole { path, pos } => {
-                return Ok(Done::Text(format!("off={}", self.file(path)?.seek_hole(signed(*pos)?)?)));
+                return Ok(Done::Text(format!("off={}", self.file(path)?.seek_hole(*pos)?)));
             }
             Op::SeekData { path, pos } => {
-                return Ok(Done::Text(format!("off={}", self.file(path)?.seek_data(signed(*pos)?)?)));
+                return Ok(Done::Text(format!("off={}", self.file(path)?.seek_data(*pos)?)));
             }
             Op::Map { name, path, pos, len, kind, delta } => {
                 self.map(name, path, *pos, *len, *kind, *delta)?;

@@ -1,0 +1,363 @@
+//! Names at their edges: cookies of listings while entries come, go and change their length, `.` and `..` as a last name,
+//! directories that are removed, and entries that no image should have.
+
+use std::collections::BTreeMap;
+
+use blockdev::BlockDevice;
+use e2dax_tests::{
+    Rng, need_tools,
+    small::{image, is_clean, open, ram},
+    tools,
+};
+use ext2_core::{
+    DirEntry, Errno, Error, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, RenameFlags, SetAttr, Wait,
+    XattrSet,
+};
+
+const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
+const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
+const FIFO: NewInode = NewInode::new(FileKind::Fifo, 0o644);
+
+#[track_caller]
+fn refused<T>(done: Result<T, Error>, errno: Errno) {
+    match done {
+        Ok(_) => panic!("it is not refused"),
+        Err(error) => assert!(error.is(errno), "{error}"),
+    }
+}
+
+fn listed(dir: &Inode, cookie: u64) -> Vec<DirEntry> {
+    dir.entries(cookie).expect("a directory").map(|entry| entry.expect("read")).collect()
+}
+
+/// A directory of two blocks, with a directory `sub` in the first, which has less room in one piece than in all.
+fn crowded(fs: &Ext2) -> Inode {
+    let dir = fs.root().expect("root").create(b"dir", &DIR).expect("created");
+    (0..6).for_each(|nr| drop(dir.create(format!("a{nr}").as_bytes(), &FIFO).expect("created")));
+    dir.create(b"sub", &DIR).expect("created");
+    for nr in 0.. {
+        dir.create(format!("file{nr:03}").as_bytes(), &FIFO).expect("created");
+        if dir.size() > 1024 {
+            break;
+        }
+    }
+    ["a0", "a2", "a4"].iter().for_each(|name| dir.unlink(name.as_bytes()).expect("unlinked"));
+    dir
+}
+
+#[test]
+fn a_listing_goes_on_where_it_was_when_a_rename_packs_its_block() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image(&["-t", "ext2", "-N", "256"]);
+    let count = listed(&crowded(&open(&ram(&base))), 0).len();
+    for seen in 0..count {
+        let device = ram(&base);
+        let fs = open(&device);
+        let dir = crowded(&fs);
+        let all = listed(&dir, 0);
+        let cookie = seen.checked_sub(1).map_or(0, |last| all[last].next_cookie);
+        let mut names = vec![b"sub".to_vec()];
+        // Twice, so that a cookie of the first order is followed through two.
+        for new in [&b"sub-with-long-name"[..], b"sub-with-a-much-longer-name-than-before"] {
+            let old = names.last().expect("one");
+            fs.rename(&dir, old, &dir, new, RenameFlags::empty()).expect("renamed");
+            names.push(new.to_vec());
+            let rest = listed(&dir, cookie);
+            let mut times: BTreeMap<&[u8], u32> = BTreeMap::new();
+            all[..seen].iter().chain(&rest).for_each(|entry| *times.entry(&entry.name).or_default() += 1);
+            for entry in all.iter().filter(|entry| !names.contains(&entry.name)) {
+                let name = String::from_utf8_lossy(&entry.name);
+                assert_eq!(
+                    times.get(&entry.name[..]),
+                    Some(&1),
+                    "{name} after {seen} and {} renames",
+                    names.len() - 1
+                );
+            }
+            assert_eq!(listed(&dir, 0).len(), count);
+        }
+        drop(dir);
+        fs.close().expect("closed");
+        assert!(seen % 16 != 0 || is_clean(&device.to_vec()));
+    }
+}
+
+#[test]
+fn entries_that_stay_are_listed_once_whatever_others_do_meanwhile() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext2", "-N", "1024"]));
+    let fs = open(&device);
+    let dir = fs.root().expect("root").create(b"dir", &DIR).expect("created");
+    let stays: Vec<String> = (0..60).map(|nr| format!("stays{nr:02}-{}", "x".repeat(nr % 23))).collect();
+    stays.iter().for_each(|name| drop(dir.create(name.as_bytes(), &FIFO).expect("created")));
+    let mut rng = Rng::new(7);
+    let mut others: Vec<Vec<u8>> = Vec::new();
+    let mut next = 0;
+    for round in 0..200 {
+        let mut times: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+        let mut cookie = 0;
+        loop {
+            let part: Vec<DirEntry> =
+                listed(&dir, cookie).into_iter().take(1 + rng.below(9) as usize).collect();
+            let Some(last) = part.last() else { break };
+            cookie = last.next_cookie;
+            part.into_iter().for_each(|entry| *times.entry(entry.name).or_default() += 1);
+            next += 1;
+            let name = format!("n{next}{}", "y".repeat(rng.below(40) as usize)).into_bytes();
+            match rng.below(3) {
+                0 if others.len() < 30 => {
+                    dir.create(&name, if rng.below(2) == 0 { &DIR } else { &FIFO }).expect("created");
+                    others.push(name);
+                }
+                1 if !others.is_empty() => {
+                    let old = others.swap_remove(rng.below(others.len() as u64) as usize);
+                    let is_dir = dir.lookup(&old).expect("there").kind() == FileKind::Directory;
+                    if is_dir { dir.rmdir(&old) } else { dir.unlink(&old) }.expect("removed");
+                }
+                _ if !others.is_empty() => {
+                    let old = rng.below(others.len() as u64) as usize;
+                    fs.rename(&dir, &others[old], &dir, &name, RenameFlags::empty()).expect("renamed");
+                    others[old] = name;
+                }
+                _ => {}
+            }
+        }
+        for name in &stays {
+            assert_eq!(times.get(name.as_bytes()), Some(&1), "{name} in round {round}");
+        }
+    }
+    drop(dir);
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+#[test]
+fn dots_and_the_root_as_a_last_name_are_refused_as_linux_refuses_them() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let root = fs.root().expect("root");
+    let dir = root.create(b"d", &DIR).expect("created");
+    dir.create(b"f", &FILE).expect("created");
+    for path in [&b"/d/."[..], b"/d/..", b"/d/./", b"/d//../", b"/", b"//"] {
+        let (parent, name) = fs.resolve_parent(path).expect("resolved");
+        let shown = String::from_utf8_lossy(path);
+        let is = |done: Result<(), Error>, errno: Errno| {
+            let error = done.expect_err("refused");
+            assert!(error.is(errno), "{shown}: {error}, and not {errno:?}");
+        };
+        is(parent.create(name, &FILE).map(drop), Errno::EXIST);
+        is(parent.create(name, &DIR).map(drop), Errno::EXIST);
+        is(parent.symlink(name, b"to", &FILE).map(drop), Errno::EXIST);
+        is(parent.link(&dir.lookup(b"f").expect("there"), name), Errno::EXIST);
+        is(parent.unlink(name), Errno::ISDIR);
+        is(
+            parent.rmdir(name),
+            match name {
+                b"." => Errno::INVAL,
+                b".." => Errno::NOTEMPTY,
+                _ => Errno::BUSY,
+            },
+        );
+        is(fs.rename(&parent, name, &root, b"new", RenameFlags::empty()), Errno::BUSY);
+        is(fs.rename(&dir, b"f", &parent, name, RenameFlags::empty()), Errno::BUSY);
+        is(fs.rename(&dir, b"none", &parent, name, RenameFlags::empty()), Errno::BUSY);
+    }
+    for path in [&b"/none/."[..], b"/none/..", b"/none/f", b"/d/none/."] {
+        refused(fs.resolve_parent(path), Errno::NOENT);
+    }
+    refused(fs.resolve_parent(b"/d/f/."), Errno::NOTDIR);
+}
+
+#[test]
+fn a_directory_that_is_removed_has_no_names_and_no_parent() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let root = fs.root().expect("root");
+    let (above, away) =
+        (root.create(b"above", &DIR).expect("created"), root.create(b"away", &DIR).expect("created"));
+    let below = above.create(b"below", &DIR).expect("created");
+    (0..100).for_each(|_| assert!(below.lookup(b"..").expect("there") == above));
+    above.rmdir(b"below").expect("removed");
+    root.rmdir(b"above").expect("removed");
+    drop(above);
+    // The number of what it was in is another file's now.
+    root.create(b"file", &FILE).expect("created");
+    refused(below.lookup(b".."), Errno::NOENT);
+    refused(below.lookup(b"x"), Errno::NOENT);
+    refused(below.create(b"x", &FILE), Errno::NOENT);
+    refused(fs.rename(&root, b"away", &below, b"x", RenameFlags::empty()), Errno::NOENT);
+    drop(away);
+}
+
+/// What is at byte `at` of inode `nr` in an image with 1 KiB blocks: `debugfs` writes it.
+fn set_field(path: &std::path::Path, what: &str) {
+    let said = tools::run("debugfs", &["-w", "-R", what, path.to_str().expect("a path of ours")]);
+    said.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// An image in which debugfs changed something.
+fn changed(base: &[u8], requests: &[&str]) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    std::fs::write(&path, base).expect("written");
+    requests.iter().for_each(|request| set_field(&path, request));
+    std::fs::read(&path).expect("read")
+}
+
+/// Everything that may be done to a name, and what it was that changed the image.
+fn verbs(fs: &Ext2, root: &Inode, name: &[u8]) -> Vec<(&'static str, Result<(), Error>)> {
+    let on = |work: &dyn Fn(&Inode) -> Result<(), Error>| root.lookup(name).and_then(|inode| work(&inode));
+    let rename = |flags| fs.rename(root, b"other", root, name, flags);
+    vec![
+        ("write", on(&|inode| inode.write_at(0, b"new").map(drop))),
+        ("truncate", on(&|inode| inode.truncate(0, Wait::Yes))),
+        ("chmod", on(&|inode| inode.set_attr(&SetAttr { mode: Some(0o600), ..SetAttr::default() }))),
+        ("setfattr", on(&|inode| inode.xattr_set(b"trusted.a", b"1", XattrSet::Any))),
+        ("link", on(&|inode| root.link(inode, b"second"))),
+        ("create in", on(&|inode| inode.create(b"inner", &FILE).map(drop))),
+        ("create over", root.create(name, &FILE).map(drop)),
+        ("unlink", root.unlink(name)),
+        ("rmdir", root.rmdir(name)),
+        ("rename", fs.rename(root, name, root, b"moved", RenameFlags::empty())),
+        ("rename over", rename(RenameFlags::empty())),
+        ("exchange", rename(RenameFlags::EXCHANGE)),
+    ]
+}
+
+#[test]
+fn an_inode_with_a_name_and_no_links_is_never_freed_by_a_write() {
+    need_tools!("mke2fs", "debugfs");
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    root.create(b"file", &FILE).and_then(|file| file.write_at(0, b"keep")).expect("written");
+    root.create(b"dir", &DIR).and_then(|dir| dir.create(b"inner", &FILE).map(drop)).expect("created");
+    root.create(b"other", &FILE).expect("created");
+    root.symlink(b"link", &[b'x'; 100], &NewInode::new(FileKind::Symlink, 0o777)).expect("made");
+    drop(root);
+    fs.close().expect("closed");
+    let base = device.to_vec();
+    for victim in ["file", "dir", "link"] {
+        let bad = changed(&base, &[&format!("set_inode_field /{victim} links_count 0")]);
+        let device = ram(&bad);
+        let fs = open(&device);
+        let root = fs.root().expect("root");
+        for (verb, done) in verbs(&fs, &root, victim.as_bytes()) {
+            match (verb, &done) {
+                ("create over", Err(error)) => assert!(error.is(Errno::EXIST), "{victim}: {error}"),
+                (_, Err(Error::Corrupt(corrupt))) => {
+                    assert!(corrupt.to_string().contains("no links"), "{corrupt}")
+                }
+                (_, Err(error)) if error.is(Errno::NOTDIR) && verb == "create in" => {}
+                _ => panic!("{verb} of {victim}: {done:?}"),
+            }
+        }
+        drop(root);
+        fs.close().expect("closed");
+        // What it holds is as it was, for whoever only reads.
+        let shared: std::sync::Arc<dyn BlockDevice> = device;
+        let fs = Ext2::open(shared, &OpenOptions::read_only()).expect("open");
+        let inode = fs.resolve(victim.as_bytes(), Follow::No).expect("there");
+        match inode.kind() {
+            FileKind::Directory => drop(inode.lookup(b"inner").expect("there")),
+            FileKind::Symlink => assert_eq!(inode.read_link().expect("read"), [b'x'; 100]),
+            _ => {
+                let mut bytes = [0; 4];
+                inode.read_at(0, &mut bytes).expect("read");
+                assert_eq!(&bytes, b"keep");
+            }
+        }
+    }
+    // The root itself: it is not opened for writing, and nothing is stored.
+    let bad = changed(&base, &["set_inode_field <2> links_count 0"]);
+    let device = ram(&bad);
+    let shared: std::sync::Arc<dyn BlockDevice> = device.clone();
+    let error = Ext2::open(shared.clone(), &OpenOptions::default()).expect_err("refused");
+    assert!(matches!(error, Error::Corrupt(_)), "{error}");
+    assert!(device.to_vec() == bad);
+    let fs = Ext2::open(shared, &OpenOptions::read_only()).expect("open");
+    fs.resolve(b"/dir/inner", Follow::No).expect("there");
+}
+
+#[test]
+fn entries_for_reserved_inodes_and_for_the_root_are_not_followed() {
+    need_tools!("mke2fs", "debugfs");
+    let base = image(&["-t", "ext3", "-J", "size=1", "-N", "64"]);
+    let requests: Vec<String> = (1..=10).map(|nr| format!("link <{nr}> r{nr}")).collect();
+    let requests: Vec<&str> = requests.iter().map(String::as_str).chain(["write /dev/null other"]).collect();
+    let bad = changed(&base, &requests);
+    for options in [OpenOptions::default(), OpenOptions::read_only()] {
+        let device = ram(&bad);
+        let shared: std::sync::Arc<dyn BlockDevice> = device.clone();
+        let fs = Ext2::open(shared, &options).expect("open");
+        let root = fs.root().expect("root");
+        for nr in 1..=10 {
+            let name = format!("r{nr}");
+            for _ in 0..3 {
+                let error = root.lookup(name.as_bytes()).expect_err("refused");
+                assert!(error.to_string().contains("which is reserved"), "{name}: {error}");
+            }
+            if options.read_only {
+                continue;
+            }
+            let before = device.to_vec();
+            for (verb, done) in verbs(&fs, &root, name.as_bytes()) {
+                assert!(done.is_err(), "{verb} of {name}");
+            }
+            // But for the mark that the image is to be checked.
+            let (mut before, mut after) = (before, device.to_vec());
+            [&mut before, &mut after].iter_mut().for_each(|image| image[1024 + 58] = 0);
+            assert!(before == after, "{name}: something was stored");
+        }
+        let mut entries = root.entries(0).expect("listed");
+        let mut told = 0;
+        while let Some(entry) = entries.next() {
+            let entry = entry.expect("read");
+            match entries.inode(&entry) {
+                Ok(Some(inode)) => assert_eq!(inode.nr(), entry.nr),
+                other => {
+                    assert!(other.is_err() && entry.name[0] == b'r', "{other:?}");
+                    told += 1;
+                }
+            }
+        }
+        assert_eq!(told, 10);
+    }
+}
+
+#[test]
+fn reserved_inodes_of_a_second_group_are_given_to_nobody() {
+    need_tools!("mke2fs", "e2fsck", "debugfs");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    let name = path.to_str().expect("a path of ours");
+    tools::mke2fs(&["-b", "1024", "-I", "128", "-N", "24", "-O", "^resize_inode", name, "20m"]);
+    for unclean in [false, true] {
+        let mut base = std::fs::read(&path).expect("read");
+        if unclean {
+            base[1024 + 58..1024 + 60].fill(0);
+        }
+        let device = ram(&base);
+        let fs = open(&device);
+        assert_eq!(fs.geometry().inodes_per_group, 8);
+        let root = fs.root().expect("root");
+        let mut given = 0;
+        for nr in 0.. {
+            match root.create(format!("f{nr}").as_bytes(), &FILE) {
+                Ok(file) => assert!(file.nr().get() >= 11, "inode {} was given away", file.nr()),
+                Err(error) => {
+                    assert!(error.is(Errno::NOSPC), "{error}");
+                    break;
+                }
+            }
+            given += 1;
+        }
+        // lost+found has one of the 14 that are nobody's.
+        assert_eq!(given, 13);
+        drop(root);
+        fs.close().expect("closed");
+        let mut left = device.to_vec();
+        left[1024 + 58] |= 1;
+        assert!(is_clean(&left), "unclean: {unclean}");
+    }
+}
