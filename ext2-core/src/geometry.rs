@@ -115,6 +115,16 @@ impl Geometry {
             .then(|| (GroupNr::new(index / self.inodes_per_group), index % self.inodes_per_group))
     }
 
+    /// How many inodes of a group, from its first one on, are reserved. All reserved ones lie in group 0 but where a group
+    /// has fewer inodes than there are of them.
+    #[must_use]
+    pub fn reserved_inodes(&self, group: GroupNr) -> u32 {
+        let before = u64::from(group.get()) * u64::from(self.inodes_per_group);
+        let rest = u64::from(self.first_ino.saturating_sub(1)).saturating_sub(before);
+        // OK to cast: no more than there are inodes in a group.
+        rest.min(self.inodes_per_group.into()) as u32
+    }
+
     /// The inode of a bit in a group's bitmap.
     #[must_use]
     pub fn inode_at(&self, group: GroupNr, bit: u32) -> Option<InodeNr> {
@@ -233,6 +243,38 @@ impl Geometry {
     }
 }
 
+impl Geometry {
+    /// Checks more of a descriptor, before anything is written by it: what it names lies in its own group, and apart from
+    /// each other and from the copies of superblock and descriptors. Linux: `ext2_check_descriptors`, which asks for the
+    /// group alone.
+    pub(crate) fn check_places(&self, group: GroupNr, desc: &RawGroupDesc) -> Result<()> {
+        let (start, end) = (u64::from(self.group_start(group)), u64::from(self.group_len(group)));
+        let end = start + end;
+        let place = |what, block: u32, len: u32| (what, u64::from(block), u64::from(block) + u64::from(len));
+        let places = [
+            ("superblock and descriptors", start, start + u64::from(self.group_overhead(group))),
+            place("block bitmap", desc.bg_block_bitmap.get(), 1),
+            place("inode bitmap", desc.bg_inode_bitmap.get(), 1),
+            place("inode table", desc.bg_inode_table.get(), self.inode_table_blocks()),
+        ];
+        let broken = |what| Err(Corrupt::new(Object::Group(group), what).into());
+        for (nr, (what, from, past)) in places.iter().enumerate() {
+            if *from < start || *past > end {
+                return broken(format!(
+                    "{what} at block {from} lies outside the group, blocks {start} to {}",
+                    end - 1
+                ));
+            }
+            for (other, other_from, other_past) in places.iter().take(nr) {
+                if from < other_past && other_from < past {
+                    return broken(format!("{what} at block {from} lies on the group's {other}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What the pointers reach, or what 2^32 - 1 units of 512 bytes hold, as far as the indirect blocks for that much leave
 /// room.
 pub fn max_file_size(size: BlockSize) -> u64 {
@@ -273,6 +315,31 @@ mod tests {
         for (block, largest) in sizes {
             assert_eq!(BlockSize::new(block).map(max_file_size), Some(largest));
         }
+    }
+
+    #[test]
+    fn reserved_inodes_go_on_in_the_next_group_where_one_has_too_few() {
+        let mut geo = Geometry {
+            block_size: BlockSize::from_s_log_block_size(0).unwrap(),
+            blocks_count: 1 << 16,
+            first_data_block: 1,
+            blocks_per_group: 8192,
+            inodes_per_group: 8,
+            inodes_count: 64,
+            inode_size: 128,
+            groups: 8,
+            first_ino: 11,
+            reserved_gdt_blocks: 0,
+            first_meta_bg: None,
+            backups: Backups::All,
+            max_file_size: 0,
+        };
+        let reserved = |geo: &Geometry| [0, 1, 2, 7].map(|group| geo.reserved_inodes(GroupNr::new(group)));
+        assert_eq!(reserved(&geo), [8, 2, 0, 0]);
+        geo.inodes_per_group = 4;
+        assert_eq!(reserved(&geo), [4, 4, 2, 0]);
+        geo.inodes_per_group = 512;
+        assert_eq!(reserved(&geo), [10, 0, 0, 0]);
     }
 
     #[test]

@@ -270,7 +270,7 @@ fn beside(change: impl Fn() -> Result<(), String> + Sync, look: impl Fn() -> Res
 fn but_for_no_name<T>(done: Result<T, Error>) -> Result<Option<T>, String> {
     match done {
         Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error, Error::Caller(ext2_core::Errno::NOENT, _)) => Ok(None),
+        Err(Error::Caller(ext2_core::Errno::NOENT, _)) => Ok(None),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -75,7 +75,8 @@ impl Fs {
     }
 
     /// Clears the bits of a run, group by group. A block that was free already, or is the file system's
-    /// own, is corrupt; the rest of its group's part stays taken. For blocks that nothing ever pointed to.
+    /// own, is corrupt; the rest of its group's part stays taken, as all does of a group whose bitmap cannot be believed.
+    /// For blocks that nothing ever pointed to.
     pub(super) fn release(&self, run: Run) -> Result<()> {
         let groups = &self.writer()?.groups;
         let mut done = 0;
@@ -89,14 +90,17 @@ impl Fs {
             let mut group = groups.get(nr).lock();
             let own =
                 group.own_blocks(self, nr).into_iter().any(|own| own.start < bit + len && bit < own.end);
-            let bitmap = group.blocks(self, nr)?;
+            done += len;
+            let Some(bitmap) = group.blocks(self, nr)? else {
+                // They stay taken until e2fsck has said what the bitmap should be.
+                continue;
+            };
             if own || bitmap.count_free(bit..bit + len) != 0 {
                 let what = format!("{len} blocks from here are freed, but some are free or not a file's");
                 return Err(Error::Corrupt(Corrupt::new(Object::Block(block.into()), what)));
             }
             bitmap.fill(bit..bit + len, false);
             groups.count_blocks(nr, &mut group, -i64::from(len));
-            done += len;
         }
         self.writer()?.place.freed();
         Ok(())

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -30,11 +31,32 @@ pub(crate) struct Group {
     pub(crate) free_blocks: u32,
     pub(crate) free_inodes: u32,
     pub(crate) dirs: u32,
-    blocks: Option<Bitmap>,
-    inodes: Option<Bitmap>,
+    blocks: Map,
+    inodes: Map,
     /// Windows by their first bit; they do not overlap.
     pub(crate) windows: BTreeMap<u32, (u32, InodeNr)>,
     dirty: Dirty,
+}
+
+/// A bitmap of a group.
+#[derive(Debug, Default)]
+enum Map {
+    /// Nobody needed it yet.
+    #[default]
+    Unread,
+    Known(Bitmap),
+    /// It contradicts its group's descriptor or places: nothing is taken by it and nothing given back, so that what is
+    /// somebody's stays so whichever of the two is right.
+    Broken,
+}
+
+impl Map {
+    fn known(&self) -> Option<&Bitmap> {
+        match self {
+            Self::Known(bitmap) => Some(bitmap),
+            Self::Unread | Self::Broken => None,
+        }
+    }
 }
 
 /// What of a group is newer in memory than on the device.
@@ -70,13 +92,14 @@ impl Groups {
         };
         for nr in fs.geo.group_numbers() {
             let desc = fs.descriptor(nr)?;
+            fs.geo.check_places(nr, &desc)?;
             let group = Group {
                 desc,
                 free_blocks: desc.bg_free_blocks_count.get().into(),
                 free_inodes: desc.bg_free_inodes_count.get().into(),
                 dirs: desc.bg_used_dirs_count.get().into(),
-                blocks: None,
-                inodes: None,
+                blocks: Map::Unread,
+                inodes: Map::Unread,
                 windows: BTreeMap::new(),
                 dirty: Dirty::default(),
             };
@@ -136,46 +159,52 @@ fn add(sum: &AtomicU64, delta: i64) {
 }
 
 impl Group {
-    /// The bitmap of blocks, read on first use. Blocks of the file system's own structures that it says
-    /// are free make it corrupt.
-    pub(crate) fn blocks(&mut self, fs: &Fs, nr: GroupNr) -> Result<&mut Bitmap> {
-        if self.blocks.is_none() {
+    /// The bitmap of blocks, read on first use; none where it cannot be believed: it has blocks of the file system's own
+    /// structures as free, or another number of free ones than the descriptor. The image is marked for a check then.
+    pub(crate) fn blocks(&mut self, fs: &Fs, nr: GroupNr) -> Result<Option<&mut Bitmap>> {
+        if matches!(self.blocks, Map::Unread) {
             let bitmap = read(fs, self.desc.bg_block_bitmap.get(), fs.geo.group_len(nr))?;
-            for own in self.own_blocks(fs, nr) {
-                if bitmap.count_free(own.clone()) != 0 {
-                    let what =
-                        format!("the block bitmap has blocks of the group's own as free, bits {own:?}");
-                    return Err(Corrupt::new(Object::Group(nr), what).into());
-                }
-            }
-            if bitmap.count_free(0..u32::MAX) != self.free_blocks {
-                let what = format!(
-                    "the block bitmap has {} free blocks, the descriptor {}",
-                    bitmap.count_free(0..u32::MAX),
-                    self.free_blocks
+            let own =
+                self.own_blocks(fs, nr).into_iter().find(|own| bitmap.count_free(own.clone()) != 0).map(
+                    |own| format!("the block bitmap has blocks of the group's own as free, bits {own:?}"),
                 );
-                return Err(Corrupt::new(Object::Group(nr), what).into());
-            }
-            self.blocks = Some(bitmap);
+            self.blocks = match own.or_else(|| disagreement("block", &bitmap, self.free_blocks)) {
+                None => Map::Known(bitmap),
+                Some(what) => {
+                    fs.leave_group_alone(nr, what, |groups| &groups.free_blocks_of);
+                    Map::Broken
+                }
+            };
         }
-        Ok(self.blocks.get_or_insert_with(|| Bitmap::new(0)))
+        Ok(match &mut self.blocks {
+            Map::Known(bitmap) => Some(bitmap),
+            Map::Unread | Map::Broken => None,
+        })
     }
 
-    /// The bitmap of inodes, read on first use.
-    pub(crate) fn inodes(&mut self, fs: &Fs, nr: GroupNr) -> Result<&mut Bitmap> {
-        if self.inodes.is_none() {
+    /// The bitmap of inodes, read on first use; none where it cannot be believed, as with that of blocks.
+    pub(crate) fn inodes(&mut self, fs: &Fs, nr: GroupNr) -> Result<Option<&mut Bitmap>> {
+        if matches!(self.inodes, Map::Unread) {
             let bitmap = read(fs, self.desc.bg_inode_bitmap.get(), fs.geo.inodes_per_group)?;
-            if bitmap.count_free(0..u32::MAX) != self.free_inodes {
-                let what = format!(
-                    "the inode bitmap has {} free inodes, the descriptor {}",
-                    bitmap.count_free(0..u32::MAX),
-                    self.free_inodes
-                );
-                return Err(Corrupt::new(Object::Group(nr), what).into());
-            }
-            self.inodes = Some(bitmap);
+            let reserved = bitmap.count_free(0..fs.geo.reserved_inodes(nr)) != 0;
+            let own = reserved.then(|| "the inode bitmap has reserved inodes as free".into());
+            self.inodes = match own.or_else(|| disagreement("inode", &bitmap, self.free_inodes)) {
+                None => Map::Known(bitmap),
+                Some(what) => {
+                    fs.leave_group_alone(nr, what, |groups| &groups.free_inodes_of);
+                    Map::Broken
+                }
+            };
         }
-        Ok(self.inodes.get_or_insert_with(|| Bitmap::new(0)))
+        Ok(match &mut self.inodes {
+            Map::Known(bitmap) => Some(bitmap),
+            Map::Unread | Map::Broken => None,
+        })
+    }
+
+    /// How many blocks from a bit on are free, up to `most`.
+    pub(crate) fn free_run(&mut self, fs: &Fs, nr: GroupNr, from: u32, most: u32) -> Result<u32> {
+        Ok(self.blocks(fs, nr)?.map_or(0, |bitmap| bitmap.free_run(from, most)))
     }
 
     /// Bits of the blocks in this group that hold the file system's own structures.
@@ -202,18 +231,18 @@ impl Group {
         self.free_blocks = blocks.count_free(0..u32::MAX);
         self.free_inodes = inodes.count_free(0..u32::MAX);
         self.dirs = dirs;
-        self.blocks = Some(blocks);
-        self.inodes = Some(inodes);
+        self.blocks = Map::Known(blocks);
+        self.inodes = Map::Known(inodes);
         self.dirty = Dirty { blocks: true, inodes: true, desc: true };
     }
 
     fn write(&mut self, fs: &Fs, nr: GroupNr) -> Result<()> {
         let len = fs.geo.block_size.len();
         let at = |block: u32| u64::from(block) * fs.geo.block_size.bytes();
-        if let Some(bitmap) = self.blocks.as_ref().filter(|_| self.dirty.blocks) {
+        if let Some(bitmap) = self.blocks.known().filter(|_| self.dirty.blocks) {
             fs.dev.write_at(at(self.desc.bg_block_bitmap.get()), &bitmap.to_block(len))?;
         }
-        if let Some(bitmap) = self.inodes.as_ref().filter(|_| self.dirty.inodes) {
+        if let Some(bitmap) = self.inodes.known().filter(|_| self.dirty.inodes) {
             fs.dev.write_at(at(self.desc.bg_inode_bitmap.get()), &bitmap.to_block(len))?;
         }
         if self.dirty.desc {
@@ -240,6 +269,25 @@ impl Group {
             .range(from..)
             .find(|(_, (_, holder))| Some(*holder) != owner)
             .map_or(u32::MAX, |(&start, _)| start)
+    }
+}
+
+/// How a bitmap and its descriptor's count of free bits differ, if they do.
+fn disagreement(of: &str, bitmap: &Bitmap, counted: u32) -> Option<String> {
+    let free = bitmap.count_free(0..u32::MAX);
+    (free != counted)
+        .then(|| format!("the {of} bitmap has {free} free {of}s, the descriptor {counted}: it is left alone"))
+}
+
+impl Fs {
+    /// Notes that a bitmap of a group cannot be believed: the search for free bits goes past it.
+    fn leave_group_alone(&self, nr: GroupNr, what: String, hints: fn(&Groups) -> &Vec<AtomicU32>) {
+        self.found_broken(&Corrupt::new(Object::Group(nr), what).into());
+        if let Some(hint) =
+            self.writer.as_ref().and_then(|writer| hints(&writer.groups).get(nr.get() as usize))
+        {
+            hint.store(0, Ordering::Relaxed);
+        }
     }
 }
 

@@ -25,8 +25,8 @@ impl Fs {
                 continue;
             }
             let mut group = groups.get(nr).lock();
-            let first = if nr.get() == 0 { self.geo.first_ino - 1 } else { 0 };
-            let bitmap = group.inodes(self, nr)?;
+            let first = self.geo.reserved_inodes(nr);
+            let Some(bitmap) = group.inodes(self, nr)? else { continue };
             let Some(bit) = bitmap.first_free(first..u32::MAX) else { continue };
             let Some(inode) = self.geo.inode_at(nr, bit) else { continue };
             bitmap.set(bit);
@@ -101,7 +101,10 @@ impl Fs {
         };
         let groups = &self.writer()?.groups;
         let mut group = groups.get(group_nr).lock();
-        let bitmap = group.inodes(self, group_nr)?;
+        let Some(bitmap) = group.inodes(self, group_nr)? else { return Ok(()) };
+        if bit < self.geo.reserved_inodes(group_nr) {
+            return Err(Corrupt::new(Object::Inode(nr), "freed, but reserved").into());
+        }
         if !bitmap.is_set(bit) {
             return Err(Corrupt::new(Object::Inode(nr), "freed, but free already").into());
         }

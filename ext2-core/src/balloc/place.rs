@@ -239,9 +239,9 @@ fn take_locked(
     search: &Search,
 ) -> Result<Option<Run>> {
     let mut from = search.from;
-    group.blocks(fs, nr)?;
     loop {
-        let Some(bit) = group.blocks(fs, nr)?.first_free(from..u32::MAX) else {
+        let bitmap = group.blocks(fs, nr)?;
+        let Some(bit) = bitmap.and_then(|bitmap| bitmap.first_free(from..u32::MAX)) else {
             return Ok(None);
         };
         let mut end = u32::MAX;
@@ -257,13 +257,13 @@ fn take_locked(
             && bit < first + units * unit
         {
             let start = bit - (bit - first) % unit;
-            if group.blocks(fs, nr)?.free_run(start, unit) == unit {
+            if group.free_run(fs, nr, start, unit)? == unit {
                 from = start + unit;
                 continue;
             }
             end = end.min(start + unit);
         }
-        let bitmap = group.blocks(fs, nr)?;
+        let Some(bitmap) = group.blocks(fs, nr)? else { return Ok(None) };
         let len = bitmap.free_run(bit, search.count).min(end - bit);
         bitmap.fill(bit..bit + len, true);
         groups.count_blocks(nr, group, len.into());

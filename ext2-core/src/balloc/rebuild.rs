@@ -6,8 +6,13 @@
 //! leaves, are cleared, since the number will be given away again. Counts of links are set to the names there
 //! are, since with too few of them an inode would be taken for dead while it has a name. A truncation that
 //! was under way is ended. All else is e2fsck's: the image stays marked as not clean.
+//!
+//! # Invariants
+//! 1. The work is bounded by the size of the image, whatever it says: an indirect block is walked once for each level
+//!    that it is used at, a block of a directory is read once, and directories that claim more blocks than there are
+//!    end it.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -23,7 +28,7 @@ use crate::fs::Fs;
 use crate::inode::{Cell, FileKind, Inode};
 use crate::map::{DIRECT, Pointers, SLOTS};
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra};
-use crate::{GroupNr, InodeNr};
+use crate::{DeviceBlock, GroupNr, InodeNr};
 
 /// What is found while all inodes are read.
 struct Found {
@@ -33,6 +38,12 @@ struct Found {
     directories: Vec<InodeNr>,
     /// Of each inode with links: their count, and the names that were found.
     links: BTreeMap<InodeNr, (u16, u16)>,
+    /// Indirect blocks that were walked, with the levels below them.
+    walked: BTreeSet<(u32, u32)>,
+    /// Blocks of directories that were read.
+    read: BTreeSet<DeviceBlock>,
+    /// Blocks that directories may still have.
+    left: u32,
 }
 
 impl Fs {
@@ -46,6 +57,9 @@ impl Fs {
             dirs: Vec::new(),
             directories: Vec::new(),
             links: BTreeMap::new(),
+            walked: BTreeSet::new(),
+            read: BTreeSet::new(),
+            left: self.geo.blocks_count,
         };
         for nr in self.geo.group_numbers() {
             let mut blocks = Bitmap::new(self.geo.group_len(nr));
@@ -53,9 +67,7 @@ impl Fs {
                 blocks.fill(own, true);
             }
             let mut inodes = Bitmap::new(self.geo.inodes_per_group);
-            if nr.get() == 0 {
-                inodes.fill(0..self.geo.first_ino - 1, true);
-            }
+            inodes.fill(0..self.geo.reserved_inodes(nr), true);
             found.blocks.push(blocks);
             found.inodes.push(inodes);
             found.dirs.push(0);
@@ -131,16 +143,19 @@ impl Fs {
         if let Some(inodes) = found.inodes.get_mut(group.get() as usize) {
             inodes.set(bit);
         }
-        found.links.insert(nr, (raw.i_links_count.get(), 0));
-        if cell.kind == FileKind::Directory {
+        if !reserved {
+            found.links.insert(nr, (raw.i_links_count.get(), 0));
+        }
+        if cell.kind == FileKind::Directory && !reserved {
             found.directories.push(nr);
             if let Some(dirs) = found.dirs.get_mut(group.get() as usize) {
                 *dirs += 1;
             }
         }
+        let Found { blocks, walked, .. } = found;
         let mut claim = |block: u32| {
             if let Some((group, bit)) = self.geo.group_of_block(block)
-                && let Some(blocks) = found.blocks.get_mut(group.get() as usize)
+                && let Some(blocks) = blocks.get_mut(group.get() as usize)
             {
                 blocks.set(bit);
             }
@@ -148,7 +163,10 @@ impl Fs {
         if raw.i_file_acl.get() != 0 {
             claim(raw.i_file_acl.get());
         }
-        cell.walk_blocks(&mut claim)
+        if let Some(translator) = self.translator(&raw) {
+            claim(translator);
+        }
+        cell.walk_blocks(walked, &mut claim)
     }
 
     /// Stores the number of names as the count of links where they differ. What has no name is left to e2fsck.
@@ -170,7 +188,18 @@ impl Fs {
         let len = self.geo.block_size.bytes();
         let mut buffer = vec![0; len as usize];
         for start in (0..cell.size() / len).map(|block| block * len) {
-            cell.read_dir_block(start, &mut buffer)?;
+            let Some(left) = found.left.checked_sub(1) else {
+                return Err(cell.corrupt("and those before it have more blocks than the file system"));
+            };
+            found.left = left;
+            let Some(device) = cell.map_blocks(self.geo.block_size.block_of(start), 1)?.target else {
+                return Err(cell.corrupt(format!("no block at byte {start} of the directory")));
+            };
+            // What two directories have is one list of names all the same.
+            if !found.read.insert(device) {
+                continue;
+            }
+            self.dev.read_at(self.geo.byte_of(device), &mut buffer)?;
             for slot in slots(&buffer, self.geo.inodes_count, cell.has_type()) {
                 let slot = slot.map_err(|why| cell.corrupt(format!("block at byte {start}: {why}")))?;
                 let Some(named) = InodeNr::new(slot.inode) else { continue };
@@ -185,10 +214,7 @@ impl Fs {
                     log::warn!(
                         "directory inode {nr}: a name of inode {named}, which has no links, is cleared"
                     );
-                    let block = cell.map_blocks(self.geo.block_size.block_of(start), 1)?.target;
-                    if let Some(block) = block {
-                        self.dev.write_u32(self.geo.byte_of(block) + slot.offset as u64, 0)?;
-                    }
+                    self.dev.write_u32(self.geo.byte_of(device) + slot.offset as u64, 0)?;
                 }
             }
         }
@@ -199,10 +225,9 @@ impl Fs {
     /// Ends the truncations that the superblock lists.
     fn end_truncations(self: &Arc<Self>) -> Result<()> {
         let mut next = InodeNr::new(self.sb.last_orphan);
-        let mut seen = 0;
+        let mut seen = BTreeSet::new();
         while let Some(nr) = next {
-            seen += 1;
-            if seen > self.geo.inodes_count || self.geo.group_of_inode(nr).is_none() {
+            if !seen.insert(nr) || self.geo.group_of_inode(nr).is_none() {
                 let what = format!("list of truncations leads to inode {nr}");
                 return Err(Corrupt::new(Object::Superblock, what).into());
             }
@@ -223,8 +248,9 @@ impl Fs {
 }
 
 impl Cell {
-    /// Every block that the inode holds, indirect ones included.
-    pub(crate) fn walk_blocks(&self, claim: &mut dyn FnMut(u32)) -> Result<()> {
+    /// Every block that the inode holds, indirect ones included, but for what lies under those that were `walked`, at the
+    /// same level, before.
+    fn walk_blocks(&self, walked: &mut BTreeSet<(u32, u32)>, claim: &mut dyn FnMut(u32)) -> Result<()> {
         if !self.has_blocks() {
             return Ok(());
         }
@@ -237,18 +263,16 @@ impl Cell {
             }
         }
         let mut pointers = vec![0; self.shape().pointers() as usize];
-        let mut budget = self.fs.geo.blocks_count;
         while let Some((block, below)) = left.pop() {
             let Some(valid) = self.valid(block) else {
                 return Err(
                     self.corrupt(format!("block map points to block {block}, outside the file system"))
                 );
             };
-            budget = match budget.checked_sub(1) {
-                Some(budget) => budget,
-                None => return Err(self.corrupt("block map leads into itself")),
-            };
             claim(block);
+            if !walked.insert((block, below)) {
+                continue;
+            }
             self.read(valid, 0, &mut pointers)?;
             for &pointer in pointers.iter().filter(|&&pointer| pointer != 0) {
                 match below {

@@ -84,7 +84,7 @@ impl Moves {
         let (mut at, since) = (cookie & ((1 << BYTE_BITS) - 1), cookie >> BYTE_BITS);
         let noted = self.0.lock();
         // What is not of this directory's life in memory counts as a byte alone.
-        let new = noted.count.checked_sub(since).unwrap_or(0).min(noted.last.len() as u64);
+        let new = noted.count.saturating_sub(since).min(noted.last.len() as u64);
         // OK to cast: as many as are remembered.
         for moved in noted.last.iter().skip(noted.last.len() - new as usize) {
             at = moved.follow(at);

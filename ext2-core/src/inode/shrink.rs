@@ -208,6 +208,7 @@ impl Cell {
             self.free_all(&gone, all, &mut freed)?;
         }
         self.drop_xattr_block(&gone)?;
+        self.drop_translator(&gone)?;
         for slot in 0..SLOTS {
             if self.root(slot) != 0 {
                 self.store_root(slot, 0)?;

@@ -82,7 +82,7 @@ fn take_at(
     owner: InodeNr,
 ) -> Result<Option<Run>> {
     let mut group = groups.get(nr).lock();
-    if group.blocks(fs, nr)?.is_set(bit) || group.window_of_other(bit, Some(owner)).is_some() {
+    if group.free_run(fs, nr, bit, 1)? == 0 || group.window_of_other(bit, Some(owner)).is_some() {
         return Ok(None);
     }
     take_locked(fs, groups, nr, &mut group, &Search { owner: Some(owner), from: bit, count, kind: Kind::Any })
@@ -114,7 +114,7 @@ pub(super) fn reserve_unit(
         let mut group = groups.get(nr).lock();
         let skip = from.saturating_sub(first).div_ceil(place.unit);
         for start in (skip..units).map(|unit| first + unit * place.unit) {
-            if group.blocks(fs, nr)?.free_run(start, place.unit) < place.unit {
+            if group.free_run(fs, nr, start, place.unit)? < place.unit {
                 continue;
             }
             let end = start + place.unit;

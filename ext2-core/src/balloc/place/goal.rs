@@ -37,7 +37,7 @@ fn reserve_after(fs: &Fs, groups: &Groups, request: &Request, run: Run) -> Resul
         .filter(|_| went_on)
         .map_or(WINDOW, |window| (window.bits.len() as u32 * 2).clamp(WINDOW, WINDOW_MAX));
     let mut group = groups.get(nr).lock();
-    let free = group.blocks(fs, nr)?.free_run(start, len);
+    let free = group.free_run(fs, nr, start, len)?;
     let end = (start + free).min(group.next_window_of_other(start, Some(request.owner)));
     if end <= start || group.window_of_other(start, Some(request.owner)).is_some() {
         return Ok(None);
