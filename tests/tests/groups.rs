@@ -326,3 +326,62 @@ fn rebuilding_an_unclean_image_reads_no_more_than_a_few_times_its_size() {
         assert!(began.elapsed() < Duration::from_secs(30));
     }
 }
+
+/// Whether our check finds an image as clean, or not, as e2fsck does.
+#[track_caller]
+fn agrees(image: &[u8], what: &str) {
+    let mut findings = Vec::new();
+    let mut note = |finding: &ext2_image::check::Finding| findings.push(finding.to_string());
+    let summary = ext2_image::check::check(&*ram(image), &ext2_image::check::Options::default(), &mut note);
+    assert_eq!(summary.expect("checked").is_clean(), is_clean(image), "{what}: {findings:?}");
+}
+
+#[test]
+fn the_check_of_what_the_hurd_and_others_made_agrees_with_e2fsck() {
+    need_tools!("mke2fs", "e2fsck", "debugfs");
+    let (base, block) = hurd();
+    let (node, table) = {
+        let fs = open(&ram(&base));
+        (
+            author(&fs) as usize - 124,
+            fs.descriptor(GroupNr::new(0)).expect("a descriptor").bg_inode_table.get(),
+        )
+    };
+    let lies: &[(&str, usize, &[u8])] = &[
+        ("nothing", 36, &block.to_le_bytes()),
+        ("no translator", 36, &[0; 4]),
+        ("a translator nowhere", 36, &99_999_u32.to_le_bytes()),
+        ("a translator in a free block", 36, &(block + 1).to_le_bytes()),
+        ("a translator in the table of inodes", 36, &table.to_le_bytes()),
+        ("a fragment", 116, &[1]),
+        ("a fragment's size", 117, &[1]),
+        ("more of the mode", 118, &[1, 1]),
+        ("an author", 124, &[1, 2, 3, 4]),
+    ];
+    let put = |image: &[u8], at: usize, bytes: &[u8]| {
+        let mut image = image.to_vec();
+        image[at..at + bytes.len()].copy_from_slice(bytes);
+        image
+    };
+    assert!(is_clean(&base));
+    for (what, at, bytes) in lies {
+        agrees(&put(&base, node + at, bytes), what);
+    }
+    // The same inode without a translator, its block free, made by Linux and by FreeBSD.
+    let plain = {
+        let device = ram(&base);
+        let fs = open(&device);
+        fs.root().expect("root").unlink(b"node").expect("unlinked");
+        fs.root().expect("root").create(b"node", &FILE).expect("created");
+        assert_eq!(author(&fs) as usize - 124, node);
+        fs.close().expect("closed");
+        device.to_vec()
+    };
+    for os in [0, 3] {
+        let plain = put(&plain, 1024 + 72, &[os]);
+        assert!(is_clean(&plain));
+        for (what, at, bytes) in lies {
+            agrees(&put(&plain, node + at, bytes), &format!("{what}, system {os}"));
+        }
+    }
+}

@@ -25,9 +25,10 @@ impl Fs {
 }
 
 impl Cell {
-    /// Frees the block of a dead inode's translator.
+    /// Frees the block of a dead inode's translator. That of an inode without a block map stays as the bitmap has it:
+    /// e2fsck takes it for nobody's, and it may be another file's by now.
     pub(super) fn drop_translator(&self, gone: &Durable<Unlinked>) -> Result<()> {
-        if !self.fs.is_hurd() {
+        if !self.fs.is_hurd() || !self.has_blocks() {
             return Ok(());
         }
         let at = self.offset + core::mem::offset_of!(RawInode, i_osd1) as u64;

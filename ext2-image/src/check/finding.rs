@@ -172,6 +172,8 @@ kinds! {
     Symlink Halts "the symlink is invalid",
     FaddrField Halts "i_faddr, which should be 0,",
     AclHighField Halts "i_file_acl_high, which should be 0,",
+    FragmentField Halts "i_frag, which should be 0,",
+    FragmentSizeField Halts "i_fsize, which should be 0,",
     BlocksHighField Halts "the high half of i_blocks, which should be 0,",
     DirAclField Halts "i_dir_acl of a directory, which should be 0,",
     ReallyDirectory Halts "looks like a directory, but its mode is another",

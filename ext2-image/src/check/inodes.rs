@@ -8,7 +8,7 @@ use super::Pass;
 use super::finding::{Kind, Place};
 use super::layout::pointer;
 use super::run::{BAD, Dir, IMAGIC, Run, Step, USED};
-use super::tree::{Owner, Walk};
+use super::tree::{HURD, Owner, Walk};
 use ext2_core::FileKind;
 use ext2_core::raw::RawInode;
 use ext2_core::rules::Shape;
@@ -28,6 +28,8 @@ const INLINE: u32 = 0x1000_0000;
 const CASEFOLD: u32 = 0x4000_0000;
 
 pub(super) const ROOT: u32 = 2;
+/// `EXT2_OS_LINUX` in `s_creator_os`.
+const LINUX: u32 = 0;
 const BAD_BLOCKS: u32 = 1;
 const RESIZE: u32 = 7;
 const JOURNAL: u32 = 8;
@@ -294,16 +296,20 @@ impl Run<'_> {
     /// Fields that have to be 0.
     fn has_bad_fields(&mut self, inode: &Seen<'_>) -> Step<bool> {
         let raw = inode.raw;
-        // `i_osd2`: on Linux the high half of `i_blocks` lies where others had the fragment.
+        // `i_osd2`: on Linux the high half of `i_blocks` lies where the Hurd has the fragment, and that of `i_file_acl` where
+        // it has more of the mode. Others have neither.
+        let (linux, hurd) = (self.sb.creator_os == LINUX, self.sb.creator_os == HURD);
         let blocks_high = u16::from_le_bytes([raw.i_frag, raw.i_fsize]);
         let fields = [
-            (Kind::FaddrField, raw.i_faddr.get()),
-            (Kind::AclHighField, raw.i_pad1.get().into()),
-            (Kind::BlocksHighField, blocks_high.into()),
+            (Kind::FaddrField, raw.i_faddr.get(), true),
+            (Kind::AclHighField, raw.i_pad1.get().into(), linux),
+            (Kind::BlocksHighField, blocks_high.into(), linux),
+            (Kind::FragmentField, raw.i_frag.into(), hurd),
+            (Kind::FragmentSizeField, raw.i_fsize.into(), hurd),
         ];
         let mut bad = false;
-        for (kind, value) in fields {
-            if value != 0 {
+        for (kind, value, is_there) in fields {
+            if is_there && value != 0 {
                 self.report(inode.place(), kind, Some(value.into()), None)?;
                 bad = true;
             }

@@ -7,6 +7,9 @@ use super::layout::pointer;
 use super::run::{DirBlock, Run, Step};
 use ext2_core::raw::RawInode;
 
+/// `EXT2_OS_HURD` in `s_creator_os`.
+pub(super) const HURD: u32 = 1;
+
 /// What the walk of a tree gives.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Walk {
@@ -34,6 +37,9 @@ impl Run<'_> {
     /// Walks the block map of an inode.
     pub(super) fn walk_tree(&mut self, nr: u32, inode: &RawInode, owner: Owner) -> Step<Walk> {
         let mut walk = Walk::default();
+        if self.sb.creator_os == HURD && !matches!(owner, Owner::Resize | Owner::BadBlocks) {
+            self.claim_translator(nr, inode.i_osd1.get())?;
+        }
         let pointers = self.geo.block_size.pointers();
         let mut first = 0;
         for (slot, block) in inode.i_block.iter().enumerate() {
@@ -43,6 +49,18 @@ impl Run<'_> {
             first += span;
         }
         Ok(walk)
+    }
+
+    /// Claims the block of a translator of the Hurd (`h_i_translator`), which is not among those that `i_blocks` counts.
+    fn claim_translator(&mut self, nr: u32, block: u32) -> Step {
+        if block == 0 {
+            return Ok(());
+        }
+        if !self.is_block(block) {
+            self.report(Place::Inode(nr), Kind::IllegalBlock, Some(block.into()), None)?;
+            return Ok(());
+        }
+        self.claim(nr, block).map(drop)
     }
 
     /// Visits a pointer at a level, 0 for one to data, that is for the block `first` of the file.
