@@ -28,11 +28,11 @@ macro_rules! extra {
 const LARGE: u64 = 1 << 31;
 
 impl Cell {
-    fn store_u16(&self, at: u64, value: u16) -> Result<()> {
+    pub(super) fn store_u16(&self, at: u64, value: u16) -> Result<()> {
         Ok(self.fs.dev.write_u16(self.offset + at, value)?)
     }
 
-    fn store_u32(&self, at: u64, value: u32) -> Result<()> {
+    pub(super) fn store_u32(&self, at: u64, value: u32) -> Result<()> {
         Ok(self.fs.dev.write_u32(self.offset + at, value)?)
     }
 
@@ -89,17 +89,6 @@ impl Cell {
         self.store_u32(at!(i_dtime), dtime)
     }
 
-    /// Stores mode and owners of `changed`, which then are those in memory.
-    pub(crate) fn store_owner(&self, attrs: &mut Attrs, changed: &Attrs) -> Result<()> {
-        self.store_u16(at!(i_mode), changed.mode | self.kind.mode_bits())?;
-        self.store_u16(at!(i_uid), changed.uid as u16)?;
-        self.store_u16(at!(i_uid_high), (changed.uid >> 16) as u16)?;
-        self.store_u16(at!(i_gid), changed.gid as u16)?;
-        self.store_u16(at!(i_gid_high), (changed.gid >> 16) as u16)?;
-        (attrs.mode, attrs.uid, attrs.gid) = (changed.mode, changed.uid, changed.gid);
-        Ok(())
-    }
-
     /// Stores the attribute flags.
     pub(crate) fn store_flags(&self, attrs: &mut Attrs, flags: InodeFlags) -> Result<()> {
         self.store_u32(at!(i_flags), flags.bits())?;
@@ -126,6 +115,7 @@ impl Cell {
         if !attrs.late || self.fs.writer().is_err() {
             return Ok(());
         }
+        self.settle_owners(&mut attrs)?;
         let has = |end: u16, at: u64| (attrs.extra_isize >= end).then_some(at);
         self.store_time(at!(i_atime), has(ATIME_EXTRA_END, extra!(i_atime_extra)), attrs.atime)?;
         self.store_time(at!(i_mtime), has(MTIME_EXTRA_END, extra!(i_mtime_extra)), attrs.mtime)?;

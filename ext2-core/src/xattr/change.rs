@@ -13,7 +13,7 @@ use super::{Xattr, XattrName, build_block};
 use crate::acl::Acl;
 use crate::error::{Result, refuse};
 use crate::features::Compat;
-use crate::inode::{Attrs, Cell, FileKind, Inode};
+use crate::inode::{Cell, FileKind, Inode};
 use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::raw::GOOD_OLD_INODE_SIZE;
 use crate::{AclKind, DeviceBlock, Errno};
@@ -202,6 +202,23 @@ impl Cell {
     }
 }
 
+impl Cell {
+    /// Stores an access list that goes with a mode, under no more rights than the mode had or will have: the caller
+    /// gives the others. The caller holds the `io` lock exclusive.
+    pub(crate) fn set_acl_below(&self, acl: &Acl, mode: u16) -> Result<()> {
+        let before = {
+            let mut attrs = self.attrs.lock();
+            let before = attrs.mode;
+            self.lower_mode(&mut attrs, mode)?;
+            before
+        };
+        self.set_acl(AclKind::Access, Some(acl)).or_else(|error| {
+            self.raise_mode(&mut self.attrs.lock(), before)?;
+            Err(error)
+        })
+    }
+}
+
 impl Inode {
     /// Sets an extended attribute; `name` is whole (`user.colour`). The names of access control lists
     /// take Linux's form for programs, and change the mode as Linux does. Linux: `ext2_xattr_set`.
@@ -267,24 +284,19 @@ impl Inode {
         self.0.fs.change(|| {
             self.0.check_changeable()?;
             let _io = self.0.io.write();
-            self.0.set_acl(which, acl)?;
-            let Some(acl) = acl else { return Ok(()) };
-            if which == AclKind::Access {
-                let mut attrs = self.0.attrs.lock();
-                let changed = Attrs { mode: attrs.mode & !0o777 | acl.mode(), ..*attrs };
-                self.0.store_owner(&mut attrs, &changed)?;
+            match acl {
+                Some(acl) if which == AclKind::Access => {
+                    let mode = self.0.attrs.lock().mode & !0o777 | acl.mode();
+                    self.0.set_acl_below(acl, mode)?;
+                    let mut attrs = self.0.attrs.lock();
+                    self.0.raise_mode(&mut attrs, mode)?;
+                }
+                _ => self.0.set_acl(which, acl)?,
             }
+            Barrier::RightsChanged.fence(&*self.0.fs.dev)?;
             self.0.touch_ctime();
             Ok(())
         })
-    }
-
-    /// Brings the access list in line with a new mode; the caller holds the `io` lock exclusive.
-    pub(crate) fn chmod_acl(&self, mode: u16) -> Result<()> {
-        match self.0.acl(AclKind::Access)? {
-            Some(acl) => self.0.set_acl(AclKind::Access, Some(&acl.with_mode(mode))),
-            None => Ok(()),
-        }
     }
 }
 
