@@ -156,7 +156,7 @@ impl Cell {
                         let both = u32::from(highs.0) | u32::from(highs.1) << 16;
                         self.store_u32(offset_of!(RawInode, i_uid_high) as u64, both)?;
                     }
-                    _ => self.fs.whole(|| self.move_owners(attrs, new))?,
+                    _ => self.move_owners(attrs, new)?,
                 }
                 (attrs.uid, attrs.gid) = (new.uid, new.gid);
                 self.raise_mode(attrs, changed.mode)?;
@@ -165,13 +165,14 @@ impl Cell {
         Ok(Barrier::RightsChanged.fence(&*self.fs.dev)?)
     }
 
-    /// Changes owners that lie in more than one word.
+    /// Changes owners that lie in more than one word. After an error behind the mark they are the new ones, and settled
+    /// with the times.
     fn move_owners(&self, attrs: &mut Attrs, new: Owners) -> Result<()> {
         self.store_u32(offset_of!(RawInode, i_osd1) as u64, new.note())?;
         Barrier::OwnersNoted.fence(&*self.fs.dev)?;
         self.store_last(new.on_their_way(self.generation))?;
         Barrier::OwnersMarked.fence(&*self.fs.dev)?;
-        (attrs.uid, attrs.gid, attrs.owners_move) = (new.uid, new.gid, true);
+        (attrs.uid, attrs.gid, attrs.owners_move, attrs.late) = (new.uid, new.gid, true, true);
         self.settle_owners(attrs)
     }
 
