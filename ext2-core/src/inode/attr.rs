@@ -237,6 +237,8 @@ pub(crate) struct Attrs {
     pub(crate) late: bool,
     /// Made without a name, and may get one (Linux: `I_LINKABLE`).
     pub(crate) linkable: bool,
+    /// It is dead, or about to die, and in the list of orphans.
+    pub(crate) is_orphan: bool,
     /// A mark stands for the owners on the device: see [`owner`](super::owner).
     pub(crate) owners_move: bool,
 }
@@ -268,6 +270,7 @@ impl Attrs {
             extra_isize: room,
             late: owners_move,
             linkable: false,
+            is_orphan: false,
             owners_move,
         }
     }

@@ -195,7 +195,10 @@ impl Cell {
     fn store_last(&self, last: Last) -> Result<()> {
         let [uid_high, gid_high, third, fourth] = last.map(u16::to_le_bytes);
         let mut bytes = [0; 8];
-        bytes.iter_mut().zip([uid_high, gid_high, third, fourth].as_flattened()).for_each(|(to, from)| *to = *from);
+        bytes
+            .iter_mut()
+            .zip([uid_high, gid_high, third, fourth].as_flattened())
+            .for_each(|(to, from)| *to = *from);
         Ok(self.fs.dev.write_at(self.offset + offset_of!(RawInode, i_uid_high) as u64, &bytes)?)
     }
 }

@@ -75,7 +75,8 @@ impl Cell {
             0 => self.fs.clock.now().encode(false).0.max(1),
             _ => 0,
         };
-        if (attrs.links == 0) != (links == 0) {
+        // In the list of orphans the time of deletion names another inode.
+        if (attrs.links == 0) != (links == 0) && !attrs.is_orphan {
             self.store_u32(at!(i_dtime), dtime)?;
         }
         self.store_u16(at!(i_links_count), links)?;

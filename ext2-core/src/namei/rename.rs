@@ -410,8 +410,7 @@ impl Rename<'_> {
             (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
         // In a transaction the target moves to `lost+found`, to die there when it has lost its name for good.
         let concerned = [self.old_dir, self.new_dir, &self.source, target];
-        let shelter =
-            self.lost.as_ref().filter(|lost| !concerned.contains(lost));
+        let shelter = self.lost.as_ref().filter(|lost| !concerned.contains(lost));
         let keeper = shelter.map(|_| self.find_keeper(target)).transpose()?;
         let plan = |images: &mut Images| {
             let Some(keeper) = &keeper else { return Ok(false) };

@@ -29,6 +29,13 @@ pub enum XattrSet {
     Replace,
 }
 
+/// The count of a block that several inodes use, and where it lies on the device.
+#[derive(Clone, Copy, Debug)]
+struct Sharers {
+    at: u64,
+    count: u32,
+}
+
 /// Inodes that share a block at most (Linux: `EXT2_XATTR_REFCOUNT_MAX`).
 const SHARERS_MAX: u32 = 1024;
 /// Byte offset of the count of references in an attribute block.
@@ -93,6 +100,7 @@ impl Cell {
             fresh = Some(self.xattr_block_with(&bytes)?);
         }
         let to = fresh.map_or(0, DeviceBlock::get);
+        let sharers = self.xattr_sharers(old)?;
         let more = i64::from(fresh.is_some()) - i64::from(old != 0);
         if more < 0 {
             self.count_xattr_block(more)?;
@@ -102,7 +110,9 @@ impl Cell {
         }
         let pointed = {
             let mut attrs = self.attrs.lock();
+            // With nothing between them: at no moment else are there more users than the block says, or fewer.
             self.store_file_acl(&mut attrs, to)
+                .and_then(|()| sharers.map_or(Ok(()), |sharers| self.leave(sharers)))
         };
         let settled = pointed.and_then(|()| {
             let gone = Written::new(Unlinked);
@@ -127,7 +137,51 @@ impl Cell {
         if in_inode {
             self.clear_xattrs_in_inode()?;
         }
-        gone.map_or(Ok(()), |gone| self.release_xattr_block(old, &gone))
+        match gone {
+            Some(gone) if sharers.is_none() => self.release_xattr_block(old, &gone),
+            _ => Ok(()),
+        }
+    }
+
+    /// A block of attributes that more than one inode uses.
+    fn xattr_sharers(&self, block: u32) -> Result<Option<Sharers>> {
+        let Some(block) = self.fs.geo.data_block(block) else { return Ok(None) };
+        let at = self.fs.geo.byte_of(block) + REFCOUNT;
+        let count = self.fs.dev.read_u32(at)?;
+        Ok((count > 1).then_some(Sharers { at, count }))
+    }
+
+    /// One user less.
+    fn leave(&self, sharers: Sharers) -> Result<()> {
+        Ok(self.fs.dev.write_u32(sharers.at, sharers.count - 1)?)
+    }
+
+    /// Whether others use its block of attributes. Where none do, none will.
+    pub(crate) fn shares_xattrs(&self) -> Result<bool> {
+        let _xattr = self.fs.writer()?.xattr.lock();
+        let block = self.attrs.lock().file_acl;
+        let is_shared = self.xattr_sharers(block)?.is_some();
+        if !is_shared {
+            self.fs.shared_xattrs.lock().retain(|_, own| own.get() != block);
+        }
+        Ok(is_shared)
+    }
+
+    /// What takes a dead inode out of the list of orphans, and the count of a block that others use: two stores, durable
+    /// together. The inode has no block of attributes then.
+    pub(crate) fn leave_shared_xattrs(&self, unlist: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _xattr = self.fs.writer()?.xattr.lock();
+        let block = self.attrs.lock().file_acl;
+        let sharers = self.xattr_sharers(block)?;
+        unlist()?;
+        if let Some(sharers) = sharers {
+            self.leave(sharers)?;
+        }
+        Barrier::OrphanUnlisted.fence(&*self.fs.dev)?;
+        if sharers.is_none() {
+            return Ok(());
+        }
+        self.store_file_acl(&mut self.attrs.lock(), 0)
     }
 
     /// Counts a block of attributes that comes or goes. A link in the inode is taken by e2fsck for one in a block
@@ -294,7 +348,10 @@ impl Inode {
                 _ => self.0.set_acl(which, acl)?,
             }
             Barrier::RightsChanged.fence(&*self.0.fs.dev)?;
-            self.0.touch_ctime();
+            // Removing says itself whether there was something.
+            if acl.is_some() {
+                self.0.touch_ctime();
+            }
             Ok(())
         })
     }
