@@ -6,6 +6,7 @@
 
 pub(crate) mod change;
 mod open;
+pub(crate) mod orphans;
 mod statfs;
 mod table;
 mod writer;

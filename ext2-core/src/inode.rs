@@ -16,6 +16,7 @@ mod cut;
 mod grow;
 mod hurd;
 mod map;
+mod owner;
 mod publish;
 mod read;
 mod relocate;

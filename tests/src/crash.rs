@@ -26,5 +26,5 @@ pub use base::{Base, NOW, STALE, options};
 pub use judge::barriers_of;
 pub use promise::{History, Moment, Promise};
 pub use report::Report;
-pub use sweep::{Device, Moves, Plan, run};
-pub use workload::{dax_vocabulary, moves, pairs, seeded, singles, vocabulary, wild};
+pub use sweep::{Device, Moves, Plan, Sharing, run};
+pub use workload::{dax_vocabulary, moves, pairs, rights, seeded, sharing, singles, vocabulary, wild};

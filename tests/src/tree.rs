@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use blockdev::BlockDevice;
-use ext2_core::{Ext2, FileKind, Inode, OpenOptions};
+use ext2_core::{Ext2, FileKind, Inode, OpenOptions, Timestamp};
 
 /// What a path is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,12 @@ pub struct Node {
     pub kind: FileKind,
     /// Permission bits.
     pub mode: u16,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Last read, and last change of the contents.
+    pub times: [Timestamp; 2],
     /// Number of names.
     pub links: u16,
     /// Inode, to tell which names are of one file.
@@ -84,5 +90,6 @@ fn node(inode: &Inode) -> Result<Node, ext2_core::Error> {
     let mut xattrs = inode.xattrs()?;
     xattrs.sort();
     let (links, inode, size) = (attr.links, attr.nr.get(), attr.size);
-    Ok(Node { kind: attr.kind, mode: attr.mode, links, inode, size, content, xattrs })
+    let (uid, gid, times) = (attr.uid, attr.gid, [attr.atime, attr.mtime]);
+    Ok(Node { kind: attr.kind, mode: attr.mode, uid, gid, times, links, inode, size, content, xattrs })
 }

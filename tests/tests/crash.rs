@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use blockdev::crash::Limits;
 use e2dax_tests::{
-    crash::{self, Action, Base, Device, Moves, Plan, Report},
+    crash::{self, Action, Base, Device, Moves, Plan, Report, Sharing},
     need_tools, tools,
 };
+use ext2_image::check::Kind;
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {
@@ -37,6 +38,10 @@ fn assert_kept(what: &str, report: &Report) {
     // Fewer than at first sight: what two workloads begin with is counted once.
     assert!(report.states > 500, "{what}: only {} states", report.states);
     assert_eq!(report.violated, 0, "{what}: {:#?}", report.violations.iter().take(8).collect::<Vec<_>>());
+    // So that whoever mounts the image as it is gives nothing away twice.
+    for kind in [Kind::BlocksMarkedFree, Kind::InodesMarkedFree] {
+        assert_eq!(report.repairs.get(&kind), None, "{what}: {}", kind.text());
+    }
 }
 
 #[test]
@@ -48,6 +53,53 @@ fn every_operation_alone_survives_every_crash() {
                 crash::run(&plan(&base, device, 20), crash::singles(&crash::vocabulary()).into_iter());
             assert_kept(&format!("{name}, {device:?}"), &report);
         }
+    }
+}
+
+#[test]
+fn what_changes_rights_survives_every_crash_at_every_step() {
+    let all = crash::singles(&crash::rights()).into_iter().chain(crash::pairs(&crash::rights()));
+    let all: Vec<Vec<Action>> = all.collect();
+    for (base, device, seconds) in [
+        (Base::small(80, 256), Device::Words, 12),
+        (Base::small(64, 128), Device::Lines, 6),
+        (Base::small(80, 256), Device::Sectors, 6),
+        (Base::small(64, 128), Device::Program, 6),
+    ] {
+        let what = format!("rights, {}, {device:?}", base.name);
+        assert_kept(&what, &crash::run(&plan(&base, device, seconds), all.clone().into_iter()));
+    }
+}
+
+#[test]
+fn without_a_lost_and_found_every_operation_survives_every_crash() {
+    for (base, device) in [
+        (Base::small(80, 256), Device::Lines),
+        (Base::small(64, 128), Device::Words),
+        (Base::of("specials"), Device::Sectors),
+    ] {
+        let base = base.bare();
+        let renames = crash::vocabulary().into_iter().filter(|word| word.replaces().is_some());
+        let words: Vec<Action> = renames.collect();
+        let all = crash::singles(&words).into_iter().chain(crash::pairs(&words));
+        let report = crash::run(&plan(&base, device, 10), all);
+        assert_kept(&format!("{}, {device:?}", base.name), &report);
+    }
+}
+
+/// The exception that the promise names.
+#[test]
+fn who_lets_go_of_shared_attributes_needs_a_person_for_a_moment_at_worst_and_loses_nothing() {
+    need_tools!("e2fsck");
+    for (base, device) in [
+        (Base::shared(80, 128, 2), Device::Lines),
+        (Base::shared(80, 256, 3), Device::Words),
+        (Base::shared(80, 128, 3), Device::Sectors),
+    ] {
+        let plan = Plan { sharing: Sharing::Excepted, e2fsck_every: 20, ..plan(&base, device, 15) };
+        let report = crash::run(&plan, crash::sharing().into_iter());
+        assert_kept(&format!("{}, {device:?}", base.name), &report);
+        println!("{} of {} states need a person", report.excepted, report.states);
     }
 }
 
@@ -149,9 +201,12 @@ fn directories_that_change_their_parent_survive_every_crash_in_a_journal() {
             limits: Limits { exhaustive: 32, edges: 16, pairs: 8, samples: 8, ..Limits::default() },
             ..plan(&Base::of("ext3-clean"), device, 15)
         };
-        let report = crash::run(&plan, crash::moves().into_iter());
-        assert_eq!(report.operations.1, 0, "{device:?}: {report}");
-        assert_kept(&format!("moves in a journal, {device:?}"), &report);
+        for base in [plan.base.clone(), plan.base.clone().bare()] {
+            let plan = Plan { base, ..plan.clone() };
+            let report = crash::run(&plan, crash::moves().into_iter());
+            assert_eq!(report.operations.1, 0, "{device:?}: {report}");
+            assert_kept(&format!("moves in a journal, {}, {device:?}", plan.base.name), &report);
+        }
     }
 }
 
@@ -177,6 +232,7 @@ fn turns() -> Vec<(Base, Device)> {
         (Base::small(80, 256), Device::Sectors),
         (Base::small(80, 0), Device::Words),
         (Base::small(64, 256), Device::Lines),
+        (Base::small(80, 256).bare(), Device::Lines),
     ]
 }
 

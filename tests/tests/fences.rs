@@ -60,6 +60,8 @@ fn rooms() -> Vec<Room> {
         vec![far, Sync, near, Sync],
         vec![Symlink("/s", 20), Sync, set, Sync, RemoveXattr("/s"), Sync],
     ]);
+    let mut rights = crash::singles(&crash::rights());
+    rights.extend(crash::pairs(&crash::rights()));
     let grown = Write { path: "/a", offset: 2500, len: 12_000, seed: 29 };
     let moved = vec![
         vec![Write { path: "/a", offset: 2500, len: 1_100_000, seed: 30 }, Sync],
@@ -67,6 +69,7 @@ fn rooms() -> Vec<Room> {
     ];
     vec![
         room(Base::small(64, 256), Device::Words, plain),
+        room(Base::small(80, 256), Device::Words, rights),
         room(Base::small(80, 0), Device::Words, crash::singles(&words)),
         room(Base::of("block-4k"), Device::Words, crash::singles(&dax)),
         room(Base::large(), Device::Lines, moved),
@@ -247,10 +250,13 @@ fn rooms_of_e2fsck() -> Vec<Room> {
     let limits = Limits { exhaustive: 32, edges: 16, pairs: 4, samples: 4, ..Limits::default() };
     let journal = Room { plan: Plan { limits, e2fsck_every: 1, ..plan }, workloads };
     let image = golden::image("htree").file_system();
-    let tree = Base { name: "htree".to_owned(), image, block_size: 1024 };
+    let tree = Base { name: "htree".to_owned(), image, block_size: 1024, is_bare: false };
     let create = vec![vec![Action::Create("/one-level/a-new-name"), Action::Sync]];
     let Room { plan, workloads } = room(tree, Device::Words, create);
-    vec![journal, Room { plan: Plan { limits, e2fsck_every: 1, ..plan }, workloads }]
+    let tree = Room { plan: Plan { limits, e2fsck_every: 1, ..plan }, workloads };
+    let Room { plan, workloads } = room(Base::shared(80, 128, 2), Device::Words, crash::sharing());
+    let plan = Plan { limits, e2fsck_every: 1, sharing: crash::Sharing::Excepted, ..plan };
+    vec![journal, tree, Room { plan, workloads }]
 }
 
 #[test]

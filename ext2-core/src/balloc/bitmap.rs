@@ -41,6 +41,21 @@ impl Bitmap {
         bytes
     }
 
+    /// The words of a bitmap block in which these bits lie: where each begins, in bytes, and what is in it. Bits past the
+    /// last are set.
+    pub(crate) fn words(&self, range: Range<u32>) -> impl Iterator<Item = (u64, [u8; 8])> {
+        let (first, end) = (range.start as usize / 64, (range.end as usize).div_ceil(64));
+        let words = self.0.as_raw_slice().iter().enumerate().take(end).skip(first);
+        let len = self.0.len();
+        words.map(move |(nr, word)| {
+            let past = match len.saturating_sub(nr * 64) {
+                used @ 0..64 => !0 << used,
+                _ => 0,
+            };
+            (nr as u64 * 8, (word | past).to_le_bytes())
+        })
+    }
+
     /// Bits.
     pub(crate) fn len(&self) -> u32 {
         // A group has at most 8 * 65536 blocks.
@@ -100,6 +115,19 @@ mod tests {
         assert_eq!(block[..4], [0b111, 0b10, 0xf0, 0xff]);
         assert_eq!(block[15], 0xff);
         assert_eq!(Bitmap::from_block(&block, 20), bitmap);
+    }
+
+    #[test]
+    fn words_are_those_of_the_block() {
+        let mut bitmap = Bitmap::new(150);
+        bitmap.fill(60..70, true);
+        bitmap.set(149);
+        let block = bitmap.to_block(32);
+        let whole: Vec<u8> = bitmap.words(0..150).flat_map(|(_, word)| word).collect();
+        assert_eq!(whole, block[..24]);
+        let some: Vec<u64> = bitmap.words(64..65).map(|(at, _)| at).collect();
+        assert_eq!(some, [8]);
+        assert_eq!(bitmap.words(63..129).count(), 3);
     }
 
     #[test]

@@ -1,4 +1,9 @@
 //! The groups: bitmaps, counts, and what is reserved in memory.
+//!
+//! # Invariants
+//! 1. What is in use is never free in a bitmap on the device, whatever crash: its bit is set there before the fence behind
+//!    which something points to it, and cleared, by a sync, when nothing does any more. What is set there may be free.
+//! 2. Counts are not ordered.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -236,6 +241,21 @@ impl Group {
         self.dirty = Dirty { blocks: true, inodes: true, desc: true };
     }
 
+    /// Takes free blocks: in memory, and at once on the device, where the fence before a pointer to them makes it durable.
+    pub(crate) fn take_blocks(&mut self, fs: &Fs, nr: GroupNr, bits: Range<u32>) -> Result<()> {
+        let block = self.desc.bg_block_bitmap.get();
+        // After an error some of the bits may be on the device.
+        let Some(bitmap) = self.blocks(fs, nr)? else { return Ok(()) };
+        take(fs, block, bitmap, bits).inspect_err(|_| self.dirty.blocks = true)
+    }
+
+    /// Takes a free inode: in memory, and at once on the device, where the fence before its name makes it durable.
+    pub(crate) fn take_inode(&mut self, fs: &Fs, nr: GroupNr, bit: u32) -> Result<()> {
+        let block = self.desc.bg_inode_bitmap.get();
+        let Some(bitmap) = self.inodes(fs, nr)? else { return Ok(()) };
+        take(fs, block, bitmap, bit..bit + 1).inspect_err(|_| self.dirty.inodes = true)
+    }
+
     fn write(&mut self, fs: &Fs, nr: GroupNr) -> Result<()> {
         let len = fs.geo.block_size.len();
         let at = |block: u32| u64::from(block) * fs.geo.block_size.bytes();
@@ -289,6 +309,16 @@ impl Fs {
             hint.store(0, Ordering::Relaxed);
         }
     }
+}
+
+fn take(fs: &Fs, block: u32, bitmap: &mut Bitmap, bits: Range<u32>) -> Result<()> {
+    bitmap.fill(bits.clone(), true);
+    let start = u64::from(block) * fs.geo.block_size.bytes();
+    let stored = bitmap.words(bits.clone()).try_for_each(|(at, word)| fs.dev.write_at(start + at, &word));
+    if stored.is_err() {
+        bitmap.fill(bits, false);
+    }
+    Ok(stored?)
 }
 
 fn read(fs: &Fs, block: u32, bits: u32) -> Result<Bitmap> {

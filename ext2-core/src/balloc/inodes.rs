@@ -29,7 +29,7 @@ impl Fs {
             let Some(bitmap) = group.inodes(self, nr)? else { continue };
             let Some(bit) = bitmap.first_free(first..u32::MAX) else { continue };
             let Some(inode) = self.geo.inode_at(nr, bit) else { continue };
-            bitmap.set(bit);
+            group.take_inode(self, nr, bit)?;
             groups.count_inodes(nr, &mut group, 1, i64::from(kind == FileKind::Directory));
             return Ok(inode);
         }

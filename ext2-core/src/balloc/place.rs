@@ -265,7 +265,7 @@ fn take_locked(
         }
         let Some(bitmap) = group.blocks(fs, nr)? else { return Ok(None) };
         let len = bitmap.free_run(bit, search.count).min(end - bit);
-        bitmap.fill(bit..bit + len, true);
+        group.take_blocks(fs, nr, bit..bit + len)?;
         groups.count_blocks(nr, group, len.into());
         // A block past the first data block is never 0: bit 0 of group 0 is the superblock's.
         let start = DeviceBlock::new(fs.geo.group_start(nr).saturating_add(bit));

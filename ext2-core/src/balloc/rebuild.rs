@@ -27,7 +27,7 @@ use crate::error::{Corrupt, Object, Result};
 use crate::fs::Fs;
 use crate::inode::{Cell, FileKind, Inode};
 use crate::map::{DIRECT, Pointers, SLOTS};
-use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra};
+use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra, RawXattrHeader, XATTR_MAGIC};
 use crate::{DeviceBlock, GroupNr, InodeNr};
 
 /// What is found while all inodes are read.
@@ -95,6 +95,8 @@ impl Fs {
         groups.free_blocks.store(blocks, Ordering::Relaxed);
         groups.free_inodes.store(inodes, Ordering::Relaxed);
         groups.dirs.store(dirs, Ordering::Relaxed);
+        // From here on no bitmap on the device has as free what is in use.
+        groups.write(self)?;
         self.end_truncations()
     }
 
@@ -140,6 +142,8 @@ impl Fs {
             raw.i_mode = FileKind::Regular.mode_bits().into();
         }
         let cell = Cell::from_parts(self, (nr, self.inode_offset(nr)?), &raw, &extra)?;
+        // Owners that a crash left on their way.
+        cell.write_late()?;
         if let Some(inodes) = found.inodes.get_mut(group.get() as usize) {
             inodes.set(bit);
         }
@@ -236,7 +240,9 @@ impl Fs {
             let Ok(raw) = RawInode::read_from_bytes(&raw) else { break };
             // The next one of the list, which others (ext3) make longer than one.
             next = InodeNr::new(raw.i_dtime.get());
-            if raw.i_links_count.get() > 0 {
+            if raw.i_links_count.get() == 0 {
+                self.drop_user(&raw)?;
+            } else {
                 let inode: Inode = self.inode(nr)?;
                 if inode.kind() == FileKind::Regular {
                     inode.0.shrink_again()?;
@@ -244,6 +250,21 @@ impl Fs {
             }
         }
         self.store_orphan(0)
+    }
+
+    /// The block of attributes of a dead inode has a user less.
+    fn drop_user(&self, raw: &RawInode) -> Result<()> {
+        let is_counted =
+            matches!(FileKind::from_mode(raw.i_mode.get()), Some(FileKind::Regular | FileKind::Directory));
+        let Some(block) = self.geo.data_block(raw.i_file_acl.get()).filter(|_| is_counted) else {
+            return Ok(());
+        };
+        let at = self.geo.byte_of(block) + core::mem::offset_of!(RawXattrHeader, h_refcount) as u64;
+        let magic = self.dev.read_u32(self.geo.byte_of(block))?;
+        match self.dev.read_u32(at)? {
+            count @ 2.. if magic == XATTR_MAGIC => Ok(self.dev.write_u32(at, count - 1)?),
+            _ => Ok(()),
+        }
     }
 }
 

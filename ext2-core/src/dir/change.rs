@@ -200,6 +200,24 @@ impl Cell {
         Ok(Room::New { end, run, blocks, spare })
     }
 
+    /// [`find_room`](Self::find_room) in a block that is there: where the directory must grow, it grows by an empty block
+    /// first, which is a whole change of its own. A transaction can name only blocks that are there.
+    pub(crate) fn find_room_there(&self, name: &[u8]) -> Result<Room> {
+        let (end, run, blocks, mut spare) = match self.find_room(name)? {
+            Room::New { end, run, blocks, spare } => (end, run, blocks, spare),
+            there @ Room::There { .. } => return Ok(there),
+        };
+        let mut block = entry_bytes(0, self.fs.geo.block_size.len(), b"", 0);
+        block.resize(self.fs.geo.block_size.len(), 0);
+        let grown = {
+            let mut index = self.dir.write();
+            let whole = Written::new(blocks);
+            self.put_new_block(&mut index, &block, end, (run, whole, &mut spare))
+                .inspect_err(|_| index.clear())
+        };
+        grown.and_then(|()| self.find_room(name))
+    }
+
     /// Adds a name for an inode in the place that was found for it. They share a fence: both are whole before the store
     /// that shows the name, which is durable when this returns. Nobody has changed the directory since.
     pub(crate) fn put_name(&self, name: &[u8], room: Room, inode: Written<Named>) -> Result<()> {
@@ -346,14 +364,27 @@ impl Cell {
         if let Some(head) = block.get_mut(..bytes.len()) {
             head.copy_from_slice(&bytes);
         }
-        self.fs.dev.write_at(self.fs.geo.byte_of(run.start), &block)?;
-        // Contents, fence, pointer.
+        // One fence is for the inode and for the block.
         let filled = inode.and(blocks).map(|(_, blocks)| blocks);
+        self.put_new_block(index, &block, end, (run, filled, spare))
+    }
+
+    /// Adds a block at the directory's end, at byte `end`.
+    fn put_new_block(
+        &self,
+        index: &mut Index,
+        block: &[u8],
+        end: u64,
+        (run, filled, spare): (Run, Written<Blocks>, &mut Spare),
+    ) -> Result<()> {
+        let len = self.block_bytes();
+        self.fs.dev.write_at(self.fs.geo.byte_of(run.start), block)?;
+        // Contents, fence, pointer.
         self.publish(&mut self.map.lock(), end / len, run, filled, spare)?;
         // With the size alone a crash leaves a directory that e2fsck makes as long as its blocks.
         self.store_size(end + len)?;
         if index.is_built() {
-            index.add_block((end / len) as u32, &block, self.fs.geo.inodes_count);
+            index.add_block((end / len) as u32, block, self.fs.geo.inodes_count);
         }
         Ok(Barrier::DirectoryGrown.fence(&*self.fs.dev)?)
     }

@@ -7,6 +7,7 @@ use blockdev::Claim;
 
 use super::Fs;
 use super::change::{Others, Running};
+use super::orphans::Orphans;
 use crate::balloc::{Groups, Place};
 use crate::error::{Error, Result, refuse};
 use crate::features::{Compat, Incompat, RoCompat};
@@ -26,8 +27,8 @@ pub(crate) struct Writer {
     pub(crate) rename: Mutex<()>,
     /// The one transaction in the journal.
     pub(crate) journal: Mutex<()>,
-    /// The superblock's list of inodes to truncate, which has one entry at a time.
-    pub(crate) orphan: Mutex<()>,
+    /// The superblock's list of orphans; held while a file is truncated.
+    pub(crate) orphan: Mutex<Orphans>,
     /// Attribute blocks that inodes share.
     pub(crate) xattr: Mutex<()>,
     /// The superblock's features and state, as they are now.
@@ -116,7 +117,7 @@ impl Writer {
             place,
             rename: Mutex::new(Rank::Rename, ()),
             journal: Mutex::new(Rank::Journal, ()),
-            orphan: Mutex::new(Rank::Orphan, ()),
+            orphan: Mutex::new(Rank::Orphan, Orphans::default()),
             xattr: Mutex::new(Rank::Xattr, ()),
             state: Mutex::new(
                 Rank::Super,
@@ -208,7 +209,7 @@ impl Fs {
         Ok(())
     }
 
-    /// The inode whose truncation is under way, 0 for none. The caller holds the orphan lock.
+    /// The head of the list of orphans, 0 for none. The caller holds its lock.
     pub(crate) fn store_orphan(&self, nr: u32) -> Result<()> {
         Ok(self.dev.write_u32(at!(s_last_orphan), nr)?)
     }

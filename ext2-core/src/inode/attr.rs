@@ -2,6 +2,7 @@
 
 use bitflags::bitflags;
 
+use super::owner::Owners;
 use crate::raw::{RawInode, RawInodeExtra};
 use crate::{InodeNr, Timestamp};
 
@@ -236,6 +237,10 @@ pub(crate) struct Attrs {
     pub(crate) late: bool,
     /// Made without a name, and may get one (Linux: `I_LINKABLE`).
     pub(crate) linkable: bool,
+    /// It is dead, or about to die, and in the list of orphans.
+    pub(crate) is_orphan: bool,
+    /// A mark stands for the owners on the device: see [`owner`](super::owner).
+    pub(crate) owners_move: bool,
 }
 
 /// Where the extra fields end that each time needs, in bytes of `i_extra_isize`.
@@ -248,10 +253,11 @@ impl Attrs {
     pub(crate) fn from_raw(raw: &RawInode, extra: &RawInodeExtra) -> Self {
         let room = extra.i_extra_isize.get();
         let high = |end: u16, field: u32| (room >= end).then_some(field);
+        let (owners, owners_move) = Owners::of(raw);
         Self {
             mode: raw.i_mode.get() & 0o7777,
-            uid: u32::from(raw.i_uid.get()) | u32::from(raw.i_uid_high.get()) << 16,
-            gid: u32::from(raw.i_gid.get()) | u32::from(raw.i_gid_high.get()) << 16,
+            uid: owners.uid,
+            gid: owners.gid,
             links: raw.i_links_count.get(),
             blocks_512: raw.i_blocks.get(),
             atime: Timestamp::decode(raw.i_atime.get(), high(ATIME_EXTRA_END, extra.i_atime_extra.get())),
@@ -262,8 +268,10 @@ impl Attrs {
             flags: InodeFlags::from_bits_retain(raw.i_flags.get()),
             file_acl: raw.i_file_acl.get(),
             extra_isize: room,
-            late: false,
+            late: owners_move,
             linkable: false,
+            is_orphan: false,
+            owners_move,
         }
     }
 }

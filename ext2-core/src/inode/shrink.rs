@@ -84,7 +84,7 @@ impl Cell {
         let writer = self.fs.writer()?;
         let mut detached = Detached::default();
         let gone = {
-            let _orphan = writer.orphan.lock();
+            let orphans = writer.orphan.lock();
             let mut growth = self.map.lock();
             self.discard_window(&mut growth);
             // All that has to be read is read before anything is stored: what is broken or cannot be read
@@ -114,13 +114,12 @@ impl Cell {
                     return Ok(gone);
                 }
                 self.store_dtime(0)?;
-                self.fs.store_orphan(self.nr.get())?;
-                Barrier::TruncationNoted.fence(dev)?;
+                self.fs.list_orphan(&orphans, self.nr)?;
                 self.store_size(size)?;
                 // From here on a crash ends in the new size; until then the bytes past it are as they were.
                 Barrier::Truncated.fence(dev)?;
                 let gone = cut()?.fence(Barrier::TruncationEnded, dev)?;
-                self.fs.store_orphan(0)?;
+                self.fs.unlist_orphan(&orphans)?;
                 Ok(gone)
             })?
         };
@@ -193,6 +192,7 @@ impl Cell {
         // It was stored that it has no links before its last name went, behind fences, so its pointers count for
         // nothing, and its blocks may go before them.
         let gone = Durable::already(Unlinked);
+        self.leave_orphans()?;
         let mut freed = 0;
         if self.has_blocks() {
             let mut growth = self.map.lock();
@@ -222,6 +222,30 @@ impl Cell {
         }
         self.write_late()?;
         self.fs.free_inode(&gone, self.nr, self.kind)
+    }
+
+    /// Puts an inode that is about to die in the list of orphans if it shares its attributes: that block has a user less
+    /// from the death on, and says so when the inode is freed. One at a time: another that dies meanwhile is in no list.
+    pub(crate) fn join_orphans(&self) -> Result<()> {
+        if !matches!(self.kind, FileKind::Regular | FileKind::Directory) || !self.shares_xattrs()? {
+            return Ok(());
+        }
+        let mut orphans = self.fs.writer()?.orphan.lock();
+        let is_listed = self.fs.list_dead(&mut orphans, self.nr, self.offset)?;
+        self.attrs.lock().is_orphan = is_listed;
+        Ok(())
+    }
+
+    /// Takes a dead inode out of the list of orphans, and with it a user from its block of attributes: two stores, with
+    /// nothing between them.
+    fn leave_orphans(&self) -> Result<()> {
+        if !self.attrs.lock().is_orphan {
+            return Ok(());
+        }
+        let mut orphans = self.fs.writer()?.orphan.lock();
+        self.leave_shared_xattrs(|| self.fs.unlist_dead(&mut orphans))?;
+        self.attrs.lock().is_orphan = false;
+        self.store_dtime(self.fs.clock.now().encode(false).0.max(1))
     }
 
     /// What is left to do when the last holder lets go.

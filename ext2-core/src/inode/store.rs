@@ -28,11 +28,11 @@ macro_rules! extra {
 const LARGE: u64 = 1 << 31;
 
 impl Cell {
-    fn store_u16(&self, at: u64, value: u16) -> Result<()> {
+    pub(super) fn store_u16(&self, at: u64, value: u16) -> Result<()> {
         Ok(self.fs.dev.write_u16(self.offset + at, value)?)
     }
 
-    fn store_u32(&self, at: u64, value: u32) -> Result<()> {
+    pub(super) fn store_u32(&self, at: u64, value: u32) -> Result<()> {
         Ok(self.fs.dev.write_u32(self.offset + at, value)?)
     }
 
@@ -75,7 +75,8 @@ impl Cell {
             0 => self.fs.clock.now().encode(false).0.max(1),
             _ => 0,
         };
-        if (attrs.links == 0) != (links == 0) {
+        // In the list of orphans the time of deletion names another inode.
+        if (attrs.links == 0) != (links == 0) && !attrs.is_orphan {
             self.store_u32(at!(i_dtime), dtime)?;
         }
         self.store_u16(at!(i_links_count), links)?;
@@ -87,17 +88,6 @@ impl Cell {
     /// Stores the time of deletion alone: 0 while the inode is in the list of truncations.
     pub(crate) fn store_dtime(&self, dtime: u32) -> Result<()> {
         self.store_u32(at!(i_dtime), dtime)
-    }
-
-    /// Stores mode and owners of `changed`, which then are those in memory.
-    pub(crate) fn store_owner(&self, attrs: &mut Attrs, changed: &Attrs) -> Result<()> {
-        self.store_u16(at!(i_mode), changed.mode | self.kind.mode_bits())?;
-        self.store_u16(at!(i_uid), changed.uid as u16)?;
-        self.store_u16(at!(i_uid_high), (changed.uid >> 16) as u16)?;
-        self.store_u16(at!(i_gid), changed.gid as u16)?;
-        self.store_u16(at!(i_gid_high), (changed.gid >> 16) as u16)?;
-        (attrs.mode, attrs.uid, attrs.gid) = (changed.mode, changed.uid, changed.gid);
-        Ok(())
     }
 
     /// Stores the attribute flags.
@@ -126,6 +116,7 @@ impl Cell {
         if !attrs.late || self.fs.writer().is_err() {
             return Ok(());
         }
+        self.settle_owners(&mut attrs)?;
         let has = |end: u16, at: u64| (attrs.extra_isize >= end).then_some(at);
         self.store_time(at!(i_atime), has(ATIME_EXTRA_END, extra!(i_atime_extra)), attrs.atime)?;
         self.store_time(at!(i_mtime), has(MTIME_EXTRA_END, extra!(i_mtime_extra)), attrs.mtime)?;

@@ -4,7 +4,7 @@ use super::{Allocate, Attrs, Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
 use crate::fs::change::Change;
 use crate::order::Barrier;
-use crate::{Errno, InodeFlags, Timestamp};
+use crate::{AclKind, Errno, InodeFlags, Timestamp};
 
 /// What to change of an inode's attributes; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,27 @@ pub struct SetAttr {
 }
 
 impl Cell {
+    /// Changes mode and owners, and the access list with the mode. The caller holds the `io` lock exclusive.
+    fn set_rights(&self, change: &SetAttr) -> Result<()> {
+        if change.mode.is_none() && change.uid.is_none() && change.gid.is_none() {
+            return Ok(());
+        }
+        let mode = change.mode.map(|mode| mode & 0o7777);
+        if let Some(mode) = mode
+            && let Some(acl) = self.acl(AclKind::Access)?
+        {
+            self.set_acl_below(&acl.with_mode(mode), mode)?;
+        }
+        let mut attrs = self.attrs.lock();
+        let changed = Attrs {
+            mode: mode.unwrap_or(attrs.mode),
+            uid: change.uid.unwrap_or(attrs.uid),
+            gid: change.gid.unwrap_or(attrs.gid),
+            ..*attrs
+        };
+        self.store_rights(&mut attrs, &changed)
+    }
+
     /// Raises the size to `end` if it is smaller; what is mapped between the old end and `written_from` is
     /// zeroed first. Callers that moved data hold the `io` lock exclusive.
     pub(crate) fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {
@@ -160,7 +181,8 @@ impl Inode {
         }
     }
 
-    /// Takes the set-id bits away, as a write by anybody but root does (Linux: `file_remove_privs`).
+    /// Takes the set-id bits away, as a write by anybody but root does (Linux: `file_remove_privs`). They are durably gone
+    /// when this returns: no crash shows what is written after it with a set-id bit.
     ///
     /// # Errors
     /// The device's.
@@ -173,7 +195,7 @@ impl Inode {
         }
         let _change = Change::begin(&*self.0.fs)?;
         let changed = Attrs { mode: attrs.mode & !strip, ..*attrs };
-        self.0.store_owner(&mut attrs, &changed)
+        self.0.store_rights(&mut attrs, &changed)
     }
 
     /// Changes attributes. Linux: `ext2_setattr`; the caller decides who may.
@@ -184,20 +206,9 @@ impl Inode {
         self.0.fs.change(|| {
             self.0.check_changeable()?;
             let _io = self.0.io.write();
-            if let Some(mode) = change.mode {
-                self.chmod_acl(mode)?;
-            }
+            self.0.set_rights(change)?;
             let now = self.0.fs.clock.now();
             let mut attrs = self.0.attrs.lock();
-            let changed = Attrs {
-                mode: change.mode.map_or(attrs.mode, |mode| mode & 0o7777),
-                uid: change.uid.unwrap_or(attrs.uid),
-                gid: change.gid.unwrap_or(attrs.gid),
-                ..*attrs
-            };
-            if change.mode.is_some() || change.uid.is_some() || change.gid.is_some() {
-                self.0.store_owner(&mut attrs, &changed)?;
-            }
             attrs.atime = change.atime.unwrap_or(attrs.atime);
             attrs.mtime = change.mtime.unwrap_or(attrs.mtime);
             attrs.ctime = change.ctime.unwrap_or(now);

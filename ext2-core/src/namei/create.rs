@@ -5,6 +5,7 @@ use alloc::vec;
 
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::rename::LOST_FOUND;
 use super::{LINK_MAX, check_name};
 use crate::balloc::{Blocks, Run};
 use crate::dir::Named;
@@ -94,7 +95,16 @@ impl Inode {
             (FileKind::CharDevice | FileKind::BlockDevice, Some(nr)) => Payload::Device(nr),
             _ => Payload::None,
         };
+        // A rename makes one for a moment, under this lock.
+        let is_place = self.nr() == InodeNr::ROOT && name == LOST_FOUND;
+        let writer = if is_place { Some(self.0.fs.writer()?) } else { None };
+        let _rename = writer.map(|writer| writer.rename.lock());
         self.make(name, new, &payload)
+    }
+
+    /// Makes `lost+found` in the root. The caller holds the lock of renames.
+    pub(super) fn create_lost_found(&self) -> Result<Self> {
+        self.make(LOST_FOUND, &NewInode::new(FileKind::Directory, 0o700), &Payload::None)
     }
 
     /// Makes a symbolic link. Linux: `ext2_symlink`.

@@ -1,7 +1,8 @@
 //! Renaming (Linux: `ext2_rename`, and `RENAME_EXCHANGE`, which its ext2 lacks).
 //!
 //! A file gets its new name before it loses the old one; a target that is replaced stays reachable, as a
-//! name in `lost+found`, until the new file has its name. Two names in one block of a directory change
+//! name in `lost+found`, until the new file has its name. Where there is no `lost+found` it is made for that long: a
+//! crash leaves the former target there, and nothing in the directories that were changed. Two names in one block of a directory change
 //! places by one store of that block's pointer.
 //!
 //! A directory that changes its parent, or its block, has no safe order in ext2 alone: two names for one
@@ -21,7 +22,7 @@ use crate::error::{Result, refuse};
 use crate::inode::{FileKind, Inode};
 use crate::journal::{Images, Journal, Transaction};
 use crate::order::Written;
-use crate::{Errno, Ext2, InodeNr};
+use crate::{Errno, Ext2, InodeNr, Timestamp};
 
 bitflags! {
     /// How to rename.
@@ -33,6 +34,9 @@ bitflags! {
         const EXCHANGE = 2;
     }
 }
+
+/// Where e2fsck puts what has no name, in the root.
+pub(super) const LOST_FOUND: &[u8] = b"lost+found";
 
 /// A rename with its directories and names; what they name is looked up under the locks.
 struct Rename<'r> {
@@ -105,7 +109,8 @@ impl Ext2 {
         self.0.change(|| {
             let writer = self.0.writer()?;
             // Between directories: held so that no directory moves while ancestors are walked.
-            let between = (old_dir != new_dir).then(|| writer.rename.lock());
+            let mut between = (old_dir != new_dir).then(|| writer.rename.lock());
+            let mut shelter = Shelter::default();
             loop {
                 let source = old_dir.lookup(old)?;
                 new_name.clone()?;
@@ -119,7 +124,14 @@ impl Ext2 {
                 // What is kept reachable: a file, and a directory where a transaction moves it there.
                 let is_kept = is_over(|kind| kind != FileKind::Directory)
                     || over_directory && self.0.sb.journal_inode.is_some();
-                let lost = if is_kept { self.lost_found() } else { None };
+                let is_needed =
+                    is_kept && target.as_ref() != Some(&source) && !flags.contains(RenameFlags::NOREPLACE);
+                let mut lost = if is_needed { self.lost_found() } else { None };
+                if is_needed && lost.is_none() {
+                    // Held so that nobody else finds a place that is about to go.
+                    between.get_or_insert_with(|| writer.rename.lock());
+                    lost = shelter.find(self, [old_dir, new_dir]);
+                }
                 let mut locks: Vec<&Inode> = [old_dir, new_dir].to_vec();
                 locks.extend(lost.iter());
                 locks.extend([Some(&source), target.as_ref()].into_iter().flatten());
@@ -143,6 +155,8 @@ impl Ext2 {
                     let there = |found: Option<Found>| found.map(|found| found.nr);
                     if there(old_dir.0.find(old)?) != Some(source_nr)
                         || there(new_dir.0.find(new)?) != target_nr
+                        // It was another rename's, and is gone.
+                        || rename.lost.as_ref().is_some_and(|lost| lost.0.attrs.lock().links == 0)
                     {
                         return Ok(false);
                     }
@@ -158,8 +172,56 @@ impl Ext2 {
 
     /// `/lost+found`, if it is there: the place where e2fsck puts what has no name.
     fn lost_found(&self) -> Option<Inode> {
-        let lost = self.root().and_then(|root| root.lookup(b"lost+found")).ok()?;
+        let lost = self.root().and_then(|root| root.lookup(LOST_FOUND)).ok()?;
         (lost.kind() == FileKind::Directory).then_some(lost)
+    }
+}
+
+/// A `lost+found` that was made for one rename, until this is dropped.
+#[derive(Default)]
+struct Shelter(Option<Made>);
+
+/// Where it was made, and when the root was changed before that and by it, where that is to be undone.
+struct Made {
+    root: Inode,
+    times: Option<[(Timestamp, Timestamp); 2]>,
+}
+
+impl Shelter {
+    /// The `lost+found` that is there, or is there now. None where there is no room for one, or the root cannot be
+    /// changed.
+    fn find(&mut self, fs: &Ext2, changed: [&Inode; 2]) -> Option<Inode> {
+        if let Some(lost) = fs.lost_found() {
+            return Some(lost);
+        }
+        let root = fs.root().ok()?;
+        let times = || {
+            let attrs = root.0.attrs.lock();
+            (attrs.mtime, attrs.ctime)
+        };
+        let before = times();
+        let lost = root.create_lost_found().ok()?;
+        let times = (!changed.contains(&&root)).then(|| [before, times()]);
+        self.0 = Some(Made { root, times });
+        Some(lost)
+    }
+}
+
+impl Drop for Shelter {
+    fn drop(&mut self) {
+        let Some(Made { root, times }) = self.0.take() else { return };
+        let is_untouched = {
+            let attrs = root.0.attrs.lock();
+            times.is_some_and(|[_, made]| made == (attrs.mtime, attrs.ctime))
+        };
+        if let Err(error) = root.rmdir(LOST_FOUND) {
+            log::warn!("a lost+found that was made for a rename stays: {error}");
+            return;
+        }
+        if let Some([before, _]) = times.filter(|_| is_untouched) {
+            let mut attrs = root.0.attrs.lock();
+            (attrs.mtime, attrs.ctime, attrs.late) = (before.0, before.1, true);
+        }
     }
 }
 
@@ -263,7 +325,9 @@ impl Rename<'_> {
                 self.plan_parent(images, &self.source, self.new_dir)?;
                 new_dir.plan_to_add(images, self.new, source.as_named())
             };
-            let room = new_dir.find_room(self.new)?;
+            let has_journal = source.fs.sb.journal_inode.is_some();
+            let room =
+                if has_journal { new_dir.find_room_there(self.new)? } else { new_dir.find_room(self.new)? };
             let transaction = self.guard_window(plan)?;
             return source.fs.whole(|| {
                 new_dir.put_name(self.new, room, Written::new(source.as_named()))?;
@@ -315,16 +379,15 @@ impl Rename<'_> {
         Ok(())
     }
 
-    /// Finds a second name for an inode that is about to lose its only one: in `lost+found`, or beside it.
+    /// Finds a second name for an inode that is about to lose its only one: in `lost+found`, or beside it where there is
+    /// none and no room to make one.
     fn find_keeper(&self, inode: &Inode) -> Result<Keeper> {
-        // It may have been removed before it was locked.
-        let lost = self.lost.as_ref().filter(|lost| lost.0.attrs.lock().links > 0);
-        let place = lost.unwrap_or(self.new_dir);
+        let place = self.lost.as_ref().unwrap_or(self.new_dir);
         let mut name = format!("#{}", inode.nr()).into_bytes();
         while place.0.find(&name)?.is_some() {
             name.push(b'+');
         }
-        let room = place.0.find_room(&name)?;
+        let room = place.0.find_room_there(&name)?;
         Ok(Keeper { place: place.clone(), name, room })
     }
 
@@ -347,8 +410,7 @@ impl Rename<'_> {
             (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
         // In a transaction the target moves to `lost+found`, to die there when it has lost its name for good.
         let concerned = [self.old_dir, self.new_dir, &self.source, target];
-        let shelter =
-            self.lost.as_ref().filter(|lost| !concerned.contains(lost) && lost.0.attrs.lock().links > 0);
+        let shelter = self.lost.as_ref().filter(|lost| !concerned.contains(lost));
         let keeper = shelter.map(|_| self.find_keeper(target)).transpose()?;
         let plan = |images: &mut Images| {
             let Some(keeper) = &keeper else { return Ok(false) };

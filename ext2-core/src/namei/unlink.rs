@@ -99,6 +99,7 @@ impl Inode {
 impl crate::inode::Cell {
     /// Says that the inode is dead, behind a fence: its last name is about to go.
     pub(super) fn kill(&self) -> Result<()> {
+        self.fs.whole(|| self.join_orphans())?;
         let stored = {
             let mut attrs = self.attrs.lock();
             attrs.ctime = self.fs.clock.now();

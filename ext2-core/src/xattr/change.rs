@@ -13,7 +13,7 @@ use super::{Xattr, XattrName, build_block};
 use crate::acl::Acl;
 use crate::error::{Result, refuse};
 use crate::features::Compat;
-use crate::inode::{Attrs, Cell, FileKind, Inode};
+use crate::inode::{Cell, FileKind, Inode};
 use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::raw::GOOD_OLD_INODE_SIZE;
 use crate::{AclKind, DeviceBlock, Errno};
@@ -27,6 +27,13 @@ pub enum XattrSet {
     Create,
     /// `ENODATA` when it is not.
     Replace,
+}
+
+/// The count of a block that several inodes use, and where it lies on the device.
+#[derive(Clone, Copy, Debug)]
+struct Sharers {
+    at: u64,
+    count: u32,
 }
 
 /// Inodes that share a block at most (Linux: `EXT2_XATTR_REFCOUNT_MAX`).
@@ -93,6 +100,7 @@ impl Cell {
             fresh = Some(self.xattr_block_with(&bytes)?);
         }
         let to = fresh.map_or(0, DeviceBlock::get);
+        let sharers = self.xattr_sharers(old)?;
         let more = i64::from(fresh.is_some()) - i64::from(old != 0);
         if more < 0 {
             self.count_xattr_block(more)?;
@@ -102,7 +110,9 @@ impl Cell {
         }
         let pointed = {
             let mut attrs = self.attrs.lock();
+            // With nothing between them: at no moment else are there more users than the block says, or fewer.
             self.store_file_acl(&mut attrs, to)
+                .and_then(|()| sharers.map_or(Ok(()), |sharers| self.leave(sharers)))
         };
         let settled = pointed.and_then(|()| {
             let gone = Written::new(Unlinked);
@@ -127,7 +137,51 @@ impl Cell {
         if in_inode {
             self.clear_xattrs_in_inode()?;
         }
-        gone.map_or(Ok(()), |gone| self.release_xattr_block(old, &gone))
+        match gone {
+            Some(gone) if sharers.is_none() => self.release_xattr_block(old, &gone),
+            _ => Ok(()),
+        }
+    }
+
+    /// A block of attributes that more than one inode uses.
+    fn xattr_sharers(&self, block: u32) -> Result<Option<Sharers>> {
+        let Some(block) = self.fs.geo.data_block(block) else { return Ok(None) };
+        let at = self.fs.geo.byte_of(block) + REFCOUNT;
+        let count = self.fs.dev.read_u32(at)?;
+        Ok((count > 1).then_some(Sharers { at, count }))
+    }
+
+    /// One user less.
+    fn leave(&self, sharers: Sharers) -> Result<()> {
+        Ok(self.fs.dev.write_u32(sharers.at, sharers.count - 1)?)
+    }
+
+    /// Whether others use its block of attributes. Where none do, none will.
+    pub(crate) fn shares_xattrs(&self) -> Result<bool> {
+        let _xattr = self.fs.writer()?.xattr.lock();
+        let block = self.attrs.lock().file_acl;
+        let is_shared = self.xattr_sharers(block)?.is_some();
+        if !is_shared {
+            self.fs.shared_xattrs.lock().retain(|_, own| own.get() != block);
+        }
+        Ok(is_shared)
+    }
+
+    /// What takes a dead inode out of the list of orphans, and the count of a block that others use: two stores, durable
+    /// together. The inode has no block of attributes then.
+    pub(crate) fn leave_shared_xattrs(&self, unlist: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _xattr = self.fs.writer()?.xattr.lock();
+        let block = self.attrs.lock().file_acl;
+        let sharers = self.xattr_sharers(block)?;
+        unlist()?;
+        if let Some(sharers) = sharers {
+            self.leave(sharers)?;
+        }
+        Barrier::OrphanUnlisted.fence(&*self.fs.dev)?;
+        if sharers.is_none() {
+            return Ok(());
+        }
+        self.store_file_acl(&mut self.attrs.lock(), 0)
     }
 
     /// Counts a block of attributes that comes or goes. A link in the inode is taken by e2fsck for one in a block
@@ -202,6 +256,23 @@ impl Cell {
     }
 }
 
+impl Cell {
+    /// Stores an access list that goes with a mode, under no more rights than the mode had or will have: the caller
+    /// gives the others. The caller holds the `io` lock exclusive.
+    pub(crate) fn set_acl_below(&self, acl: &Acl, mode: u16) -> Result<()> {
+        let before = {
+            let mut attrs = self.attrs.lock();
+            let before = attrs.mode;
+            self.lower_mode(&mut attrs, mode)?;
+            before
+        };
+        self.set_acl(AclKind::Access, Some(acl)).or_else(|error| {
+            self.raise_mode(&mut self.attrs.lock(), before)?;
+            Err(error)
+        })
+    }
+}
+
 impl Inode {
     /// Sets an extended attribute; `name` is whole (`user.colour`). The names of access control lists
     /// take Linux's form for programs, and change the mode as Linux does. Linux: `ext2_xattr_set`.
@@ -267,24 +338,22 @@ impl Inode {
         self.0.fs.change(|| {
             self.0.check_changeable()?;
             let _io = self.0.io.write();
-            self.0.set_acl(which, acl)?;
-            let Some(acl) = acl else { return Ok(()) };
-            if which == AclKind::Access {
-                let mut attrs = self.0.attrs.lock();
-                let changed = Attrs { mode: attrs.mode & !0o777 | acl.mode(), ..*attrs };
-                self.0.store_owner(&mut attrs, &changed)?;
+            match acl {
+                Some(acl) if which == AclKind::Access => {
+                    let mode = self.0.attrs.lock().mode & !0o777 | acl.mode();
+                    self.0.set_acl_below(acl, mode)?;
+                    let mut attrs = self.0.attrs.lock();
+                    self.0.raise_mode(&mut attrs, mode)?;
+                }
+                _ => self.0.set_acl(which, acl)?,
             }
-            self.0.touch_ctime();
+            Barrier::RightsChanged.fence(&*self.0.fs.dev)?;
+            // Removing says itself whether there was something.
+            if acl.is_some() {
+                self.0.touch_ctime();
+            }
             Ok(())
         })
-    }
-
-    /// Brings the access list in line with a new mode; the caller holds the `io` lock exclusive.
-    pub(crate) fn chmod_acl(&self, mode: u16) -> Result<()> {
-        match self.0.acl(AclKind::Access)? {
-            Some(acl) => self.0.set_acl(AclKind::Access, Some(&acl.with_mode(mode))),
-            None => Ok(()),
-        }
     }
 }
 

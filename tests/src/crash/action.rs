@@ -1,11 +1,15 @@
 //! The operations of crash workloads.
 
+use std::cell::RefCell;
+
+use blockdev::Access;
 use ext2_core::plumbing::{Allocate, Plumbing};
 use ext2_core::{
-    Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, RenameFlags, SetAttr, Wait, XattrSet,
+    Acl, AclEntry, AclKind, AclTag, Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode,
+    RenameFlags, SetAttr, Timestamp, Wait, XattrSet,
 };
 use ext2_dax::{
-    DaxFs, DaxOptions, File, OpenFor,
+    DaxFs, DaxOptions, File, Leased, OpenFor,
     mmu::{
         Protection, Sharing,
         soft::{MapRequest, SoftMmu},
@@ -52,6 +56,34 @@ pub enum Action {
     },
     RemoveXattr(&'static str),
     Chmod(&'static str, u16),
+    Chown {
+        path: &'static str,
+        uid: u32,
+        gid: u32,
+    },
+    /// Mode and owners by one call.
+    SetRights {
+        path: &'static str,
+        mode: u16,
+        uid: u32,
+        gid: u32,
+    },
+    /// An access list that names user 7, and takes the mode with it.
+    SetAcl(&'static str, u16),
+    RemoveAcl(&'static str),
+    /// Last read, and last change of the contents: seconds and nanoseconds.
+    SetTimes(&'static str, [(i64, u32); 2]),
+    /// A write by somebody who is not root: set-id bits go first.
+    WriteByUser {
+        path: &'static str,
+        offset: u64,
+        len: usize,
+        seed: u8,
+    },
+    /// Opens it, and keeps it open.
+    Hold(&'static str),
+    /// Closes all that is kept open.
+    LetGo,
     /// A write through the DAX layer.
     DaxWrite {
         path: &'static str,
@@ -68,6 +100,20 @@ pub enum Action {
     },
     /// The same, and an msync.
     StoreSynced {
+        path: &'static str,
+        offset: u64,
+        len: usize,
+        seed: u8,
+    },
+    /// Stores through a lease, of what is mapped of the range.
+    StoreLeased {
+        path: &'static str,
+        offset: u64,
+        len: usize,
+        seed: u8,
+    },
+    /// The same, and a sync of the lease.
+    StoreLeasedSynced {
         path: &'static str,
         offset: u64,
         len: usize,
@@ -92,14 +138,52 @@ impl Action {
     pub fn data_of(&self) -> Option<&'static str> {
         match self {
             Self::Write { path, .. }
+            | Self::WriteByUser { path, .. }
             | Self::Truncate { path, .. }
             | Self::Punch { path, .. }
             | Self::Zero { path, .. }
             | Self::DaxWrite { path, .. }
             | Self::Store { path, .. }
-            | Self::StoreSynced { path, .. } => Some(path),
+            | Self::StoreSynced { path, .. }
+            | Self::StoreLeased { path, .. }
+            | Self::StoreLeasedSynced { path, .. } => Some(path),
             _ => None,
         }
+    }
+
+    /// The file whose mode, owners or access list it changes.
+    pub fn rights_of(&self) -> Option<&'static str> {
+        match self {
+            Self::Chmod(path, _)
+            | Self::Chown { path, .. }
+            | Self::SetRights { path, .. }
+            | Self::SetAcl(path, _)
+            | Self::RemoveAcl(path)
+            | Self::WriteByUser { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The path that it replaces, or puts something else in the place of: what was there is kept in `lost+found` meanwhile.
+    pub fn replaces(&self) -> Option<&'static str> {
+        match self {
+            Self::Rename(_, to) | Self::Exchange(_, to) => Some(to),
+            _ => None,
+        }
+    }
+
+    /// Whether a file may let go of a block of attributes by it.
+    pub fn may_leave_attributes(&self) -> bool {
+        matches!(
+            self,
+            Self::SetXattr { .. }
+                | Self::RemoveXattr(_)
+                | Self::SetAcl(..)
+                | Self::RemoveAcl(_)
+                | Self::Unlink(_)
+                | Self::Rename(..)
+                | Self::LetGo
+        )
     }
 
     /// Whether a directory may go to another parent.
@@ -113,10 +197,11 @@ impl Action {
         match self {
             Self::Create(path) | Self::Mkdir(path) | Self::Symlink(path, _) | Self::Mknod(path) => Some(path),
             Self::Link(_, path) | Self::Rename(_, path) | Self::Exchange(_, path) => Some(path),
-            Self::SetXattr { path, .. } | Self::RemoveXattr(path) | Self::Chmod(path, _) => Some(path),
+            Self::SetXattr { path, .. } | Self::RemoveXattr(path) | Self::SetTimes(path, _) => Some(path),
             Self::Overtaken { other, .. } => Some(other),
+            Self::Hold(_) | Self::LetGo => None,
             Self::Unlink(_) | Self::Rmdir(_) | Self::Fsync(_) | Self::Sync | Self::Close => None,
-            _ => self.data_of(),
+            _ => self.data_of().or_else(|| self.rights_of()),
         }
     }
 }
@@ -180,6 +265,47 @@ fn store(fs: &Ext2, path: &str, offset: u64, data: &[u8], is_synced: bool) -> Re
     Ok(())
 }
 
+fn store_leased(fs: &Ext2, path: &str, offset: u64, data: &[u8], is_synced: bool) -> Result<(), Error> {
+    let fs = DaxFs::new(fs.clone(), DaxOptions::default());
+    let file = File::open(&fs, at(fs.ext2(), path)?, OpenFor::Writing).map_err(of_dax)?;
+    let lease = file.lease(offset..offset + data.len() as u64, Access::Write).map_err(of_dax)?;
+    for (start, part) in lease.parts().map_err(of_dax)? {
+        if let Leased::Memory(memory) = part {
+            let from = usize::try_from(start - offset).expect("within the data");
+            let len = usize::try_from(memory.len()).expect("within the data");
+            memory.copy_in_cached(0, &data[from..from + len]).map_err(of_dax)?;
+        }
+    }
+    if is_synced {
+        lease.sync().map_err(of_dax)?;
+    }
+    Ok(())
+}
+
+thread_local! {
+    /// What workloads of this thread keep open.
+    static HELD: RefCell<Vec<Inode>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Closes what the workload of this thread keeps open.
+pub(super) fn let_go() {
+    // Outside the cell: closing does work.
+    let held = HELD.take();
+    drop(held);
+}
+
+/// A list with a user of his own, whose mask is the group's bits of the mode.
+fn access_list(mode: u16) -> Option<Acl> {
+    let entry = |tag, permissions| AclEntry { tag, permissions };
+    Acl::new(vec![
+        entry(AclTag::UserObj, mode >> 6 & 7),
+        entry(AclTag::User(7), 7),
+        entry(AclTag::GroupObj, 4),
+        entry(AclTag::Mask, mode >> 3 & 7),
+        entry(AclTag::Other, mode & 7),
+    ])
+}
+
 /// Does it.
 ///
 /// # Errors
@@ -226,6 +352,35 @@ pub fn perform(fs: &Ext2, action: &Action) -> Result<(), Error> {
         Action::Chmod(path, mode) => {
             at(fs, path)?.set_attr(&SetAttr { mode: Some(*mode), ..SetAttr::default() })
         }
+        Action::Chown { path, uid, gid } => {
+            at(fs, path)?.set_attr(&SetAttr { uid: Some(*uid), gid: Some(*gid), ..SetAttr::default() })
+        }
+        Action::SetRights { path, mode, uid, gid } => at(fs, path)?.set_attr(&SetAttr {
+            mode: Some(*mode),
+            uid: Some(*uid),
+            gid: Some(*gid),
+            ..SetAttr::default()
+        }),
+        Action::SetAcl(path, mode) => at(fs, path)?.set_acl(AclKind::Access, access_list(*mode).as_ref()),
+        Action::RemoveAcl(path) => at(fs, path)?.xattr_remove(b"system.posix_acl_access"),
+        Action::SetTimes(path, times) => {
+            let [atime, mtime] = times.map(|(sec, nsec)| Some(Timestamp { sec, nsec }));
+            at(fs, path)?.set_attr(&SetAttr { atime, mtime, ..SetAttr::default() })
+        }
+        Action::WriteByUser { path, offset, len, seed } => {
+            let inode = at(fs, path)?;
+            inode.strip_setid()?;
+            inode.write_at(*offset, &bytes_of(*seed, *offset, *len)).map(|_| ())
+        }
+        Action::Hold(path) => {
+            let inode = at(fs, path)?;
+            HELD.with_borrow_mut(|held| held.push(inode));
+            Ok(())
+        }
+        Action::LetGo => {
+            let_go();
+            Ok(())
+        }
         Action::DaxWrite { path, offset, len, seed } => {
             let dax = DaxFs::new(fs.clone(), DaxOptions::default());
             let file = File::open(&dax, at(fs, path)?, OpenFor::Writing).map_err(of_dax)?;
@@ -237,6 +392,12 @@ pub fn perform(fs: &Ext2, action: &Action) -> Result<(), Error> {
         }
         Action::StoreSynced { path, offset, len, seed } => {
             store(fs, path, *offset, &bytes_of(*seed, *offset, *len), true)
+        }
+        Action::StoreLeased { path, offset, len, seed } => {
+            store_leased(fs, path, *offset, &bytes_of(*seed, *offset, *len), false)
+        }
+        Action::StoreLeasedSynced { path, offset, len, seed } => {
+            store_leased(fs, path, *offset, &bytes_of(*seed, *offset, *len), true)
         }
         Action::Overtaken { path, len, other, seed } => {
             let (file, other) = (at(fs, path)?, at(fs, other)?);

@@ -41,6 +41,8 @@ pub struct Base {
     pub image: Vec<u8>,
     /// Bytes of a block.
     pub block_size: usize,
+    /// Whether it has no `lost+found`.
+    pub is_bare: bool,
 }
 
 impl Base {
@@ -96,6 +98,34 @@ impl Base {
         Self::filled(&format!("{kib} KiB, inodes of {}", format.inode_size), device, attributes)
     }
 
+    /// The same image without a `lost+found`, as who makes an image of a directory has it.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        let name = format!("{}, no lost+found", self.name);
+        let device = Arc::new(RamDevice::from_bytes(&self.image).expect("memory"));
+        let fs = Ext2::open(device.clone(), &options()).expect("the image opens");
+        perform(&fs, &Action::Rmdir("/lost+found")).expect("it is empty");
+        fs.close().expect("the file system closes");
+        let mut image = device.to_vec();
+        spoil_free_blocks(&mut image);
+        Self { name, image, is_bare: true, ..self }
+    }
+
+    /// The same with `sharers` of the files `/h`, `/t` and `/d/b` using one block of attributes, as Linux makes them.
+    pub fn shared(kib: u64, inode_size: u16, sharers: usize) -> Self {
+        let base = Self::small(kib, inode_size);
+        let device = Arc::new(RamDevice::from_bytes(&base.image).expect("memory"));
+        let sharing = OpenOptions { share_xattrs: true, ..options() };
+        let fs = Ext2::open(device.clone(), &sharing).expect("the image opens");
+        for path in ["/h", "/t", "/d/b"].into_iter().take(sharers) {
+            perform(&fs, &Action::SetXattr { path, len: 40, seed: 15 }).expect("it is set");
+        }
+        fs.close().expect("the file system closes");
+        let mut image = device.to_vec();
+        spoil_free_blocks(&mut image);
+        Self { name: format!("{}, {sharers} sharers", base.name), image, ..base }
+    }
+
     fn filled(name: &str, device: RamDevice, attributes: Attributes) -> Self {
         let device = Arc::new(device);
         let fs = Ext2::open(device.clone(), &options()).expect("the image opens");
@@ -139,7 +169,7 @@ impl Base {
         if let Some(start) = tail {
             image[start + 100..start + block_size].fill(STALE);
         }
-        Self { name: name.to_owned(), image, block_size }
+        Self { name: name.to_owned(), image, block_size, is_bare: false }
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ext2_core::FileKind;
+use ext2_core::{FileKind, Timestamp};
 
 use super::{Action, STALE};
 use crate::tree::{LARGEST, Node, Tree};
+
+/// The set-id bits of a mode.
+const SET_ID: u16 = 0o6000;
 
 /// Bytes that are compared at a time.
 const LINE: usize = 64;
@@ -27,9 +30,14 @@ pub enum Moment {
 ///   of these moments; one that was there all the time is there; a file that had a name all the time has one.
 /// - Only a file that is being written may be in between: of a length between those it had (or up to the end of its
 ///   last block), and at each place with a byte that it had there, or zero where it ended before.
-/// - A truncation alone is whole: the file is the old or the new one. But not of a file of 4 GiB or more, with attributes
-///   in a block, or with blocks that no sync has noted in the bitmaps, whose truncation e2fsck does not end as we would.
+/// - A truncation alone is whole: the file is the old or the new one. But not of a file of 4 GiB or more, or with
+///   attributes in a block, whose truncation e2fsck does not end as we would.
+/// - Mode, owners and access list are those from before an operation or from after it, and on the way the rights that
+///   both give, without set-id bits where the owners change. What returned is there.
+/// - A write by a user is not there with the set-id bits that it takes away.
+/// - The times have, each, in either of their two fields what they had since they were last synced.
 /// - What an msync returned for is there, of that file.
+/// - A file that is being replaced may be in `lost+found`, under its number, and that may have been made for it.
 /// - Nothing else, and no byte of a stale block.
 #[derive(Debug)]
 pub struct History {
@@ -38,12 +46,20 @@ pub struct History {
     block_size: usize,
     /// Whether e2fsck ends truncations: not of an image with a note that something failed.
     ends_truncations: bool,
+    /// Whether inodes share blocks of attributes.
+    shares_attributes: bool,
 }
 
 impl History {
     /// Begins with a durable tree.
     pub fn new(first: Tree, block_size: usize) -> Self {
-        Self { actions: Vec::new(), trees: vec![first], block_size, ends_truncations: true }
+        Self {
+            actions: Vec::new(),
+            trees: vec![first],
+            block_size,
+            ends_truncations: true,
+            shares_attributes: false,
+        }
     }
 
     /// The same for a device that fails: what e2fsck finds is an image that says so, and it leaves the truncation that was
@@ -51,6 +67,12 @@ impl History {
     #[must_use]
     pub fn of_failing_device(self) -> Self {
         Self { ends_truncations: false, ..self }
+    }
+
+    /// The same for an image whose inodes share blocks of attributes: one that dies is for a moment as if it had none.
+    #[must_use]
+    pub fn of_shared_attributes(self) -> Self {
+        Self { shares_attributes: true, ..self }
     }
 
     /// Adds an operation, unless it was refused, and what it led to.
@@ -103,7 +125,9 @@ impl History {
             let Some(file) = files.get_mut(&inode) else { continue };
             file.writes += 1;
             // An msync that has returned: what was there before it counts no more.
-            if matches!(action, Action::StoreSynced { .. }) && nr < self.done(moment) {
+            if matches!(action, Action::StoreSynced { .. } | Action::StoreLeasedSynced { .. })
+                && nr < self.done(moment)
+            {
                 let since = trees[nr + 1 - begin..].iter().flat_map(BTreeMap::values);
                 let fresh = Versions { seen: file.seen, writes: file.writes, ..Versions::default() };
                 *file = since.filter(|node| node.inode == inode).fold(fresh, |mut file, node| {
@@ -117,10 +141,77 @@ impl History {
                 && matches!(action, Action::Truncate { .. })
                 && file.writes == 1
                 && !has_xattrs
-                && is_one_store
-                && self.is_in_bitmaps(begin, inode);
+                && is_one_store;
         }
-        Promise { trees, paths, files, block_size: self.block_size }
+        for nr in begin..end {
+            self.add_rights(nr, begin, self.done(moment), &mut files);
+        }
+        self.add_times(begin, end, &mut files);
+        let kept = self.kept(moment);
+        if let Some(inode) = kept.filter(|_| self.shares_attributes)
+            && let Some(file) = files.get_mut(&inode)
+        {
+            file.is_dying = true;
+        }
+        Promise { trees, paths, files, kept, block_size: self.block_size }
+    }
+
+    /// What an operation does to rights, step by step, where one is under way; of one that has returned, what it led to.
+    fn add_rights<'h>(
+        &'h self,
+        nr: usize,
+        begin: usize,
+        done: usize,
+        files: &mut BTreeMap<u32, Versions<'h>>,
+    ) {
+        let Some(action) = &self.actions[nr] else { return };
+        let Some(inode) = action.rights_of().and_then(|path| self.inode(nr, path)) else { return };
+        let Some(file) = files.get_mut(&inode) else { return };
+        let of = |tree: &'h Tree| tree.values().find(|node| node.inode == inode);
+        let (Some(before), Some(after)) = (of(&self.trees[nr]), of(&self.trees[nr + 1])) else { return };
+        if nr < done {
+            let since = self.trees[begin.max(nr + 1)..].iter().filter_map(of);
+            file.rights.retain(|rights| since.clone().any(|node| Rights::of(node) == *rights));
+            return;
+        }
+        let (from, to) = (Rights::of(before), Rights::of(after));
+        let both = from.mode & to.mode;
+        let owners_change = (from.uid, from.gid) != (to.uid, to.gid);
+        let kept = if owners_change && before.kind != FileKind::Directory { both & !SET_ID } else { both };
+        let steps = [
+            Rights { mode: both, ..from },
+            Rights { mode: both, acl: to.acl, ..from },
+            Rights { mode: kept, ..from },
+            Rights { mode: kept, acl: to.acl, ..from },
+            Rights { mode: kept, ..to },
+        ];
+        file.rights.extend(steps);
+        if matches!(action, Action::WriteByUser { .. }) && from != to {
+            file.unwritten = Some((from, before));
+        }
+    }
+
+    /// Times are durable with a sync, of the file or of all.
+    fn add_times<'h>(&'h self, begin: usize, end: usize, files: &mut BTreeMap<u32, Versions<'h>>) {
+        for (inode, file) in files {
+            let is_synced = |nr: usize| match &self.actions[nr] {
+                Some(Action::Sync | Action::Close) => true,
+                Some(Action::Fsync(path)) => self.inode(nr, path) == Some(*inode),
+                _ => false,
+            };
+            let since = (0..begin).rev().find(|&nr| is_synced(nr)).map_or(0, |nr| nr + 1);
+            let nodes = self.trees[since..=end].iter().flat_map(BTreeMap::values);
+            file.times = nodes.filter(|node| node.inode == *inode).map(|node| node.times).collect();
+        }
+    }
+
+    /// The inode that is being replaced, or that dies, at a moment.
+    fn kept(&self, moment: Moment) -> Option<u32> {
+        let Moment::During(nr) = moment else { return None };
+        match self.actions.get(nr)?.as_ref()? {
+            Action::Unlink(path) => self.inode(nr, path),
+            action => action.replaces().and_then(|path| self.inode(nr, path)),
+        }
     }
 
     /// How many operations have returned.
@@ -132,19 +223,6 @@ impl History {
     /// The inode of a path before an operation.
     fn inode(&self, nr: usize, path: &str) -> Option<u32> {
         Some(self.trees[nr].get(path.as_bytes())?.inode)
-    }
-
-    /// Whether the bitmaps on the device know all blocks of an inode: it had them at the last sync before an operation, or
-    /// at the beginning. (e2fsck does not end the truncation of others.)
-    fn is_in_bitmaps(&self, nr: usize, inode: u32) -> bool {
-        let is_sync = |action: &Option<Action>| matches!(action, Some(Action::Sync));
-        let synced = self.actions[..nr].iter().rposition(is_sync).map_or(0, |at| at + 1);
-        let was_there = self.trees[synced].values().any(|node| node.inode == inode);
-        was_there
-            && (synced..nr).all(|nr| {
-                let path = self.actions[nr].as_ref().and_then(Action::data_of);
-                path.and_then(|path| self.inode(nr, path)) != Some(inode)
-            })
     }
 }
 
@@ -158,8 +236,29 @@ struct Versions<'h> {
     /// Whether it is the one or the other and nothing between, though it is being written.
     is_whole: bool,
     contents: Vec<(u64, &'h [u8])>,
-    modes: Vec<u16>,
+    rights: Vec<Rights<'h>>,
+    /// Rights with which the file is still as it was before a write, if it is found with them.
+    unwritten: Option<(Rights<'h>, &'h Node)>,
+    times: Vec<[Timestamp; 2]>,
     xattrs: Vec<&'h [(Vec<u8>, Vec<u8>)]>,
+    /// Whether it is about to die, and may have lost the attributes that it shared.
+    is_dying: bool,
+}
+
+/// Who may do what with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rights<'h> {
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    acl: Option<&'h [u8]>,
+}
+
+impl<'h> Rights<'h> {
+    fn of(node: &'h Node) -> Self {
+        let acl = node.xattrs.iter().find(|(name, _)| name == b"system.posix_acl_access");
+        Self { mode: node.mode, uid: node.uid, gid: node.gid, acl: acl.map(|(_, value)| &value[..]) }
+    }
 }
 
 impl<'h> Versions<'h> {
@@ -168,8 +267,9 @@ impl<'h> Versions<'h> {
         if !self.contents.contains(&content) {
             self.contents.push(content);
         }
-        if !self.modes.contains(&node.mode) {
-            self.modes.push(node.mode);
+        let rights = Rights::of(node);
+        if !self.rights.contains(&rights) {
+            self.rights.push(rights);
         }
         if !self.xattrs.contains(&&node.xattrs[..]) {
             self.xattrs.push(&node.xattrs);
@@ -179,12 +279,19 @@ impl<'h> Versions<'h> {
     /// Whether what was found is one of these, each operation there or not for itself, or on the way from one to another
     /// where the bytes are being written.
     fn fit(&self, found: &Node, block_size: u64) -> bool {
-        // A write takes set-id bits away, which may be there already or not yet.
-        let mask = if self.writes > 0 { 0o1777 } else { u16::MAX };
-        if !self.modes.iter().any(|mode| mode & mask == found.mode & mask)
-            || !self.xattrs.contains(&&found.xattrs[..])
-        {
+        if self.is_dying && found.xattrs.is_empty() {
+            let is_mode = |rights: &Rights<'_>| (rights.mode, rights.uid, rights.gid) == owned(found);
+            if !self.rights.iter().any(is_mode) {
+                return false;
+            }
+        } else if !self.rights.contains(&Rights::of(found)) || !self.xattrs.contains(&&found.xattrs[..]) {
             return false;
+        }
+        if !self.fit_times(found) {
+            return false;
+        }
+        if let Some((_, before)) = self.unwritten.filter(|(rights, _)| *rights == Rights::of(found)) {
+            return (before.size, &before.content) == (found.size, &found.content);
         }
         if self.contents.contains(&(found.size, &found.content)) {
             return true;
@@ -212,6 +319,27 @@ impl<'h> Versions<'h> {
     }
 }
 
+impl Versions<'_> {
+    fn fit_times(&self, found: &Node) -> bool {
+        (0..2).all(|which| {
+            let known = self.times.iter().map(|times| fields(times[which]));
+            let (seconds, rest) = fields(found.times[which]);
+            known.clone().any(|known| known.0 == seconds) && known.clone().any(|known| known.1 == rest)
+        })
+    }
+}
+
+/// The two fields of a time, which lie in two words: 32 bits of its seconds, and the fraction with the span of 136 years.
+fn fields(time: Timestamp) -> (u32, (i64, u32)) {
+    // OK to cast: the lower half.
+    let low = time.sec as u32;
+    (low, (time.sec - i64::from(low.cast_signed()), time.nsec))
+}
+
+fn owned(node: &Node) -> (u16, u32, u32) {
+    (node.mode, node.uid, node.gid)
+}
+
 /// What is promised at one moment: what the file system showed at those that a crash may lead back to.
 #[derive(Debug)]
 pub struct Promise<'h> {
@@ -219,6 +347,8 @@ pub struct Promise<'h> {
     /// Every path, with what it was in each of the trees.
     paths: BTreeMap<&'h [u8], Vec<Option<&'h Node>>>,
     files: BTreeMap<u32, Versions<'h>>,
+    /// The inode that may be in `lost+found`, since another is about to get its name.
+    kept: Option<u32>,
     block_size: usize,
 }
 
@@ -249,8 +379,7 @@ impl Promise<'_> {
             if node.kind == FileKind::Regular && node.content.contains(&STALE) {
                 return Err(format!("{} shows stale bytes", path.escape_ascii()));
             }
-            // What is to be replaced is kept reachable there until it may go.
-            if !self.paths.contains_key(&path[..]) && !path.starts_with(b"/lost+found/") {
+            if !self.paths.contains_key(&path[..]) && !self.is_kept(path, node) {
                 return Err(format!("{} was never there", path.escape_ascii()));
             }
         }
@@ -260,6 +389,18 @@ impl Promise<'_> {
             return Err(format!("inode {lost} has no name any more"));
         }
         check_links(found)
+    }
+
+    /// Whether a path that nobody made keeps what is being replaced.
+    fn is_kept(&self, path: &[u8], node: &Node) -> bool {
+        let Some(kept) = self.kept else { return false };
+        if path == b"/lost+found" {
+            return node.kind == FileKind::Directory && (node.mode, node.uid, node.gid) == (0o700, 0, 0);
+        }
+        let name = format!("/lost+found/#{kept}");
+        path == name.as_bytes()
+            && node.inode == kept
+            && self.files.get(&kept).is_some_and(|file| file.fit(node, self.block_size as u64))
     }
 
     /// Compares less of it: every file that was there at all these moments is found with its bytes, under whatever
@@ -314,9 +455,12 @@ fn show(node: Option<&Node>) -> String {
     let runs: Vec<String> =
         runs.map(|run| format!("{}{}", if run[0] == 0 { "0*" } else { "x*" }, run.len())).collect();
     format!(
-        "{:?} {:o} of {} bytes ({}; crc {:08x}) with {} xattrs",
+        "{:?} {:o} of {}:{} since {:?}, {} bytes ({}; crc {:08x}) with {} xattrs",
         node.kind,
         node.mode,
+        node.uid,
+        node.gid,
+        node.times,
         node.size,
         runs.join(" "),
         crc32fast::hash(&node.content),

@@ -97,11 +97,7 @@ impl std::fmt::Display for Report {
             write!(f, "; {} of second crashes", self.again)?;
         }
         if self.excepted > 0 {
-            write!(
-                f,
-                "; {} need a person while a directory changes its parent without a journal",
-                self.excepted
-            )?;
+            write!(f, "; {} need a person within an exception that the promise names", self.excepted)?;
         }
         for (kind, count) in &self.repairs {
             write!(f, "\n  {count:9}  {}", kind.text())?;

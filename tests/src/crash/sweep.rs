@@ -37,6 +37,16 @@ pub enum Moves {
     Excepted,
 }
 
+/// What becomes of a block of attributes that several inodes use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// There is none.
+    Unused,
+    /// When one of them lets go of it a state may need a person, who then finds everything; and one that dies may have
+    /// none any more.
+    Excepted,
+}
+
 /// How much is looked at.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -54,6 +64,8 @@ pub struct Plan {
     pub without: Option<Barrier>,
     /// Whether directories change their parents.
     pub moves: Moves,
+    /// Whether inodes share blocks of attributes.
+    pub sharing: Sharing,
     /// No more states after so many.
     pub states: u64,
     /// No more workloads and states after this long.
@@ -73,6 +85,7 @@ impl Plan {
             again_every: 0,
             without: None,
             moves: Moves::Refused,
+            sharing: Sharing::Unused,
             states: u64::MAX,
             time: Duration::from_secs(3600),
             threads: std::thread::available_parallelism().map_or(1, usize::from),

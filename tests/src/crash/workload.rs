@@ -52,6 +52,68 @@ pub fn vocabulary() -> Vec<Action> {
     ]
 }
 
+/// Words about who may do what: each case of how mode, owners and access list lie in an inode.
+pub fn rights() -> Vec<Action> {
+    use Action::*;
+    const BOTH: (u32, u32) = (0x1_0000, 0x2_0007);
+    vec![
+        Chown { path: "/a", uid: 5, gid: 0 },
+        Chown { path: "/a", uid: 0, gid: 6 },
+        Chown { path: "/a", uid: 5, gid: 6 },
+        Chown { path: "/a", uid: BOTH.0, gid: BOTH.1 },
+        Chown { path: "/d", uid: 0xffff, gid: 0xffff },
+        Chmod("/a", 0o6755),
+        Chmod("/d", 0o2775),
+        SetRights { path: "/a", mode: 0o4711, uid: BOTH.0, gid: 9 },
+        SetRights { path: "/a", mode: 0o2770, uid: 0, gid: 6 },
+        SetRights { path: "/a", mode: 0o600, uid: 5, gid: 0 },
+        SetRights { path: "/d", mode: 0o2750, uid: 7, gid: 7 },
+        SetAcl("/a", 0o660),
+        SetAcl("/a", 0o604),
+        SetAcl("/h", 0o470),
+        RemoveAcl("/a"),
+        Chmod("/h", 0o4750),
+        SetTimes("/a", [(1_000_000_000, 5), (1_100_000_000, 500_000_000)]),
+        SetTimes("/a", [(5_000_000_000, 0), (-5, 999_999_999)]),
+        SetTimes("/d", [(1, 0), (2, 7)]),
+        WriteByUser { path: "/a", offset: 500, len: 1000, seed: 41 },
+        WriteByUser { path: "/a", offset: 2400, len: 3000, seed: 42 },
+        Unlink("/a"),
+        Rename("/d/b", "/a"),
+    ]
+}
+
+/// Workloads on the files that share a block of attributes in [`Base::shared`](super::Base::shared).
+pub fn sharing() -> Vec<Vec<Action>> {
+    use Action::*;
+    let ends = |actions: &[Action]| [actions, &[Sync]].concat();
+    let set = |path, seed| SetXattr { path, len: 30, seed };
+    vec![
+        ends(&[set("/h", 51)]),
+        ends(&[RemoveXattr("/h")]),
+        ends(&[SetAcl("/t", 0o640)]),
+        ends(&[Unlink("/h")]),
+        ends(&[Rename("/a", "/h")]),
+        ends(&[Unlink("/d/b"), Unlink("/d/b2")]),
+        ends(&[Unlink("/h"), Create("/n"), set("/n", 52), Sync, Unlink("/t")]),
+        // Removed while it is open; another is truncated meanwhile.
+        ends(&[Hold("/h"), Unlink("/h"), Sync, Truncate { path: "/a", size: 700 }, Sync, LetGo]),
+        ends(&[
+            Hold("/h"),
+            Unlink("/h"),
+            LetGo,
+            Hold("/t"),
+            Unlink("/t"),
+            Sync,
+            LetGo,
+            Create("/n"),
+            Create("/m"),
+        ]),
+        ends(&[Hold("/t"), Unlink("/t"), set("/h", 53), Sync, LetGo]),
+        ends(&[Hold("/t"), Rename("/a", "/t"), Create("/n"), LetGo]),
+    ]
+}
+
 /// The same for what goes through the DAX layer, which needs blocks as large as a page.
 pub fn dax_vocabulary() -> Vec<Action> {
     use Action::*;
@@ -63,6 +125,9 @@ pub fn dax_vocabulary() -> Vec<Action> {
         Store { path: "/h", offset: 6000, len: 200, seed: 25 },
         StoreSynced { path: "/a", offset: 2000, len: 400, seed: 26 },
         StoreSynced { path: "/h", offset: 4000, len: 5000, seed: 27 },
+        StoreLeased { path: "/a", offset: 900, len: 400, seed: 28 },
+        StoreLeased { path: "/h", offset: 100, len: 14_000, seed: 32 },
+        StoreLeasedSynced { path: "/a", offset: 200, len: 2000, seed: 33 },
         Truncate { path: "/a", size: 700 },
         Truncate { path: "/a", size: 12_000 },
         Punch { path: "/h", offset: 0, len: 14_100 },
@@ -106,6 +171,9 @@ pub fn moves() -> Vec<Vec<Action>> {
     vec![
         vec![Rename("/x", "/d/y"), Sync],
         vec![Rename("/f", "/d/y"), Sync],
+        // Into a directory that has to grow for it.
+        vec![Rename("/x", "/f/a-name-that-needs-another-block-since-this-one-is-full-of-names"), Sync],
+        after(Rename("/d/e", "/f/a-name-that-needs-another-block-since-this-one-is-full-of-names")),
         after(Rename("/d/e", "/y")),
         after(Rename("/f", "/d/e")),
         after(Exchange("/f", "/d/e")),
@@ -156,8 +224,8 @@ pub fn wild(seed: u64, len: u64) -> Vec<Action> {
 
 fn wild_action(rng: &mut Rng) -> Action {
     use Action::{
-        Chmod, Create, Exchange, Link, Mkdir, Mknod, Punch, RemoveXattr, Rename, Rmdir, SetXattr, Symlink,
-        Truncate, Unlink, Write, Zero,
+        Chmod, Chown, Create, Exchange, Link, Mkdir, Mknod, Punch, RemoveAcl, RemoveXattr, Rename, Rmdir,
+        SetAcl, SetRights, SetTimes, SetXattr, Symlink, Truncate, Unlink, Write, WriteByUser, Zero,
     };
     let path = *rng.pick(&FILES);
     let other = *rng.pick(&FILES);
@@ -170,7 +238,8 @@ fn wild_action(rng: &mut Rng) -> Action {
     let (offset, len) = (place(18_000), 1 + place(4000));
     let seed = 1 + (offset % 250) as u8;
     let bytes = usize::try_from(len).expect("a few thousand");
-    match rng.below(24) {
+    let id = *rng.pick(&[0, 5, 0xffff, 0x1_0000, 0x2_0005]);
+    match rng.below(31) {
         0 | 1 => Create(path),
         2 => Mkdir(dir),
         3 => Rmdir(dir),
@@ -187,7 +256,13 @@ fn wild_action(rng: &mut Rng) -> Action {
         20 => Zero { path, offset, len },
         21 => SetXattr { path, len: bytes % 600, seed },
         22 => RemoveXattr(path),
-        _ => Chmod(path, if rng.one_in(2) { 0o4755 } else { 0o600 }),
+        23 => Chmod(path, if rng.one_in(2) { 0o4755 } else { 0o600 }),
+        24 | 25 => Chown { path, uid: id, gid: *rng.pick(&[0, 5, 0x1_0000]) },
+        26 => SetRights { path, mode: *rng.pick(&[0o6755, 0o640, 0o2710]), uid: id, gid: 5 },
+        27 => SetAcl(path, *rng.pick(&[0o660, 0o640, 0o707])),
+        28 => RemoveAcl(path),
+        29 => WriteByUser { path, offset, len: bytes, seed },
+        _ => SetTimes(path, [(i64::from(id), id % 1000), (i64::from(id) + 7, 1)]),
     }
 }
 

@@ -1,0 +1,64 @@
+//! The superblock's list of orphans (Linux: `ext3_orphan_add`): inodes that a crash leaves to e2fsck. One with names is
+//! truncated to its size, one without is deleted, and its block of attributes loses a user. Each inode names the next one
+//! in the place of its time of deletion.
+//!
+//! # Invariants
+//! 1. At the head is one file that is dead, or about to die, and shares its attributes: e2fsck counts the users of such a
+//!    block, and stops where the block says another number. Behind it, or at the head, is the file that is being
+//!    truncated.
+//! 2. It changes by one store. A longer list cannot: who is taken out of its midst names another inode still, which
+//!    e2fsck takes for a broken list, and stops.
+
+use core::mem::offset_of;
+
+use super::Fs;
+use crate::InodeNr;
+use crate::error::Result;
+use crate::order::Barrier;
+use crate::raw::RawInode;
+
+/// The list as far as it outlives a call.
+#[derive(Debug, Default)]
+pub(crate) struct Orphans {
+    /// The dead file at the head, and where that inode lies on the device.
+    dead: Option<(InodeNr, u64)>,
+}
+
+impl Fs {
+    /// Ends the list with an inode, which names no other; or with none.
+    fn end_orphans(&self, orphans: &Orphans, last: Option<InodeNr>) -> Result<()> {
+        let nr = last.map_or(0, InodeNr::get);
+        match orphans.dead {
+            Some((_, inode)) => Ok(self.dev.write_u32(inode + offset_of!(RawInode, i_dtime) as u64, nr)?),
+            None => self.store_orphan(nr),
+        }
+    }
+
+    /// Puts an inode with names and without a time of deletion at the end of the list, durably.
+    pub(crate) fn list_orphan(&self, orphans: &Orphans, nr: InodeNr) -> Result<()> {
+        self.end_orphans(orphans, Some(nr))?;
+        Ok(Barrier::OrphanListed.fence(&*self.dev)?)
+    }
+
+    /// Takes it out again, by one store.
+    pub(crate) fn unlist_orphan(&self, orphans: &Orphans) -> Result<()> {
+        self.end_orphans(orphans, None)
+    }
+
+    /// Keeps the list for a file at byte `inode` of the device that is about to die, durably. Not where there is one
+    /// already.
+    pub(crate) fn list_dead(&self, orphans: &mut Orphans, nr: InodeNr, inode: u64) -> Result<bool> {
+        if orphans.dead.is_some() {
+            return Ok(false);
+        }
+        self.list_orphan(orphans, nr)?;
+        orphans.dead = Some((nr, inode));
+        Ok(true)
+    }
+
+    /// Takes the dead file out of the list, by one store.
+    pub(crate) fn unlist_dead(&self, orphans: &mut Orphans) -> Result<()> {
+        orphans.dead = None;
+        self.unlist_orphan(orphans)
+    }
+}
