@@ -386,13 +386,15 @@ impl DaxMapping {
         self.unmap(start, end, PrivateCopies::Keep);
     }
 
-    /// A fault of the calling thread, which holds the entries of the file pages `start..end`, gave the file blocks
+    /// A fault of the calling thread, which holds the one entry of the file pages `start..end`, gave the file blocks
     /// there, or some: takes the translations of the hole away, in all address spaces, whatever becomes of the fault.
     pub(crate) fn hole_ended(&self, start: u64, end: u64) {
         if self.pages() == 0 {
             return;
         }
-        for at in self.entries_in(start, end, |entry| entry.content() == Content::Zero && entry.is_locked()) {
+        let found = self.shard(start).lock().find(start);
+        let is_zero = |entry: Entry| entry.content() == Content::Zero && entry.is_locked();
+        if let Some((at, _)) = found.filter(|(at, entry)| *at < end && is_zero(*entry)) {
             self.unmap_zero(at);
         }
     }
