@@ -5,13 +5,15 @@
 //!    [`AddressSpace::invalidate`], and blocks that came are told to [`AddressSpace::published`], also after an error,
 //!    since a part may have become reachable.
 //! 2. Giving a file blocks, or a larger size, takes nothing from anybody and waits for nobody.
-//! 3. No lock of this crate but an inode's `io` is held when [`AddressSpace::published`] is called.
+//! 3. Who waits for a lease holds nothing: not even the inode's `io` lock, which the holder of the lease may want.
+//! 4. No lock of this crate but an inode's `io` is held when [`AddressSpace::published`] is called.
 
 use alloc::sync::Arc;
 use core::any::Any;
 use core::fmt::Debug;
 use core::ops::Range;
 
+use crate::Errno;
 use crate::error::Result;
 use crate::sync::Once;
 
@@ -56,20 +58,21 @@ pub enum Stores {
 
 /// What maps or caches a file's pages (Linux: `struct address_space`).
 pub trait AddressSpace: Any + Debug + Send + Sync {
-    /// Takes away every translation and entry of the bytes in `range`, waits for leases (or refuses),
-    /// and runs `change` while none can come back. Linux: `invalidate_lock` held exclusive around
+    /// Takes away every translation and entry of the bytes in `range`, and runs `change` while none can come back, or
+    /// is refused where somebody leases a byte of it. Linux: `invalidate_lock` held exclusive around
     /// `truncate_pagecache` and the freeing of blocks.
     ///
     /// # Errors
-    /// `EBUSY` when told not to wait, and when it would be the calling thread's own lease that it waits for; what
-    /// `change` returns.
-    fn invalidate(
-        &self,
-        range: Range<u64>,
-        why: Taken,
-        wait: Wait,
-        change: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<()>;
+    /// `EBUSY` where bytes are leased, before `change` is run; what `change` returns.
+    fn invalidate(&self, range: Range<u64>, why: Taken, change: &mut dyn FnMut() -> Result<()>)
+    -> Result<()>;
+
+    /// Waits until no other thread leases a byte of `range`. Called with no lock held: who leases it may need any of the
+    /// file's to come to an end.
+    ///
+    /// # Errors
+    /// `EBUSY` when it is the calling thread's own lease that it would wait for.
+    fn wait_idle(&self, range: Range<u64>) -> Result<()>;
 
     /// Blocks became reachable in `range`, or some of them did: whoever maps the hole that was there has to look again.
     /// Linux: `invalidate_inode_pages2_range` after `iomap_end`, and `unmap_mapping_pages` in a fault.
@@ -119,12 +122,29 @@ impl Space {
         &self,
         range: Range<u64>,
         why: Taken,
-        wait: Wait,
         change: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
         match self.get() {
-            Some(space) => space.invalidate(range, why, wait, change),
+            Some(space) => space.invalidate(range, why, change),
             None => change(),
+        }
+    }
+
+    /// Runs `change`, which takes the bytes of `range` and all locks that it needs, as often as leases are in the way and
+    /// `wait` says to wait for them: between the attempts, with no lock held.
+    pub(crate) fn patiently(
+        &self,
+        range: Range<u64>,
+        wait: Wait,
+        mut change: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            match (change(), self.get()) {
+                (Err(error), Some(space)) if wait == Wait::Yes && error.refuses(Errno::BUSY) => {
+                    space.wait_idle(range.clone())?;
+                }
+                (done, _) => return done,
+            }
         }
     }
 

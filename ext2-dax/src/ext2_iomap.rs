@@ -147,3 +147,44 @@ impl IomapOps for FileInner {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use blockdev::{BlockDevice, RamDevice};
+    use ext2_core::{BlockSize, Ext2, FileKind, NewInode, OpenOptions};
+    use ext2_image::mkfs::{self, Format, Fresh};
+
+    use super::*;
+    use crate::conformance::{Subject, check};
+    use crate::truncate::Patience;
+    use crate::{DaxFs, DaxOptions, File, OpenFor};
+
+    impl Subject for FileInner {
+        fn set_size(&self, size: u64, patience: Patience) -> Result<()> {
+            Ok(self.inode.truncate(size, patience.into())?)
+        }
+
+        fn data_pages(&self) -> u64 {
+            self.inode.extents().map(|extent| extent.expect("sound").count).sum()
+        }
+    }
+
+    #[test]
+    fn ext2_keeps_the_contract_of_iomap() {
+        let new_file = || {
+            // A disk that others have used.
+            let device = RamDevice::new(24 << 20).unwrap();
+            device.write_at(0, &vec![0xee; 24 << 20]).unwrap();
+            let format = Format { block_size: BlockSize::new(4096), ..Format::default() };
+            mkfs::format(&device, &format, Fresh::Unknown).unwrap();
+            let ext2 = Ext2::open(Arc::new(device), &OpenOptions::default()).unwrap();
+            let new = NewInode::new(FileKind::Regular, 0o644);
+            let inode = ext2.root().unwrap().create(b"f", &new).unwrap();
+            let fs = DaxFs::new(ext2, DaxOptions::default());
+            File::open(&fs, inode, OpenFor::Writing).unwrap().0
+        };
+        check(new_file).unwrap();
+    }
+}

@@ -13,8 +13,11 @@
 //! | [`entry`], [`mapping`] | the entries in an inode's XArray, their lock bit and wait queues |
 //! | [`fault`] | `dax_iomap_fault`: 4 KiB, 2 MiB, private copies, synchronous faults |
 //! | [`writeback`] | `dax_writeback_mapping_range` |
+//! | `vma`, `page_table` | `struct vm_area_struct`, and what a fault needs of a page table |
 //! | [`mmu`] | mm/memory.c as far as DAX sees it; a page table in software |
 //! | `buffer_head` (a feature) | the path of Linux 4.8 that iomap replaced |
+//! | [`lease`], [`truncate`] | `dax_layout_busy_page`, `truncate_pagecache` |
+//! | [`conformance`] | what a file system below has to do, as a suite |
 //! | [`replay`] | scripts of operations, written down as the recordings of Linux are |
 //! | [`trace`] | the `fs_dax` and `iomap` tracepoints |
 //! | [`compat`] | every difference between this library and Linux 6.1 |

@@ -19,16 +19,21 @@
 //! entry while it holds a lock of the file system. Copies to and from the caller's buffer hold neither
 //! `invalidate_lock` nor an entry: the buffer may be a mapping of the same range and fault.
 
+mod guard;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::entry::{Content, DevPage, Entry, EntryInfo, Order, PMD_PAGES};
+use crate::entry::{Content, Entry, EntryInfo, Order, PMD_PAGES};
 use crate::leases::Leases;
 use crate::sync::{
     AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 use crate::trace::{Event, InodeId, Tracer};
 use crate::wait::{WaitKey, WaitTable, Wake};
+
+pub use guard::EntryGuard;
+pub(crate) use guard::Mark;
 
 /// Whether private copies of pages go with the pages that they were copied from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -386,13 +391,15 @@ impl DaxMapping {
         self.unmap(start, end, PrivateCopies::Keep);
     }
 
-    /// A fault of the calling thread, which holds the entries of the file pages `start..end`, gave the file blocks
+    /// A fault of the calling thread, which holds the one entry of the file pages `start..end`, gave the file blocks
     /// there, or some: takes the translations of the hole away, in all address spaces, whatever becomes of the fault.
     pub(crate) fn hole_ended(&self, start: u64, end: u64) {
         if self.pages() == 0 {
             return;
         }
-        for at in self.entries_in(start, end, |entry| entry.content() == Content::Zero && entry.is_locked()) {
+        let found = self.shard(start).lock().find(start);
+        let is_zero = |entry: Entry| entry.content() == Content::Zero && entry.is_locked();
+        if let Some((at, _)) = found.filter(|(at, entry)| *at < end && is_zero(*entry)) {
             self.unmap_zero(at);
         }
     }
@@ -431,91 +438,5 @@ impl DaxMapping {
         } else {
             self.dirty.fetch_sub(change.unsigned_abs(), Ordering::SeqCst);
         }
-    }
-}
-
-/// An entry held locked; unlocked, and the next waiter woken, when dropped.
-#[derive(Debug)]
-pub struct EntryGuard<'a> {
-    mapping: &'a DaxMapping,
-    at: u64,
-    entry: Entry,
-}
-
-/// Whether an insertion marks its entry as stored to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
-    /// It does.
-    Dirty,
-    /// It leaves the mark as it is.
-    AsItIs,
-}
-
-impl EntryGuard<'_> {
-    /// First file page of the entry.
-    #[must_use]
-    pub fn index(&self) -> u64 {
-        self.at
-    }
-
-    /// Its size.
-    #[must_use]
-    pub fn order(&self) -> Order {
-        self.entry.order()
-    }
-
-    /// What it says is mapped.
-    #[must_use]
-    pub fn content(&self) -> Content {
-        self.entry.content()
-    }
-
-    /// Says what is about to be mapped at this entry (Linux: `dax_insert_entry`). An entry that has
-    /// blocks keeps them. A zero page that gives way to blocks is first taken from all who map it.
-    pub(crate) fn insert(&mut self, content: Content, mark: Mark) {
-        let replaces = !matches!(self.entry.content(), Content::Page(_));
-        if self.entry.content() == Content::Zero && matches!(content, Content::Page(_)) {
-            self.mapping.unmap_zero(self.at);
-        }
-        let mut shard = self.mapping.shard(self.at).lock();
-        let mut entry = shard.entries.get(&self.at).copied().unwrap_or(self.entry.locked());
-        if replaces {
-            entry = entry.with_content(content);
-        }
-        if mark == Mark::Dirty && !entry.is_dirty() {
-            entry = entry.dirty();
-            self.mapping.count_dirty(1);
-        }
-        shard.put(self.at, entry);
-        self.entry = entry;
-    }
-
-    /// A store fault failed: the file may have blocks by now where the entry says hole, so nobody may go on to map that
-    /// hole.
-    pub(crate) fn forget_hole(&mut self) {
-        if self.entry.content() == Content::Zero {
-            self.mapping.unmap_zero(self.at);
-            self.entry = self.entry.with_content(Content::Empty);
-        }
-    }
-
-    /// The device page that belongs to file page `index`, if the entry has blocks.
-    #[must_use]
-    pub fn page_of(&self, index: u64) -> Option<DevPage> {
-        match self.entry.content() {
-            Content::Page(first) => DevPage::new(first.get().checked_add(index.checked_sub(self.at)?)?),
-            Content::Empty | Content::Zero => None,
-        }
-    }
-}
-
-impl Drop for EntryGuard<'_> {
-    fn drop(&mut self) {
-        let mut shard = self.mapping.shard(self.at).lock();
-        if let Some(entry) = shard.entries.get_mut(&self.at) {
-            *entry = entry.unlocked();
-        }
-        drop(shard);
-        self.mapping.wake(self.at, Wake::Next);
     }
 }

@@ -47,8 +47,25 @@ impl From<ext2_core::Wait> for Patience {
     }
 }
 
+/// Waits until no other thread leases any of the file pages.
+///
+/// # Errors
+/// `EBUSY` for a lease of the calling thread's own.
+pub(crate) fn wait_idle(mapping: &DaxMapping, pages: &Range<u64>) -> Result<()> {
+    mapping.leases().wait_idle(pages);
+    match mapping.leases().in_the_way(pages) {
+        Some(InTheWay::Own) => {
+            Err(Error::refused(Errno::BUSY, "this thread leases the blocks: drop the lease first"))
+        }
+        // A new one, of somebody else, is for the next attempt.
+        Some(InTheWay::Others) | None => Ok(()),
+    }
+}
+
 /// Takes translations and entries of the bytes `range` away and runs `change`, which frees the blocks,
 /// while nobody can make new ones.
+///
+/// With [`Patience::Wait`] the caller holds no lock that the holder of a lease may want.
 ///
 /// The page in which the range begins, if it does not begin with it, stays mapped: its part of the file
 /// stays, and what is stored behind the new end is zeroed when the file grows again. The page in which
@@ -77,15 +94,14 @@ pub fn take_pages<T>(
             Layouts::Ignored => None,
             Layouts::Broken => mapping.leases().in_the_way(&touched),
         };
-        let Some(whose) = in_the_way else { break lock };
-        drop(lock);
-        if whose == InTheWay::Own {
-            return Err(Error::refused(Errno::BUSY, "this thread leases the blocks: drop the lease first"));
+        if in_the_way.is_none() {
+            break lock;
         }
+        drop(lock);
         if patience == Patience::Refuse {
             return Err(Error::refused(Errno::BUSY, "the blocks are leased"));
         }
-        mapping.leases().wait_idle(&touched);
+        wait_idle(mapping, &touched)?;
     };
     if start < end && mapping.pages() > 0 {
         if i64::try_from(range.end).is_ok() && !range.end.is_multiple_of(PAGE_SIZE) {

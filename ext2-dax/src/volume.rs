@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, DaxDevice};
 use ext2_core::plumbing::{AddressSpace, Plumbing, Publisher, Stores, Taken};
-use ext2_core::{Ext2, Inode, Wait};
+use ext2_core::{Ext2, Inode};
 
 use crate::absent::ABSENT;
 use crate::asked::{Asked, Counts};
@@ -14,7 +14,7 @@ use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::mapping::{DaxMapping, PrivateCopies};
 use crate::trace::{InodeId, Tracer};
-use crate::truncate::{Patience, take_pages};
+use crate::truncate::{Patience, take_pages, wait_idle};
 use crate::wait::WaitTable;
 use crate::writeback::writeback_range;
 
@@ -170,18 +170,18 @@ impl AddressSpace for Pages {
         &self,
         range: Range<u64>,
         why: Taken,
-        wait: Wait,
         change: &mut dyn FnMut() -> ext2_core::Result<()>,
     ) -> ext2_core::Result<()> {
-        let patience = match wait {
-            Wait::Yes => Patience::Wait,
-            Wait::No => Patience::Refuse,
-        };
         let copies = match why {
             Taken::Truncated => PrivateCopies::Drop,
             Taken::Punched | Taken::Moved => PrivateCopies::Keep,
         };
-        take_pages(&self.mapping, self.memory(), range, patience, self.compat.layouts, copies, change)?
+        let (layouts, refuse) = (self.compat.layouts, Patience::Refuse);
+        take_pages(&self.mapping, self.memory(), range, refuse, layouts, copies, change)?
+    }
+
+    fn wait_idle(&self, range: Range<u64>) -> ext2_core::Result<()> {
+        Ok(wait_idle(&self.mapping, &(range.start / PAGE_SIZE..range.end.div_ceil(PAGE_SIZE)))?)
     }
 
     fn published(&self, range: Range<u64>, by: Publisher) {

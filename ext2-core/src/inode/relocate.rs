@@ -9,7 +9,7 @@ use crate::error::{Result, refuse};
 use crate::map::{Mapping, Pointers};
 use crate::order::{Barrier, Unlinked, Written};
 use crate::space::Taken;
-use crate::{Errno, FileBlock, Wait};
+use crate::{Errno, FileBlock};
 
 impl Cell {
     /// Copies bytes from one place of the device to another.
@@ -51,8 +51,7 @@ impl Cell {
         if self.space.get().is_some_and(|space| space.is_in_use(bytes.clone())) {
             return Ok(());
         }
-        let moved =
-            self.space.invalidate(bytes, Taken::Moved, Wait::No, &mut || self.move_blocks(unit_start, start));
+        let moved = self.space.invalidate(bytes, Taken::Moved, &mut || self.move_blocks(unit_start, start));
         match moved {
             // Somebody holds the pages, or there is no unit: the blocks stay where they are.
             Err(error) if error.refuses(Errno::BUSY) || error.refuses(Errno::NOSPC) => Ok(()),

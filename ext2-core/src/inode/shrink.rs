@@ -62,7 +62,7 @@ impl Cell {
     }
 
     /// Sets the size. The caller holds the `io` lock exclusive.
-    pub(crate) fn set_size(&self, size: u64, wait: Wait) -> Result<()> {
+    pub(crate) fn set_size(&self, size: u64) -> Result<()> {
         if size > self.fs.geo.max_file_size() {
             return refuse(Errno::FBIG, "larger than a file can be");
         }
@@ -72,7 +72,7 @@ impl Cell {
             self.zero_past_end(old, size)?;
             self.store_size(size)?;
         } else if size < old {
-            self.space.invalidate(size..u64::MAX, Taken::Truncated, wait, &mut || self.shrink(size))?;
+            self.space.invalidate(size..u64::MAX, Taken::Truncated, &mut || self.shrink(size))?;
         }
         self.touch_mtime();
         Ok(())
@@ -154,13 +154,12 @@ impl Cell {
     pub(crate) fn free_past_size(&self) -> Result<()> {
         let first = self.fs.geo.block_size.blocks_for(self.size());
         // What lies past the end of the file is nobody's, so no lease is in the way.
-        self.space
-            .invalidate(self.size()..u64::MAX, Taken::Truncated, Wait::No, &mut || self.free_past(first))
+        self.space.invalidate(self.size()..u64::MAX, Taken::Truncated, &mut || self.free_past(first))
     }
 
     /// Takes the blocks of a byte range away and zeroes its ends, inside the file. The caller holds the
     /// `io` lock exclusive.
-    pub(crate) fn punch(&self, offset: u64, len: u64, wait: Wait) -> Result<()> {
+    pub(crate) fn punch(&self, offset: u64, len: u64) -> Result<()> {
         let asked = offset.saturating_add(len);
         let end = asked.min(self.size());
         if offset >= end {
@@ -170,7 +169,7 @@ impl Cell {
         let (first, last) = (size.blocks_for(offset), size.block_of(end).get());
         // The file's last block goes whole when the range reaches past the end of the file (Linux: `ext4_punch_hole`).
         let last = if asked > end { size.blocks_for(end) } else { last };
-        self.space.invalidate(offset..end, Taken::Punched, wait, &mut || {
+        self.space.invalidate(offset..end, Taken::Punched, &mut || {
             if first > last
                 || size.block_of(offset) == size.block_of(end - 1) && first != size.block_of(offset).get()
             {
@@ -297,10 +296,12 @@ impl Inode {
     /// `EINVAL`, `EROFS`; `Corrupt`, the device's errors.
     pub fn truncate(&self, size: u64, wait: Wait) -> Result<()> {
         self.need(FileKind::Regular)?;
-        self.0.fs.change(|| {
-            self.0.check_changeable()?;
-            let _io = self.0.io.write();
-            self.0.set_size(size, wait)
+        self.0.space.patiently(size..u64::MAX, wait, || {
+            self.0.fs.change(|| {
+                self.0.check_changeable()?;
+                let _io = self.0.io.write();
+                self.0.set_size(size)
+            })
         })
     }
 
@@ -311,10 +312,12 @@ impl Inode {
     /// As [`truncate`](Self::truncate).
     pub fn punch_hole(&self, offset: u64, len: u64, wait: Wait) -> Result<()> {
         self.need(FileKind::Regular)?;
-        self.0.fs.change(|| {
-            self.0.check_changeable()?;
-            let _io = self.0.io.write();
-            self.0.punch(offset, len, wait)
+        self.0.space.patiently(offset..offset.saturating_add(len), wait, || {
+            self.0.fs.change(|| {
+                self.0.check_changeable()?;
+                let _io = self.0.io.write();
+                self.0.punch(offset, len)
+            })
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use blockdev::{Access, PmemSlice};
 use ext2_core::plumbing::Plumbing;
 
-use super::{FileInner, MAX_BYTES};
+use super::inner::{FileInner, MAX_BYTES};
 use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::fault::DaxInode;
