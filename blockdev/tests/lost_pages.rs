@@ -6,7 +6,9 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-use blockdev::{Access, BlockDevice, DaxDevice, Error, LostPages, MmapDevice, OpenOptions, sigbus};
+use blockdev::{
+    Access, BlockDevice, DaxDevice, Error, LostPages, Media, MmapDevice, OpenOptions, PmemSlice, sigbus,
+};
 use tempfile::TempDir;
 
 const SIZE: u64 = 4 << 20;
@@ -86,6 +88,39 @@ fn every_access_behind_a_truncation_is_an_error_that_names_its_offset() {
     file.set_len(SIZE).unwrap();
     assert_eq!(device.read_u32(KEPT + 4), Ok(0));
     device.write_at(KEPT, b"again").unwrap();
+}
+
+#[test]
+fn stores_that_go_past_the_caches_are_errors_too() {
+    if !sigbus::is_possible() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let (path, file) = image(dir.path());
+    let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let slice = device.direct_access(0, SIZE / 4096, Access::Write).unwrap();
+    // SAFETY: the same memory under another name, used as long as the device is borrowed.
+    #[allow(unsafe_code)]
+    let pmem = unsafe {
+        PmemSlice::from_raw_parts(slice.as_ptr(), SIZE as usize, 0, Media::Persistent, Access::Write)
+    };
+    file.set_len(KEPT).unwrap();
+    for len in [1_usize, 4, 8, 33, 255, 256, 320, 4096, 70_000] {
+        for offset in [KEPT, KEPT + 8, KEPT + 4096 + 61] {
+            names(pmem.copy_in(offset, &vec![1; len]), offset);
+            names(pmem.zero(offset, len as u64), offset);
+            names(pmem.copy_from_slice_of(offset, &slice.subslice(0, len as u64).unwrap()), offset);
+        }
+        if len > 1 {
+            names(pmem.copy_in(KEPT - 1, &vec![1; len]), KEPT);
+            names(pmem.zero(KEPT - 1, len as u64), KEPT);
+        }
+    }
+    // What lies before the edge is stored, with the lines written back.
+    pmem.copy_in(KEPT - 4096, &[5; 4096]).unwrap();
+    pmem.zero(KEPT - 64, 64).unwrap();
+    assert_eq!(device.read_u32(KEPT - 68), Ok(0x0505_0505));
+    assert_eq!(device.read_u32(KEPT - 4), Ok(0));
 }
 
 #[test]

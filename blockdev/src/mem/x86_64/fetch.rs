@@ -181,6 +181,34 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "std")]
+    #[test]
+    fn a_page_that_is_lost_ends_moves_of_every_width_with_a_fault() {
+        use crate::{Access, DaxDevice, MmapDevice, OpenOptions};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        std::fs::write(&path, [7; 8192]).unwrap();
+        let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+        let lost = device.direct_access(0, 2, Access::Write).unwrap().as_ptr();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        let mut kept = vec![1_u8; 8192];
+        let widths: &[unsafe fn(*mut u8, *const u8, usize) -> Result<(), Fault>] = match Moves::detect() {
+            Moves::Of16 => &[copy_fetched],
+            Moves::Of32 => &[copy_fetched, copy_by_32],
+            Moves::Of64 => &[copy_fetched, copy_by_32, copy_by_64],
+        };
+        for copy in widths {
+            // SAFETY: both have 8192 bytes, if not all of them are there; the processor has the moves.
+            let out = unsafe { copy(kept.as_mut_ptr(), lost, 8192) };
+            assert!(out.is_err_and(|fault| fault.is_in(lost, 8192)));
+            // SAFETY: as above.
+            let into = unsafe { copy(lost, kept.as_ptr(), 8192) };
+            assert!(into.is_err_and(|fault| fault.is_in(lost, 8192)));
+            // SAFETY: as above, and these are there.
+            unsafe { copy(kept.as_mut_ptr(), lost, 4096) }.unwrap();
+        }
+    }
+
     #[test]
     fn narrower_moves_copy_as_the_widest_do() {
         if Moves::detect() == Moves::Of16 {
