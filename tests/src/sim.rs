@@ -12,22 +12,36 @@
 //! | `world`, `perform` | the library, with what each actor holds of it |
 //! | `model` | what every answer has to be |
 //! | `run` | one seed, from `mkfs` to `e2fsck` |
+//! | `schedule`, `threads` | actors that are threads, and the turns that a seed gives them |
+//! | `crashes`, `failing` | power that fails at every moment, and a device that fails |
+//! | `campaign` | many seeds |
+//! | `shrink` | fewer steps that fail alike |
+//! | `kept_out` | what is known to be wrong |
 
 mod answer;
 mod base;
+mod campaign;
 mod choose;
 mod clock;
 mod compare;
+mod crashes;
+mod failing;
+mod kept_out;
 mod model;
 mod operation;
 mod options;
 mod perform;
 mod run;
+mod schedule;
+mod shrink;
+mod threads;
 mod world;
 
-pub use answer::Answer;
-pub use model::Model;
+pub use answer::{Answer, Refusal};
+pub use campaign::{Campaign, Tally, commit, new_seed};
+pub use model::{Content, Id, Model, Node, Room, Verdict};
 pub use operation::{Actor, Data, HANDS, Operation, Step, Word, name, user, xattr_name};
-pub use options::{Backend, Options};
+pub use options::{Backend, Mode, Options};
 pub use run::{Failure, Outcome, run, run_steps};
+pub use shrink::shrink;
 pub use world::World;

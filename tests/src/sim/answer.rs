@@ -96,10 +96,7 @@ impl Answer {
     /// Whether the operation was done.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        !matches!(
-            self,
-            Self::Nothing | Self::Refused(_) | Self::Died(_) | Self::Failed(_) | Self::Broken(_)
-        )
+        !matches!(self, Self::Nothing | Self::Refused(_) | Self::Died(_) | Self::Failed(_) | Self::Broken(_))
     }
 
     /// In a few words.

@@ -1,21 +1,21 @@
 //! The file systems that runs begin with.
 
-use ext2_core::{
-    BlockSize, Compat, Timestamp,
-    mkfs::{self, AlignChoice, DeviceOutput, Format, Fresh, Inodes, LostAndFound, NoContents, NodeAttrs, Size, Tree},
+use blockdev::{BlockDevice, RamDevice};
+use ext2_core::{BlockSize, Compat, Timestamp};
+use ext2_image::mkfs::{
+    self, AlignChoice, DeviceOutput, Format, Fresh, Inodes, LostAndFound, NoContents, NodeAttrs, Size, Tree,
 };
 
 use super::Options;
-use blockdev::{BlockDevice, RamDevice};
 
 /// Seconds since 1970 at which everything begins.
-pub const BEGIN: i64 = 1_700_000_000;
+pub(super) const BEGIN: i64 = 1_700_000_000;
 
 /// The byte that free blocks are full of: who sees it sees what was never written to that file.
-pub const STALE: u8 = 0xd5;
+pub(super) const STALE: u8 = 0xd5;
 
 /// An empty file system without `lost+found`, its free blocks full of [`STALE`].
-pub fn image(options: &Options) -> Vec<u8> {
+pub(super) fn image(options: &Options) -> Vec<u8> {
     let mut features = Format::default_features();
     features.compat.remove(Compat::RESIZE_INODE);
     let format = Format {
@@ -37,7 +37,9 @@ pub fn image(options: &Options) -> Vec<u8> {
         ..mkfs::Options::default()
     };
     mkfs::Plan::new(Tree::new(root), &format, &plan)
-        .and_then(|plan| plan.write(&mut NoContents, &DeviceOutput::new(&device, Fresh::Unknown), &mut |_| ()))
+        .and_then(|plan| {
+            plan.write(&mut NoContents, &DeviceOutput::new(&device, Fresh::Unknown), &mut |_| ())
+        })
         .unwrap_or_else(|error| panic!("{options}: {error}"));
     device.to_vec()
 }

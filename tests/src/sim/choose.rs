@@ -4,8 +4,9 @@ use ext2_core::{AclKind, FileKind, RenameFlags};
 use ext2_dax::mmu::{Protection, Sharing};
 
 use super::{
-    Actor, Data, HANDS, Model, Operation, Options, Step, Word,
-    operation::{FILES, LEASES, LISTINGS, MAPS},
+    Actor, Data, HANDS, Mode, Model, Operation, Options, Step, Word,
+    kept_out::kept_out,
+    operation::{FILES, LEASES, LISTINGS, MAPS, Need},
 };
 use crate::Rng;
 
@@ -14,7 +15,7 @@ const PAGE: u64 = 4096;
 
 /// What chooses steps for a run.
 #[derive(Clone, Debug)]
-pub struct Chooser {
+pub(super) struct Chooser {
     rng: Rng,
     shares: Vec<(Word, u32)>,
     total: u64,
@@ -22,12 +23,15 @@ pub struct Chooser {
     names: u8,
     block: u64,
     reach: u64,
+    mode: Mode,
+    /// Operations that come first, the next one last.
+    first: Vec<Operation>,
 }
 
 impl Chooser {
     /// One that gives the same steps for the same options, if the answers are the same.
     #[must_use]
-    pub fn new(options: &Options, part: &str) -> Self {
+    pub(super) fn new(options: &Options, part: &str) -> Self {
         Self {
             rng: Rng::named(options.seed, part),
             shares: options.shares.clone(),
@@ -36,25 +40,57 @@ impl Chooser {
             names: options.names,
             block: options.block,
             reach: options.reach,
+            mode: options.mode,
+            first: if options.has_lost_and_found && part == "steps" { lost_and_found() } else { Vec::new() },
         }
     }
 
     /// The next step.
-    pub fn next(&mut self, model: &Model) -> Step {
+    pub(super) fn next(&mut self, model: &Model) -> Step {
+        // First what e2fsck needs, where there is to be one.
+        if let Some(operation) = self.first.pop() {
+            return Step { actor: 0, operation };
+        }
         let actor = self.rng.below(self.actors.into()) as Actor;
         self.next_of(actor, model)
     }
 
     /// The next step of an actor.
-    pub fn next_of(&mut self, actor: Actor, model: &Model) -> Step {
+    pub(super) fn next_of(&mut self, actor: Actor, model: &Model) -> Step {
         let is_empty = (0..HANDS).all(|hand| model.kind_in(actor, hand).is_none());
         let operation = if is_empty {
             Operation::Root { to: 0 }
         } else {
-            let word = self.word();
-            self.operation(word, actor, model)
+            let mut chosen = self.prepared(actor, model);
+            while kept_out(&Step { actor, operation: chosen.clone() }, model, self.mode).is_some() {
+                chosen = self.prepared(actor, model);
+            }
+            chosen
         };
         Step { actor, operation }
+    }
+
+    /// An operation, or most of the time where it has nothing to be done with one that gets it.
+    fn prepared(&mut self, actor: Actor, model: &Model) -> Operation {
+        let mut word = self.word();
+        let held = model.held(actor);
+        let regular = (0..HANDS).any(|hand| model.kind_in(actor, hand) == Some(FileKind::Regular));
+        // What needs something needs what that needs.
+        for _ in 0..3 {
+            let missing = match word.needs() {
+                Need::Nothing => None,
+                Need::Regular => (!regular).then_some(Word::Create),
+                Need::File => held.files.iter().all(Option::is_none).then_some(Word::Open),
+                Need::Map => held.maps.iter().all(Option::is_none).then_some(Word::Map),
+                Need::Lease => held.leases.iter().all(Option::is_none).then_some(Word::Lease),
+                Need::Listing => held.listings.iter().all(Option::is_none).then_some(Word::BeginListing),
+            };
+            match missing {
+                Some(other) if !self.rng.one_in(10) => word = other,
+                _ => break,
+            }
+        }
+        self.operation(word, actor, model)
     }
 
     fn word(&mut self) -> Word {
@@ -127,7 +163,11 @@ impl Chooser {
     }
 
     fn mode(&mut self) -> u16 {
-        if self.rng.one_in(3) { self.rng.below(0o10000) as u16 } else { *self.rng.pick(&[0o644, 0o755, 0o600]) }
+        if self.rng.one_in(3) {
+            self.rng.below(0o10000) as u16
+        } else {
+            *self.rng.pick(&[0o644, 0o755, 0o600])
+        }
     }
 
     /// An open file of the actor.
@@ -135,9 +175,20 @@ impl Chooser {
         self.slot(FILES)
     }
 
+    /// A slot of those that are in use, in most cases.
+    fn used<T>(&mut self, slots: &[Option<T>]) -> u8 {
+        let used: Vec<u8> =
+            (0..slots.len() as u8).filter(|slot| slots[usize::from(*slot)].is_some()).collect();
+        if used.is_empty() || self.rng.one_in(20) {
+            self.slot(slots.len() as u8)
+        } else {
+            *self.rng.pick(&used)
+        }
+    }
+
     /// A page of a file: near the beginning, or in the second 2 MiB.
     fn page(&mut self) -> u64 {
-        if self.rng.one_in(6) { self.rng.pick(&[510, 511, 512, 1030]) + 0 } else { self.rng.below(8) }
+        if self.rng.one_in(6) { *self.rng.pick(&[510, 511, 512, 1030]) } else { self.rng.below(8) }
     }
 
     fn time(&mut self) -> Option<i64> {
@@ -189,13 +240,17 @@ impl Chooser {
             }
             Word::ReadLink => O::ReadLink { of: self.hand(actor, model, Some(FileKind::Symlink)) },
             Word::BeginListing => O::BeginListing { dir: dir(self), listing: self.slot(LISTINGS) },
-            Word::List => O::List { listing: self.slot(LISTINGS), count: 1 + self.slot(6) },
+            Word::List => {
+                O::List { listing: self.used(&model.held(actor).listings), count: 1 + self.slot(6) }
+            }
             Word::LetGo => O::LetGo { of: self.hand(actor, model, None) },
             Word::Stat => O::Stat { of: self.hand(actor, model, None) },
             Word::StatFs => O::StatFs,
             Word::Chmod => O::Chmod { of: self.hand(actor, model, None), mode: self.mode() },
             Word::Chown => {
-                let id = |own: &mut Self| *own.rng.pick(&[None, Some(0), Some(1000), Some(0xffff), Some(0x1_0000)]);
+                let id = |own: &mut Self| {
+                    *own.rng.pick(&[None, Some(0), Some(1000), Some(0xffff), Some(0x1_0000)])
+                };
                 O::Chown { of: self.hand(actor, model, None), uid: id(self), gid: id(self) }
             }
             Word::SetTimes => {
@@ -206,13 +261,18 @@ impl Chooser {
             Word::TouchAccessed => O::TouchAccessed { of: self.hand(actor, model, None) },
             Word::StripSetid => O::StripSetid { of: self.hand(actor, model, None) },
             Word::SetFlags => {
-                let flags = *self.rng.pick(&[0, 0, 0x10, 0x20, 0x80, 0x40, 0x8, 0x1_0000, 0xffff_ffff & !0x30]);
+                let flags = *self.rng.pick(&[0, 0, 0x10, 0x20, 0x80, 0x40, 0x8, 0x1_0000, !0x30]);
                 O::SetFlags { of: self.hand(actor, model, None), flags }
             }
             Word::SetXattr => {
                 let len = *self.rng.pick(&[0, 5, 100, 300, 900, 3000]) as u32;
                 let value = Data { len, seed: self.rng.below(8) as u8 };
-                O::SetXattr { of: self.hand(actor, model, None), name: self.slot(7), value, how: self.slot(3) }
+                O::SetXattr {
+                    of: self.hand(actor, model, None),
+                    name: self.slot(7),
+                    value,
+                    how: self.slot(3),
+                }
             }
             Word::RemoveXattr => O::RemoveXattr { of: self.hand(actor, model, None), name: self.slot(7) },
             Word::GetXattr => O::GetXattr { of: self.hand(actor, model, None), name: self.slot(7) },
@@ -248,7 +308,9 @@ impl Chooser {
             Word::Punch => {
                 O::Punch { of: of(self), at: self.offset(), len: self.long(), wait: self.rng.one_in(2) }
             }
-            Word::Zero => O::Zero { of: of(self), at: self.offset(), len: self.long(), wait: self.rng.one_in(2) },
+            Word::Zero => {
+                O::Zero { of: of(self), at: self.offset(), len: self.long(), wait: self.rng.one_in(2) }
+            }
             Word::Fallocate => {
                 let mode = *self.rng.pick(&[0, 1, 3, 0x11, 0x10, 8]);
                 O::Fallocate { of: of(self), mode, at: self.offset(), len: self.long() }
@@ -257,41 +319,59 @@ impl Chooser {
             Word::SeekHole => O::SeekHole { of: of(self), at: self.offset() },
             Word::Extents => O::Extents { of: of(self) },
             Word::MapBlocks => O::MapBlocks { of: of(self), at: self.offset(), len: self.long() },
-            Word::GiveUpWrite => O::GiveUpWrite { of: of(self), at: self.offset(), len: u64::from(self.len()) },
+            Word::GiveUpWrite => {
+                O::GiveUpWrite { of: of(self), at: self.offset(), len: u64::from(self.len()) }
+            }
             Word::Sync => O::Sync { of: self.hand(actor, model, None) },
             Word::SyncAll => O::SyncAll,
             Word::Exit => O::Exit,
             Word::Remount => O::Remount { read_only: self.rng.one_in(4) && !model.is_read_only() },
             Word::Open => O::Open { of: of(self), writing: !self.rng.one_in(4), file: self.file() },
             Word::CloseFile => O::CloseFile { file: self.file() },
-            Word::FileRead => {
-                O::FileRead { file: self.file(), at: self.offset(), len: self.len(), nowait: self.rng.one_in(4) }
-            }
-            Word::FileWrite => {
-                O::FileWrite { file: self.file(), at: self.offset(), data: self.data(), nowait: self.rng.one_in(4) }
-            }
-            Word::FileTruncate => {
-                O::FileTruncate { file: self.file(), size: self.offset(), wait: self.rng.one_in(2) }
-            }
+            Word::FileRead => O::FileRead {
+                file: self.used(&model.held(actor).files),
+                at: self.offset(),
+                len: self.len(),
+                nowait: self.rng.one_in(4),
+            },
+            Word::FileWrite => O::FileWrite {
+                file: self.used(&model.held(actor).files),
+                at: self.offset(),
+                data: self.data(),
+                nowait: self.rng.one_in(4),
+            },
+            Word::FileTruncate => O::FileTruncate {
+                file: self.used(&model.held(actor).files),
+                size: self.offset(),
+                wait: self.rng.one_in(2),
+            },
             Word::FilePunch => O::FilePunch {
-                file: self.file(),
+                file: self.used(&model.held(actor).files),
                 at: self.offset(),
                 len: self.long(),
                 wait: self.rng.one_in(2),
             },
-            Word::FileZero => O::FileZero { file: self.file(), at: self.offset(), len: self.long() },
-            Word::FileSeekData => O::FileSeekData { file: self.file(), at: self.offset() },
-            Word::FileSeekHole => O::FileSeekHole { file: self.file(), at: self.offset() },
-            Word::FileExtents => O::FileExtents { file: self.file() },
-            Word::FileSync => O::FileSync { file: self.file() },
+            Word::FileZero => {
+                O::FileZero { file: self.used(&model.held(actor).files), at: self.offset(), len: self.long() }
+            }
+            Word::FileSeekData => {
+                O::FileSeekData { file: self.used(&model.held(actor).files), at: self.offset() }
+            }
+            Word::FileSeekHole => {
+                O::FileSeekHole { file: self.used(&model.held(actor).files), at: self.offset() }
+            }
+            Word::FileExtents => O::FileExtents { file: self.used(&model.held(actor).files) },
+            Word::FileSync => O::FileSync { file: self.used(&model.held(actor).files) },
             Word::Lease => O::Lease {
-                file: self.file(),
+                file: self.used(&model.held(actor).files),
                 at: self.offset(),
                 len: u64::from(self.len()),
                 lease: self.slot(LEASES),
             },
-            Word::LeaseRead => O::LeaseRead { lease: self.slot(LEASES) },
-            Word::LeaseWrite => O::LeaseWrite { lease: self.slot(LEASES), seed: self.rng.below(256) as u8 },
+            Word::LeaseRead => O::LeaseRead { lease: self.used(&model.held(actor).leases) },
+            Word::LeaseWrite => {
+                O::LeaseWrite { lease: self.used(&model.held(actor).leases), seed: self.rng.below(256) as u8 }
+            }
             Word::EndLease => O::EndLease { lease: self.slot(LEASES) },
             Word::Map => {
                 let sharing = *self.rng.pick(&[Sharing::Shared, Sharing::Shared, Sharing::Private]);
@@ -301,9 +381,16 @@ impl Chooser {
                     Protection::ReadWrite,
                     Protection::ReadOnly,
                 ]);
-                let (page, pages) = (self.page(), self.rng.pick(&[1, 4, 20, 520, 1100]) + 0);
+                let (page, pages) = (self.page(), *self.rng.pick(&[1, 4, 20, 520, 1100]));
                 let page = if self.rng.one_in(2) { 0 } else { page };
-                O::Map { file: self.file(), page, pages, sharing, protection, map: self.slot(MAPS) }
+                O::Map {
+                    file: self.used(&model.held(actor).files),
+                    page,
+                    pages,
+                    sharing,
+                    protection,
+                    map: self.slot(MAPS),
+                }
             }
             Word::Load => {
                 let (map, at) = self.in_map(actor, model);
@@ -313,7 +400,11 @@ impl Chooser {
                 let (map, at) = self.in_map(actor, model);
                 O::Store { map, at, data: self.data() }
             }
-            Word::Msync => O::Msync { map: self.slot(MAPS), page: self.page(), pages: self.rng.below(10) },
+            Word::Msync => O::Msync {
+                map: self.used(&model.held(actor).maps),
+                page: self.page(),
+                pages: self.rng.below(10),
+            },
             Word::Unmap => O::Unmap { map: self.slot(MAPS) },
             other => unreachable!("{other:?} is chosen elsewhere"),
         }
@@ -322,8 +413,7 @@ impl Chooser {
     /// A mapping and a place in it: in most cases inside the file.
     fn in_map(&mut self, actor: Actor, model: &Model) -> (u8, u64) {
         let held = model.held(actor);
-        let maps: Vec<u8> =
-            (0..MAPS).filter(|map| held.maps[usize::from(*map)].is_some()).collect();
+        let maps: Vec<u8> = (0..MAPS).filter(|map| held.maps[usize::from(*map)].is_some()).collect();
         if maps.is_empty() {
             return (self.slot(MAPS), self.offset());
         }
@@ -333,4 +423,10 @@ impl Chooser {
         let at = if self.rng.one_in(6) { self.rng.below(mapping.len() + PAGE) } else { self.rng.below(size) };
         (map, at)
     }
+}
+
+/// Makes `lost+found`, backwards.
+fn lost_and_found() -> Vec<Operation> {
+    let (dir, name, kind, mode, umask, to) = (0, 26, FileKind::Directory, 0o700, 0, 1);
+    vec![Operation::Create { dir, name, kind, mode, umask, to }, Operation::Root { to: 0 }]
 }

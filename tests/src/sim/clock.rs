@@ -6,11 +6,11 @@ use ext2_core::{Clock, Timestamp};
 
 /// A clock that the run sets before each step.
 #[derive(Debug, Default)]
-pub struct StepClock(AtomicI64);
+pub(super) struct StepClock(AtomicI64);
 
 impl StepClock {
     /// Sets it.
-    pub fn set(&self, seconds: i64) {
+    pub(super) fn set(&self, seconds: i64) {
         self.0.store(seconds, Ordering::Relaxed);
     }
 }

@@ -11,7 +11,7 @@ const WHOLE: u64 = 300_000;
 ///
 /// # Errors
 /// The first difference.
-pub fn compare(fs: &Ext2, model: &Model) -> Verdict {
+pub(super) fn compare(fs: &Ext2, model: &Model) -> Verdict {
     for (path, id) in model.paths() {
         let named = |words: String| format!("{}: {words}", path.escape_ascii());
         let broken = |error: ext2_core::Error| format!("{}: {error}", path.escape_ascii());
@@ -20,7 +20,10 @@ pub fn compare(fs: &Ext2, model: &Model) -> Verdict {
         let mut xattrs = inode.xattrs().map_err(broken)?;
         xattrs.sort();
         if !xattrs.iter().map(|(name, value)| (name, value)).eq(&model.node(id).xattrs) {
-            return Err(named(format!("attributes {xattrs:?}, and the model says {:?}", model.node(id).xattrs)));
+            return Err(named(format!(
+                "attributes {xattrs:?}, and the model says {:?}",
+                model.node(id).xattrs
+            )));
         }
         content(&inode, model, id).map_err(named)?;
     }
@@ -63,7 +66,11 @@ fn content(inode: &Inode, model: &Model, id: Id) -> Verdict {
                 let wanted = model.read(id, range.start, len as u32);
                 if bytes[..got] != wanted[..] {
                     let at = bytes.iter().zip(&wanted).position(|(ours, models)| ours != models);
-                    return Err(format!("{got} bytes of {}, which differ at {at:?} from {}", wanted.len(), range.start));
+                    return Err(format!(
+                        "{got} bytes of {}, which differ at {at:?} from {}",
+                        wanted.len(),
+                        range.start
+                    ));
                 }
             }
             Ok(())
@@ -78,7 +85,11 @@ fn content(inode: &Inode, model: &Model, id: Id) -> Verdict {
             }
             ours.sort();
             let models: Vec<_> = names.iter().map(|(name, id)| (name.clone(), model.node(*id).nr)).collect();
-            if ours == models { Ok(()) } else { Err(format!("names {ours:?}, and the model says {models:?}")) }
+            if ours == models {
+                Ok(())
+            } else {
+                Err(format!("names {ours:?}, and the model says {models:?}"))
+            }
         }
         Content::Symlink(target) => match inode.read_link().map_err(words)? {
             ours if ours == *target => Ok(()),

@@ -19,7 +19,8 @@ use ext2_core::{Errno, FileKind};
 use super::{Actor, Answer, HANDS, Operation, Options, Step, answer::Refusal, operation};
 pub(super) use dax::Mapping;
 pub(super) use listing::Listing;
-pub use node::{Content, Id, Node, ROOT};
+pub(super) use node::ROOT;
+pub use node::{Content, Id, Node};
 
 /// What the model says to an answer.
 pub type Verdict = Result<(), String>;

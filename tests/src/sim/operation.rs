@@ -11,13 +11,13 @@ pub type Actor = u8;
 /// What each actor can hold: so many inodes.
 pub const HANDS: u8 = 8;
 /// So many open files.
-pub const FILES: u8 = 3;
+pub(super) const FILES: u8 = 3;
 /// So many mappings, all in the actor's address space.
-pub const MAPS: u8 = 3;
+pub(super) const MAPS: u8 = 3;
 /// So many leases.
-pub const LEASES: u8 = 2;
+pub(super) const LEASES: u8 = 2;
 /// So many directories that are being listed.
-pub const LISTINGS: u8 = 2;
+pub(super) const LISTINGS: u8 = 2;
 
 /// One step of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +41,9 @@ impl Data {
     /// The bytes at an offset of a file. None of them is 0, or [`STALE`](super::base::STALE).
     #[must_use]
     pub fn bytes(self, offset: u64) -> Vec<u8> {
-        let byte =
-            |at: u64| 1 + ((at / 3).wrapping_add(u64::from(self.seed) * 31).wrapping_add(at % 3 * 67) % 200) as u8;
+        let byte = |at: u64| {
+            1 + ((at / 3).wrapping_add(u64::from(self.seed) * 31).wrapping_add(at % 3 * 67) % 200) as u8
+        };
         (0..u64::from(self.len)).map(|at| byte(offset.wrapping_add(at))).collect()
     }
 }
@@ -179,6 +180,49 @@ operations! {
     Exit,
     /// Everybody lets go, and the file system is closed and opened again.
     Remount { read_only: bool },
+}
+
+/// What an operation is done with, besides hands that hold anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Nothing,
+    /// A regular file in a hand.
+    Regular,
+    /// An open file.
+    File,
+    /// A mapping.
+    Map,
+    /// A lease.
+    Lease,
+    /// A directory that is being listed.
+    Listing,
+}
+
+impl Word {
+    pub(super) fn needs(self) -> Need {
+        use Word as W;
+        match self {
+            W::Read
+            | W::ReadPieces
+            | W::Write
+            | W::Truncate
+            | W::Punch
+            | W::Zero
+            | W::Fallocate
+            | W::Open => Need::Regular,
+            W::SeekData | W::SeekHole | W::Extents | W::MapBlocks | W::GiveUpWrite => Need::Regular,
+            W::FileRead | W::FileWrite | W::FileTruncate | W::FilePunch | W::FileZero | W::FileSync => {
+                Need::File
+            }
+            W::FileSeekData | W::FileSeekHole | W::FileExtents | W::CloseFile | W::Lease | W::Map => {
+                Need::File
+            }
+            W::Load | W::Store | W::Msync | W::Unmap => Need::Map,
+            W::LeaseRead | W::LeaseWrite | W::EndLease => Need::Lease,
+            W::List => Need::Listing,
+            _ => Need::Nothing,
+        }
+    }
 }
 
 /// A name of the vocabulary: some that collide often, some that fill a block soon, and some that are none.

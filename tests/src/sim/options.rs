@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use ext2_core::{OnError, Policy};
+use ext2_core::{Barrier, OnError, Policy};
 
 use super::{Actor, Word};
-use crate::Rng;
+use crate::{Rng, crash::Device};
 
 /// The device that the file system lies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +19,47 @@ pub enum Backend {
     Mmap,
 }
 
+/// What happens in a run besides operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing.
+    Plain,
+    /// The actors are threads.
+    Threads,
+    /// Power fails at every moment.
+    Crash,
+    /// The device fails.
+    Failing,
+}
+
+impl Mode {
+    /// All of them, with the names that they go by.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("plain", Self::Plain),
+        ("threads", Self::Threads),
+        ("crash", Self::Crash),
+        ("failing", Self::Failing),
+    ];
+}
+
 /// What a run is made of. Swarm testing: each seed leaves most of the vocabulary out, so that what is left comes up
 /// often.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// From which all else comes.
     pub seed: u64,
+    /// What happens.
+    pub mode: Mode,
+    /// Whether there is a `lost+found`.
+    pub has_lost_and_found: bool,
+    /// The hardware of which crashes leave states.
+    pub crash: Device,
+    /// A fence or flush that is left out wherever it is made.
+    pub without: Option<Barrier>,
+    /// From which the turns of threads come.
+    pub schedule: u64,
+    /// One turn in so many is passed on to another thread.
+    pub switch: u64,
     /// Bytes of a block.
     pub block: u64,
     /// KiB of the image.
@@ -61,6 +96,79 @@ impl Options {
     /// Those of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
+        let (_, mode) = *Rng::named(seed, "mode").pick(&Mode::ALL);
+        Self::of_mode(seed, mode)
+    }
+
+    /// Those of a seed, if the mode is this one.
+    #[must_use]
+    pub fn of_mode(seed: u64, mode: Mode) -> Self {
+        match mode {
+            Mode::Plain => Self::plain(seed),
+            Mode::Threads => Self::threads(seed),
+            Mode::Crash => Self::crash(seed),
+            Mode::Failing => Self::failing(seed),
+        }
+    }
+
+    /// A large file system in memory, few names, and what is done at once or not.
+    fn threads(seed: u64) -> Self {
+        let plain = Self::plain(seed);
+        let mut rng = Rng::named(seed, "threads");
+        let mut shares = plain.shares;
+        shares.retain(|(word, _)| is_at_once(*word));
+        Self {
+            mode: Mode::Threads,
+            switch: *rng.pick(&[2, 4, 10, 40]),
+            block: *rng.pick(&[1024, 4096, 4096]),
+            kib: 16 << 10,
+            inodes: 128,
+            backend: Backend::Ram,
+            actors: 2 + rng.below(2) as Actor,
+            steps: *rng.pick(&[6, 12, 25]),
+            names: *rng.pick(&[2, 3, 5]),
+            reach: *rng.pick(&[5000, 20_000]),
+            shares,
+            ..plain
+        }
+    }
+
+    /// A small file system in memory, so that a state costs little, and few operations.
+    fn crash(seed: u64) -> Self {
+        let plain = Self::plain(seed);
+        let mut rng = Rng::named(seed, "crash");
+        let (block, kib) = *rng.pick(&[(1024, 80), (1024, 96), (1024, 128), (4096, 256), (4096, 384)]);
+        Self {
+            mode: Mode::Crash,
+            block,
+            kib,
+            inodes: 32,
+            backend: Backend::Ram,
+            strict_rename: true,
+            share_xattrs: false,
+            has_lost_and_found: !rng.one_in(4),
+            crash: *rng.pick(&[
+                Device::Lines,
+                Device::Lines,
+                Device::Words,
+                Device::Sectors,
+                Device::Program,
+            ]),
+            steps: *rng.pick(&[6, 12, 24]),
+            names: *rng.pick(&[3, 6, 18, 20]),
+            reach: *rng.pick(&[3000, 16_000]),
+            ..plain
+        }
+    }
+
+    /// The same, for a device that fails in the last of some operations.
+    fn failing(seed: u64) -> Self {
+        let mut rng = Rng::named(seed, "failing");
+        let steps = 4 + rng.below(24) as u32;
+        Self { mode: Mode::Failing, steps, buffer_head: false, ..Self::crash(seed) }
+    }
+
+    fn plain(seed: u64) -> Self {
         let mut rng = Rng::named(seed, "options");
         let block = *rng.pick(&[1024, 1024, 2048, 4096, 4096, 4096, 4096]);
         let kib = match block {
@@ -85,6 +193,12 @@ impl Options {
             .collect();
         Self {
             seed,
+            mode: Mode::Plain,
+            has_lost_and_found: rng.one_in(2),
+            crash: Device::Lines,
+            without: None,
+            schedule: seed,
+            switch: 1,
             block,
             kib,
             inode_size: *rng.pick(&[128, 256, 256]),
@@ -120,6 +234,28 @@ impl Options {
     }
 }
 
+/// Whether it is one for all who look on. Paths are walked and directories listed one part after another, and attributes
+/// are read while others change them.
+fn is_at_once(word: Word) -> bool {
+    use Word as W;
+    !matches!(
+        word,
+        W::Resolve
+            | W::ResolveParent
+            | W::BeginListing
+            | W::List
+            | W::Stat
+            | W::StatFs
+            | W::Remount
+            | W::Exit
+            | W::Extents
+            | W::FileExtents
+            | W::MapBlocks
+            | W::LeaseRead
+            | W::LeaseWrite
+    )
+}
+
 fn is_needed(word: Word) -> bool {
     matches!(word, Word::Create | Word::Lookup | Word::Write | Word::Open | Word::Map)
 }
@@ -141,8 +277,9 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--seed {}: blocks of {}, {} KiB, {} inodes of {}, {:?}, {:?}{}{}{}, {:?}, {} actors, {} steps of {} words",
+            "--seed {} --mode {}: blocks of {}, {} KiB, {} inodes of {}, {:?}, {:?}{}{}{}, {:?}, {} actors, {} steps of {} words",
             self.seed,
+            Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
             self.block,
             self.kib,
             self.inodes,

@@ -1,12 +1,14 @@
 //! Doing what an operation says.
 
-use blockdev::Access;
+use std::sync::Arc;
+
+use blockdev::{Access, BlockDevice};
 use ext2_core::{
-    Acl, AclEntry, AclKind, AclTag, Allocate, DeviceNr, FileBlock, FileKind, Follow, Inode, InodeFlags, NewInode,
-    SetAttr, Timestamp, Wait, XattrSet,
+    Acl, AclEntry, AclKind, AclTag, Allocate, DeviceNr, Ext2, FileBlock, FileKind, Follow, Inode, InodeFlags,
+    InodeNr, NewInode, SetAttr, Timestamp, Wait, XattrSet,
 };
 use ext2_dax::{
-    File, Leased, OpenFor,
+    DaxFs, File, Leased, OpenFor,
     mmu::soft::{Died, MapRequest, SoftMap},
     rw::Limits,
     truncate::Patience,
@@ -16,6 +18,7 @@ use ext2_dax::{
 use super::{
     Actor, Answer, Operation, Step, World, name,
     operation::{Data, user, xattr_name},
+    world::Held,
 };
 
 /// Bytes of a page.
@@ -50,7 +53,11 @@ fn patience(wait: bool) -> Patience {
 pub(super) fn acl(bits: u16) -> Acl {
     let part = |nr: u16| bits >> (nr * 3 % 15) & 7;
     let entry = |tag, permissions| AclEntry { tag, permissions };
-    let mut entries = vec![entry(AclTag::UserObj, part(0)), entry(AclTag::GroupObj, part(1)), entry(AclTag::Other, part(2))];
+    let mut entries = vec![
+        entry(AclTag::UserObj, part(0)),
+        entry(AclTag::GroupObj, part(1)),
+        entry(AclTag::Other, part(2)),
+    ];
     if bits >> 15 == 0 {
         entries.push(entry(AclTag::User(1000), part(3)));
         entries.push(entry(AclTag::Group(70_000), part(4)));
@@ -73,40 +80,68 @@ pub(super) fn target(target: u8, len: u16) -> Vec<u8> {
     if len == 0 { [b"/", &name(target)[..]].concat() } else { vec![b't'; usize::from(len)] }
 }
 
+/// What an actor does something with.
+#[derive(Debug)]
+pub(super) struct Doer<'w> {
+    pub(super) fs: &'w DaxFs,
+    pub(super) device: &'w Arc<dyn BlockDevice>,
+    pub(super) held: &'w mut Held,
+    /// Files with leases that nobody would give back while the actor waits.
+    pub(super) leased: Vec<InodeNr>,
+}
+
 impl World {
     /// Does it.
     pub fn perform(&mut self, step: &Step) -> Answer {
+        if let Operation::Remount { read_only } = step.operation {
+            let reopened = self.close().and_then(|()| self.mount(read_only));
+            return done(core(reopened)).unwrap_or_else(|answer| answer);
+        }
+        let leases = self.actors.iter().flat_map(|held| held.leases.iter().flatten());
+        let leased = leases.map(|(_, nr, _)| *nr).collect();
+        let nr = usize::from(step.actor) % self.actors.len();
+        let fs = self.fs.as_ref().expect("the file system is open");
+        Doer { fs, device: &self.device, held: &mut self.actors[nr], leased }.perform(step)
+    }
+}
+
+impl Doer<'_> {
+    /// Does it.
+    pub(super) fn perform(&mut self, step: &Step) -> Answer {
         self.attempt(step).unwrap_or_else(|answer| answer)
     }
 
-    fn hand(&mut self, actor: Actor, hand: u8) -> Result<Inode, Answer> {
-        self.held(actor).hands.get(usize::from(hand)).cloned().flatten().ok_or(Answer::Nothing)
+    fn ext2(&self) -> &Ext2 {
+        self.fs.ext2()
     }
 
-    fn take(&mut self, actor: Actor, to: u8, inode: Inode) -> Done {
+    fn hand(&mut self, hand: u8) -> Result<Inode, Answer> {
+        self.held.hands.get(usize::from(hand)).cloned().flatten().ok_or(Answer::Nothing)
+    }
+
+    fn take(&mut self, to: u8, inode: Inode) -> Done {
         let answer = Answer::Inode(inode.nr().get(), inode.kind());
-        self.held(actor).hands[usize::from(to)] = Some(inode);
+        self.held.hands[usize::from(to)] = Some(inode);
         Ok(answer)
     }
 
     /// A hand that holds a directory whose names are to be looked up. One that is gone has no dots that count.
-    fn dir(&mut self, actor: Actor, hand: u8, name: &[u8]) -> Result<Inode, Answer> {
-        let dir = self.hand(actor, hand)?;
+    fn dir(&mut self, hand: u8, name: &[u8]) -> Result<Inode, Answer> {
+        let dir = self.hand(hand)?;
         if matches!(name, b"." | b"..") && dir.attr().links == 0 { Err(Answer::Nothing) } else { Ok(dir) }
     }
 
-    fn file(&mut self, actor: Actor, file: u8) -> Result<File, Answer> {
-        self.held(actor).files.get(usize::from(file)).cloned().flatten().ok_or(Answer::Nothing)
+    fn file(&mut self, file: u8) -> Result<File, Answer> {
+        self.held.files.get(usize::from(file)).cloned().flatten().ok_or(Answer::Nothing)
     }
 
-    fn map(&mut self, actor: Actor, map: u8) -> Result<&SoftMap, Answer> {
-        self.held(actor).maps.get(usize::from(map)).and_then(Option::as_ref).ok_or(Answer::Nothing)
+    fn map(&mut self, map: u8) -> Result<&SoftMap, Answer> {
+        self.held.maps.get(usize::from(map)).and_then(Option::as_ref).ok_or(Answer::Nothing)
     }
 
-    /// Refuses what would wait for a lease for ever: in a run without threads nobody gives it back meanwhile.
+    /// Refuses what would wait for a lease for ever.
     fn may_wait(&self, inode: &Inode, wait: bool) -> Result<(), Answer> {
-        let leases = || self.actors.iter().flat_map(|held| held.leases.iter().flatten());
-        if wait && leases().any(|(_, nr, _)| *nr == inode.nr()) { Err(Answer::Nothing) } else { Ok(()) }
+        if wait && self.leased.contains(&inode.nr()) { Err(Answer::Nothing) } else { Ok(()) }
     }
 
     fn attempt(&mut self, step: &Step) -> Done {
@@ -115,76 +150,76 @@ impl World {
         match &step.operation {
             O::Root { to } => {
                 let root = core(self.ext2().root())?;
-                self.take(actor, *to, root)
+                self.take(*to, root)
             }
             O::Lookup { dir, name: nr, to } => {
-                let found = core(self.dir(actor, *dir, &name(*nr))?.lookup(&name(*nr)))?;
-                self.take(actor, *to, found)
+                let found = core(self.dir(*dir, &name(*nr))?.lookup(&name(*nr)))?;
+                self.take(*to, found)
             }
             O::LookupNr { dir, name: nr } => {
-                let found = core(self.dir(actor, *dir, &name(*nr))?.lookup_nr(&name(*nr)))?;
+                let found = core(self.dir(*dir, &name(*nr))?.lookup_nr(&name(*nr)))?;
                 Ok(Answer::Number(found.get().into()))
             }
             O::ByNumber { of, to } => {
-                let nr = self.hand(actor, *of)?.nr();
+                let nr = self.hand(*of)?.nr();
                 let inode = core(self.ext2().inode(nr))?;
-                self.take(actor, *to, inode)
+                self.take(*to, inode)
             }
             O::Resolve { path, follow, to } => {
                 let follow = if *follow { Follow::Yes } else { Follow::No };
                 let found = core(self.ext2().resolve(&join(*path), follow))?;
-                self.take(actor, *to, found)
+                self.take(*to, found)
             }
             O::ResolveParent { path, to } => {
                 let path = join(*path);
                 let (found, _) = core(self.ext2().resolve_parent(&path))?;
-                self.take(actor, *to, found)
+                self.take(*to, found)
             }
             O::Create { dir, name: nr, kind, mode, umask, to } => {
                 let new = new_inode(actor, *kind, *mode, *umask);
-                let made = core(self.hand(actor, *dir)?.create(&name(*nr), &new))?;
-                self.take(actor, *to, made)
+                let made = core(self.hand(*dir)?.create(&name(*nr), &new))?;
+                self.take(*to, made)
             }
             O::Symlink { dir, name: nr, target: at, len, to } => {
                 let new = new_inode(actor, FileKind::Symlink, 0o777, 0);
-                let made = core(self.hand(actor, *dir)?.symlink(&name(*nr), &target(*at, *len), &new))?;
-                self.take(actor, *to, made)
+                let made = core(self.hand(*dir)?.symlink(&name(*nr), &target(*at, *len), &new))?;
+                self.take(*to, made)
             }
             O::Tmpfile { dir, mode, to } => {
                 let made =
-                    core(self.hand(actor, *dir)?.tmpfile(&new_inode(actor, FileKind::Regular, *mode, 0o022)))?;
-                self.take(actor, *to, made)
+                    core(self.hand(*dir)?.tmpfile(&new_inode(actor, FileKind::Regular, *mode, 0o022)))?;
+                self.take(*to, made)
             }
             O::Link { of, dir, name: nr } => {
-                let of = self.hand(actor, *of)?;
-                done(core(self.hand(actor, *dir)?.link(&of, &name(*nr))))
+                let of = self.hand(*of)?;
+                done(core(self.hand(*dir)?.link(&of, &name(*nr))))
             }
-            O::Unlink { dir, name: nr } => done(core(self.hand(actor, *dir)?.unlink(&name(*nr)))),
-            O::Rmdir { dir, name: nr } => done(core(self.hand(actor, *dir)?.rmdir(&name(*nr)))),
+            O::Unlink { dir, name: nr } => done(core(self.hand(*dir)?.unlink(&name(*nr)))),
+            O::Rmdir { dir, name: nr } => done(core(self.hand(*dir)?.rmdir(&name(*nr)))),
             O::Rename { dir, name: from, to_dir, to_name, flags } => {
-                let (old_dir, new_dir) = (self.hand(actor, *dir)?, self.hand(actor, *to_dir)?);
+                let (old_dir, new_dir) = (self.hand(*dir)?, self.hand(*to_dir)?);
                 done(core(self.ext2().rename(&old_dir, &name(*from), &new_dir, &name(*to_name), *flags)))
             }
-            O::ReadLink { of } => core(self.hand(actor, *of)?.read_link()).map(Answer::Bytes),
+            O::ReadLink { of } => core(self.hand(*of)?.read_link()).map(Answer::Bytes),
             O::BeginListing { dir, listing } => {
-                let dir = self.hand(actor, *dir)?;
+                let dir = self.hand(*dir)?;
                 core(dir.entries(0))?;
-                self.held(actor).listings[usize::from(*listing)] = Some((dir, 0));
+                self.held.listings[usize::from(*listing)] = Some((dir, 0));
                 Ok(Answer::Done)
             }
-            O::List { listing, count } => self.list(actor, *listing, *count),
+            O::List { listing, count } => self.list(*listing, *count),
             O::LetGo { of } => {
-                self.hand(actor, *of)?;
-                self.held(actor).hands[usize::from(*of)] = None;
+                self.hand(*of)?;
+                self.held.hands[usize::from(*of)] = None;
                 Ok(Answer::Done)
             }
             _ => self.attempt_attributes(step),
         }
     }
 
-    fn list(&mut self, actor: Actor, listing: u8, count: u8) -> Done {
+    fn list(&mut self, listing: u8, count: u8) -> Done {
         let slot = usize::from(listing);
-        let Some((dir, cookie)) = self.held(actor).listings[slot].clone() else { return Err(Answer::Nothing) };
+        let Some((dir, cookie)) = self.held.listings[slot].clone() else { return Err(Answer::Nothing) };
         let mut entries = core(dir.entries(cookie))?;
         let mut some = Vec::new();
         let mut more = true;
@@ -198,74 +233,70 @@ impl World {
             }
         }
         let next = some.last().map_or(cookie, |entry| entry.next_cookie);
-        self.held(actor).listings[slot] = more.then_some((dir, next));
+        self.held.listings[slot] = more.then_some((dir, next));
         Ok(Answer::Entries(some, more))
     }
 
     fn attempt_attributes(&mut self, step: &Step) -> Done {
         use Operation as O;
-        let actor = step.actor;
         match &step.operation {
-            O::Stat { of } => Ok(Answer::Attr(Box::new(self.hand(actor, *of)?.attr()))),
+            O::Stat { of } => Ok(Answer::Attr(Box::new(self.hand(*of)?.attr()))),
             O::StatFs => core(self.ext2().statfs()).map(Answer::Space),
             O::Chmod { of, mode } => {
                 let change = SetAttr { mode: Some(*mode), ..SetAttr::default() };
-                done(core(self.hand(actor, *of)?.set_attr(&change)))
+                done(core(self.hand(*of)?.set_attr(&change)))
             }
             O::Chown { of, uid, gid } => {
                 let change = SetAttr { uid: *uid, gid: *gid, ..SetAttr::default() };
-                done(core(self.hand(actor, *of)?.set_attr(&change)))
+                done(core(self.hand(*of)?.set_attr(&change)))
             }
             O::SetTimes { of, atime, mtime } => {
                 let time = |seconds: &Option<i64>| seconds.map(Timestamp::from_secs);
                 let change = SetAttr { atime: time(atime), mtime: time(mtime), ..SetAttr::default() };
-                done(core(self.hand(actor, *of)?.set_attr(&change)))
+                done(core(self.hand(*of)?.set_attr(&change)))
             }
-            O::Touch { of } => done(core(self.hand(actor, *of)?.touch())),
+            O::Touch { of } => done(core(self.hand(*of)?.touch())),
             O::TouchModified { of } => {
-                self.hand(actor, *of)?.touch_modified();
+                self.hand(*of)?.touch_modified();
                 Ok(Answer::Done)
             }
             O::TouchAccessed { of } => {
-                self.hand(actor, *of)?.touch_accessed();
+                self.hand(*of)?.touch_accessed();
                 Ok(Answer::Done)
             }
-            O::StripSetid { of } => done(core(self.hand(actor, *of)?.strip_setid())),
+            O::StripSetid { of } => done(core(self.hand(*of)?.strip_setid())),
             O::SetFlags { of, flags } => {
-                done(core(self.hand(actor, *of)?.set_flags(InodeFlags::from_bits_retain(*flags))))
+                done(core(self.hand(*of)?.set_flags(InodeFlags::from_bits_retain(*flags))))
             }
             O::SetXattr { of, name, value, how } => {
                 let how = [XattrSet::Any, XattrSet::Create, XattrSet::Replace][usize::from(*how) % 3];
-                done(core(self.hand(actor, *of)?.xattr_set(xattr_name(*name), &value.bytes(0), how)))
+                done(core(self.hand(*of)?.xattr_set(xattr_name(*name), &value.bytes(0), how)))
             }
-            O::RemoveXattr { of, name } => done(core(self.hand(actor, *of)?.xattr_remove(xattr_name(*name)))),
-            O::GetXattr { of, name } => {
-                core(self.hand(actor, *of)?.xattr_get(xattr_name(*name))).map(Answer::Bytes)
-            }
-            O::ListXattrs { of } => core(self.hand(actor, *of)?.xattr_list()).map(Answer::Names),
-            O::Xattrs { of } => core(self.hand(actor, *of)?.xattrs()).map(Answer::Xattrs),
+            O::RemoveXattr { of, name } => done(core(self.hand(*of)?.xattr_remove(xattr_name(*name)))),
+            O::GetXattr { of, name } => core(self.hand(*of)?.xattr_get(xattr_name(*name))).map(Answer::Bytes),
+            O::ListXattrs { of } => core(self.hand(*of)?.xattr_list()).map(Answer::Names),
+            O::Xattrs { of } => core(self.hand(*of)?.xattrs()).map(Answer::Xattrs),
             O::SetAcl { of, which, acl: bits } => {
                 let list = bits.map(acl);
-                done(core(self.hand(actor, *of)?.set_acl(*which, list.as_ref())))
+                done(core(self.hand(*of)?.set_acl(*which, list.as_ref())))
             }
-            O::Acl { of, which } => core(self.hand(actor, *of)?.acl(*which)).map(Answer::Acl),
+            O::Acl { of, which } => core(self.hand(*of)?.acl(*which)).map(Answer::Acl),
             _ => self.attempt_contents(step),
         }
     }
 
     fn attempt_contents(&mut self, step: &Step) -> Done {
         use Operation as O;
-        let actor = step.actor;
         match &step.operation {
             O::Read { of, at, len } => {
                 let mut bytes = vec![0xee; *len as usize];
-                let got = core(self.hand(actor, *of)?.read_at(*at, &mut bytes))?;
+                let got = core(self.hand(*of)?.read_at(*at, &mut bytes))?;
                 bytes.truncate(got);
                 Ok(Answer::Bytes(bytes))
             }
             O::ReadPieces { of, at, len } => {
                 let device = self.device.clone();
-                let read = self.hand(actor, *of)?.with_pieces(*at, u64::from(*len), |pieces| {
+                let read = self.hand(*of)?.with_pieces(*at, u64::from(*len), |pieces| {
                     let mut bytes = Vec::new();
                     for piece in pieces {
                         let mut part = vec![0; piece.len as usize];
@@ -279,46 +310,42 @@ impl World {
                 core(core(read)?.map_err(ext2_core::Error::from)).map(Answer::Bytes)
             }
             O::Write { of, at, data } => {
-                let put = core(self.hand(actor, *of)?.write_at(*at, &data.bytes(*at)))?;
+                let put = core(self.hand(*of)?.write_at(*at, &data.bytes(*at)))?;
                 Ok(Answer::Number(put as u64))
             }
             O::Truncate { of, size, wait: patient } => {
-                let inode = self.hand(actor, *of)?;
+                let inode = self.hand(*of)?;
                 self.may_wait(&inode, *patient)?;
                 done(core(inode.truncate(*size, wait(*patient))))
             }
             O::Punch { of, at, len, wait: patient } => {
-                let inode = self.hand(actor, *of)?;
+                let inode = self.hand(*of)?;
                 self.may_wait(&inode, *patient)?;
                 done(core(inode.punch_hole(*at, *len, wait(*patient))))
             }
             O::Zero { of, at, len, wait: patient } => {
-                let inode = self.hand(actor, *of)?;
+                let inode = self.hand(*of)?;
                 self.may_wait(&inode, *patient)?;
                 done(core(inode.zero_range(*at, *len, wait(*patient))))
             }
             O::Fallocate { of, mode, at, len } => {
-                let inode = self.hand(actor, *of)?;
+                let inode = self.hand(*of)?;
                 self.may_wait(&inode, true)?;
                 done(core(inode.fallocate(*mode, *at, *len)))
             }
-            O::SeekData { of, at } => {
-                core(self.regular(actor, *of)?.seek_data(*at)).map(Answer::Number)
-            }
-            O::SeekHole { of, at } => {
-                core(self.regular(actor, *of)?.seek_hole(*at)).map(Answer::Number)
-            }
+            O::SeekData { of, at } => core(self.regular(*of)?.seek_data(*at)).map(Answer::Number),
+            O::SeekHole { of, at } => core(self.regular(*of)?.seek_hole(*at)).map(Answer::Number),
             O::Extents { of } => {
-                let inode = self.regular(actor, *of)?;
+                let inode = self.regular(*of)?;
                 self.ranges(&inode)
             }
             O::MapBlocks { of, at, len } => {
-                let (inode, block) = (self.regular(actor, *of)?, self.block());
+                let (inode, block) = (self.regular(*of)?, self.block());
                 let run = core(inode.map(FileBlock::new(at / block), len.div_ceil(block).max(1)))?;
                 Ok(Answer::Run(run.count * block, run.is_hole()))
             }
             O::GiveUpWrite { of, at, len } => {
-                let (inode, block) = (self.regular(actor, *of)?, self.block());
+                let (inode, block) = (self.regular(*of)?, self.block());
                 let blocks = len.div_ceil(block).max(1);
                 let io = inode.io_lock().write();
                 let begun = inode.map_for_write(FileBlock::new(at / block), blocks, Allocate::AfterFill);
@@ -326,15 +353,11 @@ impl World {
                 drop(io);
                 done(given_up)
             }
-            O::Sync { of } => done(core(self.hand(actor, *of)?.sync())),
+            O::Sync { of } => done(core(self.hand(*of)?.sync())),
             O::SyncAll => done(core(self.ext2().sync())),
             O::Exit => {
-                *self.held(actor) = super::world::Held::new();
+                *self.held = Held::new();
                 Ok(Answer::Done)
-            }
-            O::Remount { read_only } => {
-                core(self.close())?;
-                done(core(self.mount(*read_only)))
             }
             _ => self.attempt_dax(step),
         }
@@ -360,30 +383,29 @@ impl World {
     }
 
     /// A hand that holds a regular file: others are not asked where their blocks are.
-    fn regular(&mut self, actor: Actor, hand: u8) -> Result<Inode, Answer> {
-        self.hand(actor, hand).and_then(|inode| {
+    fn regular(&mut self, hand: u8) -> Result<Inode, Answer> {
+        self.hand(hand).and_then(|inode| {
             if inode.kind() == FileKind::Regular { Ok(inode) } else { Err(Answer::Nothing) }
         })
     }
 
     fn attempt_dax(&mut self, step: &Step) -> Done {
         use Operation as O;
-        let actor = step.actor;
         match &step.operation {
             O::Open { of, writing, file } => {
-                let inode = self.hand(actor, *of)?;
+                let inode = self.hand(*of)?;
                 let open_for = if *writing { OpenFor::Writing } else { OpenFor::Reading };
-                let opened = dax(File::open(self.fs(), inode, open_for))?;
-                self.held(actor).files[usize::from(*file)] = Some(opened);
+                let opened = dax(File::open(self.fs, inode, open_for))?;
+                self.held.files[usize::from(*file)] = Some(opened);
                 Ok(Answer::Done)
             }
             O::CloseFile { file } => {
-                self.file(actor, *file)?;
-                self.held(actor).files[usize::from(*file)] = None;
+                self.file(*file)?;
+                self.held.files[usize::from(*file)] = None;
                 Ok(Answer::Done)
             }
             O::FileRead { file, at, len, nowait } => {
-                let file = self.file(actor, *file)?;
+                let file = self.file(*file)?;
                 let mut bytes = vec![0xee; *len as usize];
                 let got = if *nowait {
                     let limits = Limits { nowait: true, ..Limits::default() };
@@ -397,38 +419,38 @@ impl World {
             O::FileWrite { file, at, data, nowait } => {
                 let limits = Limits { nowait: *nowait, ..Limits::default() };
                 let bytes = data.bytes(*at);
-                let file = self.file(actor, *file)?;
+                let file = self.file(*file)?;
                 let put = file.write_from(*at, bytes.len() as u64, &mut SliceSource::new(&bytes), limits);
                 dax(put).map(Answer::Number)
             }
             O::FileTruncate { file, size, wait } => {
-                let file = self.file(actor, *file)?;
+                let file = self.file(*file)?;
                 self.may_wait(file.inode(), *wait)?;
                 done(dax(file.truncate(*size, patience(*wait))))
             }
             O::FilePunch { file, at, len, wait } => {
-                let file = self.file(actor, *file)?;
+                let file = self.file(*file)?;
                 self.may_wait(file.inode(), *wait)?;
                 done(dax(file.punch_hole(*at, *len, patience(*wait))))
             }
             O::FileZero { file, at, len } => {
-                let file = self.file(actor, *file)?;
+                let file = self.file(*file)?;
                 self.may_wait(file.inode(), true)?;
                 done(dax(file.zero_range(*at, *len)))
             }
-            O::FileSeekData { file, at } => dax(self.file(actor, *file)?.seek_data(*at)).map(Answer::Number),
-            O::FileSeekHole { file, at } => dax(self.file(actor, *file)?.seek_hole(*at)).map(Answer::Number),
-            O::FileExtents { file } => dax(self.file(actor, *file)?.extents()).map(Answer::Ranges),
-            O::FileSync { file } => done(dax(self.file(actor, *file)?.sync())),
+            O::FileSeekData { file, at } => dax(self.file(*file)?.seek_data(*at)).map(Answer::Number),
+            O::FileSeekHole { file, at } => dax(self.file(*file)?.seek_hole(*at)).map(Answer::Number),
+            O::FileExtents { file } => dax(self.file(*file)?.extents()).map(Answer::Ranges),
+            O::FileSync { file } => done(dax(self.file(*file)?.sync())),
             O::Lease { file, at, len, lease } => {
-                let file = self.file(actor, *file)?;
+                let file = self.file(*file)?;
                 let range = *at..at.saturating_add(*len);
                 let taken = dax(file.lease(range.clone()))?;
-                self.held(actor).leases[usize::from(*lease)] = Some((taken, file.inode().nr(), range));
+                self.held.leases[usize::from(*lease)] = Some((taken, file.inode().nr(), range));
                 Ok(Answer::Done)
             }
             O::LeaseRead { lease } => {
-                let Some((lease, ..)) = &self.held(actor).leases[usize::from(*lease)] else {
+                let Some((lease, ..)) = &self.held.leases[usize::from(*lease)] else {
                     return Err(Answer::Nothing);
                 };
                 let mut parts = Vec::new();
@@ -442,7 +464,7 @@ impl World {
                 Ok(Answer::Parts(parts))
             }
             O::LeaseWrite { lease, seed } => {
-                let Some((lease, ..)) = &self.held(actor).leases[usize::from(*lease)] else {
+                let Some((lease, ..)) = &self.held.leases[usize::from(*lease)] else {
                     return Err(Answer::Nothing);
                 };
                 let mut parts = Vec::new();
@@ -458,11 +480,11 @@ impl World {
                 Ok(Answer::Parts(parts))
             }
             O::EndLease { lease } => {
-                let slot = &mut self.held(actor).leases[usize::from(*lease)];
+                let slot = &mut self.held.leases[usize::from(*lease)];
                 slot.take().map(|_| Answer::Done).ok_or(Answer::Nothing)
             }
             O::Map { file, page, pages, sharing, protection, map } => {
-                let file = self.file(actor, *file)?;
+                let file = self.file(*file)?;
                 let request = MapRequest {
                     offset: page * PAGE,
                     len: pages * PAGE,
@@ -470,28 +492,28 @@ impl World {
                     protection: *protection,
                     colour: 0,
                 };
-                let mmu = self.held(actor).mmu.clone();
+                let mmu = self.held.mmu.clone();
                 let mapped = dax(file.map(&mmu, &request))?;
-                let held = self.held(actor);
+                let held = &mut *self.held;
                 held.maps[usize::from(*map)] = Some(mapped);
                 held.mapped[usize::from(*map)] = Some(file.inode().clone());
                 Ok(Answer::Done)
             }
             O::Load { map, at, len } => {
                 let mut bytes = vec![0xee; *len as usize];
-                self.map(actor, *map)?.load_bytes(*at, &mut bytes).map_err(Answer::Died)?;
+                self.map(*map)?.load_bytes(*at, &mut bytes).map_err(Answer::Died)?;
                 Ok(Answer::Bytes(bytes))
             }
             O::Store { map, at, data } => {
-                let inode = self.held(actor).mapped.get(usize::from(*map)).cloned().flatten();
-                let stored: Result<(), Died> = self.map(actor, *map)?.store_bytes(*at, &data.bytes(*at));
+                let inode = self.held.mapped.get(usize::from(*map)).cloned().flatten();
+                let stored: Result<(), Died> = self.map(*map)?.store_bytes(*at, &data.bytes(*at));
                 stored.map_err(Answer::Died)?;
                 // What came into being with it.
                 self.ranges(&inode.ok_or(Answer::Nothing)?)
             }
-            O::Msync { map, page, pages } => done(dax(self.map(actor, *map)?.msync(page * PAGE, pages * PAGE))),
+            O::Msync { map, page, pages } => done(dax(self.map(*map)?.msync(page * PAGE, pages * PAGE))),
             O::Unmap { map } => {
-                let held = self.held(actor);
+                let held = &mut *self.held;
                 held.mapped[usize::from(*map)] = None;
                 held.maps[usize::from(*map)].take().map(|_| Answer::Done).ok_or(Answer::Nothing)
             }

@@ -2,7 +2,9 @@
 
 use std::{ops::Range, sync::Arc};
 
-use blockdev::{BlockDevice, CacheOptions, Cached, Counted, FileDevice, Locking, MmapDevice, Overlay, RamDevice};
+use blockdev::{
+    BlockDevice, CacheOptions, Cached, Counted, FileDevice, Locking, MmapDevice, Overlay, RamDevice,
+};
 use ext2_core::{Ext2, Inode, InodeNr, OpenOptions};
 use ext2_dax::{
     DataPath, DaxFs, DaxOptions, File, Lease,
@@ -12,7 +14,7 @@ use ext2_dax::{
 use tempfile::TempDir;
 
 use super::{
-    Actor, Backend, HANDS, Options,
+    Backend, HANDS, Options,
     clock::StepClock,
     operation::{FILES, LEASES, LISTINGS, MAPS},
 };
@@ -114,11 +116,6 @@ impl World {
     #[must_use]
     pub fn ext2(&self) -> &Ext2 {
         self.fs().ext2()
-    }
-
-    pub(super) fn held(&mut self, actor: Actor) -> &mut Held {
-        let nr = usize::from(actor) % self.actors.len();
-        &mut self.actors[nr]
     }
 
     /// Opens the file system.

@@ -29,7 +29,10 @@ impl Model {
                 let used = self.nodes.len() as u64 - 1;
                 // Read-only, the number is the one that was written last.
                 if space.files_free + used != self.inodes && !self.read_only {
-                    return Err(format!("{} of {} inodes are free, and {used} in use", space.files_free, self.inodes));
+                    return Err(format!(
+                        "{} of {} inodes are free, and {used} in use",
+                        space.files_free, self.inodes
+                    ));
                 }
                 Ok(())
             }
@@ -118,7 +121,9 @@ impl Model {
             O::SetXattr { of, name, value, how } => {
                 self.set_xattr(self.hand(actor, *of), xattr_name(*name), Some((value.bytes(0), *how)), answer)
             }
-            O::RemoveXattr { of, name } => self.set_xattr(self.hand(actor, *of), xattr_name(*name), None, answer),
+            O::RemoveXattr { of, name } => {
+                self.set_xattr(self.hand(actor, *of), xattr_name(*name), None, answer)
+            }
             O::GetXattr { of, name } => {
                 let name = xattr_name(*name);
                 let wanted = check_name(name).and_then(|()| {
@@ -132,16 +137,26 @@ impl Model {
                 let mut names = names.clone();
                 names.sort();
                 let wanted: Vec<_> = self.node(self.hand(actor, *of)).xattrs.keys().cloned().collect();
-                if names == wanted { Ok(()) } else { Err(format!("{names:?}, and the model says {wanted:?}")) }
+                if names == wanted {
+                    Ok(())
+                } else {
+                    Err(format!("{names:?}, and the model says {wanted:?}"))
+                }
             }
             O::Xattrs { of } => {
                 let Answer::Xattrs(pairs) = answer else { return Err(format!("{answer:?}")) };
                 let mut pairs = pairs.clone();
                 pairs.sort();
                 let wanted: Vec<_> = self.node(self.hand(actor, *of)).xattrs.clone().into_iter().collect();
-                if pairs == wanted { Ok(()) } else { Err(format!("{pairs:?}, and the model says {wanted:?}")) }
+                if pairs == wanted {
+                    Ok(())
+                } else {
+                    Err(format!("{pairs:?}, and the model says {wanted:?}"))
+                }
             }
-            O::SetAcl { of, which, acl: bits } => self.set_acl(self.hand(actor, *of), *which, bits.map(acl), answer),
+            O::SetAcl { of, which, acl: bits } => {
+                self.set_acl(self.hand(actor, *of), *which, bits.map(acl), answer)
+            }
             O::Acl { of, which } => {
                 let list = self.node(self.hand(actor, *of)).xattrs.get(acl_name(*which));
                 self.same(answer, Ok(Answer::Acl(list.and_then(|list| Acl::from_user(list)))))
@@ -168,7 +183,11 @@ impl Model {
         let node = self.node(id);
         let time = |what: &str, ours: Timestamp, models: i64, perhaps: bool| {
             let fits = ours.sec == models || perhaps && node.perhaps.contains(&ours.sec);
-            if fits && ours.nsec == 0 { Ok(()) } else { Err(format!("{what} {ours:?}, and the model says {models}")) }
+            if fits && ours.nsec == 0 {
+                Ok(())
+            } else {
+                Err(format!("{what} {ours:?}, and the model says {models}"))
+            }
         };
         time("atime", attr.atime, node.atime, false)?;
         time("mtime", attr.mtime, node.mtime, true)?;
@@ -184,7 +203,10 @@ impl Model {
             return Err(format!("number, kind, mode, owners, links {ours:?}, and the model says {models:?}"));
         }
         if attr.flags.bits() != node.flags || attr.device != node.device {
-            return Err(format!("flags {:?}, device {:?}, and the model says {:#x}", attr.flags, attr.device, node.flags));
+            return Err(format!(
+                "flags {:?}, device {:?}, and the model says {:#x}",
+                attr.flags, attr.device, node.flags
+            ));
         }
         if !node.is_directory() && attr.size != node.size() {
             return Err(format!("{} bytes, and the model says {}", attr.size, node.size()));
@@ -240,7 +262,8 @@ impl Model {
 
     fn set_xattr(&mut self, id: Id, name: &[u8], value: Option<(Vec<u8>, u8)>, answer: &Answer) -> Verdict {
         let node = self.node(id);
-        let of_user = name.starts_with(b"user.") && !matches!(node.kind, FileKind::Regular | FileKind::Directory);
+        let of_user =
+            name.starts_with(b"user.") && !matches!(node.kind, FileKind::Regular | FileKind::Directory);
         let there = node.xattrs.contains_key(name);
         let wanted = check_name(name)
             .and_then(|()| if of_user { no(Errno::PERM) } else { Ok(()) })
@@ -256,7 +279,8 @@ impl Model {
             Some((value, _)) => xattrs.insert(name.to_vec(), value),
             None => xattrs.remove(name),
         };
-        let wanted = wanted.and_then(|()| if self.xattrs_fit(xattrs.iter()) { Ok(()) } else { no(Errno::NOSPC) });
+        let wanted =
+            wanted.and_then(|()| if self.xattrs_fit(xattrs.iter()) { Ok(()) } else { no(Errno::NOSPC) });
         if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()), 0)? {
             let now = self.now;
             let node = self.node_mut(id);

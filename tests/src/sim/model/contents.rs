@@ -27,7 +27,8 @@ impl Model {
             }
             O::Write { of, at, data } => {
                 let id = self.hand(actor, *of);
-                let wanted = self.regular(id).and_then(|()| self.writable()).and_then(|()| self.fits(id, *at, *data));
+                let wanted =
+                    self.regular(id).and_then(|()| self.writable()).and_then(|()| self.fits(id, *at, *data));
                 self.write(id, *at, *data, wanted, answer)
             }
             O::Truncate { of, size, wait } => {
@@ -62,8 +63,9 @@ impl Model {
             O::GiveUpWrite { at, len, .. } => {
                 let first = at / self.block;
                 let last = first + len.div_ceil(self.block).max(1);
-                let wanted =
-                    self.writable().and_then(|()| if last * self.block > self.max_size { no(Errno::FBIG) } else { Ok(()) });
+                let wanted = self
+                    .writable()
+                    .and_then(|()| if last * self.block > self.max_size { no(Errno::FBIG) } else { Ok(()) });
                 let blocks = self.cost(at / self.block * self.block, (last - first) * self.block);
                 self.agree_in(answer, wanted, blocks, 0).map(drop)
             }
@@ -154,6 +156,19 @@ impl Model {
 
     /// A write of which so many bytes are reported.
     pub(super) fn write(&mut self, id: Id, at: u64, data: Data, wanted: Wanted, answer: &Answer) -> Verdict {
+        self.write_unless(id, at, data, wanted, answer, |_, _| false)
+    }
+
+    /// The same, where it may end early for another reason.
+    pub(super) fn write_unless(
+        &mut self,
+        id: Id,
+        at: u64,
+        data: Data,
+        wanted: Wanted,
+        answer: &Answer,
+        may_end: impl Fn(&Self, u64) -> bool,
+    ) -> Verdict {
         let now = self.now;
         let cost = self.cost(at, u64::from(data.len));
         if !self.agree_in(answer, wanted, cost, 0)? {
@@ -164,7 +179,8 @@ impl Model {
         }
         let Answer::Number(put) = *answer else { return Err(format!("{answer:?}")) };
         let most = u64::from(data.len).min(self.max_size.saturating_sub(at));
-        if put > most || put < most && (put == 0 || self.room.blocks >= cost) {
+        let is_short = || put > 0 && (self.room.blocks < cost || may_end(self, at + put));
+        if put > most || put < most && !is_short() {
             return Err(format!("{put} of {most} bytes were written, with {:?} free", self.room));
         }
         if put > 0 {
@@ -212,7 +228,14 @@ impl Model {
         self.agree(answer, wanted)
     }
 
-    pub(super) fn truncate(&mut self, id: Id, new: u64, wait: bool, wanted: Wanted, answer: &Answer) -> Verdict {
+    pub(super) fn truncate(
+        &mut self,
+        id: Id,
+        new: u64,
+        wait: bool,
+        wanted: Wanted,
+        answer: &Answer,
+    ) -> Verdict {
         let wanted = wanted.and_then(|()| if new > self.max_size { no(Errno::FBIG) } else { Ok(()) });
         // A file that grows takes nothing from who leases it.
         let size = self.node(id).size();

@@ -66,7 +66,9 @@ impl Model {
                 let (id, _) = self.file(actor, *file);
                 self.same(answer, Ok(Answer::Bytes(self.read(id, *at, *len))))
             }
-            O::FileWrite { file, at, data, nowait } => self.file_write(self.file(actor, *file), *at, *data, *nowait, answer),
+            O::FileWrite { file, at, data, nowait } => {
+                self.file_write(self.file(actor, *file), *at, *data, *nowait, answer)
+            }
             O::FileTruncate { file, size, wait } => {
                 let (id, writing) = self.file(actor, *file);
                 let wanted = Self::open_for_writing(writing).and_then(|()| self.cuttable(id));
@@ -82,8 +84,12 @@ impl Model {
                 let wanted = Self::open_for_writing(writing).and_then(|()| self.cuttable(id));
                 self.zero(id, *at, *len, true, wanted, answer)
             }
-            O::FileSeekData { file, at } => self.same(answer, self.seek(self.file(actor, *file).0, *at, true)),
-            O::FileSeekHole { file, at } => self.same(answer, self.seek(self.file(actor, *file).0, *at, false)),
+            O::FileSeekData { file, at } => {
+                self.same(answer, self.seek(self.file(actor, *file).0, *at, true))
+            }
+            O::FileSeekHole { file, at } => {
+                self.same(answer, self.seek(self.file(actor, *file).0, *at, false))
+            }
             O::FileExtents { file } => {
                 self.same(answer, Ok(Answer::Ranges(self.ranges(self.file(actor, *file).0))))
             }
@@ -174,24 +180,34 @@ impl Model {
         self.held(actor).maps[usize::from(map)].as_ref().expect("what was done was done with a mapping")
     }
 
-    fn file_write(&mut self, (id, writing): (Id, bool), at: u64, data: Data, nowait: bool, answer: &Answer) -> Verdict {
+    fn file_write(
+        &mut self,
+        (id, writing): (Id, bool),
+        at: u64,
+        data: Data,
+        nowait: bool,
+        answer: &Answer,
+    ) -> Verdict {
         // Nothing to write is nothing to refuse.
         let wanted = Self::open_for_writing(writing)
             .and_then(|()| if data.len == 0 { Ok(()) } else { self.writable() })
             .and_then(|()| self.fits(id, at, data));
+        // What needs a block, or another size, may have to wait.
+        let end = at.saturating_add(u64::from(data.len));
+        let would_wait = |model: &Self, at: u64| {
+            let (size, blocks) = model.blocks(id);
+            let is_there = (at / model.block..end.div_ceil(model.block)).all(|nr| blocks.contains_key(&nr));
+            nowait && !(is_there && end <= size)
+        };
         if let Answer::Refused(refusal) = answer
             && refusal.is(Errno::AGAIN)
         {
-            // What needs a block, or another size, may have to wait.
-            let end = at + u64::from(data.len);
-            let (size, blocks) = self.blocks(id);
-            let is_there = (at / self.block..end.div_ceil(self.block)).all(|nr| blocks.contains_key(&nr));
-            let would_wait = nowait && wanted.is_ok() && !(is_there && end <= size);
             let now = self.now;
             self.node_mut(id).perhaps_modified(now);
-            return if would_wait { Ok(()) } else { Err("EAGAIN, and there is nothing to wait for".to_owned()) };
+            let waits = wanted.is_ok() && would_wait(self, at);
+            return if waits { Ok(()) } else { Err("EAGAIN, and there is nothing to wait for".to_owned()) };
         }
-        self.write(id, at, data, wanted, answer)
+        self.write_unless(id, at, data, wanted, answer, would_wait)
     }
 
     /// Pages past this one are no part of the file any more: private copies of them go too.
@@ -222,7 +238,11 @@ impl Model {
         let (done, signal) = self.access(map, at, u64::from(len), false);
         if let Some(signal) = signal {
             let wanted = Answer::Died(Died { signal, done });
-            return if *answer == wanted { Ok(()) } else { Err(format!("{}, not {wanted:?}", answer.words())) };
+            return if *answer == wanted {
+                Ok(())
+            } else {
+                Err(format!("{}, not {wanted:?}", answer.words()))
+            };
         }
         let Answer::Bytes(bytes) = answer else { return Err(format!("{answer:?}")) };
         let size = self.node(map.id).size();
@@ -233,7 +253,9 @@ impl Model {
                 None => None,
             };
             if wanted.is_some_and(|wanted| wanted != *byte) {
-                return Err(format!("byte {place} of the file is {byte:#x} in the mapping, not {wanted:#x?}"));
+                return Err(format!(
+                    "byte {place} of the file is {byte:#x} in the mapping, not {wanted:#x?}"
+                ));
             }
         }
         Ok(())
@@ -256,7 +278,12 @@ impl Model {
             }
             (Answer::Died(died), Some(signal)) if *died == (Died { signal, done }) => {}
             (Answer::Ranges(ranges), None) => grown = ranges,
-            _ => return Err(format!("{}, and {done} bytes should be stored, then {signal:?}", answer.words())),
+            _ => {
+                return Err(format!(
+                    "{}, and {done} bytes should be stored, then {signal:?}",
+                    answer.words()
+                ));
+            }
         }
         let bytes = &data.bytes(at)[..put as usize];
         if mapping.is_private() {

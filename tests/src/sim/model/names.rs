@@ -74,7 +74,8 @@ impl Model {
                 };
                 let new = new_inode(actor, *kind, *mode, *umask);
                 let dir = self.hand(actor, *dir);
-                let node = self.new_node(dir, *kind, content, (*mode, *umask), (new.uid, new.gid), new.device);
+                let node =
+                    self.new_node(dir, *kind, content, (*mode, *umask), (new.uid, new.gid), new.device);
                 self.make((actor, *to), dir, &name(*nr), node, answer)
             }
             O::Symlink { dir, name: nr, target: at, len, to } => {
@@ -95,7 +96,8 @@ impl Model {
                 let owner = (new.uid, new.gid);
                 let content = Content::File(0, BTreeMap::new());
                 let node = self.new_node(dir, FileKind::Regular, content, (*mode, 0o022), owner, None);
-                let wanted = self.directory(dir).and_then(|()| self.writable()).and_then(|()| self.insertable(dir));
+                let wanted =
+                    self.directory(dir).and_then(|()| self.writable()).and_then(|()| self.insertable(dir));
                 if self.agree_in(answer, wanted, 2, 1)? {
                     let id = self.add(Node { links: 0, is_linkable: true, ..node }, answer)?;
                     self.take(actor, *to, id, answer)?;
@@ -214,8 +216,10 @@ impl Model {
         device: Option<ext2_core::DeviceNr>,
     ) -> Node {
         let parent = self.node(dir);
-        let mut node = Node { kind, mode: mode & 0o7777, uid, gid, device, content, parent: dir, ..Node::root() };
-        let default = parent.xattrs.get(&b"system.posix_acl_default"[..]).and_then(|list| Acl::from_user(list));
+        let mut node =
+            Node { kind, mode: mode & 0o7777, uid, gid, device, content, parent: dir, ..Node::root() };
+        let default =
+            parent.xattrs.get(&b"system.posix_acl_default"[..]).and_then(|list| Acl::from_user(list));
         match default.filter(|_| kind != FileKind::Symlink) {
             Some(list) => {
                 let own = list.for_new(node.mode);
@@ -407,7 +411,9 @@ impl Model {
         if target == Some(source) {
             return Ok(false);
         }
-        self.changeable(from.0).and_then(|()| self.changeable(source)).and_then(|()| self.insertable(to.0))?;
+        self.changeable(from.0)
+            .and_then(|()| self.changeable(source))
+            .and_then(|()| self.insertable(to.0))?;
         let moved = is_dir(source) || exchange && target.is_some_and(is_dir);
         let Some(target) = target else {
             // Within a block of a directory a name is changed at once; where it does not fit there, it moves.

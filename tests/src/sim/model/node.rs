@@ -10,7 +10,7 @@ use crate::sim::base::BEGIN;
 pub type Id = u64;
 
 /// The root directory.
-pub const ROOT: Id = 0;
+pub(in crate::sim) const ROOT: Id = 0;
 
 /// What a node holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
