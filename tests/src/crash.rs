@@ -23,8 +23,8 @@ mod workload;
 
 pub use action::{Action, bytes_of, perform};
 pub use base::{Base, NOW, STALE, options};
-pub use judge::{Note, Recorded, barriers_of, judge};
-pub use promise::{Effect, History, Moment, Promise};
+pub use judge::barriers_of;
+pub use promise::{History, Moment, Promise};
 pub use report::Report;
 pub use sweep::{Device, Moves, Plan, run};
 pub use workload::{dax_vocabulary, moves, pairs, seeded, singles, vocabulary, wild};

@@ -16,9 +16,11 @@
 //! | `crashes`, `failing` | power that fails at every moment, and a device that fails |
 //! | `campaign` | many seeds |
 //! | `shrink` | fewer steps that fail alike |
+//! | `api` | the vocabulary against what the crates offer |
 //! | `kept_out` | what is known to be wrong |
 
 mod answer;
+pub mod api;
 mod base;
 mod campaign;
 mod choose;

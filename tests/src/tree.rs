@@ -12,10 +12,6 @@ pub struct Node {
     pub kind: FileKind,
     /// Permission bits.
     pub mode: u16,
-    /// Owner and group.
-    pub owner: (u32, u32),
-    /// Attribute flags.
-    pub flags: u32,
     /// Number of names.
     pub links: u16,
     /// Inode, to tell which names are of one file.
@@ -88,6 +84,5 @@ fn node(inode: &Inode) -> Result<Node, ext2_core::Error> {
     let mut xattrs = inode.xattrs()?;
     xattrs.sort();
     let (links, inode, size) = (attr.links, attr.nr.get(), attr.size);
-    let (owner, flags) = ((attr.uid, attr.gid), attr.flags.bits());
-    Ok(Node { kind: attr.kind, mode: attr.mode, owner, flags, links, inode, size, content, xattrs })
+    Ok(Node { kind: attr.kind, mode: attr.mode, links, inode, size, content, xattrs })
 }

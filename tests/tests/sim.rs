@@ -18,6 +18,8 @@ fn campaign(mode: Mode) {
         runs: u64::MAX,
         time: Duration::from_secs(number("E2DAX_SIM_SECONDS").unwrap_or(15)),
         mode: Some(mode),
+        without: None,
+        enough: 5,
     };
     let mut found = Vec::new();
     let tally = campaign.go(|failure| {
@@ -56,4 +58,9 @@ fn a_seed_gives_the_same_run_again() {
         let words = || sim::run(&options).map(|outcome| outcome.steps).map_err(|failure| failure.to_string());
         assert_eq!(format!("{:?}", words()), format!("{:?}", words()));
     }
+}
+
+#[test]
+fn every_public_function_has_a_word_or_a_reason_to_have_none() {
+    assert_eq!(sim::api::unsaid(), Vec::<String>::new());
 }

@@ -1,15 +1,20 @@
 //! `e2dax-sim`: runs of the simulator.
 //!
 //! ```text
-//! e2dax-sim [--seed N] [--runs N] [--seconds S] [--mode plain|threads|...] [--shrink] [--trace]
+//! e2dax-sim [--seed N] [--runs N] [--seconds S] [--mode plain|threads|...] [--without BARRIER] [--shrink] [--trace]
 //! ```
 //! Without a seed it begins with one of its own, and goes on with the ones after it: for `--runs`, for `--seconds`, or
-//! one run of the seed that was given. What fails is printed as one line, from which it can be had again: `--shrink`
+//! one run of the seed that was given. `--without` leaves out a fence or flush wherever it is made, and ends with the first
+//! run that shows it. What fails is printed as one line, from which it can be had again: `--shrink`
 //! leaves out what it does not take, and `--trace` tells it step by step. The exit code is 1 where something was found.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use e2dax_tests::sim::{self, Campaign, Failure, Mode};
+use ext2_core::Barrier;
 
 #[derive(Default)]
 struct Asked {
@@ -17,6 +22,7 @@ struct Asked {
     runs: Option<u64>,
     seconds: Option<u64>,
     mode: Option<Mode>,
+    without: Option<Barrier>,
     shrink: bool,
     trace: bool,
 }
@@ -37,6 +43,11 @@ fn asked() -> Result<Asked, String> {
                 let name = words.next().unwrap_or_default();
                 let found = Mode::ALL.iter().find(|(own, _)| *own == name);
                 asked.mode = Some(found.ok_or_else(|| format!("there is no mode {name:?}"))?.1);
+            }
+            "--without" => {
+                let name = words.next().unwrap_or_default();
+                let found = Barrier::ALL.iter().find(|barrier| format!("{barrier:?}") == name);
+                asked.without = Some(*found.ok_or_else(|| format!("there is no barrier {name:?}"))?);
             }
             "--shrink" => asked.shrink = true,
             "--trace" => asked.trace = true,
@@ -73,12 +84,20 @@ fn main() -> ExitCode {
         first: asked.seed.unwrap_or_else(sim::new_seed),
         runs: asked.runs.unwrap_or(if asked.seconds.is_some() { u64::MAX } else { 1 }),
         time: Duration::from_secs(asked.seconds.unwrap_or(u64::from(u32::MAX))),
-        mode: asked.mode,
+        mode: asked.mode.or(asked.without.map(|_| Mode::Crash)),
+        without: asked.without,
+        enough: if asked.without.is_some() { 1 } else { u64::MAX },
     };
+    let begin = Instant::now();
     let tally = campaign.go(|failure| tell(failure, &asked));
     println!(
-        "{} runs from seed {} on, {} operations, {} states, {} findings",
-        tally.runs, campaign.first, tally.operations, tally.states, tally.found
+        "{} runs from seed {} on in {:.1} s, {} operations, {} states, {} findings",
+        tally.runs,
+        campaign.first,
+        begin.elapsed().as_secs_f64(),
+        tally.operations,
+        tally.states,
+        tally.found
     );
     ExitCode::from(u8::from(tally.found > 0))
 }

@@ -23,38 +23,12 @@ const STATE_OFFSET: usize = 1024 + 58;
 /// Violations of one workload after which it is left.
 const ENOUGH: u64 = 3;
 
-/// A workload that was run on an image: its log has a mark before each operation and one after it.
-#[derive(Debug)]
-pub struct Recorded {
-    /// What was stored, and what orders it.
-    pub log: Vec<blockdev::Op>,
-    /// What was promised.
-    pub history: History,
-    /// Fences and flushes.
-    pub fences: u64,
-    /// Operations that were refused.
-    pub refused: u64,
-    /// The operations.
-    pub notes: Vec<Note>,
-}
-
-/// What the judge has to know of an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// For who reads of it.
-    pub words: String,
-    /// Whether a directory may go to another parent.
-    pub may_move_directory: bool,
-    /// Whether the file system is closed when it returns.
-    pub closes: bool,
-}
-
-/// Looks at the states of what was recorded by others.
-pub fn judge(plan: &Plan, recorded: &Recorded) -> Report {
-    let stop = Stop::of(plan);
-    let mut report = Report::default();
-    Worker::new(plan, &stop).look_at(recorded, 0, &mut report);
-    report
+/// A workload that was run on an image.
+struct Recorded {
+    log: Vec<blockdev::Op>,
+    history: History,
+    fences: u64,
+    refused: u64,
 }
 
 fn record(plan: &Plan, workload: &[Action]) -> Result<Recorded, String> {
@@ -64,13 +38,7 @@ fn record(plan: &Plan, workload: &[Action]) -> Result<Recorded, String> {
     let fs = Ext2::open(recorder.clone(), &options).map_err(words)?;
     let mut history = History::new(tree::of(&fs)?, plan.base.block_size);
     let mut refused = 0;
-    let mut notes = Vec::new();
     for (nr, action) in (0..).zip(workload) {
-        notes.push(Note {
-            words: format!("{action:?}"),
-            may_move_directory: action.may_move_directory(),
-            closes: *action == Action::Close,
-        });
         recorder.mark(2 * nr + 1);
         let done = perform(&fs, action).is_ok();
         recorder.mark(2 * nr + 2);
@@ -79,7 +47,7 @@ fn record(plan: &Plan, workload: &[Action]) -> Result<Recorded, String> {
     }
     let (log, fences) = (recorder.snapshot(), recorder.fences());
     drop(fs);
-    Ok(Recorded { log, history, fences, refused, notes })
+    Ok(Recorded { log, history, fences, refused })
 }
 
 /// The fences and flushes that a workload makes, each as often as it is made.
@@ -149,21 +117,16 @@ impl<'p> Worker<'p> {
                 return report;
             }
         };
-        // A mark before each operation and one after it.
-        self.look_at(&recorded, known.map_or(0, |known| 2 * known + 1), &mut report);
-        report
-    }
-
-    /// Looks at the states of what was recorded, but for those before its mark number `skip_marks`.
-    fn look_at(&mut self, recorded: &Recorded, skip_marks: usize, report: &mut Report) {
         report.workloads = 1;
-        report.operations = (recorded.notes.len() as u64, recorded.refused);
+        report.operations = (workload.len() as u64, recorded.refused);
         report.fences = recorded.fences;
         self.here = 0;
         self.known.clear();
         self.device.load(&self.plan.base.image);
         let plan = self.plan;
         let (base, log) = (&plan.base.image[..], &recorded.log[..]);
+        // A mark before each operation and one after it.
+        let skip_marks = known.map_or(0, |known| 2 * known + 1);
         let history = &recorded.history;
         let mut promise = (Moment::After(0), history.promise(Moment::After(0)));
         let visit = |state: &CrashState<'_>| {
@@ -171,25 +134,26 @@ impl<'p> Worker<'p> {
             if moment != promise.0 {
                 promise = (moment, history.promise(moment));
             }
-            self.state(state, &recorded.notes, &promise, report)
+            self.state(state, workload, &promise, &mut report)
         };
-        report.points = states_of(plan, base, log, skip_marks, visit).points;
+        let run = states_of(plan, base, log, skip_marks, visit);
+        report.points = run.points;
+        report
     }
 
     fn state(
         &mut self,
         state: &CrashState<'_>,
-        notes: &[Note],
+        workload: &[Action],
         promise: &(Moment, Promise<'_>),
         report: &mut Report,
     ) -> ControlFlow<()> {
         report.states += 1;
         self.states += 1;
-        if let Err(problem) = self.judge(state, notes, promise, report) {
+        if let Err(problem) = self.judge(state, workload, promise, report) {
             let (op, choice, moment) = (state.op, state.choice, promise.0);
-            let words: Vec<&str> = notes.iter().map(|note| &note.words[..]).collect();
             report.violation(format!(
-                "{problem}\n  {moment:?} of {words:?}, before entry {op} of the log, chosen as {choice:?}"
+                "{problem}\n  {moment:?} of {workload:?}, before entry {op} of the log, chosen as {choice:?}"
             ));
             self.here += 1;
             if self.here >= ENOUGH {
@@ -202,7 +166,7 @@ impl<'p> Worker<'p> {
     fn judge(
         &mut self,
         state: &CrashState<'_>,
-        notes: &[Note],
+        workload: &[Action],
         (moment, promise): &(Moment, Promise<'_>),
         report: &mut Report,
     ) -> Result<(), String> {
@@ -211,12 +175,12 @@ impl<'p> Worker<'p> {
         // What says that it was unmounted cleanly is not looked at by e2fsck -p, so it has to be clean.
         if image.get(STATE_OFFSET).is_some_and(|state| state & 1 != 0) {
             self.assert_clean()?;
-        } else if matches!(moment, Moment::After(done) if is_closed(notes, done)) {
+        } else if matches!(moment, Moment::After(done) if is_closed(workload, done)) {
             return Err("is not marked as clean after it was closed".to_owned());
         }
         if let Some(again) = &mut self.again
             && self.states.is_multiple_of(self.plan.again_every)
-            && !is_excepted(self.plan, moment, notes)
+            && !is_excepted(self.plan, moment, workload)
         {
             report.again += again.look(self.plan, image, promise)?;
         }
@@ -229,11 +193,11 @@ impl<'p> Worker<'p> {
             _ => None,
         };
         let mended = match theirs {
-            Some(None) if is_excepted(self.plan, moment, notes) => self.by_hand(image, report)?,
-            _ => self.mend(image, moment, notes, report)?,
+            Some(None) if is_excepted(self.plan, moment, workload) => self.by_hand(image, report)?,
+            _ => self.mend(image, moment, workload, report)?,
         };
         let ours = |device: &Arc<Scratch>| tree::read(device.clone());
-        if is_excepted(self.plan, moment, notes) {
+        if is_excepted(self.plan, moment, workload) {
             // Also where nobody was needed: an empty directory that was to be replaced may be gone.
             let device = match mended {
                 Mended::Ours => self.device.clone(),
@@ -270,7 +234,7 @@ impl<'p> Worker<'p> {
         &mut self,
         image: &[u8],
         moment: Moment,
-        notes: &[Note],
+        workload: &[Action],
         report: &mut Report,
     ) -> Result<Mended, String> {
         self.kinds.clear();
@@ -284,7 +248,7 @@ impl<'p> Worker<'p> {
         match outcome {
             Ok(Outcome::Clean) => report.outcomes.0 += 1,
             Ok(Outcome::Mended(_)) => report.outcomes.1 += 1,
-            Ok(Outcome::Halts(_)) if is_excepted(self.plan, moment, notes) => {
+            Ok(Outcome::Halts(_)) if is_excepted(self.plan, moment, workload) => {
                 return self.by_hand(image, report);
             }
             Ok(Outcome::Halts(finding)) => {
@@ -327,14 +291,14 @@ impl<'p> Worker<'p> {
 }
 
 /// Whether a directory is on its way to another parent where nothing makes that safe.
-fn is_excepted(plan: &Plan, moment: Moment, notes: &[Note]) -> bool {
+fn is_excepted(plan: &Plan, moment: Moment, workload: &[Action]) -> bool {
     let Moment::During(nr) = moment else { return false };
-    plan.moves == Moves::Excepted && notes.get(nr).is_some_and(|note| note.may_move_directory)
+    plan.moves == Moves::Excepted && workload.get(nr).is_some_and(Action::may_move_directory)
 }
 
 /// Whether the file system was closed by the last of so many operations.
-fn is_closed(notes: &[Note], done: usize) -> bool {
-    done.checked_sub(1).and_then(|last| notes.get(last)).is_some_and(|note| note.closes)
+fn is_closed(workload: &[Action], done: usize) -> bool {
+    done.checked_sub(1).and_then(|last| workload.get(last)) == Some(&Action::Close)
 }
 
 /// Where in its workload a state is.

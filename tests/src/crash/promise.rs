@@ -19,34 +19,6 @@ pub enum Moment {
     During(usize),
 }
 
-/// What an operation that was done has to do with what was promised.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Effect {
-    /// All that was stored before it returned is durable.
-    pub is_barrier: bool,
-    /// So are bitmaps and counts.
-    pub is_sync: bool,
-    /// The inode whose bytes it changes.
-    pub data_of: Option<u32>,
-    /// It does so by cutting them off.
-    pub is_truncation: bool,
-    /// What it stored is durable when it returns.
-    pub is_synced: bool,
-}
-
-impl Effect {
-    /// Of an action on a tree.
-    fn of(action: &Action, before: &Tree) -> Self {
-        Self {
-            is_barrier: matches!(action, Action::Fsync(_) | Action::Sync | Action::Close),
-            is_sync: matches!(action, Action::Sync),
-            data_of: action.data_of().and_then(|path| Some(before.get(path.as_bytes())?.inode)),
-            is_truncation: matches!(action, Action::Truncate { .. }),
-            is_synced: matches!(action, Action::StoreSynced { .. }),
-        }
-    }
-}
-
 /// What the file system showed before the first operation and after each.
 ///
 /// # What is promised
@@ -61,7 +33,7 @@ impl Effect {
 /// - Nothing else, and no byte of a stale block.
 #[derive(Debug)]
 pub struct History {
-    effects: Vec<Option<Effect>>,
+    actions: Vec<Option<Action>>,
     trees: Vec<Tree>,
     block_size: usize,
     /// Whether e2fsck ends truncations: not of an image with a note that something failed.
@@ -71,7 +43,7 @@ pub struct History {
 impl History {
     /// Begins with a durable tree.
     pub fn new(first: Tree, block_size: usize) -> Self {
-        Self { effects: Vec::new(), trees: vec![first], block_size, ends_truncations: true }
+        Self { actions: Vec::new(), trees: vec![first], block_size, ends_truncations: true }
     }
 
     /// The same for a device that fails: what e2fsck finds is an image that says so, and it leaves the truncation that was
@@ -83,14 +55,7 @@ impl History {
 
     /// Adds an operation, unless it was refused, and what it led to.
     pub fn push(&mut self, action: Option<Action>, after: Tree) {
-        let before = self.trees.last().expect("there is a first tree");
-        let effect = action.map(|action| Effect::of(&action, before));
-        self.push_effect(effect, after);
-    }
-
-    /// The same, told by its effect.
-    pub fn push_effect(&mut self, effect: Option<Effect>, after: Tree) {
-        self.effects.push(effect);
+        self.actions.push(action);
         self.trees.push(after);
     }
 
@@ -100,10 +65,11 @@ impl History {
             Moment::After(done) => (done, done),
             Moment::During(done) => (done, done + 1),
         };
-        let done = done.min(self.effects.len());
-        let is_barrier = |effect: &Option<Effect>| effect.is_some_and(|effect| effect.is_barrier);
-        let begun = self.effects[..done].iter().rposition(is_barrier).map_or(0, |at| at + 1);
-        (begun, end.min(self.effects.len()))
+        let done = done.min(self.actions.len());
+        let is_barrier =
+            |action: &Option<Action>| matches!(action, Some(Action::Fsync(_) | Action::Sync | Action::Close));
+        let begun = self.actions[..done].iter().rposition(is_barrier).map_or(0, |at| at + 1);
+        (begun, end.min(self.actions.len()))
     }
 
     /// Compares a tree that was found after a crash and repair with what is promised at a moment.
@@ -132,12 +98,12 @@ impl History {
         }
         paths.values_mut().for_each(|known| known.resize(trees.len(), None));
         for nr in begin..end {
-            let Some(effect) = self.effects[nr] else { continue };
-            let Some(inode) = effect.data_of else { continue };
+            let Some(action) = &self.actions[nr] else { continue };
+            let Some(inode) = action.data_of().and_then(|path| self.inode(nr, path)) else { continue };
             let Some(file) = files.get_mut(&inode) else { continue };
             file.writes += 1;
             // An msync that has returned: what was there before it counts no more.
-            if effect.is_synced && nr < self.done(moment) {
+            if matches!(action, Action::StoreSynced { .. }) && nr < self.done(moment) {
                 let since = trees[nr + 1 - begin..].iter().flat_map(BTreeMap::values);
                 let fresh = Versions { seen: file.seen, writes: file.writes, ..Versions::default() };
                 *file = since.filter(|node| node.inode == inode).fold(fresh, |mut file, node| {
@@ -148,7 +114,7 @@ impl History {
             let is_one_store = file.contents.iter().all(|(size, _)| size >> 32 == 0);
             let has_xattrs = file.xattrs.iter().any(|xattrs| !xattrs.is_empty());
             file.is_whole = self.ends_truncations
-                && effect.is_truncation
+                && matches!(action, Action::Truncate { .. })
                 && file.writes == 1
                 && !has_xattrs
                 && is_one_store
@@ -160,16 +126,25 @@ impl History {
     /// How many operations have returned.
     fn done(&self, moment: Moment) -> usize {
         let (Moment::After(done) | Moment::During(done)) = moment;
-        done.min(self.effects.len())
+        done.min(self.actions.len())
+    }
+
+    /// The inode of a path before an operation.
+    fn inode(&self, nr: usize, path: &str) -> Option<u32> {
+        Some(self.trees[nr].get(path.as_bytes())?.inode)
     }
 
     /// Whether the bitmaps on the device know all blocks of an inode: it had them at the last sync before an operation, or
     /// at the beginning. (e2fsck does not end the truncation of others.)
     fn is_in_bitmaps(&self, nr: usize, inode: u32) -> bool {
-        let is_sync = |effect: &Option<Effect>| effect.is_some_and(|effect| effect.is_sync);
-        let synced = self.effects[..nr].iter().rposition(is_sync).map_or(0, |at| at + 1);
+        let is_sync = |action: &Option<Action>| matches!(action, Some(Action::Sync));
+        let synced = self.actions[..nr].iter().rposition(is_sync).map_or(0, |at| at + 1);
         let was_there = self.trees[synced].values().any(|node| node.inode == inode);
-        was_there && (synced..nr).all(|nr| self.effects[nr].and_then(|effect| effect.data_of) != Some(inode))
+        was_there
+            && (synced..nr).all(|nr| {
+                let path = self.actions[nr].as_ref().and_then(Action::data_of);
+                path.and_then(|path| self.inode(nr, path)) != Some(inode)
+            })
     }
 }
 
@@ -184,8 +159,6 @@ struct Versions<'h> {
     is_whole: bool,
     contents: Vec<(u64, &'h [u8])>,
     modes: Vec<u16>,
-    owners: Vec<(u32, u32)>,
-    flags: Vec<u32>,
     xattrs: Vec<&'h [(Vec<u8>, Vec<u8>)]>,
 }
 
@@ -197,12 +170,6 @@ impl<'h> Versions<'h> {
         }
         if !self.modes.contains(&node.mode) {
             self.modes.push(node.mode);
-        }
-        if !self.owners.contains(&node.owner) {
-            self.owners.push(node.owner);
-        }
-        if !self.flags.contains(&node.flags) {
-            self.flags.push(node.flags);
         }
         if !self.xattrs.contains(&&node.xattrs[..]) {
             self.xattrs.push(&node.xattrs);
@@ -216,8 +183,6 @@ impl<'h> Versions<'h> {
         let mask = if self.writes > 0 { 0o1777 } else { u16::MAX };
         if !self.modes.iter().any(|mode| mode & mask == found.mode & mask)
             || !self.xattrs.contains(&&found.xattrs[..])
-            || !self.owners.contains(&found.owner)
-            || !self.flags.contains(&found.flags)
         {
             return false;
         }
@@ -349,11 +314,9 @@ fn show(node: Option<&Node>) -> String {
     let runs: Vec<String> =
         runs.map(|run| format!("{}{}", if run[0] == 0 { "0*" } else { "x*" }, run.len())).collect();
     format!(
-        "{:?} {:o} {:?} {:#x} of {} bytes ({}; crc {:08x}) with {} xattrs",
+        "{:?} {:o} of {} bytes ({}; crc {:08x}) with {} xattrs",
         node.kind,
         node.mode,
-        node.owner,
-        node.flags,
         node.size,
         runs.join(" "),
         crc32fast::hash(&node.content),

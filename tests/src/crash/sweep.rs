@@ -89,11 +89,6 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    pub(super) fn of(plan: &Plan) -> Self {
-        let left = AtomicI64::new(plan.states.try_into().unwrap_or(i64::MAX));
-        Self { deadline: Instant::now() + plan.time, left, late: AtomicBool::new(false) }
-    }
-
     /// Counts a state; whether it was the last.
     pub(super) fn one_more(&self) -> bool {
         let left = self.left.fetch_sub(1, Ordering::Relaxed) - 1;
@@ -133,7 +128,8 @@ impl Beginnings {
 
 /// Runs workloads and looks at every state that is not one of a workload before it.
 pub fn run(plan: &Plan, workloads: impl Iterator<Item = Vec<Action>> + Send) -> Report {
-    let stop = Stop::of(plan);
+    let left = AtomicI64::new(plan.states.try_into().unwrap_or(i64::MAX));
+    let stop = Stop { deadline: Instant::now() + plan.time, left, late: AtomicBool::new(false) };
     let source = Mutex::new((workloads, Beginnings::default()));
     let report = Mutex::new(Report::default());
     std::thread::scope(|scope| {

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use ext2_core::Barrier;
+
 use super::{
     Failure, Mode, Options, run,
     run::{now, over},
@@ -31,6 +33,10 @@ pub struct Campaign {
     pub time: Duration,
     /// The mode of all of them, or each its own.
     pub mode: Option<Mode>,
+    /// A fence or flush that is left out.
+    pub without: Option<Barrier>,
+    /// Findings after which it is enough.
+    pub enough: u64,
 }
 
 /// What a campaign did.
@@ -53,10 +59,11 @@ impl Campaign {
         let begin = Instant::now();
         let mut tally = Tally::default();
         for seed in (self.first..).take(usize::try_from(self.runs).unwrap_or(usize::MAX)) {
-            if begin.elapsed() > self.time {
+            if begin.elapsed() > self.time || tally.found >= self.enough {
                 break;
             }
             let options = self.mode.map_or_else(|| Options::of(seed), |mode| Options::of_mode(seed, mode));
+            let options = Options { without: self.without, ..options };
             match run(&options) {
                 Ok(outcome) => {
                     tally.operations += outcome.done;

@@ -1,22 +1,28 @@
 //! Crashes: what a run stored is recorded, and every state that the media may hold at any moment of it is mended as
 //! `e2fsck -p` would and compared with what was promised then (see [`History`]).
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
-use blockdev::{BlockDevice, RamDevice, Recorder, crash::Limits};
+use blockdev::{
+    BlockDevice, RamDevice, Recorder,
+    crash::{BlockModel, CrashState, FenceMeans, Limits, PmemModel, PmemOrder},
+};
+use ext2_image::check::{Checker, Outcome};
 
-use super::{Answer, Model, Operation, Options, Step, Word, World};
+use super::{Answer, Model, Operation, Options, Step, Word, World, run::e2fsck_p};
 use crate::{
-    crash::{self, Base, Effect, History, Note, Plan, Recorded},
-    tools, tree,
+    Scratch,
+    crash::{Action, Device, History, Moment, NOW},
+    tools,
+    tree::{self, Tree},
 };
 
 /// States of one run.
 const STATES: u64 = 4000;
-/// One state in so many is given to e2fsck.
-const E2FSCK_EVERY: u64 = 900;
-/// One state in so many is opened as it is, and crashes again.
-const AGAIN_EVERY: u64 = 300;
+/// One state in so many is given to e2fsck, in one run of four.
+const E2FSCK_EVERY: u64 = 500;
+/// Where `s_state` is in an image.
+const STATE_OFFSET: usize = 1024 + 58;
 
 /// What is recorded while a run goes on.
 #[derive(Debug)]
@@ -24,8 +30,8 @@ pub(super) struct Crashes {
     image: Vec<u8>,
     recorder: Arc<Recorder<RamDevice>>,
     history: History,
-    notes: Vec<Note>,
-    refused: u64,
+    last: Tree,
+    steps: u64,
     /// Files with stores of mappings that nobody has made durable.
     dirty: BTreeSet<u32>,
 }
@@ -47,19 +53,14 @@ impl Crashes {
         image: &[u8],
     ) -> Result<Self, String> {
         let block = world.ext2().geometry().block_size.len();
-        Ok(Self {
-            image: image.to_vec(),
-            recorder,
-            history: History::new(tree::of(world.ext2())?, block),
-            notes: Vec::new(),
-            refused: 0,
-            dirty: BTreeSet::new(),
-        })
+        let last = tree::of(world.ext2())?;
+        let history = History::new(last.clone(), block);
+        Ok(Self { image: image.to_vec(), recorder, history, last, steps: 0, dirty: BTreeSet::new() })
     }
 
     /// A step is about to be done.
     pub(super) fn before(&mut self) {
-        self.recorder.mark(2 * self.notes.len() as u64 + 1);
+        self.recorder.mark(2 * self.steps + 1);
     }
 
     /// It has returned; `file` is the one whose bytes it is about.
@@ -70,64 +71,127 @@ impl Crashes {
         file: Option<u32>,
         world: &World,
     ) -> Result<(), String> {
-        self.recorder.mark(2 * self.notes.len() as u64 + 2);
-        let effect = answer.is_done().then(|| self.effect(step, file));
-        self.refused += u64::from(effect.is_none());
-        self.notes.push(Note {
-            words: step.to_string(),
-            may_move_directory: false,
-            closes: answer.is_done() && step.operation == Operation::Remount { read_only: true },
-        });
-        self.history.push_effect(effect, tree::of(world.ext2())?);
+        self.recorder.mark(2 * self.steps + 2);
+        self.steps += 1;
+        let action = answer.is_done().then(|| self.action(step, file));
+        self.last = tree::of(world.ext2())?;
+        self.history.push(action, self.last.clone());
         Ok(())
     }
 
-    fn effect(&mut self, step: &Step, file: Option<u32>) -> Effect {
+    /// What the step is to what was promised.
+    fn action(&mut self, step: &Step, file: Option<u32>) -> Action {
         let word = step.operation.word();
         let is_sync = matches!(word, Word::SyncAll | Word::Remount);
         if is_sync {
             self.dirty.clear();
         }
-        if let (Word::Sync | Word::FileSync, Some(nr)) = (word, file) {
-            self.dirty.remove(&nr);
+        match (word, file) {
+            (Word::Sync | Word::FileSync, Some(nr)) => _ = self.dirty.remove(&nr),
+            (Word::Store | Word::LeaseWrite, Some(nr)) => _ = self.dirty.insert(nr),
+            _ => {}
         }
-        if let (Word::Store | Word::LeaseWrite, Some(nr)) = (word, file) {
-            self.dirty.insert(nr);
-        }
-        Effect {
-            is_barrier: is_sync || matches!(word, Word::Sync | Word::FileSync) && self.dirty.is_empty(),
-            is_sync,
-            data_of: file.filter(|_| changes_bytes(word)),
-            is_truncation: matches!(word, Word::Truncate | Word::FileTruncate),
-            is_synced: false,
+        match word {
+            _ if is_sync => Action::Sync,
+            // One fence is for all; but not for what a mapping of another file stored.
+            Word::Sync | Word::FileSync if self.dirty.is_empty() => Action::Fsync("/"),
+            _ => promised(word, file, &self.last),
         }
     }
 
     /// Looks at the states. Gives their number.
     pub(super) fn judge(self, options: &Options) -> Result<u64, String> {
-        let base = Base { name: options.to_string(), image: self.image, block_size: options.block as usize };
-        let is_sample = options.seed.is_multiple_of(4);
-        let plan = Plan {
-            limits: Limits { exhaustive: 48, edges: 16, pairs: 8, samples: 12, seed: options.seed },
-            states: STATES,
-            e2fsck_every: if is_sample && tools::have("e2fsck") { E2FSCK_EVERY } else { 0 },
-            again_every: if options.seed % 3 == 0 { AGAIN_EVERY } else { 0 },
-            time: Duration::from_secs(20),
-            threads: 1,
-            ..Plan::new(base, options.crash)
+        let limits = Limits { exhaustive: 48, edges: 16, pairs: 8, samples: 12, seed: options.seed };
+        let log = self.recorder.snapshot();
+        let with_e2fsck = options.seed.is_multiple_of(4) && tools::have("e2fsck");
+        let mut judge = Judge {
+            history: &self.history,
+            device: Arc::new(Scratch::new(self.image.clone())),
+            checker: Checker::new(),
+            states: 0,
+            with_e2fsck,
+            found: None,
         };
-        let recorded = Recorded {
-            log: self.recorder.snapshot(),
-            history: self.history,
-            fences: self.recorder.fences(),
-            refused: self.refused,
-            notes: self.notes,
+        let visit = |state: &CrashState<'_>| judge.visit(state);
+        let order = match options.crash {
+            Device::Sectors => {
+                let mut model = BlockModel::new(&self.image, &log).fences(FenceMeans::Durable);
+                model.limits = limits;
+                model.run(visit);
+                return judge.found.map_or(Ok(judge.states), Err);
+            }
+            Device::Lines => PmemOrder::Lines,
+            Device::Words => PmemOrder::Words,
+            Device::Program => PmemOrder::Program,
         };
-        let report = crash::judge(&plan, &recorded);
-        match report.violations.first() {
-            Some(words) => Err(format!("a crash: {words}")),
-            None => Ok(report.states + report.again),
+        let mut model = PmemModel::new(&self.image, &log).order(order);
+        model.limits = limits;
+        model.run(visit);
+        judge.found.map_or(Ok(judge.states), Err)
+    }
+}
+
+/// Looks at one state after another.
+struct Judge<'h> {
+    history: &'h History,
+    device: Arc<Scratch>,
+    checker: Checker,
+    states: u64,
+    with_e2fsck: bool,
+    found: Option<String>,
+}
+
+impl Judge<'_> {
+    fn visit(&mut self, state: &CrashState<'_>) -> ControlFlow<()> {
+        self.states += 1;
+        let moment = match state.mark {
+            None => Moment::After(0),
+            Some(mark) if mark % 2 == 1 => Moment::During((mark / 2) as usize),
+            Some(mark) => Moment::After((mark / 2) as usize),
+        };
+        if let Err(words) = self.state(state, moment) {
+            let (op, choice) = (state.op, state.choice);
+            self.found = Some(format!(
+                "a crash: {words}; {moment:?}, before entry {op} of the log, chosen as {choice:?}"
+            ));
+            return ControlFlow::Break(());
         }
+        if self.states >= STATES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn state(&mut self, state: &CrashState<'_>, moment: Moment) -> Result<(), String> {
+        self.device.follow(state.image, state.changed);
+        let says_clean = state.image.get(STATE_OFFSET).is_some_and(|state| state & 1 != 0);
+        let mut mended = Vec::new();
+        match self.checker.mend(&*self.device, NOW, &mut |finding| mended.push(finding.to_string())) {
+            Ok(Outcome::Clean) => {}
+            // What says that it was unmounted cleanly is not looked at by e2fsck -p.
+            Ok(Outcome::Mended(_)) if !says_clean => {}
+            Ok(Outcome::Mended(_)) => return Err(format!("is marked as clean and is not: {mended:?}")),
+            Ok(Outcome::Halts(finding)) => return Err(format!("needs a person: {finding}")),
+            Err(error) => return Err(format!("cannot be mended: {error}")),
+        }
+        let found = tree::read(self.device.clone())?;
+        if self.with_e2fsck && self.states.is_multiple_of(E2FSCK_EVERY) {
+            let theirs = e2fsck_p(state.image)?;
+            if tree::read(Arc::new(Scratch::new(theirs)))? != found {
+                return Err("e2fsck mends it to another tree than ours".to_owned());
+            }
+        }
+        self.history.judge(moment, &found)
+    }
+}
+
+/// The action that stands for an operation where only that counts which file it changes, and how.
+pub(super) fn promised(word: Word, file: Option<u32>, before: &Tree) -> Action {
+    // Actions have names that last: those of a run are few.
+    let named = |nr: u32| before.iter().find(|(_, node)| node.inode == nr).map(|(path, _)| path.clone());
+    let path = file.and_then(named).and_then(|path| String::from_utf8(path).ok());
+    let Some(path) = path.filter(|_| changes_bytes(word)) else { return Action::Rmdir("/nothing") };
+    let path: &'static str = Box::leak(path.into_boxed_str());
+    match word {
+        Word::Truncate | Word::FileTruncate => Action::Truncate { path, size: 0 },
+        _ => Action::Write { path, offset: 0, len: 0, seed: 0 },
     }
 }
 

@@ -9,11 +9,11 @@ use ext2_image::check::{Checker, Outcome};
 
 use super::{
     Answer, Model, Options, Step, World, base,
-    crashes::{changes_bytes, file_of},
+    crashes::{file_of, promised},
 };
 use crate::{
     Rng, Scratch,
-    crash::{Effect, History, Moment, NOW},
+    crash::{History, Moment, NOW},
     tree,
 };
 
@@ -58,7 +58,8 @@ pub(super) fn run(
     last: &Step,
 ) -> Result<(), String> {
     let block = world.ext2().geometry().block_size.len();
-    let mut history = History::new(tree::of(world.ext2())?, block).of_failing_device();
+    let tree = tree::of(world.ext2())?;
+    let mut history = History::new(tree.clone(), block).of_failing_device();
     let file = file_of(last, model);
     let fault = fault(&mut Rng::named(options.seed, "fault"));
     device.arm(fault);
@@ -80,18 +81,12 @@ pub(super) fn run(
         Ok(Outcome::Halts(finding)) => return Err(told(format!("needs a person: {finding}"))),
         Err(error) => return Err(told(format!("cannot be mended: {error}"))),
     }
-    let effect = |answer: &Answer| {
-        answer.is_done().then(|| Effect {
-            data_of: file.filter(|_| changes_bytes(last.operation.word())),
-            ..Effect::default()
-        })
-    };
     let (twin_answer, twin) = twin(options, before, last)?;
-    history.push_effect(effect(&twin_answer), twin);
+    let action = twin_answer.is_done().then(|| promised(last.operation.word(), file, &tree));
+    history.push(action, twin);
     let moment = if answer.is_done() && !is_gone { Moment::After(1) } else { Moment::During(0) };
     let mut found = tree::read(left)?;
     found.remove(&[b"/", AFTER].concat());
-    // An error that nobody got is an error that is told by the image.
     history.judge(moment, &found).map_err(told)
 }
 

@@ -58,6 +58,8 @@ pub struct Options {
     pub without: Option<Barrier>,
     /// From which the turns of threads come.
     pub schedule: u64,
+    /// Whether everybody lets go of all but the root before threads begin, so that what loses its name is gone.
+    pub forgets: bool,
     /// One turn in so many is passed on to another thread.
     pub switch: u64,
     /// Bytes of a block.
@@ -116,14 +118,24 @@ impl Options {
         let plain = Self::plain(seed);
         let mut rng = Rng::named(seed, "threads");
         let mut shares = plain.shares;
-        shares.retain(|(word, _)| is_at_once(*word));
+        // What meets is more often of one kind than of all.
+        let only = *rng.pick(&[Some(Kind::Names), Some(Kind::Names), Some(Kind::Bytes), None]);
+        if let Some(kind) = only {
+            shares = Word::ALL
+                .iter()
+                .map(|&word| (word, base_share(word) * u32::from(kind_of(word) == kind)))
+                .collect();
+        }
+        shares.retain(|(word, share)| *share > 0 && is_at_once(*word));
+        let block = if only == Some(Kind::Bytes) { 4096 } else { *rng.pick(&[1024, 4096]) };
         Self {
             mode: Mode::Threads,
             switch: *rng.pick(&[2, 4, 10, 40]),
-            block: *rng.pick(&[1024, 4096, 4096]),
-            kib: 16 << 10,
-            inodes: 128,
+            block,
+            kib: block,
+            inodes: 64,
             backend: Backend::Ram,
+            forgets: rng.one_in(2),
             actors: 2 + rng.below(2) as Actor,
             steps: *rng.pick(&[6, 12, 25]),
             names: *rng.pick(&[2, 3, 5]),
@@ -198,6 +210,7 @@ impl Options {
             crash: Device::Lines,
             without: None,
             schedule: seed,
+            forgets: false,
             switch: 1,
             block,
             kib,
@@ -231,6 +244,26 @@ impl Options {
     #[must_use]
     pub fn is_dax(&self) -> bool {
         self.block == 4096 && !matches!(self.backend, Backend::File | Backend::CachedFile)
+    }
+}
+
+/// What an operation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Names,
+    Attributes,
+    Bytes,
+}
+
+fn kind_of(word: Word) -> Kind {
+    use Word as W;
+    match word {
+        W::Create | W::Lookup | W::LookupNr | W::Unlink | W::Rmdir | W::Link | W::Rename | W::LetGo => {
+            Kind::Names
+        }
+        W::Symlink | W::Tmpfile | W::ByNumber | W::ReadLink | W::Root => Kind::Names,
+        word if word >= W::Read => Kind::Bytes,
+        _ => Kind::Attributes,
     }
 }
 

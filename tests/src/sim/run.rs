@@ -10,7 +10,7 @@ use blockdev::{Faulty, RamDevice};
 use ext2_image::check::{Checker, Finding, Options as CheckOptions};
 
 use super::{
-    Actor, Answer, Mode, Options, Step, World,
+    Actor, Answer, Mode, Operation, Options, Step, World,
     base::{self, BEGIN},
     choose::Chooser,
     compare::compare,
@@ -166,6 +166,12 @@ impl Run {
                     _ => run.step(step)?,
                 }
             }
+            if options.forgets && run.programs.is_none() {
+                for actor in 0..options.actors {
+                    run.step(Step { actor, operation: Operation::Exit })?;
+                    run.step(Step { actor, operation: Operation::Root { to: 0 } })?;
+                }
+            }
             prepared = run.outcome.steps.len();
             if options.mode == Mode::Threads {
                 return run.threads(options);
@@ -269,6 +275,15 @@ fn e2fsck(image: &[u8]) -> Result<(), String> {
     let path = folder.path().join("image");
     golden::write_sparse(&path, image).map_err(|error| error.to_string())?;
     tools::e2fsck_fn(&path).map_err(|said| format!("e2fsck: {said}"))
+}
+
+/// What `e2fsck -fp` makes of an image.
+pub(super) fn e2fsck_p(image: &[u8]) -> Result<Vec<u8>, String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let path = folder.path().join("image");
+    golden::write_sparse(&path, image).map_err(|error| error.to_string())?;
+    tools::e2fsck_p(&path).map_err(|said| format!("e2fsck -p: {said}"))?;
+    std::fs::read(&path).map_err(|error| error.to_string())
 }
 
 /// What a panic says.
