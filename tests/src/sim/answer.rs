@@ -7,12 +7,9 @@ use ext2_dax::mmu::soft::Died;
 
 /// The number of an error that is the caller's, as Linux has it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Refusal(pub i32);
+pub struct Refusal(i32);
 
 impl Refusal {
-    /// `EBADF`, for which the core has no name: only the DAX layer knows of files that are open.
-    pub const BADF: Self = Self(9);
-
     /// Whether it is this one.
     #[must_use]
     pub fn is(self, errno: Errno) -> bool {
@@ -89,7 +86,7 @@ impl Answer {
             ext2_dax::Error::FileSystem(error) => Self::of(error),
             ext2_dax::Error::Device(_) => Self::Failed(error.to_string()),
             ext2_dax::Error::BadMapping(_) => Self::Broken(error.to_string()),
-            _ => Self::Refused(Refusal(error.errno())),
+            _ => Self::Refused(error.errno().into()),
         }
     }
 

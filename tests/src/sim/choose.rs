@@ -1,7 +1,10 @@
 //! Choosing the next step.
 
 use ext2_core::{AclKind, FileKind, RenameFlags};
-use ext2_dax::mmu::{Protection, Sharing};
+use ext2_dax::{
+    OpenFor,
+    mmu::{Protection, Sharing},
+};
 
 use super::{
     Actor, Data, HANDS, Mode, Model, Operation, Options, Step, Word,
@@ -308,9 +311,7 @@ impl Chooser {
             Word::Punch => {
                 O::Punch { of: of(self), at: self.offset(), len: self.long(), wait: self.rng.one_in(2) }
             }
-            Word::Zero => {
-                O::Zero { of: of(self), at: self.offset(), len: self.long(), wait: self.rng.one_in(2) }
-            }
+            Word::Zero => O::Zero { of: of(self), at: self.offset(), len: self.long() },
             Word::Fallocate => {
                 let mode = *self.rng.pick(&[0, 1, 3, 0x11, 0x10, 8]);
                 O::Fallocate { of: of(self), mode, at: self.offset(), len: self.long() }
@@ -326,7 +327,16 @@ impl Chooser {
             Word::SyncAll => O::SyncAll,
             Word::Exit => O::Exit,
             Word::Remount => O::Remount { read_only: self.rng.one_in(4) && !model.is_read_only() },
-            Word::Open => O::Open { of: of(self), writing: !self.rng.one_in(4), file: self.file() },
+            Word::Open => {
+                let open_for = *self.rng.pick(&[
+                    OpenFor::Writing,
+                    OpenFor::Writing,
+                    OpenFor::Writing,
+                    OpenFor::Appending,
+                    OpenFor::Reading,
+                ]);
+                O::Open { of: of(self), open_for, file: self.file() }
+            }
             Word::CloseFile => O::CloseFile { file: self.file() },
             Word::FileRead => O::FileRead {
                 file: self.used(&model.held(actor).files),
@@ -366,12 +376,14 @@ impl Chooser {
                 file: self.used(&model.held(actor).files),
                 at: self.offset(),
                 len: u64::from(self.len()),
+                writing: self.rng.one_in(2),
                 lease: self.slot(LEASES),
             },
             Word::LeaseRead => O::LeaseRead { lease: self.used(&model.held(actor).leases) },
             Word::LeaseWrite => {
                 O::LeaseWrite { lease: self.used(&model.held(actor).leases), seed: self.rng.below(256) as u8 }
             }
+            Word::LeaseSync => O::LeaseSync { lease: self.used(&model.held(actor).leases) },
             Word::EndLease => O::EndLease { lease: self.slot(LEASES) },
             Word::Map => {
                 let sharing = *self.rng.pick(&[Sharing::Shared, Sharing::Shared, Sharing::Private]);

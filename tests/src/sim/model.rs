@@ -15,6 +15,7 @@ mod node;
 use std::{collections::BTreeMap, ops::Range};
 
 use ext2_core::{Errno, FileKind};
+use ext2_dax::OpenFor;
 
 use super::{Actor, Answer, HANDS, Operation, Options, Step, answer::Refusal, operation};
 pub(super) use dax::Mapping;
@@ -41,8 +42,8 @@ pub struct Room {
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) hands: Vec<Option<Id>>,
-    /// With whether it is open for writing.
-    pub(super) files: Vec<Option<(Id, bool)>>,
+    /// With what for.
+    pub(super) files: Vec<Option<(Id, OpenFor)>>,
     pub(super) maps: Vec<Option<Mapping>>,
     pub(super) leases: Vec<Option<(Id, Range<u64>)>>,
     pub(super) listings: Vec<Option<Listing>>,
@@ -88,6 +89,10 @@ pub struct Model {
     /// The present, in seconds.
     now: i64,
     room: Room,
+    /// Who does the step.
+    actor: Actor,
+    has_threads: bool,
+    buffer_head: bool,
 }
 
 impl Model {
@@ -107,7 +112,16 @@ impl Model {
             read_only: false,
             now: 0,
             room: Room { blocks: 0, inodes: 0 },
+            actor: 0,
+            has_threads: false,
+            buffer_head: options.buffer_head,
         }
+    }
+
+    /// From now on each actor is a thread.
+    #[must_use]
+    pub(super) fn with_threads(&self) -> Self {
+        Self { has_threads: true, ..self.clone() }
     }
 
     /// Whether nothing can be changed.
@@ -144,7 +158,7 @@ impl Model {
     /// # Errors
     /// What is wrong with the answer.
     pub fn step(&mut self, step: &Step, answer: &Answer, now: i64, room: Room) -> Verdict {
-        (self.now, self.room) = (now, room);
+        (self.now, self.room, self.actor) = (now, room, step.actor);
         match answer {
             Answer::Nothing => return Ok(()),
             Answer::Broken(words) | Answer::Failed(words) => return Err(words.clone()),

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use ext2_core::{AclKind, FileKind, RenameFlags};
-use ext2_dax::mmu::{Protection, Sharing};
+use ext2_dax::{
+    OpenFor,
+    mmu::{Protection, Sharing},
+};
 
 /// Who does it: a process with a user, and with hands, files, mappings, leases and listings of its own.
 pub type Actor = u8;
@@ -141,7 +144,7 @@ operations! {
     Write { of: u8, at: u64, data: Data },
     Truncate { of: u8, size: u64, wait: bool },
     Punch { of: u8, at: u64, len: u64, wait: bool },
-    Zero { of: u8, at: u64, len: u64, wait: bool },
+    Zero { of: u8, at: u64, len: u64 },
     Fallocate { of: u8, mode: u32, at: u64, len: u64 },
     SeekData { of: u8, at: u64 },
     SeekHole { of: u8, at: u64 },
@@ -152,7 +155,7 @@ operations! {
     GiveUpWrite { of: u8, at: u64, len: u64 },
 
     // Through the DAX layer.
-    Open { of: u8, writing: bool, file: u8 },
+    Open { of: u8, open_for: OpenFor, file: u8 },
     CloseFile { file: u8 },
     FileRead { file: u8, at: u64, len: u32, nowait: bool },
     FileWrite { file: u8, at: u64, data: Data, nowait: bool },
@@ -163,9 +166,10 @@ operations! {
     FileSeekHole { file: u8, at: u64 },
     FileExtents { file: u8 },
     FileSync { file: u8 },
-    Lease { file: u8, at: u64, len: u64, lease: u8 },
+    Lease { file: u8, at: u64, len: u64, writing: bool, lease: u8 },
     LeaseRead { lease: u8 },
     LeaseWrite { lease: u8, seed: u8 },
+    LeaseSync { lease: u8 },
     EndLease { lease: u8 },
     Map { file: u8, page: u64, pages: u64, sharing: Sharing, protection: Protection, map: u8 },
     Load { map: u8, at: u64, len: u32 },
@@ -218,7 +222,7 @@ impl Word {
                 Need::File
             }
             W::Load | W::Store | W::Msync | W::Unmap => Need::Map,
-            W::LeaseRead | W::LeaseWrite | W::EndLease => Need::Lease,
+            W::LeaseRead | W::LeaseWrite | W::LeaseSync | W::EndLease => Need::Lease,
             W::List => Need::Listing,
             _ => Need::Nothing,
         }

@@ -286,6 +286,7 @@ fn is_at_once(word: Word) -> bool {
             | W::MapBlocks
             | W::LeaseRead
             | W::LeaseWrite
+            | W::LeaseSync
     )
 }
 

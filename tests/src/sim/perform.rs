@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use blockdev::{Access, BlockDevice};
+use ext2_core::plumbing::{Allocate, Plumbing};
 use ext2_core::{
-    Acl, AclEntry, AclKind, AclTag, Allocate, DeviceNr, Ext2, FileBlock, FileKind, Follow, Inode, InodeFlags,
-    InodeNr, NewInode, SetAttr, Timestamp, Wait, XattrSet,
+    Acl, AclEntry, AclKind, AclTag, DeviceNr, Ext2, FileBlock, FileKind, Follow, Inode, InodeFlags, NewInode,
+    SetAttr, Timestamp, Wait, XattrSet,
 };
 use ext2_dax::{
     DaxFs, File, Leased, OpenFor,
@@ -86,8 +87,6 @@ pub(super) struct Doer<'w> {
     pub(super) fs: &'w DaxFs,
     pub(super) device: &'w Arc<dyn BlockDevice>,
     pub(super) held: &'w mut Held,
-    /// Files with leases that nobody would give back while the actor waits.
-    pub(super) leased: Vec<InodeNr>,
 }
 
 impl World {
@@ -97,11 +96,9 @@ impl World {
             let reopened = self.close().and_then(|()| self.mount(read_only));
             return done(core(reopened)).unwrap_or_else(|answer| answer);
         }
-        let leases = self.actors.iter().flat_map(|held| held.leases.iter().flatten());
-        let leased = leases.map(|(_, nr, _)| *nr).collect();
         let nr = usize::from(step.actor) % self.actors.len();
         let fs = self.fs.as_ref().expect("the file system is open");
-        Doer { fs, device: &self.device, held: &mut self.actors[nr], leased }.perform(step)
+        Doer { fs, device: &self.device, held: &mut self.actors[nr] }.perform(step)
     }
 }
 
@@ -132,16 +129,11 @@ impl Doer<'_> {
     }
 
     fn file(&mut self, file: u8) -> Result<File, Answer> {
-        self.held.files.get(usize::from(file)).cloned().flatten().ok_or(Answer::Nothing)
+        self.held.files.get(usize::from(file)).cloned().flatten().map(|(file, _)| file).ok_or(Answer::Nothing)
     }
 
     fn map(&mut self, map: u8) -> Result<&SoftMap, Answer> {
         self.held.maps.get(usize::from(map)).and_then(Option::as_ref).ok_or(Answer::Nothing)
-    }
-
-    /// Refuses what would wait for a lease for ever.
-    fn may_wait(&self, inode: &Inode, wait: bool) -> Result<(), Answer> {
-        if wait && self.leased.contains(&inode.nr()) { Err(Answer::Nothing) } else { Ok(()) }
     }
 
     fn attempt(&mut self, step: &Step) -> Done {
@@ -315,22 +307,15 @@ impl Doer<'_> {
             }
             O::Truncate { of, size, wait: patient } => {
                 let inode = self.hand(*of)?;
-                self.may_wait(&inode, *patient)?;
                 done(core(inode.truncate(*size, wait(*patient))))
             }
             O::Punch { of, at, len, wait: patient } => {
                 let inode = self.hand(*of)?;
-                self.may_wait(&inode, *patient)?;
                 done(core(inode.punch_hole(*at, *len, wait(*patient))))
             }
-            O::Zero { of, at, len, wait: patient } => {
-                let inode = self.hand(*of)?;
-                self.may_wait(&inode, *patient)?;
-                done(core(inode.zero_range(*at, *len, wait(*patient))))
-            }
+            O::Zero { of, at, len } => done(core(self.hand(*of)?.zero_range(*at, *len))),
             O::Fallocate { of, mode, at, len } => {
                 let inode = self.hand(*of)?;
-                self.may_wait(&inode, true)?;
                 done(core(inode.fallocate(*mode, *at, *len)))
             }
             O::SeekData { of, at } => core(self.regular(*of)?.seek_data(*at)).map(Answer::Number),
@@ -392,11 +377,10 @@ impl Doer<'_> {
     fn attempt_dax(&mut self, step: &Step) -> Done {
         use Operation as O;
         match &step.operation {
-            O::Open { of, writing, file } => {
+            O::Open { of, open_for, file } => {
                 let inode = self.hand(*of)?;
-                let open_for = if *writing { OpenFor::Writing } else { OpenFor::Reading };
-                let opened = dax(File::open(self.fs, inode, open_for))?;
-                self.held.files[usize::from(*file)] = Some(opened);
+                let opened = dax(File::open(self.fs, inode, *open_for))?;
+                self.held.files[usize::from(*file)] = Some((opened, *open_for));
                 Ok(Answer::Done)
             }
             O::CloseFile { file } => {
@@ -418,35 +402,36 @@ impl Doer<'_> {
             }
             O::FileWrite { file, at, data, nowait } => {
                 let limits = Limits { nowait: *nowait, ..Limits::default() };
-                let bytes = data.bytes(*at);
+                let appends = self.held.files[usize::from(*file)].as_ref().map(|(_, open_for)| *open_for)
+                    == Some(OpenFor::Appending);
                 let file = self.file(*file)?;
+                // The bytes of where they come to be, whatever is asked.
+                let bytes = data.bytes(if appends { file.size() } else { *at });
                 let put = file.write_from(*at, bytes.len() as u64, &mut SliceSource::new(&bytes), limits);
                 dax(put).map(Answer::Number)
             }
             O::FileTruncate { file, size, wait } => {
                 let file = self.file(*file)?;
-                self.may_wait(file.inode(), *wait)?;
                 done(dax(file.truncate(*size, patience(*wait))))
             }
             O::FilePunch { file, at, len, wait } => {
                 let file = self.file(*file)?;
-                self.may_wait(file.inode(), *wait)?;
                 done(dax(file.punch_hole(*at, *len, patience(*wait))))
             }
             O::FileZero { file, at, len } => {
                 let file = self.file(*file)?;
-                self.may_wait(file.inode(), true)?;
                 done(dax(file.zero_range(*at, *len)))
             }
             O::FileSeekData { file, at } => dax(self.file(*file)?.seek_data(*at)).map(Answer::Number),
             O::FileSeekHole { file, at } => dax(self.file(*file)?.seek_hole(*at)).map(Answer::Number),
             O::FileExtents { file } => dax(self.file(*file)?.extents()).map(Answer::Ranges),
             O::FileSync { file } => done(dax(self.file(*file)?.sync())),
-            O::Lease { file, at, len, lease } => {
+            O::Lease { file, at, len, writing, lease } => {
                 let file = self.file(*file)?;
                 let range = *at..at.saturating_add(*len);
-                let taken = dax(file.lease(range.clone()))?;
-                self.held.leases[usize::from(*lease)] = Some((taken, file.inode().nr(), range));
+                let access = if *writing { Access::Write } else { Access::Read };
+                let taken = dax(file.lease(range, access))?;
+                self.held.leases[usize::from(*lease)] = Some((taken, *writing));
                 Ok(Answer::Done)
             }
             O::LeaseRead { lease } => {
@@ -454,7 +439,7 @@ impl Doer<'_> {
                     return Err(Answer::Nothing);
                 };
                 let mut parts = Vec::new();
-                for (at, part) in dax(lease.parts(Access::Read))? {
+                for (at, part) in dax(lease.parts())? {
                     if let Leased::Memory(memory) = part {
                         let mut bytes = vec![0; memory.len() as usize];
                         core(memory.copy_out(0, &mut bytes).map_err(ext2_core::Error::from))?;
@@ -464,11 +449,11 @@ impl Doer<'_> {
                 Ok(Answer::Parts(parts))
             }
             O::LeaseWrite { lease, seed } => {
-                let Some((lease, ..)) = &self.held.leases[usize::from(*lease)] else {
+                let Some((lease, true)) = &self.held.leases[usize::from(*lease)] else {
                     return Err(Answer::Nothing);
                 };
                 let mut parts = Vec::new();
-                for (at, part) in dax(lease.parts(Access::Write))? {
+                for (at, part) in dax(lease.parts())? {
                     if let Leased::Memory(memory) = part {
                         // The first bytes of each run.
                         let len = memory.len().min(16) as u32;
@@ -478,6 +463,12 @@ impl Doer<'_> {
                     }
                 }
                 Ok(Answer::Parts(parts))
+            }
+            O::LeaseSync { lease } => {
+                let Some((lease, _)) = &self.held.leases[usize::from(*lease)] else {
+                    return Err(Answer::Nothing);
+                };
+                done(dax(lease.sync()))
             }
             O::EndLease { lease } => {
                 let slot = &mut self.held.leases[usize::from(*lease)];

@@ -96,8 +96,7 @@ pub(super) fn run(
                 for step in program {
                     let begin = moment.fetch_add(1, Ordering::Relaxed);
                     turn::pass();
-                    let leased = held.leases.iter().flatten().map(|(_, nr, _)| *nr).collect();
-                    let answer = Doer { fs: &fs, device: &device, held: &mut held, leased }.perform(&step);
+                    let answer = Doer { fs: &fs, device: &device, held: &mut held }.perform(&step);
                     let end = moment.fetch_add(1, Ordering::Relaxed);
                     let event = Event { step, answer, begin, end };
                     histories.lock().unwrap_or_else(PoisonError::into_inner)[nr].push(event);
@@ -126,7 +125,7 @@ pub(super) fn run(
     }
     let mut search =
         Search { histories: &histories, world, now, room, tried: 0, best: (0, "no order".to_owned()) };
-    if search.go(&mut vec![0; histories.len()], model) || search.tried > ORDERS {
+    if search.go(&mut vec![0; histories.len()], &model.with_threads()) || search.tried > ORDERS {
         return Ok(());
     }
     let (_, words) = search.best;

@@ -1,13 +1,13 @@
 //! The library, with what each actor holds of it.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use blockdev::{
     BlockDevice, CacheOptions, Cached, Counted, FileDevice, Locking, MmapDevice, Overlay, RamDevice,
 };
-use ext2_core::{Ext2, Inode, InodeNr, OpenOptions};
+use ext2_core::{Ext2, Inode, OpenOptions};
 use ext2_dax::{
-    DataPath, DaxFs, DaxOptions, File, Lease,
+    DataPath, DaxFs, DaxOptions, File, Lease, OpenFor,
     buffer_head::HoleSize,
     mmu::soft::{SoftMap, SoftMmu},
 };
@@ -24,11 +24,12 @@ use crate::golden;
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) hands: Vec<Option<Inode>>,
-    pub(super) files: Vec<Option<File>>,
+    pub(super) files: Vec<Option<(File, OpenFor)>>,
     pub(super) maps: Vec<Option<SoftMap>>,
     /// The inodes of the mappings.
     pub(super) mapped: Vec<Option<Inode>>,
-    pub(super) leases: Vec<Option<(Lease, InodeNr, Range<u64>)>>,
+    /// With whether they are to be written through.
+    pub(super) leases: Vec<Option<(Lease, bool)>>,
     /// Directories with where listing goes on.
     pub(super) listings: Vec<Option<(Inode, u64)>>,
     pub(super) mmu: Arc<SoftMmu>,
@@ -141,7 +142,7 @@ impl World {
     pub fn close(&mut self) -> Result<(), ext2_core::Error> {
         self.let_go();
         let fs = self.fs.take().expect("it is open");
-        fs.ext2().clone().close()
+        fs.ext2().clone().close().map(drop)
     }
 
     /// All bytes of the device.

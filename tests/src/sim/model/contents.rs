@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use ext2_core::{Errno, FileKind};
+use ext2_dax::OpenFor;
 
 use super::{Content, Id, Model, Verdict, Wanted};
-use crate::sim::{Answer, Operation, Step, answer::Refusal, operation::Data};
+use crate::sim::{Answer, Operation, Step, operation::Data};
 
 const IMMUTABLE: u32 = 0x10;
 const APPEND: u32 = 0x20;
@@ -41,10 +42,10 @@ impl Model {
                 let wanted = self.regular(id).and_then(|()| self.cuttable(id));
                 self.punch(id, *at, *len, *wait, wanted, answer)
             }
-            O::Zero { of, at, len, wait } => {
+            O::Zero { of, at, len } => {
                 let id = self.hand(actor, *of);
                 let wanted = self.regular(id).and_then(|()| self.cuttable(id));
-                self.zero(id, *at, *len, *wait, wanted, answer)
+                self.zero(id, *at, *len, wanted, answer)
             }
             O::Fallocate { of, mode, at, len } => {
                 let id = self.hand(actor, *of);
@@ -52,7 +53,7 @@ impl Model {
                 match mode {
                     _ if *len == 0 => self.agree(answer, no(Errno::INVAL)).map(drop),
                     3 => self.punch(id, *at, *len, true, wanted, answer),
-                    0x11 => self.zero(id, *at, *len, true, wanted, answer),
+                    0x11 => self.zero(id, *at, *len, wanted, answer),
                     _ => self.agree(answer, no(Errno::OPNOTSUPP)).map(drop),
                 }
             }
@@ -156,19 +157,6 @@ impl Model {
 
     /// A write of which so many bytes are reported.
     pub(super) fn write(&mut self, id: Id, at: u64, data: Data, wanted: Wanted, answer: &Answer) -> Verdict {
-        self.write_unless(id, at, data, wanted, answer, |_, _| false)
-    }
-
-    /// The same, where it may end early for another reason.
-    pub(super) fn write_unless(
-        &mut self,
-        id: Id,
-        at: u64,
-        data: Data,
-        wanted: Wanted,
-        answer: &Answer,
-        may_end: impl Fn(&Self, u64) -> bool,
-    ) -> Verdict {
         let now = self.now;
         let cost = self.cost(at, u64::from(data.len));
         if !self.agree_in(answer, wanted, cost, 0)? {
@@ -179,8 +167,7 @@ impl Model {
         }
         let Answer::Number(put) = *answer else { return Err(format!("{answer:?}")) };
         let most = u64::from(data.len).min(self.max_size.saturating_sub(at));
-        let is_short = || put > 0 && (self.room.blocks < cost || may_end(self, at + put));
-        if put > most || put < most && !is_short() {
+        if put > most || put < most && (put == 0 || self.room.blocks >= cost) {
             return Err(format!("{put} of {most} bytes were written, with {:?} free", self.room));
         }
         if put > 0 {
@@ -204,16 +191,21 @@ impl Model {
         }
     }
 
-    /// Whether a lease is in the way of taking a range of bytes: it has to be, or it may be.
-    fn leased(&self, id: Id, range: &Range<u64>) -> bool {
+    /// Whether a lease is in the way of taking a range of bytes: one of the caller's own thread, or another's.
+    fn leased(&self, id: Id, range: &Range<u64>, own: bool) -> bool {
         let touched = range.start / PAGE..range.end.div_ceil(PAGE);
-        self.actors.iter().flat_map(|held| held.leases.iter().flatten()).any(|(leased, bytes)| {
-            let pages = bytes.start / PAGE..bytes.end.div_ceil(PAGE);
-            *leased == id && pages.start < touched.end && touched.start < pages.end
+        let mut leases =
+            (0..).zip(&self.actors).filter(|(actor, _)| own == (*actor == self.actor || !self.has_threads));
+        leases.any(|(_, held)| {
+            held.leases.iter().flatten().any(|(leased, bytes)| {
+                let pages = bytes.start / PAGE..bytes.end.div_ceil(PAGE);
+                *leased == id && pages.start < touched.end && touched.start < pages.end
+            })
         })
     }
 
-    /// The same question of an answer: what does not wait is refused with `EBUSY` where a lease is in the way.
+    /// The same question of an answer: what does not wait, and what would wait for itself, is refused with `EBUSY`; the
+    /// rest is not done before the lease is given back.
     fn agree_leased(
         &self,
         answer: &Answer,
@@ -222,8 +214,13 @@ impl Model {
         range: &Range<u64>,
         wait: bool,
     ) -> Result<bool, String> {
-        if wanted.is_ok() && !wait && self.is_dax && range.start < range.end && self.leased(id, range) {
-            return self.agree(answer, no(Errno::BUSY));
+        if wanted.is_ok() && self.is_dax && range.start < range.end {
+            if self.leased(id, range, true) || !wait && self.leased(id, range, false) {
+                return self.agree(answer, no(Errno::BUSY));
+            }
+            if self.leased(id, range, false) {
+                return Err("it did not wait for a lease".to_owned());
+            }
         }
         self.agree(answer, wanted)
     }
@@ -283,18 +280,10 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn zero(
-        &mut self,
-        id: Id,
-        at: u64,
-        len: u64,
-        wait: bool,
-        wanted: Wanted,
-        answer: &Answer,
-    ) -> Verdict {
+    pub(super) fn zero(&mut self, id: Id, at: u64, len: u64, wanted: Wanted, answer: &Answer) -> Verdict {
         let size = if wanted.is_ok() { self.node(id).size() } else { 0 };
         let end = at.saturating_add(len).min(size);
-        if self.agree_leased(answer, wanted, id, &(at..end), wait)? && at < end {
+        if self.agree(answer, wanted)? && at < end {
             let now = self.now;
             self.clear(id, at..end);
             self.node_mut(id).modified(now);
@@ -400,7 +389,7 @@ impl Model {
     }
 
     /// What is refused to who opened a file for reading.
-    pub(super) fn open_for_writing(writing: bool) -> Wanted {
-        if writing { Ok(()) } else { Err(Refusal::BADF) }
+    pub(super) fn open_for_writing(open_for: OpenFor) -> Wanted {
+        if open_for == OpenFor::Reading { no(Errno::BADF) } else { Ok(()) }
     }
 }

@@ -3,13 +3,16 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use ext2_core::Errno;
-use ext2_dax::mmu::{
-    Protection, Sharing,
-    soft::{Died, Signal},
+use ext2_dax::{
+    OpenFor,
+    mmu::{
+        Protection, Sharing,
+        soft::{Died, Signal},
+    },
 };
 
 use super::{Id, Model, Verdict, Wanted, contents::PAGE};
-use crate::sim::{Actor, Answer, Operation, Step, operation::Data};
+use crate::sim::{Actor, Answer, Operation, Step, Word, operation::Data};
 
 const IMMUTABLE: u32 = 0x10;
 const APPEND: u32 = 0x20;
@@ -45,16 +48,18 @@ impl Model {
         use Operation as O;
         let actor = step.actor;
         match &step.operation {
-            O::Open { of, writing, file } => {
+            O::Open { of, open_for, file } => {
                 let id = self.hand(actor, *of);
-                let node = self.node(id);
-                let wanted = self.regular(id).and_then(|()| match writing {
-                    true if self.read_only => no(Errno::ROFS),
-                    true if node.flags & IMMUTABLE != 0 => no(Errno::PERM),
+                let flags = self.node(id).flags;
+                let wanted = self.regular(id).and_then(|()| match open_for {
+                    OpenFor::Reading => Ok(()),
+                    _ if self.read_only => no(Errno::ROFS),
+                    _ if flags & IMMUTABLE != 0 => no(Errno::PERM),
+                    OpenFor::Writing if flags & APPEND != 0 => no(Errno::PERM),
                     _ => Ok(()),
                 });
                 if self.agree(answer, wanted)? {
-                    self.held_mut(actor).files[usize::from(*file)] = Some((id, *writing));
+                    self.held_mut(actor).files[usize::from(*file)] = Some((id, *open_for));
                 }
                 Ok(())
             }
@@ -62,8 +67,11 @@ impl Model {
                 self.held_mut(actor).files[usize::from(*file)] = None;
                 Ok(())
             }
-            O::FileRead { file, at, len, .. } => {
+            O::FileRead { file, at, len, nowait } => {
                 let (id, _) = self.file(actor, *file);
+                if *nowait && (!self.is_dax || self.buffer_head) {
+                    return self.agree(answer, no(Errno::OPNOTSUPP)).map(drop);
+                }
                 self.same(answer, Ok(Answer::Bytes(self.read(id, *at, *len))))
             }
             O::FileWrite { file, at, data, nowait } => {
@@ -82,7 +90,7 @@ impl Model {
             O::FileZero { file, at, len } => {
                 let (id, writing) = self.file(actor, *file);
                 let wanted = Self::open_for_writing(writing).and_then(|()| self.cuttable(id));
-                self.zero(id, *at, *len, true, wanted, answer)
+                self.zero(id, *at, *len, wanted, answer)
             }
             O::FileSeekData { file, at } => {
                 self.same(answer, self.seek(self.file(actor, *file).0, *at, true))
@@ -94,36 +102,44 @@ impl Model {
                 self.same(answer, Ok(Answer::Ranges(self.ranges(self.file(actor, *file).0))))
             }
             O::FileSync { .. } => self.agree(answer, Ok(())).map(drop),
-            O::Lease { file, at, len, lease } => {
-                let (id, _) = self.file(actor, *file);
+            O::Lease { file, at, len, writing, lease } => {
+                let (id, open_for) = self.file(actor, *file);
                 let wanted = match () {
                     () if !self.is_dax => no(Errno::OPNOTSUPP),
-                    () if *len == 0 => no(Errno::INVAL),
+                    () if *writing => self.storable(id, open_for),
                     () => Ok(()),
                 };
+                let wanted = wanted.and_then(|()| if *len == 0 { no(Errno::INVAL) } else { Ok(()) });
                 if self.agree(answer, wanted)? {
                     let range = *at..at.saturating_add(*len);
                     self.held_mut(actor).leases[usize::from(*lease)] = Some((id, range));
                 }
                 Ok(())
             }
-            O::LeaseRead { lease } => {
+            O::LeaseSync { .. } => self.agree(answer, Ok(())).map(drop),
+            O::LeaseRead { lease } | O::LeaseWrite { lease, .. } => {
                 let (id, range) = self.lease(actor, *lease);
+                let (now, flags) = (self.now, self.node(id).flags);
+                // Memory that may be stored to counts as changed when it is given.
+                self.node_mut(id).perhaps_modified(now);
+                let stores = step.operation.word() == Word::LeaseWrite;
+                if let Answer::Refused(refusal) = answer {
+                    let errno = if flags & IMMUTABLE != 0 { Errno::PERM } else { Errno::ACCES };
+                    let is_forbidden = flags & (IMMUTABLE | APPEND) != 0;
+                    return match refusal.is(errno) && is_forbidden {
+                        true => Ok(()),
+                        false => Err(format!("{refusal:?} of a lease")),
+                    };
+                }
                 for (at, bytes) in parts(answer, &range)? {
                     let size = self.node(id).size();
                     let end = size.clamp(*at, at + bytes.len() as u64);
-                    if self.stored(id, *at..end) != bytes[..(end - at) as usize] {
+                    let bytes = &bytes[..(end - at) as usize];
+                    if stores {
+                        self.put(id, *at, bytes);
+                    } else if self.stored(id, *at..end) != bytes {
                         return Err(format!("the lease shows other bytes from {at} on than the file has"));
                     }
-                }
-                Ok(())
-            }
-            O::LeaseWrite { lease, .. } => {
-                let (id, range) = self.lease(actor, *lease);
-                for (at, bytes) in parts(answer, &range)? {
-                    let size = self.node(id).size();
-                    let end = size.clamp(*at, at + bytes.len() as u64);
-                    self.put(id, *at, &bytes[..(end - at) as usize]);
                 }
                 Ok(())
             }
@@ -132,13 +148,12 @@ impl Model {
                 Ok(())
             }
             O::Map { file, page, pages, sharing, protection, map } => {
-                let (id, writing) = self.file(actor, *file);
+                let (id, open_for) = self.file(actor, *file);
                 let stores = *sharing != Sharing::Private && *protection == Protection::ReadWrite;
                 let wanted = match () {
                     () if *pages == 0 => no(Errno::INVAL),
                     () if !self.is_dax => no(Errno::OPNOTSUPP),
-                    () if stores && !writing => no(Errno::ACCES),
-                    () if stores && self.node(id).flags & APPEND != 0 => no(Errno::ACCES),
+                    () if stores => self.storable(id, open_for),
                     () => Ok(()),
                 };
                 if self.agree(answer, wanted)? {
@@ -168,7 +183,7 @@ impl Model {
         }
     }
 
-    pub(in crate::sim) fn file(&self, actor: Actor, file: u8) -> (Id, bool) {
+    pub(in crate::sim) fn file(&self, actor: Actor, file: u8) -> (Id, OpenFor) {
         self.held(actor).files[usize::from(file)].expect("what was done was done with a file")
     }
 
@@ -180,34 +195,50 @@ impl Model {
         self.held(actor).maps[usize::from(map)].as_ref().expect("what was done was done with a mapping")
     }
 
+    /// Whether memory of a file may be given away to be stored to.
+    fn storable(&self, id: Id, open_for: OpenFor) -> Wanted {
+        let flags = self.node(id).flags;
+        match () {
+            () if open_for != OpenFor::Writing => no(Errno::ACCES),
+            () if self.read_only => no(Errno::ROFS),
+            () if flags & IMMUTABLE != 0 => no(Errno::PERM),
+            () if flags & APPEND != 0 => no(Errno::ACCES),
+            () => Ok(()),
+        }
+    }
+
     fn file_write(
         &mut self,
-        (id, writing): (Id, bool),
+        (id, open_for): (Id, OpenFor),
         at: u64,
         data: Data,
         nowait: bool,
         answer: &Answer,
     ) -> Verdict {
+        let at = if open_for == OpenFor::Appending { self.node(id).size() } else { at };
         // Nothing to write is nothing to refuse.
-        let wanted = Self::open_for_writing(writing)
-            .and_then(|()| if data.len == 0 { Ok(()) } else { self.writable() })
-            .and_then(|()| self.fits(id, at, data));
-        // What needs a block, or another size, may have to wait.
-        let end = at.saturating_add(u64::from(data.len));
-        let would_wait = |model: &Self, at: u64| {
-            let (size, blocks) = model.blocks(id);
-            let is_there = (at / model.block..end.div_ceil(model.block)).all(|nr| blocks.contains_key(&nr));
-            nowait && !(is_there && end <= size)
-        };
-        if let Answer::Refused(refusal) = answer
-            && refusal.is(Errno::AGAIN)
-        {
-            let now = self.now;
-            self.node_mut(id).perhaps_modified(now);
-            let waits = wanted.is_ok() && would_wait(self, at);
-            return if waits { Ok(()) } else { Err("EAGAIN, and there is nothing to wait for".to_owned()) };
+        let wanted = Self::open_for_writing(open_for);
+        if !nowait {
+            let wanted = wanted.and_then(|()| if data.len == 0 { Ok(()) } else { self.writable() });
+            let wanted = wanted.and_then(|()| self.fits(id, at, data));
+            return self.write(id, at, data, wanted, answer);
         }
-        self.write_unless(id, at, data, wanted, answer, would_wait)
+        if wanted.is_ok() && (!self.is_dax || self.buffer_head) {
+            return self.agree(answer, no(Errno::OPNOTSUPP)).map(drop);
+        }
+        // What is inside the file is written where there are blocks; the file does not grow.
+        let (size, blocks) = self.blocks(id);
+        let inside = u64::from(data.len).min(size.saturating_sub(at));
+        let there =
+            (at / self.block..(at + inside).div_ceil(self.block)).take_while(|nr| blocks.contains_key(nr));
+        let most = there.last().map_or(0, |nr| ((nr + 1) * self.block - at).min(inside));
+        let wanted =
+            wanted.and_then(|()| if inside == 0 && data.len > 0 { no(Errno::AGAIN) } else { Ok(()) });
+        let wanted = wanted.and_then(|()| self.fits(id, at, Data { len: inside as u32, ..data }));
+        let wanted = wanted.and_then(|()| if most == 0 && data.len > 0 { no(Errno::AGAIN) } else { Ok(()) });
+        let now = self.now;
+        self.node_mut(id).perhaps_modified(now);
+        self.write(id, at, Data { len: most as u32, ..data }, wanted, answer)
     }
 
     /// Pages past this one are no part of the file any more: private copies of them go too.
