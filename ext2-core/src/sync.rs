@@ -20,6 +20,11 @@
 //! | `Leaf` | a lock under which no other is taken | spin locks |
 //!
 //! A device's own locks are below all of these.
+//!
+//! With the feature `turns` a test can decide at each lock which thread goes on: see [`turn`].
+
+#[cfg(feature = "turns")]
+pub mod turn;
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
@@ -158,6 +163,10 @@ mod imp {
             #[inline]
             pub(super) fn $name<T: ?Sized>(lock: &$of<T>) -> $guard<'_, T> {
                 let attempt = || taken(lock.$try());
+                #[cfg(feature = "turns")]
+                if let Some(taken) = super::turn::until(attempt) {
+                    return taken;
+                }
                 let taken = attempt().or_else(|| spin(attempt));
                 taken.unwrap_or_else(|| lock.$name().unwrap_or_else(PoisonError::into_inner))
             }
@@ -331,6 +340,8 @@ impl IoLock {
     /// Begins to read without the lock, unless somebody holds it exclusive.
     #[inline]
     pub fn glance(&self) -> Option<Glance> {
+        #[cfg(feature = "turns")]
+        turn::pass();
         let now = self.changes.load(Ordering::Acquire);
         (now & 1 == 0).then_some(Glance(now))
     }
@@ -339,6 +350,8 @@ impl IoLock {
     /// have read.
     #[inline]
     pub fn unchanged(&self, since: Glance) -> bool {
+        #[cfg(feature = "turns")]
+        turn::pass();
         fence(Ordering::Acquire);
         self.changes.load(Ordering::Relaxed) == since.0
     }

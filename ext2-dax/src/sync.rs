@@ -1,6 +1,8 @@
 //! The one place that names the locks this crate uses, so that the same code runs on the standard
 //! library's locks and, under `--cfg loom`, on loom's.
 //!
+//! With the feature `turns` a test decides at each lock which thread goes on.
+//!
 //! A lock whose holder panicked is taken as it is: every critical section here leaves its data
 //! consistent before it calls out.
 
@@ -23,7 +25,18 @@ pub(crate) use imp::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub(crate) struct Mutex<T>(imp::Mutex<T>);
 
 /// What [`Mutex::lock`] gives.
-pub(crate) struct MutexGuard<'a, T>(imp::MutexGuard<'a, T>);
+pub(crate) struct MutexGuard<'a, T>(imp::MutexGuard<'a, T>, &'a Mutex<T>);
+
+/// What `attempt` gives, where a test decides who goes on.
+#[cfg(all(feature = "turns", not(loom)))]
+fn in_turn<G>(attempt: impl Fn() -> std::sync::TryLockResult<G>) -> Option<G> {
+    use std::sync::TryLockError;
+    ext2_core::sync::turn::until(|| match attempt() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    })
+}
 
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
@@ -31,7 +44,11 @@ impl<T> Mutex<T> {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard(self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        #[cfg(all(feature = "turns", not(loom)))]
+        if let Some(guard) = in_turn(|| self.0.try_lock()) {
+            return MutexGuard(guard, self);
+        }
+        MutexGuard(self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), self)
     }
 }
 
@@ -61,10 +78,18 @@ impl<T> RwLock<T> {
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+        #[cfg(all(feature = "turns", not(loom)))]
+        if let Some(guard) = in_turn(|| self.0.try_read()) {
+            return guard;
+        }
         self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+        #[cfg(all(feature = "turns", not(loom)))]
+        if let Some(guard) = in_turn(|| self.0.try_write()) {
+            return guard;
+        }
         self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -79,7 +104,15 @@ impl Condvar {
     }
 
     pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        MutexGuard(self.0.wait(guard.0).unwrap_or_else(|poisoned| poisoned.into_inner()))
+        let MutexGuard(guard, mutex) = guard;
+        #[cfg(all(feature = "turns", not(loom)))]
+        if ext2_core::sync::turn::is_entered() {
+            drop(guard);
+            // Woken without a reason, as may be: who waits looks again.
+            let _ = ext2_core::sync::turn::stuck();
+            return mutex.lock();
+        }
+        MutexGuard(self.0.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner()), mutex)
     }
 
     pub(crate) fn notify_all(&self) {

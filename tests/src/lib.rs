@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod posix;
 pub mod rng;
 pub mod scratch;
+pub mod sim;
 pub mod skip;
 pub mod small;
 pub mod tools;

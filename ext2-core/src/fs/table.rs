@@ -60,6 +60,10 @@ impl InodeTable {
 
 /// Lets another thread run, where there are threads.
 fn pause() {
+    #[cfg(feature = "turns")]
+    if crate::sync::turn::stuck() {
+        return;
+    }
     #[cfg(feature = "std")]
     std::thread::yield_now();
     #[cfg(not(feature = "std"))]

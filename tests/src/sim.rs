@@ -1,0 +1,49 @@
+//! The simulator: one vocabulary, one model, one run from one seed.
+//!
+//! A seed chooses [`Options`]: geometry, device, policy, who takes part and how often each operation comes up. Then it
+//! chooses [`Step`]s, one after another, each an [`Operation`] of one actor. A [`World`] performs them on the library, and
+//! the [`Model`] says of each [`Answer`] whether it is one that a sound file system gives. At the end names, bytes and
+//! attributes are compared as a whole, and `check` and `e2fsck` look at the image.
+//!
+//! | module | is |
+//! |---|---|
+//! | `operation` | the vocabulary: every function that changes or reads a file system |
+//! | `options`, `choose` | what a seed chooses |
+//! | `world`, `perform` | the library, with what each actor holds of it |
+//! | `model` | what every answer has to be |
+//! | `run` | one seed, from `mkfs` to `e2fsck` |
+//! | `schedule`, `threads` | actors that are threads, and the turns that a seed gives them |
+//! | `crashes`, `failing` | power that fails at every moment, and a device that fails |
+//! | `campaign` | many seeds |
+//! | `shrink` | fewer steps that fail alike |
+//! | `api` | the vocabulary against what the crates offer |
+//! | `kept_out` | what is known to be wrong |
+
+mod answer;
+pub mod api;
+mod base;
+mod campaign;
+mod choose;
+mod clock;
+mod compare;
+mod crashes;
+mod failing;
+mod kept_out;
+mod model;
+mod operation;
+mod options;
+mod perform;
+mod run;
+mod schedule;
+mod shrink;
+mod threads;
+mod world;
+
+pub use answer::{Answer, Refusal};
+pub use campaign::{Campaign, Tally, commit, new_seed};
+pub use model::{Content, Id, Model, Node, Room, Verdict};
+pub use operation::{Actor, Data, HANDS, Operation, Step, Word, name, user, xattr_name};
+pub use options::{Backend, Mode, Options};
+pub use run::{Failure, Outcome, run, run_steps};
+pub use shrink::shrink;
+pub use world::World;

@@ -1,0 +1,444 @@
+//! Choosing the next step.
+
+use ext2_core::{AclKind, FileKind, RenameFlags};
+use ext2_dax::{
+    OpenFor,
+    mmu::{Protection, Sharing},
+};
+
+use super::{
+    Actor, Data, HANDS, Mode, Model, Operation, Options, Step, Word,
+    kept_out::kept_out,
+    operation::{FILES, LEASES, LISTINGS, MAPS, Need},
+};
+use crate::Rng;
+
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+
+/// What chooses steps for a run.
+#[derive(Clone, Debug)]
+pub(super) struct Chooser {
+    rng: Rng,
+    shares: Vec<(Word, u32)>,
+    total: u64,
+    actors: Actor,
+    names: u8,
+    block: u64,
+    reach: u64,
+    mode: Mode,
+    /// Operations that come first, the next one last.
+    first: Vec<Operation>,
+}
+
+impl Chooser {
+    /// One that gives the same steps for the same options, if the answers are the same.
+    #[must_use]
+    pub(super) fn new(options: &Options, part: &str) -> Self {
+        Self {
+            rng: Rng::named(options.seed, part),
+            shares: options.shares.clone(),
+            total: options.shares.iter().map(|(_, share)| u64::from(*share)).sum(),
+            actors: options.actors,
+            names: options.names,
+            block: options.block,
+            reach: options.reach,
+            mode: options.mode,
+            first: if options.has_lost_and_found && part == "steps" { lost_and_found() } else { Vec::new() },
+        }
+    }
+
+    /// The next step.
+    pub(super) fn next(&mut self, model: &Model) -> Step {
+        // First what e2fsck needs, where there is to be one.
+        if let Some(operation) = self.first.pop() {
+            return Step { actor: 0, operation };
+        }
+        let actor = self.rng.below(self.actors.into()) as Actor;
+        self.next_of(actor, model)
+    }
+
+    /// The next step of an actor.
+    pub(super) fn next_of(&mut self, actor: Actor, model: &Model) -> Step {
+        let is_empty = (0..HANDS).all(|hand| model.kind_in(actor, hand).is_none());
+        let operation = if is_empty {
+            Operation::Root { to: 0 }
+        } else {
+            let mut chosen = self.prepared(actor, model);
+            while kept_out(&Step { actor, operation: chosen.clone() }, model, self.mode).is_some() {
+                chosen = self.prepared(actor, model);
+            }
+            chosen
+        };
+        Step { actor, operation }
+    }
+
+    /// An operation, or most of the time where it has nothing to be done with one that gets it.
+    fn prepared(&mut self, actor: Actor, model: &Model) -> Operation {
+        let mut word = self.word();
+        let held = model.held(actor);
+        let regular = (0..HANDS).any(|hand| model.kind_in(actor, hand) == Some(FileKind::Regular));
+        // What needs something needs what that needs.
+        for _ in 0..3 {
+            let missing = match word.needs() {
+                Need::Nothing => None,
+                Need::Regular => (!regular).then_some(Word::Create),
+                Need::File => held.files.iter().all(Option::is_none).then_some(Word::Open),
+                Need::Map => held.maps.iter().all(Option::is_none).then_some(Word::Map),
+                Need::Lease => held.leases.iter().all(Option::is_none).then_some(Word::Lease),
+                Need::Listing => held.listings.iter().all(Option::is_none).then_some(Word::BeginListing),
+            };
+            match missing {
+                Some(other) if !self.rng.one_in(10) => word = other,
+                _ => break,
+            }
+        }
+        self.operation(word, actor, model)
+    }
+
+    fn word(&mut self) -> Word {
+        let mut at = self.rng.below(self.total);
+        for (word, share) in &self.shares {
+            match at.checked_sub(u64::from(*share)) {
+                Some(rest) => at = rest,
+                None => return *word,
+            }
+        }
+        Word::Root
+    }
+
+    fn slot(&mut self, count: u8) -> u8 {
+        self.rng.below(count.into()) as u8
+    }
+
+    /// A hand, of the kind that is asked for where there is one, and sometimes of another.
+    fn hand(&mut self, actor: Actor, model: &Model, kind: Option<FileKind>) -> u8 {
+        let fits = |hand: &u8| {
+            let there = model.kind_in(actor, *hand);
+            there.is_some() && (kind.is_none() || there == kind)
+        };
+        let hands: Vec<u8> = (0..HANDS).filter(fits).collect();
+        if hands.is_empty() || self.rng.one_in(40) { self.slot(HANDS) } else { *self.rng.pick(&hands) }
+    }
+
+    fn name(&mut self) -> u8 {
+        self.slot(self.names)
+    }
+
+    /// A hand to take something in; what holds the root is kept most of the time.
+    fn to(&mut self) -> u8 {
+        if self.rng.one_in(30) { 0 } else { 1 + self.slot(HANDS - 1) }
+    }
+
+    /// An offset: near the beginning, near an edge of the block map, or far away.
+    fn offset(&mut self) -> u64 {
+        let pointers = self.block / 4;
+        let edges = [12, 12 + pointers, 12 + 2 * pointers, 12 + pointers + pointers * pointers];
+        let at = match self.rng.below(12) {
+            0..=7 => self.rng.below(self.reach),
+            8 | 9 => self.rng.pick(&edges[..2]) * self.block - 3000 + self.rng.below(6000),
+            10 => self.rng.pick(&edges) * self.block - 3000 + self.rng.below(6000),
+            _ => (2 << 20) - 5000 + self.rng.below(10_000),
+        };
+        if self.rng.one_in(3) { at / self.block * self.block } else { at }
+    }
+
+    fn len(&mut self) -> u32 {
+        match self.rng.below(10) {
+            0..=3 => self.rng.below(100) as u32,
+            4..=7 => self.rng.below(9000) as u32,
+            8 => self.rng.below(60_000) as u32,
+            _ => (self.rng.below(4) * self.block) as u32,
+        }
+    }
+
+    fn long(&mut self) -> u64 {
+        match self.rng.below(6) {
+            0 => self.rng.below(4 << 20),
+            1 => (1 + self.rng.below(4)) * self.block,
+            2 => u64::MAX / 2,
+            _ => self.rng.below(20_000),
+        }
+    }
+
+    fn data(&mut self) -> Data {
+        Data { len: self.len(), seed: self.rng.below(256) as u8 }
+    }
+
+    fn mode(&mut self) -> u16 {
+        if self.rng.one_in(3) {
+            self.rng.below(0o10000) as u16
+        } else {
+            *self.rng.pick(&[0o644, 0o755, 0o600])
+        }
+    }
+
+    /// An open file of the actor.
+    fn file(&mut self) -> u8 {
+        self.slot(FILES)
+    }
+
+    /// A slot of those that are in use, in most cases.
+    fn used<T>(&mut self, slots: &[Option<T>]) -> u8 {
+        let used: Vec<u8> =
+            (0..slots.len() as u8).filter(|slot| slots[usize::from(*slot)].is_some()).collect();
+        if used.is_empty() || self.rng.one_in(20) {
+            self.slot(slots.len() as u8)
+        } else {
+            *self.rng.pick(&used)
+        }
+    }
+
+    /// A page of a file: near the beginning, or in the second 2 MiB.
+    fn page(&mut self) -> u64 {
+        if self.rng.one_in(6) { *self.rng.pick(&[510, 511, 512, 1030]) } else { self.rng.below(8) }
+    }
+
+    fn time(&mut self) -> Option<i64> {
+        *self.rng.pick(&[None, Some(0), Some(1), Some(1_600_000_000), Some(i64::from(i32::MAX))])
+    }
+
+    fn operation(&mut self, word: Word, actor: Actor, model: &Model) -> Operation {
+        use Operation as O;
+        let dir = |own: &mut Self| own.hand(actor, model, Some(FileKind::Directory));
+        match word {
+            Word::Root => O::Root { to: self.to() },
+            Word::Lookup => O::Lookup { dir: dir(self), name: self.name(), to: self.to() },
+            Word::LookupNr => O::LookupNr { dir: dir(self), name: self.name() },
+            Word::ByNumber => O::ByNumber { of: self.hand(actor, model, None), to: self.to() },
+            Word::Resolve => {
+                let path = [self.path_name(), self.path_name()];
+                O::Resolve { path, follow: self.rng.one_in(2), to: self.to() }
+            }
+            Word::ResolveParent => {
+                O::ResolveParent { path: [self.path_name(), self.path_name()], to: self.to() }
+            }
+            Word::Create => {
+                let kind = match self.rng.below(12) {
+                    0..=5 => FileKind::Regular,
+                    6..=9 => FileKind::Directory,
+                    10 => FileKind::Fifo,
+                    _ => *self.rng.pick(&[FileKind::Socket, FileKind::CharDevice, FileKind::BlockDevice]),
+                };
+                let umask = *self.rng.pick(&[0o022, 0, 0o077]);
+                O::Create { dir: dir(self), name: self.name(), kind, mode: self.mode(), umask, to: self.to() }
+            }
+            Word::Symlink => {
+                let len = if self.rng.one_in(2) { 0 } else { 1 + self.rng.below(1100) as u16 };
+                O::Symlink { dir: dir(self), name: self.name(), target: self.slot(12), len, to: self.to() }
+            }
+            Word::Tmpfile => O::Tmpfile { dir: dir(self), mode: self.mode(), to: self.to() },
+            Word::Link => O::Link { of: self.hand(actor, model, None), dir: dir(self), name: self.name() },
+            Word::Unlink => O::Unlink { dir: dir(self), name: self.name() },
+            Word::Rmdir => O::Rmdir { dir: dir(self), name: self.name() },
+            Word::Rename => {
+                let flags = match self.rng.below(8) {
+                    0 => RenameFlags::NOREPLACE,
+                    1 | 2 => RenameFlags::EXCHANGE,
+                    3 if self.rng.one_in(4) => RenameFlags::all(),
+                    _ => RenameFlags::empty(),
+                };
+                let (from, to) = (dir(self), dir(self));
+                O::Rename { dir: from, name: self.name(), to_dir: to, to_name: self.name(), flags }
+            }
+            Word::ReadLink => O::ReadLink { of: self.hand(actor, model, Some(FileKind::Symlink)) },
+            Word::BeginListing => O::BeginListing { dir: dir(self), listing: self.slot(LISTINGS) },
+            Word::List => {
+                O::List { listing: self.used(&model.held(actor).listings), count: 1 + self.slot(6) }
+            }
+            Word::LetGo => O::LetGo { of: self.hand(actor, model, None) },
+            Word::Stat => O::Stat { of: self.hand(actor, model, None) },
+            Word::StatFs => O::StatFs,
+            Word::Chmod => O::Chmod { of: self.hand(actor, model, None), mode: self.mode() },
+            Word::Chown => {
+                let id = |own: &mut Self| {
+                    *own.rng.pick(&[None, Some(0), Some(1000), Some(0xffff), Some(0x1_0000)])
+                };
+                O::Chown { of: self.hand(actor, model, None), uid: id(self), gid: id(self) }
+            }
+            Word::SetTimes => {
+                O::SetTimes { of: self.hand(actor, model, None), atime: self.time(), mtime: self.time() }
+            }
+            Word::Touch => O::Touch { of: self.hand(actor, model, None) },
+            Word::TouchModified => O::TouchModified { of: self.hand(actor, model, None) },
+            Word::TouchAccessed => O::TouchAccessed { of: self.hand(actor, model, None) },
+            Word::StripSetid => O::StripSetid { of: self.hand(actor, model, None) },
+            Word::SetFlags => {
+                let flags = *self.rng.pick(&[0, 0, 0x10, 0x20, 0x80, 0x40, 0x8, 0x1_0000, !0x30]);
+                O::SetFlags { of: self.hand(actor, model, None), flags }
+            }
+            Word::SetXattr => {
+                let len = *self.rng.pick(&[0, 5, 100, 300, 900, 3000]) as u32;
+                let value = Data { len, seed: self.rng.below(8) as u8 };
+                O::SetXattr {
+                    of: self.hand(actor, model, None),
+                    name: self.slot(7),
+                    value,
+                    how: self.slot(3),
+                }
+            }
+            Word::RemoveXattr => O::RemoveXattr { of: self.hand(actor, model, None), name: self.slot(7) },
+            Word::GetXattr => O::GetXattr { of: self.hand(actor, model, None), name: self.slot(7) },
+            Word::ListXattrs => O::ListXattrs { of: self.hand(actor, model, None) },
+            Word::Xattrs => O::Xattrs { of: self.hand(actor, model, None) },
+            Word::SetAcl => {
+                let acl = if self.rng.one_in(3) { None } else { Some(self.rng.below(1 << 16) as u16) };
+                O::SetAcl { of: self.hand(actor, model, None), which: self.acl_kind(), acl }
+            }
+            Word::Acl => O::Acl { of: self.hand(actor, model, None), which: self.acl_kind() },
+            _ => self.contents(word, actor, model),
+        }
+    }
+
+    /// A name that is one: paths are split where they should be.
+    fn path_name(&mut self) -> u8 {
+        let name = self.slot(self.names.min(20));
+        if self.rng.one_in(12) { 23 + self.slot(2) } else { name }
+    }
+
+    fn acl_kind(&mut self) -> AclKind {
+        *self.rng.pick(&[AclKind::Access, AclKind::Default])
+    }
+
+    fn contents(&mut self, word: Word, actor: Actor, model: &Model) -> Operation {
+        use Operation as O;
+        let of = |own: &mut Self| own.hand(actor, model, Some(FileKind::Regular));
+        match word {
+            Word::Read => O::Read { of: of(self), at: self.offset(), len: self.len() },
+            Word::ReadPieces => O::ReadPieces { of: of(self), at: self.offset(), len: self.len() },
+            Word::Write => O::Write { of: of(self), at: self.offset(), data: self.data() },
+            Word::Truncate => O::Truncate { of: of(self), size: self.offset(), wait: self.rng.one_in(2) },
+            Word::Punch => {
+                O::Punch { of: of(self), at: self.offset(), len: self.long(), wait: self.rng.one_in(2) }
+            }
+            Word::Zero => O::Zero { of: of(self), at: self.offset(), len: self.long() },
+            Word::Fallocate => {
+                let mode = *self.rng.pick(&[0, 1, 3, 0x11, 0x10, 8]);
+                O::Fallocate { of: of(self), mode, at: self.offset(), len: self.long() }
+            }
+            Word::SeekData => O::SeekData { of: of(self), at: self.offset() },
+            Word::SeekHole => O::SeekHole { of: of(self), at: self.offset() },
+            Word::Extents => O::Extents { of: of(self) },
+            Word::MapBlocks => O::MapBlocks { of: of(self), at: self.offset(), len: self.long() },
+            Word::GiveUpWrite => {
+                O::GiveUpWrite { of: of(self), at: self.offset(), len: u64::from(self.len()) }
+            }
+            Word::Sync => O::Sync { of: self.hand(actor, model, None) },
+            Word::SyncAll => O::SyncAll,
+            Word::Exit => O::Exit,
+            Word::Remount => O::Remount { read_only: self.rng.one_in(4) && !model.is_read_only() },
+            Word::Open => {
+                let open_for = *self.rng.pick(&[
+                    OpenFor::Writing,
+                    OpenFor::Writing,
+                    OpenFor::Writing,
+                    OpenFor::Appending,
+                    OpenFor::Reading,
+                ]);
+                O::Open { of: of(self), open_for, file: self.file() }
+            }
+            Word::CloseFile => O::CloseFile { file: self.file() },
+            Word::FileRead => O::FileRead {
+                file: self.used(&model.held(actor).files),
+                at: self.offset(),
+                len: self.len(),
+                nowait: self.rng.one_in(4),
+            },
+            Word::FileWrite => O::FileWrite {
+                file: self.used(&model.held(actor).files),
+                at: self.offset(),
+                data: self.data(),
+                nowait: self.rng.one_in(4),
+            },
+            Word::FileTruncate => O::FileTruncate {
+                file: self.used(&model.held(actor).files),
+                size: self.offset(),
+                wait: self.rng.one_in(2),
+            },
+            Word::FilePunch => O::FilePunch {
+                file: self.used(&model.held(actor).files),
+                at: self.offset(),
+                len: self.long(),
+                wait: self.rng.one_in(2),
+            },
+            Word::FileZero => {
+                O::FileZero { file: self.used(&model.held(actor).files), at: self.offset(), len: self.long() }
+            }
+            Word::FileSeekData => {
+                O::FileSeekData { file: self.used(&model.held(actor).files), at: self.offset() }
+            }
+            Word::FileSeekHole => {
+                O::FileSeekHole { file: self.used(&model.held(actor).files), at: self.offset() }
+            }
+            Word::FileExtents => O::FileExtents { file: self.used(&model.held(actor).files) },
+            Word::FileSync => O::FileSync { file: self.used(&model.held(actor).files) },
+            Word::Lease => O::Lease {
+                file: self.used(&model.held(actor).files),
+                at: self.offset(),
+                len: u64::from(self.len()),
+                writing: self.rng.one_in(2),
+                lease: self.slot(LEASES),
+            },
+            Word::LeaseRead => O::LeaseRead { lease: self.used(&model.held(actor).leases) },
+            Word::LeaseWrite => {
+                O::LeaseWrite { lease: self.used(&model.held(actor).leases), seed: self.rng.below(256) as u8 }
+            }
+            Word::LeaseSync => O::LeaseSync { lease: self.used(&model.held(actor).leases) },
+            Word::EndLease => O::EndLease { lease: self.slot(LEASES) },
+            Word::Map => {
+                let sharing = *self.rng.pick(&[Sharing::Shared, Sharing::Shared, Sharing::Private]);
+                let protection = *self.rng.pick(&[
+                    Protection::ReadWrite,
+                    Protection::ReadWrite,
+                    Protection::ReadWrite,
+                    Protection::ReadOnly,
+                ]);
+                let (page, pages) = (self.page(), *self.rng.pick(&[1, 4, 20, 520, 1100]));
+                let page = if self.rng.one_in(2) { 0 } else { page };
+                O::Map {
+                    file: self.used(&model.held(actor).files),
+                    page,
+                    pages,
+                    sharing,
+                    protection,
+                    map: self.slot(MAPS),
+                }
+            }
+            Word::Load => {
+                let (map, at) = self.in_map(actor, model);
+                O::Load { map, at, len: self.len() }
+            }
+            Word::Store => {
+                let (map, at) = self.in_map(actor, model);
+                O::Store { map, at, data: self.data() }
+            }
+            Word::Msync => O::Msync {
+                map: self.used(&model.held(actor).maps),
+                page: self.page(),
+                pages: self.rng.below(10),
+            },
+            Word::Unmap => O::Unmap { map: self.slot(MAPS) },
+            other => unreachable!("{other:?} is chosen elsewhere"),
+        }
+    }
+
+    /// A mapping and a place in it: in most cases inside the file.
+    fn in_map(&mut self, actor: Actor, model: &Model) -> (u8, u64) {
+        let held = model.held(actor);
+        let maps: Vec<u8> = (0..MAPS).filter(|map| held.maps[usize::from(*map)].is_some()).collect();
+        if maps.is_empty() {
+            return (self.slot(MAPS), self.offset());
+        }
+        let map = *self.rng.pick(&maps);
+        let mapping = held.maps[usize::from(map)].as_ref().expect("just found");
+        let size = model.node(mapping.id).size().clamp(1, mapping.len());
+        let at = if self.rng.one_in(6) { self.rng.below(mapping.len() + PAGE) } else { self.rng.below(size) };
+        (map, at)
+    }
+}
+
+/// Makes `lost+found`, backwards.
+fn lost_and_found() -> Vec<Operation> {
+    let (dir, name, kind, mode, umask, to) = (0, 26, FileKind::Directory, 0o700, 0, 1);
+    vec![Operation::Create { dir, name, kind, mode, umask, to }, Operation::Root { to: 0 }]
+}

@@ -1,0 +1,244 @@
+//! Crashes: what a run stored is recorded, and every state that the media may hold at any moment of it is mended as
+//! `e2fsck -p` would and compared with what was promised then (see [`History`]).
+
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+
+use blockdev::{
+    BlockDevice, RamDevice, Recorder,
+    crash::{BlockModel, CrashState, FenceMeans, Limits, PmemModel, PmemOrder},
+};
+use ext2_image::check::{Checker, Outcome};
+
+use super::{Answer, Model, Operation, Options, Step, Word, World, run::e2fsck_p};
+use crate::{
+    Scratch,
+    crash::{Action, Device, History, Moment, NOW},
+    tools,
+    tree::{self, Tree},
+};
+
+/// States of one run.
+const STATES: u64 = 4000;
+/// One state in so many is given to e2fsck, in one run of four.
+const E2FSCK_EVERY: u64 = 500;
+/// Where `s_state` is in an image.
+const STATE_OFFSET: usize = 1024 + 58;
+
+/// What is recorded while a run goes on.
+#[derive(Debug)]
+pub(super) struct Crashes {
+    image: Vec<u8>,
+    recorder: Arc<Recorder<RamDevice>>,
+    history: History,
+    last: Tree,
+    steps: u64,
+    /// Files with stores of mappings that nobody has made durable.
+    dirty: BTreeSet<u32>,
+}
+
+/// A device that records, with the image that is on it.
+pub(super) fn recorder(options: &Options, image: &[u8]) -> Arc<Recorder<RamDevice>> {
+    let recorder = Recorder::new(RamDevice::from_bytes(image).expect("memory"));
+    if let Some(left_out) = options.without {
+        recorder.ignore_fence(move |fence| fence.tag == left_out.tag());
+    }
+    Arc::new(recorder)
+}
+
+impl Crashes {
+    /// Begins: what there is by now is durable.
+    pub(super) fn new(
+        world: &World,
+        recorder: Arc<Recorder<RamDevice>>,
+        image: &[u8],
+    ) -> Result<Self, String> {
+        let block = world.ext2().geometry().block_size.len();
+        let last = tree::of(world.ext2())?;
+        let history = History::new(last.clone(), block);
+        Ok(Self { image: image.to_vec(), recorder, history, last, steps: 0, dirty: BTreeSet::new() })
+    }
+
+    /// A step is about to be done.
+    pub(super) fn before(&mut self) {
+        self.recorder.mark(2 * self.steps + 1);
+    }
+
+    /// It has returned; `file` is the one whose bytes it is about.
+    pub(super) fn after(
+        &mut self,
+        step: &Step,
+        answer: &Answer,
+        file: Option<u32>,
+        world: &World,
+    ) -> Result<(), String> {
+        self.recorder.mark(2 * self.steps + 2);
+        self.steps += 1;
+        let action = answer.is_done().then(|| self.action(step, file));
+        self.last = tree::of(world.ext2())?;
+        self.history.push(action, self.last.clone());
+        Ok(())
+    }
+
+    /// What the step is to what was promised.
+    fn action(&mut self, step: &Step, file: Option<u32>) -> Action {
+        let word = step.operation.word();
+        let is_sync = matches!(word, Word::SyncAll | Word::Remount);
+        if is_sync {
+            self.dirty.clear();
+        }
+        match (word, file) {
+            (Word::Sync | Word::FileSync, Some(nr)) => _ = self.dirty.remove(&nr),
+            (Word::Store | Word::LeaseWrite, Some(nr)) => _ = self.dirty.insert(nr),
+            _ => {}
+        }
+        match word {
+            _ if is_sync => Action::Sync,
+            // One fence is for all; but not for what a mapping of another file stored.
+            Word::Sync | Word::FileSync if self.dirty.is_empty() => Action::Fsync("/"),
+            _ => promised(word, file, &self.last),
+        }
+    }
+
+    /// Looks at the states. Gives their number.
+    pub(super) fn judge(self, options: &Options) -> Result<u64, String> {
+        let limits = Limits { exhaustive: 48, edges: 16, pairs: 8, samples: 12, seed: options.seed };
+        let log = self.recorder.snapshot();
+        let with_e2fsck = options.seed.is_multiple_of(4) && tools::have("e2fsck");
+        let mut judge = Judge {
+            history: &self.history,
+            device: Arc::new(Scratch::new(self.image.clone())),
+            checker: Checker::new(),
+            states: 0,
+            with_e2fsck,
+            found: None,
+        };
+        let visit = |state: &CrashState<'_>| judge.visit(state);
+        let order = match options.crash {
+            Device::Sectors => {
+                let mut model = BlockModel::new(&self.image, &log).fences(FenceMeans::Durable);
+                model.limits = limits;
+                model.run(visit);
+                return judge.found.map_or(Ok(judge.states), Err);
+            }
+            Device::Lines => PmemOrder::Lines,
+            Device::Words => PmemOrder::Words,
+            Device::Program => PmemOrder::Program,
+        };
+        let mut model = PmemModel::new(&self.image, &log).order(order);
+        model.limits = limits;
+        model.run(visit);
+        judge.found.map_or(Ok(judge.states), Err)
+    }
+}
+
+/// Looks at one state after another.
+struct Judge<'h> {
+    history: &'h History,
+    device: Arc<Scratch>,
+    checker: Checker,
+    states: u64,
+    with_e2fsck: bool,
+    found: Option<String>,
+}
+
+impl Judge<'_> {
+    fn visit(&mut self, state: &CrashState<'_>) -> ControlFlow<()> {
+        self.states += 1;
+        let moment = match state.mark {
+            None => Moment::After(0),
+            Some(mark) if mark % 2 == 1 => Moment::During((mark / 2) as usize),
+            Some(mark) => Moment::After((mark / 2) as usize),
+        };
+        if let Err(words) = self.state(state, moment) {
+            let (op, choice) = (state.op, state.choice);
+            self.found = Some(format!(
+                "a crash: {words}; {moment:?}, before entry {op} of the log, chosen as {choice:?}"
+            ));
+            return ControlFlow::Break(());
+        }
+        if self.states >= STATES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn state(&mut self, state: &CrashState<'_>, moment: Moment) -> Result<(), String> {
+        self.device.follow(state.image, state.changed);
+        let says_clean = state.image.get(STATE_OFFSET).is_some_and(|state| state & 1 != 0);
+        let mut mended = Vec::new();
+        match self.checker.mend(&*self.device, NOW, &mut |finding| mended.push(finding.to_string())) {
+            Ok(Outcome::Clean) => {}
+            // What says that it was unmounted cleanly is not looked at by e2fsck -p.
+            Ok(Outcome::Mended(_)) if !says_clean => {}
+            Ok(Outcome::Mended(_)) => return Err(format!("is marked as clean and is not: {mended:?}")),
+            Ok(Outcome::Halts(finding)) => return Err(format!("needs a person: {finding}")),
+            Err(error) => return Err(format!("cannot be mended: {error}")),
+        }
+        let found = tree::read(self.device.clone())?;
+        if self.with_e2fsck && self.states.is_multiple_of(E2FSCK_EVERY) {
+            let theirs = e2fsck_p(state.image)?;
+            if tree::read(Arc::new(Scratch::new(theirs)))? != found {
+                return Err("e2fsck mends it to another tree than ours".to_owned());
+            }
+        }
+        self.history.judge(moment, &found)
+    }
+}
+
+/// The action that stands for an operation where only that counts which file it changes, and how.
+pub(super) fn promised(word: Word, file: Option<u32>, before: &Tree) -> Action {
+    // Actions have names that last: those of a run are few.
+    let named = |nr: u32| before.iter().find(|(_, node)| node.inode == nr).map(|(path, _)| path.clone());
+    let path = file.and_then(named).and_then(|path| String::from_utf8(path).ok());
+    let Some(path) = path.filter(|_| changes_bytes(word)) else { return Action::Rmdir("/nothing") };
+    let path: &'static str = Box::leak(path.into_boxed_str());
+    match word {
+        Word::Truncate | Word::FileTruncate => Action::Truncate { path, size: 0 },
+        _ => Action::Write { path, offset: 0, len: 0, seed: 0 },
+    }
+}
+
+/// Whether it changes the bytes of a file.
+pub(super) fn changes_bytes(word: Word) -> bool {
+    use Word as W;
+    matches!(
+        word,
+        W::Write
+            | W::Truncate
+            | W::Punch
+            | W::Zero
+            | W::Fallocate
+            | W::FileWrite
+            | W::FileTruncate
+            | W::FilePunch
+            | W::FileZero
+            | W::Store
+            | W::LeaseWrite
+    )
+}
+
+/// The number of the file that a step is about, by what the actor holds before it.
+pub(super) fn file_of(step: &Step, model: &Model) -> Option<u32> {
+    use Operation as O;
+    let held = model.held(step.actor);
+    let id = match step.operation {
+        O::Write { of, .. }
+        | O::Truncate { of, .. }
+        | O::Punch { of, .. }
+        | O::Zero { of, .. }
+        | O::Fallocate { of, .. }
+        | O::GiveUpWrite { of, .. }
+        | O::Sync { of } => held.hands[usize::from(of)]?,
+        O::FileWrite { file, .. }
+        | O::FileTruncate { file, .. }
+        | O::FilePunch { file, .. }
+        | O::FileZero { file, .. }
+        | O::FileSync { file } => held.files[usize::from(file)]?.0,
+        O::Store { map, .. } => held.maps[usize::from(map)].as_ref()?.id,
+        O::LeaseWrite { lease, .. } => held.leases[usize::from(lease)].as_ref()?.0,
+        _ => return None,
+    };
+    Some(model.node(id).nr)
+}
+
+/// A device of the kind that a world is made on.
+pub(super) fn shared(recorder: &Arc<Recorder<RamDevice>>) -> Arc<dyn BlockDevice> {
+    recorder.clone()
+}

@@ -1,0 +1,129 @@
+//! A device that fails: in one operation, the n-th call of some kinds, once or for good. The caller gets an error or
+//! what it asked for, what is left needs nobody to mend it, and nothing else is lost.
+
+use std::sync::Arc;
+
+use blockdev::{BlockDevice, Calls, Fault, FaultError, Faulty, RamDevice, Repeat, Tear};
+use ext2_core::{Errno, FileKind, Follow, NewInode};
+use ext2_image::check::{Checker, Outcome};
+
+use super::{
+    Answer, Model, Options, Step, World, base,
+    crashes::{file_of, promised},
+};
+use crate::{
+    Rng, Scratch,
+    crash::{History, Moment, NOW},
+    tree,
+};
+
+/// A file that is made afterwards, to see whether that goes on.
+const AFTER: &[u8] = b"made-afterwards";
+
+/// What fails.
+fn fault(rng: &mut Rng) -> Fault {
+    let kinds = [
+        Calls::READ,
+        Calls::WRITE,
+        Calls::FENCE,
+        Calls::FLUSH,
+        Calls::DIRECT_ACCESS,
+        Calls::WRITE_BACK,
+        Calls::STORE,
+        Calls::WRITE | Calls::ZERO | Calls::FENCE | Calls::FLUSH,
+        Calls::READ | Calls::WRITE | Calls::ZERO | Calls::FENCE | Calls::FLUSH,
+    ];
+    let after = if rng.one_in(2) { rng.below(6) } else { rng.below(40) };
+    Fault {
+        repeat: if rng.one_in(4) { Repeat::FromThenOn } else { Repeat::Once },
+        error: *rng.pick(&[FaultError::Io, FaultError::Io, FaultError::NoSpace]),
+        tear: if rng.one_in(3) { Tear::FirstHalf } else { Tear::Nothing },
+        ..Fault::once(*rng.pick(&kinds), after)
+    }
+}
+
+/// A device that can be told to fail, with the image that is on it.
+pub(super) fn device(image: &[u8]) -> Arc<Faulty<RamDevice>> {
+    Arc::new(Faulty::new(RamDevice::from_bytes(image).expect("memory")))
+}
+
+/// Does the last step while the device fails, and looks at what is left. What would have become of it had nothing
+/// failed is what the same steps lead to on another device.
+pub(super) fn run(
+    options: &Options,
+    world: &mut World,
+    device: &Faulty<RamDevice>,
+    model: &Model,
+    before: &[Step],
+    last: &Step,
+) -> Result<(), String> {
+    let block = world.ext2().geometry().block_size.len();
+    let tree = tree::of(world.ext2())?;
+    let mut history = History::new(tree.clone(), block).of_failing_device();
+    let file = file_of(last, model);
+    let fault = fault(&mut Rng::named(options.seed, "fault"));
+    device.arm(fault);
+    let answer = world.perform(last);
+    let is_gone = fault.repeat == Repeat::FromThenOn;
+    let told = |words: String| format!("{words}; {fault:?} of {last}, which gave {}", answer.words());
+    if !is_gone {
+        device.disarm();
+        usable(world, &answer).map_err(&told)?;
+    }
+    let closed = if world.fs.is_some() { world.close() } else { Ok(()) };
+    if let (0, Err(error)) = (device.fired(), closed) {
+        return Err(told(format!("nothing failed, and it cannot be closed: {error}")));
+    }
+    device.disarm();
+    let left = Arc::new(Scratch::new(device.inner().to_vec()));
+    match Checker::new().mend(&*left, NOW, &mut |_| {}) {
+        Ok(Outcome::Clean | Outcome::Mended(_)) => {}
+        Ok(Outcome::Halts(finding)) => return Err(told(format!("needs a person: {finding}"))),
+        Err(error) => return Err(told(format!("cannot be mended: {error}"))),
+    }
+    let (twin_answer, twin) = twin(options, before, last)?;
+    let action = twin_answer.is_done().then(|| promised(last.operation.word(), file, &tree));
+    history.push(action, twin);
+    let moment = if answer.is_done() && !is_gone { Moment::After(1) } else { Moment::During(0) };
+    let mut found = tree::read(left)?;
+    found.remove(&[b"/", AFTER].concat());
+    history.judge(moment, &found).map_err(told)
+}
+
+/// Whether it goes on after one failure: it takes changes, or none at all.
+fn usable(world: &World, answer: &Answer) -> Result<(), String> {
+    if let Answer::Broken(words) = answer {
+        return Err(format!("a device that fails is no broken image: {words}"));
+    }
+    let Some(fs) = world.fs.as_ref().map(ext2_dax::DaxFs::ext2) else { return Ok(()) };
+    let made = fs.root().and_then(|root| root.create(AFTER, &NewInode::new(FileKind::Regular, 0o644)));
+    match made {
+        Ok(file) => {
+            drop(file);
+            match fs.root().and_then(|root| root.unlink(AFTER)) {
+                // The root may only grow.
+                Err(error) if !error.is(Errno::PERM) => return Err(format!("afterwards: {error}")),
+                _ => {}
+            }
+        }
+        Err(error) if [Errno::ROFS, Errno::NOSPC, Errno::PERM].contains(&error.errno()) => {}
+        Err(error) => return Err(format!("afterwards: {error}")),
+    }
+    let read = fs.resolve(b"/", Follow::No).map_err(|error| error.to_string()).and_then(|_| tree::of(fs));
+    match read {
+        Err(words) if !fs.is_read_only() => Err(format!("cannot be read afterwards: {words}")),
+        _ => Ok(()),
+    }
+}
+
+/// The same steps where nothing fails.
+fn twin(options: &Options, before: &[Step], last: &Step) -> Result<(Answer, tree::Tree), String> {
+    let device: Arc<dyn BlockDevice> = device(&base::image(options));
+    let mut world = World::new(options, device).map_err(|error| error.to_string())?;
+    let mut answer = Answer::Nothing;
+    for (nr, step) in before.iter().chain([last]).enumerate() {
+        world.clock.set(base::BEGIN + 1 + nr as i64);
+        answer = world.perform(step);
+    }
+    Ok((answer, tree::of(world.ext2())?))
+}

@@ -1,0 +1,274 @@
+//! What every answer has to be: a file system that knows names, bytes, attributes and who holds what, and no blocks but
+//! which of a file's are there.
+//!
+//! [`Model::step`] compares an answer with what it says, and goes on from there. Where a sound file system has a choice
+//! (the number of a new inode, how much of a write fits on a disk that is full), the model takes what was answered, after
+//! it has found that it is one of the choices.
+
+mod attributes;
+mod contents;
+mod dax;
+mod listing;
+mod names;
+mod node;
+
+use std::{collections::BTreeMap, ops::Range};
+
+use ext2_core::{Errno, FileKind};
+use ext2_dax::OpenFor;
+
+use super::{Actor, Answer, HANDS, Operation, Options, Step, answer::Refusal, operation};
+pub(super) use dax::Mapping;
+pub(super) use listing::Listing;
+pub(super) use node::ROOT;
+pub use node::{Content, Id, Node};
+
+/// What the model says to an answer.
+pub type Verdict = Result<(), String>;
+
+/// What an operation should give, but for its value.
+type Wanted<T = ()> = Result<T, Refusal>;
+
+/// What was free before an operation: who is refused for want of space has to find too little there.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Blocks.
+    pub blocks: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+/// What an actor holds.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) hands: Vec<Option<Id>>,
+    /// With what for.
+    pub(super) files: Vec<Option<(Id, OpenFor)>>,
+    pub(super) maps: Vec<Option<Mapping>>,
+    pub(super) leases: Vec<Option<(Id, Range<u64>)>>,
+    pub(super) listings: Vec<Option<Listing>>,
+}
+
+impl Held {
+    fn new() -> Self {
+        fn none<T: Clone>(count: u8) -> Vec<Option<T>> {
+            vec![None; usize::from(count)]
+        }
+        Self {
+            hands: none(HANDS),
+            files: none(operation::FILES),
+            maps: none(operation::MAPS),
+            leases: none(operation::LEASES),
+            listings: none(operation::LISTINGS),
+        }
+    }
+
+    fn has(&self, id: Id) -> bool {
+        self.hands.contains(&Some(id))
+            || self.files.iter().flatten().any(|file| file.0 == id)
+            || self.maps.iter().flatten().any(|map| map.id == id)
+            || self.leases.iter().flatten().any(|lease| lease.0 == id)
+            || self.listings.iter().flatten().any(|listing| listing.dir == id)
+    }
+}
+
+/// The model.
+#[derive(Clone, Debug)]
+pub struct Model {
+    nodes: BTreeMap<Id, Node>,
+    next: Id,
+    pub(super) actors: Vec<Held>,
+    block: u64,
+    /// Bytes of the largest file.
+    max_size: u64,
+    inodes: u64,
+    has_crtime: bool,
+    is_dax: bool,
+    strict_rename: bool,
+    read_only: bool,
+    /// The present, in seconds.
+    now: i64,
+    room: Room,
+    /// Who does the step.
+    actor: Actor,
+    has_threads: bool,
+    buffer_head: bool,
+}
+
+impl Model {
+    /// The model of an empty file system.
+    #[must_use]
+    pub fn new(options: &Options, max_size: u64, free_inodes: u64) -> Self {
+        Self {
+            nodes: BTreeMap::from([(ROOT, Node::root())]),
+            next: ROOT + 1,
+            actors: (0..options.actors).map(|_| Held::new()).collect(),
+            block: options.block,
+            max_size,
+            inodes: free_inodes,
+            has_crtime: options.inode_size > 128,
+            is_dax: options.is_dax(),
+            strict_rename: options.strict_rename,
+            read_only: false,
+            now: 0,
+            room: Room { blocks: 0, inodes: 0 },
+            actor: 0,
+            has_threads: false,
+            buffer_head: options.buffer_head,
+        }
+    }
+
+    /// From now on each actor is a thread.
+    #[must_use]
+    pub(super) fn with_threads(&self) -> Self {
+        Self { has_threads: true, ..self.clone() }
+    }
+
+    /// Whether nothing can be changed.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    pub(super) fn held(&self, actor: Actor) -> &Held {
+        &self.actors[usize::from(actor) % self.actors.len()]
+    }
+
+    fn held_mut(&mut self, actor: Actor) -> &mut Held {
+        let nr = usize::from(actor) % self.actors.len();
+        &mut self.actors[nr]
+    }
+
+    /// A node that is there.
+    #[must_use]
+    pub fn node(&self, id: Id) -> &Node {
+        &self.nodes[&id]
+    }
+
+    fn node_mut(&mut self, id: Id) -> &mut Node {
+        self.nodes.get_mut(&id).expect("the node of an id is there")
+    }
+
+    fn hand(&self, actor: Actor, hand: u8) -> Id {
+        self.held(actor).hands[usize::from(hand)].expect("what was done was done with something")
+    }
+
+    /// Compares the answer of a step at `now`, before which there was so much room, and takes the step.
+    ///
+    /// # Errors
+    /// What is wrong with the answer.
+    pub fn step(&mut self, step: &Step, answer: &Answer, now: i64, room: Room) -> Verdict {
+        (self.now, self.room, self.actor) = (now, room, step.actor);
+        match answer {
+            Answer::Nothing => return Ok(()),
+            Answer::Broken(words) | Answer::Failed(words) => return Err(words.clone()),
+            _ => {}
+        }
+        self.names_step(step, answer)?;
+        self.collect();
+        Ok(())
+    }
+
+    /// Whether the step is to be taken: both say that it was done. Both may refuse it with the same number.
+    fn agree(&self, answer: &Answer, wanted: Wanted) -> Result<bool, String> {
+        match (answer, wanted) {
+            (Answer::Refused(ours), Err(models)) if *ours == models => Ok(false),
+            (Answer::Refused(ours), Err(models)) => Err(format!("{ours:?}, and the model says {models:?}")),
+            (Answer::Refused(ours), Ok(())) => Err(format!("{ours:?}, and the model says that it works")),
+            (_, Err(models)) => Err(format!("{}, and the model says {models:?}", answer.words())),
+            (_, Ok(())) => Ok(true),
+        }
+    }
+
+    /// The same for what takes `blocks` blocks and `inodes` inodes at most: it may be refused where there are fewer.
+    fn agree_in(&self, answer: &Answer, wanted: Wanted, blocks: u64, inodes: u64) -> Result<bool, String> {
+        if let Answer::Refused(refusal) = answer
+            && refusal.is(Errno::NOSPC)
+            && wanted.is_ok()
+        {
+            let is_short = self.room.blocks < blocks || self.room.inodes < inodes;
+            let found = format!("ENOSPC, with {:?} free, for {blocks} blocks, {inodes} inodes", self.room);
+            return if is_short { Ok(false) } else { Err(found) };
+        }
+        self.agree(answer, wanted)
+    }
+
+    /// Refuses what changes something where nothing can be changed.
+    fn writable(&self) -> Wanted {
+        if self.read_only { Err(Errno::ROFS.into()) } else { Ok(()) }
+    }
+
+    /// The node of a number, if one has it.
+    fn of_nr(&self, nr: u32) -> Option<Id> {
+        self.nodes.iter().find(|(_, node)| node.nr == nr).map(|(id, _)| *id)
+    }
+
+    /// Takes in hand what an answer names, which has to be `id`.
+    fn take(&mut self, actor: Actor, to: u8, id: Id, answer: &Answer) -> Verdict {
+        let node = self.node(id);
+        if *answer != Answer::Inode(node.nr, node.kind) {
+            return Err(format!("{answer:?}, and the model says {} {:?}", node.nr, node.kind));
+        }
+        self.held_mut(actor).hands[usize::from(to)] = Some(id);
+        Ok(())
+    }
+
+    /// Forgets nodes that have no name and that nobody holds.
+    fn collect(&mut self) {
+        let actors = &self.actors;
+        self.nodes.retain(|id, node| node.links > 0 || actors.iter().any(|held| held.has(*id)));
+    }
+
+    /// Adds a node under the number that was answered.
+    fn add(&mut self, node: Node, answer: &Answer) -> Result<Id, String> {
+        let Answer::Inode(nr, kind) = *answer else { return Err(format!("{answer:?} is no inode")) };
+        if kind != node.kind {
+            return Err(format!("a {kind:?} was made, and a {:?} was asked for", node.kind));
+        }
+        if let Some(id) = self.of_nr(nr) {
+            return Err(format!("inode {nr} was given out, which is in use: {:?}", self.node(id).kind));
+        }
+        let id = self.next;
+        self.next += 1;
+        self.nodes.insert(id, Node { nr, ..node });
+        Ok(id)
+    }
+
+    /// Every node with a name, with one path of it, the root first.
+    #[must_use]
+    pub fn paths(&self) -> Vec<(Vec<u8>, Id)> {
+        let mut found = vec![(Vec::new(), ROOT)];
+        let mut at = 0;
+        while let Some((path, id)) = found.get(at).cloned() {
+            if let Content::Directory(names) = &self.node(id).content {
+                found.extend(names.iter().map(|(name, id)| ([&path[..], b"/", name].concat(), *id)));
+            }
+            at += 1;
+        }
+        found
+    }
+
+    /// The kind of what an actor has in a hand.
+    pub(super) fn kind_in(&self, actor: Actor, hand: u8) -> Option<FileKind> {
+        self.held(actor).hands[usize::from(hand)].map(|id| self.node(id).kind)
+    }
+
+    /// What is no operation of names.
+    fn rest_step(&mut self, step: &Step, answer: &Answer) -> Verdict {
+        match &step.operation {
+            Operation::Exit => *self.held_mut(step.actor) = Held::new(),
+            Operation::Remount { read_only } => {
+                if *answer != Answer::Done {
+                    return Err(format!("{answer:?}"));
+                }
+                self.actors.iter_mut().for_each(|held| *held = Held::new());
+                self.read_only = *read_only;
+            }
+            Operation::Sync { .. } | Operation::SyncAll => {
+                self.agree(answer, Ok(()))?;
+            }
+            _ => return self.attributes_step(step, answer),
+        }
+        Ok(())
+    }
+}

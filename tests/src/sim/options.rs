@@ -1,0 +1,332 @@
+//! What a seed chooses before the first operation.
+
+use std::fmt;
+
+use ext2_core::{Barrier, OnError, Policy};
+
+use super::{Actor, Word};
+use crate::{Rng, crash::Device};
+
+/// The device that the file system lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // devices of their names
+pub enum Backend {
+    Ram,
+    Overlay,
+    Counted,
+    CachedFile,
+    File,
+    Mmap,
+}
+
+/// What happens in a run besides operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing.
+    Plain,
+    /// The actors are threads.
+    Threads,
+    /// Power fails at every moment.
+    Crash,
+    /// The device fails.
+    Failing,
+}
+
+impl Mode {
+    /// All of them, with the names that they go by.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("plain", Self::Plain),
+        ("threads", Self::Threads),
+        ("crash", Self::Crash),
+        ("failing", Self::Failing),
+    ];
+}
+
+/// What a run is made of. Swarm testing: each seed leaves most of the vocabulary out, so that what is left comes up
+/// often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// From which all else comes.
+    pub seed: u64,
+    /// What happens.
+    pub mode: Mode,
+    /// Whether there is a `lost+found`.
+    pub has_lost_and_found: bool,
+    /// The hardware of which crashes leave states.
+    pub crash: Device,
+    /// A fence or flush that is left out wherever it is made.
+    pub without: Option<Barrier>,
+    /// From which the turns of threads come.
+    pub schedule: u64,
+    /// Whether everybody lets go of all but the root before threads begin, so that what loses its name is gone.
+    pub forgets: bool,
+    /// One turn in so many is passed on to another thread.
+    pub switch: u64,
+    /// Bytes of a block.
+    pub block: u64,
+    /// KiB of the image.
+    pub kib: u64,
+    /// Bytes of an inode.
+    pub inode_size: u16,
+    /// Inodes.
+    pub inodes: u64,
+    /// The device.
+    pub backend: Backend,
+    /// How blocks are placed.
+    pub policy: Policy,
+    /// Whether equal attributes share a block.
+    pub share_xattrs: bool,
+    /// Whether directories may be moved although there is no journal.
+    pub strict_rename: bool,
+    /// What becomes of the file system on errors.
+    pub on_error: OnError,
+    /// Whether files are reached through the DAX layer as it was before iomap.
+    pub buffer_head: bool,
+    /// How many take part.
+    pub actors: Actor,
+    /// Operations.
+    pub steps: u32,
+    /// How often each word comes up, against the others; most never do.
+    pub shares: Vec<(Word, u32)>,
+    /// How many of the names are used.
+    pub names: u8,
+    /// The longest offset that is chosen near the beginning of a file.
+    pub reach: u64,
+}
+
+impl Options {
+    /// Those of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let (_, mode) = *Rng::named(seed, "mode").pick(&Mode::ALL);
+        Self::of_mode(seed, mode)
+    }
+
+    /// Those of a seed, if the mode is this one.
+    #[must_use]
+    pub fn of_mode(seed: u64, mode: Mode) -> Self {
+        match mode {
+            Mode::Plain => Self::plain(seed),
+            Mode::Threads => Self::threads(seed),
+            Mode::Crash => Self::crash(seed),
+            Mode::Failing => Self::failing(seed),
+        }
+    }
+
+    /// A large file system in memory, few names, and what is done at once or not.
+    fn threads(seed: u64) -> Self {
+        let plain = Self::plain(seed);
+        let mut rng = Rng::named(seed, "threads");
+        let mut shares = plain.shares;
+        // What meets is more often of one kind than of all.
+        let only = *rng.pick(&[Some(Kind::Names), Some(Kind::Names), Some(Kind::Bytes), None]);
+        if let Some(kind) = only {
+            shares = Word::ALL
+                .iter()
+                .map(|&word| (word, base_share(word) * u32::from(kind_of(word) == kind)))
+                .collect();
+        }
+        shares.retain(|(word, share)| *share > 0 && is_at_once(*word));
+        let block = if only == Some(Kind::Bytes) { 4096 } else { *rng.pick(&[1024, 4096]) };
+        Self {
+            mode: Mode::Threads,
+            switch: *rng.pick(&[2, 4, 10, 40]),
+            block,
+            kib: block,
+            inodes: 64,
+            backend: Backend::Ram,
+            forgets: rng.one_in(2),
+            actors: 2 + rng.below(2) as Actor,
+            steps: *rng.pick(&[6, 12, 25]),
+            names: *rng.pick(&[2, 3, 5]),
+            reach: *rng.pick(&[5000, 20_000]),
+            shares,
+            ..plain
+        }
+    }
+
+    /// A small file system in memory, so that a state costs little, and few operations.
+    fn crash(seed: u64) -> Self {
+        let plain = Self::plain(seed);
+        let mut rng = Rng::named(seed, "crash");
+        let (block, kib) = *rng.pick(&[(1024, 80), (1024, 96), (1024, 128), (4096, 256), (4096, 384)]);
+        Self {
+            mode: Mode::Crash,
+            block,
+            kib,
+            inodes: 32,
+            backend: Backend::Ram,
+            strict_rename: true,
+            share_xattrs: false,
+            has_lost_and_found: !rng.one_in(4),
+            crash: *rng.pick(&[
+                Device::Lines,
+                Device::Lines,
+                Device::Words,
+                Device::Sectors,
+                Device::Program,
+            ]),
+            steps: *rng.pick(&[6, 12, 24]),
+            names: *rng.pick(&[3, 6, 18, 20]),
+            reach: *rng.pick(&[3000, 16_000]),
+            ..plain
+        }
+    }
+
+    /// The same, for a device that fails in the last of some operations.
+    fn failing(seed: u64) -> Self {
+        let mut rng = Rng::named(seed, "failing");
+        let steps = 4 + rng.below(24) as u32;
+        Self { mode: Mode::Failing, steps, buffer_head: false, ..Self::crash(seed) }
+    }
+
+    fn plain(seed: u64) -> Self {
+        let mut rng = Rng::named(seed, "options");
+        let block = *rng.pick(&[1024, 1024, 2048, 4096, 4096, 4096, 4096]);
+        let kib = match block {
+            1024 => *rng.pick(&[96, 128, 512, 9 << 10]),
+            2048 => *rng.pick(&[256, 1024, 4096]),
+            _ => *rng.pick(&[384, 1024, 4096, 16 << 10]),
+        };
+        let shares = Word::ALL
+            .iter()
+            .filter_map(|&word| {
+                let share = base_share(word);
+                let factor = match rng.below(8) {
+                    0..=2 => 0,
+                    3 | 4 => 1,
+                    5 | 6 => 4,
+                    _ => 16,
+                };
+                // Without these there is nothing to do anything with.
+                let factor = if is_needed(word) { factor.max(2) } else { factor };
+                (share * factor > 0).then_some((word, share * factor))
+            })
+            .collect();
+        Self {
+            seed,
+            mode: Mode::Plain,
+            has_lost_and_found: rng.one_in(2),
+            crash: Device::Lines,
+            without: None,
+            schedule: seed,
+            forgets: false,
+            switch: 1,
+            block,
+            kib,
+            inode_size: *rng.pick(&[128, 256, 256]),
+            inodes: *rng.pick(&[24, 64, 128]),
+            backend: *rng.pick(&[
+                Backend::Ram,
+                Backend::Ram,
+                Backend::Ram,
+                Backend::Ram,
+                Backend::Overlay,
+                Backend::Counted,
+                Backend::CachedFile,
+                Backend::File,
+                Backend::Mmap,
+            ]),
+            policy: *rng.pick(&[Policy::Goal, Policy::Aligned]),
+            share_xattrs: rng.one_in(3),
+            strict_rename: rng.one_in(4),
+            on_error: *rng.pick(&[OnError::Continue, OnError::RemountRo]),
+            buffer_head: rng.one_in(12),
+            actors: 1 + rng.below(3) as Actor,
+            steps: *rng.pick(&[20, 60, 120, 300]),
+            shares,
+            names: *rng.pick(&[3, 6, 12, 20, 28, 60]),
+            reach: *rng.pick(&[6000, 20_000, 60_000]),
+        }
+    }
+
+    /// Whether files can be mapped.
+    #[must_use]
+    pub fn is_dax(&self) -> bool {
+        self.block == 4096 && !matches!(self.backend, Backend::File | Backend::CachedFile)
+    }
+}
+
+/// What an operation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Names,
+    Attributes,
+    Bytes,
+}
+
+fn kind_of(word: Word) -> Kind {
+    use Word as W;
+    match word {
+        W::Create | W::Lookup | W::LookupNr | W::Unlink | W::Rmdir | W::Link | W::Rename | W::LetGo => {
+            Kind::Names
+        }
+        W::Symlink | W::Tmpfile | W::ByNumber | W::ReadLink | W::Root => Kind::Names,
+        word if word >= W::Read => Kind::Bytes,
+        _ => Kind::Attributes,
+    }
+}
+
+/// Whether it is one for all who look on. Paths are walked and directories listed one part after another, and attributes
+/// are read while others change them.
+fn is_at_once(word: Word) -> bool {
+    use Word as W;
+    !matches!(
+        word,
+        W::Resolve
+            | W::ResolveParent
+            | W::BeginListing
+            | W::List
+            | W::Stat
+            | W::StatFs
+            | W::Remount
+            | W::Exit
+            | W::Extents
+            | W::FileExtents
+            | W::MapBlocks
+            | W::LeaseRead
+            | W::LeaseWrite
+            | W::LeaseSync
+    )
+}
+
+fn is_needed(word: Word) -> bool {
+    matches!(word, Word::Create | Word::Lookup | Word::Write | Word::Open | Word::Map)
+}
+
+/// How often a word comes up where nothing is left out.
+fn base_share(word: Word) -> u32 {
+    use Word as W;
+    match word {
+        W::Create | W::Write | W::FileWrite | W::Store => 12,
+        W::Lookup | W::Rename | W::Unlink | W::Link | W::List | W::Load | W::Open | W::Map | W::Truncate => 6,
+        W::FileRead | W::Read | W::FileTruncate | W::Punch | W::FilePunch | W::BeginListing => 5,
+        W::Stat | W::Rmdir | W::SetXattr | W::LetGo | W::Zero | W::FileZero | W::Lease | W::LeaseRead => 4,
+        W::Remount | W::Exit | W::Root => 1,
+        _ => 2,
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "--seed {} --mode {}: blocks of {}, {} KiB, {} inodes of {}, {:?}, {:?}{}{}{}, {:?}, {} actors, {} steps of {} words",
+            self.seed,
+            Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
+            self.block,
+            self.kib,
+            self.inodes,
+            self.inode_size,
+            self.backend,
+            self.policy,
+            if self.share_xattrs { ", shared attributes" } else { "" },
+            if self.strict_rename { ", strict renames" } else { "" },
+            if self.buffer_head { ", buffer heads" } else { "" },
+            self.on_error,
+            self.actors,
+            self.steps,
+            self.shares.len()
+        )
+    }
+}

@@ -1,0 +1,293 @@
+//! One seed, from `mkfs` to `e2fsck`.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use blockdev::{Faulty, RamDevice};
+use ext2_image::check::{Checker, Finding, Options as CheckOptions};
+
+use super::{
+    Actor, Answer, Mode, Operation, Options, Step, World,
+    base::{self, BEGIN},
+    choose::Chooser,
+    compare::compare,
+    crashes::{self, Crashes},
+    failing,
+    model::{Model, Room},
+    threads,
+};
+use crate::{golden, tools};
+
+/// One image of so many is given to e2fsck too.
+const E2FSCK_EVERY: u64 = 16;
+/// The whole is compared after so many steps.
+const COMPARE_EVERY: usize = 50;
+
+/// What became of a run that found nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The steps, with what each gave.
+    pub steps: Vec<(Step, String)>,
+    /// Those that did something.
+    pub done: u64,
+    /// States that a crash might have left, of those that were looked at.
+    pub states: u64,
+}
+
+/// What a run found.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Of the run.
+    pub options: Options,
+    /// All steps up to the one that failed, with what each gave.
+    pub steps: Vec<(Step, String)>,
+    /// How many of them prepared what threads then did, which are the rest.
+    pub prepared: usize,
+    /// What is wrong.
+    pub words: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; after {} steps", self.options, self.steps.len())?;
+        if let Some((step, _)) = self.steps.last().filter(|_| self.prepared == self.steps.len()) {
+            write!(f, ", the last by {step}")?;
+        }
+        write!(f, ": {}", self.words)
+    }
+}
+
+/// Where the steps come from.
+enum Source<'s> {
+    Chosen(Box<Chooser>, u32),
+    Given(std::slice::Iter<'s, Step>),
+}
+
+impl Source<'_> {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Chosen(_, left) => *left == 0,
+            Self::Given(steps) => steps.len() == 0,
+        }
+    }
+
+    fn next(&mut self, model: &Model) -> Option<Step> {
+        match self {
+            Self::Chosen(_, 0) => None,
+            Self::Chosen(chooser, left) => {
+                *left -= 1;
+                Some(chooser.next(model))
+            }
+            Self::Given(steps) => steps.next().cloned(),
+        }
+    }
+}
+
+/// Runs a seed.
+///
+/// # Errors
+/// What it found.
+pub fn run(options: &Options) -> Result<Outcome, Box<Failure>> {
+    let source = Source::Chosen(Box::new(Chooser::new(options, "steps")), options.steps.max(2));
+    Run::go(options, source, None)
+}
+
+/// Runs these steps instead of those that the seed chooses: the first `prepared` one after another, and where the mode is
+/// that of threads the rest at the same time.
+///
+/// # Errors
+/// What it found.
+pub fn run_steps(options: &Options, steps: &[Step], prepared: usize) -> Result<Outcome, Box<Failure>> {
+    let (first, rest) = steps.split_at(prepared.min(steps.len()));
+    let of = |actor: Actor| rest.iter().filter(|step| step.actor == actor).cloned().collect();
+    let programs = (options.mode == Mode::Threads).then(|| (0..options.actors).map(of).collect());
+    Run::go(options, Source::Given(first.iter()), programs)
+}
+
+/// The step that is being done, for who watches a run that does not return.
+static NOW: Mutex<String> = Mutex::new(String::new());
+
+/// The options of the run that is under way, and its last step; nothing between runs.
+#[must_use]
+pub(super) fn now() -> String {
+    NOW.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// No run is under way.
+pub(super) fn over() {
+    NOW.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+struct Run {
+    world: World,
+    model: Model,
+    outcome: Outcome,
+    programs: Option<Vec<Vec<Step>>>,
+    crashes: Option<Crashes>,
+    faulty: Option<Arc<Faulty<RamDevice>>>,
+}
+
+impl Run {
+    fn go(
+        options: &Options,
+        mut source: Source<'_>,
+        programs: Option<Vec<Vec<Step>>>,
+    ) -> Result<Outcome, Box<Failure>> {
+        *NOW.lock().unwrap_or_else(PoisonError::into_inner) = options.to_string();
+        let image = base::image(options);
+        let fail = |words: String, steps: Vec<_>, prepared| {
+            Box::new(Failure { options: options.clone(), prepared, steps, words })
+        };
+        let early = |error: ext2_core::Error| fail(error.to_string(), Vec::new(), 0);
+        let recorder = (options.mode == Mode::Crash).then(|| crashes::recorder(options, &image));
+        let faulty = (options.mode == Mode::Failing).then(|| failing::device(&image));
+        let world = match (&recorder, &faulty) {
+            (Some(recorder), _) => World::new(options, crashes::shared(recorder)),
+            (_, Some(faulty)) => World::new(options, faulty.clone()),
+            _ => World::of_image(options, &image),
+        };
+        let world = world.map_err(early)?;
+        let free = world.ext2().statfs().map_err(early)?;
+        let model = Model::new(options, world.ext2().max_size(), free.files_free);
+        let crashes = match recorder.map(|recorder| Crashes::new(&world, recorder, &image)).transpose() {
+            Ok(crashes) => crashes,
+            Err(words) => return Err(fail(words, Vec::new(), 0)),
+        };
+        let mut run = Self { world, model, outcome: Outcome::default(), programs, crashes, faulty };
+        let mut prepared = 0;
+        // A panic is a finding like any other; what was locked by it is let go of unlocked.
+        let went = catch_unwind(AssertUnwindSafe(|| {
+            while let Some(step) = source.next(&run.model) {
+                match &run.faulty {
+                    Some(_) if source.is_over() => return run.fail(options, step),
+                    _ => run.step(step)?,
+                }
+            }
+            if options.forgets && run.programs.is_none() {
+                for actor in 0..options.actors {
+                    run.step(Step { actor, operation: Operation::Exit })?;
+                    run.step(Step { actor, operation: Operation::Root { to: 0 } })?;
+                }
+            }
+            prepared = run.outcome.steps.len();
+            if options.mode == Mode::Threads {
+                return run.threads(options);
+            }
+            if let Some(crashes) = run.crashes.take() {
+                run.outcome.states = crashes.judge(options)?;
+            }
+            run.finish(options.seed)
+        }));
+        let words = match went {
+            Ok(Ok(())) => return Ok(run.outcome),
+            Ok(Err(words)) => words,
+            Err(panic) => format!("panics: {}", panic_words(&*panic)),
+        };
+        let steps = std::mem::take(&mut run.outcome.steps);
+        // What a panic or a thread that is stuck left locked is not touched again.
+        std::mem::forget(run);
+        let prepared = if prepared == 0 { steps.len() } else { prepared };
+        Err(fail(words, steps, prepared))
+    }
+
+    /// Threads go on from here, each with a program.
+    fn threads(&mut self, options: &Options) -> Result<(), String> {
+        let programs = self.programs.take().unwrap_or_else(|| threads::programs(options, &self.model));
+        let now = BEGIN + 1 + self.outcome.steps.len() as i64;
+        let steps = programs.iter().flatten().cloned();
+        self.outcome.steps.extend(steps.map(|step| (step, "at the same time".to_owned())));
+        threads::run(options, &mut self.world, &self.model, &programs, now)?;
+        self.outcome.done += 1;
+        self.world.close().map_err(|error| format!("cannot be closed: {error}"))?;
+        sound(&self.world.bytes())
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), String> {
+        let nr = self.outcome.steps.len();
+        let now = BEGIN + 1 + nr as i64;
+        self.world.clock.set(now);
+        let free = self.world.ext2().statfs().map_err(|error| error.to_string())?;
+        let room = Room { blocks: free.blocks_free, inodes: free.files_free };
+        if let Ok(mut now) = NOW.lock() {
+            let end = now.find("; step").unwrap_or(now.len());
+            now.truncate(end);
+            now.push_str(&format!("; step {nr} by {step}"));
+        }
+        self.outcome.steps.push((step.clone(), "does not return".to_owned()));
+        let file = crashes::file_of(&step, &self.model);
+        if let Some(crashes) = &mut self.crashes {
+            crashes.before();
+        }
+        let answer = self.world.perform(&step);
+        self.outcome.steps[nr].1 = answer.words();
+        if let Some(crashes) = &mut self.crashes {
+            crashes.after(&step, &answer, file, &self.world)?;
+        }
+        self.outcome.done += u64::from(answer != Answer::Nothing);
+        self.model.step(&step, &answer, now, room)?;
+        if nr % COMPARE_EVERY == COMPARE_EVERY - 1 {
+            compare(self.world.ext2(), &self.model)?;
+        }
+        Ok(())
+    }
+
+    /// The last step, in which the device fails.
+    fn fail(&mut self, options: &Options, step: Step) -> Result<(), String> {
+        let Some(faulty) = self.faulty.clone() else { return Ok(()) };
+        self.world.clock.set(BEGIN + 1 + self.outcome.steps.len() as i64);
+        let before: Vec<Step> = self.outcome.steps.iter().map(|(step, _)| step.clone()).collect();
+        self.outcome.steps.push((step.clone(), "the device fails".to_owned()));
+        self.outcome.done += 1;
+        failing::run(options, &mut self.world, &faulty, &self.model, &before, &step)
+    }
+
+    fn finish(&mut self, seed: u64) -> Result<(), String> {
+        compare(self.world.ext2(), &self.model)?;
+        self.world.close().map_err(|error| format!("cannot be closed: {error}"))?;
+        let image = self.world.bytes();
+        sound(&image)?;
+        if seed.is_multiple_of(E2FSCK_EVERY) && tools::have("e2fsck") {
+            e2fsck(&image)?;
+        }
+        self.world.mount(true).map_err(|error| format!("cannot be opened again: {error}"))?;
+        compare(self.world.ext2(), &self.model).map_err(|words| format!("opened again: {words}"))
+    }
+}
+
+/// Whether our own check finds nothing.
+fn sound(image: &[u8]) -> Result<(), String> {
+    let device = RamDevice::from_bytes(image).expect("memory");
+    let mut first = None;
+    let mut sink = |finding: &Finding| first = first.take().or(Some(finding.to_string()));
+    match Checker::new().check(&device, &CheckOptions::default(), &mut sink) {
+        Ok(summary) if summary.is_clean() => Ok(()),
+        Ok(_) => Err(format!("check is not content: {first:?}")),
+        Err(error) => Err(format!("check: {error}")),
+    }
+}
+
+/// Whether e2fsck finds nothing.
+fn e2fsck(image: &[u8]) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let path = folder.path().join("image");
+    golden::write_sparse(&path, image).map_err(|error| error.to_string())?;
+    tools::e2fsck_fn(&path).map_err(|said| format!("e2fsck: {said}"))
+}
+
+/// What `e2fsck -fp` makes of an image.
+pub(super) fn e2fsck_p(image: &[u8]) -> Result<Vec<u8>, String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let path = folder.path().join("image");
+    golden::write_sparse(&path, image).map_err(|error| error.to_string())?;
+    tools::e2fsck_p(&path).map_err(|said| format!("e2fsck -p: {said}"))?;
+    std::fs::read(&path).map_err(|error| error.to_string())
+}
+
+/// What a panic says.
+pub(super) fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
+    let words = panic.downcast_ref::<String>().cloned();
+    words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned())).unwrap_or_default()
+}

@@ -1,0 +1,187 @@
+//! The library, with what each actor holds of it.
+
+use std::sync::Arc;
+
+use blockdev::{
+    BlockDevice, CacheOptions, Cached, Counted, FileDevice, Locking, MmapDevice, Overlay, RamDevice,
+};
+use ext2_core::{Ext2, Inode, OpenOptions};
+use ext2_dax::{
+    DataPath, DaxFs, DaxOptions, File, Lease, OpenFor,
+    buffer_head::HoleSize,
+    mmu::soft::{SoftMap, SoftMmu},
+};
+use tempfile::TempDir;
+
+use super::{
+    Backend, HANDS, Options,
+    clock::StepClock,
+    operation::{FILES, LEASES, LISTINGS, MAPS},
+};
+use crate::golden;
+
+/// What an actor holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) hands: Vec<Option<Inode>>,
+    pub(super) files: Vec<Option<(File, OpenFor)>>,
+    pub(super) maps: Vec<Option<SoftMap>>,
+    /// The inodes of the mappings.
+    pub(super) mapped: Vec<Option<Inode>>,
+    /// With whether they are to be written through.
+    pub(super) leases: Vec<Option<(Lease, bool)>>,
+    /// Directories with where listing goes on.
+    pub(super) listings: Vec<Option<(Inode, u64)>>,
+    pub(super) mmu: Arc<SoftMmu>,
+}
+
+impl Held {
+    pub(super) fn new() -> Self {
+        fn none<T>(count: u8) -> Vec<Option<T>> {
+            (0..count).map(|_| None).collect()
+        }
+        Self {
+            hands: none(HANDS),
+            files: none(FILES),
+            maps: none(MAPS),
+            mapped: none(MAPS),
+            leases: none(LEASES),
+            listings: none(LISTINGS),
+            mmu: SoftMmu::new(),
+        }
+    }
+}
+
+/// A file system and who uses it.
+#[derive(Debug)]
+pub struct World {
+    pub(super) device: Arc<dyn BlockDevice>,
+    pub(super) open: OpenOptions,
+    dax_options: DaxOptions,
+    /// Nothing only while it is opened anew.
+    pub(super) fs: Option<DaxFs>,
+    pub(super) clock: Arc<StepClock>,
+    pub(super) actors: Vec<Held>,
+    _folder: Option<TempDir>,
+}
+
+impl World {
+    /// A world on a device that holds a file system.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn new(options: &Options, device: Arc<dyn BlockDevice>) -> Result<Self, ext2_core::Error> {
+        let clock = Arc::new(StepClock::default());
+        let open = OpenOptions {
+            errors: Some(options.on_error),
+            policy: options.policy,
+            strict_rename: options.strict_rename,
+            share_xattrs: options.share_xattrs,
+            clock: Some(clock.clone()),
+            ..OpenOptions::default()
+        };
+        let path = if options.buffer_head { DataPath::BufferHead(HoleSize::InFull) } else { DataPath::Iomap };
+        let dax_options = DaxOptions { path, ..DaxOptions::default() };
+        let mut world = Self {
+            device,
+            open,
+            dax_options,
+            fs: None,
+            clock,
+            actors: (0..options.actors).map(|_| Held::new()).collect(),
+            _folder: None,
+        };
+        world.mount(false)?;
+        Ok(world)
+    }
+
+    /// A world on a device that the options name, with these bytes.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn of_image(options: &Options, image: &[u8]) -> Result<Self, ext2_core::Error> {
+        let (device, folder) = device(options.backend, image);
+        Ok(Self { _folder: folder, ..Self::new(options, device)? })
+    }
+
+    /// The file system.
+    ///
+    /// # Panics
+    /// Where the last attempt to open it failed: nothing is asked of it any more then.
+    #[must_use]
+    pub fn fs(&self) -> &DaxFs {
+        self.fs.as_ref().expect("the file system is open")
+    }
+
+    /// The core below it.
+    #[must_use]
+    pub fn ext2(&self) -> &Ext2 {
+        self.fs().ext2()
+    }
+
+    /// Opens the file system.
+    pub(super) fn mount(&mut self, read_only: bool) -> Result<(), ext2_core::Error> {
+        let open = OpenOptions { read_only, ..self.open.clone() };
+        let ext2 = Ext2::open(self.device.clone(), &open)?;
+        self.fs = Some(DaxFs::new(ext2, self.dax_options));
+        Ok(())
+    }
+
+    /// Everybody lets go of everything.
+    pub(super) fn let_go(&mut self) {
+        for held in &mut self.actors {
+            // Maps and leases first, then who has the file.
+            *held = Held::new();
+        }
+    }
+
+    /// Everybody lets go, and it is closed.
+    ///
+    /// # Errors
+    /// Those of closing.
+    pub fn close(&mut self) -> Result<(), ext2_core::Error> {
+        self.let_go();
+        let fs = self.fs.take().expect("it is open");
+        fs.ext2().clone().close().map(drop)
+    }
+
+    /// All bytes of the device.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.device.size() as usize];
+        self.device.read_at(0, &mut bytes).expect("the device is read");
+        bytes
+    }
+}
+
+/// A device that holds these bytes, and the folder that its file lies in.
+fn device(backend: Backend, image: &[u8]) -> (Arc<dyn BlockDevice>, Option<TempDir>) {
+    let ram = || RamDevice::from_bytes(image).expect("memory");
+    let file = || {
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder = folder.expect("a folder");
+        let path = folder.path().join("image");
+        golden::write_sparse(&path, image).expect("written");
+        let options = blockdev::OpenOptions { lock: Locking::Skip, ..blockdev::OpenOptions::read_write() };
+        (folder, path, options)
+    };
+    match backend {
+        Backend::Ram => (Arc::new(ram()), None),
+        Backend::Overlay => (Arc::new(Overlay::new(ram()).expect("memory")), None),
+        Backend::Counted => (Arc::new(Counted::new(ram())), None),
+        Backend::File => {
+            let (folder, path, options) = file();
+            (Arc::new(FileDevice::open(&path, &options).expect("opened")), Some(folder))
+        }
+        Backend::CachedFile => {
+            let (folder, path, options) = file();
+            let file = FileDevice::open(&path, &options).expect("opened");
+            (Arc::new(Cached::new(file, CacheOptions::default()).expect("a cache")), Some(folder))
+        }
+        Backend::Mmap => {
+            let (folder, path, options) = file();
+            (Arc::new(MmapDevice::open(&path, &options).expect("opened")), Some(folder))
+        }
+    }
+}
