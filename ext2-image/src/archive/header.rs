@@ -56,12 +56,15 @@ const MORE_PIECES: (usize, usize, usize) = (0, 21, 504);
 /// What a block is that stands where a header should.
 pub(super) enum Found {
     /// A header.
-    Header(Header),
+    Header(Box<Header>),
     /// Zeros: an end mark.
     Zeros,
     /// Neither.
     Neither,
 }
+
+/// Pieces of a sparse file, as offsets and lengths.
+pub(super) type Pieces = Vec<(u64, u64)>;
 
 /// A field that is no number.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +85,7 @@ impl Header {
             [b'u', b's', b't', b'a', b'r', ..] => Flavour::Ustar,
             _ => Flavour::Old,
         };
-        Found::Header(Self { bytes: *bytes, flavour })
+        Found::Header(Box::new(Self { bytes: *bytes, flavour }))
     }
 
     fn field(&self, (at, len): Field) -> &[u8] {
@@ -170,7 +173,7 @@ impl Header {
     }
 
     /// Of a sparse member in GNU's own form: its whole size, its first pieces, and whether blocks with more follow.
-    pub(super) fn gnu_sparse(&self) -> Result<(u64, Vec<(u64, u64)>, bool), Bad> {
+    pub(super) fn gnu_sparse(&self) -> Result<(u64, Pieces, bool), Bad> {
         let size = u64::try_from(self.number(GNU_REALSIZE, "real size")?).map_err(|_| Bad("real size"))?;
         let (pieces, more) = gnu_pieces(&self.bytes, GNU_PIECES)?;
         Ok((size, pieces, more))
@@ -178,14 +181,11 @@ impl Header {
 }
 
 /// More pieces of a sparse member, from a block that follows its header, and whether one more such block follows.
-pub(super) fn more_pieces(block: &[u8; BLOCK]) -> Result<(Vec<(u64, u64)>, bool), Bad> {
+pub(super) fn more_pieces(block: &[u8; BLOCK]) -> Result<(Pieces, bool), Bad> {
     gnu_pieces(block, MORE_PIECES)
 }
 
-fn gnu_pieces(
-    bytes: &[u8; BLOCK],
-    (at, count, more): (usize, usize, usize),
-) -> Result<(Vec<(u64, u64)>, bool), Bad> {
+fn gnu_pieces(bytes: &[u8; BLOCK], (at, count, more): (usize, usize, usize)) -> Result<(Pieces, bool), Bad> {
     let mut pieces = Vec::with_capacity(count);
     for piece in bytes[at..at + count * 24].chunks_exact(24) {
         // The first that is not set ends the list.

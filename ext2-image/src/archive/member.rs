@@ -170,7 +170,7 @@ impl<'f> Members<'f> {
     }
 
     /// The next header; none at the end.
-    fn header(&mut self) -> Result<Option<Header>> {
+    fn header(&mut self) -> Result<Option<Box<Header>>> {
         loop {
             let left = self.len.saturating_sub(self.at);
             if left < BLOCK as u64 {

@@ -26,6 +26,9 @@ pub enum Replace {
     Layer,
 }
 
+/// Lists of access control, as text.
+type Lists = Vec<(AclKind, Vec<u8>)>;
+
 /// A file, by its number.
 type Nr = u32;
 const ROOT: Nr = 0;
@@ -33,7 +36,7 @@ const ROOT: Nr = 0;
 #[derive(Debug)]
 struct Node {
     attrs: NodeAttrs,
-    acls: Vec<(AclKind, Vec<u8>)>,
+    acls: Lists,
     body: Body,
     /// Of a directory: the one that holds it; the root holds itself.
     parent: Nr,
@@ -189,7 +192,7 @@ impl Merge {
         let mut tree = Tree::new(self.nodes[ROOT as usize].attrs.clone());
         let mut known: Vec<Option<NodeId>> = vec![None; self.nodes.len()];
         known[ROOT as usize] = Some(NodeId::ROOT);
-        let mut listed: Vec<(NodeId, Vec<(AclKind, Vec<u8>)>)> = Vec::new();
+        let mut listed: Vec<(NodeId, Lists)> = Vec::new();
         let root_acls = core::mem::take(&mut self.nodes[ROOT as usize].acls);
         if !root_acls.is_empty() {
             listed.push((NodeId::ROOT, root_acls));
@@ -269,13 +272,12 @@ impl Merge {
     /// Lets a name mean a file, in place of what it means.
     fn name(&mut self, path: &[u8], parent: Nr, name: Box<[u8]>, nr: Nr) -> Result<()> {
         let there = self.nodes[parent as usize].names.get(&name).copied();
-        if let Some(there) = there.filter(|&there| self.is_directory(there)) {
-            if self.replace == Replace::Tar && !self.nodes[there as usize].names.is_empty() {
-                return Err(Error::entry(
-                    path,
-                    "comes again as something else, and is a directory that is not empty",
-                ));
-            }
+        let is_full = |nr: Nr| self.is_directory(nr) && !self.nodes[nr as usize].names.is_empty();
+        if self.replace == Replace::Tar && there.is_some_and(is_full) {
+            return Err(Error::entry(
+                path,
+                "comes again as something else, and is a directory that is not empty",
+            ));
         }
         if there.is_some() {
             self.last = None;
