@@ -34,6 +34,11 @@ impl Context {
         let _ = writeln!(std::io::stderr(), "e2dax: note: {text}");
     }
 
+    /// Tells what was lost or changed on the way, although the whole did not fail.
+    pub(crate) fn warn(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "e2dax: warning: {text}");
+    }
+
     /// Complains of a failure, or gives the value; a closed output is passed on, because it ends everything.
     pub(crate) fn or_complain<T>(&mut self, result: Result<T, Failure>) -> Result<Option<T>, Failure> {
         match result {

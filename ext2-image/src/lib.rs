@@ -6,6 +6,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`mkfs`] | making images: from nothing, a directory, an archive, a manifest |
+//! | `archive` | tar archives as trees: reading their members, one over the other (feature `archive`) |
 //! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
 //! | [`manifest`] | an image as text, and what two images differ in |
 //! | `copy` | trees out of an image, into one and within (feature `std`) |
@@ -16,6 +17,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "archive")]
+pub mod archive;
 pub mod check;
 #[cfg(feature = "std")]
 pub mod copy;

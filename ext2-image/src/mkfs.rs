@@ -34,6 +34,7 @@ mod plan;
 pub mod source;
 mod space;
 mod tree;
+mod warning;
 mod write;
 mod xattr;
 
@@ -49,7 +50,9 @@ pub use output::{DeviceOutput, Fresh, Output};
 pub use plan::{AlignChoice, LostAndFound, Options, Plan, Size};
 pub use space::{Align, Needs};
 pub use tree::{Body, NodeAttrs, NodeId, Tree, Xattr};
+pub use warning::{Warning, Warnings};
 pub use write::Report;
+pub use xattr::attribute_lost;
 
 /// Makes an empty file system that fills `device`, as mke2fs does.
 ///

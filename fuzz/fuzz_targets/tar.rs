@@ -1,16 +1,12 @@
 //! Any bytes are a tar archive or refused with a reason; what one holds becomes a sound image.
 #![no_main]
 
-// The command's own modules, which it shows to nobody.
-#[path = "../../e2dax/src/verbs/mkfs/tarball/members.rs"]
-mod members;
-#[path = "../../e2dax/src/verbs/mkfs/tarball/sparse.rs"]
-mod sparse;
-
 use std::fs::File;
 use std::io::Write as _;
 
 use e2dax_fuzz::build;
+use ext2_image::archive::{Opened, read_opened};
+use ext2_image::mkfs::source::Times;
 use ext2_image::mkfs::{Format, Options};
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -18,7 +14,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 fuzz_target!(|bytes: &[u8]| {
     let mut file = File::from(memfd_create("archive", MemfdFlags::CLOEXEC).expect("memory"));
     file.write_all(bytes).expect("written");
-    if let Ok((tree, mut contents)) = members::read(file) {
+    if let Ok((tree, mut contents)) = read_opened(Opened { file, len: bytes.len() as u64, is_device: false }, Times::All) {
         let _ = build(tree, &Format::default(), &Options::default(), &mut contents);
     }
 });

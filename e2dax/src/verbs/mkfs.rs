@@ -2,7 +2,6 @@
 
 mod format;
 mod source;
-mod tarball;
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -88,7 +87,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Print nothing
+    /// Print nothing but warnings
     #[arg(long, short)]
     quiet: bool,
 }
@@ -172,6 +171,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         input.find_holes(block).map_err(&failed)?;
     }
     let plan = Plan::new(input.take_tree(), &format, &options).map_err(&failed)?;
+    plan.tree().warnings().iter().for_each(|warning| context.warn(&warning.to_string()));
     let image = Image::create(&args.image, existing.is_some(), is_device, args.force)?;
     let report = image.write(&plan, &mut input, header, format.uuid).map_err(|error| {
         image.remove();

@@ -8,5 +8,6 @@ mod docs;
 mod host;
 mod mkfs;
 mod read;
+mod sources;
 mod targets;
 mod write;

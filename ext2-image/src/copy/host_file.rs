@@ -120,7 +120,7 @@ impl HostFile {
         let device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice)
             .then(|| DeviceNr { major: major(stat.st_rdev), minor: minor(stat.st_rdev) });
         // OK to cast: nanoseconds of a second are below 10^9, a mode has 12 bits below its kind.
-        let time = |sec: i64, nsec: u64| Timestamp { sec, nsec: nsec.min(999_999_999) as u32 };
+        let time = |sec: i64, nsec: i64| Timestamp { sec, nsec: nsec.clamp(0, 999_999_999) as u32 };
         let (xattrs, left_out) = self.xattrs()?;
         let like = Like {
             kind,

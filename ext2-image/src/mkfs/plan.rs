@@ -273,7 +273,8 @@ impl Search<'_> {
                 if format.inodes == Inodes::BySize {
                     // As many as there are files, and for the slack what a file system of its size would have.
                     let spare = format.inodes_for(blocks, self.block_size);
-                    format.inodes = Inodes::Count(u64::from(layout::FIRST_INO - 1) + self.inodes + spare);
+                    format.inodes =
+                        Inodes::Count(u64::from(layout::FIRST_INO - 1) + self.inodes.max(1) + spare);
                 }
                 let slack = Needs { units: 0, filler: blocks };
                 let mut all = needs;

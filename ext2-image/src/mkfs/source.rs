@@ -5,10 +5,12 @@ mod folder;
 mod format;
 mod look;
 mod manifest;
+mod which;
 mod zeros;
 
-pub use directory::{Times, Xattrs, read_directory};
+pub use directory::read_directory;
 pub use folder::Folder;
 pub use format::format_of_manifest;
 pub use manifest::{Built, CheckedFolder, tree_of_manifest};
+pub use which::{Times, Xattrs};
 pub use zeros::find_holes;

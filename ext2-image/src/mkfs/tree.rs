@@ -10,7 +10,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{Error, Result};
+use super::{Error, Result, Warnings};
 use crate::manifest::ByteSpan;
 use ext2_core::{DeviceNr, FileKind, Timestamp};
 
@@ -144,6 +144,7 @@ pub struct Tree {
     entries: Vec<Entry>,
     /// Where the entries of each directory begin, once sorted; indexed by node, one more than there are nodes.
     starts: Vec<u32>,
+    warnings: Warnings,
 }
 
 /// The most names that a file or directory may have (Linux: `EXT2_LINK_MAX`).
@@ -154,7 +155,13 @@ impl Tree {
     #[must_use]
     pub fn new(root: NodeAttrs) -> Self {
         let node = Node { attrs: root, body: Body::Directory, links: 1, subdirs: 0, first: u32::MAX };
-        Self { nodes: alloc::vec![node], names: Vec::new(), entries: Vec::new(), starts: Vec::new() }
+        Self {
+            nodes: alloc::vec![node],
+            names: Vec::new(),
+            entries: Vec::new(),
+            starts: Vec::new(),
+            warnings: Warnings::default(),
+        }
     }
 
     /// Puts a new file into a directory.
@@ -232,6 +239,22 @@ impl Tree {
     /// Changes the attributes of every file, say to other owners.
     pub fn for_each_attrs(&mut self, mut change: impl FnMut(&mut NodeAttrs)) {
         self.nodes.iter_mut().for_each(|node| change(&mut node.attrs));
+    }
+
+    /// Changes the attributes of one file.
+    pub fn attrs_mut(&mut self, node: NodeId) -> &mut NodeAttrs {
+        &mut self.nodes[node.index()].attrs
+    }
+
+    /// What of the source this tree does not have.
+    #[must_use]
+    pub fn warnings(&self) -> &Warnings {
+        &self.warnings
+    }
+
+    /// For whoever makes the tree and finds what it cannot hold.
+    pub fn warnings_mut(&mut self) -> &mut Warnings {
+        &mut self.warnings
     }
 
     /// How many files there are, the root included.

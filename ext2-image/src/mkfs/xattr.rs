@@ -1,5 +1,6 @@
 //! Extended attributes as they lie in a new inode and in a block of their own.
 
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -49,6 +50,15 @@ impl Stored {
             hash.rotate_left(16) ^ u32::from_le_bytes(bytes)
         })
     }
+}
+
+/// The warning about an attribute that ext2 has no place for.
+#[must_use]
+pub fn attribute_lost(name: &[u8]) -> String {
+    let shown = crate::manifest::quote(name);
+    alloc::format!(
+        "attribute {shown} is left out: ext2 holds user., trusted., security. and access control lists"
+    )
 }
 
 /// Bytes of the end of a list.

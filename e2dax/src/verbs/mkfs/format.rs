@@ -59,7 +59,7 @@ pub(super) struct FormatArgs {
 
     /// Owner of the root directory and of lost+found
     #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
-    root_owner: Option<(u32, u32)>,
+    pub(super) root_owner: Option<(u32, u32)>,
 }
 
 fn parse_block_size(text: &str) -> Result<BlockSize, String> {

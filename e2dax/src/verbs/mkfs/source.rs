@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use ext2_core::Timestamp;
+use ext2_image::archive;
 use ext2_image::manifest::{Manifest, parse};
 use ext2_image::mkfs::source::{
     CheckedFolder, Folder, Times, Xattrs, find_holes, format_of_manifest, read_directory, tree_of_manifest,
 };
-use ext2_image::mkfs::{Contents, Format, NoContents, NodeAttrs, Size, Tree, identity, identity_of_seed};
+use ext2_image::mkfs::{
+    Contents, Format, NoContents, NodeAttrs, NodeId, Size, Tree, identity, identity_of_seed,
+};
 
 use super::format::{FormatArgs, parse_owner};
-use super::tarball;
 use crate::failure::{Failure, Result};
 use crate::text::show_os;
 
@@ -50,6 +52,12 @@ enum TimesArg {
     Modified,
     /// All as they are; reading and copying changes them
     All,
+}
+
+impl From<TimesArg> for Times {
+    fn from(which: TimesArg) -> Self {
+        if which == TimesArg::All { Self::All } else { Self::Modified }
+    }
 }
 
 /// From whom to whom.
@@ -130,13 +138,18 @@ impl Input {
             Some(path) => match read_manifest(path)? {
                 Some(manifest) => Self::manifest(path, args.contents.as_deref(), manifest, epoch)?,
                 None => {
-                    let (tree, contents) = tarball::read(path, &args.image)?;
+                    let read = archive::read(path, &spool(&args.image), args.source.times.into());
+                    let (tree, contents) = read.map_err(|error| of_source(path, &error))?;
                     Self::new(tree, Box::new(contents), Kind::Files)
                 }
             },
         };
+        input.tree.for_each_attrs(|attrs| args.source.change(attrs));
+        if let Some(owner) = args.format.root_owner {
+            let root = input.tree.attrs_mut(NodeId::ROOT);
+            (root.uid, root.gid) = owner;
+        }
         input.tree.for_each_attrs(|attrs| {
-            args.source.change(attrs);
             if let Some(epoch) = epoch {
                 for time in [&mut attrs.atime, &mut attrs.mtime, &mut attrs.ctime, &mut attrs.crtime] {
                     *time = (*time).min(epoch);
@@ -151,10 +164,9 @@ impl Input {
     }
 
     fn directory(path: &Path, args: &SourceArgs) -> Result<Self> {
-        let times = if args.times == TimesArg::All { Times::All } else { Times::Modified };
         let xattrs = if args.no_xattrs { Xattrs::Drop } else { Xattrs::Keep };
-        let tree = read_directory(path, times, xattrs, &mut |_| ());
-        let tree = tree.map_err(|error| Failure::text(show_os(path.as_os_str()), error.to_string()))?;
+        let tree = read_directory(path, args.times.into(), xattrs, &mut |_| ());
+        let tree = tree.map_err(|error| of_source(path, &error))?;
         Ok(Self::new(tree, Box::new(Folder::new(path)), Kind::Files))
     }
 
@@ -167,7 +179,7 @@ impl Input {
         let beside = || path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
         let folder = contents.map_or_else(beside, Path::to_path_buf);
         let built = tree_of_manifest(&manifest, &folder, epoch.unwrap_or_default());
-        let built = built.map_err(|error| Failure::text(show_os(path.as_os_str()), error.to_string()))?;
+        let built = built.map_err(|error| of_source(path, &error))?;
         let contents = CheckedFolder::new(&folder, built.sums);
         let input = Self::new(built.tree, Box::new(contents), Kind::Manifest);
         Ok(Self { manifest: Some(manifest), ..input })
@@ -229,6 +241,22 @@ impl Input {
     pub(super) fn contents(&mut self) -> &mut dyn Contents {
         &mut *self.contents
     }
+}
+
+/// An error about what `--from` names, or a part of it.
+fn of_source(path: &Path, error: &ext2_image::mkfs::Error) -> Failure {
+    let text = error.to_string();
+    // Where it is about the source as a whole, it has no path of its own.
+    Failure::text(show_os(path.as_os_str()), text.strip_prefix(": ").unwrap_or(&text))
+}
+
+/// Where files without a name lie while an image is made: beside it, unless it is a device.
+fn spool(image: &Path) -> PathBuf {
+    let is_special = std::fs::metadata(image).is_ok_and(|found| !found.is_file());
+    if is_special {
+        return std::env::temp_dir();
+    }
+    image.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf()
 }
 
 fn now() -> Timestamp {

@@ -11,25 +11,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use super::look::{Found, Look};
-use crate::mkfs::{Body, NodeId, Result, Tree};
-
-/// Which of the host's times are taken over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Times {
-    /// The time of the last change stands for all four: the others change when a tree is copied or read.
-    Modified,
-    /// All as the host has them.
-    All,
-}
-
-/// Which extended attributes are taken over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Xattrs {
-    /// All.
-    Keep,
-    /// None.
-    Drop,
-}
+use super::which::{Times, Xattrs};
+use crate::mkfs::{Body, NodeId, Result, Tree, attribute_lost};
 
 /// Files that are handed over at once.
 const BATCH: usize = 256;
@@ -48,7 +31,9 @@ pub fn read_directory(
     xattrs: Xattrs,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Tree> {
-    let mut tree = Tree::new(Look::new(times, xattrs).at_root(root)?);
+    let (attrs, lost) = Look::new(times, xattrs).at_root(root)?;
+    let mut tree = Tree::new(attrs);
+    lost.iter().for_each(|name| tree.warnings_mut().add(b"/", attribute_lost(name)));
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let (ask, asked) = channel::<Job>();
     let (tell, told) = sync_channel::<Told>(4 * threads);
@@ -127,8 +112,13 @@ fn gather(
                         tree.link(parent, &found.name, first)?;
                         continue;
                     }
+                    let lost = found.lost;
                     let is_folder = found.body == Body::Directory;
                     let node = tree.add(parent, &found.name, found.attrs, found.body)?;
+                    for name in lost {
+                        let path = tree.path(node);
+                        tree.warnings_mut().add(&path, attribute_lost(&name));
+                    }
                     if let Some(id) = found.linked {
                         links.insert(id, node);
                     }

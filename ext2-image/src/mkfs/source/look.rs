@@ -7,14 +7,16 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, openat, readlinkat, statx,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags, lgetxattr, llistxattr, major, minor, openat,
+    readlinkat, statat, statx,
 };
 use rustix::io::Errno;
 
-use super::directory::{Times, Xattrs};
 use super::folder::open_quietly;
+use super::which::{Times, Xattrs};
 use crate::manifest::ByteSpan;
-use crate::mkfs::{Body, Error, NodeAttrs, Result};
+use crate::mkfs::{Body, Error, NodeAttrs, Result, Xattr};
+use ext2_core::rules::XattrName;
 use ext2_core::{DeviceNr, Timestamp};
 
 /// Bytes of a list of attributes, and of a value (Linux: `XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
@@ -27,7 +29,9 @@ pub(super) struct Found {
     pub(super) attrs: NodeAttrs,
     pub(super) body: Body,
     /// Device and inode of a file with several names.
-    pub(super) linked: Option<(u32, u32, u64)>,
+    pub(super) linked: Option<(u64, u64)>,
+    /// Names of attributes that an ext2 cannot hold.
+    pub(super) lost: Vec<Vec<u8>>,
 }
 
 /// Looks at files.
@@ -53,14 +57,20 @@ impl Look {
     }
 
     /// The attributes of a folder, the first of a tree.
-    pub(super) fn at_root(&mut self, root: &Path) -> Result<NodeAttrs> {
+    ///
+    /// Gives the names of attributes that an ext2 cannot hold, too.
+    pub(super) fn at_root(&mut self, root: &Path) -> Result<(NodeAttrs, Vec<Vec<u8>>)> {
         let shown = root.as_os_str().as_bytes();
+        // What a link leads to, not the link.
+        let root = &root.join(".");
         let place = Place { folder: CWD, name: root.as_os_str(), whole: root };
         let found = place.stat().map_err(|error| Error::source(shown, error))?;
-        if FileType::from_raw_mode(found.stx_mode.into()) != FileType::Directory {
+        if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
             return Err(Error::source(shown, "is not a directory"));
         }
-        self.attrs(place, &found, &|| b"/".to_vec())
+        let mut lost = Vec::new();
+        let attrs = self.attrs(place, &found, &mut lost).map_err(|error| Error::source(b"/", error))?;
+        Ok((attrs, lost))
     }
 
     /// Tells `each` of every file in the folder `folder`, which in messages is called `shown`.
@@ -88,11 +98,12 @@ impl Look {
     fn at(&mut self, place: Place<'_>, name: &[u8], path: &dyn Fn() -> Vec<u8>) -> Result<Found> {
         let failed = |error: std::io::Error| Error::source(&path(), error);
         let found = place.stat().map_err(failed)?;
-        let kind = FileType::from_raw_mode(found.stx_mode.into());
-        let device = DeviceNr { major: found.stx_rdev_major, minor: found.stx_rdev_minor };
+        let kind = FileType::from_raw_mode(found.st_mode);
+        let device = DeviceNr { major: major(found.st_rdev), minor: minor(found.st_rdev) };
         let body = match kind {
             FileType::RegularFile => {
-                Body::File { size: found.stx_size, data: place.holes(&found).map_err(failed)?, handle: 0 }
+                let size = u64::try_from(found.st_size).unwrap_or(0);
+                Body::File { size, data: place.holes(&found, size).map_err(failed)?, handle: 0 }
             }
             FileType::Directory => Body::Directory,
             FileType::Symlink => {
@@ -105,62 +116,90 @@ impl Look {
             FileType::Socket => Body::Socket,
             FileType::Unknown => return Err(Error::source(&path(), "is of no kind that is known")),
         };
-        let id = (found.stx_dev_major, found.stx_dev_minor, found.stx_ino);
-        let linked = (found.stx_nlink > 1 && kind != FileType::Directory).then_some(id);
-        Ok(Found { name: name.to_vec(), attrs: self.attrs(place, &found, path)?, body, linked })
+        let id = (found.st_dev, found.st_ino);
+        let linked = (found.st_nlink > 1 && kind != FileType::Directory).then_some(id);
+        let mut lost = Vec::new();
+        let attrs = self.attrs(place, &found, &mut lost).map_err(failed)?;
+        Ok(Found { name: name.to_vec(), attrs, body, linked, lost })
     }
 
-    fn attrs(&mut self, place: Place<'_>, found: &Statx, path: &dyn Fn() -> Vec<u8>) -> Result<NodeAttrs> {
-        let mtime = time(found.stx_mtime);
-        let mut attrs = NodeAttrs::new(found.stx_mode & 0o7777, (found.stx_uid, found.stx_gid), mtime);
+    fn attrs(
+        &mut self,
+        place: Place<'_>,
+        found: &Stat,
+        lost: &mut Vec<Vec<u8>>,
+    ) -> std::io::Result<NodeAttrs> {
+        let mtime = time(found.st_mtime, found.st_mtime_nsec);
+        let mode = (found.st_mode & 0o7777) as u16; // 12 bits
+        let mut attrs = NodeAttrs::new(mode, (found.st_uid, found.st_gid), mtime);
         if self.times == Times::All {
-            attrs.atime = time(found.stx_atime);
-            attrs.ctime = time(found.stx_ctime);
-            if found.stx_mask & StatxFlags::BTIME.bits() != 0 {
-                attrs.crtime = time(found.stx_btime);
-            }
+            attrs.atime = time(found.st_atime, found.st_atime_nsec);
+            attrs.ctime = time(found.st_ctime, found.st_ctime_nsec);
+            attrs.crtime = place.birth().unwrap_or(mtime);
         }
         if self.xattrs == Xattrs::Keep {
-            attrs.xattrs = self.xattrs(place.whole).map_err(|error| Error::source(&path(), error))?;
+            attrs.xattrs = self.xattrs(place.whole, lost)?;
         }
         Ok(attrs)
     }
 
-    fn xattrs(&mut self, place: &Path) -> std::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        // Asked for the length first: the kernel takes as much memory as it is offered, and few files have any.
-        match rustix::fs::llistxattr(place, &mut [0; 0][..]) {
+    /// The attributes that an ext2 can hold; of the others the names.
+    fn xattrs(&mut self, place: &Path, lost: &mut Vec<Vec<u8>>) -> std::io::Result<Vec<Xattr>> {
+        // A small buffer first: the kernel takes as much memory as it is offered, and few files have many. (An empty
+        // one would not do: rustix answers 0 for it, whatever there is.)
+        let mut small = [0; 256];
+        let names = match llistxattr(place, &mut small[..]) {
             Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Ok(_) => {}
+            Ok(len) => small.get(..len).unwrap_or_default().to_vec(),
+            Err(Errno::RANGE) => {
+                self.buffer.resize(XATTR_MAX, 0);
+                let len = llistxattr(place, &mut self.buffer[..])?;
+                self.buffer.get(..len).unwrap_or_default().to_vec()
+            }
             Err(error) => return Err(error.into()),
-        }
+        };
         self.buffer.resize(XATTR_MAX, 0);
-        let len = rustix::fs::llistxattr(place, &mut self.buffer[..])?;
-        let names: Vec<Vec<u8>> = self.buffer[..len].split(|&byte| byte == 0).map(<[u8]>::to_vec).collect();
         let mut all = Vec::new();
-        for name in names.into_iter().filter(|name| !name.is_empty()) {
-            let len = rustix::fs::lgetxattr(place, OsStr::from_bytes(&name), &mut self.buffer[..])?;
-            all.push((name, self.buffer[..len].to_vec()));
+        for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+            if XattrName::parse(name).is_err() {
+                lost.push(name.to_vec());
+                continue;
+            }
+            match lgetxattr(place, OsStr::from_bytes(name), &mut self.buffer[..]) {
+                Ok(len) => all.push((name.to_vec(), self.buffer.get(..len).unwrap_or_default().to_vec())),
+                // Taken away since they were listed.
+                Err(Errno::NODATA) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(all)
     }
 }
 
-fn time(found: StatxTimestamp) -> Timestamp {
-    Timestamp { sec: found.tv_sec, nsec: found.tv_nsec }
+/// A time in seconds and nanoseconds, which the host counts in types of various widths.
+fn time(sec: i64, nsec: impl TryInto<u32>) -> Timestamp {
+    Timestamp { sec, nsec: nsec.try_into().unwrap_or(0) }
 }
 
 impl Place<'_> {
-    fn stat(&self) -> std::io::Result<Statx> {
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-        Ok(statx(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW, wanted)?)
+    /// By `fstatat`, which every preload that pretends other owners or devices answers; not all know `statx`.
+    fn stat(&self) -> std::io::Result<Stat> {
+        Ok(statat(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// When the file was made, where the host knows it.
+    fn birth(&self) -> Option<Timestamp> {
+        let found = statx(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME).ok()?;
+        let known = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+        known.then(|| time(found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
     }
 
     /// Where the data of a file is, if it has holes. Only a file with fewer blocks than bytes is opened for it.
-    fn holes(&self, found: &Statx) -> std::io::Result<Option<Box<[ByteSpan]>>> {
-        if found.stx_blocks.saturating_mul(512) >= found.stx_size {
+    fn holes(&self, found: &Stat, size: u64) -> std::io::Result<Option<Box<[ByteSpan]>>> {
+        if u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512) >= size {
             return Ok(None);
         }
-        data_spans(&File::from(open_quietly(self.folder, self.name)?), found.stx_size)
+        data_spans(&File::from(open_quietly(self.folder, self.name)?), size)
     }
 }
 

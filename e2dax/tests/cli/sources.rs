@@ -1,0 +1,89 @@
+//! What the command takes from a directory: all of it, also what a preloaded library only pretends.
+
+use std::fs;
+use std::process::Command;
+
+use e2dax_tests::{need_tools, skip, tools};
+
+use crate::common::Folder;
+
+/// A folder with a tree `tree` that has one file.
+fn with_file() -> Folder {
+    let folder = Folder::with(&[]);
+    fs::create_dir(folder.path("tree")).unwrap();
+    fs::write(folder.path("tree/f"), b"x").unwrap();
+    folder
+}
+
+#[test]
+fn attributes_of_a_directory_are_in_the_image_those_of_links_and_of_the_root_too() {
+    let folder = with_file();
+    let set = |name: &str, attribute: &str, value: &[u8]| {
+        rustix::fs::lsetxattr(folder.path(name), attribute, value, rustix::fs::XattrFlags::empty())
+    };
+    if set("tree/f", "user.foo", b"bar").is_err() {
+        skip!("no attributes of users here");
+    }
+    set("tree", "user.root", b"r").unwrap();
+    // More names than a first, small buffer holds.
+    for nr in 0..20 {
+        set("tree/f", &format!("user.a_name_of_some_length_{nr}"), b"").unwrap();
+    }
+    folder.run(&["mkfs", "i.img", "--from", "tree"]).ok();
+    let text = folder.run(&["manifest", "i.img"]).ok();
+    let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap();
+    assert!(line("/f ").contains("user.foo:626172"), "{text}");
+    assert_eq!(line("/f ").matches("user.a_name").count(), 20, "{text}");
+    assert!(line("/ ").contains("xattr=user.root:72"), "{text}");
+}
+
+#[test]
+fn owners_and_devices_are_those_that_fakeroot_tells() {
+    need_tools!("fakeroot");
+    let folder = with_file();
+    let script =
+        "mknod tree/console c 5 1 && chown 7:8 tree/console && chown 9:10 tree/f && exec \"$0\" \"$@\"";
+    let run = Command::new("fakeroot")
+        .args(["sh", "-c", script, env!("CARGO_BIN_EXE_e2dax"), "mkfs", "i.img", "--from", "tree"])
+        .current_dir(folder.root())
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", tools::words(&run));
+    let text = folder.run(&["manifest", "i.img"]).ok();
+    assert!(
+        text.lines().any(|line| line.starts_with("/console c 0644 7 8 ") && line.contains("dev=5:1")),
+        "{text}"
+    );
+    assert!(text.lines().any(|line| line.starts_with("/f f 0644 9 10 ")), "{text}");
+}
+
+#[test]
+fn the_root_gets_the_owner_that_was_asked_for_whatever_goes_in() {
+    let folder = with_file();
+    let options = ["mkfs", "i.img", "--from", "tree", "--owner", "5:6", "--root-owner", "1000:1001"];
+    folder.run(&options).ok();
+    let text = folder.run(&["manifest", "i.img"]).ok();
+    assert!(text.lines().any(|line| line.starts_with("/ d ") && line.contains(" 1000 1001 ")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("/lost+found d 0700 1000 1001 ")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("/f ") && line.contains(" 5 6 ")), "{text}");
+}
+
+#[test]
+fn an_empty_tree_makes_an_image_with_and_without_lost_and_found() {
+    let folder = Folder::with(&[]);
+    fs::create_dir(folder.path("tree")).unwrap();
+    for options in [&[][..], &["--no-lost-and-found"], &["--no-lost-and-found", "--size", "auto+1M"]] {
+        folder.run(&[&["mkfs", "i.img", "-f", "--from", "tree"], options].concat()).ok();
+        if tools::have("e2fsck") {
+            tools::e2fsck_fn(&folder.path("i.img")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_link_to_a_directory_is_that_directory() {
+    let folder = with_file();
+    std::os::unix::fs::symlink("tree", folder.path("link")).unwrap();
+    folder.run(&["mkfs", "i.img", "--from", "link"]).ok();
+    assert_eq!(folder.run(&["cat", "i.img:/f"]).ok(), "x");
+}
