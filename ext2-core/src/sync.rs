@@ -19,6 +19,9 @@
 //! | `Table` | the table of inodes in memory | `inode_hash_lock` |
 //! | `Leaf` | a lock under which no other is taken | spin locks |
 //!
+//! | `Log` | the commit that is under way: a device's | `j_state_lock` |
+//! | `LogState` | the blocks that the next one holds | `j_list_lock` |
+//!
 //! A device's own locks are below all of these.
 
 use core::fmt;
@@ -41,6 +44,8 @@ pub enum Rank {
     Attr,
     Table,
     Leaf,
+    Log,
+    LogState,
 }
 
 impl Rank {
@@ -195,6 +200,9 @@ mod imp {
     pub(super) fn lock<T: ?Sized>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
         lock.lock()
     }
+    pub(super) fn try_lock<T: ?Sized>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        lock.try_lock()
+    }
     pub(super) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
         lock.read()
     }
@@ -220,6 +228,12 @@ impl<T> Mutex<T> {
 pub type MutexGuard<'m, T> = Guard<imp::MutexGuard<'m, T>>;
 
 impl<T: ?Sized> Mutex<T> {
+    /// The lock, unless somebody holds it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let held = order::Held::take(self.rank);
+        Some(Guard { inner: imp::try_lock(&self.inner)?, _held: held })
+    }
+
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let held = order::Held::take(self.rank);
