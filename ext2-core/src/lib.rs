@@ -60,7 +60,7 @@ pub use features::{Compat, Features, Incompat, RoCompat};
 pub use fs::{Closed, Ext2, OpenOptions, StatFs, SuperblockAt, Unclean};
 pub use geometry::Geometry;
 pub use inode::{Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags, Piece, SetAttr};
-pub use log::recovered;
+pub use log::{recovered, replay};
 pub use map::Mapping;
 pub use namei::{NewInode, RenameFlags};
 pub use number::{BlockSize, DeviceBlock, FileBlock, GroupNr, InodeNr};

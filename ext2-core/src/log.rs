@@ -344,6 +344,17 @@ pub fn recovered(dev: Arc<dyn BlockDevice>) -> crate::Result<Arc<dyn BlockDevice
     }
 }
 
+/// Replays what a crash left in a log of ours, in place: what opening for writing does first, for who writes to an image
+/// without opening it. Nothing happens where there is no such log.
+///
+/// # Errors
+/// `Corrupt` for a journal that contradicts itself, the device's.
+pub fn replay(dev: &dyn BlockDevice) -> crate::Result<()> {
+    let Some(found) = recover(dev)? else { return Ok(()) };
+    let _claim = dev.claim(0, dev.size())?;
+    found.apply(dev)
+}
+
 impl BlockDevice for Logged {
     fn size(&self) -> u64 {
         self.inner.size()
@@ -464,6 +475,10 @@ impl BlockDevice for Logged {
             return true;
         };
         first > last || self.state.read().blocks.range(first..=last).next().is_none()
+    }
+
+    fn claim(&self, offset: u64, len: u64) -> Result<blockdev::Claim> {
+        self.inner.claim(offset, len)
     }
 
     /// The order of stores to what a commit holds does not matter, and contents have no order of their own.

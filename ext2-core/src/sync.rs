@@ -18,7 +18,6 @@
 //! | `Attr` | an inode's attributes | `i_lock` |
 //! | `Table` | the table of inodes in memory | `inode_hash_lock` |
 //! | `Leaf` | a lock under which no other is taken | spin locks |
-//!
 //! | `Log` | the commit that is under way: a device's | `j_state_lock` |
 //! | `LogState` | the blocks that the next one holds | `j_list_lock` |
 //!
@@ -200,9 +199,6 @@ mod imp {
     pub(super) fn lock<T: ?Sized>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
         lock.lock()
     }
-    pub(super) fn try_lock<T: ?Sized>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-        lock.try_lock()
-    }
     pub(super) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
         lock.read()
     }
@@ -228,12 +224,6 @@ impl<T> Mutex<T> {
 pub type MutexGuard<'m, T> = Guard<imp::MutexGuard<'m, T>>;
 
 impl<T: ?Sized> Mutex<T> {
-    /// The lock, unless somebody holds it.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        let held = order::Held::take(self.rank);
-        Some(Guard { inner: imp::try_lock(&self.inner)?, _held: held })
-    }
-
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let held = order::Held::take(self.rank);

@@ -150,15 +150,12 @@ impl Ext2 {
     pub fn open(dev: Arc<dyn BlockDevice>, options: &OpenOptions) -> Result<Self> {
         let mut dev = dev;
         // What a crash left in our log comes first.
-        if !options.ignore_journal
-            && options.superblock == SuperblockAt::Primary
-            && let Some(found) = crate::log::recover(&*dev)?
-        {
+        if !options.ignore_journal && options.superblock == SuperblockAt::Primary {
             if options.read_only || dev.is_read_only() {
                 // A replay in memory, and no mark of what is to be replayed.
-                dev = Arc::new(Logged::recovered(dev, found)?);
+                dev = crate::log::recovered(dev)?;
             } else {
-                found.apply(&*dev)?;
+                crate::log::replay(&*dev)?;
             }
         }
         let raw = find_super(&*dev, options.superblock)?;
