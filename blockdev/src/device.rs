@@ -148,6 +148,41 @@ pub trait BlockDevice: Debug + Send + Sync {
         crate::range::check(offset, len, self.size())
     }
 
+    /// As [`write_at`](Self::write_at), for bytes that are nobody's structure: what a file holds. A device that keeps
+    /// structures back, to bring them to the media together, takes these at once.
+    ///
+    /// # Errors
+    /// As for `write_at`.
+    fn write_contents(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.write_at(offset, buf)
+    }
+
+    /// As [`zero`](Self::zero), for what a file holds: see [`write_contents`](Self::write_contents).
+    ///
+    /// # Errors
+    /// As for `zero`.
+    fn zero_contents(&self, offset: u64, len: u64) -> Result<()> {
+        self.zero(offset, len)
+    }
+
+    /// Says that the bytes belong to nobody from now on, before they may be given to somebody else: what is stored there
+    /// next must not reach the media before what gave them up.
+    fn freed(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
+    /// Begins or ends a change that must reach the media as a whole, where the device brings many together. Between the
+    /// two no flush is asked for by who holds it, and there are few stores.
+    fn hold(&self, begin: bool) {
+        let _ = begin;
+    }
+
+    /// Whether the bytes that are read are those of [`backing_file`](Self::backing_file), all over the range.
+    fn is_in_place(&self, offset: u64, len: u64) -> bool {
+        let _ = (offset, len);
+        true
+    }
+
     /// One little-endian 32-bit load at an offset that is a multiple of 4. (At others it is not single.)
     ///
     /// # Errors

@@ -73,6 +73,31 @@ macro_rules! forward {
             }
 
             #[inline]
+            fn write_contents(&self, offset: u64, buf: &[u8]) -> Result<()> {
+                (**self).write_contents(offset, buf)
+            }
+
+            #[inline]
+            fn zero_contents(&self, offset: u64, len: u64) -> Result<()> {
+                (**self).zero_contents(offset, len)
+            }
+
+            #[inline]
+            fn freed(&self, offset: u64, len: u64) {
+                (**self).freed(offset, len);
+            }
+
+            #[inline]
+            fn hold(&self, begin: bool) {
+                (**self).hold(begin);
+            }
+
+            #[inline]
+            fn is_in_place(&self, offset: u64, len: u64) -> bool {
+                (**self).is_in_place(offset, len)
+            }
+
+            #[inline]
             fn discard(&self, offset: u64, len: u64) -> Result<()> {
                 (**self).discard(offset, len)
             }

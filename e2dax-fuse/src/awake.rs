@@ -4,8 +4,8 @@
 //! than most requests take to answer: in a virtual machine 15 us and more, of some 25 for a page. So the kernel is told
 //! through its quality of service for processors (`/dev/cpu_dma_latency`, Documentation/power/pm_qos_interface.rst)
 //! that no delay is tolerated, from when several requests have come one soon after the other until none comes for a
-//! moment. Idle processors then wait in a loop: all of the machine's, for which reason only small machines do this
-//! without being asked, and whoever may open that file, which by default is root.
+//! moment. Idle processors then wait in a loop: all of the machine's, for which reason this is done only where it is
+//! asked for (`-o awake`), by whoever may open that file, which by default is root.
 //!
 //! # Invariants
 //! 1. The wish ends with the process, however that ends: it lives in an open file.
@@ -28,8 +28,6 @@ const ANY: i32 = 2_000_000_000;
 pub(crate) const CLOSE: Duration = Duration::from_micros(500);
 /// So many close requests in a row make a stream.
 const STREAM: u32 = 8;
-/// Machines of more processors stay as they are where nobody asks.
-const SMALL: usize = 4;
 
 /// The wish, and when requests came.
 #[derive(Debug)]
@@ -44,31 +42,14 @@ pub(crate) struct Awake {
     close: AtomicU32,
 }
 
-/// The processors that the machine uses now: the wish is for all of them, however few this process may run on.
-fn processors() -> Option<usize> {
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
-    count(online.trim())
-}
-
-/// The length of a list like `0-3,8`.
-fn count(list: &str) -> Option<usize> {
-    let length = |range: &str| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
-        last.checked_sub(first)?.checked_add(1)
-    };
-    list.split(',').map(length).sum()
-}
-
 impl Awake {
-    /// `wanted` is what the user says; small machines do it where the user says nothing.
-    pub(crate) fn new(wanted: Option<bool>) -> Self {
+    /// `wanted` is what the user says.
+    pub(crate) fn new(wanted: bool) -> Self {
         let mut wishes = None;
-        if wanted.unwrap_or_else(|| processors().is_some_and(|count| count <= SMALL)) {
+        if wanted {
             match OpenOptions::new().write(true).open(WISHES) {
                 Ok(file) => wishes = Some(Mutex::new(file)),
-                Err(error) if wanted.is_some() => log::warn!("option awake: {WISHES}: {error}"),
-                Err(error) => log::debug!("processors may sleep: {WISHES}: {error}"),
+                Err(error) => log::warn!("option awake: {WISHES}: {error}"),
             }
         }
         Self {
@@ -132,7 +113,7 @@ mod tests {
 
     /// With a file of ours in place of the kernel's.
     fn over(file: &File) -> Awake {
-        let mut awake = Awake::new(Some(false));
+        let mut awake = Awake::new(false);
         awake.wishes = Some(Mutex::new(file.try_clone().unwrap()));
         awake
     }
@@ -143,12 +124,6 @@ mod tests {
         file.rewind().unwrap();
         file.read_to_end(&mut bytes).unwrap();
         bytes.chunks_exact(4).map(|word| i32::from_le_bytes(word.try_into().unwrap())).collect()
-    }
-
-    #[test]
-    fn the_processors_of_a_list_are_counted() {
-        assert_eq!([count("0"), count("0-3"), count("0-3,8,10-11")], [Some(1), Some(4), Some(7)]);
-        assert_eq!([count(""), count("3-1"), count("a-b"), count("0-18446744073709551615")], [None; 4]);
     }
 
     #[test]
@@ -183,7 +158,7 @@ mod tests {
 
     #[test]
     fn nothing_is_opened_where_it_is_not_wanted() {
-        let awake = Awake::new(Some(false));
+        let awake = Awake::new(false);
         (0..3 * STREAM).for_each(|_| awake.came());
         assert!(awake.wishes.is_none() && !awake.is_made());
     }

@@ -135,6 +135,19 @@ impl Channel {
         }
     }
 
+    /// Has the kernel forget the attributes that it keeps of an inode, and nothing else: it waits for nobody.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn forget_attributes(&self, node: u64) -> io::Result<()> {
+        // A negative offset leaves the pages alone (Linux: `fuse_reverse_inval_inode`).
+        let body = Out::default().u64(node).u64((-1_i64).cast_unsigned()).u64(0).0;
+        match self.send(INVALIDATE.cast_signed(), 0, &body) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Has the kernel write back all that it has of an inode. Nobody whom the kernel waits for may call this.
     ///
     /// # Errors

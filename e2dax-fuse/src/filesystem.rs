@@ -110,6 +110,27 @@ fn takes_long(request: &Request<'_>, moved: usize, turns: &Turns) -> bool {
     }
 }
 
+/// Whether a request may need new blocks.
+fn takes_blocks(opcode: u32) -> bool {
+    matches!(
+        opcode,
+        opcode::WRITE
+            | opcode::FALLOCATE
+            | opcode::COPY_FILE_RANGE
+            | opcode::SETATTR
+            | opcode::MKNOD
+            | opcode::MKDIR
+            | opcode::SYMLINK
+            | opcode::CREATE
+            | opcode::TMPFILE
+            | opcode::LINK
+            | opcode::RENAME
+            | opcode::RENAME2
+            | opcode::SETXATTR
+            | opcode::REMOVEXATTR
+    )
+}
+
 /// A volume that answers the kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
@@ -172,11 +193,20 @@ impl Served {
             || of_the_kernel.contains(&request.opcode)
     }
 
+    /// Who asks is who may or may not take the blocks that are reserved, and not whoever serves the mount. What the
+    /// kernel writes back it writes in root's name, as it does for its own file systems.
     fn dispatch(&self, request: &Request<'_>) -> Reply<Answer> {
         if !self.is_let_in(request) {
             return Err(Errno::ACCESS);
         }
         let caller = Caller { uid: request.uid, gid: request.gid, pid: request.pid };
+        if takes_blocks(request.opcode) && !self.volume.may_use_reserve(caller) {
+            return ext2_core::without_reserve(|| self.handle(request, caller));
+        }
+        self.handle(request, caller)
+    }
+
+    fn handle(&self, request: &Request<'_>, caller: Caller) -> Reply<Answer> {
         let mut fields = request.fields();
         let (volume, node) = (&self.volume, request.node);
         let out = Out::default();
@@ -201,7 +231,9 @@ impl Served {
             }
             opcode::GETATTR => Ok(Answer::Body(out.attr(KEEP, &volume.attr(&volume.node(node)?.inode)))),
             opcode::STATX => Ok(Answer::Body(out.statx(KEEP, &volume.attr(&volume.node(node)?.inode)))),
-            opcode::SETATTR => Ok(Answer::Body(out.attr(KEEP, &volume.set_attr(node, &setattr(fields)?)?))),
+            opcode::SETATTR => {
+                Ok(Answer::Body(out.attr(KEEP, &volume.set_attr(node, &setattr(fields)?, caller)?)))
+            }
             opcode::READLINK => Ok(Answer::Body(Out(volume.read_link(node)?))),
             opcode::MKNOD | opcode::MKDIR | opcode::SYMLINK | opcode::CREATE | opcode::TMPFILE => {
                 self.make(request, fields, caller)
@@ -212,7 +244,7 @@ impl Served {
                 let to = fields.u64()?;
                 let flags = if request.opcode == opcode::RENAME2 { fields.u64()? } else { 0 };
                 // OK to cast: the upper half is padding.
-                done(volume.rename((node, fields.name()?), (to, fields.name()?), flags as u32))
+                done(volume.rename((node, fields.name()?), (to, fields.name()?), flags as u32, caller))
             }
             opcode::LINK => {
                 let file = fields.u64()?;
@@ -244,7 +276,7 @@ impl Served {
                 fields.skip(4)?;
                 let data = fields.take(usize::try_from(size).map_err(|_| Errno::INVAL)?)?;
                 let how = WriteFlags::from_bits_retain(how);
-                Ok(Answer::Body(out.u32(volume.write(node, offset, data, how, opened)?).u32(0)))
+                Ok(Answer::Body(out.u32(volume.write(node, offset, data, how, opened, caller)?).u32(0)))
             }
             opcode::FSYNC | opcode::FSYNCDIR => done(volume.fsync(node)),
             opcode::READDIR | opcode::READDIRPLUS => {
@@ -270,12 +302,12 @@ impl Served {
                 sized(size, volume.get_xattr(node, fields.name()?)?)
             }
             opcode::LISTXATTR => sized(fields.u32()?, volume.list_xattrs(node, caller)?),
-            opcode::REMOVEXATTR => done(volume.remove_xattr(node, fields.name()?)),
+            opcode::REMOVEXATTR => done(volume.remove_xattr(node, fields.name()?, caller)),
             opcode::IOCTL => {
                 fields.skip(12)?;
                 let command = fields.u32()?;
                 fields.skip(16)?;
-                let output = volume.ioctl(node, command, fields.rest())?;
+                let output = volume.ioctl(node, command, fields.rest(), caller)?;
                 Ok(Answer::Body(out.zeros(16).bytes(&output)))
             }
             opcode::FALLOCATE => {
@@ -366,5 +398,95 @@ impl Served {
         // The kernel writes pages back in between, and every thread that answers it is needed for that.
         thread::Builder::new().name("seek".into()).spawn(seek).map_err(|_| Errno::NOMEM)?;
         Ok(Answer::None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blockdev::RamDevice;
+    use ext2_core::{Ext2, OpenOptions};
+    use ext2_image::mkfs::{self, Format, Fresh};
+
+    use super::*;
+    use crate::awake::Awake;
+    use crate::options::MountOptions;
+
+    /// Numbers that look random, the same each time.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        /// Mostly one that means something.
+        fn plausible(&mut self) -> u64 {
+            match self.next() % 8 {
+                0 => self.next(),
+                1 => 0,
+                2 => u64::MAX >> (self.next() % 64),
+                3 => 1 << (self.next() % 64),
+                _ => self.next() % 20,
+            }
+        }
+    }
+
+    /// A request of any kind, with a body of words and texts.
+    fn request(numbers: &mut Numbers) -> Vec<u8> {
+        let opcode =
+            if numbers.next() % 16 == 0 { numbers.next() as u32 } else { numbers.next() as u32 % 56 };
+        let mut body = Vec::new();
+        for _ in 0..numbers.next() % 16 {
+            match numbers.next() % 4 {
+                0 => body.extend_from_slice(
+                    &[b"name\0".as_slice(), b".\0", b"..\0", b"a/b\0", b"\0", b"user.x\0"]
+                        [numbers.next() as usize % 6],
+                ),
+                1 => body.extend((numbers.plausible() as u32).to_le_bytes()),
+                _ => body.extend(numbers.plausible().to_le_bytes()),
+            }
+        }
+        let caller = (numbers.plausible() as u32, numbers.plausible() as u32);
+        let head = Out::default()
+            .u32(40 + body.len() as u32)
+            .u32(opcode)
+            .u64(numbers.next())
+            .u64(numbers.plausible());
+        head.u32(caller.0).u32(caller.1).u32(1).u32(0).bytes(&body).0
+    }
+
+    #[test]
+    fn whatever_the_kernel_asks_for_is_answered_or_refused() {
+        let device = Arc::new(RamDevice::new(2 << 20).unwrap());
+        mkfs::format(&*device, &Format::default(), Fresh::Zeros).unwrap();
+        let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
+        let volume = Arc::new(Volume::new(fs, &MountOptions::default()).unwrap());
+        let nowhere = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+        let channel = Arc::new(Channel::new(nowhere.into(), Awake::new(false)).unwrap());
+        let served = Served { volume: volume.clone(), channel };
+        let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
+        let (mut answered, mut refused) = (0, 0);
+        for _ in 0..100_000 {
+            let bytes = request(&mut numbers);
+            // Cut off now and then.
+            let len =
+                if numbers.next() % 8 == 0 { numbers.next() as usize % bytes.len() } else { bytes.len() };
+            let Some(request) = Request::parse(&bytes[..len]) else { continue };
+            match served.dispatch(&request) {
+                Ok(_) => answered += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(answered > 1000 && refused > 1000, "{answered} {refused}");
+        drop(served);
+        volume.close().unwrap();
+        let findings =
+            ext2_image::check::check(&*device, &ext2_image::check::Options::default(), &mut |finding| {
+                panic!("{finding:?}");
+            });
+        assert!(findings.is_ok());
     }
 }

@@ -11,9 +11,11 @@
 //! | `filesystem` | the requests of the kernel, each handed to its operation |
 //! | `wire` | requests and replies as bytes |
 //! | `channel`, `turns` | the connection to the kernel, and who listens to it |
+//! | `clock` | where the present comes from |
 //! | `awake` | processors that stay awake while requests come |
 //! | `splice`, `pipe` | reads that are answered with pages of the image's file, without a copy |
 //! | `populate` | pages of the image that are mapped before they are asked for |
+//! | `remount` | `mount -o remount` |
 //! | `session` | the mount's life: threads, signals, the end |
 //! | `convert`, `reply` | names of inodes as FUSE has them; errors |
 //!
@@ -23,12 +25,18 @@
 //!
 //! # What the kernel does for us
 //! It caches names, attributes and pages for as long as it likes, since nobody else changes the image; it checks
-//! permissions and access control lists (`default_permissions`), keeps locks, and gathers writes (the write-back
-//! cache), so that a full device is reported by `fsync` or `close` and not by `write`. With `direct_io` it neither keeps
-//! pages nor gathers writes: each call comes to us as it is, which is faster for large ones and slower for small ones.
+//! permissions and access control lists (`default_permissions`) and keeps locks. Writes come to us as they are made, and
+//! stay in its cache of pages as well, so that a full device is reported by `write`. With `writeback_cache` it
+//! gathers them, and nothing asks for room before it is too late: then `fsync` and `close` alone tell. With `direct_io` it
+//! keeps no pages: large calls are faster by that, and each small one comes to us.
+//!
+//! What it keeps and does not see change it is told to forget: attributes, when set-id bits or capabilities were taken
+//! away, or flags set. Otherwise a program would run with the rights that its file had before somebody else wrote to it.
 //!
 //! # What programs see that the kernel's ext2 shows otherwise
-//! - A full device: see above. `no_writeback_cache` and `direct_io` bring it back to `write`.
+//! - With `writeback_cache` a full image, or a file too large: see above. Also, times of regular files are the kernel's
+//!   then, and a change of attribute flags does not show in them before the file is forgotten.
+//! - Stores through a shared map that meet a full image are lost, and `msync`, `fsync` and `close` say so.
 //! - `pathconf(_PC_LINK_MAX)` is not 32,000: the C library goes by the type of the file system.
 //! - `umount` returns when the kernel is done, a moment before the image is closed and unlocked here: who needs the
 //!   closed image waits for its lock (`flock IMG true`), or for [`serve`] to return.
@@ -43,12 +51,14 @@
 
 mod awake;
 mod channel;
+mod clock;
 mod convert;
 mod filesystem;
 mod nodes;
 mod options;
 mod pipe;
 mod populate;
+mod remount;
 mod reply;
 mod session;
 mod splice;
@@ -56,5 +66,7 @@ mod turns;
 mod volume;
 mod wire;
 
-pub use options::{Access, Atime, MountOptions, OptionError};
+pub use clock::CoarseClock;
+pub use options::{Access, Atime, Durability, MountOptions, OptionError};
+pub use remount::remount;
 pub use session::{MountError, serve};

@@ -26,11 +26,18 @@ pub(crate) struct Node {
     pub(crate) writers: AtomicU32,
     /// Whether it is known to have no capabilities that a write would have to take away (Linux: `S_NOSEC`).
     pub(crate) no_capabilities: AtomicBool,
+    /// Whether root has just had its capabilities removed, which is how the kernel begins root's write to it.
+    pub(crate) root_removed_capabilities: AtomicBool,
 }
 
 impl Node {
     fn new(inode: Inode) -> Self {
-        Self { inode, writers: AtomicU32::new(0), no_capabilities: AtomicBool::new(false) }
+        Self {
+            inode,
+            writers: AtomicU32::new(0),
+            no_capabilities: AtomicBool::new(false),
+            root_removed_capabilities: AtomicBool::new(false),
+        }
     }
 }
 

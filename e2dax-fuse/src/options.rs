@@ -30,6 +30,20 @@ pub enum Atime {
     Always,
 }
 
+/// What a crash of the machine may take with it, and what it may leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Each step of a change is on the media before the next: a crash loses little, and every change costs some writes.
+    Strict,
+    /// Changes reach the media together, once a second and with each fsync, all of them or none: a crash loses what was
+    /// not made durable in its last seconds, and leaves an image that e2fsck mends without a question.
+    #[default]
+    Ordered,
+    /// The system writes when and in which order it likes: a crash may leave what only a person can mend. A process
+    /// that is killed loses nothing.
+    Relaxed,
+}
+
 /// How to mount. The default is what `mount` without options gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MountOptions {
@@ -43,6 +57,8 @@ pub struct MountOptions {
     pub gid: Option<u32>,
     /// When reading changes access times.
     pub atime: Atime,
+    /// What a crash of the machine may do.
+    pub durability: Durability,
     /// Every write is durable when it returns.
     pub sync: bool,
     /// Every change of a directory is durable when it returns.
@@ -65,13 +81,16 @@ pub struct MountOptions {
     pub auto_unmount: bool,
     /// Log every request.
     pub debug: bool,
-    /// Hand every write on at once, so that it reports a full device itself.
-    pub no_writeback_cache: bool,
-    /// Keep idle processors awake while requests come close together; `None` for small machines only.
-    pub awake: Option<bool>,
+    /// Have the kernel gather writes. Small ones are faster then, and a full image is told by `fsync` and `close` alone,
+    /// since nothing asks for room when a write is taken.
+    pub writeback_cache: bool,
+    /// Keep idle processors awake while requests come close together.
+    pub awake: bool,
     /// Hand every read and write on as it is, past the kernel's cache of pages: nothing is held twice in memory, large
     /// ones are faster, and each small one waits for its answer.
     pub direct_io: bool,
+    /// Change how a mount is seen that is up already, and mount nothing.
+    pub remount: bool,
     /// Threads that answer the kernel; `None` for a number that suits the machine.
     pub threads: Option<u16>,
 }
@@ -170,6 +189,14 @@ impl MountOptions {
                         _ => return refuse("continue or remount-ro"),
                     });
                 }
+                "durability" => {
+                    self.durability = match value {
+                        "strict" => Durability::Strict,
+                        "ordered" => Durability::Ordered,
+                        "relaxed" => Durability::Relaxed,
+                        _ => return refuse("strict, ordered or relaxed"),
+                    }
+                }
                 "offset" => match value.parse() {
                     Ok(offset) => self.offset = Some(offset),
                     Err(_) => return refuse("not a number of bytes"),
@@ -210,11 +237,12 @@ impl MountOptions {
             "noexec" => self.noexec = true,
             "auto_unmount" => self.auto_unmount = true,
             "debug" => self.debug = true,
-            "no_writeback_cache" => self.no_writeback_cache = true,
-            "awake" => self.awake = Some(true),
-            "no_awake" => self.awake = Some(false),
-            "writeback_cache" => self.no_writeback_cache = false,
+            "writeback_cache" => self.writeback_cache = true,
+            "no_writeback_cache" => self.writeback_cache = false,
+            "awake" => self.awake = true,
+            "no_awake" => self.awake = false,
             "direct_io" => self.direct_io = true,
+            "remount" => self.remount = true,
             _ if IGNORED.contains(&option) || option.starts_with("x-") || option.starts_with("X-") => {}
             _ => return refuse("not known"),
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_millis(200);
 /// How long writes of a mount that is ended in use are waited for.
 const MOST_QUIET: u32 = 50;
+/// How often what waits in the log is committed.
+const COMMIT: Duration = Duration::from_secs(1);
 
 /// Why a mount did not come up, or did not end well.
 #[derive(Debug)]
@@ -208,6 +211,9 @@ pub fn serve(
     ready: impl FnOnce(),
 ) -> Result<(), MountError> {
     let dir = dir.canonicalize()?;
+    if !dir.is_dir() {
+        return Err(MountError::Mount(rustix::io::Errno::NOTDIR.into()));
+    }
     // Asked first, because whoever may not open it is told no more than that something is not permitted.
     if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open(DEVICE) {
         return Err(MountError::Mount(io::Error::new(error.kind(), format!("{DEVICE}: {error}"))));
@@ -217,9 +223,14 @@ pub fn serve(
     // Signals that come from here on end a mount that is up, and wait for one that is not.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let volume = Arc::new(Volume::new(fs, options)?);
-    let mut session = Session::new(Handshake(volume.clone()), &dir, &config(source, options))?;
+    // Never dropped: it would unmount what is mounted at that place by then, which need not be this any more.
+    let mut session =
+        ManuallyDrop::new(Session::new(Handshake(volume.clone()), &dir, &config(source, options))?);
     let channel = Channel::new(session.as_fd().try_clone_to_owned()?, Awake::new(options.awake))?;
-    let served = Served { volume: volume.clone(), channel: Arc::new(channel) };
+    let channel = Arc::new(channel);
+    // Set once, here.
+    let _ = volume.kernel.set(channel.clone());
+    let served = Served { volume: volume.clone(), channel };
     let unmounter = session.unmount_callable();
     let (end, ended) = mpsc::channel();
     let over = Arc::new(AtomicBool::new(false));
@@ -234,6 +245,10 @@ pub fn serve(
     })?;
     // Asks the mount itself, which is answered from here on.
     read_ahead_further(&dir);
+    let committing = {
+        let (volume, over) = (volume.clone(), over.clone());
+        thread::Builder::new().name("commit".into()).spawn(move || commit_now_and_then(&volume, &over))?
+    };
     // Without it, reads take their page faults.
     let populating = populate::start(volume.fs.clone(), over.clone());
     ready();
@@ -246,8 +261,25 @@ pub fn serve(
         // Had it panicked, nothing would be missing but speed.
         let _ = thread.join();
     }
+    committing.thread().unpark();
+    // Had it panicked, closing commits all the same.
+    let _ = committing.join();
     volume.close()?;
     result
+}
+
+/// Commits what waits in the log, until the mount is over. A commit that fails ends all writing, and is told to
+/// whoever asks for the next.
+fn commit_now_and_then(volume: &Volume, over: &AtomicBool) {
+    while !over.load(Ordering::Acquire) {
+        thread::park_timeout(COMMIT);
+        if !over.load(Ordering::Acquire)
+            && volume.fs.has_uncommitted()
+            && let Err(error) = volume.fs.sync()
+        {
+            log::error!("{error}");
+        }
+    }
 }
 
 /// The kernel reads 128 KiB ahead of a program; root may have it read as much as two requests bring, so that one is

@@ -47,7 +47,7 @@ impl Served {
         let Ok(node) = self.volume.node(request.node) else { return false };
         // The pages are copied, by the kernel, before the pieces may be freed and get other contents.
         let answered = node.inode.with_pieces(offset, size.into(), |pieces| match measure(&image, pieces) {
-            Some((len, pages)) if len >= LEAST => {
+            Some((len, pages)) if len >= LEAST && self.is_in_file(pieces) => {
                 // Before the answer, as everywhere: who has it may ask for the times, or set them.
                 self.volume.accessed(&node.inode);
                 self.answer_with(request, &image, pieces, len, pages)
@@ -63,6 +63,12 @@ impl Served {
             }
             Err(_) => false,
         }
+    }
+
+    /// Whether the image's file has the bytes of all pieces, and nothing newer waits elsewhere.
+    fn is_in_file(&self, pieces: &[Piece]) -> bool {
+        let device = self.volume.fs.device();
+        pieces.iter().all(|piece| piece.device_byte.is_none_or(|byte| device.is_in_place(byte, piece.len)))
     }
 
     fn answer_with(

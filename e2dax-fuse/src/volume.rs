@@ -21,13 +21,14 @@ pub(crate) use attributes::{Change, SetTime};
 pub(crate) use file::{CopyRange, Whence};
 pub(crate) use names::New;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use ext2_core::{Ext2, FileKind, Inode, StatFs};
 use rustix::io::Errno;
 
+use crate::channel::Channel;
 use crate::nodes::{Node, Nodes};
 use crate::options::MountOptions;
 use crate::reply::{Reply, errno};
@@ -54,6 +55,8 @@ pub(crate) struct Volume {
     pub(crate) options: MountOptions,
     /// Who mounted it.
     pub(crate) owner: u32,
+    /// Where the kernel is told what it must not believe any more, once there is a connection.
+    pub(crate) kernel: OnceLock<Arc<Channel>>,
     started: Instant,
     /// When the last write came, in milliseconds since `started`.
     last_write: AtomicU64,
@@ -71,6 +74,7 @@ impl Volume {
             nodes: Nodes::new(root),
             options: options.clone(),
             owner: rustix::process::geteuid().as_raw(),
+            kernel: OnceLock::new(),
             started: Instant::now(),
             last_write: AtomicU64::new(0),
         })
@@ -81,9 +85,43 @@ impl Volume {
         self.nodes.get(number).ok_or(Errno::STALE)
     }
 
+    /// The number that a program is told. What the image has wrong is noted in it, and ends writing where that is asked for,
+    /// whoever met it: reading, too.
+    pub(crate) fn errno(&self, error: &ext2_core::Error) -> Errno {
+        self.found(error);
+        errno(error)
+    }
+
+    /// Notes what the image has wrong.
+    fn found(&self, error: &ext2_core::Error) {
+        if let ext2_core::Error::Corrupt(_) = error {
+            self.fs.note_broken(error);
+        }
+    }
+
+    /// Has the kernel forget the attributes that it keeps of an inode: they changed in a way that it does not see.
+    fn forget_attributes(&self, inode: &Inode) {
+        if let Some(kernel) = self.kernel.get()
+            && let Err(error) = kernel.forget_attributes(crate::convert::node_of(inode.nr()))
+        {
+            log::error!("inode {}: the kernel keeps old attributes: {error}", inode.nr());
+        }
+    }
+
+    /// Whether a caller may take the blocks that are reserved. Linux: `ext2_has_free_blocks`.
+    pub(crate) fn may_use_reserve(&self, caller: Caller) -> bool {
+        let sb = self.fs.superblock();
+        let group = u32::from(sb.reserved_gid);
+        caller.uid == 0
+            || caller.uid == u32::from(sb.reserved_uid)
+            || group != 0
+                && self.statfs().is_ok_and(|space| space.blocks_available == 0)
+                && caller.is_in_group(group)
+    }
+
     /// The space there is. Linux: `ext2_statfs`.
     pub(crate) fn statfs(&self) -> Reply<StatFs> {
-        self.fs.statfs().map_err(|error| errno(&error))
+        self.fs.statfs().map_err(|error| self.errno(&error))
     }
 
     /// Whether times have no fraction of a second, for lack of room in the inodes.
@@ -94,7 +132,7 @@ impl Volume {
     /// Whether the kernel may gather writes.
     pub(crate) fn gathers_writes(&self) -> bool {
         let options = &self.options;
-        !(options.no_writeback_cache || options.direct_io || options.read_only || options.sync)
+        options.writeback_cache && !(options.direct_io || options.read_only || options.sync)
     }
 
     /// Makes a change of a directory durable, where that was asked for.
@@ -102,7 +140,7 @@ impl Volume {
         let flags = directory.attr().flags;
         let asked = ext2_core::InodeFlags::DIRSYNC | ext2_core::InodeFlags::SYNC;
         if self.options.sync || self.options.dirsync || flags.intersects(asked) {
-            directory.sync().map_err(|error| errno(&error))?;
+            directory.sync().map_err(|error| self.errno(&error))?;
         }
         Ok(())
     }

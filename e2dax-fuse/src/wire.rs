@@ -246,6 +246,11 @@ impl Out {
         self.u64(0).u64(0).u64(keep).zeros(ENTRY - 24)
     }
 
+    /// An entry of a listing that says nothing of its inode: the kernel takes node 0 for that.
+    pub(crate) fn no_attributes(self) -> Self {
+        self.zeros(ENTRY)
+    }
+
     /// `struct fuse_open_out`. There are no handles: what is open is the inode.
     pub(crate) fn open(self, flags: u32) -> Self {
         self.u64(0).u32(flags).u32(0)

@@ -80,6 +80,11 @@ impl Failure {
         }
     }
 
+    /// Whether somebody has the image open.
+    pub(crate) fn is_locked(&self) -> bool {
+        matches!(&self.cause, Cause::Text(what) if what.starts_with("lock: "))
+    }
+
     /// Whether nobody reads the output any more, which is no reason to complain.
     pub(crate) fn is_closed_output(&self) -> bool {
         matches!(&self.cause, Cause::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)

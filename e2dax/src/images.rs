@@ -10,12 +10,14 @@ use ext2_image::Walk;
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::settle::settle;
-use crate::target::{Mode, Target};
+use crate::target::{DeviceKind, Durable, Mode, Target};
 
 /// The images that a verb changes.
 #[derive(Default)]
 pub(crate) struct Images {
     open: Vec<(Target, Ext2)>,
+    /// Much is to be changed: through a log.
+    much: bool,
 }
 
 /// Runs `work` with images that can be changed, and closes them.
@@ -23,7 +25,22 @@ pub(crate) fn change(
     context: &mut Context,
     work: impl FnOnce(&mut Context, &mut Images) -> Result<()>,
 ) -> Result<()> {
-    let mut images = Images::default();
+    change_in(Images::default(), context, work)
+}
+
+/// As [`change`], where much may be changed at a time.
+pub(crate) fn change_much(
+    context: &mut Context,
+    work: impl FnOnce(&mut Context, &mut Images) -> Result<()>,
+) -> Result<()> {
+    change_in(Images { much: true, ..Images::default() }, context, work)
+}
+
+fn change_in(
+    mut images: Images,
+    context: &mut Context,
+    work: impl FnOnce(&mut Context, &mut Images) -> Result<()>,
+) -> Result<()> {
     let done = work(context, &mut images);
     for (target, fs) in images.open {
         if let Err(error) = fs.close() {
@@ -40,9 +57,12 @@ impl Images {
         if let Some((_, fs)) = self.open.iter().find(|(open, _)| open.is_same_image(target)) {
             return Ok(fs.clone());
         }
-        let device = target.open_device(&context.image, Mode::Write)?;
+        let options = &context.image;
+        let device = target.open_device(options, Mode::Write, options.durability())?;
         settle(target, &device, context)?;
-        let fs = target.open_on(device, &context.image, Mode::Write)?;
+        let ordered = options.durability.map_or(self.much, |asked| asked == Durable::Ordered);
+        let fs =
+            target.open_on(device, options, Mode::Write, ordered && options.device != DeviceKind::Ram)?;
         self.open.push((target.clone(), fs.clone()));
         Ok(fs)
     }

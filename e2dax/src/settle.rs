@@ -15,6 +15,9 @@ use crate::target::Target;
 /// Mends the image if it is not clean. One that a person has to decide about is left as it is, and said to be; it can be
 /// changed all the same, and stays not clean.
 pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &Context) -> Result<()> {
+    if !device.is_read_only() {
+        ext2_core::replay(&**device).of(|| target.image_name())?;
+    }
     // What cannot be opened at all is told by who opens it next.
     let Ok(looked) = Ext2::open(device.clone(), &OpenOptions::read_only()) else { return Ok(()) };
     let (sb, geo) = (looked.superblock(), looked.geometry());

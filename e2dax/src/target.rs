@@ -31,9 +31,36 @@ pub(crate) struct ImageOptions {
     #[arg(long, global = true, value_name = "WHERE", value_parser = parse_superblock)]
     pub(crate) superblock: Option<SuperblockAt>,
 
+    /// What a power cut may do to an image that is being changed: nothing that e2fsck -p does not mend without a question
+    /// (strict: each step reaches the disk before the next; ordered: many reach it together, through a log in the
+    /// image), or anything (relaxed: the system writes as it likes). The default is strict, and ordered for copies
+    #[arg(long, global = true, value_name = "HOW")]
+    pub(crate) durability: Option<Durable>,
+
     /// Read an image whose journal needs recovery, as it is without the journal
     #[arg(long, global = true)]
     pub(crate) ignore_journal: bool,
+}
+
+/// What a power cut may do to an image that is being changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durable {
+    /// Each step reaches the disk before the next
+    Strict,
+    /// Changes reach it together, through a log in the image
+    Ordered,
+    /// The system writes as it likes
+    Relaxed,
+}
+
+impl ImageOptions {
+    /// What a fence is to mean on the device.
+    pub(crate) fn durability(&self) -> blockdev::Durability {
+        match self.durability {
+            Some(Durable::Relaxed) => blockdev::Durability::Relaxed,
+            None | Some(Durable::Strict | Durable::Ordered) => blockdev::Durability::Strict,
+        }
+    }
 }
 
 /// What an image becomes.
@@ -207,7 +234,12 @@ impl Target {
     }
 
     /// The device in which the file system lies.
-    pub(crate) fn open_device(&self, options: &ImageOptions, mode: Mode) -> Result<Arc<dyn BlockDevice>> {
+    pub(crate) fn open_device(
+        &self,
+        options: &ImageOptions,
+        mode: Mode,
+        durability: blockdev::Durability,
+    ) -> Result<Arc<dyn BlockDevice>> {
         let kind = match options.device {
             DeviceKind::Mmap => blockdev::Kind::Mmap,
             DeviceKind::File => blockdev::Kind::File,
@@ -217,8 +249,8 @@ impl Target {
             Mode::Read => blockdev::OpenOptions::read_only(),
             Mode::Write => blockdev::OpenOptions::read_write(),
         };
-        let whole =
-            blockdev::open_image(&self.image, &blockdev::OpenOptions { kind, ..how }).map_err(|error| {
+        let whole = blockdev::open_image(&self.image, &blockdev::OpenOptions { kind, durability, ..how })
+            .map_err(|error| {
                 match error {
                     // These are about the file as a whole and name it themselves.
                     blockdev::Error::Io { op: op @ ("open" | "lock" | "map"), message, .. } => {
@@ -247,22 +279,24 @@ impl Target {
 
     /// The file system.
     pub(crate) fn open(&self, options: &ImageOptions, mode: Mode) -> Result<Ext2> {
-        let device = self.open_device(options, mode)?;
-        self.open_on(device, options, mode)
+        let device = self.open_device(options, mode, options.durability())?;
+        self.open_on(device, options, mode, false)
     }
 
-    /// The file system on its device.
+    /// The file system on its device; with `log`, its changes reach the disk together.
     pub(crate) fn open_on(
         &self,
         device: Arc<dyn BlockDevice>,
         options: &ImageOptions,
         mode: Mode,
+        log: bool,
     ) -> Result<Ext2> {
         let how = OpenOptions {
             read_only: mode == Mode::Read,
             superblock: options.superblock.unwrap_or_default(),
             ignore_journal: options.ignore_journal,
             device_offset: self.offset.get(),
+            log,
             ..OpenOptions::default()
         };
         Ext2::open(device.clone(), &how).map_err(|error| match self.hint(&*device, &error) {

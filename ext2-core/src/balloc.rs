@@ -17,8 +17,11 @@ mod group;
 mod inodes;
 mod place;
 mod rebuild;
+mod reserve;
 
 pub(crate) use blocks::{Blocks, Run};
 pub(crate) use group::{Groups, Window};
 pub use place::Policy;
 pub(crate) use place::{Place, Request, Role};
+#[cfg(feature = "std")]
+pub use reserve::without_reserve;

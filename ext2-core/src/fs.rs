@@ -27,6 +27,7 @@ use zerocopy::FromZeros;
 use crate::dir::Indexes;
 use crate::error::{Corrupt, Object, Result};
 use crate::inode::Inode;
+use crate::log::Logged;
 use crate::raw::RawGroupDesc;
 use crate::sync::Mutex;
 use crate::time::Clock;
@@ -45,6 +46,8 @@ pub(crate) struct Fs {
     pub(crate) sb: Superblock,
     pub(crate) super_group: GroupNr,
     pub(crate) clock: Arc<dyn Clock>,
+    /// The log that metadata goes through, where that was asked for: it is `dev`, then.
+    pub(crate) log: Option<Arc<Logged>>,
     pub(crate) table: table::InodeTable,
     /// The first block of each group's inode table; 0 where the descriptor was not read yet. Tables never move.
     pub(crate) inode_tables: Vec<AtomicU32>,

@@ -94,6 +94,9 @@ fn big(bytes: &[u8], at: usize) -> u32 {
 impl<'f> Journal<'f> {
     /// The journal of the file system, if it has one that can be used.
     pub(crate) fn find(fs: &'f Arc<Fs>) -> Result<Option<Self>> {
+        if fs.is_logged() {
+            return Ok(None);
+        }
         let Some(nr) = fs.sb.journal_inode else { return Ok(None) };
         let lock = fs.writer()?.journal.lock();
         let inode = fs.inode(nr)?;

@@ -34,6 +34,7 @@ mod fs;
 mod geometry;
 mod inode;
 mod journal;
+mod log;
 mod map;
 mod namei;
 mod number;
@@ -50,6 +51,8 @@ mod xattr;
 
 pub use acl::{Acl, AclEntry, AclKind, AclTag};
 pub use balloc::Policy;
+#[cfg(feature = "std")]
+pub use balloc::without_reserve;
 pub use dir::{DirEntry, Entries};
 pub use errno::Errno;
 pub use error::{Corrupt, Error, Incompatible, Object, Result};
@@ -57,6 +60,7 @@ pub use features::{Compat, Features, Incompat, RoCompat};
 pub use fs::{Closed, Ext2, OpenOptions, StatFs, SuperblockAt, Unclean};
 pub use geometry::Geometry;
 pub use inode::{Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags, Piece, SetAttr};
+pub use log::{recovered, replay};
 pub use map::Mapping;
 pub use namei::{NewInode, RenameFlags};
 pub use number::{BlockSize, DeviceBlock, FileBlock, GroupNr, InodeNr};

@@ -18,6 +18,8 @@
 //! | `Attr` | an inode's attributes | `i_lock` |
 //! | `Table` | the table of inodes in memory | `inode_hash_lock` |
 //! | `Leaf` | a lock under which no other is taken | spin locks |
+//! | `Log` | the commit that is under way: a device's | `j_state_lock` |
+//! | `LogState` | the blocks that the next one holds | `j_list_lock` |
 //!
 //! A device's own locks are below all of these.
 //!
@@ -46,6 +48,8 @@ pub enum Rank {
     Attr,
     Table,
     Leaf,
+    Log,
+    LogState,
 }
 
 impl Rank {

@@ -3,14 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use ext2_core::Clock as _;
-use ext2_core::{Attr, DeviceNr, FileKind, Inode, InodeFlags, SetAttr, SystemClock, Timestamp, Wait};
+use ext2_core::{Attr, DeviceNr, FileKind, Inode, InodeFlags, SetAttr, Timestamp, Wait};
 use rustix::io::Errno;
 
 use super::xattr::CAPABILITY;
 use super::{Caller, Volume};
+use crate::clock::CoarseClock;
 use crate::nodes::Node;
 use crate::options::Atime;
-use crate::reply::{Reply, errno};
+use crate::reply::Reply;
 use crate::wire;
 
 /// Seconds after which an access time is brought up to date in any case.
@@ -99,7 +100,7 @@ impl Volume {
 
     /// Whether a read would change the access time.
     pub(super) fn atime_is_due(&self, inode: &Inode) -> bool {
-        !self.options.read_only && is_due(self.options.atime, &inode.attr(), SystemClock.now())
+        !self.options.read_only && is_due(self.options.atime, &inode.attr(), CoarseClock.now())
     }
 
     /// The contents are being read. Linux: `touch_atime`.
@@ -120,19 +121,19 @@ impl Volume {
     fn time(&self, asked: Option<SetTime>) -> Option<Timestamp> {
         asked.map(|asked| {
             self.fit(match asked {
-                SetTime::Now => SystemClock.now(),
+                SetTime::Now => CoarseClock.now(),
                 SetTime::To(time) => time,
             })
         })
     }
 
     /// Changes attributes. The kernel has checked who may. Linux: `ext2_setattr`.
-    pub(crate) fn set_attr(&self, number: u64, change: &Change) -> Reply<wire::Attr> {
+    pub(crate) fn set_attr(&self, number: u64, change: &Change, caller: Caller) -> Reply<wire::Attr> {
         let node = self.node(number)?;
         let inode = &node.inode;
         if let Some(size) = change.size {
-            inode.truncate(size, Wait::Yes).map_err(|error| errno(&error))?;
-            self.drop_privileges(&node, change.takes_ids)?;
+            inode.truncate(size, Wait::Yes).map_err(|error| self.errno(&error))?;
+            self.drop_privileges(&node, change.takes_ids, caller)?;
         }
         // A chown takes set-id bits and capabilities away, also one that changes no owner: the kernel leaves that to
         // us, and sends of the latter a ctime alone where it keeps times (while it gathers writes), else nothing at
@@ -145,7 +146,10 @@ impl Volume {
             || change.gid.is_some()
             || empty && (change.ctime.is_some() || !self.gathers_writes());
         if (is_chown || empty) && inode.kind() != FileKind::Directory && change.mode.is_none() {
-            self.drop_privileges(&node, is_chown)?;
+            // Root's write to a file with capabilities begins in the same way, and keeps the set-id bits.
+            let removed = node.root_removed_capabilities.swap(false, Ordering::AcqRel);
+            let may_be_write = empty && caller.uid == 0 && (removed || self.has_capabilities(&node)?);
+            self.drop_privileges(&node, is_chown && !may_be_write, caller)?;
         }
         let wanted = SetAttr {
             // OK to cast: only the lower 12 bits are meant.
@@ -158,37 +162,64 @@ impl Volume {
             crtime: None,
         };
         match (inode.attr().flags.contains(InodeFlags::APPEND), change.touches()) {
-            (true, Touch::Both) => inode.touch().map_err(|error| errno(&error))?,
+            (true, Touch::Both) => inode.touch().map_err(|error| self.errno(&error))?,
             // The write that the kernel tells the time of has set it.
             (true, Touch::Written) => {}
             _ if wanted != SetAttr::default() || empty => {
-                inode.set_attr(&wanted).map_err(|error| errno(&error))?;
+                inode.set_attr(&wanted).map_err(|error| self.errno(&error))?;
             }
             _ => {}
         }
         if self.options.sync {
-            inode.sync().map_err(|error| errno(&error))?;
+            inode.sync().map_err(|error| self.errno(&error))?;
         }
         Ok(self.attr(inode))
     }
 
     /// Takes away what a change of the contents or the owner takes: capabilities, and with `ids` the set-id bits.
     /// Linux: `file_remove_privs`, which the kernel leaves to us (`FUSE_HANDLE_KILLPRIV_V2`).
-    pub(super) fn drop_privileges(&self, node: &Node, ids: bool) -> Reply<()> {
-        if ids {
-            node.inode.strip_setid().map_err(|error| errno(&error))?;
+    ///
+    /// The kernel forgets the attributes that it keeps before anything else happens, since it goes by them when the file
+    /// is run: of a write, an fallocate or a copy it takes a size and times for changed, and the mode for the old one.
+    pub(super) fn drop_privileges(&self, node: &Node, ids: bool, caller: Caller) -> Reply<()> {
+        let inode = &node.inode;
+        let before = inode.attr();
+        if ids && before.mode & 0o6000 != 0 && before.kind == FileKind::Regular {
+            inode.strip_setid().map_err(|error| self.errno(&error))?;
+            // Without group execute it is a mark of old for mandatory locks, and leaves with a write by somebody outside
+            // of the group (Linux: `setattr_should_drop_sgid`).
+            if before.mode & 0o2010 == 0o2000 && caller.uid != 0 && !caller.is_in_group(before.gid) {
+                let change = SetAttr { mode: Some(inode.attr().mode & !0o2000), ..SetAttr::default() };
+                inode.set_attr(&change).map_err(|error| self.errno(&error))?;
+            }
         }
-        if !node.no_capabilities.load(Ordering::Acquire) {
-            // Looked for first: where nothing is to be removed an append-only file does not forbid it.
-            let there = node.inode.xattr_get(CAPABILITY);
-            match there.and_then(|_| node.inode.xattr_remove(CAPABILITY)) {
+        if self.has_capabilities(node)? {
+            match inode.xattr_remove(CAPABILITY) {
                 Ok(()) => {}
                 Err(error) if error.is(ext2_core::Errno::NODATA) => {}
-                Err(error) => return Err(errno(&error)),
+                Err(error) => return Err(self.errno(&error)),
             }
             node.no_capabilities.store(true, Ordering::Release);
+            self.forget_attributes(inode);
+        } else if inode.attr().mode != before.mode {
+            self.forget_attributes(inode);
         }
         Ok(())
+    }
+
+    /// Whether a file has capabilities; remembered where it has none.
+    fn has_capabilities(&self, node: &Node) -> Reply<bool> {
+        if node.no_capabilities.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        match node.inode.xattr_get(CAPABILITY) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(ext2_core::Errno::NODATA) => {
+                node.no_capabilities.store(true, Ordering::Release);
+                Ok(false)
+            }
+            Err(error) => Err(self.errno(&error)),
+        }
     }
 }
 

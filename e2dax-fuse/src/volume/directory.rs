@@ -5,7 +5,7 @@ use fuser::FopenFlags;
 
 use super::{KEEP, Volume};
 use crate::convert::node_of;
-use crate::reply::{Reply, errno};
+use crate::reply::Reply;
 use crate::wire::{Entry, Listing, Out};
 
 impl Volume {
@@ -21,7 +21,7 @@ impl Volume {
     /// Gives entries from `cookie` on to `add` until it says that there is no more room.
     fn list(&self, number: u64, cookie: u64, mut add: impl FnMut(&DirEntry) -> bool) -> Reply<()> {
         let node = self.node(number)?;
-        let entries = node.inode.entries(cookie).map_err(|error| errno(&error))?;
+        let entries = node.inode.entries(cookie).map_err(|error| self.errno(&error))?;
         self.accessed(&node.inode);
         let mut any = false;
         for entry in entries {
@@ -34,7 +34,7 @@ impl Volume {
                 }
                 // What is well comes first; the next request begins with what is not.
                 Err(_) if any => break,
-                Err(error) => return Err(errno(&error)),
+                Err(error) => return Err(self.errno(&error)),
             }
         }
         Ok(())
@@ -56,9 +56,16 @@ impl Volume {
     /// Names and all attributes; each entry counts as looked up, but for `.` and `..`.
     pub(crate) fn read_directory_plus(&self, number: u64, cookie: u64, listing: &mut Listing) -> Reply<()> {
         self.list(number, cookie, |entry| {
-            let Ok(inode) = self.fs.inode(entry.nr) else {
-                // An inode that cannot be read is told of by whoever looks it up; its name is there.
-                return false;
+            let inode = match self.fs.inode(entry.nr) {
+                Ok(inode) => inode,
+                Err(error) => {
+                    // Its name is there, as in a plain listing; whoever looks it up is told what is wrong with it.
+                    self.found(&error);
+                    let (number, kind) =
+                        (entry.nr.get().into(), entry.kind.map_or(0, FileKind::mode_bits).into());
+                    let nothing = Out::default().no_attributes();
+                    return !listing.add(Some(nothing), number, entry.next_cookie, kind, &entry.name);
+                }
             };
             let is_dot = entry.name == b"." || entry.name == b"..";
             let generation = inode.attr().generation.into();

@@ -12,7 +12,7 @@ use super::attributes::FORBIDDEN;
 use super::{Caller, Volume, need_regular};
 use crate::channel::Channel;
 use crate::nodes::Node;
-use crate::reply::{Reply, errno};
+use crate::reply::Reply;
 
 /// Bytes moved at a time by a copy inside the image.
 const COPY_CHUNK: usize = 1 << 20;
@@ -123,7 +123,7 @@ impl Volume {
                     self.accessed(&node.inode);
                     take(Ok(part.get(..len).unwrap_or_default()))
                 }
-                Err(error) => take(Err(errno(&error))),
+                Err(error) => take(Err(self.errno(&error))),
             }
         })
     }
@@ -136,11 +136,12 @@ impl Volume {
         data: &[u8],
         how: WriteFlags,
         opened: i32,
+        caller: Caller,
     ) -> Reply<u32> {
         self.note_write();
         let node = self.node(number)?;
-        self.drop_privileges(&node, how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID))?;
-        let done = node.inode.write_at(offset, data).map_err(|error| errno(&error))?;
+        self.drop_privileges(&node, how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID), caller)?;
+        let done = node.inode.write_at(offset, data).map_err(|error| self.errno(&error))?;
         if done < data.len() && how.contains(WriteFlags::FUSE_WRITE_CACHE) {
             // Nobody waits for the number of a write from the cache; only an error reaches fsync and close.
             return Err(Errno::NOSPC);
@@ -150,14 +151,14 @@ impl Volume {
         // `contains`: O_SYNC has the bit of O_DSYNC and another.)
         let asked = self.is_direct(own) && open_flags(opened).intersects(OFlags::SYNC | OFlags::DSYNC);
         if asked || self.options.sync || own.contains(InodeFlags::SYNC) {
-            node.inode.sync().map_err(|error| errno(&error))?;
+            node.inode.sync().map_err(|error| self.errno(&error))?;
         }
         u32::try_from(done).map_err(|_| Errno::INVAL)
     }
 
     /// Makes a file or directory durable.
     pub(crate) fn fsync(&self, number: u64) -> Reply<()> {
-        self.node(number)?.inode.sync().map_err(|error| errno(&error))
+        self.node(number)?.inode.sync().map_err(|error| self.errno(&error))
     }
 
     /// Punches holes and zeroes ranges; what ext2 cannot store is refused.
@@ -171,8 +172,8 @@ impl Volume {
     ) -> Reply<()> {
         let node = self.node(number)?;
         need_regular(&node.inode)?;
-        node.inode.fallocate(mode, offset, len).map_err(|error| errno(&error))?;
-        self.drop_privileges(&node, caller.uid != 0)
+        self.drop_privileges(&node, caller.uid != 0, caller)?;
+        node.inode.fallocate(mode, offset, len).map_err(|error| self.errno(&error))
     }
 
     /// Finds the next data or hole. While somebody may write, the kernel has to write back first what only it has:
@@ -188,7 +189,7 @@ impl Volume {
             Whence::Data => node.inode.seek_data(offset),
             Whence::Hole => node.inode.seek_hole(offset),
         };
-        found.map_err(|error| errno(&error))
+        found.map_err(|error| self.errno(&error))
     }
 
     /// Copies inside the image. The kernel has written both ranges back. Gives the bytes copied.
@@ -198,7 +199,7 @@ impl Volume {
         need_regular(&from.inode)?;
         need_regular(&to.inode)?;
         let end = range.from_offset.saturating_add(range.len.min(COPY_MOST)).min(from.inode.size());
-        self.drop_privileges(&to, caller.uid != 0)?;
+        self.drop_privileges(&to, caller.uid != 0, caller)?;
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(buffer.len().max(COPY_CHUNK), 0);
             let mut done = 0;
@@ -213,7 +214,7 @@ impl Volume {
                 match copied {
                     Ok(0) => break,
                     Ok(len) => done += len as u64,
-                    Err(error) if done == 0 => return Err(errno(&error)),
+                    Err(error) if done == 0 => return Err(self.errno(&error)),
                     Err(_) => break,
                 }
             }
@@ -267,7 +268,7 @@ mod tests {
             let before = device.snapshot();
             let flags = opened.bits().cast_signed();
             let number = crate::convert::node_of(node.inode.nr());
-            assert_eq!(volume.write(number, 0, b"kept", WriteFlags::empty(), flags), Ok(4));
+            assert_eq!(volume.write(number, 0, b"kept", WriteFlags::empty(), flags, caller), Ok(4));
             assert_eq!(device.snapshot().since(&before).flushes > 0, durable, "{direct_io} {opened:?}");
         }
     }

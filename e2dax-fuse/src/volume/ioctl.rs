@@ -5,13 +5,16 @@
 use ext2_core::InodeFlags;
 use rustix::io::Errno;
 
-use super::Volume;
-use crate::reply::{Reply, errno};
+use super::{Caller, Volume};
+use crate::reply::Reply;
 
 const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 const SETFLAGS: [u32; 2] = [0x4008_6602, 0x4004_6602];
 const FSGETXATTR: u32 = 0x801c_581f;
 const FSSETXATTR: u32 = 0x401c_5820;
+/// `FS_IOC_SHUTDOWN`, with a word that says whether to write everything first.
+const SHUTDOWN: u32 = 0x8004_587d;
+const SHUTDOWN_FLUSH: u32 = 0;
 const GETVERSION: [u32; 2] = [0x8008_7601, 0x8004_7601];
 
 /// Bytes of `struct fsxattr`: flags, extent size, extents, project, COW extent size, and padding.
@@ -31,8 +34,23 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 impl Volume {
+    /// Ends all writing, as if the power went.
+    fn shut_down(&self, input: &[u8], caller: Caller) -> Reply<Vec<u8>> {
+        if caller.uid != 0 {
+            return Err(Errno::PERM);
+        }
+        if input.is_empty() || word(input, 0) == Some(SHUTDOWN_FLUSH) {
+            self.fs.sync().map_err(|error| self.errno(&error))?;
+        }
+        self.fs.shut_down();
+        Ok(Vec::new())
+    }
+
     /// Does what a request asks for; gives the bytes that go back to the caller.
-    pub(crate) fn ioctl(&self, number: u64, request: u32, input: &[u8]) -> Reply<Vec<u8>> {
+    pub(crate) fn ioctl(&self, number: u64, request: u32, input: &[u8], caller: Caller) -> Reply<Vec<u8>> {
+        if request == SHUTDOWN {
+            return self.shut_down(input, caller);
+        }
         let node = self.node(number)?;
         let inode = &node.inode;
         let attr = inode.attr();
@@ -46,7 +64,9 @@ impl Volume {
         }
         if SETFLAGS.contains(&request) {
             let flags = InodeFlags::from_bits_retain(word(input, 0).ok_or(Errno::INVAL)?);
-            inode.set_flags(flags).map_err(|error| errno(&error))?;
+            inode.set_flags(flags).map_err(|error| self.errno(&error))?;
+            // The time of change that comes with it.
+            self.forget_attributes(inode);
             return Ok(Vec::new());
         }
         if request == FSGETXATTR {
@@ -70,7 +90,8 @@ impl Volume {
                 flags.set(row.1, wanted & row.0 != 0);
                 flags
             });
-            inode.set_flags(flags).map_err(|error| errno(&error))?;
+            inode.set_flags(flags).map_err(|error| self.errno(&error))?;
+            self.forget_attributes(inode);
             return Ok(Vec::new());
         }
         Err(Errno::NOTTY)

@@ -8,8 +8,11 @@ use rustix::io::Errno;
 use super::{Caller, Volume};
 use crate::convert::{node_of, nr_of};
 use crate::nodes::Node;
-use crate::reply::{Reply, errno};
+use crate::reply::Reply;
 use crate::wire::Entry;
+
+/// `RENAME_WHITEOUT`: leave a character device 0:0, which hides what lies below in an overlay.
+const WHITEOUT: u32 = 4;
 
 /// What a new inode is to be.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,7 @@ impl Volume {
     pub(crate) fn look_up(&self, parent: u64, name: &[u8]) -> Reply<Option<Entry>> {
         if name == b"." {
             let nr = nr_of(parent).ok_or(Errno::STALE)?;
-            let inode = self.fs.inode(nr).map_err(|error| errno(&error))?;
+            let inode = self.fs.inode(nr).map_err(|error| self.errno(&error))?;
             if inode.attr().links == 0 {
                 return Err(Errno::STALE);
             }
@@ -60,7 +63,7 @@ impl Volume {
         match self.node(parent)?.inode.lookup(name) {
             Ok(inode) => Ok(Some(self.entry(inode).0)),
             Err(error) if error.is(ext2_core::Errno::NOENT) => Ok(None),
-            Err(error) => Err(errno(&error)),
+            Err(error) => Err(self.errno(&error)),
         }
     }
 
@@ -75,7 +78,8 @@ impl Volume {
         // OK to cast: the kind is in the lower 16 bits.
         let kind = FileKind::from_mode((new.mode & 0o170_000) as u16).ok_or(Errno::INVAL)?;
         let parent = self.node(parent)?;
-        let inode = parent.inode.create(name, &new.inode(kind, caller)).map_err(|error| errno(&error))?;
+        let inode =
+            parent.inode.create(name, &new.inode(kind, caller)).map_err(|error| self.errno(&error))?;
         self.changed_directory(&parent.inode)?;
         Ok(self.entry(inode))
     }
@@ -83,14 +87,14 @@ impl Volume {
     /// Makes a file without a name, which is gone with its last holder unless it is linked. Linux: `ext2_tmpfile`.
     pub(crate) fn make_unnamed(&self, parent: u64, new: New, caller: Caller) -> Reply<(Entry, Arc<Node>)> {
         let new = new.inode(FileKind::Regular, caller);
-        Ok(self.entry(self.node(parent)?.inode.tmpfile(&new).map_err(|error| errno(&error))?))
+        Ok(self.entry(self.node(parent)?.inode.tmpfile(&new).map_err(|error| self.errno(&error))?))
     }
 
     /// Makes a symbolic link.
     pub(crate) fn symlink(&self, parent: u64, name: &[u8], target: &[u8], caller: Caller) -> Reply<Entry> {
         let parent = self.node(parent)?;
         let new = New { mode: 0o777, umask: 0, device: 0 }.inode(FileKind::Symlink, caller);
-        let inode = parent.inode.symlink(name, target, &new).map_err(|error| errno(&error))?;
+        let inode = parent.inode.symlink(name, target, &new).map_err(|error| self.errno(&error))?;
         self.changed_directory(&parent.inode)?;
         Ok(self.entry(inode).0)
     }
@@ -98,7 +102,7 @@ impl Volume {
     /// The target of a symbolic link.
     pub(crate) fn read_link(&self, number: u64) -> Reply<Vec<u8>> {
         let node = self.node(number)?;
-        let target = node.inode.read_link().map_err(|error| errno(&error))?;
+        let target = node.inode.read_link().map_err(|error| self.errno(&error))?;
         self.accessed(&node.inode);
         Ok(target)
     }
@@ -106,7 +110,7 @@ impl Volume {
     /// Makes another name for an inode.
     pub(crate) fn link(&self, number: u64, parent: u64, name: &[u8]) -> Reply<Entry> {
         let (node, parent) = (self.node(number)?, self.node(parent)?);
-        parent.inode.link(&node.inode, name).map_err(|error| errno(&error))?;
+        parent.inode.link(&node.inode, name).map_err(|error| self.errno(&error))?;
         self.changed_directory(&parent.inode)?;
         Ok(self.entry(node.inode.clone()).0)
     }
@@ -114,22 +118,75 @@ impl Volume {
     /// Removes a name of a file.
     pub(crate) fn unlink(&self, parent: u64, name: &[u8]) -> Reply<()> {
         let parent = self.node(parent)?;
-        parent.inode.unlink(name).map_err(|error| errno(&error))?;
+        parent.inode.unlink(name).map_err(|error| self.errno(&error))?;
         self.changed_directory(&parent.inode)
     }
 
     /// Removes an empty directory.
     pub(crate) fn rmdir(&self, parent: u64, name: &[u8]) -> Reply<()> {
         let parent = self.node(parent)?;
-        parent.inode.rmdir(name).map_err(|error| errno(&error))?;
+        parent.inode.rmdir(name).map_err(|error| self.errno(&error))?;
         self.changed_directory(&parent.inode)
     }
 
+    /// Renames, and leaves a whiteout in the old place: it is made first, under a name of its own, so that nothing has
+    /// changed where there is no room for it. The kernel keeps others from both directories meanwhile.
+    fn rename_behind_whiteout(
+        &self,
+        (old, from): (&Inode, &[u8]),
+        (new, to): (&Inode, &[u8]),
+        flags: RenameFlags,
+        caller: Caller,
+    ) -> ext2_core::Result<()> {
+        let (mut name, mut number) = (Vec::new(), 0);
+        let whiteout = loop {
+            name.clear();
+            name.extend(format!(".whiteout-{number:x}").bytes());
+            let new = New { mode: 0, umask: 0, device: 0 }.inode(FileKind::CharDevice, caller);
+            match old.create(&name, &new) {
+                Err(error) if error.is(ext2_core::Errno::EXIST) => number += 1,
+                made => break made?,
+            }
+        };
+        drop(whiteout);
+        let moved = self.fs.rename(old, from, new, to, flags);
+        match moved {
+            Ok(()) => self.fs.rename(old, &name, old, from, RenameFlags::empty()),
+            Err(error) => {
+                // What cannot be removed again stays, and the error is the caller's all the same.
+                if let Err(left) = old.unlink(&name) {
+                    log::error!("a whiteout stays behind: {left}");
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Renames; `flags` as renameat2 has them.
-    pub(crate) fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Reply<()> {
-        let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+    pub(crate) fn rename(
+        &self,
+        from: (u64, &[u8]),
+        to: (u64, &[u8]),
+        flags: u32,
+        caller: Caller,
+    ) -> Reply<()> {
+        let leaves_whiteout = flags & WHITEOUT != 0;
+        let flags = RenameFlags::from_bits(flags & !WHITEOUT).ok_or(Errno::INVAL)?;
+        if leaves_whiteout && flags.contains(RenameFlags::EXCHANGE) {
+            return Err(Errno::INVAL);
+        }
         let (old, new) = (self.node(from.0)?, self.node(to.0)?);
-        self.fs.rename(&old.inode, from.1, &new.inode, to.1, flags).map_err(|error| errno(&error))?;
+        let moved = if leaves_whiteout {
+            // In one commit of the log, where there is one.
+            let device = self.fs.device();
+            device.hold(true);
+            let moved = self.rename_behind_whiteout((&old.inode, from.1), (&new.inode, to.1), flags, caller);
+            device.hold(false);
+            moved
+        } else {
+            self.fs.rename(&old.inode, from.1, &new.inode, to.1, flags)
+        };
+        moved.map_err(|error| self.errno(&error))?;
         self.changed_directory(&old.inode)?;
         self.changed_directory(&new.inode)
     }

@@ -6,7 +6,7 @@ use ext2_core::{SetAttr, XattrSet};
 use rustix::io::Errno;
 
 use super::{Caller, Volume};
-use crate::reply::{Reply, errno};
+use crate::reply::Reply;
 
 /// `XATTR_CREATE` and `XATTR_REPLACE`.
 const CREATE: i32 = 1;
@@ -19,12 +19,12 @@ pub(super) const CAPABILITY: &[u8] = b"security.capability";
 impl Volume {
     /// The value of an attribute.
     pub(crate) fn get_xattr(&self, number: u64, name: &[u8]) -> Reply<Vec<u8>> {
-        self.node(number)?.inode.xattr_get(name).map_err(|error| errno(&error))
+        self.node(number)?.inode.xattr_get(name).map_err(|error| self.errno(&error))
     }
 
     /// The names of all attributes, each with a zero byte behind it. Those that only root may read are for root.
     pub(crate) fn list_xattrs(&self, number: u64, caller: Caller) -> Reply<Vec<u8>> {
-        let names = self.node(number)?.inode.xattr_list().map_err(|error| errno(&error))?;
+        let names = self.node(number)?.inode.xattr_list().map_err(|error| self.errno(&error))?;
         let seen = |name: &&Vec<u8>| caller.uid == 0 || !name.starts_with(b"trusted.");
         Ok(names.iter().filter(seen).flat_map(|name| name.iter().copied().chain([0])).collect())
     }
@@ -45,7 +45,7 @@ impl Volume {
             _ => return Err(Errno::INVAL),
         };
         let node = self.node(number)?;
-        node.inode.xattr_set(name, value, how).map_err(|error| errno(&error))?;
+        node.inode.xattr_set(name, value, how).map_err(|error| self.errno(&error))?;
         if name == CAPABILITY {
             node.no_capabilities.store(false, Ordering::Release);
         }
@@ -54,14 +54,20 @@ impl Volume {
             let attr = node.inode.attr();
             if caller.uid != 0 && attr.mode & 0o2000 != 0 && !caller.is_in_group(attr.gid) {
                 let change = SetAttr { mode: Some(attr.mode & !0o2000), ..SetAttr::default() };
-                node.inode.set_attr(&change).map_err(|error| errno(&error))?;
+                node.inode.set_attr(&change).map_err(|error| self.errno(&error))?;
+                self.forget_attributes(&node.inode);
             }
         }
         Ok(())
     }
 
     /// Removes an attribute.
-    pub(crate) fn remove_xattr(&self, number: u64, name: &[u8]) -> Reply<()> {
-        self.node(number)?.inode.xattr_remove(name).map_err(|error| errno(&error))
+    pub(crate) fn remove_xattr(&self, number: u64, name: &[u8], caller: Caller) -> Reply<()> {
+        let node = self.node(number)?;
+        node.inode.xattr_remove(name).map_err(|error| self.errno(&error))?;
+        if name == CAPABILITY && caller.uid == 0 {
+            node.root_removed_capabilities.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 }

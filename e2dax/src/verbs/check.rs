@@ -69,7 +69,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 
 fn look(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse(&args.image)?;
-    let device = target.open_device(&context.image, Mode::Read)?;
+    let device = target.open_device(&context.image, Mode::Read, blockdev::Durability::Relaxed)?;
+    // What a crash left in a log is a part of the image.
+    let device = ext2_core::recovered(device).of(|| target.image_name())?;
     let bar = PassBar::default();
     let options = Options { backups: args.backups, progress: &|progress| bar.show(progress) };
     // The findings are printed as they come; a closed output is remembered and ends the printing.

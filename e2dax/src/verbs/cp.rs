@@ -12,7 +12,7 @@ use ext2_image::copy::{self, Destination, duplicate, extract, extract_size, inse
 use crate::context::Context;
 use crate::describe::{last_name, parent_path};
 use crate::failure::{Failure, Result};
-use crate::images::{Images, change};
+use crate::images::{Images, change_much};
 use crate::target::{Mode, Target};
 use crate::verbs::chown::parse_owner;
 use told::{Side, Told};
@@ -85,7 +85,9 @@ impl Place {
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let is_host = |argument: &OsString| matches!(Place::of(argument), Place::Host(_));
     match Place::of(&args.destination) {
-        Place::Image(target) => change(context, |context, images| into_image(args, context, images, &target)),
+        Place::Image(target) => {
+            change_much(context, |context, images| into_image(args, context, images, &target))
+        }
         Place::Host(_) if args.sources.iter().all(is_host) && args.sources.iter().all(is_there) => {
             Err(Failure::usage(&args.destination, "name a place in an image as IMG:/path; IMG: is all of it"))
         }

@@ -9,15 +9,16 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use blockdev::{BlockDevice, Partition};
-use e2dax_fuse::{MountError, MountOptions};
+use e2dax_fuse::{Durability, MountError, MountOptions};
 use ext2_core::{Ext2, OpenOptions};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::settle::settle;
-use crate::target::{Mode, Target};
+use crate::target::{DeviceKind, Mode, Target};
 use crate::text::show_os;
 
 /// Mount an image on a directory, for any program, without the kernel's ext2 and without root
@@ -34,16 +35,26 @@ Options behind -o, with commas between them:
   ro, sync, dirsync, noatime, relatime (default), strictatime, nodiratime, nodev, nosuid, noexec
   allow_other, allow_root          who else may use it
   uid=N, gid=N                     show all files as owned by N
+  durability=ordered (default)     changes reach the image together, once a second and with each fsync, through a log in
+                                   the image that goes when it is unmounted: a power cut loses what was not made
+                                   durable in the last seconds, and e2fsck -p mends the rest without a question. An
+                                   image without room for a log is mounted as with strict
+  durability=strict                each step of a change is on the disk before the next: several times as slow
+  durability=relaxed               the system writes in any order: nothing waits, a killed process loses nothing, and
+                                   after a power cut e2fsck may need a person. fsync keeps a file in any case
   errors=continue, errors=remount-ro
                                    what to do when the image turns out to be broken
   offset=BYTES                     where the file system begins in the image
   fsname=NAME, subtype=NAME        what the table of mounts shows
   direct_io                        read and write past the kernel's cache of pages: large calls are faster and
-                                   nothing is held twice in memory; small ones wait for an answer each (shared
-                                   maps need Linux 6.6)
-  awake, no_awake                  while requests come close together, keep idle processors from sleeping, which
-                                   makes each some times as fast (root; machines of up to 4 processors do it anyway)
-  no_writeback_cache               hand on every write at once, so that it reports a full device itself
+                                   nothing is held twice in memory; small ones wait for an answer each. Shared maps
+                                   need Linux 6.6, and a program that writes to a page beside one that stores to
+                                   it through a map may undo what that one stored
+  awake                            while requests come close together, keep all idle processors of the machine from
+                                   sleeping, which makes each some times as fast (root)
+  writeback_cache                  have the kernel gather writes: small ones are faster, but a full image or a file that
+                                   is too large is told by fsync and close alone, and programs that ask neither lose
+                                   data without a word
   threads=N, auto_unmount, debug
 Options of mount(8) and fstab that are for others are passed over. Permissions are always checked by the kernel.
 
@@ -81,6 +92,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     for list in &args.options {
         options.add(list).map_err(|error| Failure::usage(list.as_ref(), error.to_string()))?;
     }
+    if options.remount {
+        return e2dax_fuse::remount(&args.dir, &options).map_err(|error| Failure::host(&args.dir, error));
+    }
     if !args.tell_when_ready {
         if (args.debug || options.debug) && std::env::var_os("E2DAX_LOG").is_none() {
             return background::again_with_log();
@@ -106,7 +120,11 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 /// The file system, for reading only where that is asked for: then nothing can be written.
 fn open(target: &Target, options: &MountOptions, context: &Context) -> Result<Ext2> {
     let mode = if options.read_only { Mode::Read } else { Mode::Write };
-    let mut device = target.open_device(&context.image, mode)?;
+    let media = match options.durability {
+        Durability::Relaxed => blockdev::Durability::Relaxed,
+        Durability::Strict | Durability::Ordered => blockdev::Durability::Strict,
+    };
+    let mut device = open_patiently(target, context, mode, media)?;
     if let Some(offset) = options.offset {
         let part: Arc<dyn BlockDevice> =
             Arc::new(Partition::from_offset(device, offset).of(|| target.image_name())?);
@@ -118,10 +136,54 @@ fn open(target: &Target, options: &MountOptions, context: &Context) -> Result<Ex
         superblock: context.image.superblock.unwrap_or_default(),
         ignore_journal: context.image.ignore_journal,
         errors: options.errors,
+        log: options.durability == Durability::Ordered && context.image.device != DeviceKind::Ram,
+        clock: Some(Arc::new(e2dax_fuse::CoarseClock)),
         keep_reserved: !rustix::process::geteuid().is_root(),
         ..OpenOptions::default()
     };
     Ext2::open(device, &how).of(|| target.image_name())
+}
+
+/// How long an image may be locked by a mount that has just come down.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opens the device. `umount` returns before what served the mount has closed the image: unless it is mounted still, its
+/// lock is waited for.
+fn open_patiently(
+    target: &Target,
+    context: &Context,
+    mode: Mode,
+    media: blockdev::Durability,
+) -> Result<Arc<dyn BlockDevice>> {
+    let begin = Instant::now();
+    loop {
+        match target.open_device(&context.image, mode, media) {
+            Err(failure)
+                if failure.is_locked() && begin.elapsed() < PATIENCE && !is_mounted(&target.image) =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether the table of mounts has the image as a source of ours.
+fn is_mounted(image: &Path) -> bool {
+    let (Ok(image), Ok(table)) = (image.canonicalize(), std::fs::read("/proc/self/mounts")) else {
+        return false;
+    };
+    let image = image.as_os_str().as_bytes();
+    // As the table has it: blanks, tabs, line ends and backslashes as octal numbers.
+    let escaped: Vec<u8> = image
+        .iter()
+        .flat_map(|&byte| match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+            byte => vec![byte],
+        })
+        .collect();
+    let source = |line: &[u8]| line.split(|byte| *byte == b' ').next().map(<[u8]>::to_vec);
+    table.split(|byte| *byte == b'\n').any(|line| source(line).is_some_and(|source| source == escaped))
 }
 
 /// The name by which this program was called, without folders.

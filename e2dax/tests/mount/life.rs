@@ -281,7 +281,7 @@ fn a_limit_of_file_sizes_fails_the_write_and_not_the_mount() {
     fs::write(mount.join("before"), vec![1; 100_000]).unwrap();
     let old = limit(Some(2 << 20));
     let error = fs::write(mount.join("f"), vec![2; 8 << 20]).unwrap_err();
-    assert_eq!(rustix::io::Errno::from_io_error(&error), Some(rustix::io::Errno::IO));
+    assert_eq!(rustix::io::Errno::from_io_error(&error), Some(rustix::io::Errno::FBIG));
     assert_eq!(fs::read(mount.join("before")).unwrap(), vec![1; 100_000]);
     limit(old.current);
     fs::remove_file(mount.join("f")).unwrap();

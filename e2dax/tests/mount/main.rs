@@ -5,6 +5,8 @@ mod crash;
 mod direct;
 mod life;
 mod operations;
+mod power;
 mod programs;
 mod suites;
+mod trust;
 mod users;

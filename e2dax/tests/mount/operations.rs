@@ -128,7 +128,7 @@ fn contents_holes_and_copies_are_what_was_written() {
 #[test]
 fn files_without_a_name_are_there_until_closed_or_linked() {
     need_fuse!();
-    for options in ["", "no_writeback_cache", "direct_io"] {
+    for options in ["", "writeback_cache", "direct_io"] {
         let image = Image::new(&["-b", "1024"], "8M");
         let mount = image.mount(options);
         let space = || rustix::fs::statvfs(mount.dir()).unwrap();
@@ -286,7 +286,7 @@ const MANY: usize = 16;
 #[test]
 fn who_reads_here_and_there_never_sees_what_was_overwritten_before() {
     need_fuse!();
-    for options in ["", "no_writeback_cache", "direct_io"] {
+    for options in ["", "writeback_cache", "direct_io"] {
         let image = Image::new(&["-b", "4096"], "32M");
         let mount = image.mount(options);
         let path = mount.join("f");

@@ -97,7 +97,7 @@ fn fsx_reads_what_it_wrote_with_maps_holes_and_truncation() {
     need_tools!("fsx");
     let long = std::env::var_os("E2DAX_LONG").is_some();
     let (seeds, operations) = if long { (5, "100000") } else { (2, "25000") };
-    for (options, block) in [("", "4096"), ("no_writeback_cache", "1024"), ("direct_io", "2048")] {
+    for (options, block) in [("", "4096"), ("writeback_cache", "1024"), ("direct_io", "2048")] {
         let image = Image::new(&["-b", block], "64M");
         let settings = image.folder.path().join("fsx.toml");
         fs::write(&settings, FSX).unwrap();

@@ -71,13 +71,15 @@ impl Fs {
     /// Frees a run whose last pointer is durably gone. Linux: `ext2_free_blocks`.
     pub(crate) fn free(&self, gone: &Durable<crate::order::Unlinked>, run: Run) -> Result<()> {
         let _ = gone.get();
+        let size = self.geo.block_size.bytes();
+        self.dev.freed(u64::from(run.block(0)) * size, u64::from(run.len) * size);
         self.release(run)
     }
 
     /// Clears the bits of a run, group by group. A block that was free already, or is the file system's
     /// own, is corrupt; the rest of its group's part stays taken, as all does of a group whose bitmap cannot be believed.
     /// For blocks that nothing ever pointed to.
-    pub(super) fn release(&self, run: Run) -> Result<()> {
+    pub(crate) fn release(&self, run: Run) -> Result<()> {
         let groups = &self.writer()?.groups;
         let mut done = 0;
         while done < run.len {

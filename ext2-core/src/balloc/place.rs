@@ -137,7 +137,8 @@ impl Fs {
     pub(crate) fn take(&self, request: &Request) -> Result<(Run, Option<Window>)> {
         let writer = self.writer()?;
         let (groups, place) = (&writer.groups, &writer.place);
-        let kept = if place.use_reserved { 0 } else { u64::from(self.sb.reserved_blocks) };
+        let use_reserved = place.use_reserved && !super::reserve::is_left();
+        let kept = if use_reserved { 0 } else { u64::from(self.sb.reserved_blocks) };
         let free = groups.free_blocks.load(Ordering::Relaxed).saturating_sub(kept);
         if free == 0 {
             return refuse(Errno::NOSPC, "no free block");

@@ -16,6 +16,7 @@ use crate::balloc::{Groups, Place, Policy};
 use crate::dir::Indexes;
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::inode::FileKind;
+use crate::log::Logged;
 use crate::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::sync::{Mutex, Rank};
 use crate::time::Clock;
@@ -62,6 +63,12 @@ pub struct OpenOptions {
     pub share_xattrs: bool,
     /// Leave the blocks that are reserved for root alone.
     pub keep_reserved: bool,
+    /// Bring changes to the media together, through a log: the journal that the image has, or one that is made for as long
+    /// as it is open, where there is plenty of room. Fences cost nothing then, and a flush brings all that
+    /// was done; a crash leaves the image as it was at some commit, with what was flushed. Without room for a log each
+    /// fence is the device's. What does without: a file system that is read through [`DaxDevice`](blockdev::DaxDevice),
+    /// since what a log holds is not in the device's memory.
+    pub log: bool,
     /// Where the present comes from; `None` for the system's clock (without `std`: 1970).
     pub clock: Option<Arc<dyn Clock>>,
 }
@@ -141,6 +148,16 @@ impl Ext2 {
     /// supported (by name), the device's errors; `EBUSY` when the device is open for writing already, or the
     /// kernel writes to it.
     pub fn open(dev: Arc<dyn BlockDevice>, options: &OpenOptions) -> Result<Self> {
+        let mut dev = dev;
+        // What a crash left in our log comes first.
+        if !options.ignore_journal && options.superblock == SuperblockAt::Primary {
+            if options.read_only || dev.is_read_only() {
+                // A replay in memory, and no mark of what is to be replayed.
+                dev = crate::log::recovered(dev)?;
+            } else {
+                crate::log::replay(&*dev)?;
+            }
+        }
         let raw = find_super(&*dev, options.superblock)?;
         let sb = Superblock::from_raw(&raw, dev.size(), options.ignore_journal)?;
         let geo = Geometry::new(&sb);
@@ -157,12 +174,15 @@ impl Ext2 {
                 return refuse(Errno::INVAL, "a backup superblock can only be opened read-only");
             }
         }
+        let log = (options.log && !options.read_only)
+            .then(|| Arc::new(Logged::new(dev.clone(), geo.block_size.bytes())));
         let mut fs = Fs {
-            dev,
+            dev: log.clone().map_or(dev, |log| log as Arc<dyn BlockDevice>),
             geo,
             sb,
             super_group,
             clock: options.clock(),
+            log,
             table: InodeTable::new(),
             inode_tables: Vec::new(),
             indexes: Indexes::new(),
@@ -208,7 +228,7 @@ impl Ext2 {
         if !fs.sb.clean || fs.sb.last_orphan != 0 {
             fs.rebuild()?;
         }
-        Ok(())
+        fs.start_log()
     }
 
     fn check_root(&self) -> Result<()> {

@@ -184,6 +184,18 @@ impl Fs {
         Ok(())
     }
 
+    /// Takes a compatible feature away that nothing uses any more, behind a fence of the caller's.
+    pub(crate) fn drop_compat(&self, feature: Compat) -> Result<()> {
+        let mut state = self.writer()?.state.lock();
+        state.compat.remove(feature);
+        Ok(self.dev.write_u32(at!(s_feature_compat), state.compat.bits())?)
+    }
+
+    /// The inode of the journal, 0 for none.
+    pub(crate) fn store_journal_inode(&self, nr: u32) -> Result<()> {
+        Ok(self.dev.write_u32(at!(s_journal_inum), nr)?)
+    }
+
     /// Notes that a file of 2 GiB or more exists, before one does.
     pub(crate) fn need_large_file(&self) -> Result<()> {
         let mut state = self.writer()?.state.lock();
@@ -311,6 +323,11 @@ impl Fs {
         let is_held = self.table.held().iter().any(|inode| inode.0.attrs.lock().links == 0)
             || self.table.has_leaving()
             || writer.running.is_unsettled();
+        if others == Others::Ended && self.is_logged() {
+            self.end_log()?;
+            // The blocks that the log had are free now.
+            self.sync_all()?;
+        }
         let why = if is_held {
             Some(Unclean::FilesWithoutName)
         } else if others == Others::Running {
@@ -355,6 +372,34 @@ impl Ext2 {
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.0.writer().is_err() || self.0.is_closing()
+    }
+
+    /// Notes that the image turned out to be broken, as the error says, and makes the file system read-only where that is
+    /// asked for. Changes that find it so have noted it themselves; this is for who only reads. Nothing happens
+    /// where the file system is open for reading only. Linux: `ext2_error`.
+    pub fn note_broken(&self, error: &Error) {
+        self.0.found_broken(error);
+    }
+
+    /// Whether changes wait in the [log](crate::OpenOptions::log) for a commit, as [`sync`](Self::sync) makes one.
+    #[must_use]
+    pub fn has_uncommitted(&self) -> bool {
+        self.0.log.as_ref().is_some_and(|log| log.is_dirty())
+    }
+
+    /// Whether changes go through a [log](crate::OpenOptions::log).
+    #[must_use]
+    pub fn has_log(&self) -> bool {
+        self.0.log.as_ref().is_some_and(|log| log.is_on())
+    }
+
+    /// Ends all writing at once, as if the power went: what the last commit of a log does not hold is lost, and later
+    /// changes are refused. Without a log what was stored stays. Linux: `FS_IOC_SHUTDOWN` without a flush.
+    pub fn shut_down(&self) {
+        if let Some(log) = &self.0.log {
+            log.abandon();
+        }
+        self.0.freeze(&"it was shut down");
     }
 
     /// Makes everything durable: files, directories, bitmaps, counts. Linux: `sync_filesystem`.

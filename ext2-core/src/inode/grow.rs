@@ -238,7 +238,7 @@ impl Cell {
             return Ok(WriteMapping { mapping, new: true, unpublished: Some(unpublished) });
         }
         let size = self.fs.geo.block_size;
-        self.fs.dev.zero(self.fs.geo.byte_of(run.start), u64::from(run.len) << size.log2())?;
+        self.fs.dev.zero_contents(self.fs.geo.byte_of(run.start), u64::from(run.len) << size.log2())?;
         self.publish(&mut growth, start.get(), run, Written::new(guard), &mut { spare })?;
         Ok(WriteMapping { mapping, new: true, unpublished: None })
     }

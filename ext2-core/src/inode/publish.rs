@@ -54,10 +54,10 @@ impl Unpublished {
         let device = |offset: u64| size.bytes() * u64::from(self.run.block(0)) + (offset - own.start);
         let (head, tail) = (first * size.bytes(), end * size.bytes());
         if head < written.start {
-            cell.fs.dev.zero(device(head), written.start - head)?;
+            cell.fs.dev.zero_contents(device(head), written.start - head)?;
         }
         if written.end < tail {
-            cell.fs.dev.zero(device(written.end), tail - written.end)?;
+            cell.fs.dev.zero_contents(device(written.end), tail - written.end)?;
         }
         let (inode, whole) = (self.inode.clone(), head..tail);
         let done = self.publish_blocks(written, first, end);

@@ -19,7 +19,7 @@ impl Cell {
         while done < len {
             let part = &mut buffer[..(len - done).min(1 << 16) as usize];
             self.fs.dev.read_at(from + done, part)?;
-            self.fs.dev.write_at(to + done, part)?;
+            self.fs.dev.write_contents(to + done, part)?;
             done += part.len() as u64;
         }
         Ok(())

@@ -38,7 +38,7 @@ impl Cell {
                     return Err(self.corrupt("block map names more blocks than there are"));
                 }
                 let within = at - block.get() * size.bytes();
-                self.fs.dev.zero(self.fs.geo.byte_of(target) + within, stop - at)?;
+                self.fs.dev.zero_contents(self.fs.geo.byte_of(target) + within, stop - at)?;
             }
             at = stop;
         }

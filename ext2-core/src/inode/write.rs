@@ -99,7 +99,7 @@ impl Cell {
         };
         let mut room = (got.mapping.count * size.bytes() - within).min(data.len() as u64) as usize;
         let part = data.get(..room).unwrap_or_default();
-        self.fs.dev.write_at(self.fs.geo.byte_of(target) + within, part)?;
+        self.fs.dev.write_contents(self.fs.geo.byte_of(target) + within, part)?;
         if let Some(unpublished) = got.unpublished
             && let Err(error) = unpublished.publish(at..at + room as u64)
         {

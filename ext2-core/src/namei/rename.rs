@@ -267,6 +267,8 @@ impl Rename<'_> {
         }
         self.old_dir.0.check_removable(&self.source.0)?;
         self.new_dir.0.check_insertable()?;
+        // Under a log the whole of it is one change.
+        let _whole = self.source.0.fs.hold_log();
         let Some(target) = &self.target else { return self.to_new_name() };
         self.new_dir.0.check_removable(&target.0)?;
         if exchange { self.exchange(target) } else { self.replace(target) }
@@ -293,7 +295,7 @@ impl Rename<'_> {
                 return fs.whole(|| journal.commit(&images)).map(Some);
             }
         }
-        if fs.writer()?.strict_rename {
+        if fs.writer()?.strict_rename && !fs.is_logged() {
             return refuse(Errno::XDEV, "a directory cannot be moved safely against a crash here");
         }
         Ok(None)

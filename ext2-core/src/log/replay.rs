@@ -1,0 +1,184 @@
+//! What a crash left in the log: the blocks that complete commits hold.
+//!
+//! Only a log of ours is replayed ([`MARK`]); the journal of a kernel's file system is e2fsck's.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use blockdev::BlockDevice;
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::record::{self, COMMIT, DESCRIPTOR, MAGIC, MARK, S_MARK, S_SEQUENCE, S_START, big};
+use crate::error::{Corrupt, Object, Result};
+use crate::features::Incompat;
+use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::{BlockSize, InodeNr};
+
+/// What a log holds that has to be replayed.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) block_size: u64,
+    /// The newest image of each block.
+    pub(crate) blocks: BTreeMap<u32, Vec<u8>>,
+    /// Where the log's superblock lies, in bytes, and the number after the last commit.
+    head: u64,
+    next: u32,
+}
+
+fn broken<T>(what: impl Into<alloc::string::String>) -> Result<T> {
+    Err(Corrupt::new(Object::Inode(super::area::JOURNAL), what).into())
+}
+
+/// The blocks of a journal in order, and those that only lead to them.
+pub(super) fn walk(
+    dev: &dyn BlockDevice,
+    raw: &RawInode,
+    block_size: u64,
+    blocks_count: u32,
+) -> Result<(Vec<u32>, Vec<u32>)> {
+    let count = usize::try_from(u64::from(raw.i_size.get()) / block_size).unwrap_or(usize::MAX);
+    // A journal larger than this is nobody's; its blocks are listed in memory.
+    if count > 1 << 22 || count as u64 > u64::from(blocks_count) {
+        return broken(format!("a journal of {count} blocks"));
+    }
+    let (mut data, mut meta) = (Vec::new(), Vec::new());
+    let load = |nr: u32| -> Result<Vec<u32>> {
+        let mut bytes = vec![0; block_size as usize];
+        dev.read_at(u64::from(nr) * block_size, &mut bytes)?;
+        let word = |four: &[u8]| four.try_into().map_or(0, u32::from_le_bytes);
+        Ok(bytes.chunks_exact(4).map(word).collect())
+    };
+    let pointers: Vec<u32> = raw.i_block.iter().map(|word| word.get()).collect();
+    for (slot, &top) in pointers.iter().enumerate() {
+        if data.len() >= count {
+            break;
+        }
+        let depth = slot.saturating_sub(11);
+        let mut level = vec![top];
+        for _ in 0..depth {
+            let mut below = Vec::new();
+            for nr in level {
+                if data.len() + below.len() >= count {
+                    break;
+                }
+                if nr == 0 || nr >= blocks_count {
+                    return broken(format!("the journal leads to block {nr}"));
+                }
+                meta.push(nr);
+                below.extend(load(nr)?);
+            }
+            level = below;
+        }
+        data.extend(level.into_iter().take(count - data.len()));
+    }
+    if data.len() < count || data.iter().any(|&nr| nr == 0 || nr >= blocks_count) {
+        return broken("the journal has a hole, or a block that there is not");
+    }
+    Ok((data, meta))
+}
+
+/// Finds what is to be replayed; `None` where there is no need, or where the journal is not ours to replay.
+pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
+    let mut sb = RawSuperblock::new_zeroed();
+    if dev.size() < SUPERBLOCK_OFFSET + size_of::<RawSuperblock>() as u64 {
+        return Ok(None);
+    }
+    dev.read_at(SUPERBLOCK_OFFSET, sb.as_mut_bytes())?;
+    let needs = sb.s_magic.get() == crate::raw::MAGIC
+        && sb.s_feature_incompat.get() & Incompat::RECOVER.bits() != 0
+        && sb.s_journal_inum.get() == super::area::JOURNAL.get();
+    let (true, Some(size)) = (needs, BlockSize::from_s_log_block_size(sb.s_log_block_size.get())) else {
+        return Ok(None);
+    };
+    let block_size = size.bytes();
+    let Some(at) = inode_offset(dev, &sb, block_size)? else { return Ok(None) };
+    let mut raw = RawInode::new_zeroed();
+    dev.read_at(at, raw.as_mut_bytes())?;
+    let (blocks, _) = walk(dev, &raw, block_size, sb.s_blocks_count.get())?;
+    let load = |n: usize| -> Result<Vec<u8>> {
+        let mut bytes = vec![0; block_size as usize];
+        let nr = blocks.get(n).copied().unwrap_or_default();
+        dev.read_at(u64::from(nr) * block_size, &mut bytes)?;
+        Ok(bytes)
+    };
+    let Some(&first) = blocks.first() else { return Ok(None) };
+    let head = load(0)?;
+    if big(&head, 0) != MAGIC || head.get(S_MARK..S_MARK + MARK.len()) != Some(MARK.as_slice()) {
+        return Ok(None);
+    }
+    let (mut next, start) = (big(&head, S_SEQUENCE), big(&head, S_START) as usize);
+    let mut found = BTreeMap::new();
+    if start >= blocks.len() {
+        return broken(format!("its journal begins at block {start}"));
+    }
+    let (mut at, mut steps) = (start, 0);
+    let mut pending = Vec::new();
+    let forward = |at: usize| if at + 1 == blocks.len() { 1 } else { at + 1 };
+    while start != 0 && steps < blocks.len() {
+        let record = load(at)?;
+        if big(&record, 0) != MAGIC || big(&record, 8) != next {
+            break;
+        }
+        (at, steps) = (forward(at), steps + 1);
+        match big(&record, 4) {
+            DESCRIPTOR => {
+                for (nr, escaped) in record::tags(&record) {
+                    let mut bytes = load(at)?;
+                    if escaped {
+                        record::put(&mut bytes, 0, MAGIC);
+                    }
+                    if nr >= sb.s_blocks_count.get() {
+                        return broken(format!("its log names block {nr}"));
+                    }
+                    pending.push((nr, bytes));
+                    (at, steps) = (forward(at), steps + 1);
+                }
+            }
+            COMMIT => {
+                found.extend(pending.drain(..));
+                next = next.wrapping_add(1);
+            }
+            _ => break,
+        }
+    }
+    Ok(Some(Recovered { block_size, blocks: found, head: u64::from(first) * block_size, next }))
+}
+
+/// Where the journal's inode lies, in bytes.
+fn inode_offset(dev: &dyn BlockDevice, sb: &RawSuperblock, block_size: u64) -> Result<Option<u64>> {
+    let inode_size = if sb.s_rev_level.get() == 0 { 128 } else { u64::from(sb.s_inode_size.get()) };
+    let index = u64::from(InodeNr::get(super::area::JOURNAL)) - 1;
+    if u64::from(sb.s_inodes_per_group.get()) <= index {
+        return Ok(None);
+    }
+    // The table of the first group is the third word of the first descriptor.
+    let descriptor = (u64::from(sb.s_first_data_block.get()) + 1) * block_size;
+    let table = u64::from(dev.read_u32(descriptor + 8)?);
+    Ok(Some(table * block_size + index * inode_size))
+}
+
+impl Recovered {
+    /// Puts everything in its place, and empties the log. Linux: `jbd2_journal_recover`.
+    pub(crate) fn apply(self, dev: &dyn BlockDevice) -> Result<()> {
+        if !self.blocks.is_empty() {
+            log::info!("{} blocks are replayed from the log", self.blocks.len());
+        }
+        for (nr, bytes) in &self.blocks {
+            let start = u64::from(*nr) * self.block_size;
+            let len = self.block_size.min(dev.size().saturating_sub(start)) as usize;
+            dev.write_at(start, bytes.get(..len).unwrap_or_default())?;
+        }
+        dev.flush()?;
+        let mut words = [0; 8];
+        record::put(&mut words, 0, self.next);
+        dev.write_at(self.head + S_SEQUENCE as u64, &words)?;
+        dev.flush()?;
+        let at = SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_feature_incompat) as u64;
+        let features = dev.read_u32(at)? & !Incompat::RECOVER.bits();
+        dev.write_u32(at, features)?;
+        dev.flush()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! Crashes of a file system whose metadata goes through a log: every state of a disk that takes any part of what was
+//! written since a flush is mended by `e2fsck -p` without a question, and by opening it; what a sync returned for is there.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use blockdev::crash::{BlockModel, FenceMeans, Limits};
+use blockdev::{BlockDevice, RamDevice, Recorder};
+use e2dax_tests::{Rng, need_tools, tools};
+use ext2_core::{Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, RenameFlags, Wait, XattrSet};
+
+/// What a file is known to hold, by its path, from the mark on that is its key.
+type Promises = BTreeMap<u64, BTreeMap<String, Vec<u8>>>;
+
+fn image(arguments: &[&str], size: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    tools::mke2fs(&[arguments, &[path.to_str().unwrap(), size]].concat());
+    std::fs::read(path).unwrap()
+}
+
+fn file(dir: &Inode, name: &str, bytes: &[u8]) -> Inode {
+    let inode = dir.create(name.as_bytes(), &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+    assert_eq!(inode.write_at(0, bytes).unwrap(), bytes.len());
+    inode
+}
+
+/// Changes of every kind, in rounds; each ends with a sync, and what it wrote to keep is promised from then on.
+fn work(fs: &Ext2, recorder: &Recorder<RamDevice>, rounds: u64, promises: &mut Promises) {
+    let root = fs.root().unwrap();
+    let folder = NewInode::new(FileKind::Directory, 0o755);
+    let (a, b) = (root.create(b"a", &folder).unwrap(), root.create(b"b", &folder).unwrap());
+    let mut rng = Rng::new(rounds);
+    let mut known = BTreeMap::new();
+    for round in 0..rounds {
+        // Blocks that one file gives up are another's soon after, and a directory's, and a file's again.
+        let bytes = vec![round as u8 | 1; 1 + rng.below(30_000) as usize];
+        let old = file(&a, "churned", &bytes);
+        old.xattr_set(b"user.x", &bytes[..bytes.len().min(300)], XattrSet::Any).unwrap();
+        a.unlink(b"churned").unwrap();
+        drop(old);
+        let kept = file(&b, &format!("kept-{round}"), &bytes);
+        // A directory from one parent to the other, back in the next round, with a file in it.
+        let (from, to) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        if round == 0 {
+            let moved = a.create(b"moved", &folder).unwrap();
+            file(&moved, "inside", b"inside");
+        }
+        fs.rename(from, b"moved", to, b"moved", RenameFlags::empty()).unwrap();
+        // Over another, with and without names of its own.
+        let over = file(&a, "over", &bytes);
+        fs.rename(&a, b"over", &b, b"target", RenameFlags::empty()).unwrap();
+        over.truncate(rng.below(bytes.len() as u64), Wait::Yes).unwrap();
+        a.symlink(b"link", &bytes[..bytes.len().min(200)], &NewInode::new(FileKind::Symlink, 0o777)).unwrap();
+        a.unlink(b"link").unwrap();
+        let many = a.create(b"many", &folder).unwrap();
+        let count = if round == rounds / 2 { 400 } else { 3 };
+        for n in 0..count {
+            many.create(format!("{n}").as_bytes(), &folder).unwrap();
+        }
+        for n in 0..count {
+            many.rmdir(format!("{n}").as_bytes()).unwrap();
+        }
+        drop(many);
+        a.rmdir(b"many").unwrap();
+        if round % 3 != 0 {
+            kept.sync().unwrap();
+        } else {
+            fs.sync().unwrap();
+        }
+        known.insert(format!("/b/kept-{round}"), bytes);
+        recorder.mark(round + 1);
+        promises.insert(round + 1, known.clone());
+        if round > 8 {
+            // It is promised no more from now on: the next mark says so, and this one's moment is past.
+            let gone = format!("kept-{}", round - 8);
+            known.remove(&format!("/b/{gone}"));
+            for later in promises.values_mut() {
+                later.remove(&format!("/b/{gone}"));
+            }
+            b.unlink(gone.as_bytes()).unwrap();
+        }
+    }
+}
+
+/// The promised files are there, whole.
+fn keeps(fs: &Ext2, promised: Option<&BTreeMap<String, Vec<u8>>>, state: &str) {
+    for (path, bytes) in promised.into_iter().flatten() {
+        let inode = fs
+            .resolve(path.as_bytes(), Follow::No)
+            .unwrap_or_else(|error| panic!("{state}: {path}: {error}"));
+        let mut there = vec![0; bytes.len() + 1];
+        let len = inode.read_at(0, &mut there).unwrap();
+        assert!(there[..len] == bytes[..], "{state}: {path}");
+    }
+}
+
+fn mended(image: &[u8], path: &Path, state: &str) {
+    std::fs::write(path, image).unwrap();
+    tools::e2fsck_p(path).unwrap_or_else(|error| panic!("{state}: {error}"));
+    tools::e2fsck_fn(path).unwrap_or_else(|error| panic!("{state}: after e2fsck -p: {error}"));
+}
+
+/// Crashes a workload everywhere. Gives the states, and those that e2fsck has mended.
+fn crash(arguments: &[&str], size: &str, rounds: u64, by_e2fsck: usize) -> (usize, usize) {
+    let base = image(arguments, size);
+    let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(&base).unwrap()));
+    let options = OpenOptions { log: true, ..OpenOptions::default() };
+    let fs = Ext2::open(recorder.clone(), &options).unwrap();
+    assert!(fs.has_log());
+    let mut promises = Promises::new();
+    work(&fs, &recorder, rounds, &mut promises);
+    fs.close().unwrap();
+    let log = recorder.take();
+    let shm = Path::new("/dev/shm");
+    let folder = tempfile::tempdir_in(if shm.is_dir() { shm.into() } else { std::env::temp_dir() }).unwrap();
+    let path = folder.path().join("state");
+    // The end is what it would have been without a log.
+    let mut last = vec![0; base.len()];
+    recorder.inner().read_at(0, &mut last).unwrap();
+    std::fs::write(&path, &last).unwrap();
+    tools::e2fsck_fn(&path).unwrap();
+    let mut model = BlockModel::new(&base, &log).fences(FenceMeans::Durable);
+    model.limits = Limits { exhaustive: 4, edges: 2, pairs: 1, samples: 2, ..Limits::default() };
+    let (mut states, mut asked) = (0, 0);
+    model.run(|state| {
+        states += 1;
+        let name =
+            format!("state {states} before op {} after mark {:?}, {:?}", state.op, state.mark, state.choice);
+        let promised = state.mark.and_then(|mark| promises.get(&mark));
+        if states % by_e2fsck == 0 {
+            asked += 1;
+            mended(state.image, &path, &name);
+            let fs = RamDevice::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
+            keeps(&Ext2::open(Arc::new(fs), &OpenOptions::read_only()).unwrap(), promised, &name);
+        }
+        if states % 11 == 0 {
+            // Read as it is, then opened for writing and closed: the log is replayed, and nothing is wrong after it.
+            let device: Arc<dyn BlockDevice> = Arc::new(RamDevice::from_bytes(state.image).unwrap());
+            keeps(&Ext2::open(device.clone(), &OpenOptions::read_only()).unwrap(), promised, &name);
+            let fs = Ext2::open(device.clone(), &options).unwrap_or_else(|error| panic!("{name}: {error}"));
+            keeps(&fs, promised, &name);
+            file(&fs.root().unwrap(), "new", &[9; 5000]);
+            fs.close().unwrap();
+            if states % 33 == 0 {
+                let mut image = vec![0; base.len()];
+                device.read_at(0, &mut image).unwrap();
+                mended(&image, &path, &format!("{name}, opened and closed"));
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    (states, asked)
+}
+
+#[test]
+fn every_crash_of_a_logged_file_system_is_mended_without_a_question() {
+    need_tools!("mke2fs", "e2fsck");
+    let times: u64 = std::env::var("E2DAX_LOG_TIMES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    for (arguments, size) in [
+        (&["-t", "ext2", "-b", "1024", "-I", "128"][..], "12M"),
+        (&["-t", "ext2", "-b", "4096", "-I", "256"], "40M"),
+        (&["-t", "ext3", "-b", "1024", "-J", "size=1", "-I", "256"], "9M"),
+    ] {
+        let (states, asked) = crash(arguments, size, 5 * times, 29);
+        println!("{arguments:?}: {states} states, {asked} mended by e2fsck");
+        assert!(states > 60 && asked > 1);
+    }
+}
+
+#[test]
+fn a_log_goes_round_and_is_gone_when_the_image_is_closed() {
+    need_tools!("mke2fs", "e2fsck", "dumpe2fs");
+    let base = image(&["-t", "ext2", "-b", "1024"], "12M");
+    let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
+    let options = OpenOptions { log: true, ..OpenOptions::default() };
+    let free = Ext2::open(device.clone(), &OpenOptions::read_only()).unwrap().statfs().unwrap().blocks_free;
+    let fs = Ext2::open(device.clone(), &options).unwrap();
+    let root = fs.root().unwrap();
+    // Some thousand blocks of log in a log of a thousand.
+    for n in 0..300 {
+        let inode = file(&root, "f", &[n as u8; 3000]);
+        inode.sync().unwrap();
+        drop(inode);
+        root.unlink(b"f").unwrap();
+        if n % 10 == 0 {
+            assert!(fs.has_uncommitted());
+            fs.sync().unwrap();
+            assert!(!fs.has_uncommitted());
+        }
+    }
+    drop(root);
+    fs.close().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    let mut bytes = vec![0; base.len()];
+    device.read_at(0, &mut bytes).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    tools::e2fsck_fn(&path).unwrap();
+    let head = tools::run("dumpe2fs", &["-h", path.to_str().unwrap()]).unwrap();
+    assert!(!String::from_utf8_lossy(&head).contains("has_journal"));
+    let fs = Ext2::open(device, &OpenOptions::read_only()).unwrap();
+    assert_eq!(fs.statfs().unwrap().blocks_free, free);
+}
+
+#[test]
+fn an_image_without_room_for_a_log_does_without() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image(&["-t", "ext2", "-b", "1024"], "2M");
+    let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
+    let fs = Ext2::open(device, &OpenOptions { log: true, ..OpenOptions::default() }).unwrap();
+    assert!(!fs.has_log());
+    file(&fs.root().unwrap(), "f", &[1; 100]);
+    fs.close().unwrap();
+}
+
+#[test]
+fn a_file_system_that_is_shut_down_is_as_its_last_sync_left_it() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image(&["-t", "ext2", "-b", "1024"], "12M");
+    let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
+    let options = OpenOptions { log: true, ..OpenOptions::default() };
+    let fs = Ext2::open(device.clone(), &options).unwrap();
+    let root = fs.root().unwrap();
+    file(&root, "kept", b"kept").sync().unwrap();
+    file(&root, "lost", b"lost");
+    fs.shut_down();
+    assert!(root.create(b"refused", &NewInode::new(FileKind::Regular, 0o644)).is_err());
+    drop(root);
+    // It cannot be closed cleanly any more, and says so.
+    let _ = fs.close();
+    let fs = Ext2::open(device, &OpenOptions::read_only()).unwrap();
+    keeps(&fs, Some(&BTreeMap::from([("/kept".to_owned(), b"kept".to_vec())])), "after the shutdown");
+    assert!(fs.resolve(b"/lost", Follow::No).is_err());
+}
