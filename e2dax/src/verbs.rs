@@ -26,6 +26,7 @@ mod mv;
 mod punch;
 mod replay;
 mod rm;
+mod seal;
 mod setfattr;
 mod stat;
 mod touch;
@@ -62,6 +63,7 @@ pub(crate) enum Verb {
     #[cfg(feature = "mount")]
     Mount(mount::Args),
     Mkfs(mkfs::Args),
+    Seal(seal::Args),
     DaxReport(dax_report::Args),
     Diff(diff::Args),
     Mkdir(mkdir::Args),
@@ -101,6 +103,7 @@ impl Verb {
             #[cfg(feature = "mount")]
             Self::Mount(args) => mount::run(args, context),
             Self::Mkfs(args) => mkfs::run(args, context),
+            Self::Seal(args) => seal::run(args, context),
             Self::DaxReport(args) => dax_report::run(args, context),
             Self::Diff(args) => diff::run(args, context),
             Self::Mkdir(args) => mkdir::run(args, context),
