@@ -29,6 +29,7 @@ mod rm;
 mod seal;
 mod setfattr;
 mod stat;
+mod tar;
 mod touch;
 mod tree;
 mod truncate;
@@ -64,6 +65,7 @@ pub(crate) enum Verb {
     Mount(mount::Args),
     Mkfs(mkfs::Args),
     Seal(seal::Args),
+    Tar(tar::Args),
     DaxReport(dax_report::Args),
     Diff(diff::Args),
     Mkdir(mkdir::Args),
@@ -104,6 +106,7 @@ impl Verb {
             Self::Mount(args) => mount::run(args, context),
             Self::Mkfs(args) => mkfs::run(args, context),
             Self::Seal(args) => seal::run(args, context),
+            Self::Tar(args) => tar::run(args, context),
             Self::DaxReport(args) => dax_report::run(args, context),
             Self::Diff(args) => diff::run(args, context),
             Self::Mkdir(args) => mkdir::run(args, context),

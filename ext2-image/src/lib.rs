@@ -10,6 +10,8 @@
 //! | [`manifest`] | an image as text, and what two images differ in |
 //! | `copy` | trees out of an image, into one and within (feature `std`) |
 //! | [`seal`] | hash trees by which the kernel (dm-verity) lets no changed byte be read |
+//! | [`tar`] | an image as an archive |
+//! | [`disk`] | a disk with partitions around an image |
 //! | `walk` | a whole tree, file by file |
 //! | `units`, `coverage` | which 2 MiB of a file a page of that size can map, and for whom |
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -21,11 +23,14 @@ pub mod check;
 #[cfg(feature = "std")]
 pub mod copy;
 mod coverage;
+pub mod disk;
 #[cfg(feature = "std")]
 mod file_range;
 pub mod manifest;
 pub mod mkfs;
 pub mod seal;
+#[cfg(feature = "std")]
+pub mod tar;
 mod units;
 mod walk;
 

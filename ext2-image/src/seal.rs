@@ -26,7 +26,9 @@ use blockdev::BlockDevice;
 
 pub use error::{Error, Result};
 #[cfg(feature = "std")]
-pub use file::{Behind, Sealed, data_blocks, extent_of, find_seal, look_behind, place_behind, seal_file};
+pub use file::{
+    Behind, Extent, Sealed, data_blocks, extent_of, find_seal, look_behind, place_behind, seal_file,
+};
 pub use hash::Algorithm;
 pub use layout::{Layout, Level};
 pub use params::{Params, hex, parse_hex};

@@ -5,7 +5,7 @@ pub(crate) mod options;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 
-use ext2_image::seal::{Behind, extent_of, look_behind, seal_file};
+use ext2_image::seal::{Behind, Extent, extent_of, look_behind, seal_file};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
@@ -47,8 +47,8 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     // Open for changes, which keeps others away, wherever the tree goes.
     let device = target.open_device(&context.image, Mode::Write)?;
     let name = || target.image_name();
-    let (bytes, uuid) = extent_of(&*device).of(name)?;
-    if !target.open(&context.image, Mode::Read).is_ok_and(|fs| fs.superblock().clean) {
+    let Extent { bytes, uuid, clean } = extent_of(&*device).of(name)?;
+    if !clean {
         context.note(&format!("{}: was not unmounted cleanly, and is sealed as it is", name()));
     }
     let params = options.params(&uuid)?;

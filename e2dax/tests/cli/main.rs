@@ -8,5 +8,7 @@ mod docs;
 mod host;
 mod mkfs;
 mod read;
+mod seal;
+mod tar;
 mod targets;
 mod write;

@@ -58,15 +58,30 @@ pub fn place_behind(bytes: u64, params: &Params) -> Result<(u64, u64)> {
     Ok((offset, layout.bytes()))
 }
 
-/// Bytes of the file system on a device, and its UUID, by the superblock alone.
+/// What the superblock of a file system says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes of the file system.
+    pub bytes: u64,
+    /// Its UUID.
+    pub uuid: [u8; 16],
+    /// Whether it was unmounted cleanly.
+    pub clean: bool,
+}
+
+/// What the superblock of the file system on a device says of it.
 ///
 /// # Errors
 /// That of `ext2-core` for a superblock that is none.
-pub fn extent_of(device: &dyn BlockDevice) -> ext2_core::Result<(u64, [u8; 16])> {
+pub fn extent_of(device: &dyn BlockDevice) -> ext2_core::Result<Extent> {
     let mut raw = RawSuperblock::new_zeroed();
     device.read_at(1024, raw.as_mut_bytes())?;
     let superblock = ext2_core::Superblock::from_raw(&raw, device.size(), true)?;
-    Ok((u64::from(superblock.blocks_count) * superblock.block_size.bytes(), superblock.uuid))
+    Ok(Extent {
+        bytes: u64::from(superblock.blocks_count) * superblock.block_size.bytes(),
+        uuid: superblock.uuid,
+        clean: superblock.clean,
+    })
 }
 
 /// What lies behind a file system.

@@ -31,7 +31,7 @@ impl Request<'_> {
         context: &mut Context,
     ) -> Result<bool> {
         let name = target.image_name();
-        let (bytes, _) = extent_of(device).of(|| name.clone())?;
+        let bytes = extent_of(device).of(|| name.clone())?.bytes;
         match self.hash_file {
             Some(path) => {
                 let host = |error| Failure::host(path, error);

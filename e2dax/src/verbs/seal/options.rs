@@ -24,7 +24,7 @@ pub(crate) struct SealOptions {
 
     /// The salt in hexadecimal digits, - for none [default: derived from the UUID of the file system]
     #[arg(long, value_name = "HEX", value_parser = parse_salt, allow_hyphen_values = true)]
-    salt: Option<Vec<u8>>,
+    salt: Option<std::vec::Vec<u8>>,
 
     /// The UUID of the hash tree [default: derived from that of the file system]
     #[arg(long, value_name = "UUID", value_parser = parse_uuid)]
@@ -113,6 +113,20 @@ impl SealOptions {
             }
             other => other.map(Some).map_err(|error| Failure::host(path, error)),
         }
+    }
+
+    /// The option that was given though nothing is sealed.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let all = [
+            (self.hash_file.is_some(), "--hash-file"),
+            (self.salt.is_some(), "--salt"),
+            (self.hash_uuid.is_some(), "--hash-uuid"),
+            (self.hash != Algorithm::default(), "--hash"),
+            (self.data_block_size != 4096, "--data-block-size"),
+            (self.hash_block_size != 4096, "--hash-block-size"),
+            (self.data_device != "/dev/vda", "--data-device"),
+        ];
+        all.into_iter().find(|option| option.0).map(|option| option.1)
     }
 
     fn devices(&self) -> (&str, &str) {
