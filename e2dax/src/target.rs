@@ -218,6 +218,12 @@ impl Target {
         }
     }
 
+    /// Whether what is behind the file system ends where the image ends, so that it grows with it.
+    pub(crate) fn can_grow(&self) -> bool {
+        !matches!(self.place, Place::Partition(_))
+            && std::fs::metadata(&self.image).is_ok_and(|meta| meta.is_file())
+    }
+
     /// The byte of the image at which the file system begins, once it is open.
     pub(crate) fn offset(&self) -> u64 {
         self.offset.get()

@@ -105,6 +105,18 @@ pub(crate) fn uuid(bytes: &[u8; 16]) -> String {
     text
 }
 
+/// The bytes of a UUID, with dashes anywhere or none.
+pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
+    let digits: Option<Vec<u32>> = text.chars().filter(|&c| c != '-').map(|c| c.to_digit(16)).collect();
+    let digits = digits.filter(|digits| digits.len() == 32).ok_or("a UUID has 32 hexadecimal digits")?;
+    let mut uuid = [0; 16];
+    for (byte, pair) in uuid.iter_mut().zip(digits.chunks_exact(2)) {
+        // OK to cast: two hexadecimal digits.
+        *byte = pair.iter().fold(0, |byte, digit| byte << 4 | digit) as u8;
+    }
+    Ok(uuid)
+}
+
 /// A number of bytes as people write it: digits, and K, M, G or T for powers of 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let upper = text.to_ascii_uppercase();

@@ -26,8 +26,10 @@ mod mv;
 mod punch;
 mod replay;
 mod rm;
+mod seal;
 mod setfattr;
 mod stat;
+mod tar;
 mod touch;
 mod tree;
 mod truncate;
@@ -62,6 +64,8 @@ pub(crate) enum Verb {
     #[cfg(feature = "mount")]
     Mount(mount::Args),
     Mkfs(mkfs::Args),
+    Seal(seal::Args),
+    Tar(tar::Args),
     DaxReport(dax_report::Args),
     Diff(diff::Args),
     Mkdir(mkdir::Args),
@@ -101,6 +105,8 @@ impl Verb {
             #[cfg(feature = "mount")]
             Self::Mount(args) => mount::run(args, context),
             Self::Mkfs(args) => mkfs::run(args, context),
+            Self::Seal(args) => seal::run(args, context),
+            Self::Tar(args) => tar::run(args, context),
             Self::DaxReport(args) => dax_report::run(args, context),
             Self::Diff(args) => diff::run(args, context),
             Self::Mkdir(args) => mkdir::run(args, context),

@@ -10,6 +10,9 @@
 //! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
 //! | [`manifest`] | an image as text, and what two images differ in |
 //! | `copy` | trees out of an image, into one and within (feature `std`) |
+//! | [`seal`] | hash trees by which the kernel (dm-verity) lets no changed byte be read |
+//! | [`tar`] | an image as an archive |
+//! | [`disk`] | a disk with partitions around an image |
 //! | `walk` | a whole tree, file by file |
 //! | `units`, `coverage` | which 2 MiB of a file a page of that size can map, and for whom |
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -23,11 +26,19 @@ pub mod check;
 #[cfg(feature = "std")]
 pub mod copy;
 mod coverage;
+pub mod disk;
+#[cfg(feature = "std")]
+mod file_range;
 pub mod manifest;
 pub mod mkfs;
+pub mod seal;
+#[cfg(feature = "std")]
+pub mod tar;
 mod units;
 mod walk;
 
 pub use coverage::{Coverage, array_ends_in_unit};
+#[cfg(feature = "std")]
+pub use file_range::FileRange;
 pub use units::{UNIT, UnitCounts, UnitRun, UnitState, Units};
 pub use walk::{Found, Walk, WalkError};

@@ -1,7 +1,10 @@
 //! `check`: whether an image is sound.
 
+mod seal;
+
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use ext2_image::check::{self, Finding, Options, Place, Preen, Summary};
 
@@ -10,6 +13,7 @@ use crate::failure::{Of, Result};
 use crate::json::{Json, object};
 use crate::progress::PassBar;
 use crate::target::{Mode, Target};
+use crate::verbs::seal::options::parse_root;
 
 /// Errors are left, as e2fsck says it.
 const ERRORS_LEFT: u8 = 4;
@@ -21,6 +25,7 @@ Examples:
   e2dax check a.img
   e2dax check --json a.img@p1
   e2dax check --backups a.img
+  e2dax check --seal 4392712b… a.img         first whether the seal is whole and of this root hash
 
 Each finding names the object and says whether e2fsck -p mends it without a question (mends) or stops and asks for a
 person (halts). Remarks are what e2fsck -n does not count as a fault.
@@ -35,6 +40,14 @@ pub(crate) struct Args {
     /// Also compare the backups of the superblock with the primary one
     #[arg(long)]
     backups: bool,
+
+    /// First verify the dm-verity seal of the image against this root hash
+    #[arg(long, value_name = "ROOTHASH", value_parser = parse_root)]
+    seal: Option<std::vec::Vec<u8>>,
+
+    /// The file with the hash tree, where it does not lie behind the file system
+    #[arg(long, value_name = "FILE", requires = "seal")]
+    hash_file: Option<PathBuf>,
 
     /// Print only the verdict
     #[arg(short, long)]
@@ -72,6 +85,13 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
     let device = target.open_device(&context.image, Mode::Read, blockdev::Durability::Relaxed)?;
     // What a crash left in a log is a part of the image.
     let device = ext2_core::recovered(device).of(|| target.image_name())?;
+    if let Some(root) = &args.seal {
+        let seal =
+            seal::Request { root, hash_file: args.hash_file.as_deref(), quiet: args.quiet, json: args.json };
+        if !seal.verify(&target, &*device, context)? {
+            context.set_exit(ERRORS_LEFT);
+        }
+    }
     let bar = PassBar::default();
     let options = Options { backups: args.backups, progress: &|progress| bar.show(progress) };
     // The findings are printed as they come; a closed output is remembered and ends the printing.

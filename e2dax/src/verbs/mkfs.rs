@@ -1,6 +1,7 @@
 //! `mkfs`: make a file system, empty or from a directory, a tar archive or a manifest.
 
 mod format;
+mod seal;
 mod source;
 
 use std::ffi::OsString;
@@ -22,6 +23,8 @@ use crate::failure::{Failure, Of as _, Result};
 use crate::json::{Json, object};
 use crate::progress::bytes_bar;
 use crate::text::{parse_bytes, percent, show_os, uuid};
+use crate::verbs::seal::options::{self, SealOptions};
+use seal::Seal;
 use source::Input;
 
 /// Make a file system, empty or with the files of a directory, a tar archive or a manifest
@@ -83,6 +86,13 @@ pub(crate) struct Args {
     #[arg(long)]
     no_lost_and_found: bool,
 
+    /// Seal it: add a dm-verity hash tree, and print the root hash
+    #[arg(long)]
+    seal: bool,
+
+    #[command(flatten)]
+    seal_options: SealOptions,
+
     /// Print what was made as JSON
     #[arg(long)]
     json: bool,
@@ -134,12 +144,16 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     let is_device = existing.as_ref().is_some_and(|found| found.file_type().is_block_device());
     let epoch = source_date_epoch()?;
+    let seal = Seal::new(args)?;
     let mut input = Input::open(args, epoch)?;
     let mut format = input.format(&args.format, epoch)?;
     let header = if args.pfn_header { pfn::DATA_OFFSET } else { 0 };
     let size = match (args.size, input.size()) {
         (Some(size), _) | (None, Some(size)) => size,
-        (None, None) if is_device => Size::Bytes(device_size(&args.image)?.saturating_sub(header)),
+        (None, None) if is_device => {
+            let room = device_size(&args.image)?.saturating_sub(header);
+            Size::Bytes(room.saturating_sub(seal.as_ref().map_or(0, |seal| seal.bytes_for(room))))
+        }
         (None, None) => match existing.as_ref().filter(|found| found.len() > header && !input.has_source()) {
             Some(found) => Size::Bytes(found.len() - header),
             None if input.has_source() => Size::Auto { slack: 0 },
@@ -177,13 +191,28 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         image.remove();
         failed(error)
     })?;
+    let sealed = match &seal {
+        Some(seal) => Some(
+            seal.add(&image.file, header, &plan, &format.uuid, is_device, args)
+                .inspect_err(|_| image.remove())?,
+        ),
+        None => None,
+    };
     if args.json {
-        return context.out.json(&to_json(&plan, &report, &format, header));
+        let made = to_json(&plan, &report, &format, header);
+        let made = match &sealed {
+            Some(sealed) => made.with("seal", options::to_json(sealed, &args.seal_options)),
+            None => made,
+        };
+        return context.out.json(&made);
     }
     if !args.quiet {
         print(&plan, &report, &format, context)?;
     }
-    Ok(())
+    match &sealed {
+        Some(sealed) => options::print(sealed, &args.seal_options, context),
+        None => Ok(()),
+    }
 }
 
 /// Seconds of `SOURCE_DATE_EPOCH`, or of `E2FSPROGS_FAKE_TIME`, where one is set.

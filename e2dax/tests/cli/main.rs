@@ -8,6 +8,8 @@ mod docs;
 mod host;
 mod mkfs;
 mod read;
+mod seal;
 mod sources;
+mod tar;
 mod targets;
 mod write;

@@ -3,7 +3,7 @@
 use ext2_core::BlockSize;
 use ext2_image::mkfs::{Format, Inodes, Revision};
 
-use crate::text::parse_bytes;
+use crate::text::{parse_bytes, parse_uuid};
 
 /// What the file system is to be like.
 #[derive(clap::Args, Clone, Debug)]
@@ -71,17 +71,6 @@ pub(super) fn parse_owner(text: &str) -> Result<(u32, u32), String> {
     let (uid, gid) = text.split_once(':').ok_or("UID:GID, two numbers")?;
     let number = |text: &str| text.parse().map_err(|error| format!("{text:?}: {error}"));
     Ok((number(uid)?, number(gid)?))
-}
-
-fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
-    let digits: Option<Vec<u32>> = text.chars().filter(|&c| c != '-').map(|c| c.to_digit(16)).collect();
-    let digits = digits.filter(|digits| digits.len() == 32).ok_or("a UUID has 32 hexadecimal digits")?;
-    let mut uuid = [0; 16];
-    for (byte, pair) in uuid.iter_mut().zip(digits.chunks_exact(2)) {
-        // OK to cast: two hexadecimal digits.
-        *byte = pair.iter().fold(0, |byte, digit| byte << 4 | digit) as u8;
-    }
-    Ok(uuid)
 }
 
 impl FormatArgs {

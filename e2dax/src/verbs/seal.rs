@@ -1,0 +1,77 @@
+//! `seal`: a tree of hashes over an image, for dm-verity.
+
+pub(crate) mod options;
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+
+use ext2_image::seal::{Behind, Extent, extent_of, look_behind, seal_file};
+
+use crate::context::Context;
+use crate::failure::{Failure, Of, Result};
+use crate::progress::bytes_bar;
+use crate::target::{Mode, Target};
+use options::{SealOptions, failed, print, to_json};
+
+/// Seal an image: add a dm-verity hash tree, and print the root hash
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  e2dax seal a.img                          the tree goes behind the file system
+  e2dax seal a.img --hash-file a.verity     into a file of its own
+  e2dax check --seal ROOTHASH a.img
+
+Tree and superblock are the bytes of `veritysetup format` with the same salt and UUID; by default both derive from the
+UUID of the file system, so that the same image gets the same root hash. Sealing a sealed image again replaces the seal.
+The file system must not be changed afterwards: mount it read-only.")]
+pub(crate) struct Args {
+    /// The image
+    #[arg(value_name = "IMG")]
+    image: OsString,
+
+    #[command(flatten)]
+    options: SealOptions,
+
+    /// Overwrite what lies behind the file system, or what is in the file for the tree
+    #[arg(long, short)]
+    force: bool,
+
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let target = Target::parse(&args.image)?;
+    let options = &args.options;
+    // Open for changes, which keeps others away, wherever the tree goes.
+    let device = target.open_device(&context.image, Mode::Write, context.image.durability())?;
+    let name = || target.image_name();
+    let Extent { bytes, uuid, clean } = extent_of(&*device).of(name)?;
+    if !clean {
+        context.note(&format!("{}: was not unmounted cleanly, and is sealed as it is", name()));
+    }
+    let params = options.params(&uuid)?;
+    let tree = options.create_file(args.force)?;
+    let behind = look_behind(&*device, bytes, &params).map_err(|error| failed(name(), error))?;
+    if tree.is_none() && behind == Behind::Other && !args.force {
+        return Err(Failure::text(name(), "something lies behind the file system: --force overwrites it"));
+    }
+    let file = OpenOptions::new().read(true).write(true).open(&target.image);
+    let file = file.map_err(|error| Failure::host(&target.image, error))?;
+    let room = (!target.can_grow()).then(|| device.size());
+    let bar = bytes_bar("hashing", bytes);
+    let sealed =
+        seal_file(&file, target.offset(), bytes, room, tree.as_ref(), &params, &|hashed| bar.inc(hashed));
+    bar.finish_and_clear();
+    let sealed = sealed.map_err(|error| failed(name(), error))?;
+    if behind == Behind::Seal && tree.is_none() && room.is_none() {
+        // No rest of a longer seal: sealed twice is sealed once.
+        let end = target.offset() + sealed.tree_offset + sealed.tree_bytes;
+        file.set_len(end).map_err(|error| Failure::host(&target.image, error))?;
+    }
+    if args.json {
+        return context.out.json(&to_json(&sealed, options));
+    }
+    print(&sealed, options, context)
+}

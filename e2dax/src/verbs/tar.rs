@@ -1,0 +1,120 @@
+//! `tar`: an image as an archive.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, IsTerminal as _, Write};
+use std::path::PathBuf;
+
+use ext2_core::Follow;
+use ext2_image::tar::{self, Report};
+
+use crate::context::Context;
+use crate::failure::{Cause, Failure, Result};
+use crate::progress::bytes_bar;
+use crate::target::{Mode, Target};
+use crate::text::show_os;
+
+/// Write an image, or a part of it, as a tar archive
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  e2dax tar a.img -o a.tar
+  e2dax tar a.img:/etc | tar -tv
+  e2dax tar a.img | zstd >a.tar.zst
+  e2dax tar a.img | e2dax mkfs b.img --from -      b.img is a.img, bit for bit, where mkfs made a.img
+
+The archive is in the PAX format, with holes, times to the nanosecond, extended attributes, ACLs and flags. The same
+files give the same bytes. Sockets, which no archive holds, are left out with a note.")]
+pub(crate) struct Args {
+    /// What to write: an image, or a directory or file in it
+    #[arg(value_name = "IMG:/PATH")]
+    target: OsString,
+
+    /// The archive [default: the standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Replace an archive that is there
+    #[arg(long, short, requires = "output")]
+    force: bool,
+}
+
+/// Bytes gathered before they are written.
+const BUFFER: usize = 256 << 10;
+
+pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let target = Target::parse(&args.target)?;
+    let (fs, inode) = target.resolve(&context.image, Mode::Read, Follow::No)?;
+    let write = |out: &mut dyn Write| {
+        let bar = bytes_bar("writing", fs.superblock().blocks_count.into());
+        bar.set_length(used_bytes(&fs));
+        let report = tar::write(&inode, target.path(), out, &mut |done| bar.set_position(done));
+        bar.finish_and_clear();
+        report
+    };
+    let report = match args.output.as_ref().filter(|path| path.as_os_str() != "-") {
+        Some(path) => {
+            let file = create(path, args.force)?;
+            let mut out = BufWriter::with_capacity(BUFFER, file);
+            let report = write(&mut out).and_then(|report| Ok(out.flush().map(|()| report)?));
+            report.map_err(|error| {
+                // Half an archive is none. A device or pipe stays, of course.
+                if std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
+                    let _ = std::fs::remove_file(path);
+                }
+                failed(&target, error, |error| Failure::host(path, error))
+            })?
+        }
+        None => {
+            let stdout = std::io::stdout();
+            if stdout.is_terminal() {
+                return Err(Failure::text(
+                    "standard output",
+                    "is a terminal: an archive goes to a file or a pipe",
+                ));
+            }
+            let mut out = BufWriter::with_capacity(BUFFER, stdout.lock());
+            let report = write(&mut out).and_then(|report| Ok(out.flush().map(|()| report)?));
+            report.map_err(|error| {
+                failed(&target, error, |error| Failure::new("standard output", Cause::Output(error)))
+            })?
+        }
+    };
+    tell(&target, &report, context);
+    Ok(())
+}
+
+fn tell(target: &Target, report: &Report, context: &Context) {
+    for left in &report.left_out {
+        context.note(&format!("{}: left out: {}", target.name_of(&left.path), left.what));
+    }
+}
+
+fn create(path: &PathBuf, force: bool) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
+    if force && is_file {
+        options.truncate(true);
+    } else if !path.exists() {
+        options.create_new(true);
+    } else if is_file {
+        return Err(Failure::text(show_os(path.as_os_str()), "exists: --force replaces it"));
+    }
+    options.open(path).map_err(|error| Failure::host(path, error))
+}
+
+fn used_bytes(fs: &ext2_core::Ext2) -> u64 {
+    let superblock = fs.superblock();
+    let used = superblock.blocks_count.saturating_sub(superblock.free_blocks);
+    u64::from(used) * superblock.block_size.bytes()
+}
+
+fn failed(target: &Target, error: tar::Error, output: impl FnOnce(std::io::Error) -> Failure) -> Failure {
+    match error {
+        tar::Error::File { path, error } => Failure::new(target.name_of(&path), error),
+        tar::Error::Changed { path, what } => Failure::text(target.name_of(&path), what),
+        tar::Error::Output(error) => output(error),
+        other => Failure::text(target.image_name(), other.to_string()),
+    }
+}
