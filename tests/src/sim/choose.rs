@@ -7,7 +7,7 @@ use ext2_dax::{
 };
 
 use super::{
-    Actor, Data, HANDS, Mode, Model, Operation, Options, Step, Word,
+    Actor, Data, HANDS, Model, Operation, Options, Step, Word,
     kept_out::kept_out,
     operation::{FILES, LEASES, LISTINGS, MAPS, Need},
 };
@@ -26,7 +26,6 @@ pub(super) struct Chooser {
     names: u8,
     block: u64,
     reach: u64,
-    mode: Mode,
     /// Operations that come first, the next one last.
     first: Vec<Operation>,
 }
@@ -43,7 +42,6 @@ impl Chooser {
             names: options.names,
             block: options.block,
             reach: options.reach,
-            mode: options.mode,
             first: if options.has_lost_and_found && part == "steps" { lost_and_found() } else { Vec::new() },
         }
     }
@@ -65,7 +63,7 @@ impl Chooser {
             Operation::Root { to: 0 }
         } else {
             let mut chosen = self.prepared(actor, model);
-            while kept_out(&Step { actor, operation: chosen.clone() }, model, self.mode).is_some() {
+            while kept_out(&Step { actor, operation: chosen.clone() }, model).is_some() {
                 chosen = self.prepared(actor, model);
             }
             chosen

@@ -7,9 +7,10 @@ use blockdev::{
     BlockDevice, RamDevice, Recorder,
     crash::{BlockModel, CrashState, FenceMeans, Limits, PmemModel, PmemOrder},
 };
+use ext2_core::RenameFlags;
 use ext2_image::check::{Checker, Outcome};
 
-use super::{Answer, Model, Operation, Options, Step, Word, World, run::e2fsck_p};
+use super::{Answer, Model, Operation, Options, Step, Word, World, name, run::e2fsck_p};
 use crate::{
     Scratch,
     crash::{Action, Device, History, Moment, NOW},
@@ -31,6 +32,8 @@ pub(super) struct Crashes {
     recorder: Arc<Recorder<RamDevice>>,
     history: History,
     last: Tree,
+    /// What the step that is being done is to what was promised.
+    next: Action,
     steps: u64,
     /// Files with stores of mappings that nobody has made durable.
     dirty: BTreeSet<u32>,
@@ -55,11 +58,13 @@ impl Crashes {
         let block = world.ext2().geometry().block_size.len();
         let last = tree::of(world.ext2())?;
         let history = History::new(last.clone(), block);
-        Ok(Self { image: image.to_vec(), recorder, history, last, steps: 0, dirty: BTreeSet::new() })
+        let next = Action::Sync;
+        Ok(Self { image: image.to_vec(), recorder, history, last, next, steps: 0, dirty: BTreeSet::new() })
     }
 
     /// A step is about to be done.
-    pub(super) fn before(&mut self) {
+    pub(super) fn before(&mut self, step: &Step, model: &Model) {
+        self.next = action_of(step, model, &self.last);
         self.recorder.mark(2 * self.steps + 1);
     }
 
@@ -95,7 +100,7 @@ impl Crashes {
             _ if is_sync => Action::Sync,
             // One fence is for all; but not for what a mapping of another file stored.
             Word::Sync | Word::FileSync if self.dirty.is_empty() => Action::Fsync("/"),
-            _ => promised(word, file, &self.last),
+            _ => self.next.clone(),
         }
     }
 
@@ -182,17 +187,44 @@ impl Judge<'_> {
     }
 }
 
-/// The action that stands for an operation where only that counts which file it changes, and how.
-pub(super) fn promised(word: Word, file: Option<u32>, before: &Tree) -> Action {
+/// The action that stands for an operation, for whoever judges by it: which file it changes, and how.
+pub(super) fn action_of(step: &Step, model: &Model, before: &Tree) -> Action {
+    use Operation as O;
+    let held = model.held(step.actor);
     // Actions have names that last: those of a run are few.
-    let named = |nr: u32| before.iter().find(|(_, node)| node.inode == nr).map(|(path, _)| path.clone());
-    let path = file.and_then(named).and_then(|path| String::from_utf8(path).ok());
-    let Some(path) = path.filter(|_| changes_bytes(word)) else { return Action::Rmdir("/nothing") };
-    let path: &'static str = Box::leak(path.into_boxed_str());
-    match word {
-        Word::Truncate | Word::FileTruncate => Action::Truncate { path, size: 0 },
-        _ => Action::Write { path, offset: 0, len: 0, seed: 0 },
-    }
+    let last = |path: String| -> &'static str { Box::leak(path.into_boxed_str()) };
+    let named = |nr: u32| {
+        let (path, _) = before.iter().find(|(_, node)| node.inode == nr)?;
+        String::from_utf8(path.clone()).ok()
+    };
+    let hand = |of: u8| held.hands[usize::from(of)].and_then(|id| named(model.node(id).nr));
+    let place = |dir: u8, nr: u8| Some(last(format!("{}/{}", hand(dir)?, String::from_utf8(name(nr)).ok()?)));
+    let nothing = Action::Rmdir("/nothing");
+    let action = match step.operation {
+        O::Unlink { dir, name } => place(dir, name).map(Action::Unlink),
+        O::Rename { dir, name, to_dir, to_name, flags } => {
+            place(dir, name).zip(place(to_dir, to_name)).map(|(from, to)| {
+                if flags.contains(RenameFlags::EXCHANGE) {
+                    Action::Exchange(from, to)
+                } else {
+                    Action::Rename(from, to)
+                }
+            })
+        }
+        O::Chmod { of, .. } | O::Chown { of, .. } | O::SetAcl { of, .. } | O::StripSetid { of } => {
+            hand(of).map(|path| Action::Chmod(last(path), 0))
+        }
+        _ => file_of(step, model).filter(|_| changes_bytes(step.operation.word())).and_then(named).map(
+            |path| {
+                let path = last(path);
+                match step.operation.word() {
+                    Word::Truncate | Word::FileTruncate => Action::Truncate { path, size: 0 },
+                    _ => Action::Write { path, offset: 0, len: 0, seed: 0 },
+                }
+            },
+        ),
+    };
+    action.unwrap_or(nothing)
 }
 
 /// Whether it changes the bytes of a file.

@@ -7,10 +7,7 @@ use blockdev::{BlockDevice, Calls, Fault, FaultError, Faulty, RamDevice, Repeat,
 use ext2_core::{Errno, FileKind, Follow, NewInode};
 use ext2_image::check::{Checker, Outcome};
 
-use super::{
-    Answer, Model, Options, Step, World, base,
-    crashes::{file_of, promised},
-};
+use super::{Answer, Model, Options, Step, World, base, crashes::action_of};
 use crate::{
     Rng, Scratch,
     crash::{History, Moment, NOW},
@@ -60,7 +57,7 @@ pub(super) fn run(
     let block = world.ext2().geometry().block_size.len();
     let tree = tree::of(world.ext2())?;
     let mut history = History::new(tree.clone(), block).of_failing_device();
-    let file = file_of(last, model);
+    let stands_for = action_of(last, model, &tree);
     let fault = fault(&mut Rng::named(options.seed, "fault"));
     device.arm(fault);
     let answer = world.perform(last);
@@ -82,7 +79,7 @@ pub(super) fn run(
         Err(error) => return Err(told(format!("cannot be mended: {error}"))),
     }
     let (twin_answer, twin) = twin(options, before, last)?;
-    let action = twin_answer.is_done().then(|| promised(last.operation.word(), file, &tree));
+    let action = twin_answer.is_done().then_some(stands_for);
     history.push(action, twin);
     let moment = if answer.is_done() && !is_gone { Moment::After(1) } else { Moment::During(0) };
     let mut found = tree::read(left)?;

@@ -1,18 +1,11 @@
 //! What is kept out of the runs, as it is known to be wrong. Each has a name, and goes when it is mended.
 
-use super::{Mode, Model, Operation, Step, Word};
+use super::{Model, Operation, Step};
 
 /// The name of the fault that a step would find again.
 #[must_use]
-pub(super) fn kept_out(step: &Step, model: &Model, mode: Mode) -> Option<&'static str> {
+pub(super) fn kept_out(step: &Step, model: &Model) -> Option<&'static str> {
     use Operation as O;
-    if mode == Mode::Crash || mode == Mode::Failing {
-        match step.operation.word() {
-            Word::Chown => return Some("owners that a crash tears"),
-            Word::GiveUpWrite => return Some("a write given up that frees blocks another takes"),
-            _ => {}
-        }
-    }
     match &step.operation {
         O::MapBlocks { len, .. } if *len > 1 << 40 => Some("a map of more blocks than a file can have"),
         O::TouchModified { .. } if model.is_read_only() => Some("times that change where nothing may"),

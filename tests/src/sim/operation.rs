@@ -233,8 +233,8 @@ impl Word {
 #[must_use]
 pub fn name(nr: u8) -> Vec<u8> {
     match nr {
-        0..=11 => vec![b'a' + nr],
-        12 => b"\xff\xfe not text".to_vec(),
+        0..=12 => vec![b'a' + nr],
+        27 => b"\xff\xfe not text".to_vec(),
         13..=19 => [&[b'a' + nr][..], &[b'-'; 230]].concat(),
         20 => vec![b'n'; 255],
         21 => vec![b'n'; 256],

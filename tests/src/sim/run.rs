@@ -219,7 +219,7 @@ impl Run {
         self.outcome.steps.push((step.clone(), "does not return".to_owned()));
         let file = crashes::file_of(&step, &self.model);
         if let Some(crashes) = &mut self.crashes {
-            crashes.before();
+            crashes.before(&step, &self.model);
         }
         let answer = self.world.perform(&step);
         self.outcome.steps[nr].1 = answer.words();

@@ -126,9 +126,10 @@ impl Model {
                 if let Answer::Refused(refusal) = answer {
                     let errno = if flags & IMMUTABLE != 0 { Errno::PERM } else { Errno::ACCES };
                     let is_forbidden = flags & (IMMUTABLE | APPEND) != 0;
-                    return match refusal.is(errno) && is_forbidden {
-                        true => Ok(()),
-                        false => Err(format!("{refusal:?} of a lease")),
+                    return if refusal.is(errno) && is_forbidden {
+                        Ok(())
+                    } else {
+                        Err(format!("{refusal:?} of a lease"))
                     };
                 }
                 for (at, bytes) in parts(answer, &range)? {
