@@ -30,8 +30,6 @@ mod tests;
 pub use content::{ContentCrc, crc_of_zeros};
 pub use diff::{Difference, diff};
 pub use flags::AttributeFlags;
-#[cfg(feature = "std")]
-pub(crate) use image::filesystem_line;
 pub use image::from_image;
 pub use model::{ByteSpan, Entry, Inode, Kind, Manifest, Node, Time, Xattr};
 pub use parse::{ParseError, parse};

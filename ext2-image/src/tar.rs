@@ -3,16 +3,14 @@
 //! # Invariants
 //! 1. The same tree gives the same bytes: members come parents first, names in the order of their bytes; nothing of the
 //!    time, the user or the machine goes in.
-//! 2. Read by [`mkfs`](crate::mkfs), the archive of a whole image gives the tree of the image: every name, link, hole,
-//!    time with its nanoseconds, owner, attribute and flag. A socket is the exception, which no archive has: it is left
-//!    out, and told of.
+//! 2. It holds every name, link, hole, time with its nanoseconds, owner, attribute and flag. A socket is the exception,
+//!    which no archive holds: it is left out, and told of.
 //! 3. Memory is bounded by the names with several links and the runs of data of one file. An image whose files share
 //!    blocks is refused, so that an archive has no more data than the image.
 //!
 //! Fields that a plain header holds are there; PAX records are written only for what it does not hold, in the spelling
 //! of GNU tar (`SCHILY.xattr`, `SCHILY.acl`, sparse files of version 1.0) and bsdtar (`SCHILY.fflags`,
-//! `LIBARCHIVE.creationtime`). The archive of a whole image says in a `comment`, which others skip, what file system it
-//! was.
+//! `LIBARCHIVE.creationtime`).
 
 mod acl;
 mod contents;
@@ -21,5 +19,4 @@ mod member;
 mod records;
 mod write;
 
-pub use records::{FFLAGS, FS_COMMENT};
 pub use write::{Error, LeftOut, Report, Result, write};

@@ -21,7 +21,6 @@ Examples:
   e2dax tar a.img -o a.tar
   e2dax tar a.img:/etc | tar -tv
   e2dax tar a.img | zstd >a.tar.zst
-  e2dax tar a.img | e2dax mkfs b.img --from -      b.img is a.img, bit for bit, where mkfs made a.img
 
 The archive is in the PAX format, with holes, times to the nanosecond, extended attributes, ACLs and flags. The same
 files give the same bytes. Sockets, which no archive holds, are left out with a note.")]

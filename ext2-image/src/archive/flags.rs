@@ -1,7 +1,7 @@
 //! Attribute flags as libarchive spells them in `SCHILY.fflags`: words apart by commas.
 
 /// Bits of `i_flags` (Linux: `EXT2_*_FL`).
-const WORDS: [(&[u8], u32); 12] = [
+const WORDS: [(&[u8], u32); 16] = [
     (b"sappnd", 0x20),
     (b"sappend", 0x20),
     (b"schg", 0x10),
@@ -14,6 +14,10 @@ const WORDS: [(&[u8], u32); 12] = [
     (b"undel", 0x2),
     (b"dirsync", 0x1_0000),
     (b"topdir", 0x2_0000),
+    (b"compress", 0x4),
+    (b"journal-data", 0x4000),
+    (b"notail", 0x8000),
+    (b"projinherit", 0x2000_0000),
 ];
 
 /// The flags, and the words that mean none of ext2's.

@@ -78,15 +78,6 @@ fn names(fs: &Ext2) -> Result<Vec<(Vec<u8>, InodeNr)>> {
     Ok(found)
 }
 
-/// The `fs` line of the manifest of an image, without its first word.
-#[cfg(feature = "std")]
-pub(crate) fn filesystem_line(fs: &Ext2) -> alloc::string::String {
-    let mut manifest = Manifest::default();
-    describe(fs, &mut manifest);
-    let words = manifest.filesystem().iter().map(|(key, value)| format!("{key}={}", quote(value)));
-    words.collect::<Vec<_>>().join(" ")
-}
-
 /// Fills the `fs` line.
 fn describe(fs: &Ext2, manifest: &mut Manifest) {
     let superblock = fs.superblock();

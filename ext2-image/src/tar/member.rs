@@ -46,7 +46,7 @@ impl Member<'_> {
     ) -> std::io::Result<()> {
         let records = self.records(attr, xattrs);
         if !records.bytes().is_empty() {
-            write_records(&records, b'x', b"././@PaxHeader", out)?;
+            write_records(&records, out)?;
         }
         let device = attr.device.map_or((0, 0), |device| (device.major, device.minor));
         let header = Header {
@@ -127,16 +127,11 @@ fn sparse_name(path: &[u8]) -> Vec<u8> {
     [folder, b"GNUSparseFile.0/", name].concat()
 }
 
-/// Writes records as a member of their own.
-pub(super) fn write_records(
-    records: &Records,
-    kind: u8,
-    name: &[u8],
-    out: &mut dyn Write,
-) -> std::io::Result<()> {
+/// Writes the records that are about the next member, as a member of their own.
+fn write_records(records: &Records, out: &mut dyn Write) -> std::io::Result<()> {
     let bytes = records.bytes();
-    let header = Header { kind, mode: 0o644, size: bytes.len() as u64, ..Header::default() };
-    out.write_all(&header.to_bytes(name, b""))?;
+    let header = Header { kind: b'x', mode: 0o644, size: bytes.len() as u64, ..Header::default() };
+    out.write_all(&header.to_bytes(b"././@PaxHeader", b""))?;
     out.write_all(bytes)?;
     let rest = bytes.len() % BLOCK;
     if rest > 0 { out.write_all(&[0; BLOCK][rest..]) } else { Ok(()) }

@@ -2,12 +2,9 @@
 
 use ext2_core::Timestamp;
 
-/// What the comment begins with that says what file system an archive is of; the words of a manifest's `fs` line follow.
-pub const FS_COMMENT: &str = "e2dax-fs ";
-
-/// Bits of `i_flags` and their names in `SCHILY.fflags`, as bsdtar writes them on Linux; the last four are our own, since
-/// bsdtar has none.
-pub const FFLAGS: [(u32, &str); 13] = [
+/// Bits of `i_flags` and their names in `SCHILY.fflags`, as bsdtar writes them on Linux; where it has none, as `FS_*_FL` is
+/// called.
+const FFLAGS: [(u32, &str); 13] = [
     (0x0000_0020, "sappnd"),
     (0x0000_0010, "schg"),
     (0x0000_0040, "nodump"),

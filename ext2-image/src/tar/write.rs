@@ -8,10 +8,9 @@ use ext2_core::{FileKind, Inode, InodeNr};
 
 use super::contents::Reader;
 use super::header::BLOCK;
-use super::member::{Member, kind_of, write_records};
-use super::records::{FS_COMMENT, Records};
+use super::member::{Member, kind_of};
 use crate::Walk;
-use crate::manifest::{self, quote};
+use crate::manifest::quote;
 
 /// `Result` of writing an archive.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
@@ -102,11 +101,6 @@ pub fn write(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report> {
     let fs = inode.fs();
-    if inode.nr() == InodeNr::ROOT {
-        let mut records = Records::default();
-        records.add(b"comment", format!("{FS_COMMENT}{}", manifest::filesystem_line(&fs)).as_bytes());
-        write_records(&records, b'g', b"././@PaxGlobal", out)?;
-    }
     let mut writer = Writer {
         reader: Reader::new(fs.superblock().blocks_count.into()),
         first_names: BTreeMap::new(),
