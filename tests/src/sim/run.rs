@@ -172,6 +172,13 @@ impl Run {
                     run.step(Step { actor, operation: Operation::Root { to: 0 } })?;
                 }
             }
+            if options.mode == Mode::Threads && run.programs.is_none() {
+                // A lease is its thread's.
+                for (actor, lease) in (0..options.actors).flat_map(|actor| [0, 1].map(|lease| (actor, lease)))
+                {
+                    run.step(Step { actor, operation: Operation::EndLease { lease } })?;
+                }
+            }
             prepared = run.outcome.steps.len();
             if options.mode == Mode::Threads {
                 return run.threads(options);

@@ -72,6 +72,9 @@ impl Model {
                 if *nowait && (!self.is_dax || self.buffer_head) {
                     return self.agree(answer, no(Errno::OPNOTSUPP)).map(drop);
                 }
+                if *nowait && self.may_meet(answer) {
+                    return Ok(());
+                }
                 self.same(answer, Ok(Answer::Bytes(self.read(id, *at, *len))))
             }
             O::FileWrite { file, at, data, nowait } => {
@@ -196,6 +199,11 @@ impl Model {
         self.held(actor).maps[usize::from(map)].as_ref().expect("what was done was done with a mapping")
     }
 
+    /// Whether what must not wait may have met another thread.
+    fn may_meet(&self, answer: &Answer) -> bool {
+        self.has_threads && matches!(answer, Answer::Refused(refusal) if refusal.is(Errno::AGAIN))
+    }
+
     /// Whether memory of a file may be given away to be stored to.
     fn storable(&self, id: Id, open_for: OpenFor) -> Wanted {
         let flags = self.node(id).flags;
@@ -226,6 +234,9 @@ impl Model {
         }
         if wanted.is_ok() && (!self.is_dax || self.buffer_head) {
             return self.agree(answer, no(Errno::OPNOTSUPP)).map(drop);
+        }
+        if wanted.is_ok() && self.may_meet(answer) {
+            return Ok(());
         }
         // What is inside the file is written where there are blocks; the file does not grow.
         let (size, blocks) = self.blocks(id);
