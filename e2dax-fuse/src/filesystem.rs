@@ -436,13 +436,16 @@ mod tests {
 
     /// A request of any kind, with a body of words and texts.
     fn request(numbers: &mut Numbers) -> Vec<u8> {
-        let opcode =
-            if numbers.next() % 16 == 0 { numbers.next() as u32 } else { numbers.next() as u32 % 56 };
+        let opcode = if numbers.next().is_multiple_of(16) {
+            numbers.next() as u32
+        } else {
+            numbers.next() as u32 % 56
+        };
         let mut body = Vec::new();
         for _ in 0..numbers.next() % 16 {
             match numbers.next() % 4 {
                 0 => body.extend_from_slice(
-                    &[b"name\0".as_slice(), b".\0", b"..\0", b"a/b\0", b"\0", b"user.x\0"]
+                    [b"name\0".as_slice(), b".\0", b"..\0", b"a/b\0", b"\0", b"user.x\0"]
                         [numbers.next() as usize % 6],
                 ),
                 1 => body.extend((numbers.plausible() as u32).to_le_bytes()),
@@ -472,8 +475,11 @@ mod tests {
         for _ in 0..100_000 {
             let bytes = request(&mut numbers);
             // Cut off now and then.
-            let len =
-                if numbers.next() % 8 == 0 { numbers.next() as usize % bytes.len() } else { bytes.len() };
+            let len = if numbers.next().is_multiple_of(8) {
+                numbers.next() as usize % bytes.len()
+            } else {
+                bytes.len()
+            };
             let Some(request) = Request::parse(&bytes[..len]) else { continue };
             match served.dispatch(&request) {
                 Ok(_) => answered += 1,

@@ -63,7 +63,7 @@ pub(crate) enum Verb {
     Replay(replay::Args),
     #[cfg(feature = "mount")]
     Mount(mount::Args),
-    Mkfs(mkfs::Args),
+    Mkfs(Box<mkfs::Args>),
     Seal(seal::Args),
     Tar(tar::Args),
     DaxReport(dax_report::Args),

@@ -19,12 +19,7 @@ impl Volume {
     }
 
     /// Gives entries from `cookie` on to `add` until it says that there is no more room.
-    fn list(
-        &self,
-        number: u64,
-        cookie: u64,
-        mut add: impl FnMut(&Entries, &DirEntry) -> bool,
-    ) -> Reply<()> {
+    fn list(&self, number: u64, cookie: u64, mut add: impl FnMut(&Entries, &DirEntry) -> bool) -> Reply<()> {
         let node = self.node(number)?;
         let mut entries = node.inode.entries(cookie).map_err(|error| self.errno(&error))?;
         self.accessed(&node.inode);

@@ -205,7 +205,7 @@ fn a_write_past_the_largest_file_is_refused_and_not_lost() {
     for block in ["1024", "4096"] {
         let image = Image::new(&["-b", block], "16M");
         let mount = image.mount("");
-        let file = OpenOptions::new().read(true).write(true).create(true).open(mount.join("f")).unwrap();
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(mount.join("f")).unwrap();
         for offset in [8 << 40, 1 << 50, i64::MAX as u64 - 10] {
             let error = file.write_at(b"lost?", offset).unwrap_err();
             assert_eq!(Errno::from_io_error(&error), Some(Errno::FBIG), "{offset}");

@@ -36,7 +36,7 @@ impl Algorithm {
 
     /// Bytes of a hash: a power of two, so that hashes lie in a block without gaps.
     #[must_use]
-    pub fn len(self) -> u32 {
+    pub fn digest_len(self) -> u32 {
         match self {
             Self::Sha256 => 32,
             Self::Sha512 => 64,

@@ -38,7 +38,7 @@ impl Layout {
         }
         data_blocks.checked_mul(params.data_block.into()).ok_or_else(too_many)?;
         // At least 8: a block of 512 bytes holds so many hashes of 64.
-        let fanout = u64::from(params.hash_block / params.algorithm.len());
+        let fanout = u64::from(params.hash_block / params.algorithm.digest_len());
         let mut levels = Vec::new();
         let mut below = data_blocks;
         while below > 1 {

@@ -53,7 +53,7 @@ pub fn verify(
         each(Broken::Root);
         return Ok(1);
     }
-    let (hash_block, hash) = (params.hash_block as usize, params.algorithm.len() as usize);
+    let (hash_block, hash) = (params.hash_block as usize, params.algorithm.digest_len() as usize);
     let mut count = 0;
     for (nr, level) in layout.levels().iter().enumerate().rev() {
         let input = input(data, tree, &layout, nr);

@@ -100,7 +100,7 @@ impl<'t> Worker<'t> {
     /// Fills `hashes` with the block of hashes `block` of the level.
     fn hash(&mut self, block: u64) -> Result<()> {
         let Input { device, offset, blocks, block: size } = self.task.input;
-        let len = self.task.params.algorithm.len() as usize;
+        let len = self.task.params.algorithm.digest_len() as usize;
         let fanout = (self.hashes.len() / len) as u64;
         // OK to multiply: within the input, which the layout has counted in bytes.
         let first = block * fanout;

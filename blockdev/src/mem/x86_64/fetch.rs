@@ -185,6 +185,7 @@ mod tests {
     #[test]
     fn a_page_that_is_lost_ends_moves_of_every_width_with_a_fault() {
         use crate::{Access, DaxDevice, MmapDevice, OpenOptions};
+        type Copy = unsafe fn(*mut u8, *const u8, usize) -> Result<(), Fault>;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image");
         std::fs::write(&path, [7; 8192]).unwrap();
@@ -192,7 +193,7 @@ mod tests {
         let lost = device.direct_access(0, 2, Access::Write).unwrap().as_ptr();
         std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
         let mut kept = vec![1_u8; 8192];
-        let widths: &[unsafe fn(*mut u8, *const u8, usize) -> Result<(), Fault>] = match Moves::detect() {
+        let widths: &[Copy] = match Moves::detect() {
             Moves::Of16 => &[copy_fetched],
             Moves::Of32 => &[copy_fetched, copy_by_32],
             Moves::Of64 => &[copy_fetched, copy_by_32, copy_by_64],
