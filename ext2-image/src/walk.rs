@@ -7,7 +7,9 @@
 //!    there twice and a second `.` or `..` are `Corrupt` too.
 //!
 //! # Locking
-//! A directory is read as a whole when it is entered, under its own lock; between the steps nothing is locked.
+//! A directory is read as a whole when it is entered, under its own lock; between the steps nothing is locked. Where others
+//! may change the file system meanwhile, each name is looked up again when its turn comes: its number may be another
+//! file's by then. A name that is gone is passed over.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -17,7 +19,7 @@ use core::fmt;
 
 use crate::manifest::quote;
 use ext2_core::{Corrupt, Error, Object};
-use ext2_core::{Ext2, FileKind, Inode, InodeNr};
+use ext2_core::{Errno, Ext2, FileKind, Inode, InodeNr};
 
 /// A file that a walk has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,7 @@ pub struct Walk {
 #[derive(Debug)]
 struct Directory {
     path: Vec<u8>,
+    inode: Inode,
     rest: Vec<Result<(Vec<u8>, InodeNr), Error>>,
     /// The name that was given last.
     last: Vec<u8>,
@@ -106,11 +109,28 @@ impl Walk {
             (Ok(a), Ok(b)) => b.cmp(a),
             (a, b) => a.is_err().cmp(&b.is_err()),
         });
-        self.open.push(Directory { path, rest, last: Vec::new() });
+        self.open.push(Directory { path, inode: inode.clone(), rest, last: Vec::new() });
     }
 
-    /// What a name of the innermost directory leads to.
-    fn visit(&mut self, folder: &[u8], name: &[u8], nr: InodeNr, twice: bool) -> Result<Found, WalkError> {
+    /// The file of a name in `directory` that was listed with the number `nr`; `None` where it is gone.
+    fn inode_of(&self, directory: &Inode, name: &[u8], nr: InodeNr) -> Result<Option<Inode>, Error> {
+        if self.fs.is_read_only() {
+            return self.fs.inode(nr).map(Some);
+        }
+        match directory.lookup(name) {
+            Err(error) if error.is(Errno::NOENT) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// What a name of the innermost directory leads to; `None` where it is gone.
+    fn visit(
+        &mut self,
+        directory: &Inode,
+        folder: &[u8],
+        (name, nr): (&[u8], InodeNr),
+        twice: bool,
+    ) -> Result<Option<Found>, WalkError> {
         let slash: &[u8] = if folder.ends_with(b"/") { b"" } else { b"/" };
         let path = [folder, slash, name].concat();
         let broken = |path: &[u8], object, what| {
@@ -124,17 +144,19 @@ impl Walk {
         if twice {
             return broken(&path, Object::Inode(nr), "the name is there twice".into());
         }
-        let inode = match self.fs.inode(nr) {
-            Ok(inode) => inode,
+        let inode = match self.inode_of(directory, name, nr) {
+            Ok(Some(inode)) => inode,
+            Ok(None) => return Ok(None),
             Err(error) => return Err(WalkError { path, error }),
         };
         if inode.kind() == FileKind::Directory {
+            let nr = inode.nr();
             if !self.entered.insert(nr) {
                 return broken(&path, Object::Directory(nr), "the directory has a second name here".into());
             }
             self.next = Some((path.clone(), inode.clone()));
         }
-        Ok(Found { path, depth: self.open.len(), inode })
+        Ok(Some(Found { path, depth: self.open.len(), inode }))
     }
 }
 
@@ -160,9 +182,11 @@ impl Iterator for Walk {
                     return Some(Err(WalkError { path: directory.path.clone(), error }));
                 }
                 Some(Ok((name, nr))) => {
-                    let path = directory.path.clone();
+                    let (path, inode) = (directory.path.clone(), directory.inode.clone());
                     let twice = core::mem::replace(&mut directory.last, name.clone()) == name;
-                    return Some(self.visit(&path, &name, nr, twice));
+                    if let Some(found) = self.visit(&inode, &path, (&name, nr), twice).transpose() {
+                        return Some(found);
+                    }
                 }
             }
         }

@@ -163,9 +163,11 @@ impl Inode {
         Ok(Some(len.min(max - offset)))
     }
 
-    /// The contents were changed now: `mtime` and `ctime`.
+    /// The contents were changed now: `mtime` and `ctime`. Nothing changes where nothing may be written.
     pub fn touch_modified(&self) {
-        self.0.touch_mtime();
+        if self.0.fs.writer().is_ok() {
+            self.0.touch_mtime();
+        }
     }
 
     /// The contents were read now: `atime`, unless the inode asks to leave it alone.

@@ -41,7 +41,7 @@ pub struct Data {
 }
 
 impl Data {
-    /// The bytes at an offset of a file. None of them is 0, or [`STALE`](super::base::STALE).
+    /// The bytes at an offset of a file. None of them is 0, or the byte of stale blocks.
     #[must_use]
     pub fn bytes(self, offset: u64) -> Vec<u8> {
         let byte = |at: u64| {
