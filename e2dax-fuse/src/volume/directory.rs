@@ -1,6 +1,6 @@
 //! Listing directories. A cookie is a place in the directory's bytes, so nothing is kept between requests.
 
-use ext2_core::{DirEntry, FileKind};
+use ext2_core::{DirEntry, Entries, FileKind};
 use fuser::FopenFlags;
 
 use super::{KEEP, Volume};
@@ -19,15 +19,15 @@ impl Volume {
     }
 
     /// Gives entries from `cookie` on to `add` until it says that there is no more room.
-    fn list(&self, number: u64, cookie: u64, mut add: impl FnMut(&DirEntry) -> bool) -> Reply<()> {
+    fn list(&self, number: u64, cookie: u64, mut add: impl FnMut(&Entries, &DirEntry) -> bool) -> Reply<()> {
         let node = self.node(number)?;
-        let entries = node.inode.entries(cookie).map_err(|error| self.errno(&error))?;
+        let mut entries = node.inode.entries(cookie).map_err(|error| self.errno(&error))?;
         self.accessed(&node.inode);
         let mut any = false;
-        for entry in entries {
+        while let Some(entry) = entries.next() {
             match entry {
                 Ok(entry) => {
-                    if add(&entry) {
+                    if add(&entries, &entry) {
                         break;
                     }
                     any = true;
@@ -47,7 +47,7 @@ impl Volume {
 
     /// Names and numbers.
     pub(crate) fn read_directory(&self, number: u64, cookie: u64, listing: &mut Listing) -> Reply<()> {
-        self.list(number, cookie, |entry| {
+        self.list(number, cookie, |_, entry| {
             let kind = self.kind_of(entry).mode_bits().into();
             !listing.add(None, entry.nr.get().into(), entry.next_cookie, kind, &entry.name)
         })
@@ -55,9 +55,11 @@ impl Volume {
 
     /// Names and all attributes; each entry counts as looked up, but for `.` and `..`.
     pub(crate) fn read_directory_plus(&self, number: u64, cookie: u64, listing: &mut Listing) -> Reply<()> {
-        self.list(number, cookie, |entry| {
-            let inode = match self.fs.inode(entry.nr) {
-                Ok(inode) => inode,
+        self.list(number, cookie, |entries, entry| {
+            let inode = match entries.inode(entry) {
+                Ok(Some(inode)) => inode,
+                // Removed since it was listed; its number may be another file's.
+                Ok(None) => return false,
                 Err(error) => {
                     // Its name is there, as in a plain listing; whoever looks it up is told what is wrong with it.
                     self.found(&error);
@@ -69,7 +71,7 @@ impl Volume {
             };
             let is_dot = entry.name == b"." || entry.name == b"..";
             let generation = inode.attr().generation.into();
-            let told = Entry { node: node_of(entry.nr), generation, attr: self.attr(&inode) };
+            let told = Entry { node: node_of(inode.nr()), generation, attr: self.attr(&inode) };
             let (out, kind) = (Out::default().entry(KEEP, &told), inode.kind().mode_bits().into());
             if is_dot {
                 return !listing.add(Some(out), told.attr.ino, entry.next_cookie, kind, &entry.name);
