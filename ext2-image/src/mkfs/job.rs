@@ -12,6 +12,7 @@ use ext2_core::sync::{Mutex, Rank};
 /// Bytes that are gathered before they are written: so many that a call costs little beside them, so few that they
 /// are still in the processor's cache when they are copied from there. What is as long is a job of its own.
 pub(super) const WINDOW: u64 = 256 << 10;
+
 /// Bytes of a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {

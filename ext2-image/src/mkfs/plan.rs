@@ -260,7 +260,7 @@ fn drop_what_does_not_fit(tree: &mut Tree, format: &Format, block_size: BlockSiz
                 break;
             }
             let order = |xattr: &Xattr| (xattr.1.len(), xattr.0.clone());
-            let largest = xattrs.iter().enumerate().max_by_key(|(_, xattr)| order(xattr));
+            let largest = xattrs.iter().enumerate().max_by_key(|&(_, xattr)| order(xattr));
             let Some((index, _)) = largest else { break };
             let (name, value) = tree.attrs_mut(node).xattrs.remove(index);
             let shown = crate::manifest::quote(&name);
