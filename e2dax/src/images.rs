@@ -4,6 +4,10 @@
 //! An image is opened once, however many arguments name it: its lock is exclusive. Every image that was opened is
 //! closed, also when something failed on the way, so that it is left clean.
 
+use std::sync::Arc;
+
+use blockdev::{BlockDevice, Counted, Counts};
+use ext2_core::raw::SUPERBLOCK_OFFSET;
 use ext2_core::{Errno, Error, Ext2, FileKind, Follow, Inode, NewInode};
 use ext2_image::Walk;
 
@@ -15,9 +19,50 @@ use crate::target::{DeviceKind, Durable, Mode, Target};
 /// The images that a verb changes.
 #[derive(Default)]
 pub(crate) struct Images {
-    open: Vec<(Target, Ext2)>,
+    open: Vec<(Target, Ext2, Before)>,
     /// Much is to be changed: through a log.
     much: bool,
+}
+
+/// What an image was before it was opened: what is not changed is left as it was, down to the times in its superblock.
+struct Before {
+    device: Arc<Counted<Arc<dyn BlockDevice>>>,
+    superblock: [u8; 1024],
+    /// What was written when it had been opened.
+    opened: Counts,
+    /// Whether what is written says whether anything changed: it was unmounted cleanly, and is written without a log.
+    can_tell: bool,
+}
+
+impl Before {
+    fn of(device: Arc<dyn BlockDevice>) -> Self {
+        let mut superblock = [0; 1024];
+        // Where there is none, nothing is going to be opened.
+        let _ = device.read_at(SUPERBLOCK_OFFSET, &mut superblock);
+        let device = Arc::new(Counted::new(device));
+        Self { device, superblock, opened: Counts::default(), can_tell: false }
+    }
+
+    /// Whether anything was written since it was opened, or is going to be.
+    fn is_changed(&self) -> bool {
+        let since = self.device.snapshot().since(&self.opened);
+        !self.can_tell || since.writes + since.zeros + since.discards + since.stores > 0
+    }
+
+    /// Takes the times and the count of this opening back, where nothing else of the superblock has changed either.
+    fn restore(&self) -> blockdev::Result<()> {
+        let mut now = self.superblock;
+        self.device.read_at(SUPERBLOCK_OFFSET, &mut now)?;
+        // s_mtime, s_wtime, s_mnt_count, and s_state.
+        for field in [44..54, 58..60] {
+            now[field.clone()].copy_from_slice(&self.superblock[field]);
+        }
+        if now != self.superblock {
+            return Ok(());
+        }
+        self.device.write_at(SUPERBLOCK_OFFSET, &self.superblock)?;
+        self.device.flush()
+    }
 }
 
 /// Runs `work` with images that can be changed, and closes them.
@@ -42,8 +87,13 @@ fn change_in(
     work: impl FnOnce(&mut Context, &mut Images) -> Result<()>,
 ) -> Result<()> {
     let done = work(context, &mut images);
-    for (target, fs) in images.open {
-        if let Err(error) = fs.close() {
+    for (target, fs, before) in images.open {
+        let changed = before.is_changed();
+        let closed = fs.close();
+        if closed.is_ok() && !changed {
+            before.restore().of(|| target.image_name()).unwrap_or_else(|error| context.complain(&error));
+        }
+        if let Err(error) = closed {
             let what = format!("cannot be closed, and is not clean: {error}");
             context.complain(&Failure::text(target.image_name(), what));
         }
@@ -54,16 +104,20 @@ fn change_in(
 impl Images {
     /// The image of a target.
     pub(crate) fn get(&mut self, context: &Context, target: &Target) -> Result<Ext2> {
-        if let Some((_, fs)) = self.open.iter().find(|(open, _)| open.is_same_image(target)) {
+        if let Some((_, fs, _)) = self.open.iter().find(|(open, ..)| open.is_same_image(target)) {
             return Ok(fs.clone());
         }
         let options = &context.image;
         let device = target.open_device(options, Mode::Write, options.durability())?;
         settle(target, &device, context)?;
         let ordered = options.durability.map_or(self.much, |asked| asked == Durable::Ordered);
-        let fs =
-            target.open_on(device, options, Mode::Write, ordered && options.device != DeviceKind::Ram)?;
-        self.open.push((target.clone(), fs.clone()));
+        let log = ordered && options.device != DeviceKind::Ram;
+        let mut before = Before::of(device);
+        let fs = target.open_on(before.device.clone(), options, Mode::Write, log)?;
+        before.opened = before.device.snapshot();
+        // What a log holds back is not counted.
+        before.can_tell = fs.superblock().clean && !log;
+        self.open.push((target.clone(), fs.clone(), before));
         Ok(fs)
     }
 

@@ -14,6 +14,7 @@
 //! | [`dax`] | mapping files in a software MMU, for `fault` and `demo` |
 //! | [`progress`] | bars, on a terminal only |
 
+mod clock;
 mod context;
 mod dax;
 mod describe;

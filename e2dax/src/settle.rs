@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use blockdev::BlockDevice;
-use ext2_core::{Clock as _, Ext2, OpenOptions, SystemClock};
+use ext2_core::{Ext2, OpenOptions};
 use ext2_image::check::{Checker, Options, Outcome};
 
+use crate::clock;
 use crate::context::Context;
 use crate::failure::{Of, Result};
 use crate::progress::PassBar;
@@ -30,7 +31,7 @@ pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &C
     let bar = PassBar::default();
     let options = Options { progress: &|progress| bar.show(progress), ..Options::default() };
     // OK to cast: the seconds of an unsigned field, as e2fsck writes them.
-    let now = SystemClock.now().sec as u32;
+    let now = clock::now()?.sec as u32;
     let outcome = Checker::new().mend_with(&**device, now, &options, &mut |_| {});
     bar.end();
     match outcome.of(name)? {

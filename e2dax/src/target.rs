@@ -15,6 +15,7 @@ use ext2_core::{BlockSize, Ext2, Follow, GroupNr, Inode, OpenOptions, Superblock
 use ext2_image::UNIT;
 use ext2_image::mkfs::pfn;
 
+use crate::clock;
 use crate::failure::{Failure, Of, Result};
 use crate::text::{parse_bytes, show};
 
@@ -96,7 +97,7 @@ pub(crate) enum Mode {
 
 /// Where in the file the file system begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     /// At its beginning.
     Whole,
     /// At a byte, up to the end.
@@ -109,7 +110,7 @@ enum Place {
 
 impl Place {
     /// What stands behind an `@`.
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         if text == "dax" {
             return Some(Self::Pfn);
@@ -303,6 +304,7 @@ impl Target {
             ignore_journal: options.ignore_journal,
             device_offset: self.offset.get(),
             log,
+            clock: clock::fixed()?,
             ..OpenOptions::default()
         };
         Ext2::open(device.clone(), &how).map_err(|error| match self.hint(&*device, &error) {

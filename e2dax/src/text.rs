@@ -117,7 +117,7 @@ pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16], String> {
     Ok(uuid)
 }
 
-/// A number of bytes as people write it: digits, and K, M, G or T for powers of 1024.
+/// A number of bytes as people write it: digits with a fraction, and K, M, G or T for powers of 1024, also as KiB.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let upper = text.to_ascii_uppercase();
     let plain = upper.strip_suffix("IB").or_else(|| upper.strip_suffix('B')).unwrap_or(&upper);
@@ -128,8 +128,24 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         Some(b'T') => (&plain[..plain.len() - 1], 40),
         _ => (plain, 0),
     };
-    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is not a number of bytes"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is more bytes than there can be"))
+    let wrong = || format!("{text:?} is not a number of bytes");
+    let too_much = || format!("{text} is more bytes than there can be");
+    let (whole, fraction) =
+        digits.split_once('.').map_or((digits, None), |(whole, part)| (whole, Some(part)));
+    let number: u64 = whole.parse().map_err(|_| wrong())?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(too_much)?;
+    let Some(fraction) = fraction else { return Ok(bytes) };
+    if shift == 0
+        || fraction.is_empty()
+        || fraction.len() > 15
+        || !fraction.bytes().all(|b| b.is_ascii_digit())
+    {
+        return Err(wrong());
+    }
+    let part = fraction.parse::<u128>().map_err(|_| wrong())? << shift;
+    // Rounded down to whole bytes: less than 2^40 of them.
+    let part = part / 10_u128.pow(fraction.len() as u32);
+    bytes.checked_add(part as u64).ok_or_else(too_much)
 }
 
 /// Permission bits in octal, up to 7777.

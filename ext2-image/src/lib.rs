@@ -22,6 +22,7 @@ extern crate alloc;
 
 #[cfg(feature = "archive")]
 pub mod archive;
+mod capability;
 pub mod check;
 #[cfg(feature = "std")]
 pub mod copy;
@@ -37,6 +38,7 @@ pub mod tar;
 mod units;
 mod walk;
 
+pub use capability::{capability_from_text, is_capability};
 pub use coverage::{Coverage, array_ends_in_unit};
 #[cfg(feature = "std")]
 pub use file_range::FileRange;

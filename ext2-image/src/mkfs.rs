@@ -24,6 +24,7 @@ mod groups;
 #[cfg(feature = "std")]
 mod host;
 mod identity;
+mod job;
 mod jobs;
 mod layout;
 mod map;
@@ -36,6 +37,7 @@ mod space;
 mod tree;
 mod warning;
 mod write;
+mod writer;
 mod xattr;
 
 pub use contents::{Contents, MemoryContents, MemoryFile, NoContents, SourceFile};
@@ -47,7 +49,7 @@ pub use host::FileOutput;
 pub use identity::{identity, identity_of_seed};
 pub use layout::Layout;
 pub use output::{DeviceOutput, Fresh, Output};
-pub use plan::{AlignChoice, LostAndFound, Options, Plan, Size};
+pub use plan::{AlignChoice, LostAndFound, Options, Plan, Size, Spare};
 pub use space::{Align, Needs};
 pub use tree::{Body, NodeAttrs, NodeId, Tree, Xattr};
 pub use warning::{Warning, Warnings};

@@ -117,6 +117,7 @@ impl Input {
             align: [AlignChoice::Auto, AlignChoice::Units, AlignChoice::Off][usize::from(self.align % 3)],
             device_offset: self.device_offset,
             lost_and_found: if self.bare { LostAndFound::AsInTree } else { LostAndFound::Always },
+            ..Options::default()
         }
     }
 

@@ -97,13 +97,14 @@ fn container_faults(offset: u64, block: u64, image_size: u64) -> Vec<String> {
     }
     if !image_size.is_multiple_of(UNIT) {
         faults.push(format!(
-            "the image has {image_size} bytes, no multiple of 2 MiB: a virtual machine's pmem is padded, and what is \
-             written to the padding is lost"
+            "the image has {image_size} bytes, no multiple of 2 MiB: Linux's virtio-pmem does not map it at all \
+             (\"misaligned, unable to map\"), and a file that is padded for it loses what is written to the padding"
         ));
     }
     if block != 4096 {
         faults.push(format!(
-            "blocks have {block} bytes: Linux mounts with dax only where they are pages, 4096"
+            "blocks have {block} bytes: no file can be mapped from it, and Linux mounts with dax only where they are \
+             pages, 4096; make it anew: e2dax mkfs -b 4096"
         ));
     }
     faults

@@ -120,7 +120,15 @@ fn rows(fs: &Ext2, space: &StatFs) -> Vec<Vec<String>> {
         ("reserved", blocks(u64::from(sb.reserved_blocks))),
         ("device", format!("{} bytes", fs.device().size())),
         ("dax", dax.into()),
-        ("block size", format!("{block} bytes")),
+        (
+            "block size",
+            match block {
+                4096 => format!("{block} bytes"),
+                _ => format!(
+                    "{block} bytes: no page, so no file can be mapped; e2dax mkfs -b 4096 makes one that can"
+                ),
+            },
+        ),
         ("inode size", format!("{} bytes", sb.inode_size)),
         ("inodes", format!("{}, {} free, first {}", sb.inodes_count, space.files_free, sb.first_ino)),
         (

@@ -1,29 +1,32 @@
 //! `mkfs`: make a file system, empty or from a directory, a tar archive or a manifest.
 
 mod format;
+mod image;
+mod owner;
 mod seal;
+mod size;
 mod source;
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use ext2_core::Timestamp;
+use ext2_core::BlockSize;
 use ext2_image::UNIT;
 use ext2_image::mkfs::{
     AlignChoice, FileOutput, Format, Fresh, LostAndFound, Options, Output as _, Plan, Report, Size, pfn,
 };
-use rustix::fs::OFlags;
 
+use crate::clock;
 use crate::context::Context;
-use crate::failure::{Failure, Of as _, Result};
+use crate::failure::{Failure, Result};
 use crate::json::{Json, object};
 use crate::progress::bytes_bar;
 use crate::text::{parse_bytes, percent, show_os, uuid};
 use crate::verbs::seal::options::{self, SealOptions};
+use image::{Image, Where};
 use seal::Seal;
 use source::Input;
 
@@ -41,13 +44,15 @@ The same input, options and SOURCE_DATE_EPOCH give the same bytes, for every use
 than SOURCE_DATE_EPOCH become SOURCE_DATE_EPOCH. UUID and hash seed derive from names, sizes, owners and times of
 what goes in and from --seed. Of a directory only the time of the last change is taken (--times all takes the others).
 
-From 64 MiB up, files are laid out so that every whole 2 MiB of them can be mapped by one page of 2 MiB.")]
+Files are laid out so that every whole 2 MiB of them can be mapped by one page of 2 MiB: from 64 MiB up, and below
+where that takes no room. A new image takes the place of an old one when it is whole, and not before.")]
 pub(crate) struct Args {
-    /// The image; a file is made new, a block device is overwritten
+    /// The image; a file is made new, a block device and a part of an image (IMG@pN, IMG@OFFSET) are overwritten
     #[arg(value_name = "IMG")]
     image: PathBuf,
 
-    /// What goes in: a directory, a tar archive (plain, gzip, zstd; - is the standard input) or a manifest
+    /// What goes in: a directory, a tar archive (plain or packed by gzip, zstd, xz, bzip2, lz4, lzip; - is the standard
+    /// input) or a manifest
     #[arg(long, value_name = "SOURCE")]
     from: Option<PathBuf>,
 
@@ -55,9 +60,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", requires = "from")]
     contents: Option<PathBuf>,
 
-    /// Bytes (K, M, G and T are known), auto, or auto+BYTES for so many bytes free [default: auto, with --from]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    size: Option<Size>,
+    /// Bytes (K, M, G and T are known, fractions too), or auto: as small as what goes in allows. auto+64M leaves 64 MiB
+    /// free for everybody, auto+10% a tenth of what goes in, auto+1000inodes so many more files; each may be added to
+    /// the others [default: auto, with --from]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, allow_hyphen_values = true)]
+    size: Option<size::Wanted>,
 
     /// Replace an image that is there
     #[arg(long, short)]
@@ -105,23 +112,12 @@ pub(crate) struct Args {
 /// When to lay files out for 2 MiB pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum AlignArg {
-    /// From 64 MiB up
+    /// From 64 MiB up, and wherever it is free
     Auto,
     /// Always
     On,
     /// Never: files follow each other without gaps
     Off,
-}
-
-fn parse_size(text: &str) -> Result<Size, String> {
-    match text.strip_prefix("auto") {
-        Some("") => Ok(Size::Auto { slack: 0 }),
-        Some(rest) => {
-            let slack = rest.strip_prefix('+').ok_or_else(|| format!("{text:?}: auto or auto+BYTES"))?;
-            Ok(Size::Auto { slack: parse_bytes(slack)? })
-        }
-        None => parse_bytes(text).map(Size::Bytes),
-    }
 }
 
 /// An error of making, with the image's name where it is not about a file of the source.
@@ -138,42 +134,43 @@ fn failed(image: &Path) -> impl Fn(ext2_image::mkfs::Error) -> Failure + use<> {
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let failed = failed(&args.image);
-    let existing = std::fs::metadata(&args.image).ok();
-    if existing.as_ref().is_some_and(|found| found.is_dir()) {
-        return Err(Failure::text(show_os(args.image.as_os_str()), "is a directory"));
-    }
-    let is_device = existing.as_ref().is_some_and(|found| found.file_type().is_block_device());
-    let epoch = source_date_epoch()?;
+    let place = Where::find(&args.image)?;
+    refuse_the_same(args, &place)?;
+    let epoch = clock::epoch()?;
     let seal = Seal::new(args)?;
     let mut input = Input::open(args, epoch)?;
-    let mut format = input.format(&args.format, epoch)?;
+    let mut format = input.format(args, epoch)?;
     let header = if args.pfn_header { pfn::DATA_OFFSET } else { 0 };
-    let size = match (args.size, input.size()) {
+    let (start, there) = place.bounds()?.unwrap_or_default();
+    let base = start + header;
+    let room = there.saturating_sub(header);
+    let is_in_place = place.is_in_place();
+    let size = match (args.size.map(|wanted| wanted.size), input.size()) {
         (Some(size), _) | (None, Some(size)) => size,
-        (None, None) if is_device => {
-            let room = device_size(&args.image)?.saturating_sub(header);
+        (None, None) if is_in_place => {
             Size::Bytes(room.saturating_sub(seal.as_ref().map_or(0, |seal| seal.bytes_for(room))))
         }
-        (None, None) => match existing.as_ref().filter(|found| found.len() > header && !input.has_source()) {
-            Some(found) => Size::Bytes(found.len() - header),
-            None if input.has_source() => Size::Auto { slack: 0 },
-            None => {
-                return Err(Failure::usage(&OsString::from("--size"), "says how large the image is to be"));
-            }
-        },
+        (None, None) if room > 0 && !input.has_source() => Size::Bytes(room),
+        (None, None) if input.has_source() => Size::Auto { slack: 0 },
+        (None, None) => {
+            return Err(Failure::usage(&OsString::from("--size"), "says how large the image is to be"));
+        }
     };
-    if let (Size::Bytes(bytes), false) = (size, input.has_source()) {
-        format.block_size = Some(format.block_size_for(bytes));
+    if let (Size::Bytes(bytes), false, None) = (size, input.has_source(), format.block_size) {
+        // Pages, so that files can be mapped, but where hardly a page would be left.
+        let pages = BlockSize::new(4096).filter(|_| bytes >= 1 << 20);
+        format.block_size = pages.or_else(|| Some(format.block_size_for(bytes)));
     }
     let options = Options {
         size,
+        spare: args.size.map(|wanted| wanted.spare).unwrap_or_default(),
         align: match args.dax_align {
             AlignArg::Auto if !input.has_source() => AlignChoice::Off,
             AlignArg::Auto => AlignChoice::Auto,
             AlignArg::On => AlignChoice::Units,
             AlignArg::Off => AlignChoice::Off,
         },
-        device_offset: args.device_offset + header,
+        device_offset: args.device_offset + base,
         lost_and_found: if args.no_lost_and_found || input.is_exact() {
             LostAndFound::AsInTree
         } else {
@@ -185,19 +182,28 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         input.find_holes(block).map_err(&failed)?;
     }
     let plan = Plan::new(input.take_tree(), &format, &options).map_err(&failed)?;
+    if is_in_place && plan.bytes() > room {
+        return Err(failed(ext2_image::mkfs::Error::TooSmall { needed: plan.bytes(), given: room }));
+    }
     plan.tree().warnings().iter().for_each(|warning| context.warn(&warning.to_string()));
-    let image = Image::create(&args.image, existing.is_some(), is_device, args.force)?;
-    let report = image.write(&plan, &mut input, header, format.uuid).map_err(|error| {
-        image.remove();
-        failed(error)
-    })?;
+    if !is_in_place && !(header + plan.bytes()).is_multiple_of(UNIT) && !args.quiet {
+        context.note(&format!(
+            "{}: {} bytes are no multiple of 2 MiB: Linux's virtio-pmem does not map such an image at all \
+             (\"misaligned, unable to map\")",
+            show_os(args.image.as_os_str()),
+            header + plan.bytes()
+        ));
+    }
+    let image = Image::create(&place, start, base, args.force)?;
+    let report = write(&image, &plan, &mut input, header, format.uuid).map_err(&failed)?;
     let sealed = match &seal {
-        Some(seal) => Some(
-            seal.add(&image.file, header, &plan, &format.uuid, is_device, args)
-                .inspect_err(|_| image.remove())?,
-        ),
+        Some(seal) => {
+            let room = is_in_place.then_some(room);
+            Some(seal.add(&image.file, base, &plan, &format.uuid, room, args)?)
+        }
         None => None,
     };
+    image.publish().map_err(|error| Failure::host(&place.path, error))?;
     if args.json {
         let made = to_json(&plan, &report, &format, header);
         let made = match &sealed {
@@ -215,106 +221,52 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
 }
 
-/// Seconds of `SOURCE_DATE_EPOCH`, or of `E2FSPROGS_FAKE_TIME`, where one is set.
-fn source_date_epoch() -> Result<Option<Timestamp>> {
-    for name in ["SOURCE_DATE_EPOCH", "E2FSPROGS_FAKE_TIME"] {
-        if let Some(value) = std::env::var_os(name).filter(|value| !value.is_empty()) {
-            let seconds = value.to_str().and_then(|text| text.parse().ok());
-            let seconds = seconds.ok_or_else(|| Failure::text(name, "is not a number of seconds"))?;
-            return Ok(Some(Timestamp::from_secs(seconds)));
-        }
+/// Refuses an image that would be made of itself.
+fn refuse_the_same(args: &Args, place: &Where) -> Result<()> {
+    let Some(from) = &args.from else { return Ok(()) };
+    let source = if from == Path::new("-") { Path::new("/dev/stdin") } else { from };
+    match std::fs::metadata(source) {
+        Ok(found) if found.is_file() && place.is(&found) => Err(Failure::text(
+            show_os(args.image.as_os_str()),
+            "is what goes in and what comes out: name another file",
+        )),
+        // What cannot be looked at is told by who opens it.
+        _ => Ok(()),
     }
-    Ok(None)
 }
 
-fn device_size(path: &Path) -> Result<u64> {
-    use std::io::{Seek as _, SeekFrom};
-    let size = File::open(path).and_then(|mut file| file.seek(SeekFrom::End(0)));
-    size.map_err(|error| Failure::host(path, error))
-}
-
-/// The image in the making.
-struct Image {
-    file: File,
-    path: PathBuf,
-    is_device: bool,
-    is_new: bool,
-}
-
-impl Image {
-    fn create(path: &Path, exists: bool, is_device: bool, force: bool) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        if is_device {
-            // The kernel refuses one that is mounted or held.
-            options.custom_flags(i32::try_from(OFlags::EXCL.bits()).unwrap_or_default());
-        } else {
-            options.create(true).create_new(!exists);
-        }
-        if exists && !force && !is_empty(path) {
-            return Err(Failure::text(show_os(path.as_os_str()), "is not empty: --force replaces it"));
-        }
-        let file = options.open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::ResourceBusy => {
-                Failure::new(show_os(path.as_os_str()), blockdev::explain_busy(path, error))
-            }
-            _ => Failure::host(path, error),
-        })?;
-        // Not before it is known that nobody uses what is there.
-        blockdev::take_for_replacing(&file, path).of(|| show_os(path.as_os_str()))?;
-        if !is_device {
-            file.set_len(0).map_err(|error| Failure::host(path, error))?;
-        }
-        Ok(Self { file, path: path.to_path_buf(), is_device, is_new: !exists })
-    }
-
-    /// Nobody takes half an image for a whole one.
-    fn remove(&self) {
-        if self.is_new {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-
-    fn write(
-        &self,
-        plan: &Plan,
-        input: &mut Input,
-        header: u64,
-        id: [u8; 16],
-    ) -> ext2_image::mkfs::Result<Report> {
-        let io = |error: io::Error| {
-            let error = blockdev::Error::Io {
-                op: "resize",
-                offset: 0,
-                errno: error.raw_os_error(),
-                message: error.to_string(),
-            };
-            ext2_image::mkfs::Error::from(error)
+fn write(
+    image: &Image,
+    plan: &Plan,
+    input: &mut Input,
+    header: u64,
+    id: [u8; 16],
+) -> ext2_image::mkfs::Result<Report> {
+    let io = |error: io::Error| {
+        let error = blockdev::Error::Io {
+            op: "resize",
+            offset: 0,
+            errno: error.raw_os_error(),
+            message: error.to_string(),
         };
-        let fresh = if self.is_device { Fresh::Unknown } else { Fresh::Zeros };
-        if !self.is_device {
-            self.file.set_len(header + plan.bytes()).map_err(io)?;
-        }
-        let bar = bytes_bar("copying", plan.payload());
-        let out = FileOutput::new(&self.file, header, plan.bytes(), fresh);
-        let report = plan.write(input.contents(), &out, &mut |copied| bar.set_position(copied))?;
-        if header > 0 {
-            let bytes = pfn::header(id, plan.bytes());
-            self.file.write_all_at(&bytes, pfn::HEADER_OFFSET).map_err(io)?;
-        }
-        if self.is_device {
-            out.flush()?;
-        }
-        bar.finish_and_clear();
-        Ok(report)
+        ext2_image::mkfs::Error::from(error)
+    };
+    let fresh = if image.is_in_place { Fresh::Unknown } else { Fresh::Zeros };
+    if !image.is_in_place {
+        image.file.set_len(header + plan.bytes()).map_err(io)?;
     }
-}
-
-/// Whether nothing is lost when an image is made over this file: it has no byte, or none but zeros at its beginning.
-fn is_empty(path: &Path) -> bool {
-    let mut start = vec![0; 1 << 16];
-    let read = File::open(path).and_then(|file| file.read_at(&mut start, 0));
-    read.is_ok_and(|len| start.iter().take(len).all(|&byte| byte == 0))
+    let bar = bytes_bar("copying", plan.payload());
+    let out = FileOutput::new(&image.file, image.base, plan.bytes(), fresh);
+    let report = plan.write(input.contents(), &out, &mut |copied| bar.set_position(copied))?;
+    if header > 0 {
+        let bytes = pfn::header(id, plan.bytes());
+        image.file.write_all_at(&bytes, image.base - header + pfn::HEADER_OFFSET).map_err(io)?;
+    }
+    if image.is_in_place {
+        out.flush()?;
+    }
+    bar.finish_and_clear();
+    Ok(report)
 }
 
 fn to_json(plan: &Plan, report: &Report, format: &Format, header: u64) -> Json {

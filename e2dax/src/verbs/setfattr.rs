@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use ext2_core::{Acl, AclEntry, AclKind, AclTag, Follow, XattrSet};
+use ext2_image::{capability_from_text, is_capability};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
@@ -15,12 +16,12 @@ use crate::images::for_each;
 #[command(after_help = "\
 Examples:
   e2dax setfattr -n user.origin -v here disk.img:/file
-  e2dax setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 disk.img:/bin/ping
+  e2dax setfattr -n security.capability -v cap_net_raw+ep disk.img:/bin/ping
   e2dax setfattr -x user.origin disk.img:/file
   e2dax setfattr --acl u::rw-,u:1000:r--,g::r--,m::r--,o::--- disk.img:/file
   e2dax setfattr --default-acl none disk.img:/directory
 
-A value that begins with 0x is hexadecimal.")]
+A value that begins with 0x is hexadecimal. That of security.capability may be text, as setcap takes it.")]
 pub(crate) struct Args {
     /// Files
     #[arg(value_name = "IMG:/PATH", required = true)]
@@ -113,8 +114,23 @@ fn value_bytes(value: &OsString) -> Result<Vec<u8>> {
     decoded.ok_or_else(|| Failure::usage(value, "is not hexadecimal"))
 }
 
+/// The bytes of capabilities: as they are where they are such, and else from the text that they are.
+fn capability(value: &OsString, bytes: Vec<u8>) -> Result<Vec<u8>> {
+    if is_capability(&bytes) {
+        return Ok(bytes);
+    }
+    let refused = |what: String| Failure::usage(value, format!("is no capability of a file: {what}"));
+    match (value.to_str(), value.as_bytes().starts_with(b"0x")) {
+        (Some(text), false) => capability_from_text(text).map_err(refused),
+        _ => Err(refused("neither its bytes nor text as setcap takes it".into())),
+    }
+}
+
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let value = args.value.as_ref().map(value_bytes).transpose()?.unwrap_or_default();
+    let mut value = args.value.as_ref().map(value_bytes).transpose()?.unwrap_or_default();
+    if args.name.as_ref().is_some_and(|name| name == "security.capability") {
+        value = capability(&args.value.clone().unwrap_or_default(), value)?;
+    }
     let follow = if args.no_dereference { Follow::No } else { Follow::Yes };
     for_each(context, &args.targets, |context, images, target| {
         let (_fs, inode) = images.resolve(context, target, follow)?;

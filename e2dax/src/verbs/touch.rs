@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use ext2_core::{Clock, SetAttr, SystemClock, Timestamp};
+use ext2_core::{SetAttr, Timestamp};
 
 use crate::context::Context;
 use crate::failure::{Of, Result};
@@ -51,7 +51,10 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     // Both times to now is what an append-only file lets be done.
     let is_plain = args.time.is_none() && !args.atime && !args.mtime;
-    let now = args.time.unwrap_or_else(|| SystemClock.now());
+    let now = match args.time {
+        Some(time) => time,
+        None => crate::clock::now()?,
+    };
     let change = SetAttr {
         atime: (!args.mtime).then_some(now),
         mtime: (!args.atime).then_some(now),

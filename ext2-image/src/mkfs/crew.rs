@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle, available_parallelism};
 
 use super::contents::Contents;
-use super::jobs::{Hand, Job, Window, Work};
+use super::job::{Hand, Job, Window, Work};
 
 /// Threads at most, the one that finds out included: more only wait for the output's lock.
 const THREADS: usize = 4;

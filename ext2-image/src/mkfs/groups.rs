@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::Result;
-use super::jobs::Window;
+use super::job::Window;
 use super::space::Run;
-use super::write::Writer;
+use super::writer::Writer;
 use ext2_core::GroupNr;
 use ext2_core::Incompat;
 use ext2_core::raw::{RawGroupDesc, RawSuperblock, SUPERBLOCK_OFFSET};

@@ -4,11 +4,12 @@
 //! 1. A plan depends on the tree's sorted names and attributes, the format and the options: on nothing else.
 //! 2. What the plan counts is what [`write`](Plan::write) takes.
 
+use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::space::{Units, fits};
-use super::tree::NodeAttrs;
+use super::tree::{NodeAttrs, Xattr};
 use super::{Align, Body, Error, Format, Inodes, Layout, Needs, NodeId, Result, Tree};
 use super::{dirs, layout, map, xattr};
 use crate::UNIT;
@@ -31,10 +32,19 @@ pub enum Size {
     },
 }
 
+/// What a file system of automatic size leaves free besides the slack in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spare {
+    /// Percent of the bytes that the files take.
+    pub percent: u16,
+    /// Inodes.
+    pub inodes: u64,
+}
+
 /// What is to be done about 2 MiB pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlignChoice {
-    /// Align from 64 MiB up, unless the given size has no room for it.
+    /// Align where that takes no room, and from 64 MiB up where it takes some, unless the given size has no room for it.
     Auto,
     /// Align.
     Units,
@@ -56,6 +66,8 @@ pub enum LostAndFound {
 pub struct Options {
     /// How large.
     pub size: Size,
+    /// What an automatic size leaves free besides its slack.
+    pub spare: Spare,
     /// Whether aligned.
     pub align: AlignChoice,
     /// Where the file system begins on the device that is mapped, in bytes: a partition's start.
@@ -68,6 +80,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             size: Size::Auto { slack: 0 },
+            spare: Spare::default(),
             align: AlignChoice::Auto,
             device_offset: 0,
             lost_and_found: LostAndFound::Always,
@@ -131,6 +144,8 @@ impl Plan {
         let format = Format { block_size: Some(block_size), ..format.clone() };
         format.check()?;
         let (numbers, order) = number(&tree, lost_and_found);
+        drop_what_does_not_fit(&mut tree, &format, block_size);
+        warn_of_times(&mut tree, &format);
         let counter = Counter { tree: &tree, format: &format, block_size, lost_and_found };
         let search = Search { format: &format, options, block_size, inodes: order.len() as u64 };
 
@@ -139,7 +154,7 @@ impl Plan {
         let aligned = match options.align {
             AlignChoice::Off => false,
             AlignChoice::Units => true,
-            AlignChoice::Auto => packed.as_ref().is_ok_and(|found| found.1 >= ALIGN_FROM),
+            AlignChoice::Auto => packed.is_ok() && has_units(&tree),
         };
         let solve_aligned = || {
             let units = Units::new(Align::Units { device_offset: options.device_offset }, block_size)?;
@@ -153,9 +168,13 @@ impl Plan {
             (false, _) => off(packed)?,
             (true, AlignChoice::Units) => solve_aligned()?,
             (true, _) => match solve_aligned() {
-                Ok(found) => found,
+                // Below 64 MiB only where it is free.
+                Ok(found) if packed_bytes >= ALIGN_FROM || found.3 <= packed_bytes => found,
+                Ok(_) => off(packed)?,
                 Err(error) => {
-                    log::warn!("files are not aligned to 2 MiB: {error}");
+                    if packed_bytes >= ALIGN_FROM {
+                        log::warn!("files are not aligned to 2 MiB: {error}");
+                    }
                     off(packed)?
                 }
             },
@@ -225,6 +244,56 @@ fn size_of_body(body: &Body) -> u64 {
     }
 }
 
+/// Whether a file has whole units of 2 MiB.
+fn has_units(tree: &Tree) -> bool {
+    tree.ids().any(|node| size_of_body(tree.body(node)) >= UNIT)
+}
+
+/// Takes away the attributes that have no room beside the others of their file, the largest first, each with a warning.
+fn drop_what_does_not_fit(tree: &mut Tree, format: &Format, block_size: BlockSize) {
+    let room = xattr_room(format.effective_inode_size());
+    for node in tree.ids() {
+        while !tree.attrs(node).xattrs.is_empty() {
+            let path = tree.path(node);
+            let xattrs = &tree.attrs(node).xattrs;
+            if !xattr::is_too_much(xattrs, room, block_size) {
+                break;
+            }
+            let order = |xattr: &Xattr| (xattr.1.len(), xattr.0.clone());
+            let largest = xattrs.iter().enumerate().max_by_key(|&(_, xattr)| order(xattr));
+            let Some((index, _)) = largest else { break };
+            let (name, value) = tree.attrs_mut(node).xattrs.remove(index);
+            let shown = crate::manifest::quote(&name);
+            let what = format!(
+                "attribute {shown} of {} bytes is left out: all of a file have to fit its inode and a block of {block_size}",
+                value.len()
+            );
+            tree.warnings_mut().add(&path, what);
+        }
+    }
+}
+
+/// Warns of times that an inode cannot hold: they are brought to the nearest that it can.
+fn warn_of_times(tree: &mut Tree, format: &Format) {
+    let has_extra = u64::from(format.effective_inode_size()) > GOOD_OLD_INODE_SIZE;
+    let last = if has_extra { Timestamp::MAX_SEC } else { i64::from(i32::MAX) };
+    for node in tree.ids() {
+        let attrs = tree.attrs(node);
+        let times = [attrs.atime, attrs.mtime, attrs.ctime, attrs.crtime];
+        let is_out = times.iter().any(|time| !(i64::from(i32::MIN)..=last).contains(&time.sec));
+        let is_cut = !has_extra && times.iter().any(|time| time.nsec != 0);
+        if is_out {
+            let years = if has_extra { "1901 to 2446" } else { "1901 to 2038" };
+            let path = tree.path(node);
+            tree.warnings_mut().add(&path, format!("a time is not from {years}, and the nearest is stored"));
+        }
+        if is_cut {
+            let path = tree.path(node);
+            tree.warnings_mut().add(&path, "inodes of 128 bytes hold no fractions of seconds");
+        }
+    }
+}
+
 /// Inode numbers in the order of names: all of a directory next to each other, then its directories.
 fn number(tree: &Tree, lost_and_found: Option<NodeId>) -> (Vec<u32>, Vec<NodeId>) {
     let mut numbers = vec![0; tree.len()];
@@ -258,38 +327,100 @@ impl Search<'_> {
         match self.options.size {
             Size::Bytes(given) => match self.format.layout(given, self.inodes) {
                 Ok(layout) if fits(&layout, units, needs) => Ok((layout, given)),
-                Ok(_) | Err(Error::TooSmall { .. }) => {
-                    let needed = self.smallest(self.format, units, needs)?.1;
-                    Err(Error::TooSmall { needed, given })
-                }
+                Ok(_) | Err(Error::TooSmall { .. }) => match self.with_fewer_inodes(given, units, needs) {
+                    Some(layout) => Ok((layout, given)),
+                    None => {
+                        let format = self.with_inodes(self.least_inodes());
+                        let (layout, needed) = self.smallest(&format, units, needs, false)?;
+                        // A few blocks less may have room where all have not: more descriptors may take more than
+                        // they give.
+                        if needed <= given {
+                            Ok((layout, given))
+                        } else {
+                            Err(Error::TooSmall { needed, given })
+                        }
+                    }
+                },
                 Err(error) => Err(error),
             },
             Size::Auto { slack } => {
-                let blocks = self.block_size.blocks_for(slack);
+                let spare = self.options.spare;
+                let in_units = needs.units.saturating_mul(units.map_or(0, |units| units.blocks));
+                let taken = in_units.saturating_add(needs.filler);
+                let part =
+                    u64::try_from(u128::from(taken) * u128::from(spare.percent) / 100).unwrap_or(u64::MAX);
+                let blocks = self.block_size.blocks_for(slack).saturating_add(part);
                 if blocks > u64::from(u32::MAX) {
                     return Error::format("more is to be left free than ext2 counts in 32 bits of blocks");
                 }
                 let mut format = self.format.clone();
                 if format.inodes == Inodes::BySize {
                     // As many as there are files, and for the slack what a file system of its size would have.
-                    let spare = format.inodes_for(blocks, self.block_size);
-                    format.inodes =
-                        Inodes::Count(u64::from(layout::FIRST_INO - 1) + self.inodes.max(1) + spare);
+                    let by_room = format.inodes_for(blocks, self.block_size);
+                    let by_count = self.inodes.saturating_mul(spare.percent.into()) / 100;
+                    let more = by_room.max(by_count).max(spare.inodes).max(self.inodes / 16 + 16);
+                    format.inodes = Inodes::Count(self.least_inodes() + more);
                 }
                 let slack = Needs { units: 0, filler: blocks };
                 let mut all = needs;
                 all += slack;
-                self.smallest(&format, units, all)
+                self.smallest(&format, units, all, blocks > 0)
             }
         }
     }
 
-    /// The smallest multiple of 2 MiB that has room: found by halving, for room grows with size.
-    fn smallest(&self, format: &Format, units: Option<Units>, needs: Needs) -> Result<(Layout, u64)> {
+    /// Inodes that the files take, the reserved ones included.
+    fn least_inodes(&self) -> u64 {
+        u64::from(layout::FIRST_INO - 1) + self.inodes.max(1)
+    }
+
+    /// The format with this number of inodes, where nobody asked for another.
+    fn with_inodes(&self, count: u64) -> Format {
+        let by_size = self.format.inodes == Inodes::BySize;
+        let inodes = if by_size { Inodes::Count(count) } else { self.format.inodes };
+        Format { inodes, ..self.format.clone() }
+    }
+
+    /// The layout of a given size with as many inodes as leave room for the files, where nobody asked for a number.
+    fn with_fewer_inodes(&self, given: u64, units: Option<Units>, needs: Needs) -> Option<Layout> {
+        if self.format.inodes != Inodes::BySize {
+            return None;
+        }
+        let at = |count| {
+            let layout = self.with_inodes(count).layout(given, self.inodes).ok();
+            layout.filter(|found| fits(found, units, needs))
+        };
+        let mut low = self.least_inodes();
+        let mut high = self.format.inodes_for(given / self.block_size.bytes(), self.block_size);
+        let mut best = at(low)?;
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            match at(middle) {
+                Some(more) => (best, low) = (more, middle),
+                None => high = middle,
+            }
+        }
+        Some(best)
+    }
+
+    /// The smallest multiple of 2 MiB that has room: found by halving, for room grows with size. `promised`: whether
+    /// room for others than root is part of what is needed, so that what is reserved for root comes on top.
+    fn smallest(
+        &self,
+        format: &Format,
+        units: Option<Units>,
+        needs: Needs,
+        promised: bool,
+    ) -> Result<(Layout, u64)> {
         let at = |steps: u64| -> Result<Option<(Layout, u64)>> {
             let bytes = steps * UNIT;
             match format.layout(bytes, self.inodes) {
-                Ok(layout) => Ok(fits(&layout, units, needs).then_some((layout, bytes))),
+                Ok(layout) => {
+                    let reserved = if promised { layout.reserved_blocks() } else { 0 };
+                    let mut all = needs;
+                    all += Needs { units: 0, filler: reserved.into() };
+                    Ok(fits(&layout, units, all).then_some((layout, bytes)))
+                }
                 Err(Error::TooSmall { .. }) => Ok(None),
                 Err(error) => Err(error),
             }

@@ -85,7 +85,8 @@ pub(super) fn room(layout: &Layout, units: Option<Units>) -> Needs {
 pub(super) fn fits(layout: &Layout, units: Option<Units>, needs: Needs) -> bool {
     let room = room(layout, units);
     let unit_blocks = units.map_or(0, |units| units.blocks);
-    needs.units <= room.units && needs.units * unit_blocks + needs.filler <= room.filler
+    needs.units <= room.units
+        && needs.units.saturating_mul(unit_blocks).saturating_add(needs.filler) <= room.filler
 }
 
 /// A run of blocks.

@@ -14,12 +14,14 @@ use super::contents::Contents;
 #[cfg(feature = "std")]
 use super::crew::Crew;
 use super::dirs::{DirWriter, Name};
-use super::jobs::{Jobs, Part, WINDOW, Window, Work};
+use super::job::{Part, WINDOW, Window, Work};
+use super::jobs::Jobs;
 use super::map::{Indirect, MapWriter};
 use super::output::Output;
 use super::plan::{Piece, data_runs, directory_blocks, is_fast, kind, pieces, xattr_room};
 use super::space::{Run, Space};
 use super::tree::{Body, NodeAttrs};
+use super::writer::Writer;
 use super::{Error, NodeId, Plan, Result, groups, layout, map, xattr};
 use ext2_core::Incompat;
 use ext2_core::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra};
@@ -42,16 +44,6 @@ pub struct Report {
 /// Bytes of files from which on other threads are worth their while.
 #[cfg(feature = "std")]
 const CREW_MIN: u64 = 1 << 20;
-
-pub(super) struct Writer<'w> {
-    pub(super) plan: &'w Plan,
-    pub(super) jobs: Jobs<'w>,
-    data: Window,
-    table: Window,
-    pub(super) space: Space,
-    /// Directories of each group.
-    pub(super) directories: Vec<u16>,
-}
 
 /// The blocks that a file's indirect blocks get, taken beforehand so that its data lies in one piece.
 struct IndirectBlocks<'a, 'w> {

@@ -108,6 +108,23 @@ pub(super) fn place(path: &[u8], xattrs: &[Xattr], room: usize, block_size: Bloc
     Ok(placed)
 }
 
+/// Whether attributes that are valid take more room than a file has for them.
+pub(super) fn is_too_much(xattrs: &[Xattr], room: usize, block_size: BlockSize) -> bool {
+    let size = |(name, value): &Xattr| {
+        size_of::<RawXattrEntry>() + name.len().next_multiple_of(4) + value.len().next_multiple_of(4)
+    };
+    // Nothing to be counted exactly where all of it fits a block by itself.
+    let room_of_block = block_size.len() - size_of::<RawXattrHeader>() - END;
+    if xattrs.iter().map(size).sum::<usize>() <= room_of_block {
+        return false;
+    }
+    let valid = |(name, value): &&Xattr| {
+        XattrName::parse(name).is_ok_and(|name| name.acl_kind().is_none() || Acl::from_user(value).is_some())
+    };
+    // One that is not valid is refused for that, not for its size.
+    xattrs.iter().all(|xattr| valid(&xattr)) && place(b"", xattrs, room, block_size).is_err()
+}
+
 /// A block with these attributes.
 fn block(all: &[Stored], block_size: BlockSize) -> Vec<u8> {
     let mut bytes = vec![0; block_size.len()];

@@ -3,13 +3,14 @@
 use ext2_core::BlockSize;
 use ext2_image::mkfs::{Format, Inodes, Revision};
 
+use super::owner::{self, Owner};
 use crate::text::{parse_bytes, parse_uuid};
 
 /// What the file system is to be like.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "The file system")]
 pub(super) struct FormatArgs {
-    /// Bytes of a block, 1024 to 65536 [default: 4096 with --from, without it and below 512 MiB 1024]
+    /// Bytes of a block, 1024 to 65536 [default: 4096, below 1 MiB 1024]
     #[arg(long, short = 'b', value_name = "BYTES", value_parser = parse_block_size)]
     block_size: Option<BlockSize>,
 
@@ -43,7 +44,7 @@ pub(super) struct FormatArgs {
 
     /// The label, at most 16 bytes
     #[arg(long, short = 'L', value_name = "TEXT")]
-    label: Option<String>,
+    pub(super) label: Option<String>,
 
     /// Where it says that it was last mounted
     #[arg(long, short = 'M', value_name = "PATH")]
@@ -58,8 +59,8 @@ pub(super) struct FormatArgs {
     pub(super) seed: Option<String>,
 
     /// Owner of the root directory and of lost+found
-    #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
-    pub(super) root_owner: Option<(u32, u32)>,
+    #[arg(long, value_name = "USER:GROUP", value_parser = owner::parse)]
+    pub(super) root_owner: Option<Owner>,
 }
 
 fn parse_block_size(text: &str) -> Result<BlockSize, String> {
@@ -104,7 +105,6 @@ impl FormatArgs {
             format.last_mounted = path.clone().into_bytes();
         }
         format.uuid = self.uuid.unwrap_or(format.uuid);
-        format.root_owner = self.root_owner.unwrap_or(format.root_owner);
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use ext2_image::mkfs::Plan;
 use ext2_image::seal::{Params, Sealed, place_behind, seal_file};
 
-use super::{Args, device_size};
+use super::Args;
 use crate::failure::{Failure, Result};
 use crate::progress::bytes_bar;
 use crate::text::show_os;
@@ -43,20 +43,19 @@ impl Seal {
         }
     }
 
-    /// Seals what was made, which begins at byte `start` of `file`.
+    /// Seals what was made, which begins at byte `start` of `file` and has `room` bytes there, or as many as it takes.
     pub(super) fn add(
         &self,
         file: &File,
         start: u64,
         plan: &Plan,
         uuid: &[u8; 16],
-        is_device: bool,
+        room: Option<u64>,
         args: &Args,
     ) -> Result<Sealed> {
         let geometry = plan.layout().geometry();
         let bytes = u64::from(geometry.blocks_count) * geometry.block_size.bytes();
         let params = args.seal_options.params(uuid)?;
-        let room = if is_device { Some(device_size(&args.image)?.saturating_sub(start)) } else { None };
         let bar = bytes_bar("hashing", bytes);
         let sealed =
             seal_file(file, start, bytes, room, self.tree.as_ref(), &params, &|hashed| bar.inc(hashed));

@@ -15,7 +15,8 @@ use ext2_image::mkfs::{
     Contents, Format, NoContents, NodeAttrs, NodeId, Size, Tree, identity, identity_of_seed,
 };
 
-use super::format::{FormatArgs, parse_owner};
+use super::format::parse_owner;
+use super::owner::{self, Owner};
 use crate::failure::{Failure, Result};
 use crate::text::show_os;
 
@@ -23,9 +24,9 @@ use crate::text::show_os;
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "What goes in")]
 pub(super) struct SourceArgs {
-    /// Let every file belong to this user and group
-    #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
-    owner: Option<(u32, u32)>,
+    /// Let every file belong to this user and group: numbers, or names of the image's own /etc/passwd and /etc/group
+    #[arg(long, value_name = "USER:GROUP", value_parser = owner::parse)]
+    owner: Option<Owner>,
 
     /// Let what belongs to A belong to B. A:B are two numbers, for users and groups alike; in UID:GID=UID:GID each may be
     /// left out. May come several times; the first that fits counts
@@ -85,7 +86,7 @@ fn parse_map(text: &str) -> Result<Map, String> {
 }
 
 impl SourceArgs {
-    fn change(&self, attrs: &mut NodeAttrs) {
+    fn change(&self, attrs: &mut NodeAttrs, owner: Option<(u32, u32)>) {
         let (mut uid, mut gid) = (None, None);
         for map in &self.map_owner {
             match *map {
@@ -102,7 +103,7 @@ impl SourceArgs {
             }
         }
         (attrs.uid, attrs.gid) = (uid.unwrap_or(attrs.uid), gid.unwrap_or(attrs.gid));
-        if let Some(owner) = self.owner {
+        if let Some(owner) = owner {
             (attrs.uid, attrs.gid) = owner;
         }
         if self.no_xattrs {
@@ -117,6 +118,7 @@ pub(super) struct Input {
     contents: Box<dyn Contents>,
     kind: Kind,
     manifest: Option<Manifest>,
+    root_owner: Option<(u32, u32)>,
     /// The size that a manifest says, once its format was read.
     size: Option<u64>,
 }
@@ -144,8 +146,10 @@ impl Input {
                 }
             },
         };
-        input.tree.for_each_attrs(|attrs| args.source.change(attrs));
-        if let Some(owner) = args.format.root_owner {
+        let owner = input.numbers(args.source.owner.as_ref(), "--owner")?;
+        input.root_owner = input.numbers(args.format.root_owner.as_ref(), "--root-owner")?;
+        input.tree.for_each_attrs(|attrs| args.source.change(attrs, owner));
+        if let Some(owner) = input.root_owner {
             let root = input.tree.attrs_mut(NodeId::ROOT);
             (root.uid, root.gid) = owner;
         }
@@ -160,7 +164,7 @@ impl Input {
     }
 
     fn new(tree: Tree, contents: Box<dyn Contents>, kind: Kind) -> Self {
-        Self { tree, contents, kind, manifest: None, size: None }
+        Self { tree, contents, kind, manifest: None, root_owner: None, size: None }
     }
 
     fn directory(path: &Path, args: &SourceArgs) -> Result<Self> {
@@ -185,6 +189,17 @@ impl Input {
         Ok(Self { manifest: Some(manifest), ..input })
     }
 
+    /// The numbers of an owner; names are the image's own.
+    fn numbers(&mut self, owner: Option<&Owner>, option: &str) -> Result<Option<(u32, u32)>> {
+        let Some(owner) = owner else { return Ok(None) };
+        if let Some(numbers) = owner.numbers() {
+            return Ok(Some(numbers));
+        }
+        self.tree.sort().map_err(|error| Failure::text("", error.to_string()))?;
+        let owners = archive::Owners::of(&self.tree, &mut *self.contents);
+        owner.resolve(&owners).map(Some).map_err(|what| Failure::usage(&OsString::from(option), what))
+    }
+
     pub(super) fn has_source(&self) -> bool {
         self.kind != Kind::Nothing
     }
@@ -200,7 +215,8 @@ impl Input {
     }
 
     /// The format: what the source says, then what the options say, then what derives from both.
-    pub(super) fn format(&mut self, args: &FormatArgs, epoch: Option<Timestamp>) -> Result<Format> {
+    pub(super) fn format(&mut self, all: &super::Args, epoch: Option<Timestamp>) -> Result<Format> {
+        let args = &all.format;
         let usage = |what: String| Failure::usage(&OsString::from("--features"), what);
         let newest = self.tree.ids().map(|node| self.tree.attrs(node).mtime).max();
         let mut format = Format {
@@ -212,6 +228,10 @@ impl Input {
             identity(&mut self.tree, seed).map_err(|error| Failure::text("", error.to_string()))?
         } else if args.seed.is_some() {
             identity_of_seed(seed)
+        } else if let Some(epoch) = epoch {
+            // The same command gives the same bytes.
+            let told = format!("{epoch} {:?} {:?} {:?}", all.size, args.label, all.image.file_name());
+            identity_of_seed(told.as_bytes())
         } else {
             identity_of_seed(&random()?)
         };
@@ -221,6 +241,7 @@ impl Input {
             self.size = size.map_err(|error| Failure::text("", error.to_string()))?;
         }
         args.apply(&mut format).map_err(usage)?;
+        format.root_owner = self.root_owner.unwrap_or(format.root_owner);
         if !self.has_source() {
             let (owner, made) = (format.root_owner, format.created);
             self.tree.for_each_attrs(|attrs| *attrs = NodeAttrs::new(0o755, owner, made));

@@ -1,0 +1,249 @@
+//! One tree with everything in it, through every kind of source: it comes out equal, or what is lost is known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, lchown, symlink};
+use std::path::Path;
+
+use e2dax_tests::{need_tools, skip, tools};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, lsetxattr, mknodat, utimensat,
+};
+
+use crate::common::Folder;
+
+/// Sets the time of the last change of a file, or of a link itself.
+fn set_time(path: &Path, sec: i64, nsec: i64) {
+    let time = Timespec { tv_sec: sec, tv_nsec: nsec };
+    let times = Timestamps { last_access: time, last_modification: time };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+/// An access control list as the kernel takes it: a user 1234 may read.
+fn acl() -> Vec<u8> {
+    let entry = |tag: u16, bits: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let none = u32::MAX;
+    let entries =
+        [entry(1, 6, none), entry(2, 4, 1234), entry(4, 4, none), entry(16, 4, none), entry(32, 4, none)];
+    [&2_u32.to_le_bytes()[..], &entries.concat()].concat()
+}
+
+/// Makes the tree; false where the machine cannot have such files.
+fn make(root: &Path) -> bool {
+    fs::create_dir_all(root.join("deep/er/est")).unwrap();
+    let device = |name: &str, kind, major, minor| {
+        mknodat(CWD, &root.join(name), kind, Mode::from_raw_mode(0o620), rustix::fs::makedev(major, minor))
+    };
+    if device("char", FileType::CharacterDevice, 5, 1).is_err() {
+        return false;
+    }
+    device("block", FileType::BlockDevice, 259, 7).unwrap();
+    device("fifo", FileType::Fifo, 0, 0).unwrap();
+    fs::write(root.join("small"), b"small").unwrap();
+    fs::write(root.join("empty"), b"").unwrap();
+    fs::write(root.join("big"), (0..3_u32 << 20).map(|at| (at >> 12) as u8 | 1).collect::<Vec<u8>>())
+        .unwrap();
+    fs::hard_link(root.join("small"), root.join("deep/link")).unwrap();
+    symlink("deep/er", root.join("symlink")).unwrap();
+    symlink("t".repeat(90), root.join("long symlink")).unwrap();
+    let sparse = File::create(root.join("sparse")).unwrap();
+    sparse.set_len(6 << 20).unwrap();
+    for piece in 0..30_u64 {
+        sparse.write_all_at(&[7; 4096], piece * (128 << 10) + 65536).unwrap();
+    }
+    let all: Vec<u8> = (1..=255).filter(|&byte| byte != b'/').collect();
+    for part in all.chunks(100) {
+        fs::write(root.join(OsStr::from_bytes(part)), b"bytes").unwrap();
+    }
+    let below = root.join("deep/er/est").join("n".repeat(200));
+    fs::create_dir(&below).unwrap();
+    fs::write(below.join("l".repeat(150)), b"long").unwrap();
+    fs::write(root.join("rich"), b"rich").unwrap();
+    let capability = [1, 0, 0, 2, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let attributes: [(&str, &str, &[u8]); 6] = [
+        ("rich", "user.text", b"text"),
+        ("rich", "user.empty", b""),
+        ("rich", "user.lines", b"a\nb=\n12 c=d\n\0"),
+        ("rich", "trusted.own", b"t"),
+        ("rich", "security.capability", &capability),
+        ("deep", "user.of_a_directory", b"d"),
+    ];
+    for (name, attribute, value) in attributes {
+        if lsetxattr(&root.join(name), attribute, value, XattrFlags::empty()).is_err() {
+            return false;
+        }
+    }
+    let lists = [
+        ("rich", "system.posix_acl_access"),
+        ("deep", "system.posix_acl_access"),
+        ("deep", "system.posix_acl_default"),
+    ];
+    for (name, attribute) in lists {
+        if lsetxattr(&root.join(name), attribute, &acl(), XattrFlags::empty()).is_err() {
+            return false;
+        }
+    }
+    for (name, uid, gid) in
+        [("empty", u32::MAX - 1, 70_000), ("big", 65_535, 65_536), ("symlink", 3, 4), ("fifo", 1, 2)]
+    {
+        lchown(root.join(name), Some(uid), Some(gid)).unwrap();
+    }
+    for (name, sec, nsec) in [
+        ("small", 1_600_000_000, 123_456_789),
+        ("empty", -86_400, 0),
+        ("big", -2_147_483_648, 0),
+        ("sparse", -1, 500_000_000),
+        ("rich", 4_294_967_296, 1),
+        ("fifo", 15_000_000_000, 999_999_999),
+        ("symlink", 5, 5),
+        ("deep", 1_234_567_890, 0),
+        (".", 1_500_000_000, 0),
+    ] {
+        set_time(&root.join(name), sec, nsec);
+    }
+    true
+}
+
+/// What a manifest says of each path: its fields by name, without those that a new file system has of its own.
+fn said(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    for line in text.lines().filter(|line| line.starts_with('/') && !line.starts_with("/lost+found")) {
+        let mut words = line.split(' ');
+        let path = words.next().unwrap().to_owned();
+        let mut fields = BTreeMap::new();
+        for (nr, word) in words.enumerate() {
+            let (key, value) = match word.split_once('=') {
+                Some((key, value)) if nr > 3 => (key.to_owned(), value.to_owned()),
+                _ => (format!("word {nr}"), word.to_owned()),
+            };
+            if !matches!(key.as_str(), "atime" | "ctime" | "crtime") {
+                fields.insert(key, value);
+            }
+        }
+        // The root's links and size count lost+found.
+        if path == "/" {
+            fields
+                .retain(|key, _| matches!(key.as_str(), "word 1" | "word 2" | "word 3" | "mtime" | "xattr"));
+        }
+        all.insert(path, fields);
+    }
+    all
+}
+
+/// What two images differ in: names of fields.
+fn differences(expected: &str, found: &str) -> BTreeSet<String> {
+    let (expected, found) = (said(expected), said(found));
+    let mut all = BTreeSet::new();
+    for (path, fields) in &expected {
+        let Some(there) = found.get(path) else {
+            all.insert(format!("missing {path}"));
+            continue;
+        };
+        let keys: BTreeSet<&String> = fields.keys().chain(there.keys()).collect();
+        let differing = keys.into_iter().filter(|key| fields.get(*key) != there.get(*key));
+        all.extend(differing.map(|key| match key.as_str() {
+            "word 1" => "mode".to_owned(),
+            "word 2" | "word 3" => "owner".to_owned(),
+            key => key.to_owned(),
+        }));
+    }
+    all.extend(found.keys().filter(|path| !expected.contains_key(*path)).map(|path| format!("extra {path}")));
+    all
+}
+
+const PYTHON: &str = "
+import sys, tarfile
+kind = {'gnu': tarfile.GNU_FORMAT, 'pax': tarfile.PAX_FORMAT}[sys.argv[1]]
+with tarfile.open(sys.argv[2], 'w', format=kind, encoding='utf-8', errors='surrogateescape') as archive:
+    archive.add(sys.argv[3], arcname='.')
+";
+
+#[test]
+fn a_tree_with_everything_comes_out_of_every_source_equal_or_with_known_losses() {
+    need_tools!("tar", "bsdtar", "python3", "setfacl");
+    let folder = Folder::with(&[]);
+    let tree = folder.path("tree");
+    if !make(&tree) {
+        skip!("no devices or attributes here");
+    }
+    folder.run(&["mkfs", "dir.img", "--from", "tree"]).ok();
+    let expected = folder.run(&["manifest", "dir.img"]).ok();
+    let root = tree.to_str().unwrap();
+    let archive = folder.path("a.tar");
+    let archive = archive.to_str().unwrap();
+    let gnu = |format: &str, more: &[&str]| {
+        let format = format!("--format={format}");
+        let mut words = vec![format.as_str(), "--numeric-owner", "-C", root, "-cf", archive];
+        words.extend(more);
+        words.push(".");
+        // tar says what it cannot put into old formats, and ends with 2.
+        let _ = tools::command("tar").args(&words).output().unwrap();
+    };
+    let all = ["--xattrs", "--xattrs-include=*", "--acls", "--sparse"];
+    let plain = ["holes", "mtime", "xattr"];
+    type Make<'a> = Box<dyn Fn() + 'a>;
+    let python = |format: &'static str| -> Make<'_> {
+        Box::new(move || {
+            tools::run("python3", &["-c", PYTHON, format, archive, root]).unwrap();
+        })
+    };
+    let sources: Vec<(&str, Make<'_>, &[&str])> = vec![
+        ("GNU tar, pax, all", Box::new(|| gnu("posix", &all)), &[]),
+        ("GNU tar, pax", Box::new(|| gnu("posix", &[])), &["holes", "xattr"]),
+        (
+            "GNU tar, pax, sparse 0.0",
+            Box::new(|| gnu("posix", &["--sparse", "--sparse-version=0.0"])),
+            &["xattr"],
+        ),
+        (
+            "GNU tar, pax, sparse 0.1",
+            Box::new(|| gnu("posix", &["--sparse", "--sparse-version=0.1"])),
+            &["xattr"],
+        ),
+        ("GNU tar, gnu, sparse", Box::new(|| gnu("gnu", &["--sparse"])), &["mtime", "xattr"]),
+        ("GNU tar, oldgnu", Box::new(|| gnu("oldgnu", &[])), &plain),
+        (
+            "bsdtar, pax",
+            Box::new(|| {
+                let words =
+                    ["--format=pax", "--xattrs", "--acls", "--no-fflags", "-C", root, "-cf", archive, "."];
+                // It says which names are no text, and may end with 1.
+                let _ = tools::command("bsdtar").args(words).output().unwrap();
+            }),
+            &[],
+        ),
+        ("Python, gnu", python("gnu"), &plain),
+        ("Python, pax", python("pax"), &["holes", "mtime", "xattr"]),
+    ];
+    let mut table = String::new();
+    let mut wrong = String::new();
+    let mut judge = |name: &str, image: &str, allowed: &[&str]| {
+        let found = folder.run(&["manifest", image]).ok();
+        let lost = differences(&expected, &found);
+        let shown: Vec<&str> = lost.iter().map(String::as_str).collect();
+        table +=
+            &format!("{name:<28} {}\n", if shown.is_empty() { "equal".into() } else { shown.join(", ") });
+        if lost.iter().any(|lost| !allowed.contains(&lost.as_str())) {
+            wrong += &format!("{name}: {shown:?}\n");
+        }
+        if tools::have("e2fsck") {
+            tools::e2fsck_fn(&folder.path(image)).unwrap();
+        }
+    };
+    for (name, make, allowed) in &sources {
+        let _ = fs::remove_file(archive);
+        make();
+        let run = folder.run(&["mkfs", "tar.img", "--force", "--quiet", "--from", "a.tar"]);
+        assert_eq!(run.code(), 0, "{name}: {}", run.err());
+        judge(name, "tar.img", allowed);
+    }
+    fs::write(folder.path("tree.manifest"), &expected).unwrap();
+    folder.run(&["mkfs", "manifest.img", "--quiet", "--from", "tree.manifest", "--contents", "tree"]).ok();
+    judge("manifest", "manifest.img", &[]);
+    println!("{table}");
+    assert!(wrong.is_empty(), "lost what is not known to be lost:\n{wrong}\n{table}");
+}
