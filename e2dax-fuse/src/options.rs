@@ -142,8 +142,10 @@ const IGNORED: [&str; 29] = [
     "user_xattr",
     "kernel_cache",
 ];
-/// The same, with a value.
-const IGNORED_VALUES: [&str; 5] = ["comment", "max_read", "max_readahead", "blksize", "max_write"];
+/// The same, with a value. The last two are what the kernel shows of a mount that is up: mount(8) repeats them when it mounts
+/// again.
+const IGNORED_VALUES: [&str; 7] =
+    ["comment", "max_read", "max_readahead", "blksize", "max_write", "user_id", "group_id"];
 
 /// The parts of a list between commas; a backslash takes the meaning from the character behind it.
 fn split(list: &str) -> Vec<String> {

@@ -227,7 +227,8 @@ mod tests {
         assert_eq!(parse_bytes("4096"), Ok(4096));
         assert_eq!(parse_bytes("2M"), Ok(2 << 20));
         assert_eq!(parse_bytes("2MiB"), Ok(2 << 20));
-        for bad in ["", "K", "-1", "1.5M", "x", "99999999T"] {
+        assert_eq!(parse_bytes("1.5M"), Ok(3 << 19));
+        for bad in ["", "K", "-1", "1.5", "1.M", "x", "99999999T"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }

@@ -35,7 +35,7 @@ fn a_fault_says_why_it_falls_back_and_that_it_died() {
     assert_eq!(run.code(), 1);
     assert!(run.out().contains("SIGBUS at page 512 of the file\n"), "{}", run.out());
     let message = folder.run(&["fault", "block-1k.img:/big", "--at", "0"]).fails(1);
-    assert!(message.contains("blocks have 1024 bytes"), "{message}");
+    assert!(message.contains("blocks are smaller than a page"), "{message}");
     folder.run(&["fault", "--device", "file", "two-mib.img:/hole", "--at", "0"]).fails(1);
     folder.run(&["fault", "two-mib.img:/", "--at", "0"]).fails(1);
 }

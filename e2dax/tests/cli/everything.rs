@@ -36,7 +36,7 @@ fn acl() -> Vec<u8> {
 fn make(root: &Path) -> bool {
     fs::create_dir_all(root.join("deep/er/est")).unwrap();
     let device = |name: &str, kind, major, minor| {
-        mknodat(CWD, &root.join(name), kind, Mode::from_raw_mode(0o620), rustix::fs::makedev(major, minor))
+        mknodat(CWD, root.join(name), kind, Mode::from_raw_mode(0o620), rustix::fs::makedev(major, minor))
     };
     if device("char", FileType::CharacterDevice, 5, 1).is_err() {
         return false;
@@ -73,7 +73,7 @@ fn make(root: &Path) -> bool {
         ("deep", "user.of_a_directory", b"d"),
     ];
     for (name, attribute, value) in attributes {
-        if lsetxattr(&root.join(name), attribute, value, XattrFlags::empty()).is_err() {
+        if lsetxattr(root.join(name), attribute, value, XattrFlags::empty()).is_err() {
             return false;
         }
     }
@@ -83,7 +83,7 @@ fn make(root: &Path) -> bool {
         ("deep", "system.posix_acl_default"),
     ];
     for (name, attribute) in lists {
-        if lsetxattr(&root.join(name), attribute, &acl(), XattrFlags::empty()).is_err() {
+        if lsetxattr(root.join(name), attribute, &acl(), XattrFlags::empty()).is_err() {
             return false;
         }
     }
@@ -214,7 +214,8 @@ fn a_tree_with_everything_comes_out_of_every_source_equal_or_with_known_losses()
                 // It says which names are no text, and may end with 1.
                 let _ = tools::command("bsdtar").args(words).output().unwrap();
             }),
-            &[],
+            // It writes the fraction of a time before 1970 forwards: -1 and a half second as -1.5, which is another time.
+            &["mtime"],
         ),
         ("Python, gnu", python("gnu"), &plain),
         ("Python, pax", python("pax"), &["holes", "mtime", "xattr"]),

@@ -139,7 +139,7 @@ fn diff_names_files_fields_places_and_the_first_bit() {
     image.write_all_at(&[9], 1024 + 44).unwrap();
     assert_eq!(folder.run(&["diff", "a.img", "b.img"]).ok(), "bits: byte 1068: superblock: s_mtime\n");
     assert_eq!(folder.run(&["diff", "--bits", "a.img", "b.img"]).code(), 1);
-    mkfs("c.img", &["--dax-align", "on"]);
+    mkfs("c.img", &["--dax-align", "off"]);
     let found = folder.run(&["diff", "--layout", "a.img", "c.img"]);
     assert_eq!(found.code(), 1);
     assert!(found.out().contains("/big: blocks: "), "{}", found.out());

@@ -82,7 +82,7 @@ fn source_and_target_are_never_one_file_and_an_image_is_no_stream() {
 #[test]
 fn a_part_of_an_image_is_written_and_the_rest_left_alone() {
     let folder = with_tree();
-    let file = File::create(folder.path("disk")).unwrap();
+    let file = File::options().read(true).write(true).create_new(true).open(folder.path("disk")).unwrap();
     file.set_len(16 << 20).unwrap();
     file.write_all_at(b"loader", 0).unwrap();
     file.write_all_at(b"last", (16 << 20) - 4).unwrap();
