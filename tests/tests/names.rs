@@ -10,8 +10,8 @@ use e2dax_tests::{
     tools,
 };
 use ext2_core::{
-    DirEntry, Errno, Error, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, RenameFlags, SetAttr, Wait,
-    XattrSet,
+    DirEntry, Errno, Error, Ext2, FileKind, Follow, Inode, InodeFlags, NewInode, OpenOptions, RenameFlags,
+    SetAttr, Wait, XattrSet,
 };
 
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
@@ -360,4 +360,19 @@ fn reserved_inodes_of_a_second_group_are_given_to_nobody() {
         left[1024 + 58] |= 1;
         assert!(is_clean(&left), "unclean: {unclean}");
     }
+}
+
+#[test]
+fn a_rename_that_is_refused_leaves_no_directory_of_its_own() {
+    let device = ram(&image(&[]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    root.rmdir(b"lost+found").expect("empty");
+    root.create(b"a", &FILE).expect("created");
+    root.create(b"b", &FILE).expect("created");
+    root.set_flags(InodeFlags::APPEND).expect("set");
+    refused(fs.rename(&root, b"a", &root, b"b", RenameFlags::empty()), Errno::PERM);
+    let names: Vec<Vec<u8>> = listed(&root, 0).into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, [&b"."[..], b"..", b"a", b"b"]);
+    assert_eq!(root.attr().links, 2);
 }

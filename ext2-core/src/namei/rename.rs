@@ -19,7 +19,7 @@ use bitflags::bitflags;
 use super::{LINK_MAX, check_name, is_dots, is_empty, with_locks};
 use crate::dir::{Found, Room};
 use crate::error::{Result, refuse};
-use crate::inode::{FileKind, Inode};
+use crate::inode::{FileKind, Inode, InodeFlags};
 use crate::journal::{Images, Journal, Transaction};
 use crate::order::Written;
 use crate::{Errno, Ext2, InodeNr, Timestamp};
@@ -195,6 +195,10 @@ impl Shelter {
             return Some(lost);
         }
         let root = fs.root().ok()?;
+        // Where names may be added and not removed, it would stay.
+        if root.0.attrs.lock().flags.intersects(InodeFlags::APPEND | InodeFlags::IMMUTABLE) {
+            return None;
+        }
         let times = || {
             let attrs = root.0.attrs.lock();
             (attrs.mtime, attrs.ctime)
