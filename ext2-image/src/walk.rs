@@ -18,8 +18,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::manifest::quote;
-use ext2_core::{Corrupt, Error, Object};
-use ext2_core::{Errno, Ext2, FileKind, Inode, InodeNr};
+use ext2_core::{Corrupt, Errno, Error, Ext2, FileKind, Inode, InodeNr, Object};
 
 /// A file that a walk has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]

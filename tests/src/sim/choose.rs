@@ -63,7 +63,7 @@ impl Chooser {
             Operation::Root { to: 0 }
         } else {
             let mut chosen = self.prepared(actor, model);
-            while kept_out(&Step { actor, operation: chosen.clone() }, model).is_some() {
+            while kept_out(&Step { actor, operation: chosen.clone() }).is_some() {
                 chosen = self.prepared(actor, model);
             }
             chosen
