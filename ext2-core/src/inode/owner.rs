@@ -10,7 +10,8 @@
 //! 1. Whoever reads an inode through this crate sees the owners from before or from after, at every moment and after
 //!    every crash.
 //! 2. Whoever does not know the mark (Linux, e2fsck) sees the owners from before, those from after, or for a moment
-//!    two ids from 0xff000000 on, which nobody has.
+//!    two ids from 0xff000000 on, which nobody has. On an image of the Hurd, whose inodes have no field to spare,
+//!    that is what this crate sees, too.
 //! 3. What the owners lose of the mode goes before they change, and what they gain comes after: half-done, nobody may
 //!    do more than he might before or may after. A file whose owners change has no set-id bit meanwhile.
 //! 4. Mode, owners and access list are durable in the order in which they were changed.
@@ -168,12 +169,29 @@ impl Cell {
     /// Changes owners that lie in more than one word. After an error behind the mark they are the new ones, and settled
     /// with the times.
     fn move_owners(&self, attrs: &mut Attrs, new: Owners) -> Result<()> {
+        if self.fs.is_hurd() {
+            return self.move_owners_past_nobody(new);
+        }
         self.store_u32(offset_of!(RawInode, i_osd1) as u64, new.note())?;
         Barrier::OwnersNoted.fence(&*self.fs.dev)?;
         self.store_last(new.on_their_way(self.generation))?;
         Barrier::OwnersMarked.fence(&*self.fs.dev)?;
         (attrs.uid, attrs.gid, attrs.owners_move, attrs.late) = (new.uid, new.gid, true, true);
         self.settle_owners(attrs)
+    }
+
+    /// The same on an image of the Hurd, which uses the fields of the note for a translator and an author. Between the
+    /// stores the inode is somebody's with an id from 0xffff0000 on, which nobody has.
+    fn move_owners_past_nobody(&self, new: Owners) -> Result<()> {
+        let high = |uid: u16, gid: u16| {
+            self.store_u32(offset_of!(RawInode, i_uid_high) as u64, u32::from(uid) | u32::from(gid) << 16)
+        };
+        high(u16::MAX, u16::MAX)?;
+        Barrier::OwnersNoted.fence(&*self.fs.dev)?;
+        self.store_u16(offset_of!(RawInode, i_uid) as u64, new.lows().0)?;
+        self.store_u16(offset_of!(RawInode, i_gid) as u64, new.lows().1)?;
+        Barrier::OwnersPlaced.fence(&*self.fs.dev)?;
+        high(new.highs().0, new.highs().1)
     }
 
     /// Puts owners that a mark stands for where others look for them.
