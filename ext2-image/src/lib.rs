@@ -7,6 +7,8 @@
 //! |---|---|
 //! | [`mkfs`] | making images: from nothing, a directory, an archive, a manifest |
 //! | `archive` | tar archives as trees: reading their members, one over the other (feature `archive`) |
+//! | `oci` | container images as trees: layouts and `docker save` archives, their layers (feature `archive`) |
+//! | `input` | all sources by their names, one or several one over the other (feature `archive`) |
 //! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
 //! | [`manifest`] | an image as text, and what two images differ in |
 //! | `copy` | trees out of an image, into one and within (feature `std`) |
@@ -30,8 +32,12 @@ mod coverage;
 pub mod disk;
 #[cfg(feature = "std")]
 mod file_range;
+#[cfg(feature = "archive")]
+pub mod input;
 pub mod manifest;
 pub mod mkfs;
+#[cfg(feature = "archive")]
+pub mod oci;
 pub mod seal;
 #[cfg(feature = "std")]
 pub mod tar;

@@ -2,11 +2,14 @@
 
 mod check;
 mod common;
+mod container;
 mod copy;
 mod dax;
+mod disk;
 mod docs;
 mod everything;
 mod host;
+mod layers;
 mod mkfs;
 mod read;
 mod seal;
