@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use blockdev::{
     BlockDevice, RamDevice, Recorder,
-    crash::{BlockModel, CrashState, FenceMeans, Limits, PmemModel, PmemOrder},
+    crash::{BlockModel, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder},
 };
 use ext2_core::RenameFlags;
 use ext2_image::check::{Checker, Outcome};
@@ -106,7 +106,7 @@ impl Crashes {
 
     /// Looks at the states. Gives their number.
     pub(super) fn judge(self, options: &Options) -> Result<u64, String> {
-        let limits = Limits { exhaustive: 48, edges: 16, pairs: 8, samples: 12, seed: options.seed };
+        let limits = CrashLimits { exhaustive: 48, edges: 16, pairs: 8, samples: 12, seed: options.seed };
         let log = self.recorder.snapshot();
         let with_e2fsck = options.seed.is_multiple_of(4) && tools::have("e2fsck");
         let mut judge = Judge {
