@@ -212,7 +212,9 @@ impl Shelter {
         let lost = match root.create_lost_found() {
             Ok(lost) => lost,
             // No room, a name that is not a directory's, or a root with all the links that it may have.
-            Err(error) if [Errno::NOSPC, Errno::EXIST, Errno::MLINK].iter().any(|errno| error.refuses(*errno)) => {
+            Err(error)
+                if [Errno::NOSPC, Errno::EXIST, Errno::MLINK].iter().any(|errno| error.refuses(*errno)) =>
+            {
                 return Ok(None);
             }
             Err(error) => return Err(error),

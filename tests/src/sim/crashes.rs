@@ -201,7 +201,8 @@ fn leave_out_new_place(theirs: &mut Tree, ours: &Tree) {
 fn difference(ours: &Tree, theirs: &Tree) -> Option<String> {
     let paths: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
     let differs = paths.into_iter().filter(|path| ours.get(*path) != theirs.get(*path));
-    let words = differs.map(|path| format!("{}: {:?} and {:?}", path.escape_ascii(), ours.get(path), theirs.get(path)));
+    let words = differs
+        .map(|path| format!("{}: {:?} and {:?}", path.escape_ascii(), ours.get(path), theirs.get(path)));
     words.reduce(|all, one| format!("{all}; {one}"))
 }
 
