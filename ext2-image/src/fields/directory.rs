@@ -134,7 +134,8 @@ pub fn directory(block: &[u8]) -> Vec<Field> {
         }
         end = found.offset + DIRENT_HEADER;
         // The name of an entry that is not in use may have been written over by what follows.
-        if !found.name.is_empty() && !(found.inode == 0 && found.name.len() + DIRENT_HEADER > found.rec_len) {
+        let is_overwritten = found.inode == 0 && found.name.len() + DIRENT_HEADER > found.rec_len;
+        if !found.name.is_empty() && !is_overwritten {
             let value = Value::Text(found.name.clone());
             fields.push(Field::new(end, found.name.len(), format!("{prefix}name"), value));
             end += found.name.len();

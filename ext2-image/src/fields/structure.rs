@@ -235,12 +235,9 @@ impl Layout {
                 let known = matches!(mode >> 12, 0o14 | 0o12 | 0o10 | 0o6 | 0o4 | 0o2 | 0o1) || mode == 0;
                 (!known).then(|| format!("mode {mode:#o} is no type of file"))
             }
-            Structure::Directory(_) => {
-                let broken = super::records(bytes).into_iter().find_map(|record| {
-                    record.wrong.map(|wrong| format!("the entry at byte {}: {wrong}", record.offset))
-                });
-                broken
-            }
+            Structure::Directory(_) => super::records(bytes).into_iter().find_map(|record| {
+                record.wrong.map(|wrong| format!("the entry at byte {}: {wrong}", record.offset))
+            }),
             _ => None,
         })
     }
