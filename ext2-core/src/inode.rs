@@ -39,7 +39,8 @@ pub use write::SetAttr;
 use alloc::format;
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
+use portable_atomic::AtomicU64;
 
 use zerocopy::FromBytes;
 

@@ -2,6 +2,7 @@
 
 mod inner;
 mod lease;
+mod whole;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::volume::{DataPath, DaxFs};
 
 pub(crate) use inner::FileInner;
 use inner::{BUSY_NOW, LAST_PAGE, MAX_BYTES, past_end};
-pub use lease::{Lease, Leased, LeasedPart};
+pub use lease::{Lease, Leased, LeasedPart, LeasedRun};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,6 +48,17 @@ pub struct LeasedPart {
     device_byte: Option<u64>,
 }
 
+/// A run of a leased range that is one thing on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeasedRun {
+    /// The file byte at which it begins.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+    /// The byte of the device at which it begins; `None` for a hole.
+    pub device_byte: Option<u64>,
+}
+
 /// File byte, device byte (none for a hole), bytes.
 type Run = (u64, Option<u64>, u64);
 
@@ -116,6 +127,16 @@ impl Lease {
             }
         }
         Ok(parts)
+    }
+
+    /// Where the range lies on the device, in order: for who maps the device by himself, as a VMM does with its memory
+    /// slots. It borrows nothing; what it says holds for as long as the lease does.
+    ///
+    /// # Errors
+    /// As for [`parts`](Self::parts), without those of the device's memory.
+    pub fn runs(&self) -> Result<Vec<LeasedRun>> {
+        let run = |(start, device_byte, len)| LeasedRun { start, len, device_byte };
+        Ok(self.look()?.into_iter().map(run).collect())
     }
 
     /// The same parts, each of which keeps the lease: for who holds both in one place.
