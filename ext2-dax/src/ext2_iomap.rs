@@ -163,7 +163,7 @@ mod tests {
 
     impl Subject for FileInner {
         fn set_size(&self, size: u64, wait: Wait) -> Result<()> {
-            Ok(self.inode.truncate(size, wait.into())?)
+            Ok(self.inode.truncate(size, wait)?)
         }
 
         fn data_pages(&self) -> u64 {
