@@ -29,6 +29,7 @@ EOF
     cat >"$work/$1/src/main.rs" <<EOF
 #![no_std]
 #![no_main]
+#![allow(dead_code)]
 extern crate alloc;
 use core::alloc::{GlobalAlloc, Layout};
 use core::sync::atomic::{AtomicUsize, Ordering};

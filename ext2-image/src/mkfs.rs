@@ -58,7 +58,8 @@ pub use warning::{Warning, Warnings};
 pub use write::Report;
 pub use xattr::attribute_lost;
 
-/// An empty file system of `bytes` bytes in memory, with the defaults of mke2fs: a place to try things.
+/// An empty file system of `bytes` bytes in memory: a place to try things. Blocks have 4096 bytes, so that files can be
+/// mapped, but 1024 below 1 MiB.
 ///
 /// ```
 /// let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(1 << 20)?, &Default::default())?;
@@ -72,7 +73,8 @@ pub use xattr::attribute_lost;
 /// As [`format`]; the device's where there is no memory.
 pub fn in_memory(bytes: u64) -> Result<blockdev::RamDevice> {
     let device = blockdev::RamDevice::new(bytes)?;
-    format(&device, &Format::default(), Fresh::Zeros)?;
+    let block_size = ext2_core::BlockSize::new(4096).filter(|_| bytes >= 1 << 20);
+    format(&device, &Format { block_size, ..Format::default() }, Fresh::Zeros)?;
     Ok(device)
 }
 

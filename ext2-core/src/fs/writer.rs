@@ -109,8 +109,8 @@ pub(crate) struct Behaviour {
     pub(crate) share_xattrs: bool,
 }
 
-#[cfg(feature = "write")]
 impl Writer {
+    #[cfg(feature = "write")]
     pub(crate) fn new(fs: &Fs, claim: Claim, groups: Groups, place: Place, behaviour: &Behaviour) -> Self {
         let features = fs.sb.features;
         let now = fs.clock.now();

@@ -16,6 +16,28 @@ use crate::lease::PageLease;
 
 /// The blocks of a byte range, which stay where they are, and the file's, until this and its clones are dropped.
 ///
+/// ```
+/// use blockdev::Access;
+/// use ext2_core::Follow;
+/// use ext2_dax::{DaxFs, DaxOptions, File, Leased, OpenFor, Wait};
+/// # let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(16 << 20)?, &Default::default())?;
+///
+/// fs.write("data", vec![1; 8192])?;
+/// let file = File::open(&DaxFs::new(fs.clone(), DaxOptions::default()), fs.resolve("data", Follow::Yes)?, OpenFor::Writing)?;
+/// let lease = file.lease(0..8192, Access::Write)?;
+/// for (_, part) in lease.parts()? {
+///     if let Leased::Memory(memory) = part {
+///         memory.copy_in(0, b"stored")?;
+///     }
+/// }
+/// assert_eq!(lease.runs()?.iter().map(|run| run.len).sum::<u64>(), 8192);
+/// assert!(file.truncate(0, Wait::No).is_err(), "the memory is lent");
+/// lease.sync()?;
+/// drop(lease);
+/// assert_eq!(&fs.read("data")?[..6], b"stored");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// What it gives is what the file has at that moment: a hole that is filled later is found by asking again. Bytes past
 /// the end of the file are hole, whatever lies there.
 #[derive(Clone, Debug)]
