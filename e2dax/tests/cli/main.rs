@@ -2,16 +2,22 @@
 
 mod check;
 mod common;
+mod compare;
 mod copy;
 mod dax;
 mod docs;
 mod everything;
 mod host;
+mod look;
 mod mkfs;
+mod people;
 mod read;
+mod schema;
 mod seal;
+mod shell;
 mod sources;
 mod tar;
 mod target_images;
 mod targets;
+mod terminal;
 mod write;
