@@ -90,7 +90,9 @@ fn the_names_of_debugfs_do_what_they_do_there() {
         let label = folder.run(&["info", image]).ok();
         let label = label.lines().find(|line| line.starts_with("label:")).unwrap().to_owned();
         let mtime = folder.run(&["stat", &format!("{image}:<12>")]).ok();
-        let mtime = mtime.lines().find(|line| line.starts_with("modified:")).unwrap().to_owned();
+        // The field is the one of seconds.
+        let mtime = mtime.lines().find(|line| line.starts_with("modified:")).unwrap();
+        let mtime = mtime.split('.').next().unwrap().to_owned();
         let tree = tree.lines().skip(1).collect::<Vec<_>>().join("\n");
         (tree, stat.lines().filter(kept).collect::<Vec<_>>().join("\n"), label, mtime)
     };

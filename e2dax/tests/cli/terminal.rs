@@ -1,6 +1,7 @@
 //! The command in a terminal: prompts, completion, Ctrl-C, narrow windows, colours, and pipes that are closed early.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,9 @@ struct Terminal<'f> {
 impl<'f> Terminal<'f> {
     /// With a command in it, and a shell that stays when it has ended.
     fn new(folder: &'f Folder, width: u32, command: &str) -> Self {
-        let socket = folder.path("tmux").to_str().unwrap().to_owned();
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("tmux{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let socket = folder.path(&name).to_str().unwrap().to_owned();
         let terminal = Self { folder, socket };
         let e2dax = env!("CARGO_BIN_EXE_e2dax");
         let line = format!("trap : INT; e2dax() {{ {e2dax} \"$@\"; }}; {command}; echo ended $?; sleep 60");
