@@ -94,7 +94,7 @@ impl ImageEntries {
             if is_directory && !self.mark(entry.nr) {
                 return broken(format!("directory inode {} has a second name here", entry.nr));
             }
-            names.push((entry.name, entry.nr, is_directory));
+            names.push((entry.name.into_bytes(), entry.nr, is_directory));
         }
         names.sort_unstable();
         if let Some([twice, ..]) =

@@ -38,13 +38,14 @@ impl Helper {
         let Ok(entries) = inode.entries(0) else { return Vec::new() };
         let mut found: Vec<Pair> = entries
             .filter_map(Result::ok)
-            .filter(|entry| entry.name != b"." && entry.name != b"..")
             .filter_map(|entry| {
-                let name = String::from_utf8(entry.name.clone()).ok()?;
-                let is_dir = fs.inode(entry.nr).is_ok_and(|inode| inode.kind() == FileKind::Directory);
+                let nr = entry.nr;
+                let name = String::from_utf8(entry.name.into_bytes()).ok()?;
+                let is_dir = fs.inode(nr).is_ok_and(|inode| inode.kind() == FileKind::Directory);
                 let slash = if is_dir { "/" } else { "" };
                 let quoted = name.replace('\\', "\\\\").replace(' ', "\\ ");
-                name.starts_with(start).then(|| Pair {
+                let is_dots = name == "." || name == "..";
+                (!is_dots && name.starts_with(start)).then(|| Pair {
                     display: format!("{name}{slash}"),
                     replacement: format!("{colon}{directory}{quoted}{slash}"),
                 })
