@@ -15,6 +15,9 @@
 //! | [`seal`] | hash trees by which the kernel (dm-verity) lets no changed byte be read |
 //! | [`tar`] | an image as an archive |
 //! | [`disk`] | a disk with partitions around an image |
+//! | [`inspect`] | which block is whose, what was deleted, what a journal holds; single fields changed |
+//! | [`foreign`] | files that are no ext2 image, by what they are |
+//! | `packed` | images packed by gzip or zstd, to be looked at (feature `archive`) |
 //! | [`fields`] | the structures of an image taken apart, field by field |
 //! | `units`, `coverage` | which 2 MiB of a file a page of that size can map, and for whom |
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -33,12 +36,14 @@ pub mod disk;
 pub mod fields;
 #[cfg(feature = "std")]
 mod file_range;
+pub mod foreign;
 #[cfg(feature = "archive")]
 pub mod input;
+pub mod inspect;
 pub mod manifest;
 pub mod mkfs;
-#[cfg(feature = "archive")]
 pub mod oci;
+pub mod packed;
 pub mod seal;
 #[cfg(feature = "std")]
 pub mod tar;

@@ -13,6 +13,7 @@ use crate::failure::{Of, Result};
 use crate::json::{Json, object};
 use crate::progress::PassBar;
 use crate::target::{Mode, Target};
+use crate::text::count;
 use crate::verbs::seal::options::parse_root;
 
 /// Errors are left, as e2fsck says it.
@@ -72,8 +73,9 @@ pub(crate) fn usage_code(arguments: &[OsString]) -> Option<u8> {
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     match look(args, context) {
         Err(failure) if !failure.is_closed_output() => {
+            let is_usage = failure.code() == crate::failure::USAGE;
             context.complain(&failure);
-            context.set_exit(OPERATIONAL);
+            context.set_exit(if is_usage { USAGE } else { OPERATIONAL });
             Ok(())
         }
         result => result,
@@ -81,7 +83,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 }
 
 fn look(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let device = target.open_device(&context.image, Mode::Read, blockdev::Durability::Relaxed)?;
     // What a crash left in a log is a part of the image.
     let device = ext2_core::recovered(device).of(|| target.image_name())?;
@@ -113,7 +115,7 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
     if let Some(failure) = closed.into_inner() {
         return Err(failure);
     }
-    let summary = summary.of(|| target.image_name())?;
+    let summary = summary.map_err(|error| target.failure(&*device, error))?;
     if args.json {
         context.out.json(&summary_to_json(&summary))?;
     } else {
@@ -143,9 +145,9 @@ fn verdict(image: &str, summary: &Summary) -> String {
         _ if summary.is_clean() => {
             format!("{image}: clean, {}/{} inodes, {}/{} blocks", inodes.0, inodes.1, blocks.0, blocks.1)
         }
-        Summary { complete: true, faults, .. } => format!("{image}: {faults} faults"),
+        Summary { complete: true, faults, .. } => format!("{image}: {}", count(*faults, "fault")),
         Summary { faults, .. } => {
-            format!("{image}: {faults} faults, and the layout is too broken to look at the rest")
+            format!("{image}: {}, and the layout is too broken to look at the rest", count(*faults, "fault"))
         }
     }
 }

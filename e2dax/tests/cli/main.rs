@@ -2,6 +2,7 @@
 
 mod check;
 mod common;
+mod compare;
 mod container;
 mod copy;
 mod dax;
@@ -10,11 +11,16 @@ mod docs;
 mod everything;
 mod host;
 mod layers;
+mod look;
 mod mkfs;
+mod people;
 mod read;
+mod schema;
 mod seal;
+mod shell;
 mod sources;
 mod tar;
 mod target_images;
 mod targets;
+mod terminal;
 mod write;
