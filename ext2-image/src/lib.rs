@@ -8,6 +8,7 @@
 //! | [`mkfs`] | making images: from nothing, a directory, an archive, a manifest |
 //! | `archive` | tar archives as trees: reading their members, one over the other (feature `archive`) |
 //! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
+//! | [`repair`](mod@repair) | mending all that a check finds, on changes that can be looked at first |
 //! | [`manifest`] | an image as text, and what two images differ in |
 //! | `copy` | trees out of an image, into one and within (feature `std`) |
 //! | [`seal`] | hash trees by which the kernel (dm-verity) lets no changed byte be read |
@@ -32,6 +33,7 @@ pub mod disk;
 mod file_range;
 pub mod manifest;
 pub mod mkfs;
+pub mod repair;
 pub mod seal;
 #[cfg(feature = "std")]
 pub mod tar;

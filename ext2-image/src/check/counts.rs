@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::Pass;
 use super::finding::{Kind, Place};
-use super::run::{Mode, Run, Step, TYPE, USED};
+use super::run::{Run, Step, TYPE, USED};
 use ext2_core::GroupNr;
 use ext2_core::raw::{RawGroupDesc, RawSuperblock, SUPERBLOCK_OFFSET};
 
@@ -49,7 +49,7 @@ fn compare(stored: &mut [u8], len: u64, truth: impl Fn(u64) -> u8) -> Difference
 
 impl Run<'_> {
     /// Compares bitmaps and counts with what was found.
-    pub(super) fn check_counts(&mut self) -> Step {
+    pub(crate) fn check_counts(&mut self) -> Step {
         let mut bitmap = take(&mut self.s.block);
         let (mut free_blocks, mut free_inodes) = (0, 0);
         for group in 0..self.geo.groups {
@@ -163,17 +163,17 @@ impl Run<'_> {
         should: &[u8],
     ) -> Step {
         let place = Place::Group(group);
+        let mut mend = false;
         if difference.marked_free != 0 {
-            self.report(place, free, Some(difference.marked_free), Some(0))?;
+            mend |= self.report(place, free, Some(difference.marked_free), Some(0))?;
         }
         if difference.marked_used != 0 {
-            self.report(place, used, Some(difference.marked_used), Some(0))?;
+            mend |= self.report(place, used, Some(difference.marked_used), Some(0))?;
         }
         if difference.padding {
-            self.fault(place, padding)?;
+            mend |= self.fault(place, padding)?;
         }
-        let differs = difference.marked_free != 0 || difference.marked_used != 0 || difference.padding;
-        if differs && self.mode == Mode::Mend {
+        if mend {
             self.dev.write_at(u64::from(block) << self.geo.block_size.log2(), should)?;
         }
         Ok(())

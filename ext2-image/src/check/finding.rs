@@ -131,6 +131,7 @@ macro_rules! kinds {
 kinds! {
     // The superblock and the descriptors.
     SuperblockField Halts "a field is impossible",
+    SuperblockLost Halts "the superblock cannot be used; there is a backup in block",
     FragmentSize Halts "fragments are not blocks: s_log_frag_size",
     FragmentsPerGroup Halts "s_frags_per_group",
     ReservedBlocks Halts "s_r_blocks_count, of at most half of all blocks,",

@@ -22,7 +22,7 @@ const CHECKED: u32 = 0x1 | 0x2 | 0x40;
 const CHECKED_COMPAT: u32 = 0x3f | 0x200 | 0x400 | 0x800;
 
 /// Reads the superblock.
-pub(super) fn read_super(dev: &dyn BlockDevice) -> Step<RawSuperblock> {
+pub(crate) fn read_super(dev: &dyn BlockDevice) -> Step<RawSuperblock> {
     let mut raw = RawSuperblock::new_zeroed();
     let end = SUPERBLOCK_OFFSET + size_of::<RawSuperblock>() as u64;
     if dev.size() < end {
@@ -38,10 +38,10 @@ pub(super) fn read_super(dev: &dyn BlockDevice) -> Step<RawSuperblock> {
 }
 
 /// Checks the fields without which nothing else can be found, and gives the validated superblock.
-pub(super) fn check_super(
+pub(crate) fn check_super(
     dev: &dyn BlockDevice,
     raw: &RawSuperblock,
-    sink: &mut dyn FnMut(&Finding),
+    sink: &mut dyn FnMut(&Finding) -> bool,
 ) -> Step<Superblock> {
     let mut wrong = |kind, found: u64, expected: Option<u64>| {
         let place = Place::Superblock;
@@ -113,7 +113,7 @@ pub(super) fn check_super(
 
 impl Run<'_> {
     /// Checks the descriptors and marks all metadata.
-    pub(super) fn check_layout(&mut self) -> Step {
+    pub(crate) fn check_layout(&mut self) -> Step {
         self.read_descriptors()?;
         self.check_places()?;
         let groups = self.geo.groups;
@@ -132,7 +132,8 @@ impl Run<'_> {
             self.tick(Pass::Layout, u64::from(group) + 1, groups.into());
         }
         self.check_resize_inode()?;
-        self.check_journal()
+        self.check_journal()?;
+        self.begin_anew()
     }
 
     /// The journal, as far as ext2 is concerned: where it is, and that it begins as one.
@@ -145,7 +146,9 @@ impl Run<'_> {
         }
         let nr = self.raw.s_journal_inum.get();
         if nr != INODE {
-            self.report(Place::Superblock, Kind::JournalInode, Some(nr.into()), None)?;
+            if self.report(Place::Superblock, Kind::JournalInode, Some(nr.into()), None)? {
+                self.mend_journal()?;
+            }
             return Ok(());
         }
         let Some(offset) = self.inode_offset(INODE) else { return Ok(()) };
@@ -156,8 +159,10 @@ impl Run<'_> {
             let at = u64::from(inode.i_block[0].get()) << self.geo.block_size.log2();
             self.dev.read_at(at, &mut magic)?;
         }
-        if magic != JOURNAL_MAGIC || inode.i_links_count.get() == 0 {
-            self.fault(Place::Inode(INODE), Kind::JournalSuperblock)?;
+        if (magic != JOURNAL_MAGIC || inode.i_links_count.get() == 0)
+            && self.fault(Place::Inode(INODE), Kind::JournalSuperblock)?
+        {
+            self.mend_journal()?;
         }
         Ok(())
     }
@@ -245,15 +250,20 @@ impl Run<'_> {
         if !self.sb.features.compat.contains(Compat::RESIZE_INODE) {
             if self.raw.s_reserved_gdt_blocks.get() != 0 {
                 let found = self.raw.s_reserved_gdt_blocks.get().into();
-                self.report(Place::Superblock, Kind::ReservedDescriptors, Some(found), Some(0))?;
+                if self.report(Place::Superblock, Kind::ReservedDescriptors, Some(found), Some(0))? {
+                    let field = offset_of!(RawSuperblock, s_reserved_gdt_blocks) as u64;
+                    self.dev.write_u16(SUPERBLOCK_OFFSET + field, 0)?;
+                }
             }
-            if inode.i_block.iter().any(|block| block.get() != 0) {
-                self.fault(Place::Inode(INODE), Kind::ResizeInodeLeft)?;
+            if inode.i_block.iter().any(|block| block.get() != 0)
+                && self.fault(Place::Inode(INODE), Kind::ResizeInodeLeft)?
+            {
+                self.dev.zero(offset, self.geo.inode_size.into())?;
             }
             return Ok(());
         }
         if !self.resize_inode_is_good(&inode)? {
-            self.fault(Place::Inode(INODE), Kind::ResizeInode)?;
+            self.later.resize_inode = self.fault(Place::Inode(INODE), Kind::ResizeInode)?;
         }
         Ok(())
     }
@@ -298,7 +308,7 @@ impl Run<'_> {
     }
 
     /// Compares the backups of the superblock with the primary one, in what must be the same.
-    pub(super) fn check_backups(&mut self) -> Step {
+    pub(crate) fn check_backups(&mut self) -> Step {
         let mut raw = RawSuperblock::new_zeroed();
         for group in (1..self.geo.groups).map(GroupNr::new) {
             if !self.geo.has_super(group) {
@@ -318,15 +328,17 @@ impl Run<'_> {
                     sb.s_uuid,
                 )
             };
-            if constant(&raw) != constant(&self.raw) {
-                self.fault(Place::Group(group.get()), Kind::BackupSuperblock)?;
+            if constant(&raw) != constant(&self.raw)
+                && self.fault(Place::Group(group.get()), Kind::BackupSuperblock)?
+            {
+                self.write_backup(group)?;
             }
         }
         Ok(())
     }
 
     /// After mending: the superblock says that the file system is clean.
-    pub(super) fn finish_super(&mut self) -> Step {
+    pub(crate) fn finish_super(&mut self) -> Step {
         let state = self.raw.s_state.get() & !2 | 1;
         self.dev.write_u16(SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_state) as u64, state)?;
         self.dev.write_u32(SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_last_orphan) as u64, 0)?;
@@ -335,12 +347,12 @@ impl Run<'_> {
 }
 
 /// The `nr`-th pointer of an indirect block; 0 past its end.
-pub(super) fn pointer(block: &[u8], nr: usize) -> u32 {
+pub(crate) fn pointer(block: &[u8], nr: usize) -> u32 {
     let bytes = block.get(nr * 4..).unwrap_or_default();
     ext2_core::raw::U32::read_from_prefix(bytes).map_or(0, |(value, _)| value.get())
 }
 
 /// The layout of an image.
-pub(super) fn geometry(sb: &Superblock) -> Geometry {
+pub(crate) fn geometry(sb: &Superblock) -> Geometry {
     Geometry::new(sb)
 }
