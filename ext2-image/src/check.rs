@@ -19,6 +19,8 @@ mod connect;
 mod counts;
 mod dirs;
 mod finding;
+mod hash;
+mod htree;
 pub(crate) mod inodes;
 pub(crate) mod layout;
 mod orphans;

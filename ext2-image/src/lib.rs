@@ -8,6 +8,7 @@
 //! | [`mkfs`] | making images: from nothing, a directory, an archive, a manifest |
 //! | `archive` | tar archives as trees: reading their members, one over the other (feature `archive`) |
 //! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
+//! | [`jbd2`] | replaying the journal of ext3 and ext4 |
 //! | [`repair`](mod@repair) | mending all that a check finds, on changes that can be looked at first |
 //! | [`manifest`] | an image as text, and what two images differ in |
 //! | `copy` | trees out of an image, into one and within (feature `std`) |
@@ -28,9 +29,11 @@ pub mod check;
 #[cfg(feature = "std")]
 pub mod copy;
 mod coverage;
+mod crc;
 pub mod disk;
 #[cfg(feature = "std")]
 mod file_range;
+pub mod jbd2;
 pub mod manifest;
 pub mod mkfs;
 pub mod repair;

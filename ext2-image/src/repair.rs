@@ -24,10 +24,16 @@ mod inodes;
 mod layout;
 mod lost_found;
 mod take;
+#[cfg(feature = "std")]
+mod undo;
 
 #[cfg(feature = "std")]
 pub use changes::{Change, Changes, GRAIN};
 #[cfg(feature = "std")]
 pub use engine::{Options, Policy, Report, repair};
 pub(crate) use extents::has_extents;
-pub use layout::{Backup, find_backup};
+#[cfg(feature = "std")]
+pub use layout::use_backup;
+pub use layout::{Backup, backup_in_block, find_backup, has_superblock, with_its_size};
+#[cfg(feature = "std")]
+pub use undo::{UndoWriter, play};

@@ -34,6 +34,11 @@ impl Run<'_> {
         let mut done = 0;
         for dir in blocks.chunk_by(|a, b| a.inode == b.inode) {
             names.clear();
+            let inode = dir.first().map_or(0, |block| block.inode);
+            // One with holes is reported, and gets no tree.
+            let is_whole = dir.last().is_some_and(|last| last.nr as usize + 1 == dir.len());
+            let indexed = is_whole && self.dir_mut(inode).is_some_and(|dir| dir.indexed);
+            let mut tree = indexed.then(|| self.begin_tree(inode, dir.len() as u32));
             for (index, block) in dir.iter().enumerate() {
                 if index == 0 && block.nr != 0 {
                     // The hole in the first block was reported; there is no '.'.
@@ -44,6 +49,12 @@ impl Run<'_> {
                     self.mend_first_entries(block, &mut buffer)?;
                 }
                 self.check_dir_block(block, &mut buffer, &mut names)?;
+                if let Some(tree) = &mut tree {
+                    self.take_into_tree(tree, block.nr, &buffer)?;
+                }
+            }
+            if let Some(tree) = tree {
+                self.finish_tree(tree)?;
             }
             self.check_duplicates(dir, &mut names, &mut buffer)?;
             done += dir.len() as u64;

@@ -187,6 +187,8 @@ kinds! {
     ZeroLengthDirectory Mends "a directory without blocks",
     IndexFlag Mends "the flag of an indexed directory is wrong",
     IndexRoot Mends "the root of the directory's index is invalid",
+    IndexLimit Mends "entries of a node of the directory's index",
+    IndexOrder Mends "the directory's index is not in the order of its hashes at block",
     IndexNode Halts "the directory's index is invalid at block",
     // Attributes.
     AttributeBlockPlace Halts "the block of attributes is impossible",

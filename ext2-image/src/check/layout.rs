@@ -139,8 +139,6 @@ impl Run<'_> {
     /// The journal, as far as ext2 is concerned: where it is, and that it begins as one.
     fn check_journal(&mut self) -> Step {
         const INODE: u32 = 8;
-        /// Of the journal's superblock, big-endian.
-        const JOURNAL_MAGIC: [u8; 4] = 0xc03b_3998_u32.to_be_bytes();
         if !self.sb.features.compat.contains(Compat::HAS_JOURNAL) {
             return Ok(());
         }
@@ -154,12 +152,7 @@ impl Run<'_> {
         let Some(offset) = self.inode_offset(INODE) else { return Ok(()) };
         let mut inode = RawInode::new_zeroed();
         self.dev.read_at(offset, inode.as_mut_bytes())?;
-        let mut magic = [0; 4];
-        if self.is_block(inode.i_block[0].get()) {
-            let at = u64::from(inode.i_block[0].get()) << self.geo.block_size.log2();
-            self.dev.read_at(at, &mut magic)?;
-        }
-        if (magic != JOURNAL_MAGIC || inode.i_links_count.get() == 0)
+        if (inode.i_links_count.get() == 0 || !crate::jbd2::has_superblock(self.dev, &self.raw)?)
             && self.fault(Place::Inode(INODE), Kind::JournalSuperblock)?
         {
             self.mend_journal()?;

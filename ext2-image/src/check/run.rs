@@ -41,6 +41,12 @@ impl From<blockdev::Error> for Stop {
     }
 }
 
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
 pub(crate) type Step<T = ()> = Result<T, Stop>;
 
 /// What an inode is, as far as later passes need it: the type of a directory entry for it in the low

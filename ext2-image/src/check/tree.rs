@@ -200,7 +200,9 @@ impl Run<'_> {
     fn note_holes(&mut self, nr: u32, noted: u64, first: u64) -> Step {
         if noted < first {
             let place = Place::Entry { directory: nr, block: noted, offset: 0 };
-            if self.report(place, Kind::DirectoryHole, Some(noted), None)? && !self.later.holes.ends_with(&[nr]) {
+            if self.report(place, Kind::DirectoryHole, Some(noted), None)?
+                && !self.later.holes.ends_with(&[nr])
+            {
                 self.later.holes.push(nr);
             }
         }

@@ -94,7 +94,13 @@ impl<'d> Changes<'d> {
     }
 
     /// Changes a range grain by grain.
-    fn put(&self, offset: u64, len: usize, fresh: bool, bytes: impl Fn(Range<usize>, &mut [u8])) -> Result<()> {
+    fn put(
+        &self,
+        offset: u64,
+        len: usize,
+        fresh: bool,
+        bytes: impl Fn(Range<usize>, &mut [u8]),
+    ) -> Result<()> {
         blockdev_check(offset, len as u64, self.size())?;
         let mut done = 0;
         let mut state = self.state();

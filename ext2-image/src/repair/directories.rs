@@ -9,7 +9,7 @@ use ext2_core::raw::{DIRENT_HEADER, dirent_size};
 use ext2_core::rules::decode_rec_len;
 
 use crate::check::inodes::ROOT;
-use crate::check::run::{DirBlock, Run, Step, TYPE, USED};
+use crate::check::run::{DirBlock, Run, Step, USED};
 use crate::check::{Kind, Place};
 
 /// What an entry says, whether it can be believed or not.
@@ -111,7 +111,8 @@ impl Run<'_> {
         }
         // Where the entry itself says that the next one is, as long as nothing is lost by that.
         let own = said(bytes, broken).map(|said| broken + said.len);
-        if let Some(next) = own.filter(|next| (next - broken).is_multiple_of(4) && (broken + least..end).contains(next))
+        if let Some(next) =
+            own.filter(|next| (next - broken).is_multiple_of(4) && (broken + least..end).contains(next))
             && value(next) == most
         {
             return (next, most);
@@ -225,7 +226,9 @@ impl Run<'_> {
                 if !self.report_entry(place, Kind::DuplicateName, None, None, &name)? {
                     continue;
                 }
-                let Ok(at) = dir.binary_search_by_key(&(key >> 16), |block| block.nr.into()) else { continue };
+                let Ok(at) = dir.binary_search_by_key(&(key >> 16), |block| block.nr.into()) else {
+                    continue;
+                };
                 let Some(block) = dir.get(at).map(|block| block.block) else { continue };
                 if *inode == here.inode {
                     buffer.get_mut(offset..offset + 4).unwrap_or_default().fill(0);
@@ -274,10 +277,5 @@ impl Run<'_> {
             }
             nr += 1;
         }
-    }
-
-    /// What an inode is, as an entry says it.
-    pub(crate) fn kind_of(&self, inode: u32) -> u8 {
-        self.state(inode) & TYPE
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
+use ext2_core::Result;
 use ext2_core::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::{STATE_ERROR, STATE_VALID};
-use ext2_core::Result;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::changes::Changes;
 use super::layout::{settle_descriptors, settle_super};
-use crate::check::run::{Mode, Scratch, Stop};
+use crate::check::run::{Scratch, Stop};
 use crate::check::{Checker, Finding, Kind, Outcome, Place, Progress, Summary};
 use blockdev::BlockDevice;
 
@@ -40,7 +40,10 @@ pub struct Options<'a> {
 
 impl core::fmt::Debug for Options<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Options").field("now", &self.now).field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("now", &self.now)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,8 +124,9 @@ fn rounds(
         if stopped.is_some() {
             break;
         }
-        let round = settle_descriptors(changes, &mut answer)
-            .and_then(|()| crate::check::round(changes, options.now, options.progress, &mut scratch, &mut answer));
+        let round = settle_descriptors(changes, &mut answer).and_then(|()| {
+            crate::check::round(changes, options.now, options.progress, &mut scratch, &mut answer)
+        });
         match round {
             Ok(()) if changes.stamp() == before => break,
             Ok(()) | Err(Stop::Again) if changes.stamp() != before => {}

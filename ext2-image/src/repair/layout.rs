@@ -1,10 +1,11 @@
 //! Repairs before the passes: a superblock and descriptors that can be read, from their backups or from what is around.
 
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::mem::offset_of;
 
-use blockdev::BlockDevice;
+use blockdev::{BlockDevice, CutOff};
 use ext2_core::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::STATE_VALID;
 use ext2_core::{BlockSize, FileKind, Geometry, GroupNr, Result};
@@ -32,6 +33,46 @@ fn finding(kind: Kind) -> Finding {
     Finding { place: Place::Superblock, kind, found: None, expected: None, name: Vec::new() }
 }
 
+/// Puts a backup of superblock and descriptors in the place of the primary ones, for looking or as the first step of a
+/// repair.
+///
+/// # Errors
+/// `Corrupt` when there is no superblock in that block, the device's errors.
+#[cfg(feature = "std")]
+pub fn use_backup(dev: &dyn BlockDevice, backup: &Backup) -> Result<()> {
+    let at = backup.block.saturating_mul(backup.block_size);
+    let Some(mut raw) = read_at(dev, at) else {
+        let what =
+            alloc::format!("block {} of {} bytes has none that can be used", backup.block, backup.block_size);
+        return Err(ext2_core::Corrupt::new(ext2_core::Object::Superblock, what).into());
+    };
+    raw.s_block_group_nr = 0.into();
+    let Ok(sb) = check_super(dev, &raw, &mut |_| false) else { return Ok(()) };
+    let geo = geometry(&sb);
+    let mut bytes = vec![0; geo.block_size.len()];
+    for nr in 0..geo.descriptor_blocks() {
+        let from = geo.descriptor_block(nr, GroupNr::new(backup.group));
+        let to = geo.descriptor_block(nr, GroupNr::new(0));
+        let (from, to) = (u64::from(from) << geo.block_size.log2(), u64::from(to) << geo.block_size.log2());
+        if from != to {
+            dev.read_at(from, &mut bytes)?;
+            dev.write_at(to, &bytes)?;
+        }
+    }
+    dev.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
+    Ok(())
+}
+
+/// The backup of the superblock in a block: of the size of blocks that it says itself.
+#[must_use]
+pub fn backup_in_block(dev: &dyn BlockDevice, block: u64) -> Option<Backup> {
+    (0..=6u32).find_map(|log| {
+        let at = block.checked_mul(1024 << log)?;
+        let raw = read_at(dev, at)?;
+        backup_at(&raw, at).filter(|backup| backup.block == block && backup.block_size == 1024 << log)
+    })
+}
+
 /// Whether a superblock is one that the rest can be found by.
 fn is_usable(dev: &dyn BlockDevice, raw: &RawSuperblock) -> bool {
     check_super(dev, raw, &mut |_| false).is_ok()
@@ -45,6 +86,27 @@ fn read_at(dev: &dyn BlockDevice, at: u64) -> Option<RawSuperblock> {
     }
     dev.read_at(at, raw.as_mut_bytes()).ok()?;
     (raw.s_magic.get() == MAGIC && is_usable(dev, &raw)).then_some(raw)
+}
+
+/// Whether the primary superblock is one that the rest can be found by.
+#[must_use]
+pub fn has_superblock(dev: &dyn BlockDevice) -> bool {
+    read_super(dev).is_ok_and(|raw| is_usable(dev, &raw))
+}
+
+/// The device with the size that its superblock says, where it is shorter: for reading what is left of an image.
+#[must_use]
+pub fn with_its_size(dev: Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice> {
+    let mut raw = RawSuperblock::new_zeroed();
+    if dev.size() < SUPERBLOCK_OFFSET + 1024
+        || dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes()).is_err()
+        || raw.s_magic.get() != MAGIC
+    {
+        return dev;
+    }
+    let size = BlockSize::from_s_log_block_size(raw.s_log_block_size.get());
+    let bytes = size.map_or(0, |size| u64::from(raw.s_blocks_count.get()) << size.log2());
+    if bytes <= dev.size() { dev } else { Arc::new(CutOff::new(dev, bytes)) }
 }
 
 /// Looks for a backup of the superblock: where mke2fs puts them for each size of blocks, and otherwise everywhere.
@@ -94,7 +156,11 @@ fn backup_at(raw: &RawSuperblock, at: u64) -> Option<Backup> {
     let block = at >> size.log2();
     let from_first = block.checked_sub(raw.s_first_data_block.get().into())?;
     let per_group = u64::from(raw.s_blocks_per_group.get());
-    if !at.is_multiple_of(size.bytes()) || per_group == 0 || from_first == 0 || !from_first.is_multiple_of(per_group) {
+    if !at.is_multiple_of(size.bytes())
+        || per_group == 0
+        || from_first == 0
+        || !from_first.is_multiple_of(per_group)
+    {
         return None;
     }
     let group = from_first / per_group;
@@ -184,7 +250,8 @@ fn guess_inode_size(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Option
     if descs + 32 > dev.size() {
         return Ok(None);
     }
-    let table = u64::from(dev.read_u32(descs + offset_of!(RawGroupDesc, bg_inode_table) as u64)?) << block.log2();
+    let table =
+        u64::from(dev.read_u32(descs + offset_of!(RawGroupDesc, bg_inode_table) as u64)?) << block.log2();
     for size in [256, 128, 512, 1024, 2048, 4096] {
         if u64::from(size) > block.bytes() || table + u64::from(size) + 128 > dev.size() {
             continue;
@@ -214,7 +281,9 @@ fn places(geo: &Geometry, group: GroupNr, desc: &RawGroupDesc) -> [Placed; 3] {
     let (blocks, inodes, first) =
         (desc.bg_block_bitmap.get(), desc.bg_inode_bitmap.get(), desc.bg_inode_table.get());
     let in_table = |block: u32| {
-        fits(first, table) && u64::from(block) >= u64::from(first) && u64::from(block) < u64::from(first) + u64::from(table)
+        fits(first, table)
+            && u64::from(block) >= u64::from(first)
+            && u64::from(block) < u64::from(first) + u64::from(table)
     };
     [
         (Kind::BlockBitmapPlace, blocks, 1, fits(blocks, 1) && !in_table(blocks)),
@@ -244,10 +313,11 @@ pub(crate) fn settle_descriptors(dev: &dyn BlockDevice, answer: &mut dyn FnMut(&
         if is_placed(&geo, group, &desc) {
             continue;
         }
-        let Some(&(kind, block, ..)) = places(&geo, group, &desc).iter().find(|place| !place.3) else { continue };
+        let Some(&(kind, block, ..)) = places(&geo, group, &desc).iter().find(|place| !place.3) else {
+            continue;
+        };
         let place = Place::Group(group.get());
-        let fault =
-            Finding { place, kind, found: Some(block.into()), expected: None, name: Vec::new() };
+        let fault = Finding { place, kind, found: Some(block.into()), expected: None, name: Vec::new() };
         if !answer(&fault) {
             continue;
         }
@@ -307,7 +377,10 @@ fn place_anew(
         if usual.saturating_add(table) <= end && is_table(dev, geo, usual)? {
             place = Some(usual);
         } else if let Some(run) = free_run(dev, geo, group, &desc, blocks.3, table)? {
-            dev.zero_contents(u64::from(run) << geo.block_size.log2(), u64::from(table) << geo.block_size.log2())?;
+            dev.zero_contents(
+                u64::from(run) << geo.block_size.log2(),
+                u64::from(table) << geo.block_size.log2(),
+            )?;
             place = Some(run);
         }
         let Some(place) = place else { return Ok(None) };
@@ -317,12 +390,16 @@ fn place_anew(
     let in_table = |block: u32| block >= first && block < first.saturating_add(table);
     if !blocks.3 || in_table(desc.bg_block_bitmap.get()) {
         let taken = if inodes.3 { inodes.1 } else { 0 };
-        let Some(place) = (start..end).find(|&block| !in_table(block) && block != taken) else { return Ok(None) };
+        let Some(place) = (start..end).find(|&block| !in_table(block) && block != taken) else {
+            return Ok(None);
+        };
         desc.bg_block_bitmap = place.into();
     }
     let taken = desc.bg_block_bitmap.get();
     if !inodes.3 || in_table(desc.bg_inode_bitmap.get()) || desc.bg_inode_bitmap.get() == taken {
-        let Some(place) = (start..end).find(|&block| !in_table(block) && block != taken) else { return Ok(None) };
+        let Some(place) = (start..end).find(|&block| !in_table(block) && block != taken) else {
+            return Ok(None);
+        };
         desc.bg_inode_bitmap = place.into();
     }
     desc.bg_flags = 0.into();

@@ -1,0 +1,1 @@
+//! Repairs that chance does not find, each made on purpose.
