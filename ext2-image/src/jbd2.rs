@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
 use ext2_core::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
-use ext2_core::{Compat, Corrupt, Incompat, Object, Result};
+use ext2_core::{CompatFeatures, Corrupt, IncompatFeatures, Object, Result};
 use zerocopy::{FromZeros, IntoBytes};
 
 use block::{Kind, Log};
@@ -62,7 +62,7 @@ fn superblock(dev: &dyn BlockDevice) -> Result<RawSuperblock> {
 /// `Corrupt` when there is no superblock, the device's errors.
 pub fn needs_replay(dev: &dyn BlockDevice) -> Result<bool> {
     let raw = superblock(dev)?;
-    Ok(raw.s_feature_incompat.get() & Incompat::RECOVER.bits() != 0)
+    Ok(raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0)
 }
 
 /// Whether the inode of the journal begins with the superblock of one that lies in it.
@@ -82,8 +82,8 @@ pub(crate) fn has_superblock(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Resu
 /// features that are not known, the device's errors. After one nothing of the journal is given up.
 pub fn replay(dev: &dyn BlockDevice) -> Result<Option<Replay>> {
     let raw = superblock(dev)?;
-    let marked = raw.s_feature_incompat.get() & Incompat::RECOVER.bits() != 0;
-    if raw.s_feature_compat.get() & Compat::HAS_JOURNAL.bits() == 0 {
+    let marked = raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0;
+    if raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() == 0 {
         return Ok(None);
     }
     let ring = match Ring::open(dev, &raw) {
@@ -104,7 +104,7 @@ pub fn replay(dev: &dyn BlockDevice) -> Result<Option<Replay>> {
     let errno = ring.empty(dev, next)?;
     // The journal may have held the superblock: it is read again.
     let mut raw = superblock(dev)?;
-    raw.s_feature_incompat = (raw.s_feature_incompat.get() & !Incompat::RECOVER.bits()).into();
+    raw.s_feature_incompat = (raw.s_feature_incompat.get() & !IncompatFeatures::RECOVER.bits()).into();
     if errno != 0 {
         raw.s_state = (raw.s_state.get() | ext2_core::rules::STATE_ERROR).into();
     }

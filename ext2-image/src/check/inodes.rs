@@ -12,7 +12,7 @@ use super::tree::{HURD, Owner, Walk};
 use ext2_core::FileKind;
 use ext2_core::raw::RawInode;
 use ext2_core::rules::Shape;
-use ext2_core::{Compat, RoCompat};
+use ext2_core::{CompatFeatures, RoCompatFeatures};
 
 /// Bytes of inodes that are read at a time.
 const CHUNK: u64 = 256 << 10;
@@ -126,7 +126,7 @@ impl Run<'_> {
             self.make_root()?;
         }
         if self.large_files
-            && !self.sb.features.ro_compat.contains(RoCompat::LARGE_FILE)
+            && !self.sb.features.ro_compat.contains(RoCompatFeatures::LARGE_FILE)
             && self.fault(Place::Superblock, Kind::LargeFileFlag)?
         {
             self.set_feature_large_file()?;
@@ -283,7 +283,7 @@ impl Run<'_> {
             state |= BAD;
         }
         if inode.flags & IMAGIC_FLAG != 0 {
-            if self.sb.features.compat.contains(Compat::IMAGIC_INODES) {
+            if self.sb.features.compat.contains(CompatFeatures::IMAGIC_INODES) {
                 state |= IMAGIC;
             } else if self.report(inode.place(), Kind::ImagicFlag, Some(inode.flags.into()), None)? {
                 self.put_u32(nr, offset_of!(RawInode, i_flags), inode.flags & !(foreign | IMAGIC_FLAG))?;
@@ -510,7 +510,7 @@ impl Run<'_> {
 
     /// Reports the flag of an indexed directory where an inode may not have it, and says whether to take it away.
     fn check_index_flag(&mut self, inode: &Seen<'_>, is_dir: bool) -> Step<Option<bool>> {
-        if !is_dir || !self.sb.features.compat.contains(Compat::DIR_INDEX) {
+        if !is_dir || !self.sb.features.compat.contains(CompatFeatures::DIR_INDEX) {
             return self.fault(inode.place(), Kind::IndexFlag).map(Some);
         }
         let first = inode.raw.i_block[0].get();

@@ -60,7 +60,7 @@ pub(crate) fn put_entry(bytes: &mut [u8], at: usize, len: usize, inode: u32, kin
 impl Run<'_> {
     /// The type byte for an inode of a kind, where entries have one.
     pub(crate) fn type_byte(&self, kind: u8) -> u8 {
-        if self.sb.features.incompat.contains(ext2_core::Incompat::FILETYPE) { kind } else { 0 }
+        if self.sb.features.incompat.contains(ext2_core::IncompatFeatures::FILETYPE) { kind } else { 0 }
     }
 
     /// The block of a directory that has nothing.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::mem::{offset_of, take};
 
 use ext2_core::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
-use ext2_core::{Compat, FileKind, GroupNr, RoCompat};
+use ext2_core::{CompatFeatures, FileKind, GroupNr, RoCompatFeatures};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::check::inodes::{ROOT, Seen};
@@ -292,8 +292,8 @@ impl Run<'_> {
 
     /// Says in the superblock that there are files of 2 GiB.
     pub(crate) fn set_feature_large_file(&mut self) -> Step {
-        self.sb.features.ro_compat |= RoCompat::LARGE_FILE;
-        let bits = self.raw.s_feature_ro_compat.get() | RoCompat::LARGE_FILE.bits();
+        self.sb.features.ro_compat |= RoCompatFeatures::LARGE_FILE;
+        let bits = self.raw.s_feature_ro_compat.get() | RoCompatFeatures::LARGE_FILE.bits();
         self.raw.s_feature_ro_compat = bits.into();
         let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_ro_compat) as u64;
         Ok(self.dev.write_u32(at, bits)?)
@@ -302,7 +302,7 @@ impl Run<'_> {
     /// Says in the superblock that there are attributes.
     pub(crate) fn set_feature_ext_attr(&mut self) -> Step {
         self.later.again = true;
-        let bits = self.raw.s_feature_compat.get() | Compat::EXT_ATTR.bits();
+        let bits = self.raw.s_feature_compat.get() | CompatFeatures::EXT_ATTR.bits();
         self.raw.s_feature_compat = bits.into();
         let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_compat) as u64;
         Ok(self.dev.write_u32(at, bits)?)
