@@ -9,6 +9,7 @@ mod everything;
 mod host;
 mod mkfs;
 mod read;
+mod repair;
 mod seal;
 mod sources;
 mod tar;
