@@ -243,6 +243,9 @@ impl Checker {
     ) -> Step {
         let raw = layout::read_super(dev)?;
         let sb = layout::check_super(dev, &raw, sink)?;
+        if mode != Mode::Look {
+            sb.features.check_writable()?;
+        }
         let geo = layout::geometry(&sb);
         let mut run = Run {
             dev,

@@ -36,6 +36,13 @@ pub(crate) fn crc32_be(seed: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(seed, |crc, &byte| crc << 8 ^ BIG_ENDIAN[((crc >> 24) as u8 ^ byte) as usize])
 }
 
+/// CRC-16 of descriptors, least significant bit first (Linux: `crc16`).
+pub(crate) fn crc16(seed: u16, bytes: &[u8]) -> u16 {
+    bytes.iter().fold(seed, |crc, &byte| {
+        (0..8).fold(crc ^ u16::from(byte), |crc, _| if crc & 1 != 0 { crc >> 1 ^ 0xa001 } else { crc >> 1 })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +51,7 @@ mod tests {
     fn checksums_are_those_of_the_catalogue() {
         assert_eq!(!crc32c(!0, b"123456789"), 0xe306_9283);
         // CRC-32/MPEG-2.
+        assert_eq!(crc16(0, b"123456789"), 0xbb3d);
         assert_eq!(crc32_be(!0, b"123456789"), 0x0376_e6e7);
     }
 }

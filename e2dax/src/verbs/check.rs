@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use blockdev::BlockDevice;
 use ext2_image::check::{self, Options};
+use ext2_image::jbd2;
 use ext2_image::repair::{Backup, Changes, backup_in_block, find_backup, has_superblock, use_backup};
 
 use crate::context::Context;
@@ -157,7 +158,14 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
     if let Some(backup) = &backup {
         use_backup(&shown, backup).of(|| target.image_name())?;
     }
-    let device: &dyn BlockDevice = if backup.is_some() { &shown } else { &*device };
+    // A journal that was left full is a part of the image too.
+    let is_full = !context.image.ignore_journal && jbd2::needs_replay(&shown).unwrap_or(false);
+    if is_full && let Some(done) = jbd2::replay(&shown).of(|| target.image_name())? {
+        let count = done.transactions;
+        context
+            .note(&format!("{}: as it is after its journal, of {count} transactions", target.image_name()));
+    }
+    let device: &dyn BlockDevice = if backup.is_some() || is_full { &shown } else { &*device };
     let bar = PassBar::default();
     let options = Options { backups: args.backups, progress: &|progress| bar.show(progress) };
     // The findings are printed as they come; a closed output is remembered and ends the printing.

@@ -111,7 +111,9 @@ fn what_is_left_of_an_image_that_is_cut_off_is_saved_and_what_is_missing_is_told
     assert_eq!(saved.len(), large.len());
     let same = saved.chunks(1024).zip(large.chunks(1024)).filter(|(a, b)| a == b).count();
     assert!(same > 2000, "{same} blocks were saved");
-    assert!(saved.chunks(1024).zip(large.chunks(1024)).all(|(a, b)| a == b || a.iter().all(|byte| *byte == 0)));
+    assert!(
+        saved.chunks(1024).zip(large.chunks(1024)).all(|(a, b)| a == b || a.iter().all(|byte| *byte == 0))
+    );
     // What is left is mended where it is.
     let run = folder.run(&["check", "-y", "c.img"]);
     assert_eq!(run.code(), 1, "{}{}", run.out(), run.err());

@@ -151,6 +151,7 @@ kinds! {
     ResizeInode Halts "the resize inode is not as the descriptors need it",
     ResizeInodeLeft Halts "the resize inode has blocks, but the feature resize_inode is not there",
     GroupFlags Mends "bg_flags of a feature that the file system does not have, which should be 0,",
+    GroupChecksum Mends "bg_checksum",
     BackupSuperblock Halts "the backup of the superblock differs from the primary one",
     LargeFileFlag Halts "there are files of 2 GiB and more, but no feature large_file",
     // Inodes.
@@ -159,6 +160,7 @@ kinds! {
     RootDtime Mends "the root has a time of deletion",
     ReservedMode Mends "a reserved inode has a mode",
     BadBlocksInode Halts "the inode of bad blocks is not empty",
+    BadBlocksMetadata Halts "the list of bad blocks has a superblock, descriptor, bitmap or table: block",
     BadBlocksIllegal Halts "the inode of bad blocks has an impossible block",
     JournalInUse Mends "the journal's inode is used without a journal",
     JournalMode Mends "the journal is not a regular file",

@@ -102,9 +102,9 @@ impl Run<'_> {
         let per_group = u64::from(self.geo.inodes_per_group);
         let mut buffer = take(&mut self.s.inodes);
         for group in 0..self.geo.groups {
-            let mut done = 0;
-            while done < per_group {
-                let count = at_once.min(per_group - done);
+            let (mut done, used) = (0, u64::from(self.written(group).1));
+            while done < used {
+                let count = at_once.min(used - done);
                 // At most a chunk.
                 buffer.resize((count * size) as usize, 0);
                 // OK to cast: the number of inodes has 32 bits.
@@ -211,6 +211,9 @@ impl Run<'_> {
             if !is_regular && self.fault(inode.place(), Kind::JournalMode)? {
                 self.put_u16(nr, offset_of!(RawInode, i_mode), FileKind::Regular.mode_bits())?;
             }
+            return self.check_blocks(inode).map(|_| ());
+        }
+        if QUOTA.contains(&nr) && self.sb.features.ro_compat.bits() & super::layout::QUOTA != 0 {
             return self.check_blocks(inode).map(|_| ());
         }
         if nr == JOURNAL || QUOTA.contains(&nr) {

@@ -15,8 +15,14 @@ use ext2_core::{BlockSize, Error, Geometry, GroupNr, Superblock};
 use ext2_core::{CompatFeatures, Features, IncompatFeatures, RoCompatFeatures};
 use ext2_core::{Corrupt, Incompatible, Object};
 
-/// Read-only compatible features that a check knows: `sparse_super`, `large_file`, `extra_isize`.
-const CHECKED: u32 = 0x1 | 0x2 | 0x40;
+/// Read-only compatible features that a check knows: `sparse_super`, `large_file`, `uninit_bg`, `extra_isize`, and `quota`,
+/// of whose files it looks at the blocks and not at what they count.
+const CHECKED: u32 = 0x1 | 0x2 | UNINIT_BG | 0x40 | QUOTA;
+const UNINIT_BG: u32 = 0x10;
+pub(crate) const QUOTA: u32 = 0x100;
+/// `bg_flags`: the table, or the block bitmap, was never written.
+pub(crate) const TABLE_UNWRITTEN: u16 = 1;
+pub(crate) const BITMAP_UNWRITTEN: u16 = 2;
 
 /// Compatible features that are known: what an unknown one means for the structures nobody can say.
 const CHECKED_COMPAT: u32 = 0x3f | 0x200 | 0x400 | 0x800;
@@ -192,7 +198,11 @@ impl Run<'_> {
                 (Kind::InodeTablePlace, desc.bg_inode_table.get(), self.geo.inode_table_blocks()),
             ];
             let flags = desc.bg_flags.get() & 3;
-            if flags != 0 && self.report(Place::Group(group), Kind::GroupFlags, Some(flags.into()), None)? {
+            if self.has_sums() {
+                self.check_descriptor_sum(group, &desc)?;
+            } else if flags != 0
+                && self.report(Place::Group(group), Kind::GroupFlags, Some(flags.into()), None)?
+            {
                 let at = self.geo.descriptor_offset(GroupNr::new(group), GroupNr::new(0));
                 let at = at + offset_of!(RawGroupDesc, bg_flags) as u64;
                 self.dev.write_u16(at, desc.bg_flags.get() & !3)?;
@@ -209,6 +219,33 @@ impl Run<'_> {
             }
         }
         if usable { Ok(()) } else { Err(Stop::Unusable) }
+    }
+
+    /// Whether descriptors have checksums and say what of their group was never written.
+    pub(crate) fn has_sums(&self) -> bool {
+        self.sb.features.ro_compat.bits() & UNINIT_BG != 0
+    }
+
+    /// The flags of a group that count, and how many inodes of its table are in use at most.
+    pub(crate) fn written(&self, group: u32) -> (u16, u32) {
+        let per_group = self.geo.inodes_per_group;
+        match self.s.descs.get(group as usize).filter(|_| self.has_sums()) {
+            None => (0, per_group),
+            Some(desc) if desc.bg_flags.get() & TABLE_UNWRITTEN != 0 => (desc.bg_flags.get(), 0),
+            Some(desc) => (desc.bg_flags.get(), per_group.saturating_sub(desc.bg_itable_unused.get().into())),
+        }
+    }
+
+    /// The checksum of a descriptor (Linux: `ext4_group_desc_csum`).
+    fn check_descriptor_sum(&mut self, group: u32, desc: &RawGroupDesc) -> Step {
+        let body = desc.as_bytes().get(..offset_of!(RawGroupDesc, bg_checksum)).unwrap_or_default();
+        let sum = crate::crc::crc16(!0, &self.raw.s_uuid);
+        let sum = crate::crc::crc16(crate::crc::crc16(sum, &group.to_le_bytes()), body);
+        if sum != desc.bg_checksum.get() {
+            let numbers = (Some(desc.bg_checksum.get().into()), Some(sum.into()));
+            self.report(Place::Group(group), Kind::GroupChecksum, numbers.0, numbers.1)?;
+        }
+        Ok(())
     }
 
     fn claim_tables(&mut self, group: u32) -> Step {

@@ -109,6 +109,13 @@ impl Run<'_> {
         let fresh = match owner {
             Owner::Resize if level != 2 => true,
             Owner::BadBlocks => {
+                if self.s.metadata.get(block.into())
+                    && self.report(Place::Inode(nr), Kind::BadBlocksMetadata, Some(block.into()), None)?
+                {
+                    // It is used all the same, and the rest of the list stays.
+                    self.dev.write_u32(at, 0)?;
+                    return Ok(());
+                }
                 self.s.found.set(block.into());
                 true
             }

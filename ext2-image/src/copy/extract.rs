@@ -116,7 +116,7 @@ impl Copy<'_> {
         if let Some(first) = self.first_names.get(&attr.nr) {
             return parent.make_link(name, &self.base, first).destination(&shown);
         }
-        let xattrs = self.xattrs(&found.inode, &found.path)?;
+        let xattrs = xattrs_of(&mut *self.observer, &found.inode, &found.path)?;
         let (identity, refused) = match attr.kind {
             FileKind::Regular => {
                 let file = parent.make_file(name).destination(&shown)?;
@@ -142,17 +142,6 @@ impl Copy<'_> {
             self.first_names.insert(attr.nr, Linked { path, identity, held });
         }
         Ok(())
-    }
-
-    /// The extended attributes of a file; none where they cannot be read and what can is rescued.
-    fn xattrs(&mut self, inode: &Inode, path: &[u8]) -> Result<Vec<super::Xattr>, Problem> {
-        match inode.xattrs().source(path) {
-            Err(problem) if self.observer.rescues() => {
-                self.observer.problem(problem);
-                Ok(Vec::new())
-            }
-            xattrs => xattrs,
-        }
     }
 
     /// Moves what can be read of a file, and tells how much could not.
@@ -234,10 +223,21 @@ impl Copy<'_> {
 
     /// Attributes of a directory that is filled.
     fn finish(&mut self, image_path: &[u8], inode: &Inode, done: &OpenDir) -> Result<(), Problem> {
-        let xattrs = self.xattrs(inode, image_path)?;
+        let xattrs = xattrs_of(&mut *self.observer, inode, image_path)?;
         let shown = join(self.into, &done.path);
         let (_, refused) = set_all(&done.dir, &inode.attr(), &xattrs, self.owners).destination(&shown)?;
         self.left_out.add(refused);
         Ok(())
+    }
+}
+
+/// The extended attributes of a file; none where they cannot be read and what can is rescued.
+fn xattrs_of(observer: &mut dyn Observer, inode: &Inode, path: &[u8]) -> Result<Vec<super::Xattr>, Problem> {
+    match inode.xattrs().source(path) {
+        Err(problem) if observer.rescues() => {
+            observer.problem(problem);
+            Ok(Vec::new())
+        }
+        xattrs => xattrs,
     }
 }
