@@ -14,38 +14,38 @@ use ext2_core::FileKind;
 use ext2_image::repair::{Changes, Options, Policy, Report, repair};
 
 /// Seconds since 1970 of all repairs.
-pub const NOW: u32 = 1_700_000_000;
+pub(crate) const NOW: u32 = 1_700_000_000;
 
 /// What came of an image.
 #[derive(Clone, Debug, Default)]
-pub struct Row {
-    pub name: String,
+pub(crate) struct Row {
+    pub(crate) name: String,
     /// Findings that were mended.
-    pub mended: u64,
+    pub(crate) mended: u64,
     /// Files (and symlinks, devices) that e2fsck leaves, and those of them that we leave.
-    pub theirs: usize,
-    pub kept: usize,
+    pub(crate) theirs: usize,
+    pub(crate) kept: usize,
     /// All that we leave.
-    pub ours: usize,
+    pub(crate) ours: usize,
     /// Why it is not as it should be.
-    pub wrong: Option<String>,
-    pub our_time: Duration,
-    pub their_time: Duration,
+    pub(crate) wrong: Option<String>,
+    pub(crate) our_time: Duration,
+    pub(crate) their_time: Duration,
     /// Neither made anything of it.
-    pub hopeless: bool,
+    pub(crate) hopeless: bool,
 }
 
 /// The folder in which images are compared.
-pub struct Bench {
+pub(crate) struct Bench {
     folder: tempfile::TempDir,
 }
 
-pub fn options() -> Options<'static> {
+pub(crate) fn options() -> Options<'static> {
     Options { now: NOW, policy: Policy::Asked, progress: &|_| {} }
 }
 
 /// Repairs a device to the end.
-pub fn repair_all(device: &dyn BlockDevice) -> Result<Report, String> {
+pub(crate) fn repair_all(device: &dyn BlockDevice) -> Result<Report, String> {
     let changes = Changes::new(device);
     let report = repair(&changes, &options(), &mut |_| true).map_err(|error| error.to_string())?;
     let stored: Result<u64, blockdev::Error> = changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
@@ -53,18 +53,18 @@ pub fn repair_all(device: &dyn BlockDevice) -> Result<Report, String> {
     Ok(report)
 }
 
-pub fn bytes_of(device: &dyn BlockDevice) -> Vec<u8> {
+pub(crate) fn bytes_of(device: &dyn BlockDevice) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(device.size()).expect("an image fits memory")];
     device.read_at(0, &mut bytes).expect("the whole device is read");
     bytes
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("there is room for images") }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -75,7 +75,7 @@ impl Bench {
     }
 
     /// Repairs an image both ways.
-    pub fn compare(&self, name: &str, bytes: &[u8]) -> Row {
+    pub(crate) fn compare(&self, name: &str, bytes: &[u8]) -> Row {
         let mut row = Row { name: name.to_owned(), ..Row::default() };
         // Theirs. A second run is forgiven, ours gets none.
         let their_path = self.write("theirs.img", bytes);
@@ -189,7 +189,7 @@ fn last_line(text: &str) -> &str {
 }
 
 /// Prints the rows and fails where one is wrong that e2fsck gets right.
-pub fn judge(rows: &[Row]) {
+pub(crate) fn judge(rows: &[Row]) {
     let mut wrong = Vec::new();
     let (mut ours, mut theirs, mut kept, mut hopeless) = (0, 0, 0, 0);
     let (mut our_time, mut their_time) = (Duration::ZERO, Duration::ZERO);
