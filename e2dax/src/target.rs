@@ -16,6 +16,7 @@ use ext2_image::UNIT;
 use ext2_image::fields::Layout;
 use ext2_image::mkfs::pfn;
 use ext2_image::packed;
+use ext2_image::repair::{Backup, backup_in_block, find_backup, has_superblock};
 
 use crate::clock;
 use crate::failure::{Failure, Of, Result};
@@ -31,9 +32,10 @@ pub(crate) struct ImageOptions {
     #[arg(long, global = true, value_name = "KIND", default_value = "mmap")]
     pub(crate) device: DeviceKind,
 
-    /// Use a backup superblock: that of a group (group:N), or in a block of a known size (BLOCK:SIZE)
+    /// Use a backup superblock: the first that is found where the primary one cannot be used (auto), that of a group
+    /// (group:N), or in a block (BLOCK, or BLOCK:SIZE where the size of blocks is known)
     #[arg(long, global = true, value_name = "WHERE", value_parser = parse_superblock)]
-    pub(crate) superblock: Option<SuperblockAt>,
+    pub(crate) superblock: Option<SuperblockFrom>,
 
     /// What a power cut may do to an image that is being changed: nothing that e2fsck -p does not mend without a question
     /// (strict: each step reaches the disk before the next; ordered: many reach it together, through a log in the
@@ -44,6 +46,11 @@ pub(crate) struct ImageOptions {
     /// Wait for whoever has the image open, in place of an error
     #[arg(long, global = true)]
     pub(crate) wait: bool,
+
+    /// Read what can be read: an image that is cut off is opened, its superblock found in a backup, and cp and cat go on
+    /// past what is missing and tell what it was
+    #[arg(long, global = true)]
+    pub(crate) rescue: bool,
 
     /// Read an image whose journal needs recovery, as it is without the journal
     #[arg(long, global = true)]
@@ -68,6 +75,7 @@ impl Default for ImageOptions {
             superblock: None,
             durability: None,
             wait: false,
+            rescue: false,
             ignore_journal: false,
         }
     }
@@ -81,7 +89,21 @@ impl ImageOptions {
             superblock: others.superblock.or(self.superblock),
             durability: others.durability.or(self.durability),
             wait: self.wait || others.wait,
+            rescue: self.rescue || others.rescue,
             ignore_journal: self.ignore_journal || others.ignore_journal,
+        }
+    }
+
+    /// Where the superblock lies that is asked for.
+    ///
+    /// # Errors
+    /// When none is there.
+    pub(crate) fn superblock_on(&self, device: &dyn BlockDevice, name: &str) -> Result<SuperblockAt> {
+        match self.superblock {
+            None => Ok(SuperblockAt::Primary),
+            Some(from) => {
+                from.place(device).ok_or_else(|| Failure::broken(name, "has no backup of a superblock there"))
+            }
         }
     }
 
@@ -105,16 +127,65 @@ pub(crate) enum DeviceKind {
     Ram,
 }
 
-/// `group:N`, or `BLOCK:SIZE`.
-pub(crate) fn parse_superblock(text: &str) -> Result<SuperblockAt, String> {
-    let (left, right) = text.split_once(':').ok_or("neither group:N nor BLOCK:SIZE")?;
+/// Which superblock is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SuperblockFrom {
+    /// The primary one, or the first backup that is found.
+    Auto,
+    /// In a block, of the size that it says itself.
+    Block(u32),
+    /// At a place.
+    At(SuperblockAt),
+}
+
+impl SuperblockFrom {
+    /// Where it lies on a device; `None` where there is none.
+    pub(crate) fn place(self, device: &dyn BlockDevice) -> Option<SuperblockAt> {
+        let at = |backup: Backup| {
+            let size = BlockSize::new(backup.block_size)?;
+            Some(SuperblockAt::Block { block: u32::try_from(backup.block).ok()?, size })
+        };
+        match self {
+            Self::At(at) => Some(at),
+            Self::Auto if has_superblock(device) => Some(SuperblockAt::Primary),
+            Self::Auto => find_backup(device).and_then(at),
+            Self::Block(block) => backup_in_block(device, block.into()).and_then(at),
+        }
+    }
+
+    /// The block in which it lies, for a place whose size of blocks is known or found.
+    pub(crate) fn block(self, device: &dyn BlockDevice) -> Option<u64> {
+        match self {
+            Self::Auto => find_backup(device).map(|backup| backup.block),
+            Self::Block(block) | Self::At(SuperblockAt::Block { block, .. }) => Some(block.into()),
+            Self::At(SuperblockAt::Group(group)) => (0..=6u32).find_map(|log| {
+                let size = 1024u64 << log;
+                let block = u64::from(log == 0) + u64::from(group.get()) * size * 8;
+                backup_in_block(device, block)
+                    .filter(|backup| backup.block_size == size && backup.group == group.get())
+                    .map(|backup| backup.block)
+            }),
+            Self::At(SuperblockAt::Primary) => None,
+        }
+    }
+}
+
+pub(crate) fn parse_superblock(text: &str) -> Result<SuperblockFrom, String> {
     let number = |text: &str| text.parse::<u32>().map_err(|error| format!("{text}: {error}"));
+    if text == "auto" {
+        return Ok(SuperblockFrom::Auto);
+    }
+    let Some((left, right)) = text.split_once(':') else {
+        return number(text)
+            .map(SuperblockFrom::Block)
+            .map_err(|_| "none of auto, group:N, BLOCK and BLOCK:SIZE".to_owned());
+    };
     if left == "group" {
-        return Ok(SuperblockAt::Group(GroupNr::new(number(right)?)));
+        return Ok(SuperblockFrom::At(SuperblockAt::Group(GroupNr::new(number(right)?))));
     }
     let size =
         BlockSize::new(u64::from(number(right)?)).ok_or("a block has 1024 to 65536 bytes, a power of two")?;
-    Ok(SuperblockAt::Block { block: number(left)?, size })
+    Ok(SuperblockFrom::At(SuperblockAt::Block { block: number(left)?, size }))
 }
 
 /// Between two looks whether an image is free.
@@ -411,10 +482,23 @@ impl Target {
         mode: Mode,
         log: bool,
     ) -> Result<Ext2> {
+        let (device, from) = match mode {
+            Mode::Read if options.rescue => {
+                let from = options.superblock.or(Some(SuperblockFrom::Auto));
+                (ext2_image::repair::with_its_size(device), from)
+            }
+            _ => (device, options.superblock),
+        };
+        let superblock = ImageOptions { superblock: from, ..options.clone() }
+            .superblock_on(&*device, &self.image_name())?;
+        if mode == Mode::Write && superblock != SuperblockAt::Primary {
+            let text = "is changed only by its primary superblock; check -y writes that back from a backup";
+            return Err(Failure::text(self.image_name(), text));
+        }
         let how = OpenOptions {
             read_only: mode == Mode::Read,
-            superblock: options.superblock.unwrap_or_default(),
-            ignore_journal: options.ignore_journal,
+            superblock,
+            ignore_journal: options.ignore_journal || options.rescue && mode == Mode::Read,
             device_offset: self.offset.get(),
             log,
             clock: clock::fixed()?,

@@ -42,6 +42,7 @@ mod touch;
 mod tree;
 mod truncate;
 mod undelete;
+mod undo;
 mod whose;
 mod write;
 mod xattr;
@@ -93,6 +94,7 @@ pub(crate) enum Verb {
     Chown(chown::Args),
     Touch(touch::Args),
     Truncate(truncate::Args),
+    Undo(undo::Args),
     Write(write::Args),
     Punch(punch::Args),
     Setfattr(setfattr::Args),
@@ -144,6 +146,7 @@ impl Verb {
             Self::Chown(args) => chown::run(args, context),
             Self::Touch(args) => touch::run(args, context),
             Self::Truncate(args) => truncate::run(args, context),
+            Self::Undo(args) => undo::run(args, context),
             Self::Write(args) => write::run(args, context),
             Self::Punch(args) => punch::run(args, context),
             Self::Setfattr(args) => setfattr::run(args, context),

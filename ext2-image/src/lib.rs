@@ -10,6 +10,8 @@
 //! | `oci` | container images as trees: layouts and `docker save` archives, their layers (feature `archive`) |
 //! | `input` | all sources by their names, one or several one over the other (feature `archive`) |
 //! | [`check`](mod@check) | whether an image is sound, and what `e2fsck -p` would mend |
+//! | [`jbd2`] | replaying the journal of ext3 and ext4 |
+//! | [`repair`](mod@repair) | mending all that a check finds, on changes that can be looked at first |
 //! | [`manifest`] | an image as text, and what two images differ in |
 //! | `copy` | trees out of an image, into one and within (feature `std`) |
 //! | [`seal`] | hash trees by which the kernel (dm-verity) lets no changed byte be read |
@@ -32,6 +34,7 @@ pub mod check;
 #[cfg(feature = "std")]
 pub mod copy;
 mod coverage;
+mod crc;
 pub mod disk;
 pub mod fields;
 #[cfg(feature = "std")]
@@ -40,10 +43,14 @@ pub mod foreign;
 #[cfg(feature = "archive")]
 pub mod input;
 pub mod inspect;
+pub mod jbd2;
 pub mod manifest;
 pub mod mkfs;
+#[cfg(feature = "archive")]
 pub mod oci;
+#[cfg(feature = "archive")]
 pub mod packed;
+pub mod repair;
 pub mod seal;
 #[cfg(feature = "std")]
 pub mod tar;

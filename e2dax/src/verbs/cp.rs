@@ -26,6 +26,7 @@ Examples:
   e2dax cp -r disk.img:/etc /tmp/etc
   e2dax cp -r disk.img@p2: /tmp/all
   e2dax cp -r --owner 0:0 build/root/. disk.img:/
+  e2dax cp -r --rescue broken.img: /tmp/saved    what can be read of an image that is cut off or broken
   e2dax cp disk.img:/etc/passwd disk.img:/etc/passwd.old
 
 Into a directory that is there files go under their own names; else the last argument is the new name. The root

@@ -10,7 +10,7 @@ use ext2_image::inspect::structure_of;
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::json::{Json, object};
-use crate::target::{Mode, Raw, Target};
+use crate::target::{Mode, Raw, SuperblockFrom, Target};
 use crate::text::{Align, table};
 
 /// Show the bytes of a structure with the names and values of its fields
@@ -40,7 +40,7 @@ pub(crate) struct Args {
         value_parser = crate::target::parse_superblock,
         group = "what"
     )]
-    superblock: Option<SuperblockAt>,
+    superblock: Option<SuperblockFrom>,
 
     /// The descriptor of a group
     #[arg(long, value_name = "GROUP", group = "what")]
@@ -150,11 +150,9 @@ impl Args {
     fn structure(&self, raw: &Raw, by_path: Option<InodeNr>, name: impl Fn() -> String) -> Result<Structure> {
         if let Some(at) = self.superblock {
             return match at {
-                SuperblockAt::Primary => Ok(Structure::Superblock(GroupNr::new(0))),
-                SuperblockAt::Group(group) => Ok(Structure::Superblock(group)),
-                SuperblockAt::Block { .. } => {
-                    Err(Failure::text(name(), "a copy of the superblock is named by its group: group:N"))
-                }
+                SuperblockFrom::At(SuperblockAt::Primary) => Ok(Structure::Superblock(GroupNr::new(0))),
+                SuperblockFrom::At(SuperblockAt::Group(group)) => Ok(Structure::Superblock(group)),
+                _ => Err(Failure::text(name(), "a copy of the superblock is named by its group: group:N")),
             };
         }
         if let Some(group) = self.group {

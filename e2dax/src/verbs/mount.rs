@@ -133,7 +133,7 @@ fn open(target: &Target, options: &MountOptions, context: &Context) -> Result<Ex
     settle(target, &device, context)?;
     let how = OpenOptions {
         read_only: options.read_only,
-        superblock: context.image.superblock.unwrap_or_default(),
+        superblock: context.image.superblock_on(&*device, &target.image_name())?,
         ignore_journal: context.image.ignore_journal,
         errors: options.errors,
         log: options.durability == Durability::Ordered && context.image.device != DeviceKind::Ram,

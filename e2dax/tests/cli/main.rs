@@ -15,6 +15,7 @@ mod look;
 mod mkfs;
 mod people;
 mod read;
+mod repair;
 mod schema;
 mod seal;
 mod shell;

@@ -90,7 +90,7 @@ fn what_makes_no_sense_fails_with_2() {
         vec!["nothing"],
         vec!["ls"],
         vec!["ls", "--device", "tape", "block-1k.img"],
-        vec!["ls", "--superblock", "7", "block-1k.img"],
+        vec!["ls", "--superblock", "seven", "block-1k.img"],
         vec!["cp", "block-1k.img", "elsewhere"],
         vec!["find", "block-1k.img", "-type", "z"],
         vec!["xattr", "--raw", "block-1k.img:/README"],
