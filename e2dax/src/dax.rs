@@ -48,7 +48,7 @@ pub(crate) struct Touched {
     pub(crate) counters: Counters,
 }
 
-/// The file system with its files by DAX, or why it cannot be had.
+/// The file system with its files by DAX, or why there is none.
 pub(crate) fn open(fs: Ext2, behaviour: Behaviour, name: impl Fn() -> String) -> Result<DaxFs> {
     let dax = DaxFs::new(fs, DaxOptions { compat: behaviour.compat(), ..DaxOptions::default() });
     dax.check_dax().of(name)?;
