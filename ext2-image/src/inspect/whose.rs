@@ -185,7 +185,10 @@ fn fixed(
     let reserved = if has_super != 0 { u32::from(geo.reserved_gdt_blocks) } else { 0 };
     for nr in has_super..overhead {
         let is_room = nr >= overhead.saturating_sub(reserved);
-        add(start + nr, if is_room { Use::ReservedDescriptors(group) } else { Use::Descriptors(group) });
+        add(
+            start.saturating_add(nr),
+            if is_room { Use::ReservedDescriptors(group) } else { Use::Descriptors(group) },
+        );
     }
     let desc = layout.descriptor(dev, group)?;
     add(desc.bg_block_bitmap.get(), Use::BlockBitmap(group));
