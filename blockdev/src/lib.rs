@@ -58,6 +58,7 @@ pub mod conformance;
 mod counted;
 #[cfg(feature = "std")]
 pub mod crash;
+mod cut_off;
 mod device;
 mod error;
 mod faulty;
@@ -90,6 +91,7 @@ mod sync;
 pub use cached::{CacheOptions, CacheStats, Cached};
 pub use claim::Claim;
 pub use counted::{Counted, Counts};
+pub use cut_off::CutOff;
 #[cfg(feature = "std")]
 pub use device::BackingFile;
 pub use device::{Access, BlockDevice, DaxDevice, PAGE_SIZE};

@@ -168,7 +168,11 @@ fn an_image_that_a_person_has_to_decide_about_stays_not_clean() {
     tools::run("debugfs", &["-w".as_ref(), "-R".as_ref(), store.as_ref(), path.as_os_str()]).unwrap();
     poke(&path, S_STATE, &[0, 0]);
     let run = folder.run(&["touch", "i.img:/new"]);
-    assert!(run.err().contains("needs a person") && run.err().contains("run e2fsck"), "{}", run.err());
+    assert!(
+        run.err().contains("needs a person") && run.err().contains("run e2dax check -y"),
+        "{}",
+        run.err()
+    );
     assert_eq!(state(&path), "not clean");
 }
 
