@@ -13,7 +13,7 @@ fn absolute(path: &str) -> Vec<u8> {
 
 /// The inode at `path`, symlinks followed.
 pub(super) fn find(fs: &Ext2, path: &str) -> Result<Inode> {
-    Ok(fs.resolve(&absolute(path), Follow::Yes)?)
+    Ok(fs.resolve(absolute(path), Follow::Yes)?)
 }
 
 fn parent<T>(fs: &Ext2, path: &str, then: impl FnOnce(&Inode, &[u8]) -> ext2_core::Result<T>) -> Result<T> {
@@ -49,7 +49,7 @@ pub(super) fn unlink(fs: &Ext2, path: &str) -> Result<()> {
 }
 
 pub(super) fn link(fs: &Ext2, from: &str, to: &str) -> Result<()> {
-    let target = fs.resolve(&absolute(from), Follow::No)?;
+    let target = fs.resolve(absolute(from), Follow::No)?;
     parent(fs, to, |dir, name| dir.link(&target, name))
 }
 

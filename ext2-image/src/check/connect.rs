@@ -41,12 +41,11 @@ impl Run<'_> {
             if let Some(here) = at
                 && !done.get(here as u64)
                 && let Some(dir) = dirs.get(here)
+                && self.fault(Place::Inode(dir.inode), Kind::Unconnected)?
             {
-                if self.fault(Place::Inode(dir.inode), Kind::Unconnected)? {
-                    // The circle ends here: its name goes, and it gets one that can be reached.
-                    self.dev.write_u32(dir.entry_at, 0)?;
-                    lost.push((dir.inode, dir.dotdot_at));
-                }
+                // The circle ends here: its name goes, and it gets one that can be reached.
+                self.dev.write_u32(dir.entry_at, 0)?;
+                lost.push((dir.inode, dir.dotdot_at));
             }
             let mut at = Some(start);
             while let Some(here) = at

@@ -121,17 +121,10 @@ impl Run<'_> {
     fn check_entry(&mut self, dir: u32, entry: &Entry<'_>, len: usize) -> Step<bool> {
         let mut inode = entry.header.inode.get();
         match entry.ordinal {
-            0 => {
-                if self.check_dot(dir, entry, len)? {
-                    inode = dir;
-                }
-            }
+            0 if self.check_dot(dir, entry, len)? => inode = dir,
+            0 => {}
             1 => self.check_dotdot(dir, entry)?,
-            _ if inode == dir => {
-                if self.entry_fault(entry, Kind::EntrySelf)? {
-                    return self.clear_entry(entry);
-                }
-            }
+            _ if inode == dir && self.entry_fault(entry, Kind::EntrySelf)? => return self.clear_entry(entry),
             _ => {}
         }
         if inode == 0 {

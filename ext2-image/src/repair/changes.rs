@@ -108,9 +108,8 @@ impl<'d> Changes<'d> {
             let at = offset + done as u64;
             let (nr, from) = (at / GRAIN, (at % GRAIN) as usize);
             let count = (GRAIN as usize - from).min(len - done);
-            if !state.grains.contains_key(&nr) {
-                let bytes = self.read_below(nr)?;
-                state.grains.insert(nr, Grain { bytes, fresh });
+            if let Entry::Vacant(place) = state.grains.entry(nr) {
+                place.insert(Grain { bytes: self.read_below(nr)?, fresh });
             }
             let mut changed = false;
             if let Some(grain) = state.grains.get_mut(&nr)
@@ -157,7 +156,7 @@ impl<'d> Changes<'d> {
     /// Those of the device and of `before`. After one the image is marked as not clean, and a repair can be begun anew.
     pub fn store<E: From<blockdev::Error>>(
         &self,
-        before: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+        before: &mut Told<'_, E>,
         ready: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<u64, E> {
         let mut state = self.state();

@@ -171,6 +171,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("Ext2::remove_dir_all", "`Inode::unlink` and `Inode::rmdir`, several times"),
     ("Ext2::remove_file", "`Ext2::resolve_parent` and `Inode::unlink`"),
     ("Ext2::rename_path", "`Ext2::resolve_parent` and `Ext2::rename`"),
+    ("Ext2::resolve_from", "`Ext2::resolve`, from another directory than the root"),
     ("Ext2::symlink", "`Ext2::resolve_parent` and `Inode::symlink`"),
     ("Ext2::symlink_metadata", "`Ext2::resolve` and `Inode::attr`"),
     ("Ext2::walk", "`Inode::entries` and `Inode::lookup`, for a tree"),
