@@ -81,7 +81,9 @@ impl<D: BlockDevice> FileOverlay<D> {
                 return refuse("is not an overlay");
             }
             if found != header || len != data + size {
-                return refuse("is an overlay of another image, or of this one as it was before it was changed");
+                return refuse(
+                    "is an overlay of another image, or of this one as it was before it was changed",
+                );
             }
             let mut bytes = alloc::vec![0; stored.len() * 8];
             file.read_exact_at(&mut bytes, PAGE_SIZE).map_err(io("read"))?;

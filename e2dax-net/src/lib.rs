@@ -36,7 +36,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-//pub mod client;
+pub mod client;
 mod proto;
 pub mod server;
 pub mod stream;

@@ -21,7 +21,6 @@ pub(crate) mod opt {
     pub(crate) const EXPORT_NAME: u32 = 1;
     pub(crate) const ABORT: u32 = 2;
     pub(crate) const LIST: u32 = 3;
-    pub(crate) const STARTTLS: u32 = 5;
     pub(crate) const INFO: u32 = 6;
     pub(crate) const GO: u32 = 7;
     pub(crate) const STRUCTURED_REPLY: u32 = 8;
@@ -100,12 +99,10 @@ pub(crate) mod chunk {
 pub(crate) mod errno {
     pub(crate) const PERM: u32 = 1;
     pub(crate) const IO: u32 = 5;
-    pub(crate) const NOMEM: u32 = 12;
     pub(crate) const INVAL: u32 = 22;
     pub(crate) const NOSPC: u32 = 28;
     pub(crate) const OVERFLOW: u32 = 75;
     pub(crate) const NOTSUP: u32 = 95;
-    pub(crate) const SHUTDOWN: u32 = 108;
 }
 
 /// The only metadata context that is known.

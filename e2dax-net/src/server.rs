@@ -69,7 +69,8 @@ impl Server {
                     Ok(None) => break Ok(()),
                     Err(error) => {
                         // Files may be short for a moment; anything else is the end.
-                        let short = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOBUFS];
+                        let short =
+                            [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOBUFS];
                         if short.iter().any(|short| error.raw_os_error() == Some(short.raw_os_error())) {
                             log::warn!("a connection is not taken: {error}");
                             thread::sleep(Duration::from_millis(100));

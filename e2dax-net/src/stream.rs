@@ -175,8 +175,7 @@ impl Listener {
     pub(crate) fn accept(&self, stop: &Stop) -> io::Result<Option<Stream>> {
         loop {
             let ready = {
-                let mut waiting =
-                    [PollFd::new(&stop.heard, PollFlags::IN), PollFd::new(self, PollFlags::IN)];
+                let mut waiting = [PollFd::new(&stop.heard, PollFlags::IN), PollFd::new(self, PollFlags::IN)];
                 rustix::io::retry_on_intr(|| poll(&mut waiting, None))?;
                 waiting.map(|waiting| !waiting.revents().is_empty())
             };

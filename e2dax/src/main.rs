@@ -6,6 +6,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`target`] | `IMG`, `IMG:/path`, `IMG@OFFSET:/path`, `IMG@pN:/path`, and how they are opened |
+//! | [`remote`] | images of other machines |
 //! | [`failure`] | errors that name their object, and exit codes |
 //! | [`images`] | images that are open for changes, and closed whatever happens |
 //! | [`context`] | what a verb gets: the options, its output, and where it complains |
@@ -24,6 +25,7 @@ mod images;
 mod json;
 mod out;
 mod progress;
+mod remote;
 mod settle;
 mod target;
 mod text;

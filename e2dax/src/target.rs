@@ -17,6 +17,7 @@ use ext2_image::mkfs::pfn;
 
 use crate::clock;
 use crate::failure::{Failure, Of, Result};
+use crate::remote;
 use crate::text::{parse_bytes, show};
 
 /// How images are opened, for all verbs.
@@ -166,6 +167,9 @@ impl Target {
 
     /// The longest part before a `:` (or all of it) that is an image.
     fn find(argument: &OsStr) -> Option<Self> {
+        if remote::is_remote(argument) {
+            return Some(Self::remote(argument.as_bytes()));
+        }
         let bytes = argument.as_bytes();
         let colons = bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
         std::iter::once(bytes.len()).chain(colons).find_map(|cut| {
@@ -181,6 +185,19 @@ impl Target {
                 file(image.get(..at)?, Place::parse(image.get(at + 1..)?)?)
             })
         })
+    }
+
+    /// What names an image of another machine.
+    fn remote(argument: &[u8]) -> Self {
+        let (image, rest) = argument.split_at_checked(remote::end(argument)).unwrap_or((argument, b""));
+        let path = rest.get(1..).unwrap_or_default().to_vec();
+        let at = image.iter().rposition(|&byte| byte == b'@').unwrap_or(image.len());
+        let placed = image.get(at + 1..).and_then(Place::parse);
+        let (image, place) = match placed {
+            Some(place) => (image.get(..at).unwrap_or(image), place),
+            None => (image, Place::Whole),
+        };
+        Self { image: PathBuf::from(OsString::from_vec(image.to_vec())), place, offset: Cell::new(0), path }
     }
 
     /// Whether both are the same file system of the same file.
@@ -247,27 +264,11 @@ impl Target {
         mode: Mode,
         durability: blockdev::Durability,
     ) -> Result<Arc<dyn BlockDevice>> {
-        let kind = match options.device {
-            DeviceKind::Mmap => blockdev::Kind::Mmap,
-            DeviceKind::File => blockdev::Kind::File,
-            DeviceKind::Ram => blockdev::Kind::Ram,
+        let whole = if remote::is_remote(self.image.as_os_str()) {
+            remote::open(self.image.as_os_str(), options.device, mode, durability)?
+        } else {
+            self.open_file(options, mode, durability)?
         };
-        let how = match mode {
-            Mode::Read => blockdev::OpenOptions::read_only(),
-            Mode::Write => blockdev::OpenOptions::read_write(),
-        };
-        let whole = blockdev::open_image(&self.image, &blockdev::OpenOptions { kind, durability, ..how })
-            .map_err(|error| {
-                match error {
-                    // These are about the file as a whole and name it themselves.
-                    blockdev::Error::Io { op: op @ ("open" | "lock" | "map"), message, .. } => {
-                        let own = format!("{}: ", self.image.display());
-                        let message = message.strip_prefix(own.as_str()).unwrap_or(&message);
-                        Failure::text(self.image_name(), format!("{op}: {message}"))
-                    }
-                    other => Failure::new(self.image_name(), other),
-                }
-            })?;
         let part = match self.place {
             Place::Whole => return Ok(whole),
             Place::Offset(offset) => Partition::from_offset(whole, offset),
@@ -282,6 +283,37 @@ impl Target {
         let part = part.of(|| self.image_name())?;
         self.offset.set(part.offset());
         Ok(Arc::new(part))
+    }
+
+    /// The image as a whole, where it is a file of this machine.
+    fn open_file(
+        &self,
+        options: &ImageOptions,
+        mode: Mode,
+        durability: blockdev::Durability,
+    ) -> Result<Arc<dyn BlockDevice>> {
+        let kind = match options.device {
+            DeviceKind::Mmap => blockdev::Kind::Mmap,
+            DeviceKind::File => blockdev::Kind::File,
+            DeviceKind::Ram => blockdev::Kind::Ram,
+        };
+        let how = match mode {
+            Mode::Read => blockdev::OpenOptions::read_only(),
+            Mode::Write => blockdev::OpenOptions::read_write(),
+        };
+        blockdev::open_image(&self.image, &blockdev::OpenOptions { kind, durability, ..how }).map_err(
+            |error| {
+                match error {
+                    // These are about the file as a whole and name it themselves.
+                    blockdev::Error::Io { op: op @ ("open" | "lock" | "map"), message, .. } => {
+                        let own = format!("{}: ", self.image.display());
+                        let message = message.strip_prefix(own.as_str()).unwrap_or(&message);
+                        Failure::text(self.image_name(), format!("{op}: {message}"))
+                    }
+                    other => Failure::new(self.image_name(), other),
+                }
+            },
+        )
     }
 
     /// The file system.

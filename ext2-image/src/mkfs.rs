@@ -34,6 +34,8 @@ mod plan;
 #[cfg(feature = "std")]
 pub mod source;
 mod space;
+#[cfg(feature = "std")]
+mod synthetic;
 mod tree;
 mod warning;
 mod write;
@@ -51,6 +53,8 @@ pub use layout::Layout;
 pub use output::{DeviceOutput, Fresh, Output};
 pub use plan::{AlignChoice, LostAndFound, Options, Plan, Size, Spare};
 pub use space::{Align, Needs};
+#[cfg(feature = "std")]
+pub use synthetic::{Segment, SegmentKind, Synthetic};
 pub use tree::{Body, NodeAttrs, NodeId, Tree, Xattr};
 pub use warning::{Warning, Warnings};
 pub use write::Report;

@@ -198,9 +198,8 @@ impl<'e> Negotiation<'e, '_> {
             self.reply(option, rep::ERR_UNKNOWN, b"there is no such export")?;
             return Ok(None);
         };
-        let tell = |kind: u16, bytes: &[u8]| {
-            self.reply(option, rep::INFO, &[&kind.to_be_bytes(), bytes].concat())
-        };
+        let tell =
+            |kind: u16, bytes: &[u8]| self.reply(option, rep::INFO, &[&kind.to_be_bytes(), bytes].concat());
         let size = export.device().size().to_be_bytes();
         tell(info::EXPORT, &[&size[..], &export.flags(self.structured).to_be_bytes()].concat())?;
         if wanted.contains(&info::NAME) {
@@ -234,19 +233,15 @@ impl<'e> Negotiation<'e, '_> {
         let is_list = option == opt::LIST_META_CONTEXT;
         let namespace = ALLOCATION.split_inclusive(':').next().unwrap_or_default();
         let matches = (is_list && queries.is_empty())
-            || queries.iter().any(|query| {
-                *query == ALLOCATION.as_bytes() || (is_list && *query == namespace.as_bytes())
-            });
+            || queries
+                .iter()
+                .any(|query| *query == ALLOCATION.as_bytes() || (is_list && *query == namespace.as_bytes()));
         if !is_list {
             self.status_of = matches.then(|| name.to_vec());
         }
         if matches {
             let id = if is_list { 0 } else { ALLOCATION_ID };
-            self.reply(
-                option,
-                rep::META_CONTEXT,
-                &[&id.to_be_bytes(), ALLOCATION.as_bytes()].concat(),
-            )?;
+            self.reply(option, rep::META_CONTEXT, &[&id.to_be_bytes(), ALLOCATION.as_bytes()].concat())?;
         }
         self.reply(option, rep::ACK, b"")
     }

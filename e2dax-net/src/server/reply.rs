@@ -6,9 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use blockdev::Error;
 use zerocopy::IntoBytes;
 
-use crate::proto::{
-    ChunkHeader, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, SimpleReply, chunk, errno,
-};
+use crate::proto::{ChunkHeader, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, SimpleReply, chunk, errno};
 use crate::stream::Stream;
 
 /// The side of a connection on which replies are written, each whole.
@@ -86,11 +84,8 @@ impl<'s> Replies<'s> {
 
     /// All the data of a request, or an error, without chunks.
     pub(super) fn simple(&self, cookie: u64, error: u32, data: &[u8]) -> io::Result<()> {
-        let header = SimpleReply {
-            magic: SIMPLE_REPLY_MAGIC.into(),
-            error: error.into(),
-            cookie: cookie.into(),
-        };
+        let header =
+            SimpleReply { magic: SIMPLE_REPLY_MAGIC.into(), error: error.into(), cookie: cookie.into() };
         self.send(header.as_bytes(), data)
     }
 

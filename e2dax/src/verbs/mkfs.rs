@@ -12,11 +12,12 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-use ext2_core::BlockSize;
+use clap::{Parser as _, ValueEnum};
+use ext2_core::{BlockSize, Timestamp};
 use ext2_image::UNIT;
 use ext2_image::mkfs::{
-    AlignChoice, FileOutput, Format, Fresh, LostAndFound, Options, Output as _, Plan, Report, Size, pfn,
+    AlignChoice, FileOutput, Format, Fresh, LostAndFound, Options, Output as _, Plan, Report, Size,
+    Synthetic, pfn,
 };
 
 use crate::clock;
@@ -139,49 +140,13 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let epoch = clock::epoch()?;
     let seal = Seal::new(args)?;
     let mut input = Input::open(args, epoch)?;
-    let mut format = input.format(args, epoch)?;
     let header = if args.pfn_header { pfn::DATA_OFFSET } else { 0 };
     let (start, there) = place.bounds()?.unwrap_or_default();
     let base = start + header;
     let room = there.saturating_sub(header);
     let is_in_place = place.is_in_place();
-    let size = match (args.size.map(|wanted| wanted.size), input.size()) {
-        (Some(size), _) | (None, Some(size)) => size,
-        (None, None) if is_in_place => {
-            Size::Bytes(room.saturating_sub(seal.as_ref().map_or(0, |seal| seal.bytes_for(room))))
-        }
-        (None, None) if room > 0 && !input.has_source() => Size::Bytes(room),
-        (None, None) if input.has_source() => Size::Auto { slack: 0 },
-        (None, None) => {
-            return Err(Failure::usage(&OsString::from("--size"), "says how large the image is to be"));
-        }
-    };
-    if let (Size::Bytes(bytes), false, None) = (size, input.has_source(), format.block_size) {
-        // Pages, so that files can be mapped, but where hardly a page would be left.
-        let pages = BlockSize::new(4096).filter(|_| bytes >= 1 << 20);
-        format.block_size = pages.or_else(|| Some(format.block_size_for(bytes)));
-    }
-    let options = Options {
-        size,
-        spare: args.size.map(|wanted| wanted.spare).unwrap_or_default(),
-        align: match args.dax_align {
-            AlignArg::Auto if !input.has_source() => AlignChoice::Off,
-            AlignArg::Auto => AlignChoice::Auto,
-            AlignArg::On => AlignChoice::Units,
-            AlignArg::Off => AlignChoice::Off,
-        },
-        device_offset: args.device_offset + base,
-        lost_and_found: if args.no_lost_and_found || input.is_exact() {
-            LostAndFound::AsInTree
-        } else {
-            LostAndFound::Always
-        },
-    };
-    if args.source.sparse {
-        let block = format.block_size.map_or(4096, |size| size.len());
-        input.find_holes(block).map_err(&failed)?;
-    }
-    let plan = Plan::new(input.take_tree(), &format, &options).map_err(&failed)?;
+    let wanted = Wanted { base, room, is_in_place };
+    let (plan, format) = plan(args, &mut input, epoch, &wanted, seal.as_ref())?;
     if is_in_place && plan.bytes() > room {
         return Err(failed(ext2_image::mkfs::Error::TooSmall { needed: plan.bytes(), given: room }));
     }
@@ -219,6 +184,95 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         Some(sealed) => options::print(sealed, &args.seal_options, context),
         None => Ok(()),
     }
+}
+
+/// Where a file system is to lie.
+struct Wanted {
+    /// The byte of the device at which it begins.
+    base: u64,
+    /// Bytes that there are; 0 for a new file.
+    room: u64,
+    is_in_place: bool,
+}
+
+/// Settles everything, for what goes in and what the arguments say.
+fn plan(
+    args: &Args,
+    input: &mut Input,
+    epoch: Option<Timestamp>,
+    wanted: &Wanted,
+    seal: Option<&Seal>,
+) -> Result<(Plan, Format)> {
+    let failed = failed(&args.image);
+    let Wanted { base, room, is_in_place } = *wanted;
+    let mut format = input.format(args, epoch)?;
+    let size = match (args.size.map(|wanted| wanted.size), input.size()) {
+        (Some(size), _) | (None, Some(size)) => size,
+        (None, None) if is_in_place => {
+            Size::Bytes(room.saturating_sub(seal.map_or(0, |seal| seal.bytes_for(room))))
+        }
+        (None, None) if room > 0 && !input.has_source() => Size::Bytes(room),
+        (None, None) if input.has_source() => Size::Auto { slack: 0 },
+        (None, None) => {
+            return Err(Failure::usage(&OsString::from("--size"), "says how large the image is to be"));
+        }
+    };
+    if let (Size::Bytes(bytes), false, None) = (size, input.has_source(), format.block_size) {
+        // Pages, so that files can be mapped, but where hardly a page would be left.
+        let pages = BlockSize::new(4096).filter(|_| bytes >= 1 << 20);
+        format.block_size = pages.or_else(|| Some(format.block_size_for(bytes)));
+    }
+    let options = Options {
+        size,
+        spare: args.size.map(|wanted| wanted.spare).unwrap_or_default(),
+        align: match args.dax_align {
+            AlignArg::Auto if !input.has_source() => AlignChoice::Off,
+            AlignArg::Auto => AlignChoice::Auto,
+            AlignArg::On => AlignChoice::Units,
+            AlignArg::Off => AlignChoice::Off,
+        },
+        device_offset: args.device_offset + base,
+        lost_and_found: if args.no_lost_and_found || input.is_exact() {
+            LostAndFound::AsInTree
+        } else {
+            LostAndFound::Always
+        },
+    };
+    if args.source.sparse {
+        let block = format.block_size.map_or(4096, |size| size.len());
+        input.find_holes(block).map_err(&failed)?;
+    }
+    let plan = Plan::new(input.take_tree(), &format, &options).map_err(&failed)?;
+    Ok((plan, format))
+}
+
+/// The arguments of `mkfs` without the command.
+#[derive(clap::Parser)]
+#[command(name = "e2dax mkfs", no_binary_name = true)]
+struct Alone {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// The disk that `mkfs` would make of a source with these options, without making it.
+pub(crate) fn synthetic(from: &Path, options: &[OsString], context: &Context) -> Result<Synthetic> {
+    let image = std::env::temp_dir().join("disk");
+    let mut all = vec![image.into_os_string(), OsString::from("--from"), from.as_os_str().to_owned()];
+    all.extend_from_slice(options);
+    let Alone { args } = Alone::try_parse_from(all).map_err(|error| {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        Failure::usage(from.as_os_str(), text.lines().next().unwrap_or("the options make no sense"))
+    })?;
+    if args.seal || args.pfn_header {
+        return Err(Failure::usage(from.as_os_str(), "a disk that is not made has no seal and no header"));
+    }
+    let epoch = clock::epoch()?;
+    let mut input = Input::open(&args, epoch)?;
+    let wanted = Wanted { base: 0, room: 0, is_in_place: false };
+    let (plan, _) = plan(&args, &mut input, epoch, &wanted, None)?;
+    plan.tree().warnings().iter().for_each(|warning| context.warn(&warning.to_string()));
+    Synthetic::new(plan, input.contents()).map_err(failed(from))
 }
 
 /// Refuses an image that would be made of itself.

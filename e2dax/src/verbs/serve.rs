@@ -7,17 +7,20 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use blockdev::{BlockDevice, Durability, FileOverlay};
+use blockdev::{BlockDevice, Durability, FileOverlay, Overlay};
 use e2dax_net::server::{Export, Server};
 use e2dax_net::stream::{Listener, Stop};
 use e2dax_net::uri::{NbdUri, PORT, Place};
+use ext2_image::mkfs::Synthetic;
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::json::object;
 use crate::target::{Mode, Target};
 use crate::text::{show, show_os};
+use crate::verbs::mkfs;
 
 /// Serve images as network block devices (NBD)
 #[derive(clap::Args)]
@@ -27,14 +30,28 @@ Examples:
   e2dax serve a.img --overlay today.ovl              what is written goes to today.ovl, and a.img stays as it is
   e2dax serve a.img --read-only --listen 127.0.0.1:10809
   e2dax serve --export root=a.img --export data=b.img@p1 --socket /run/vm7.sock
+  e2dax serve --from rootfs/ --overlay vm7.ovl -- --owner 0:0 --size auto+1G
   e2dax serve a.img --run 'nbdcopy \"$uri\" copy.img'
 
 Clients: qemu -drive file=URI, nbd-client, nbdcopy, e2dax itself (wherever it takes an IMG), and all others that speak
 NBD. What a client flushes is durable in the image when it is told so. Whoever may open the socket may read and write.")]
 pub(crate) struct Args {
     /// The image
-    #[arg(value_name = "IMG", required_unless_present = "export")]
+    #[arg(value_name = "IMG", required_unless_present_any = ["export", "from"])]
     image: Option<OsString>,
+
+    /// Serve the image that `mkfs --from` would make of this directory or tar archive, without making it: files stay where they
+    /// are. Options of mkfs follow behind --
+    #[arg(long, value_name = "SOURCE", conflicts_with_all = ["image", "export"])]
+    from: Option<PathBuf>,
+
+    /// Options of mkfs, for --from
+    #[arg(last = true, value_name = "MKFS OPTIONS", requires = "from")]
+    options: Vec<OsString>,
+
+    /// Look every second whether files of --from have changed, and say so
+    #[arg(long, requires = "from")]
+    watch: bool,
 
     /// Serve an image under a name; may come several times
     #[arg(long, value_name = "NAME=IMG", value_parser = clap::builder::OsStringValueParser::new())]
@@ -95,7 +112,15 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     let exports: Result<Vec<Export>> =
         named.iter().map(|(name, image)| open(name, image, args, context)).collect();
-    let server = Server::new(exports?);
+    let mut exports = exports?;
+    let synthetic = match &args.from {
+        Some(from) => Some(Arc::new(mkfs::synthetic(from, &args.options, context)?)),
+        None => None,
+    };
+    if let (Some(disk), Some(from)) = (&synthetic, &args.from) {
+        exports.push(synthetic_export(disk, from, args)?);
+    }
+    let server = Server::new(exports);
     // The folder is emptied by the listener, which goes first.
     let (_folder, listener) = listen(args)?;
     let stop = Stop::new().map_err(|error| Failure::text("", error.to_string()))?;
@@ -127,8 +152,16 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
                 status
             })
         });
-        let served = server.run(&listener, &stop);
-        (served, command.map(std::thread::ScopedJoinHandle::join))
+        let ended = AtomicBool::new(false);
+        let (ended, watch) = (&ended, synthetic.as_ref().filter(|_| args.watch));
+        std::thread::scope(|watching| {
+            if let Some(disk) = watch {
+                watching.spawn(|| look_for_changes(disk, ended));
+            }
+            let served = server.run(&listener, &stop);
+            ended.store(true, Ordering::Relaxed);
+            (served, command.map(std::thread::ScopedJoinHandle::join))
+        })
     });
     let (served, command) = ended;
     served.map_err(|error| Failure::text("serve", error.to_string()))?;
@@ -140,6 +173,32 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
         Some(Ok(Err(error))) => Err(Failure::text("sh", error.to_string())),
         Some(Err(_)) | None => Ok(()),
+    }
+}
+
+/// What `--from` names as an export; what is written goes to the overlay.
+fn synthetic_export(disk: &Arc<Synthetic>, from: &Path, args: &Args) -> Result<Export> {
+    let device: Arc<dyn BlockDevice> = match &args.overlay {
+        Some(file) => {
+            let overlay = FileOverlay::open(Arc::clone(disk), file, Durability::Relaxed);
+            Arc::new(overlay.of(|| show_os(file.as_os_str()))?)
+        }
+        None if args.read_only => Arc::clone(disk) as Arc<dyn BlockDevice>,
+        // In memory.
+        None => Arc::new(Overlay::new(Arc::clone(disk)).of(|| show_os(from.as_os_str()))?),
+    };
+    Ok(Export::new("", device).described(show_os(from.as_os_str())))
+}
+
+/// Asks for changes every second, which are logged as they are found.
+fn look_for_changes(disk: &Synthetic, ended: &AtomicBool) {
+    let mut looks = 0_u32;
+    while !ended.load(Ordering::Relaxed) {
+        looks += 1;
+        if looks.is_multiple_of(10) {
+            let _ = disk.changed();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }
 

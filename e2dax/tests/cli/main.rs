@@ -10,6 +10,7 @@ mod host;
 mod mkfs;
 mod read;
 mod seal;
+mod serve;
 mod sources;
 mod tar;
 mod target_images;
