@@ -103,7 +103,7 @@ pub use mem::Media;
 #[cfg(feature = "std")]
 pub use mmap::MmapDevice;
 #[cfg(feature = "std")]
-pub use open::{Durability, Kind, Locking, OpenOptions, explain_busy, open_image, take_for_replacing};
+pub use open::{Backend, DeviceOptions, Durability, Locking, explain_busy, open_image, take_for_replacing};
 pub use overlay::Overlay;
 #[cfg(feature = "std")]
 pub use overlay_file::FileOverlay;
@@ -112,7 +112,7 @@ pub use pmem::{PmemSlice, StoreData, StoreObserver, StorePath};
 pub use ram::RamDevice;
 pub use read_only::ReadOnly;
 pub use reader::{ReadAt, ReadDevice};
-pub use recorder::{FenceId, Op, Recorder, Stored};
+pub use recorder::{FenceId, RecordedOp, Recorder, Stored};
 #[cfg(feature = "std")]
 pub use sigbus::LostPages;
 

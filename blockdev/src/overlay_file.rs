@@ -23,7 +23,7 @@ use crate::image_file::ImageFile;
 use crate::open::{io_error, open_file};
 use crate::range::check;
 use crate::sync::Mutex;
-use crate::{BlockDevice, Claim, Durability, Error, Extent, OpenOptions, PAGE_SIZE, Result};
+use crate::{BlockDevice, Claim, DeviceOptions, Durability, Error, Extent, PAGE_SIZE, Result};
 
 const MAGIC: &[u8; 16] = b"e2dax overlay 1\n";
 /// Bytes of the device below that tell whether it is the one that the overlay was made over.
@@ -61,7 +61,7 @@ impl<D: BlockDevice> FileOverlay<D> {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(io_error("open", 0, error)),
         }
-        let (file, len) = open_file(path, &OpenOptions::read_write())?;
+        let (file, len) = open_file(path, &DeviceOptions::read_write())?;
         let header = header(&lower)?;
         let refuse = |what: &str| {
             let message = alloc::format!("{}: {what}", path.display());

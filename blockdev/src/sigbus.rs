@@ -6,7 +6,7 @@
 //! the call that met it returns [`Error::Io`](crate::Error) with the page's offset, or
 //! [`Error::Poisoned`](crate::Error) where the memory itself went bad.
 //!
-//! Opening a [`MmapDevice`](crate::MmapDevice) for which [`OpenOptions::lost_pages`](crate::OpenOptions) is
+//! Opening a [`MmapDevice`](crate::MmapDevice) for which [`DeviceOptions::lost_pages`](crate::DeviceOptions) is
 //! [`LostPages::Report`] installs the handler, once for the process. It acts on faults of this crate's own loads
 //! and stores only, and hands every other signal to the handler that was there before: the standard library's for stack
 //! overflows, or the program's. A mapping that a program uses by itself keeps its `SIGBUS`.

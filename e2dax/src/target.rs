@@ -293,15 +293,15 @@ impl Target {
         durability: blockdev::Durability,
     ) -> Result<Arc<dyn BlockDevice>> {
         let kind = match options.device {
-            DeviceKind::Mmap => blockdev::Kind::Mmap,
-            DeviceKind::File => blockdev::Kind::File,
-            DeviceKind::Ram => blockdev::Kind::Ram,
+            DeviceKind::Mmap => blockdev::Backend::Mmap,
+            DeviceKind::File => blockdev::Backend::File,
+            DeviceKind::Ram => blockdev::Backend::Ram,
         };
         let how = match mode {
-            Mode::Read => blockdev::OpenOptions::read_only(),
-            Mode::Write => blockdev::OpenOptions::read_write(),
+            Mode::Read => blockdev::DeviceOptions::read_only(),
+            Mode::Write => blockdev::DeviceOptions::read_write(),
         };
-        blockdev::open_image(&self.image, &blockdev::OpenOptions { kind, durability, ..how }).map_err(
+        blockdev::open_image(&self.image, &blockdev::DeviceOptions { kind, durability, ..how }).map_err(
             |error| {
                 match error {
                     // These are about the file as a whole and name it themselves.

@@ -56,7 +56,7 @@ pub use balloc::without_reserve;
 pub use dir::{DirEntry, Entries};
 pub use errno::Errno;
 pub use error::{Corrupt, Error, Incompatible, Object, Result};
-pub use features::{Compat, Features, Incompat, RoCompat};
+pub use features::{CompatFeatures, Features, IncompatFeatures, RoCompatFeatures};
 pub use fs::{Closed, Ext2, OpenOptions, StatFs, SuperblockAt, Unclean};
 pub use geometry::Geometry;
 pub use inode::{Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags, Piece, SetAttr};

@@ -10,6 +10,7 @@ use blockdev::{Access, DaxDevice};
 use ext2_core::plumbing::Plumbing;
 use ext2_core::{FileKind, Inode, InodeFlags};
 
+use crate::Wait;
 #[cfg(feature = "buffer-head")]
 use crate::buffer_head::{self, DioFlags};
 use crate::compat::{Growth, Publish, Seeks};
@@ -19,7 +20,6 @@ use crate::mapping::DaxMapping;
 use crate::mmu::soft::{MapRequest, SoftMap, SoftMmu};
 use crate::mmu::{Protection, Sharing, VmFile};
 use crate::rw::{self, Limits};
-use crate::truncate::Patience;
 use crate::uio::{Sink, SliceSink, SliceSource, Source};
 use crate::volume::{DataPath, DaxFs};
 
@@ -232,15 +232,15 @@ impl File {
     ///
     /// # Errors
     /// `EBUSY`, always where this thread holds the lease; `EFBIG`, `EPERM`, `EBADF` for a file opened for reading, the device's or the image's.
-    pub fn truncate(&self, size: u64, patience: Patience) -> Result<()> {
+    pub fn truncate(&self, size: u64, wait: Wait) -> Result<()> {
         let inner = &*self.0;
         inner.check_open_for_writing()?;
         #[cfg(feature = "buffer-head")]
         inner.pages.dio.wait();
         if inner.compat().growth == Growth::KeepTail {
-            return inner.truncate_keeping_tail(size, patience);
+            return inner.truncate_keeping_tail(size, wait);
         }
-        Ok(inner.inode.truncate(size, patience.into())?)
+        Ok(inner.inode.truncate(size, wait)?)
     }
 
     /// Makes `len` bytes from `pos` a hole, as far as they are whole blocks, and zeroes the rest; the
@@ -248,9 +248,9 @@ impl File {
     ///
     /// # Errors
     /// As for [`truncate`](Self::truncate).
-    pub fn punch_hole(&self, pos: u64, len: u64, patience: Patience) -> Result<()> {
+    pub fn punch_hole(&self, pos: u64, len: u64, wait: Wait) -> Result<()> {
         self.0.check_open_for_writing()?;
-        Ok(self.0.inode.punch_hole(pos, len, patience.into())?)
+        Ok(self.0.inode.punch_hole(pos, len, wait)?)
     }
 
     /// Makes `len` bytes from `pos` read as zeros; nothing is allocated or freed, nobody is waited for, and the size

@@ -65,6 +65,7 @@ pub mod zero;
 pub use asked::Asked;
 pub use compat::Compat;
 pub use error::{Errno, Error, Result};
+pub use ext2_core::Wait;
 pub use file::{File, Lease, Leased, LeasedPart, OpenFor};
-pub use volume::{DataPath, DaxFs, DaxOptions, Media};
+pub use volume::{DataPath, DaxFs, DaxOptions, Flushing};
 pub use wait::WaitTable;

@@ -13,6 +13,7 @@
 //! | [`seal`] | hash trees by which the kernel (dm-verity) lets no changed byte be read |
 //! | [`tar`] | an image as an archive |
 //! | [`disk`] | a disk with partitions around an image |
+//! | [`fields`] | the structures of an image taken apart, field by field |
 //! | `walk` | a whole tree, file by file |
 //! | `units`, `coverage` | which 2 MiB of a file a page of that size can map, and for whom |
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -28,6 +29,7 @@ pub mod check;
 pub mod copy;
 mod coverage;
 pub mod disk;
+pub mod fields;
 #[cfg(feature = "std")]
 mod file_range;
 pub mod manifest;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use blockdev::{
-    BlockDevice, CacheOptions, Cached, Durability, FileDevice, FileOverlay, MmapDevice, OpenOptions,
+    BlockDevice, CacheOptions, Cached, DeviceOptions, Durability, FileDevice, FileOverlay, MmapDevice,
     RamDevice, ReadOnly,
 };
 use e2dax_net::server::Export;
@@ -33,9 +33,9 @@ fn every_kind_of_device_is_served_to_qemu() {
     need_tools!("qemu-io", "qemu-img");
     let folder = tempfile::tempdir().unwrap();
     let (a, b, c) = (file(&folder, "a", SIZE), file(&folder, "b", SIZE), file(&folder, "c", SIZE));
-    let how = OpenOptions::read_write();
+    let how = DeviceOptions::read_write();
     let overlay = folder.path().join("c.overlay");
-    let below = ReadOnly::new(FileDevice::open(&c, &OpenOptions::read_only()).unwrap());
+    let below = ReadOnly::new(FileDevice::open(&c, &DeviceOptions::read_only()).unwrap());
     let devices: Vec<(&str, Arc<dyn BlockDevice>)> = vec![
         ("ram", Arc::new(RamDevice::new(SIZE).unwrap())),
         ("mmap", Arc::new(MmapDevice::open(&a, &how).unwrap())),
@@ -55,7 +55,7 @@ fn every_kind_of_device_is_served_to_qemu() {
     }
     assert_eq!(std::fs::read(&c).unwrap(), vec![0; SIZE as usize], "what lies below an overlay was written");
     // What the overlay holds is there when it is opened again.
-    let below = ReadOnly::new(FileDevice::open(&c, &OpenOptions::read_only()).unwrap());
+    let below = ReadOnly::new(FileDevice::open(&c, &DeviceOptions::read_only()).unwrap());
     let again = FileOverlay::open(below, &overlay, Durability::Relaxed).unwrap();
     let mut found = [0; 4];
     again.read_at(12 << 20, &mut found).unwrap();
@@ -68,13 +68,13 @@ fn holes_are_told_and_copies_are_equal() {
     let folder = tempfile::tempdir().unwrap();
     let image = file(&folder, "image", SIZE);
     {
-        let device = FileDevice::open(&image, &OpenOptions::read_write()).unwrap();
+        let device = FileDevice::open(&image, &DeviceOptions::read_write()).unwrap();
         let data: Vec<u8> =
             (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         device.write_at(1 << 20, &data).unwrap();
         device.write_at(20 << 20, &data[..8192]).unwrap();
     }
-    let device = Arc::new(MmapDevice::open(&image, &OpenOptions::read_only()).unwrap());
+    let device = Arc::new(MmapDevice::open(&image, &DeviceOptions::read_only()).unwrap());
     let server = Ours::of(&folder, device);
     let (copy, source) = (folder.path().join("copy"), image.to_str().unwrap());
     let (uri, copy) = (server.uri().to_string(), copy.to_str().unwrap());
@@ -111,7 +111,8 @@ fn a_copy_to_the_server_keeps_its_holes() {
         5 << 20,
     )
     .unwrap();
-    let server = Ours::of(&folder, Arc::new(FileDevice::open(&target, &OpenOptions::read_write()).unwrap()));
+    let server =
+        Ours::of(&folder, Arc::new(FileDevice::open(&target, &DeviceOptions::read_write()).unwrap()));
     shell(
         "nbdcopy --flush \"$source\" \"$uri\"",
         &[("uri", &server.uri().to_string()), ("source", source.to_str().unwrap())],

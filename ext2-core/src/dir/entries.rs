@@ -6,7 +6,7 @@ use super::block::slot;
 use super::lookup::Found;
 use super::moves::cookie;
 use crate::error::Result;
-use crate::features::Incompat;
+use crate::features::IncompatFeatures;
 use crate::inode::{Cell, FileKind, Inode};
 use crate::sync::Glance;
 use crate::{Errno, InodeNr};
@@ -46,7 +46,7 @@ pub struct Entries {
 
 impl Cell {
     pub(crate) fn has_type(&self) -> bool {
-        self.fs.sb.features.incompat.contains(Incompat::FILETYPE)
+        self.fs.sb.features.incompat.contains(IncompatFeatures::FILETYPE)
     }
 
     /// Reads the directory block that begins at byte `offset` into `buffer`, which is a block long.

@@ -10,7 +10,7 @@ use super::change::{Others, Running};
 use super::orphans::Orphans;
 use crate::balloc::{Groups, Place};
 use crate::error::{Error, Result, refuse};
-use crate::features::{Compat, Incompat, RoCompat};
+use crate::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::order::Barrier;
 use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::space::Stores;
@@ -88,8 +88,8 @@ impl core::fmt::Display for Unclean {
 struct State {
     state: u16,
     revision: u32,
-    compat: Compat,
-    ro_compat: RoCompat,
+    compat: CompatFeatures,
+    ro_compat: RoCompatFeatures,
 }
 
 /// Byte offset of a field of the primary superblock.
@@ -174,7 +174,7 @@ impl Fs {
     }
 
     /// Sets a compatible feature that is about to be used, behind a fence of the caller's.
-    pub(crate) fn need_compat(&self, feature: Compat) -> Result<()> {
+    pub(crate) fn need_compat(&self, feature: CompatFeatures) -> Result<()> {
         let mut state = self.writer()?.state.lock();
         if !state.compat.contains(feature) {
             self.need_revision_1(&mut state)?;
@@ -185,7 +185,7 @@ impl Fs {
     }
 
     /// Takes a compatible feature away that nothing uses any more, behind a fence of the caller's.
-    pub(crate) fn drop_compat(&self, feature: Compat) -> Result<()> {
+    pub(crate) fn drop_compat(&self, feature: CompatFeatures) -> Result<()> {
         let mut state = self.writer()?.state.lock();
         state.compat.remove(feature);
         Ok(self.dev.write_u32(at!(s_feature_compat), state.compat.bits())?)
@@ -199,9 +199,9 @@ impl Fs {
     /// Notes that a file of 2 GiB or more exists, before one does.
     pub(crate) fn need_large_file(&self) -> Result<()> {
         let mut state = self.writer()?.state.lock();
-        if !state.ro_compat.contains(RoCompat::LARGE_FILE) {
+        if !state.ro_compat.contains(RoCompatFeatures::LARGE_FILE) {
             self.need_revision_1(&mut state)?;
-            state.ro_compat |= RoCompat::LARGE_FILE;
+            state.ro_compat |= RoCompatFeatures::LARGE_FILE;
             // e2fsck sets it where it finds such a file, so nothing waits for it.
             self.dev.write_u32(at!(s_feature_ro_compat), state.ro_compat.bits())?;
         }
@@ -229,7 +229,7 @@ impl Fs {
     /// Says whether the journal may hold a transaction.
     pub(crate) fn store_recover(&self, recover: bool) -> Result<()> {
         let mut incompat = self.sb.features.incompat;
-        incompat.set(Incompat::RECOVER, recover);
+        incompat.set(IncompatFeatures::RECOVER, recover);
         Ok(self.dev.write_u32(at!(s_feature_incompat), incompat.bits())?)
     }
 

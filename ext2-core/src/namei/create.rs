@@ -361,7 +361,8 @@ impl Inode {
             let room = self.0.find_room(name)?;
             self.0.fs.whole(|| {
                 if links == 0 {
-                    // A file without a name gets its first: the name, then the count.
+                    // A file without a name gets its first: its times, the name, then the count.
+                    target.0.write_late()?;
                     let born = Written::new(target.0.as_named());
                     self.0.put_name(name, room, born)?;
                     return target.0.count_link(1);

@@ -18,7 +18,7 @@ use ext2_core::raw::GOOD_OLD_INODE_SIZE;
 use ext2_core::rules::Shape;
 use ext2_core::rules::max_file_size;
 use ext2_core::{BlockSize, FileKind, Timestamp};
-use ext2_core::{Compat, RoCompat};
+use ext2_core::{CompatFeatures, RoCompatFeatures};
 
 /// How large the file system is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -467,7 +467,7 @@ struct Counter<'a> {
 
 impl Counter<'_> {
     fn needs(&self, units: Option<Units>) -> Result<Needs> {
-        let resize = self.format.effective_features().compat.contains(Compat::RESIZE_INODE);
+        let resize = self.format.effective_features().compat.contains(CompatFeatures::RESIZE_INODE);
         let mut needs = Needs { units: 0, filler: u64::from(resize) };
         for node in self.tree.ids() {
             needs += self.needs_of(node, units)?;
@@ -485,7 +485,7 @@ impl Counter<'_> {
                 if *size > max_file_size(self.block_size) {
                     return refuse("is larger than a file of ext2 can be");
                 }
-                let large = self.format.effective_features().ro_compat.contains(RoCompat::LARGE_FILE);
+                let large = self.format.effective_features().ro_compat.contains(RoCompatFeatures::LARGE_FILE);
                 if *size > i32::MAX as u64 && !large {
                     return refuse("has 2 GiB or more, and the feature large_file is off");
                 }
@@ -513,7 +513,7 @@ impl Counter<'_> {
         }
         let xattrs = &self.tree.attrs(node).xattrs;
         if !xattrs.is_empty() {
-            if !self.format.effective_features().compat.contains(Compat::EXT_ATTR) {
+            if !self.format.effective_features().compat.contains(CompatFeatures::EXT_ATTR) {
                 return refuse("has extended attributes, and the feature ext_attr is off");
             }
             let room = xattr_room(self.format.effective_inode_size());
