@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`server`] | an NBD server: devices, served under names |
 //! | [`client`] | an NBD client: a served device as a device |
+//! | `object` | an image behind HTTP or in an object store as a device (feature `object-store`) |
 //! | [`uri`] | `nbd://HOST:PORT/EXPORT` and its kind |
 //! | [`stream`] | the sockets under both |
 //!
@@ -37,6 +38,8 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+#[cfg(feature = "object-store")]
+pub mod object;
 mod proto;
 pub mod server;
 pub mod stream;

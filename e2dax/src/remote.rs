@@ -1,4 +1,5 @@
-//! Images that are reached over the network: `nbd://HOST[:PORT]/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`.
+//! Images that are reached over the network: `nbd://HOST[:PORT]/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`, and with the feature
+//! `object-store` `https://HOST/PATH`, `s3://BUCKET/KEY`, `gs://BUCKET/KEY` and `az://CONTAINER/KEY`.
 //!
 //! A path inside follows behind `:/`, as in `nbd://host/disk:/etc/passwd`; a place behind `@`, as in `nbd://host/disk@p1:/`.
 
@@ -16,6 +17,10 @@ use crate::text::show;
 
 /// Whether an argument names an image that is not a file.
 pub(crate) fn is_remote(argument: &OsStr) -> bool {
+    #[cfg(feature = "object-store")]
+    if argument.to_str().is_some_and(e2dax_net::object::is_one) {
+        return true;
+    }
     argument.to_str().is_some_and(NbdUri::is_one)
 }
 
@@ -35,6 +40,10 @@ pub(crate) fn open(
 ) -> Result<Arc<dyn BlockDevice>> {
     let name = || show(image.as_bytes());
     let text = image.to_str().ok_or_else(|| Failure::text(name(), "is no UTF-8"))?;
+    #[cfg(feature = "object-store")]
+    if e2dax_net::object::is_one(text) {
+        return open_object(text, kind, mode);
+    }
     let uri = NbdUri::parse(text).map_err(|what| Failure::text(name(), what))?;
     let in_memory = kind == DeviceKind::Ram;
     let read_only = mode == Mode::Read || in_memory;
@@ -45,4 +54,19 @@ pub(crate) fn open(
     })?;
     let cached = Cached::new(device, CacheOptions::default()).of(name)?;
     Ok(if in_memory { Arc::new(Overlay::new(cached).of(name)?) } else { Arc::new(cached) })
+}
+
+/// What lies in an object store can only be read; what is written to a copy in memory is lost.
+#[cfg(feature = "object-store")]
+fn open_object(url: &str, kind: DeviceKind, mode: Mode) -> Result<Arc<dyn BlockDevice>> {
+    use e2dax_net::object::{ObjectDevice, ObjectOptions};
+    let name = || show(url.as_bytes());
+    if mode == Mode::Write && kind != DeviceKind::Ram {
+        return Err(Failure::text(name(), "can only be read; `serve --overlay` lets it be written to"));
+    }
+    let device = ObjectDevice::open(url, &ObjectOptions::default()).map_err(|error| match error {
+        blockdev::Error::Io { op: "open", message, .. } => Failure::text(name(), message),
+        other => Failure::new(name(), other),
+    })?;
+    Ok(if mode == Mode::Write { Arc::new(Overlay::new(device).of(name)?) } else { Arc::new(device) })
 }
