@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-use blockdev::{BlockDevice, CacheOptions, Cached, Durability, Overlay};
+use blockdev::{BlockDevice, CacheOptions, Cached, Counted, Durability, Overlay};
 use e2dax_net::client::{Connect, NbdDevice};
 use e2dax_net::uri::NbdUri;
 
@@ -44,29 +44,75 @@ pub(crate) fn open(
     if e2dax_net::object::is_one(text) {
         return open_object(text, kind, mode);
     }
-    let uri = NbdUri::parse(text).map_err(|what| Failure::text(name(), what))?;
     let in_memory = kind == DeviceKind::Ram;
-    let read_only = mode == Mode::Read || in_memory;
-    let options = Connect { read_only, durability, ..Connect::default() };
-    let device = NbdDevice::open(&uri, &options).map_err(|error| match error {
-        blockdev::Error::Io { op: "connect", message, .. } => Failure::text(name(), message),
-        other => Failure::new(name(), other),
-    })?;
+    let device = nbd(text, mode == Mode::Read || in_memory, durability)?;
     let cached = Cached::new(device, CacheOptions::default()).of(name)?;
     Ok(if in_memory { Arc::new(Overlay::new(cached).of(name)?) } else { Arc::new(cached) })
+}
+
+/// Requests for data that were sent, and bytes that came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    pub(crate) requests: u64,
+    pub(crate) bytes: u64,
+}
+
+/// An image that is open for reading, and what that cost so far.
+pub(crate) struct Measured {
+    pub(crate) device: Arc<dyn BlockDevice>,
+    pub(crate) cost: Box<dyn Fn() -> Cost>,
+}
+
+/// Opens an image for reading, so that it can be asked what that costs.
+pub(crate) fn measured(image: &OsStr) -> Result<Measured> {
+    let name = || show(image.as_bytes());
+    let text = image.to_str().ok_or_else(|| Failure::text(name(), "is no UTF-8"))?;
+    #[cfg(feature = "object-store")]
+    if e2dax_net::object::is_one(text) {
+        let object = Arc::new(object(text)?);
+        let device = Arc::clone(&object) as Arc<dyn BlockDevice>;
+        let cost = move || {
+            let stats = object.stats();
+            Cost { requests: stats.requests, bytes: stats.bytes }
+        };
+        return Ok(Measured { device, cost: Box::new(cost) });
+    }
+    let counted = Arc::new(Counted::new(nbd(text, true, Durability::Relaxed)?));
+    let device = Arc::new(Cached::new(Arc::clone(&counted), CacheOptions::default()).of(name)?);
+    let cost = move || {
+        let counts = counted.snapshot();
+        Cost { requests: counts.reads, bytes: counts.read_bytes }
+    };
+    Ok(Measured { device, cost: Box::new(cost) })
+}
+
+fn nbd(text: &str, read_only: bool, durability: Durability) -> Result<NbdDevice> {
+    let name = || show(text.as_bytes());
+    let uri = NbdUri::parse(text).map_err(|what| Failure::text(name(), what))?;
+    let options = Connect { read_only, durability, ..Connect::default() };
+    NbdDevice::open(&uri, &options).map_err(|error| match error {
+        blockdev::Error::Io { op: "connect", message, .. } => Failure::text(name(), message),
+        other => Failure::new(name(), other),
+    })
+}
+
+#[cfg(feature = "object-store")]
+fn object(url: &str) -> Result<e2dax_net::object::ObjectDevice> {
+    use e2dax_net::object::{ObjectDevice, ObjectOptions};
+    let name = || show(url.as_bytes());
+    ObjectDevice::open(url, &ObjectOptions::default()).map_err(|error| match error {
+        blockdev::Error::Io { op: "open", message, .. } => Failure::text(name(), message),
+        other => Failure::new(name(), other),
+    })
 }
 
 /// What lies in an object store can only be read; what is written to a copy in memory is lost.
 #[cfg(feature = "object-store")]
 fn open_object(url: &str, kind: DeviceKind, mode: Mode) -> Result<Arc<dyn BlockDevice>> {
-    use e2dax_net::object::{ObjectDevice, ObjectOptions};
     let name = || show(url.as_bytes());
     if mode == Mode::Write && kind != DeviceKind::Ram {
         return Err(Failure::text(name(), "can only be read; `serve --overlay` lets it be written to"));
     }
-    let device = ObjectDevice::open(url, &ObjectOptions::default()).map_err(|error| match error {
-        blockdev::Error::Io { op: "open", message, .. } => Failure::text(name(), message),
-        other => Failure::new(name(), other),
-    })?;
+    let device = object(url)?;
     Ok(if mode == Mode::Write { Arc::new(Overlay::new(device).of(name)?) } else { Arc::new(device) })
 }

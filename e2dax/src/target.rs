@@ -205,6 +205,11 @@ impl Target {
         self.place == other.place && (self.image == other.image || is_same_file(&self.image, &other.image))
     }
 
+    /// Whether the file system is looked for at the beginning of the image.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.place == Place::Whole
+    }
+
     /// The path inside, from the root.
     pub(crate) fn path(&self) -> &[u8] {
         if self.path.is_empty() { b"/" } else { &self.path }

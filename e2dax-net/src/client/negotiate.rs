@@ -115,6 +115,21 @@ fn named(export: &str) -> Vec<u8> {
     bytes
 }
 
+/// Agrees with the server to encrypt, after [`greet`].
+#[cfg(feature = "tls")]
+pub(super) fn start_tls(stream: &Stream) -> io::Result<()> {
+    ask(stream, opt::STARTTLS, b"")?;
+    let answer = answer(stream, opt::STARTTLS)?;
+    match answer.kind {
+        rep::ACK => Ok(()),
+        rep::ERR_UNSUP => Err(io::Error::new(
+            io::ErrorKind::ConnectionRefused,
+            "the server has no TLS: nbd:// instead of nbds://",
+        )),
+        _ => Err(answer.refusal().unwrap_or_else(|| broken("the server's answer is not known"))),
+    }
+}
+
 /// Chooses the export, after [`greet`].
 pub(super) fn choose(stream: &Stream, flags: u16, export: &str) -> io::Result<Settled> {
     ask(stream, opt::STRUCTURED_REPLY, b"")?;

@@ -29,6 +29,28 @@ pub(super) struct Chosen<'e> {
     pub(super) status: bool,
 }
 
+/// What comes of a negotiation.
+#[derive(Debug)]
+pub(super) enum Outcome<'e> {
+    /// Requests come next.
+    Chosen(Chosen<'e>),
+    /// TLS comes next, and then options anew, with this of the client's flags.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "nobody can ask for it"))]
+    StartTls { no_zeroes: bool },
+    /// The client has left in good order.
+    Left,
+}
+
+/// How far a connection is with TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tls {
+    /// It is not offered, or is there.
+    Settled,
+    /// Nothing is said before it is there.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "a server without it never asks for it"))]
+    Required,
+}
+
 /// What is so of a connection while options come.
 struct Negotiation<'e, 's> {
     stream: &'s Stream,
@@ -43,8 +65,8 @@ fn broken(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Settles with a client; none where it leaves in good order.
-pub(super) fn negotiate<'e>(stream: &Stream, exports: &'e [Export]) -> io::Result<Option<Chosen<'e>>> {
+/// Greets a client, and tells whether it wants no padding behind an answer.
+pub(super) fn greet(stream: &Stream) -> io::Result<bool> {
     let mut hello = [0; 18];
     hello[..8].copy_from_slice(&INIT_MAGIC.to_be_bytes());
     hello[8..16].copy_from_slice(&OPTION_MAGIC.to_be_bytes());
@@ -57,13 +79,23 @@ pub(super) fn negotiate<'e>(stream: &Stream, exports: &'e [Export]) -> io::Resul
     if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
         return Err(broken("the client sets flags that are not known"));
     }
-    let no_zeroes = flags & u32::from(FLAG_NO_ZEROES) != 0;
+    Ok(flags & u32::from(FLAG_NO_ZEROES) != 0)
+}
+
+/// Settles with a client, after [`greet`].
+pub(super) fn negotiate<'e>(
+    stream: &Stream,
+    exports: &'e [Export],
+    no_zeroes: bool,
+    tls: Tls,
+) -> io::Result<Outcome<'e>> {
+    let mut io = stream;
     let mut state = Negotiation { stream, exports, no_zeroes, structured: false, status_of: None };
     for _ in 0..MAX_OPTIONS {
         let mut header = OptionHeader::new_zeroed();
         match io.read_exact(header.as_mut_bytes()) {
             // Gone without a word.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Outcome::Left),
             read => read?,
         }
         if header.magic.get() != OPTION_MAGIC {
@@ -81,18 +113,29 @@ pub(super) fn negotiate<'e>(stream: &Stream, exports: &'e [Export]) -> io::Resul
         let mut data = vec![0; len as usize];
         io.read_exact(&mut data)?;
         match option {
-            opt::EXPORT_NAME => return state.export_name(&data).map(Some),
             opt::ABORT => {
                 // It may not wait for the answer.
                 let _ = state.reply(option, rep::ACK, b"");
-                return Ok(None);
+                return Ok(Outcome::Left);
             }
+            opt::STARTTLS if tls == Tls::Required => {
+                if data.is_empty() {
+                    state.reply(option, rep::ACK, b"")?;
+                    return Ok(Outcome::StartTls { no_zeroes });
+                }
+                state.reply(option, rep::ERR_INVALID, b"it has no data")?;
+            }
+            opt::EXPORT_NAME if tls == Tls::Required => {
+                return Err(broken("the client names an export before it has asked for TLS"));
+            }
+            _ if tls == Tls::Required => state.reply(option, rep::ERR_TLS_REQD, b"TLS comes first")?,
+            opt::EXPORT_NAME => return state.export_name(&data).map(Outcome::Chosen),
             opt::LIST => state.list(&data)?,
             opt::INFO | opt::GO => {
                 if let Some(chosen) = state.info(option, &data)?
                     && option == opt::GO
                 {
-                    return Ok(Some(chosen));
+                    return Ok(Outcome::Chosen(chosen));
                 }
             }
             opt::STRUCTURED_REPLY if data.is_empty() => {

@@ -6,3 +6,5 @@ mod hostile;
 mod killed;
 mod reconnect;
 mod server;
+#[cfg(feature = "tls")]
+mod tls;
