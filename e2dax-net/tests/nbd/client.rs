@@ -107,7 +107,7 @@ fn the_device_conforms_over_nbd_server() {
         socket.display()
     );
     std::fs::write(&config, text).unwrap();
-    let arguments = ["-d", "-C", config.to_str().unwrap(), "-p", "/dev/null"];
+    let arguments = ["-n", "-C", config.to_str().unwrap(), "-p", "/dev/null"];
     let server = Theirs::start(folder.path(), "nbd-server", &arguments);
     conformance::check(&connect(&NbdUri::unix(&server.socket, "disk")));
 }

@@ -1,7 +1,7 @@
 //! A file system over NBD whose server dies: what fsync returned for is there, and `e2fsck -p` mends the rest alone.
 
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -52,6 +52,9 @@ fn judge(base: &Base, seed: u64, done: usize, image: Vec<u8>, checker: &mut Chec
     assert!(!matches!(outcome, Outcome::Halts(_)), "{what}: {outcome:?}");
     let found = tree::read(device).unwrap();
     if let Err(problem) = history(base, seed).judge(Moment::During(done), &found) {
+        for (nr, action) in crash::seeded(&crash::vocabulary(), seed, LEN).iter().enumerate() {
+            eprintln!("{nr}: {action:?}");
+        }
         panic!("{what}, after {done} operations: {problem}");
     }
 }
@@ -181,13 +184,14 @@ fn what_was_synced_is_there_whenever_a_server_of_others_is_killed() {
         let device: Arc<dyn BlockDevice> = Arc::new(device.unwrap());
         let longest = 1 << (6 + rng.below(9));
         let pause = Duration::from_micros(rng.below(longest));
+        let killed = AtomicBool::new(false);
         let done = thread::scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(pause);
+                killed.store(true, Ordering::SeqCst);
                 server.kill();
             });
-            // An operation that fails because the server died does so with the device's error, or finds writing ended.
-            work(device, seed, &|| false)
+            work(device, seed, &|| killed.load(Ordering::SeqCst))
         });
         in_the_middle += u64::from(done < LEN as usize);
         judge(&base, seed, done, fs::read(&path).unwrap(), &mut checker, &format!("kill {seed}"));

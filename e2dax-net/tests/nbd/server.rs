@@ -141,5 +141,5 @@ fn exports_are_listed_and_chosen_by_name() {
         (size("root").trim(), size("data").trim(), size("").trim()),
         ("1048576", "2097152", "1048576")
     );
-    assert!(size("other").contains("no such export"), "{}", size("other"));
+    assert!(size("other").contains("no export named"), "{}", size("other"));
 }

@@ -3,6 +3,7 @@
 mod format;
 mod image;
 mod owner;
+mod remote;
 mod seal;
 mod size;
 mod source;
@@ -48,7 +49,8 @@ what goes in and from --seed. Of a directory only the time of the last change is
 Files are laid out so that every whole 2 MiB of them can be mapped by one page of 2 MiB: from 64 MiB up, and below
 where that takes no room. A new image takes the place of an old one when it is whole, and not before.")]
 pub(crate) struct Args {
-    /// The image; a file is made new, a block device and a part of an image (IMG@pN, IMG@OFFSET) are overwritten
+    /// The image; a file is made new, a block device, a part of an image (IMG@pN, IMG@OFFSET) and an export
+    /// (nbd://HOST/EXPORT) are overwritten
     #[arg(value_name = "IMG")]
     image: PathBuf,
 
@@ -134,6 +136,9 @@ fn failed(image: &Path) -> impl Fn(ext2_image::mkfs::Error) -> Failure + use<> {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    if crate::remote::is_remote(args.image.as_os_str()) {
+        return remote::run(args, context);
+    }
     let failed = failed(&args.image);
     let place = Where::find(&args.image)?;
     refuse_the_same(args, &place)?;

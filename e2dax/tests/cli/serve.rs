@@ -62,6 +62,22 @@ fn an_overlay_keeps_what_is_written_and_the_image_stays_as_it_is() {
 }
 
 #[test]
+fn a_file_system_is_made_on_a_served_device_as_in_a_file() {
+    let folder = Folder::with(&[]);
+    tree(&folder);
+    fs::write(folder.path("disk"), vec![0; 8 << 20]).unwrap();
+    folder.run(&["mkfs", "made.img", "-q", "--from", "tree", "--size", "8M"]).ok();
+    let script = "$e mkfs \"$uri\" -q --from tree --size 8M; $e bench --json \"$uri\"; \
+        ! $e mkfs \"$uri\" -q --size 4M; $e mkfs \"$uri\" -q -f --from tree";
+    let (out, err, code) = served(&folder, &["disk"], script);
+    assert!(code == 0 && err.contains("is not empty"), "{out}{err}");
+    // As large as the device, where nothing else is said: the same image.
+    assert!(fs::read(folder.path("disk")).unwrap() == fs::read(folder.path("made.img")).unwrap());
+    let steps: Vec<&str> = out.lines().filter(|line| line.contains("\"requests\"")).collect();
+    assert!(steps.len() == 3 && steps[0].contains("\"open\""), "{out}");
+}
+
+#[test]
 fn a_server_prints_where_it_is_and_ends_when_it_is_told_to() {
     let folder = Folder::with(&[]);
     folder.run(&["mkfs", "a.img", "--size", "8M", "-q"]).ok();
