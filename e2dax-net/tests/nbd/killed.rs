@@ -31,19 +31,20 @@ fn history(base: &Base, seed: u64) -> History {
     history
 }
 
-/// Performs the workload on a device until that fails, and tells how many operations returned.
-fn work(device: Arc<dyn BlockDevice>, seed: u64, died: &dyn Fn() -> bool) -> usize {
-    let Ok(fs) = Ext2::open(device, &crash::options()) else { return 0 };
-    for (nr, action) in crash::seeded(&crash::vocabulary(), seed, LEN).into_iter().enumerate() {
-        let failed = match crash::perform(&fs, &action) {
+/// Performs the workload on a device until that fails, and tells how many operations returned, and whether all did.
+fn work(device: Arc<dyn BlockDevice>, seed: u64, died: &dyn Fn() -> bool) -> (usize, bool) {
+    let Ok(fs) = Ext2::open(device, &crash::options()) else { return (0, false) };
+    let actions = crash::seeded(&crash::vocabulary(), seed, LEN);
+    for (nr, action) in actions.iter().enumerate() {
+        let failed = match crash::perform(&fs, action) {
             Err(error) => matches!(error, ext2_core::Error::Device(_)) || died(),
             Ok(()) => false,
         };
         if failed {
-            return nr;
+            return (nr, false);
         }
     }
-    LEN as usize
+    (actions.len(), true)
 }
 
 fn judge(base: &Base, seed: u64, done: usize, image: Vec<u8>, checker: &mut Checker, what: &str) {
@@ -52,9 +53,6 @@ fn judge(base: &Base, seed: u64, done: usize, image: Vec<u8>, checker: &mut Chec
     assert!(!matches!(outcome, Outcome::Halts(_)), "{what}: {outcome:?}");
     let found = tree::read(device).unwrap();
     if let Err(problem) = history(base, seed).judge(Moment::During(done), &found) {
-        for (nr, action) in crash::seeded(&crash::vocabulary(), seed, LEN).iter().enumerate() {
-            eprintln!("{nr}: {action:?}");
-        }
         panic!("{what}, after {done} operations: {problem}");
     }
 }
@@ -152,7 +150,7 @@ fn what_was_synced_is_there_wherever_the_power_of_a_server_fails() {
         } else {
             Arc::new(Cached::new(device, CacheOptions { bytes: 256 << 10, block_size: 1024 }).unwrap())
         };
-        let done = work(device, seed, &|| disk.is_off());
+        let (done, _) = work(device, seed, &|| disk.is_off());
         in_the_middle += u64::from(disk.is_off());
         disk.left.store(0, Ordering::SeqCst);
         drop(server);
@@ -185,7 +183,7 @@ fn what_was_synced_is_there_whenever_a_server_of_others_is_killed() {
         let longest = 1 << (6 + rng.below(9));
         let pause = Duration::from_micros(rng.below(longest));
         let killed = AtomicBool::new(false);
-        let done = thread::scope(|scope| {
+        let (done, all) = thread::scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(pause);
                 killed.store(true, Ordering::SeqCst);
@@ -193,7 +191,7 @@ fn what_was_synced_is_there_whenever_a_server_of_others_is_killed() {
             });
             work(device, seed, &|| killed.load(Ordering::SeqCst))
         });
-        in_the_middle += u64::from(done < LEN as usize);
+        in_the_middle += u64::from(!all);
         judge(&base, seed, done, fs::read(&path).unwrap(), &mut checker, &format!("kill {seed}"));
         if seed % 8 == 0 {
             tools::e2fsck_p(&path).unwrap();
