@@ -9,7 +9,7 @@ use e2dax_net::server::Export;
 use e2dax_net::uri::NbdUri;
 use e2dax_tests::{need_tools, skip, tools};
 
-use crate::common::{Ours, Theirs, connect, file, impatient};
+use crate::common::{NbdServer, Ours, Theirs, connect, file, impatient};
 
 const SIZE: u64 = 2 << 20;
 
@@ -102,14 +102,15 @@ fn the_device_conforms_over_nbd_server() {
     let config = folder.path().join("config");
     let (socket, image) = (folder.path().join("theirs.sock"), image.to_str().unwrap());
     let text = format!(
-        "[generic]\nunixsock = {}\nport = 0\nallowlist = true\nlistenaddr = 127.0.0.1\n[disk]\nexportname = {image}\nflush = true\n\
-         fua = true\ntrim = true\n",
+        "[generic]\nunixsock = {}\nallowlist = true\n[disk]\nexportname = {image}\nflush = true\nfua = true\n\
+         trim = true\n",
         socket.display()
     );
     std::fs::write(&config, text).unwrap();
-    let arguments = ["-n", "-C", config.to_str().unwrap(), "-p", "/dev/null"];
-    let server = Theirs::start(folder.path(), "nbd-server", &arguments);
-    conformance::check(&connect(&NbdUri::unix(&server.socket, "disk")));
+    let _server = NbdServer::start(folder.path(), &socket, &config);
+    let device = connect(&NbdUri::unix(&socket, "disk"));
+    assert!(device.facts().flush);
+    conformance::check(&device);
 }
 
 #[test]

@@ -104,6 +104,30 @@ impl Drop for Theirs {
     }
 }
 
+/// nbd-server, which serves well only in the background: ended by the number in its file.
+pub(crate) struct NbdServer(PathBuf);
+
+impl NbdServer {
+    pub(crate) fn start(folder: &Path, socket: &Path, config: &Path) -> Self {
+        let number = folder.join("nbd-server.pid");
+        let arguments = [config.as_os_str(), "-p".as_ref(), number.as_os_str()];
+        assert!(Command::new("nbd-server").arg("-C").args(arguments).status().unwrap().success());
+        let begin = Instant::now();
+        while std::os::unix::net::UnixStream::connect(socket).is_err() || !std::fs::exists(&number).unwrap() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "nbd-server does not listen");
+            thread::sleep(Duration::from_millis(3));
+        }
+        Self(number)
+    }
+}
+
+impl Drop for NbdServer {
+    fn drop(&mut self) {
+        let number = std::fs::read_to_string(&self.0).unwrap_or_default();
+        let _ = Command::new("kill").arg(number.trim()).status();
+    }
+}
+
 pub(crate) fn connect(uri: &NbdUri) -> NbdDevice {
     NbdDevice::open(uri, &Connect::default()).unwrap()
 }
