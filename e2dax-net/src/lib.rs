@@ -4,9 +4,7 @@
 //! |---|---|
 //! | [`server`] | an NBD server: devices, served under names |
 //! | [`client`] | an NBD client: a served device as a device |
-//! | `object` | an image behind HTTP or in an object store as a device (feature `object-store`) |
 //! | [`uri`] | `nbd://HOST:PORT/EXPORT` and its kind |
-//! | `tls` | certificates (feature `tls`) |
 //! | [`stream`] | the sockets under both |
 //!
 //! The protocol is that of <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>: fixed newstyle negotiation,
@@ -39,11 +37,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
-#[cfg(feature = "object-store")]
-pub mod object;
 mod proto;
 pub mod server;
 pub mod stream;
-#[cfg(feature = "tls")]
-pub mod tls;
 pub mod uri;

@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use export::Export;
 
 use crate::stream::{Listener, Stop, Stream};
-use handshake::{Chosen, Outcome, Tls, greet, negotiate};
+use handshake::{Chosen, negotiate};
 use session::Session;
 
 /// Connections at a time; more are closed as they come.
@@ -38,8 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Server {
     exports: Vec<Export>,
-    #[cfg(feature = "tls")]
-    tls: Option<crate::tls::TlsServer>,
 }
 
 impl Server {
@@ -47,18 +45,7 @@ impl Server {
     /// an empty name, the first one is that, too.
     #[must_use]
     pub fn new(exports: Vec<Export>) -> Self {
-        Self {
-            exports,
-            #[cfg(feature = "tls")]
-            tls: None,
-        }
-    }
-
-    /// The same, for clients who encrypt alone.
-    #[cfg(feature = "tls")]
-    #[must_use]
-    pub fn with_tls(self, tls: crate::tls::TlsServer) -> Self {
-        Self { tls: Some(tls), ..self }
+        Self { exports }
     }
 
     /// What is served.
@@ -130,31 +117,9 @@ impl Server {
     /// When the client breaks the protocol, or the connection fails.
     pub fn serve(&self, stream: &Stream) -> io::Result<()> {
         stream.set_timeout(Some(PATIENCE))?;
-        let no_zeroes = greet(stream)?;
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            return match negotiate(stream, &self.exports, no_zeroes, Tls::Required)? {
-                Outcome::StartTls { no_zeroes } => {
-                    let secure = tls.accept(stream.try_clone()?)?;
-                    secure.set_timeout(Some(PATIENCE))?;
-                    let done = self.settle(&secure, no_zeroes);
-                    secure.shut_down();
-                    done
-                }
-                Outcome::Chosen(_) | Outcome::Left => Ok(()),
-            };
-        }
-        self.settle(stream, no_zeroes)
-    }
-
-    /// Settles with a client, and serves it.
-    fn settle(&self, stream: &Stream, no_zeroes: bool) -> io::Result<()> {
-        match negotiate(stream, &self.exports, no_zeroes, Tls::Settled)? {
-            Outcome::Chosen(Chosen { export, structured, status }) => {
-                stream.set_timeout(None)?;
-                Session::new(export, stream, structured, status).run()
-            }
-            Outcome::StartTls { .. } | Outcome::Left => Ok(()),
-        }
+        let Some(chosen) = negotiate(stream, &self.exports)? else { return Ok(()) };
+        stream.set_timeout(None)?;
+        let Chosen { export, structured, status } = chosen;
+        Session::new(export, stream, structured, status).run()
     }
 }

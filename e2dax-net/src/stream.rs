@@ -46,24 +46,6 @@ impl Stream {
         }
     }
 
-    /// Another handle to the same connection.
-    #[cfg(feature = "tls")]
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        match self {
-            Self::Unix(stream) => stream.try_clone().map(Self::Unix),
-            Self::Tcp(stream) => stream.try_clone().map(Self::Tcp),
-        }
-    }
-
-    /// Whether calls give an error where they would have to wait.
-    #[cfg(feature = "tls")]
-    pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => stream.set_nonblocking(nonblocking),
-            Self::Tcp(stream) => stream.set_nonblocking(nonblocking),
-        }
-    }
-
     /// Writes two pieces, one behind the other, by as few calls as they take.
     pub(crate) fn write_both(&self, first: &[u8], second: &[u8]) -> io::Result<()> {
         let (mut first, mut second) = (first, second);

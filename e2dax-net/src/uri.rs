@@ -1,6 +1,6 @@
 //! Where an export is: the URIs of the NBD project.
 //!
-//! `nbd://HOST[:PORT]/EXPORT` and `nbd+unix:///EXPORT?socket=PATH`; `nbds` and `nbds+unix` with TLS. Parts are percent-encoded
+//! `nbd://HOST[:PORT]/EXPORT` and `nbd+unix:///EXPORT?socket=PATH`; `nbds` and `nbds+unix` with TLS, which a client here refuses. Parts are percent-encoded
 //! where a character has a meaning of its own. What a query says besides is passed over.
 //!
 //! The rules: <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/uri.md>.

@@ -1,5 +1,4 @@
-//! Images that are reached over the network: `nbd://HOST[:PORT]/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`, and with the feature
-//! `object-store` `https://HOST/PATH`, `s3://BUCKET/KEY`, `gs://BUCKET/KEY` and `az://CONTAINER/KEY`.
+//! Images that are reached over the network: `nbd://HOST[:PORT]/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`.
 //!
 //! A path inside follows behind `:/`, as in `nbd://host/disk:/etc/passwd`; a place behind `@`, as in `nbd://host/disk@p1:/`.
 
@@ -17,10 +16,6 @@ use crate::text::show;
 
 /// Whether an argument names an image that is not a file.
 pub(crate) fn is_remote(argument: &OsStr) -> bool {
-    #[cfg(feature = "object-store")]
-    if argument.to_str().is_some_and(e2dax_net::object::is_one) {
-        return true;
-    }
     argument.to_str().is_some_and(NbdUri::is_one)
 }
 
@@ -40,10 +35,6 @@ pub(crate) fn open(
 ) -> Result<Arc<dyn BlockDevice>> {
     let name = || show(image.as_bytes());
     let text = image.to_str().ok_or_else(|| Failure::text(name(), "is no UTF-8"))?;
-    #[cfg(feature = "object-store")]
-    if e2dax_net::object::is_one(text) {
-        return open_object(text, kind, mode);
-    }
     let in_memory = kind == DeviceKind::Ram;
     let device = nbd(text, mode == Mode::Read || in_memory, durability)?;
     let cached = Cached::new(device, CacheOptions::default()).of(name)?;
@@ -67,16 +58,6 @@ pub(crate) struct Measured {
 pub(crate) fn measured(image: &OsStr) -> Result<Measured> {
     let name = || show(image.as_bytes());
     let text = image.to_str().ok_or_else(|| Failure::text(name(), "is no UTF-8"))?;
-    #[cfg(feature = "object-store")]
-    if e2dax_net::object::is_one(text) {
-        let object = Arc::new(object(text)?);
-        let device = Arc::clone(&object) as Arc<dyn BlockDevice>;
-        let cost = move || {
-            let stats = object.stats();
-            Cost { requests: stats.requests, bytes: stats.bytes }
-        };
-        return Ok(Measured { device, cost: Box::new(cost) });
-    }
     let counted = Arc::new(Counted::new(nbd(text, true, Durability::Relaxed)?));
     let device = Arc::new(Cached::new(Arc::clone(&counted), CacheOptions::default()).of(name)?);
     let cost = move || {
@@ -94,25 +75,4 @@ fn nbd(text: &str, read_only: bool, durability: Durability) -> Result<NbdDevice>
         blockdev::Error::Io { op: "connect", message, .. } => Failure::text(name(), message),
         other => Failure::new(name(), other),
     })
-}
-
-#[cfg(feature = "object-store")]
-fn object(url: &str) -> Result<e2dax_net::object::ObjectDevice> {
-    use e2dax_net::object::{ObjectDevice, ObjectOptions};
-    let name = || show(url.as_bytes());
-    ObjectDevice::open(url, &ObjectOptions::default()).map_err(|error| match error {
-        blockdev::Error::Io { op: "open", message, .. } => Failure::text(name(), message),
-        other => Failure::new(name(), other),
-    })
-}
-
-/// What lies in an object store can only be read; what is written to a copy in memory is lost.
-#[cfg(feature = "object-store")]
-fn open_object(url: &str, kind: DeviceKind, mode: Mode) -> Result<Arc<dyn BlockDevice>> {
-    let name = || show(url.as_bytes());
-    if mode == Mode::Write && kind != DeviceKind::Ram {
-        return Err(Failure::text(name(), "can only be read; `serve --overlay` lets it be written to"));
-    }
-    let device = object(url)?;
-    Ok(if mode == Mode::Write { Arc::new(Overlay::new(device).of(name)?) } else { Arc::new(device) })
 }

@@ -387,6 +387,9 @@ impl NbdDevice {
 
 /// A connection on which the export is chosen.
 fn dial(uri: &NbdUri, options: &Connect) -> io::Result<(Connection, Settled)> {
+    if uri.tls {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is not supported: use a tunnel"));
+    }
     let stream = match &uri.place {
         Place::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
         Place::Tcp(host, port) => {
@@ -407,30 +410,8 @@ fn dial(uri: &NbdUri, options: &Connect) -> io::Result<(Connection, Settled)> {
     };
     stream.set_timeout(Some(options.timeout))?;
     let flags = greet(&stream)?;
-    let stream = if uri.tls { encrypted(uri, stream, options)? } else { stream };
     let settled = choose(&stream, flags, &uri.export)?;
     Ok((Connection::new(stream, settled.structured), settled))
-}
-
-#[cfg(feature = "tls")]
-fn encrypted(uri: &NbdUri, stream: Stream, options: &Connect) -> io::Result<Stream> {
-    let Some(folder) = &uri.certificates else {
-        let what = "?tls-certificates=FOLDER names the folder with ca-cert.pem";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    };
-    super::negotiate::start_tls(&stream)?;
-    let host = match &uri.place {
-        Place::Tcp(host, _) => host,
-        Place::Unix(_) => "localhost",
-    };
-    let secure = crate::tls::connect(folder, host, stream)?;
-    secure.set_timeout(Some(options.timeout))?;
-    Ok(secure)
-}
-
-#[cfg(not(feature = "tls"))]
-fn encrypted(_: &NbdUri, _: Stream, _: &Connect) -> io::Result<Stream> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is not built in: the feature tls"))
 }
 
 impl BlockDevice for NbdDevice {

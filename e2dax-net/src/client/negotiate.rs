@@ -57,7 +57,7 @@ impl Answer {
         let own: String = own.chars().filter(|sign| !sign.is_control()).collect();
         let what = match self.kind {
             rep::ERR_UNKNOWN => "there is no such export",
-            rep::ERR_TLS_REQD => "the server wants TLS: nbds://",
+            rep::ERR_TLS_REQD => "the server wants TLS, which is not supported",
             rep::ERR_UNSUP => "the server does not know what was asked",
             _ => "the server refuses",
         };
@@ -113,21 +113,6 @@ fn named(export: &str) -> Vec<u8> {
     let mut bytes = (export.len() as u32).to_be_bytes().to_vec();
     bytes.extend_from_slice(export.as_bytes());
     bytes
-}
-
-/// Agrees with the server to encrypt, after [`greet`].
-#[cfg(feature = "tls")]
-pub(super) fn start_tls(stream: &Stream) -> io::Result<()> {
-    ask(stream, opt::STARTTLS, b"")?;
-    let answer = answer(stream, opt::STARTTLS)?;
-    match answer.kind {
-        rep::ACK => Ok(()),
-        rep::ERR_UNSUP => Err(io::Error::new(
-            io::ErrorKind::ConnectionRefused,
-            "the server has no TLS: nbd:// instead of nbds://",
-        )),
-        _ => Err(answer.refusal().unwrap_or_else(|| broken("the server's answer is not known"))),
-    }
 }
 
 /// Chooses the export, after [`greet`].

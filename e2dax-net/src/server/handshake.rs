@@ -29,28 +29,6 @@ pub(super) struct Chosen<'e> {
     pub(super) status: bool,
 }
 
-/// What comes of a negotiation.
-#[derive(Debug)]
-pub(super) enum Outcome<'e> {
-    /// Requests come next.
-    Chosen(Chosen<'e>),
-    /// TLS comes next, and then options anew, with this of the client's flags.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "nobody can ask for it"))]
-    StartTls { no_zeroes: bool },
-    /// The client has left in good order.
-    Left,
-}
-
-/// How far a connection is with TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tls {
-    /// It is not offered, or is there.
-    Settled,
-    /// Nothing is said before it is there.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "a server without it never asks for it"))]
-    Required,
-}
-
 /// What is so of a connection while options come.
 struct Negotiation<'e, 's> {
     stream: &'s Stream,
@@ -65,8 +43,8 @@ fn broken(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Greets a client, and tells whether it wants no padding behind an answer.
-pub(super) fn greet(stream: &Stream) -> io::Result<bool> {
+/// Settles with a client; none where it leaves in good order.
+pub(super) fn negotiate<'e>(stream: &Stream, exports: &'e [Export]) -> io::Result<Option<Chosen<'e>>> {
     let mut hello = [0; 18];
     hello[..8].copy_from_slice(&INIT_MAGIC.to_be_bytes());
     hello[8..16].copy_from_slice(&OPTION_MAGIC.to_be_bytes());
@@ -79,23 +57,13 @@ pub(super) fn greet(stream: &Stream) -> io::Result<bool> {
     if flags & !u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) != 0 {
         return Err(broken("the client sets flags that are not known"));
     }
-    Ok(flags & u32::from(FLAG_NO_ZEROES) != 0)
-}
-
-/// Settles with a client, after [`greet`].
-pub(super) fn negotiate<'e>(
-    stream: &Stream,
-    exports: &'e [Export],
-    no_zeroes: bool,
-    tls: Tls,
-) -> io::Result<Outcome<'e>> {
-    let mut io = stream;
+    let no_zeroes = flags & u32::from(FLAG_NO_ZEROES) != 0;
     let mut state = Negotiation { stream, exports, no_zeroes, structured: false, status_of: None };
     for _ in 0..MAX_OPTIONS {
         let mut header = OptionHeader::new_zeroed();
         match io.read_exact(header.as_mut_bytes()) {
             // Gone without a word.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Outcome::Left),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             read => read?,
         }
         if header.magic.get() != OPTION_MAGIC {
@@ -116,26 +84,15 @@ pub(super) fn negotiate<'e>(
             opt::ABORT => {
                 // It may not wait for the answer.
                 let _ = state.reply(option, rep::ACK, b"");
-                return Ok(Outcome::Left);
+                return Ok(None);
             }
-            opt::STARTTLS if tls == Tls::Required => {
-                if data.is_empty() {
-                    state.reply(option, rep::ACK, b"")?;
-                    return Ok(Outcome::StartTls { no_zeroes });
-                }
-                state.reply(option, rep::ERR_INVALID, b"it has no data")?;
-            }
-            opt::EXPORT_NAME if tls == Tls::Required => {
-                return Err(broken("the client names an export before it has asked for TLS"));
-            }
-            _ if tls == Tls::Required => state.reply(option, rep::ERR_TLS_REQD, b"TLS comes first")?,
-            opt::EXPORT_NAME => return state.export_name(&data).map(Outcome::Chosen),
+            opt::EXPORT_NAME => return state.export_name(&data).map(Some),
             opt::LIST => state.list(&data)?,
             opt::INFO | opt::GO => {
                 if let Some(chosen) = state.info(option, &data)?
                     && option == opt::GO
                 {
-                    return Ok(Outcome::Chosen(chosen));
+                    return Ok(Some(chosen));
                 }
             }
             opt::STRUCTURED_REPLY if data.is_empty() => {

@@ -6,5 +6,3 @@ mod hostile;
 mod killed;
 mod reconnect;
 mod server;
-#[cfg(feature = "tls")]
-mod tls;

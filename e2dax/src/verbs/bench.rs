@@ -18,8 +18,7 @@ use crate::text::{Align, parse_bytes, table};
 #[command(after_help = "\
 Examples:
   e2dax bench                 in RAM, beside memcpy; takes some seconds
-  e2dax bench nbd://host/x    what opening, walking and reading cost in requests and bytes, once (https:// and object stores
-                              too, where they are built in)
+  e2dax bench nbd://host/x    what opening, walking and reading cost in requests and bytes, once
   e2dax bench disk.img        opening, walking and reading that image, beside plain copies of its bytes
 
 An image is only read. The median of five rounds counts, in which all of a row take turns. Benchmarks beside other file

@@ -66,12 +66,6 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = address)]
     listen: Option<SocketAddr>,
 
-    /// Encrypt, by the certificates in this folder: server-cert.pem, server-key.pem, and ca-cert.pem where clients have to show
-    /// certificates that it signed
-    #[cfg(feature = "tls")]
-    #[arg(long, value_name = "FOLDER")]
-    tls_certificates: Option<PathBuf>,
-
     /// Keep what is written in this file, which is made where there is none, and leave the image as it is
     #[arg(long, value_name = "FILE", conflicts_with = "read_only")]
     overlay: Option<PathBuf>,
@@ -127,17 +121,6 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         exports.push(synthetic_export(disk, from, args)?);
     }
     let server = Server::new(exports);
-    #[cfg(feature = "tls")]
-    let server = match &args.tls_certificates {
-        Some(folder) => server.with_tls(
-            e2dax_net::tls::TlsServer::load(folder).map_err(|error| Failure::text("", error.to_string()))?,
-        ),
-        None => server,
-    };
-    #[cfg(feature = "tls")]
-    let tls = args.tls_certificates.is_some();
-    #[cfg(not(feature = "tls"))]
-    let tls = false;
     // The folder is emptied by the listener, which goes first.
     let (_folder, listener) = listen(args)?;
     let stop = Stop::new().map_err(|error| Failure::text("", error.to_string()))?;
@@ -145,8 +128,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         let told = stop.socket().and_then(|socket| signal_hook::low_level::pipe::register(signal, socket));
         told.map_err(|error| Failure::text("", error.to_string()))?;
     }
-    let uris: Vec<NbdUri> =
-        server.exports().iter().map(|export| NbdUri { tls, ..uri(&listener, export.name()) }).collect();
+    let uris: Vec<NbdUri> = server.exports().iter().map(|export| uri(&listener, export.name())).collect();
     for (uri, export) in uris.iter().zip(server.exports()) {
         if args.json {
             context.out.json(&object! {
