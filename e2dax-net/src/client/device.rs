@@ -452,7 +452,7 @@ impl BlockDevice for NbdDevice {
     }
 
     fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         self.writable(offset, len)?;
         let write = |mut at: u64, end: u64| {
             while at < end {

@@ -299,10 +299,8 @@ impl<'s> Session<'s> {
 
     fn read(&self, asked: &Asked, buf: &mut Vec<u8>) -> io::Result<()> {
         let (cookie, len) = (asked.cookie, asked.len as usize);
-        if self.replies.is_structured() && (len > PIECE || asked.len >= ASK_FOR_HOLES) {
-            if asked.flags & flag::DF == 0 {
-                return self.read_in_chunks(asked, buf);
-            }
+        if self.replies.is_structured() && asked.len >= ASK_FOR_HOLES && asked.flags & flag::DF == 0 {
+            return self.read_in_chunks(asked, buf);
         }
         let _large = (len > PIECE).then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
         grow(buf, len);

@@ -176,7 +176,7 @@ fn threads_that_work_do_not_notice_that_nbdkit_is_killed_and_started_again() {
                         let at = nr * (SIZE / 4) + round % 32 * 4096;
                         let data = [round as u8; 4096];
                         device.write_at(at, &data).unwrap();
-                        if round % 8 == 0 {
+                        if round.is_multiple_of(8) {
                             device.flush().unwrap();
                         }
                         let mut found = [0; 4096];
