@@ -40,6 +40,17 @@ pub struct BackingFile<'a> {
     pub offset: u64,
 }
 
+/// What is known of bytes without reading them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Anything: they have to be read.
+    Data,
+    /// Zeros that take room.
+    Zero,
+    /// Zeros that take no room.
+    Hole,
+}
+
 /// A device of `size` bytes that is read and written at byte offsets.
 ///
 /// Offsets and lengths are bytes, and need no alignment; what alignment buys is invariant 2 of this module:
@@ -128,6 +139,23 @@ pub trait BlockDevice: Debug + Send + Sync {
     #[cfg(feature = "std")]
     fn backing_file(&self) -> Option<BackingFile<'_>> {
         None
+    }
+
+    /// What the bytes from `offset` are, and for how many of `len` that holds: not 0 unless `len` is. What follows may be of the
+    /// same kind. The default asks the [backing file](Self::backing_file), and else knows nothing: all is data.
+    /// Linux: `SEEK_DATA` and `SEEK_HOLE` of lseek(2).
+    ///
+    /// # Errors
+    /// `OutOfRange`; `Io`.
+    fn extent(&self, offset: u64, len: u64) -> Result<(Extent, u64)> {
+        crate::range::check(offset, len, self.size())?;
+        #[cfg(feature = "std")]
+        if let Some(file) = self.backing_file()
+            && self.is_in_place(offset, len)
+        {
+            return crate::file::extent(file, offset, len);
+        }
+        Ok((Extent::Data, len))
     }
 
     /// Hints that many reads of the range will come: what of it is in memory already is mapped, as far as that takes no

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::io::Errno;
 
 use crate::image_file::ImageFile;
 use crate::open::{io_error, open_file};
 use crate::range::check;
-use crate::{BackingFile, BlockDevice, Claim, DeviceOptions, Durability, Error, Result};
+use crate::{BackingFile, BlockDevice, Claim, DeviceOptions, Durability, Error, Extent, Result};
 
 /// Bytes below which zeroing writes zeros instead of asking for a hole.
 const PUNCH_MIN: u64 = 64 << 10;
@@ -65,6 +66,23 @@ pub(crate) fn punch(file: &File, offset: u64, len: u64) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// What the bytes of a device are, by the holes of the file that it lies in.
+pub(crate) fn extent(file: BackingFile<'_>, offset: u64, len: u64) -> Result<(Extent, u64)> {
+    let start = file.offset + offset;
+    let end = start + len;
+    // A file system that knows no holes, and a file that became shorter, are data: the read tells.
+    let data = match seek(file.fd, SeekFrom::Data(start)) {
+        Ok(data) => data.min(end),
+        Err(Errno::NXIO) if seek(file.fd, SeekFrom::End(0)).is_ok_and(|size| size >= end) => end,
+        Err(_) => return Ok((Extent::Data, len)),
+    };
+    if data > start {
+        return Ok((Extent::Hole, data - start));
+    }
+    let hole = seek(file.fd, SeekFrom::Hole(start)).map_or(end, |hole| hole.min(end));
+    Ok((Extent::Data, if hole > start { hole - start } else { len }))
 }
 
 impl BlockDevice for FileDevice {

@@ -68,6 +68,10 @@ macro_rules! forward {
                 (**self).backing_file()
             }
 
+            fn extent(&self, offset: u64, len: u64) -> Result<(crate::Extent, u64)> {
+                (**self).extent(offset, len)
+            }
+
             fn populate(&self, offset: u64, len: u64) -> Result<()> {
                 (**self).populate(offset, len)
             }

@@ -18,6 +18,7 @@
 //! | [`Counted`] | counts calls and bytes |
 //! | [`Partition`] | a part of a device, found by offset or in a table |
 //! | [`Overlay`] | keeps what is written in memory, above a device that stays as it is |
+//! | `FileOverlay` | the same, in a file that can be opened again |
 //! | [`Recorder`] | logs stores, write-backs, fences and flushes, for the models in `crash` |
 //! | [`Faulty`] | fails the n-th call, tears writes, poisons pages |
 //!
@@ -75,6 +76,8 @@ mod mmap;
 #[cfg(feature = "std")]
 mod open;
 mod overlay;
+#[cfg(feature = "std")]
+mod overlay_file;
 mod partition;
 mod pmem;
 mod poison;
@@ -94,7 +97,7 @@ pub use counted::{Counted, Counts};
 pub use cut_off::CutOff;
 #[cfg(feature = "std")]
 pub use device::BackingFile;
-pub use device::{Access, BlockDevice, DaxDevice, PAGE_SIZE};
+pub use device::{Access, BlockDevice, DaxDevice, Extent, PAGE_SIZE};
 pub use error::{Error, Result};
 pub use faulty::{Calls, Fault, FaultError, Faulty, Repeat, Tear};
 #[cfg(feature = "std")]
@@ -105,6 +108,8 @@ pub use mmap::MmapDevice;
 #[cfg(feature = "std")]
 pub use open::{Backend, DeviceOptions, Durability, Locking, explain_busy, open_image, take_for_replacing};
 pub use overlay::Overlay;
+#[cfg(feature = "std")]
+pub use overlay_file::FileOverlay;
 pub use partition::{Partition, PartitionEntry, PartitionKind, partitions};
 pub use pmem::{PmemSlice, StoreData, StoreObserver, StorePath};
 pub use ram::RamDevice;

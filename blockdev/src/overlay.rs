@@ -13,7 +13,7 @@ use portable_atomic::{AtomicU64, Ordering};
 
 use crate::range::{check, check_words, page_run};
 use crate::sync::Mutex;
-use crate::{Access, BlockDevice, DaxDevice, PAGE_SIZE, PmemSlice, RamDevice, Result};
+use crate::{Access, BlockDevice, DaxDevice, Extent, PAGE_SIZE, PmemSlice, RamDevice, Result};
 
 /// Locks for copying up; pages of different stripes do not wait for each other.
 const STRIPES: u64 = 64;
@@ -170,6 +170,17 @@ impl<D: BlockDevice> BlockDevice for Overlay<D> {
 
     fn flush(&self) -> Result<()> {
         self.upper.flush()
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<(Extent, u64)> {
+        check(offset, len, self.size())?;
+        let page = offset / PAGE_SIZE;
+        let present = self.is_present(page);
+        let mut run = (PAGE_SIZE - offset % PAGE_SIZE).min(len);
+        while run < len && self.is_present((offset + run) / PAGE_SIZE) == present {
+            run = (run + PAGE_SIZE).min(len);
+        }
+        if present { Ok((Extent::Data, run)) } else { self.lower.extent(offset, run) }
     }
 
     fn dax(&self) -> Option<&dyn DaxDevice> {

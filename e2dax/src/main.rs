@@ -6,6 +6,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`target`] | `IMG`, `IMG:/path`, `IMG@OFFSET:/path`, `IMG@pN:/path`, and how they are opened |
+//! | [`remote`] | images of other machines |
 //! | [`failure`] | errors that name their object, and exit codes |
 //! | [`interrupt`] | Ctrl-C |
 //! | [`side`] | what `diff` and `manifest` compare |
@@ -29,6 +30,7 @@ mod json;
 mod kept;
 mod out;
 mod progress;
+mod remote;
 mod settle;
 mod side;
 mod target;

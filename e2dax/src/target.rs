@@ -21,6 +21,7 @@ use ext2_image::repair::{Backup, backup_in_block, find_backup, has_superblock};
 use crate::clock;
 use crate::failure::{Failure, Of, Result};
 use crate::kept;
+use crate::remote;
 use crate::text::{parse_bytes, show};
 
 /// How images are opened, for all verbs.
@@ -319,6 +320,9 @@ impl Target {
 
     /// The longest part before a `:` (or all of it) that is an image.
     fn find(argument: &OsStr) -> Option<Self> {
+        if remote::is_remote(argument) {
+            return Some(Self::remote(argument.as_bytes()));
+        }
         let bytes = argument.as_bytes();
         let colons = bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
         std::iter::once(bytes.len()).chain(colons).find_map(|cut| {
@@ -336,9 +340,27 @@ impl Target {
         })
     }
 
+    /// What names an image of another machine.
+    fn remote(argument: &[u8]) -> Self {
+        let (image, rest) = argument.split_at_checked(remote::end(argument)).unwrap_or((argument, b""));
+        let path = rest.get(1..).unwrap_or_default().to_vec();
+        let at = image.iter().rposition(|&byte| byte == b'@').unwrap_or(image.len());
+        let placed = image.get(at + 1..).and_then(Place::parse);
+        let (image, place) = match placed {
+            Some(place) => (image.get(..at).unwrap_or(image), place),
+            None => (image, Place::Whole),
+        };
+        Self { image: PathBuf::from(OsString::from_vec(image.to_vec())), place, offset: Cell::new(0), path }
+    }
+
     /// Whether both are the same file system of the same file.
     pub(crate) fn is_same_image(&self, other: &Self) -> bool {
         self.place == other.place && (self.image == other.image || is_same_file(&self.image, &other.image))
+    }
+
+    /// Whether the file system is looked for at the beginning of the image.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.place == Place::Whole
     }
 
     /// The path inside, from the root.
@@ -400,6 +422,34 @@ impl Target {
         mode: Mode,
         durability: blockdev::Durability,
     ) -> Result<Arc<dyn BlockDevice>> {
+        let whole = if remote::is_remote(self.image.as_os_str()) {
+            remote::open(self.image.as_os_str(), options.device, mode, durability)?
+        } else {
+            self.open_file(options, mode, durability)?
+        };
+        let part = match self.place {
+            Place::Whole => return Ok(whole),
+            Place::Offset(offset) => Partition::from_offset(whole, offset),
+            Place::Partition(number) => Partition::numbered(whole, number),
+            Place::Pfn => {
+                let found =
+                    pfn::find(&whole).map_err(|error| Failure::text(self.image_name(), error.to_string()))?;
+                let none = || Failure::text(self.image_name(), "has no header of an nvdimm namespace");
+                Partition::from_offset(whole, found.ok_or_else(none)?.data_offset)
+            }
+        };
+        let part = part.of(|| self.image_name())?;
+        self.offset.set(part.offset());
+        Ok(Arc::new(part))
+    }
+
+    /// The image as a whole, where it is a file of this machine.
+    fn open_file(
+        &self,
+        options: &ImageOptions,
+        mode: Mode,
+        durability: blockdev::Durability,
+    ) -> Result<Arc<dyn BlockDevice>> {
         kept::make_way(self);
         let kind = match options.device {
             DeviceKind::Mmap => blockdev::Backend::Mmap,
@@ -422,26 +472,12 @@ impl Target {
             }
             other => Failure::new(self.image_name(), other),
         };
-        let whole = loop {
+        loop {
             match blockdev::open_image(file, &how).map_err(failed) {
                 Err(failure) if options.wait && failure.is_locked() => std::thread::sleep(WAIT),
-                opened => break opened?,
+                opened => return opened,
             }
-        };
-        let part = match self.place {
-            Place::Whole => return Ok(whole),
-            Place::Offset(offset) => Partition::from_offset(whole, offset),
-            Place::Partition(number) => Partition::numbered(whole, number),
-            Place::Pfn => {
-                let found =
-                    pfn::find(&whole).map_err(|error| Failure::text(self.image_name(), error.to_string()))?;
-                let none = || Failure::text(self.image_name(), "has no header of an nvdimm namespace");
-                Partition::from_offset(whole, found.ok_or_else(none)?.data_offset)
-            }
-        };
-        let part = part.of(|| self.image_name())?;
-        self.offset.set(part.offset());
-        Ok(Arc::new(part))
+        }
     }
 
     /// The file system.

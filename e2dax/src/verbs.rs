@@ -34,6 +34,7 @@ mod punch;
 mod replay;
 mod rm;
 mod seal;
+mod serve;
 mod setfattr;
 mod shell;
 mod stat;
@@ -83,6 +84,7 @@ pub(crate) enum Verb {
     Mount(mount::Args),
     Mkfs(Box<mkfs::Args>),
     Seal(seal::Args),
+    Serve(serve::Args),
     Tar(tar::Args),
     DaxReport(dax_report::Args),
     Diff(diff::Args),
@@ -135,6 +137,7 @@ impl Verb {
             Self::Mount(args) => mount::run(args, context),
             Self::Mkfs(args) => mkfs::run(args, context),
             Self::Seal(args) => seal::run(args, context),
+            Self::Serve(args) => serve::run(args, context),
             Self::Tar(args) => tar::run(args, context),
             Self::DaxReport(args) => dax_report::run(args, context),
             Self::Diff(args) => diff::run(args, context),

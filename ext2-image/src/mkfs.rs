@@ -35,6 +35,8 @@ mod plan;
 #[cfg(feature = "std")]
 pub mod source;
 mod space;
+#[cfg(feature = "std")]
+mod synthetic;
 mod tree;
 mod warning;
 mod write;
@@ -53,6 +55,8 @@ pub use options::{AlignChoice, LostAndFound, Options, Size, Spare};
 pub use output::{DeviceOutput, Fresh, Output};
 pub use plan::Plan;
 pub use space::{Align, Needs};
+#[cfg(feature = "std")]
+pub use synthetic::{Segment, SegmentKind, Synthetic};
 pub use tree::{Body, NodeAttrs, NodeId, Tree, Xattr};
 pub use warning::{Warning, Warnings};
 pub use write::Report;

@@ -2,6 +2,7 @@
 
 mod image;
 mod memory;
+mod remote;
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use crate::text::{Align, parse_bytes, table};
 #[command(after_help = "\
 Examples:
   e2dax bench                 in RAM, beside memcpy; takes some seconds
+  e2dax bench nbd://host/x    what opening, walking and reading cost in requests and bytes, once
   e2dax bench disk.img        opening, walking and reading that image, beside plain copies of its bytes
 
 An image is only read. The median of five rounds counts, in which all of a row take turns. Benchmarks beside other file
@@ -128,6 +130,9 @@ impl Row {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    if let Some(image) = args.image.as_deref().filter(|image| crate::remote::is_remote(image)) {
+        return remote::run(&Target::parse(image)?, args.json, context);
+    }
     let rows = match &args.image {
         Some(image) => image::rows(&Target::parse(image)?, context)?,
         None => memory::rows(args.size)?,

@@ -3,6 +3,7 @@
 mod disk;
 mod format;
 mod image;
+mod remote;
 mod seal;
 mod size;
 mod source;
@@ -12,14 +13,14 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-use ext2_core::BlockSize;
+use clap::{Parser as _, ValueEnum};
+use ext2_core::{BlockSize, Timestamp};
 use ext2_image::UNIT;
 use ext2_image::disk::Disk;
 use ext2_image::input::Source;
 use ext2_image::mkfs::{
     AlignChoice, Contents, FileOutput, Format, Fresh, LostAndFound, NodeAttrs, Options, Output as _, Plan,
-    Report, Size, Tree, pfn,
+    Report, Size, Synthetic, Tree, pfn,
 };
 
 use crate::clock;
@@ -151,6 +152,9 @@ fn failed(image: &Path) -> impl Fn(ext2_image::mkfs::Error) -> Failure + use<> {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    if crate::remote::is_remote(args.image.as_os_str()) {
+        return remote::run(args, context);
+    }
     let failed = failed(&args.image);
     let place = Where::find(&args.image)?;
     refuse_the_same(args, &place)?;
@@ -158,7 +162,6 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let seal = Seal::new(args)?;
     let disk = DiskPlan::new(&args.disk, &place)?;
     let mut taken = Taken::read(args, epoch)?;
-    let mut format = taken.format(args, epoch)?;
     let header = match &disk {
         Some(disk) => disk.start(),
         None if args.pfn_header => pfn::DATA_OFFSET,
@@ -171,48 +174,8 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         None => there.saturating_sub(header),
     };
     let is_in_place = place.is_in_place();
-    let size = match (args.size.map(|wanted| wanted.size), taken.size()) {
-        (Some(size), _) | (None, Some(size)) => size,
-        (None, None) if is_in_place => {
-            Size::Bytes(room.saturating_sub(seal.as_ref().map_or(0, |seal| seal.bytes_for(room))))
-        }
-        (None, None) if room > 0 && !taken.input.has_source() => Size::Bytes(room),
-        (None, None) if taken.input.has_source() => Size::Auto { slack: 0 },
-        (None, None) => {
-            return Err(Failure::usage(&OsString::from("--size"), "says how large the image is to be"));
-        }
-    };
-    if let (Size::Bytes(bytes), false, None) = (size, taken.input.has_source(), format.block_size) {
-        // Pages, so that files can be mapped, but where hardly a page would be left.
-        let pages = BlockSize::new(4096).filter(|_| bytes >= 1 << 20);
-        format.block_size = pages.or_else(|| Some(format.block_size_for(bytes)));
-    }
-    let options = Options {
-        size,
-        spare: args.size.map(|wanted| wanted.spare).unwrap_or_default(),
-        align: match args.dax_align {
-            AlignArg::Auto if !taken.input.has_source() => AlignChoice::Off,
-            AlignArg::Auto => AlignChoice::Auto,
-            AlignArg::On => AlignChoice::Units,
-            AlignArg::Off => AlignChoice::Off,
-        },
-        device_offset: args.device_offset + base,
-        lost_and_found: if args.no_lost_and_found || taken.is_exact() {
-            LostAndFound::AsInTree
-        } else {
-            LostAndFound::Always
-        },
-    };
-    if args.source.sparse {
-        let block = format.block_size.map_or(4096, |size| size.len());
-        taken.input.find_holes(block).map_err(&failed)?;
-    }
-    let plan = Plan::new(
-        std::mem::replace(&mut taken.input.tree, Tree::new(NodeAttrs::default())),
-        &format,
-        &options,
-    )
-    .map_err(&failed)?;
+    let wanted = Wanted { base, room, is_in_place };
+    let (plan, format) = plan(args, &mut taken, epoch, &wanted, seal.as_ref())?;
     if is_in_place && plan.bytes() > room {
         return Err(failed(ext2_image::mkfs::Error::TooSmall { needed: plan.bytes(), given: room }));
     }
@@ -276,6 +239,101 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         Some(sealed) => options::print(sealed, &args.seal_options, context),
         None => Ok(()),
     }
+}
+
+/// Where a file system is to lie.
+struct Wanted {
+    /// The byte of the device at which it begins.
+    base: u64,
+    /// Bytes that there are; 0 for a new file.
+    room: u64,
+    is_in_place: bool,
+}
+
+/// Settles everything, for what goes in and what the arguments say.
+fn plan(
+    args: &Args,
+    taken: &mut Taken,
+    epoch: Option<Timestamp>,
+    wanted: &Wanted,
+    seal: Option<&Seal>,
+) -> Result<(Plan, Format)> {
+    let failed = failed(&args.image);
+    let Wanted { base, room, is_in_place } = *wanted;
+    let mut format = taken.format(args, epoch)?;
+    let size = match (args.size.map(|wanted| wanted.size), taken.size()) {
+        (Some(size), _) | (None, Some(size)) => size,
+        (None, None) if is_in_place => {
+            Size::Bytes(room.saturating_sub(seal.map_or(0, |seal| seal.bytes_for(room))))
+        }
+        (None, None) if room > 0 && !taken.input.has_source() => Size::Bytes(room),
+        (None, None) if taken.input.has_source() => Size::Auto { slack: 0 },
+        (None, None) => {
+            return Err(Failure::usage(&OsString::from("--size"), "says how large the image is to be"));
+        }
+    };
+    if let (Size::Bytes(bytes), false, None) = (size, taken.input.has_source(), format.block_size) {
+        // Pages, so that files can be mapped, but where hardly a page would be left.
+        let pages = BlockSize::new(4096).filter(|_| bytes >= 1 << 20);
+        format.block_size = pages.or_else(|| Some(format.block_size_for(bytes)));
+    }
+    let options = Options {
+        size,
+        spare: args.size.map(|wanted| wanted.spare).unwrap_or_default(),
+        align: match args.dax_align {
+            AlignArg::Auto if !taken.input.has_source() => AlignChoice::Off,
+            AlignArg::Auto => AlignChoice::Auto,
+            AlignArg::On => AlignChoice::Units,
+            AlignArg::Off => AlignChoice::Off,
+        },
+        device_offset: args.device_offset + base,
+        lost_and_found: if args.no_lost_and_found || taken.is_exact() {
+            LostAndFound::AsInTree
+        } else {
+            LostAndFound::Always
+        },
+    };
+    if args.source.sparse {
+        let block = format.block_size.map_or(4096, |size| size.len());
+        taken.input.find_holes(block).map_err(&failed)?;
+    }
+    let plan = Plan::new(
+        std::mem::replace(&mut taken.input.tree, Tree::new(NodeAttrs::default())),
+        &format,
+        &options,
+    )
+    .map_err(&failed)?;
+    Ok((plan, format))
+}
+
+/// The arguments of `mkfs` without the command.
+#[derive(clap::Parser)]
+#[command(name = "e2dax mkfs", no_binary_name = true)]
+struct Alone {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// The disk that `mkfs` would make of a source with these options, without making it.
+pub(crate) fn synthetic(from: &Path, options: &[OsString], context: &Context) -> Result<Synthetic> {
+    let image = std::env::temp_dir().join("disk");
+    let mut all = vec![image.into_os_string(), OsString::from("--from"), from.as_os_str().to_owned()];
+    all.extend_from_slice(options);
+    let Alone { args } = Alone::try_parse_from(all).map_err(|error| {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        Failure::usage(from.as_os_str(), text.lines().next().unwrap_or("the options make no sense"))
+    })?;
+    if args.seal || args.pfn_header || args.disk.is_wanted() {
+        let what = "a disk that is not made has no seal, no header and no partitions";
+        return Err(Failure::usage(from.as_os_str(), what));
+    }
+    let epoch = clock::epoch()?;
+    let mut taken = Taken::read(&args, epoch)?;
+    let wanted = Wanted { base: 0, room: 0, is_in_place: false };
+    let (plan, _) = plan(&args, &mut taken, epoch, &wanted, None)?;
+    plan.tree().warnings().iter().for_each(|warning| context.warn(&warning.to_string()));
+    Synthetic::new(plan, &*taken.input.contents).map_err(failed(from))
 }
 
 /// Refuses an image that would be made of itself.

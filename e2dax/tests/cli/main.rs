@@ -18,6 +18,7 @@ mod read;
 mod repair;
 mod schema;
 mod seal;
+mod serve;
 mod shell;
 mod sources;
 mod tar;

@@ -117,21 +117,38 @@ impl<'c> Hand<'c> {
     pub(super) fn run(&mut self, job: &mut Job, work: &Work<'_>) -> Result<()> {
         match job {
             Job::Window(window) => {
+                // Bytes of the window that are with the output.
+                let mut done = 0;
                 for &(at, part) in &window.parts {
+                    let place = window.start + at as u64;
+                    if part.len > 0 && work.out.refer(place, part.node, part.from, part.len) {
+                        if done < at {
+                            work.out.write_at(window.start + done as u64, &window.bytes[done..at])?;
+                        }
+                        done = at + part.len as usize;
+                        continue;
+                    }
                     self.open(work.plan, part.node)?;
                     self.contents.read_at(part.from, &mut window.bytes[at..at + part.len as usize])?;
                     work.copied.fetch_add(part.len, Ordering::Relaxed);
                 }
-                work.out.write_at(window.start, &window.bytes[..window.len])
+                if done == window.len {
+                    return Ok(());
+                }
+                work.out.write_at(window.start + done as u64, &window.bytes[done..window.len])
             }
             Job::Copy { part, to, end } => self.copy(*part, *to, *end, work),
         }
     }
 
     fn copy(&mut self, part: Part, mut to: u64, end: u64, work: &Work<'_>) -> Result<()> {
-        self.open(work.plan, part.node)?;
         let (mut from, stop) = (part.from, part.from + part.len);
-        if self.copy_by_host(part, to, work)? {
+        if part.len > 0 && work.out.refer(to, part.node, part.from, part.len) {
+            (from, to) = (stop, to + part.len);
+        } else {
+            self.open(work.plan, part.node)?;
+        }
+        if from < stop && self.copy_by_host(part, to, work)? {
             work.copied.fetch_add(part.len, Ordering::Relaxed);
             (from, to) = (stop, to + part.len);
         }

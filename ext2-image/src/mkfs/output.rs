@@ -2,7 +2,7 @@
 
 use blockdev::BlockDevice;
 
-use super::Result;
+use super::{NodeId, Result};
 use ext2_core::Barrier;
 
 /// What takes the bytes of a new file system, at offsets from its start. Two threads may write at once, to different
@@ -28,6 +28,13 @@ pub trait Output: Sync {
     /// # Errors
     /// The device's.
     fn flush(&self) -> Result<()>;
+
+    /// Takes `len` bytes of the file `node` from byte `from` on by where they are, not by what they are: `false` where they
+    /// have to be written.
+    fn refer(&self, offset: u64, node: NodeId, from: u64, len: u64) -> bool {
+        let _ = (offset, node, from, len);
+        false
+    }
 
     /// Copies from a file of the host without reading it, if that is possible: `false` where nothing was done.
     ///

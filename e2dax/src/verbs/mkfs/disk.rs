@@ -82,6 +82,11 @@ pub(super) struct DiskPlan {
 }
 
 impl DiskArgs {
+    /// Whether a disk with partitions is to be made.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.disk.is_some()
+    }
+
     /// The files that go into partitions.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         self.partition.iter().map(|partition| partition.file.as_path())

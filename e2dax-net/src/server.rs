@@ -1,0 +1,125 @@
+//! An NBD server.
+//!
+//! # Invariants
+//! 1. Nothing that a client sends makes the server panic, hang another client, or take memory that is not bounded: options and
+//!    names have a greatest length, data is taken and given in pieces of 1 MiB.
+//! 2. A reply to FLUSH, or to a request with FUA, is sent after the device's flush has returned. A flush covers what was written
+//!    over any connection, which is why several are offered.
+//! 3. What was answered is never unsaid: an error after the first bytes of data is a chunk of its own.
+//!
+//! # Locking
+//! Each connection has a lock for what comes in and one for what goes out. A thread that handles a request takes the second
+//! with or without holding the first; nobody takes the first while he holds the second.
+
+mod export;
+mod handshake;
+mod reply;
+mod session;
+mod status;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+pub use export::Export;
+
+use crate::stream::{Listener, Stop, Stream};
+use handshake::{Chosen, negotiate};
+use session::Session;
+
+/// Connections at a time; more are closed as they come.
+const MAX_CONNECTIONS: usize = 256;
+/// How long a client may take over each step of the negotiation.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Devices, each with the name under which it is served.
+#[derive(Debug)]
+pub struct Server {
+    exports: Vec<Export>,
+}
+
+impl Server {
+    /// A server of these. The export without a name is the one that clients get who ask for none; where none has
+    /// an empty name, the first one is that, too.
+    #[must_use]
+    pub fn new(exports: Vec<Export>) -> Self {
+        Self { exports }
+    }
+
+    /// What is served.
+    #[must_use]
+    pub fn exports(&self) -> &[Export] {
+        &self.exports
+    }
+
+    /// Serves all who connect, until it is stopped; then connections are ended, and devices flushed.
+    ///
+    /// # Errors
+    /// When the socket fails; the first error of a flush at the end.
+    pub fn run(&self, listener: &Listener, stop: &Stop) -> io::Result<()> {
+        let open: Mutex<BTreeMap<u64, Arc<Stream>>> = Mutex::new(BTreeMap::new());
+        let lock = || open.lock().unwrap_or_else(PoisonError::into_inner);
+        let accepted = thread::scope(|scope| {
+            let mut next = 0;
+            let ended = loop {
+                let stream = match listener.accept(stop) {
+                    Ok(Some(stream)) => Arc::new(stream),
+                    Ok(None) => break Ok(()),
+                    Err(error) => {
+                        // Files may be short for a moment; anything else is the end.
+                        let short =
+                            [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOBUFS];
+                        if short.iter().any(|short| error.raw_os_error() == Some(short.raw_os_error())) {
+                            log::warn!("a connection is not taken: {error}");
+                            thread::sleep(Duration::from_millis(100));
+                            continue;
+                        }
+                        break Err(error);
+                    }
+                };
+                if lock().len() >= MAX_CONNECTIONS {
+                    log::warn!("a connection is refused: there are {MAX_CONNECTIONS}");
+                    continue;
+                }
+                let nr = next;
+                next += 1;
+                lock().insert(nr, Arc::clone(&stream));
+                let serve = move || {
+                    if let Err(error) = self.serve(&stream) {
+                        log::info!("a connection ended: {error}");
+                    }
+                    stream.shut_down();
+                    lock().remove(&nr);
+                };
+                if let Err(error) = thread::Builder::new().name("nbd".into()).spawn_scoped(scope, serve) {
+                    log::warn!("a connection is refused: {error}");
+                    lock().remove(&nr);
+                }
+            };
+            lock().values().for_each(|stream| stream.shut_down());
+            ended
+        });
+        let mut flushed = Ok(());
+        for export in self.exports.iter().filter(|export| !export.is_read_only()) {
+            if let Err(error) = export.device().flush() {
+                log::error!("{}: {error}", export.name());
+                flushed = flushed.and(Err(io::Error::other(error.to_string())));
+            }
+        }
+        accepted.and(flushed)
+    }
+
+    /// Serves one connection to its end.
+    ///
+    /// # Errors
+    /// When the client breaks the protocol, or the connection fails.
+    pub fn serve(&self, stream: &Stream) -> io::Result<()> {
+        stream.set_timeout(Some(PATIENCE))?;
+        let Some(chosen) = negotiate(stream, &self.exports)? else { return Ok(()) };
+        stream.set_timeout(None)?;
+        let Chosen { export, structured, status } = chosen;
+        Session::new(export, stream, structured, status).run()
+    }
+}

@@ -1,0 +1,145 @@
+//! Our server, as clients of others see it.
+
+use std::sync::Arc;
+
+use blockdev::{
+    BlockDevice, CacheOptions, Cached, DeviceOptions, Durability, FileDevice, FileOverlay, MmapDevice,
+    RamDevice, ReadOnly,
+};
+use e2dax_net::server::Export;
+use e2dax_tests::{need_tools, tools};
+
+use crate::common::{Ours, file};
+
+const SIZE: u64 = 24 << 20;
+
+fn shell(script: &str, variables: &[(&str, &str)]) -> String {
+    let mut command = tools::command("sh");
+    command.args(["-euc", script]).envs(variables.iter().copied());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{script}: {}", tools::words(&output));
+    tools::words(&output)
+}
+
+/// Every kind of request of qemu-io, each with a pattern that is looked for afterwards; a write is durable when it is told so.
+const QEMU_IO: &str = "qemu-io -t none -f raw -c 'write -P 1 0 8M' -c 'write -P 2 4097 77777' -c 'write -f -P 3 9M 3M' \
+    -c 'read -P 1 0 4097' -c 'read -P 2 4097 77777' -c 'read -P 3 9M 3M' -c 'write -z 1M 1M' -c 'read -P 0 1M 1M' \
+    -c 'write -z -u 2M 512k' -c 'read -P 0 2M 512k' -c 'discard 3M 64k' -c flush -c 'aio_write -P 4 12M 1M' \
+    -c 'aio_write -P 5 13M 64k' -c 'aio_write -P 6 14M 4k' -c aio_flush -c 'read -P 4 12M 1M' -c 'read -P 5 13M 64k' \
+    -c 'read -P 6 14M 4k' -c 'read -P 1 2560k 512k' \"$uri\"";
+
+#[test]
+fn every_kind_of_device_is_served_to_qemu() {
+    need_tools!("qemu-io", "qemu-img");
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b, c) = (file(&folder, "a", SIZE), file(&folder, "b", SIZE), file(&folder, "c", SIZE));
+    let how = DeviceOptions::read_write();
+    let overlay = folder.path().join("c.overlay");
+    let below = ReadOnly::new(FileDevice::open(&c, &DeviceOptions::read_only()).unwrap());
+    let devices: Vec<(&str, Arc<dyn BlockDevice>)> = vec![
+        ("ram", Arc::new(RamDevice::new(SIZE).unwrap())),
+        ("mmap", Arc::new(MmapDevice::open(&a, &how).unwrap())),
+        (
+            "cached",
+            Arc::new(Cached::new(FileDevice::open(&b, &how).unwrap(), CacheOptions::default()).unwrap()),
+        ),
+        ("overlay", Arc::new(FileOverlay::open(below, &overlay, Durability::Relaxed).unwrap())),
+    ];
+    for (name, device) in devices {
+        let server = Ours::of(&folder, Arc::clone(&device));
+        let said = shell(QEMU_IO, &[("uri", &server.uri().to_string())]);
+        assert!(!said.contains("failed") && !said.contains("mismatch"), "{name}: {said}");
+        let mut found = [0; 4];
+        device.read_at(14 << 20, &mut found).unwrap();
+        assert_eq!(found, [6; 4], "{name}");
+    }
+    assert_eq!(std::fs::read(&c).unwrap(), vec![0; SIZE as usize], "what lies below an overlay was written");
+    // What the overlay holds is there when it is opened again.
+    let below = ReadOnly::new(FileDevice::open(&c, &DeviceOptions::read_only()).unwrap());
+    let again = FileOverlay::open(below, &overlay, Durability::Relaxed).unwrap();
+    let mut found = [0; 4];
+    again.read_at(12 << 20, &mut found).unwrap();
+    assert_eq!(found, [4; 4]);
+}
+
+#[test]
+fn holes_are_told_and_copies_are_equal() {
+    need_tools!("nbdinfo", "nbdcopy", "qemu-img");
+    let folder = tempfile::tempdir().unwrap();
+    let image = file(&folder, "image", SIZE);
+    {
+        let device = FileDevice::open(&image, &DeviceOptions::read_write()).unwrap();
+        let data: Vec<u8> =
+            (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        device.write_at(1 << 20, &data).unwrap();
+        device.write_at(20 << 20, &data[..8192]).unwrap();
+    }
+    let device = Arc::new(MmapDevice::open(&image, &DeviceOptions::read_only()).unwrap());
+    let server = Ours::of(&folder, device);
+    let (copy, source) = (folder.path().join("copy"), image.to_str().unwrap());
+    let (uri, copy) = (server.uri().to_string(), copy.to_str().unwrap());
+    let variables = [("uri", uri.as_str()), ("copy", copy), ("image", source)];
+    let map = shell("nbdinfo --map \"$uri\"", &variables);
+    let kinds: Vec<&str> = map.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(kinds, ["hole,zero", "data", "hole,zero", "data", "hole,zero"], "{map}");
+    shell("nbdcopy \"$uri\" \"$copy\" && cmp \"$copy\" \"$image\" && rm \"$copy\"", &variables);
+    shell("nbdcopy --synchronous \"$uri\" \"$copy\" && cmp \"$copy\" \"$image\"", &variables);
+    shell("qemu-img compare -f raw -F raw \"$uri\" \"$image\"", &variables);
+    let info = shell("nbdinfo --json \"$uri\"", &variables);
+    for line in [
+        "\"export-size\": 25165824",
+        "\"is_read_only\": true",
+        "\"can_multi_conn\": true",
+        "\"can_df\": true",
+        "\"can_trim\": false",
+        "\"structured\": true",
+        "base:allocation",
+    ] {
+        assert!(info.contains(line), "{line}: {info}");
+    }
+    assert!(shell("! nbdcopy \"$image\" \"$uri\" 2>&1", &variables).contains("read-only"));
+}
+
+#[test]
+fn a_copy_to_the_server_keeps_its_holes() {
+    need_tools!("nbdcopy");
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (file(&folder, "source", SIZE), file(&folder, "target", SIZE));
+    std::os::unix::fs::FileExt::write_all_at(
+        &std::fs::File::options().write(true).open(&source).unwrap(),
+        &[7; 70_000],
+        5 << 20,
+    )
+    .unwrap();
+    let server =
+        Ours::of(&folder, Arc::new(FileDevice::open(&target, &DeviceOptions::read_write()).unwrap()));
+    shell(
+        "nbdcopy --flush \"$source\" \"$uri\"",
+        &[("uri", &server.uri().to_string()), ("source", source.to_str().unwrap())],
+    );
+    drop(server);
+    assert!(std::fs::read(&source).unwrap() == std::fs::read(&target).unwrap());
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&target).unwrap());
+    assert!(blocks * 512 < 1 << 20, "{blocks} blocks");
+}
+
+#[test]
+fn exports_are_listed_and_chosen_by_name() {
+    need_tools!("nbdinfo");
+    let folder = tempfile::tempdir().unwrap();
+    let export = |name: &str, size| Export::new(name, Arc::new(RamDevice::new(size).unwrap()));
+    let exports = vec![export("root", 1 << 20), export("data", 2 << 20).described("the rest").read_only()];
+    let server = Ours::start(&folder.path().join("s"), exports);
+    let socket = server.socket.to_str().unwrap();
+    let list = shell("nbdinfo --list \"nbd+unix:///?socket=$s\"", &[("s", socket)]);
+    assert!(list.contains("export=\"root\"") && list.contains("export=\"data\""), "{list}");
+    assert!(list.contains("the rest"), "{list}");
+    let size = |name: &str| {
+        shell("nbdinfo --size \"nbd+unix:///$n?socket=$s\" 2>&1 || true", &[("s", socket), ("n", name)])
+    };
+    assert_eq!(
+        (size("root").trim(), size("data").trim(), size("").trim()),
+        ("1048576", "2097152", "1048576")
+    );
+    assert!(size("other").contains("no export named"), "{}", size("other"));
+}
