@@ -10,6 +10,7 @@
 //! One mutex around the grains; nothing is called with it held but reads of the device below.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
@@ -17,6 +18,9 @@ use std::vec::Vec;
 use blockdev::{BlockDevice, Result};
 use ext2_core::raw::{MAGIC, SUPERBLOCK_OFFSET};
 use ext2_core::rules::STATE_VALID;
+
+/// Who is told of a range before it is stored to: its offset, and what is there now.
+pub(crate) type Told<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
 
 /// Bytes of a grain: the smallest block, and the superblock.
 pub const GRAIN: u64 = 1024;
