@@ -33,7 +33,8 @@ pub(super) enum Command {
 }
 
 /// Verbs that have no place in a shell: they make an image, or run for long.
-const OUTSIDE: [&str; 7] = ["shell", "mkfs", "demo", "bench", "man", "completions", "mount"];
+const OUTSIDE: [&str; 10] =
+    ["shell", "mkfs", "demo", "bench", "man", "completions", "mount", "serve", "lab", "quiz"];
 
 /// Verbs that go on with the image as it is open; before all others it is closed.
 const INSIDE: [&str; 24] = [
