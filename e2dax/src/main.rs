@@ -20,6 +20,8 @@ mod dax;
 mod describe;
 mod failure;
 mod glob;
+#[cfg(target_os = "linux")]
+mod host;
 mod images;
 mod json;
 mod out;

@@ -135,6 +135,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// The same place in another copy of the image.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn elsewhere(self, image: PathBuf) -> Self {
+        Self { image, ..self }
+    }
+
     /// Reads an argument.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 use core::ptr::null_mut;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -324,6 +324,35 @@ impl HostSpace {
     pub fn view(&self, at: u64, len: u64) -> Result<HostView> {
         let start = self.address(at, len)?.addr() as u64;
         HostView::of(start, start + len).map_err(|error| Error::io("read", at, error))
+    }
+
+    /// Reads from byte `offset` of `source` straight into `at..at + len` (`pread`). Gives the bytes read; fewer where the file
+    /// ends, and where a page cannot be supplied.
+    ///
+    /// # Errors
+    /// `Io`: `EFAULT` where not even the first page can be supplied or stored to; the file's.
+    pub fn read_from(&self, at: u64, len: u64, source: BorrowedFd<'_>, offset: u64) -> Result<u64> {
+        crate::range::check(at, len, self.len)?;
+        let to = self.base.0.wrapping_add(at as usize);
+        let offset =
+            libc::off_t::try_from(offset).map_err(|_| Error::Unsupported("files have no such byte"))?;
+        // SAFETY: the range lies in ours, where the kernel may store as anybody else may.
+        let done = unsafe { libc::pread(source.as_raw_fd(), to.cast(), len as usize, offset) };
+        u64::try_from(done).map_err(|_| io_error("read", at, io::Error::last_os_error()))
+    }
+
+    /// Writes `at..at + len` straight to byte `offset` of `sink` (`pwrite`). Gives the bytes written.
+    ///
+    /// # Errors
+    /// `Io`: `EFAULT` where not even the first page can be supplied; the file's.
+    pub fn write_to(&self, at: u64, len: u64, sink: BorrowedFd<'_>, offset: u64) -> Result<u64> {
+        crate::range::check(at, len, self.len)?;
+        let from = self.base.0.wrapping_add(at as usize);
+        let offset =
+            libc::off_t::try_from(offset).map_err(|_| Error::Unsupported("files have no such byte"))?;
+        // SAFETY: the range lies in ours, and is only read.
+        let done = unsafe { libc::pwrite(sink.as_raw_fd(), from.cast(), len as usize, offset) };
+        u64::try_from(done).map_err(|_| io_error("write", at, io::Error::last_os_error()))
     }
 
     /// Lets no store through any more, or lets them through again. A store that is not let through is `SIGSEGV`.

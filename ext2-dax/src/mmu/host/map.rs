@@ -1,5 +1,6 @@
 //! A mapping as its user holds it.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use blockdev::PmemSlice;
@@ -152,6 +153,25 @@ impl HostMap {
             self.area.fault(page, StoreOrLoad::Store)?;
         }
         Ok(())
+    }
+
+    /// Reads from byte `pos` of a file of the host straight into `len` bytes from `offset` (`pread`), with no copy in between.
+    /// Gives the bytes read.
+    ///
+    /// # Errors
+    /// `EFAULT` where the first page cannot be supplied: past the end of the file, in a mapping for reading, in a hole where
+    /// nobody answers faults; and in a page that was taken away and not touched since, if accesses by the kernel
+    /// [do not wait](blockdev::host_map::Features::kernel_faults). The file's.
+    pub fn read_from(&self, offset: u64, len: u64, source: impl AsFd, pos: u64) -> Result<u64> {
+        Ok(self.area.space.read_from(offset, len, source.as_fd(), pos)?)
+    }
+
+    /// Writes `len` bytes from `offset` straight to byte `pos` of a file of the host (`pwrite`). Gives the bytes written.
+    ///
+    /// # Errors
+    /// As for [`read_from`](Self::read_from).
+    pub fn write_to(&self, offset: u64, len: u64, sink: impl AsFd, pos: u64) -> Result<u64> {
+        Ok(self.area.space.write_to(offset, len, sink.as_fd(), pos)?)
     }
 
     /// Makes what was stored to `len` bytes from `offset` of the mapping durable (`msync(MS_SYNC)`).

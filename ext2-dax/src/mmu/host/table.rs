@@ -58,7 +58,9 @@ impl Area {
         } else {
             // Nobody answers: what was there can be read until it is settled what comes.
             let done = self.space.place_snapshot(at, len);
+            let before = state.runs.len();
             state.runs.set(start, end, Kind::Missing);
+            self.service.changed(before, state.runs.len());
             done.map_err(Into::into)
         };
         if let Err(error) = done {

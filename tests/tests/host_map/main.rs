@@ -1,0 +1,16 @@
+//! Files of an image in this process's own memory: every way in which they can be mapped, beside what is expected of DAX,
+//! beside the page table in software, and beside the recordings of Linux.
+#![cfg(target_os = "linux")]
+
+mod budget;
+mod ends;
+mod holes;
+mod killed;
+mod oracle;
+mod private;
+mod races;
+mod rights;
+mod same;
+mod setup;
+mod shared;
+mod tracking;
