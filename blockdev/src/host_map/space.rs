@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{
-    Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect,
-    mremap_fixed, munmap,
+    Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, mremap_fixed, munmap,
 };
 
 use super::{HostFaults, HostView, PageRun, abi, huge_zero_page, pages};
@@ -180,7 +179,7 @@ impl HostSpace {
         stores.register(address, len, abi::MODE_WP).map_err(track)?;
         stores.protect(address, len, true).map_err(track)?;
         // Who touched a page in between may have stored to it.
-        Ok(pages::kinds(address, address + len).map_or(true, |runs| !runs.is_empty()))
+        Ok(pages::kinds(address, address + len).map_or(true, |runs| runs.iter().any(|run| run.kind.present)))
     }
 
     /// Makes pages missing, whatever they are: the next access is told.
@@ -474,10 +473,14 @@ impl Stage {
     /// Moves it over what is at `target`, in one step.
     fn put(self, target: *mut c_void) -> Result<()> {
         let len = self.len as usize;
+        // By hand: rustix 1.1 over libc gives this call the flag of another one.
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         // SAFETY: the callers' promise is that the target lies in a space of theirs, whose pages may be replaced; the stage
         // is ours, and nobody else has its address.
-        unsafe { mremap_fixed(self.start, len, len, MremapFlags::MAYMOVE, target) }
-            .map_err(|error| failed("move", 0, error))?;
+        let moved = unsafe { libc::mremap(self.start, len, len, flags, target) };
+        if moved == libc::MAP_FAILED {
+            return Err(io_error("move", 0, io::Error::last_os_error()));
+        }
         core::mem::forget(self);
         Ok(())
     }

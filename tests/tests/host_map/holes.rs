@@ -14,12 +14,12 @@ fn a_hole_reads_zeros_and_takes_no_block() {
         let image = image(32);
         let file = image.file(b"f");
         file.truncate(8 * UNIT, Patience::Wait).unwrap();
-        let free = image.fs.ext2().statfs().free_blocks;
+        let free = image.fs.ext2().statfs().unwrap().blocks_free;
         let map = map(&file, way, 8 * UNIT, Sharing::Shared);
         for page in (0..8 * UNIT / PAGE).step_by(61) {
             assert_eq!(map.load(page * PAGE + 17), Ok(0), "{way:?}");
         }
-        assert_eq!(image.fs.ext2().statfs().free_blocks, free);
+        assert_eq!(image.fs.ext2().statfs().unwrap().blocks_free, free);
         assert!(file.extents().unwrap().is_empty());
         drop((map, file));
         image.close();
