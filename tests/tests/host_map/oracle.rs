@@ -18,9 +18,14 @@ fn options() -> DaxOptions {
 fn replay(name: &str, way: HostOptions) -> Vec<Step> {
     let file = tempfile::Builder::new().tempfile_in("/dev/shm").unwrap();
     let ram = oracle::device(name);
-    let mut bytes = vec![0; ram.size() as usize];
-    ram.read_at(0, &mut bytes).unwrap();
-    std::fs::write(file.path(), bytes).unwrap();
+    file.as_file().set_len(ram.size()).unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    for at in (0..ram.size()).step_by(bytes.len()) {
+        ram.read_at(at, &mut bytes).unwrap();
+        if bytes.iter().any(|byte| *byte != 0) {
+            std::os::unix::fs::FileExt::write_all_at(file.as_file(), &bytes, at).unwrap();
+        }
+    }
     let device = MmapDevice::open(file.path(), &blockdev::OpenOptions::read_write()).unwrap();
     let ext2 = Ext2::open(Arc::new(device), &OpenOptions::default()).unwrap();
     let mut player = Player::with_host(DaxFs::new(ext2, options()), HostMmu::new(way).unwrap());

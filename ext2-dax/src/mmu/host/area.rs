@@ -39,7 +39,7 @@ pub(super) struct State {
     /// Places of 2 MiB in which pages are mapped one by one, by the address at which they begin.
     pub(super) tables: BTreeSet<u64>,
     /// Where runs were placed, oldest first.
-    recent: VecDeque<u64>,
+    pub(super) recent: VecDeque<u64>,
     /// What was stored to runs that went, and what may have been before it was tracked.
     pub(super) stored: Vec<StoredRun>,
     /// Pages that are a bus error for the moment.
@@ -205,6 +205,10 @@ impl Area {
         end: u64,
         kind: Kind,
     ) -> Result<()> {
+        if self.is_private() {
+            // A copy is no mapping of its own, and nothing of this can be taken away.
+            return self.place(state, start, end, kind);
+        }
         while self.service.mappings() + 2 > self.service.budget && self.evict(state, start, end) {}
         if self.service.mappings() + 2 > self.service.budget {
             return Err(no_room());

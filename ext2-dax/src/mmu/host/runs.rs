@@ -36,7 +36,7 @@ pub(super) struct Run {
 
 impl Run {
     /// The part in `start..end`.
-    fn cut(self, start: u64, end: u64) -> Self {
+    pub(super) fn cut(self, start: u64, end: u64) -> Self {
         let first = self.start.max(start);
         Self { start: first, end: self.end.min(end), kind: self.kind.shifted(first - self.start) }
     }

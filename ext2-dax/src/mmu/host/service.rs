@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blockdev::host_map::{HostFaults, Next};
 
@@ -57,7 +57,11 @@ impl Service {
     fn serve(&self) {
         let Some(faults) = &self.faults else { return };
         let mut refused: Vec<Arc<Area>> = Vec::new();
+        let mut since = Instant::now();
         loop {
+            if !refused.is_empty() && since.elapsed() > REFUSED_FOR {
+                refused.drain(..).for_each(|area| area.forget_refused());
+            }
             let patience = (!refused.is_empty()).then_some(REFUSED_FOR);
             match faults.next(patience) {
                 Ok(Next::Closed) => return,
@@ -73,6 +77,7 @@ impl Service {
                     if let Some(area) = area.filter(|area| fault.address < area.vma().end)
                         && area.answer(fault)
                     {
+                        since = Instant::now();
                         refused.push(area);
                     }
                 }

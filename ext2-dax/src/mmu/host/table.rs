@@ -27,14 +27,20 @@ impl Area {
     fn without_copies(&self, runs: Vec<Run>) -> Vec<Run> {
         let mut rest = Vec::new();
         for run in runs {
-            if !matches!(run.kind, Kind::File(_)) {
+            // Copies of zeros are known where they are told of.
+            let may_be_copied = match run.kind {
+                Kind::File(_) => true,
+                Kind::Zeros => !self.is_answered(),
+                _ => false,
+            };
+            if !may_be_copied {
                 rest.extend((run.kind != Kind::Copy).then_some(run));
                 continue;
             }
             let (at, len) = (self.byte(run.start), (run.end - run.start) * PAGE_SIZE);
             let copies = self.space.kinds(at, len).unwrap_or_default();
             let mut from = run.start;
-            for copy in copies.iter().filter(|copy| !copy.kind.file) {
+            for copy in copies.iter().filter(|copy| !copy.kind.file && !copy.kind.zero) {
                 let page = |byte: u64| self.vma().pgoff + byte / PAGE_SIZE;
                 rest.extend((from < page(copy.start)).then_some(Run {
                     start: from,
@@ -43,7 +49,7 @@ impl Area {
                 }));
                 from = page(copy.end);
             }
-            rest.extend((from < run.end).then_some(Run { start: from, ..run }));
+            rest.extend((from < run.end).then(|| run.cut(from, run.end)));
         }
         rest
     }
@@ -121,6 +127,7 @@ impl PageTable for Area {
                 let copied = self.space.copy_page(self.byte(page), &zeros, protect).map(drop);
                 let before = state.runs.len();
                 state.runs.set(page, page + 1, Kind::Zeros);
+                state.recent.push_back(page);
                 self.service.changed(before, state.runs.len());
                 copied.map_err(Into::into)
             }
@@ -214,7 +221,12 @@ impl Translations for Area {
         }
         let Some((start, end)) = self.cut(start, end) else { return };
         let mut state = self.state();
-        for run in state.runs.within(start, end).into_iter().filter(|run| run.kind == Kind::Zeros) {
+        let mut holes = state.runs.within(start, end);
+        holes.retain(|run| run.kind == Kind::Zeros);
+        if self.is_private() {
+            holes = self.without_copies(holes);
+        }
+        for run in holes {
             let mut at = run.start;
             while at < run.end {
                 // What cannot be looked up is looked up again by whoever touches it.
