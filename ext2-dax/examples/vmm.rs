@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use blockdev::{Access, MmapDevice};
 use ext2_core::{BlockSize, Ext2, FileKind, NewInode, OpenOptions};
+use ext2_dax::Wait;
 use ext2_dax::mmu::host::{HostMap, HostMmu, HostOptions};
 use ext2_dax::mmu::soft::MapRequest;
 use ext2_dax::mmu::{Protection, Sharing};
-use ext2_dax::truncate::Patience;
 use ext2_dax::{DaxFs, DaxOptions, Errno, File, Lease, Leased, OpenFor};
 use ext2_image::mkfs::{self, Format, Fresh};
 
@@ -78,14 +78,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     .map_err(|_| "the guest died")??;
 
     // Nobody takes the memory away while the guest has it.
-    let refused = file.truncate(0, Patience::Refuse);
+    let refused = file.truncate(0, Wait::No);
     assert!(refused.is_err_and(|error| error.is(Errno::BUSY)));
     lease.sync()?;
     drop(lease);
     let mut word = [0; 8];
     file.read_at(size - (1 << 20), &mut word)?;
     println!("the last slot counts {}", u64::from_le_bytes(word));
-    file.truncate(0, Patience::Refuse)?;
+    file.truncate(0, Wait::No)?;
     drop((map, file, fs));
     let _ = ext2.close()?;
     Ok(())

@@ -13,7 +13,7 @@
 //! | [`seal`] | hash trees by which the kernel (dm-verity) lets no changed byte be read |
 //! | [`tar`] | an image as an archive |
 //! | [`disk`] | a disk with partitions around an image |
-//! | `walk` | a whole tree, file by file |
+//! | [`fields`] | the structures of an image taken apart, field by field |
 //! | `units`, `coverage` | which 2 MiB of a file a page of that size can map, and for whom |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
@@ -28,6 +28,7 @@ pub mod check;
 pub mod copy;
 mod coverage;
 pub mod disk;
+pub mod fields;
 #[cfg(feature = "std")]
 mod file_range;
 pub mod manifest;
@@ -36,11 +37,10 @@ pub mod seal;
 #[cfg(feature = "std")]
 pub mod tar;
 mod units;
-mod walk;
 
 pub use capability::{capability_from_text, is_capability};
 pub use coverage::{Coverage, array_ends_in_unit};
+pub use ext2_core::{Found, Walk, WalkError};
 #[cfg(feature = "std")]
 pub use file_range::FileRange;
 pub use units::{UNIT, UnitCounts, UnitRun, UnitState, Units};
-pub use walk::{Found, Walk, WalkError};

@@ -12,10 +12,10 @@ use bench::table::{Unit, head, note, row, skip};
 use blockdev::host_map::{FileUse, HostSpace, Rights};
 use blockdev::{MmapDevice, PmemSlice};
 use ext2_core::{BlockSize, FileKind, NewInode};
+use ext2_dax::Wait;
 use ext2_dax::mmu::host::{Granularity, HostMap, HostMmu, HostOptions};
 use ext2_dax::mmu::soft::MapRequest;
 use ext2_dax::mmu::{Protection, Sharing};
-use ext2_dax::truncate::Patience;
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
 use ext2_image::mkfs::{self, Format, Fresh};
 use std::os::fd::AsFd;
@@ -188,7 +188,7 @@ fn faults(fs: &DaxFs, whole: &File, bench: &Bench) -> Result<()> {
     let mmu = HostMmu::new(HostOptions::default())?;
     let len = bench.scaled(1 << 28) / UNIT * UNIT;
     let hole = new_file(fs, b"hole")?;
-    hole.truncate(len, Patience::Wait)?;
+    hole.truncate(len, Wait::Yes)?;
     let took = one(|| {
         let begin = Instant::now();
         let map = map(&hole, &mmu, Protection::ReadWrite)?;
@@ -201,21 +201,21 @@ fn faults(fs: &DaxFs, whole: &File, bench: &Bench) -> Result<()> {
     let small = new_file(fs, b"small")?;
     let stores = bench.scaled(20_000).min(400);
     let took = one(|| {
-        small.truncate(0, Patience::Wait)?;
-        small.truncate(stores * PAGE, Patience::Wait)?;
+        small.truncate(0, Wait::Yes)?;
+        small.truncate(stores * PAGE, Wait::Yes)?;
         let map = map(&small, &mmu, Protection::ReadWrite)?;
         Ok(time(|| (0..stores).for_each(|page| drop(map.store(page * PAGE, 1)))))
     })?;
     row("a first store into a hole, a page each", Unit::Calls(stores as f64), &[("", took)]);
     let units = len / UNIT;
     let took = one(|| {
-        hole.truncate(0, Patience::Wait)?;
-        hole.truncate(len, Patience::Wait)?;
+        hole.truncate(0, Wait::Yes)?;
+        hole.truncate(len, Wait::Yes)?;
         let map = map(&hole, &mmu, Protection::ReadWrite)?;
         Ok(time(|| (0..units).for_each(|unit| drop(map.store(unit * UNIT, 1)))))
     })?;
     row("the same, a unit of 2 MiB each", Unit::Calls(units as f64), &[("", took)]);
-    hole.truncate(0, Patience::Wait)?;
+    hole.truncate(0, Wait::Yes)?;
     Ok(())
 }
 

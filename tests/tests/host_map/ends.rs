@@ -3,10 +3,10 @@
 use std::fs;
 
 use ext2_core::RenameFlags;
+use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{Faulting, HostMmu, HostOptions};
 use ext2_dax::mmu::soft::{Died, Signal};
-use ext2_dax::truncate::Patience;
 
 use crate::setup::{PAGE, UNIT, answered, image, loaded, map, need_faults, pattern, read, request, ways};
 
@@ -29,7 +29,7 @@ fn past_the_end_is_a_bus_error_until_the_file_grows() {
         file.write_at(2 * PAGE, &pattern(2)).unwrap();
         assert_eq!(loaded(&map, 2 * PAGE, 4096), pattern(2), "{way:?}");
         assert_eq!(map.load(3 * PAGE), Err(Signal::Bus));
-        file.truncate(6 * PAGE, Patience::Wait).unwrap();
+        file.truncate(6 * PAGE, Wait::Yes).unwrap();
         assert_eq!(loaded(&map, 3 * PAGE, 3 * 4096), [0; 3 * 4096], "{way:?}");
         assert_eq!(map.load(6 * PAGE), Err(Signal::Bus));
         file.write_at(3 * UNIT, b"far").unwrap();
@@ -53,7 +53,7 @@ fn pages_that_are_cut_off_are_bus_errors_and_come_back_as_zeros() {
         let map = map(&file, way, 2 * UNIT, Sharing::Shared);
         map.store(700 * PAGE, 9).unwrap();
         assert_eq!(map.load(600 * PAGE), Ok(pattern(600)[0]));
-        file.truncate(600 * PAGE + 10, Patience::Wait).unwrap();
+        file.truncate(600 * PAGE + 10, Wait::Yes).unwrap();
         assert_eq!(loaded(&map, 600 * PAGE, 10), pattern(600)[..10]);
         assert_eq!(
             (map.load(601 * PAGE), map.store(700 * PAGE, 1)),
@@ -63,7 +63,7 @@ fn pages_that_are_cut_off_are_bus_errors_and_come_back_as_zeros() {
         assert_eq!(loaded(&map, 599 * PAGE, 4096), pattern(599));
         // What is stored behind the end is gone when the file grows.
         map.store(600 * PAGE + 20, 77).unwrap();
-        file.truncate(2 * UNIT, Patience::Wait).unwrap();
+        file.truncate(2 * UNIT, Wait::Yes).unwrap();
         assert_eq!(loaded(&map, 600 * PAGE + 10, 100), [0; 100], "{way:?}");
         assert_eq!(loaded(&map, 700 * PAGE, 10), [0; 10]);
         map.store(700 * PAGE, 5).unwrap();
@@ -83,7 +83,7 @@ fn punched_pages_are_zeros_and_their_blocks_are_nobody_s_to_store_to() {
         }
         let map = map(&file, way, UNIT, Sharing::Shared);
         map.store(9 * PAGE, 1).unwrap();
-        file.punch_hole(8 * PAGE, 4 * PAGE, Patience::Wait).unwrap();
+        file.punch_hole(8 * PAGE, 4 * PAGE, Wait::Yes).unwrap();
         assert_eq!(loaded(&map, 8 * PAGE, 4 * 4096), [0; 4 * 4096], "{way:?}");
         assert_eq!(loaded(&map, 12 * PAGE, 4096), pattern(12));
         // Somebody else has the blocks now.
@@ -151,7 +151,7 @@ fn leases_keep_their_pages_while_mappings_are_there_too() {
         }
         let map = map(&file, way, 4 * PAGE, Sharing::Shared);
         let lease = file.lease(PAGE..2 * PAGE, blockdev::Access::Read).unwrap();
-        assert!(file.truncate(0, Patience::Refuse).unwrap_err().is(ext2_dax::Errno::BUSY));
+        assert!(file.truncate(0, Wait::No).unwrap_err().is(ext2_dax::Errno::BUSY));
         assert_eq!(loaded(&map, 0, 4096), pattern(0), "a refusal takes nothing");
         map.store(PAGE, 99).unwrap();
         let parts = lease.parts().unwrap();
@@ -159,7 +159,7 @@ fn leases_keep_their_pages_while_mappings_are_there_too() {
         assert_eq!(memory.load_u8(0).unwrap(), 99, "{way:?}");
         drop(parts);
         drop(lease);
-        file.truncate(PAGE, Patience::Refuse).unwrap();
+        file.truncate(PAGE, Wait::No).unwrap();
         assert_eq!(map.load(PAGE), Err(Signal::Bus));
         drop((map, file));
         image.close();
@@ -173,7 +173,7 @@ fn system_calls_move_bytes_straight_in_and_out() {
         let image = image(16);
         let file = image.file(b"f");
         file.write_at(0, &[1; 3 * 4096]).unwrap();
-        file.truncate(UNIT, Patience::Wait).unwrap();
+        file.truncate(UNIT, Wait::Yes).unwrap();
         let mmu = HostMmu::new(way).unwrap();
         let map = file.map_host(&mmu, &request(UNIT, Sharing::Shared)).unwrap();
         let source = tempfile::tempfile().unwrap();
@@ -212,7 +212,7 @@ fn an_eager_mapping_of_a_file_that_grows_by_a_hole_can_be_read() {
         Sharing::Shared,
     );
     assert_eq!(map.load(0), Err(Signal::Bus));
-    file.truncate(100, Patience::Wait).unwrap();
+    file.truncate(100, Wait::Yes).unwrap();
     assert_eq!((map.load(50), map.load(PAGE)), (Ok(0), Err(Signal::Bus)));
     drop((map, file));
     image.close();

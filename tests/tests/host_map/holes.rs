@@ -1,10 +1,10 @@
 //! Holes: zeros that cost nothing, and what a store makes of them.
 
 use blockdev::host_map::huge_zero_page;
+use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{Faulting, HostMmu, HostOptions, Why};
 use ext2_dax::mmu::soft::Signal;
-use ext2_dax::truncate::Patience;
 
 use crate::setup::{PAGE, UNIT, image, loaded, map, need_faults, pattern, read, request, ways};
 
@@ -13,7 +13,7 @@ fn a_hole_reads_zeros_and_takes_no_block() {
     for way in ways() {
         let image = image(32);
         let file = image.file(b"f");
-        file.truncate(8 * UNIT, Patience::Wait).unwrap();
+        file.truncate(8 * UNIT, Wait::Yes).unwrap();
         let free = image.fs.ext2().statfs().unwrap().blocks_free;
         let map = map(&file, way, 8 * UNIT, Sharing::Shared);
         for page in (0..8 * UNIT / PAGE).step_by(61) {
@@ -31,7 +31,7 @@ fn a_store_into_a_hole_gives_it_a_unit_or_a_page() {
     for way in ways() {
         let image = image(32);
         let file = image.file(b"f");
-        file.truncate(3 * UNIT + 5 * PAGE, Patience::Wait).unwrap();
+        file.truncate(3 * UNIT + 5 * PAGE, Wait::Yes).unwrap();
         let map = map(&file, way, 4 * UNIT, Sharing::Shared);
         assert_eq!(loaded(&map, UNIT, 4096), [0; 4096]);
         map.store(UNIT + 3 * PAGE + 1, 42).unwrap();
@@ -61,7 +61,7 @@ fn a_hole_of_a_unit_is_the_huge_zero_page() {
     }
     let image = image(32);
     let file = image.file(b"f");
-    file.truncate(4 * UNIT, Patience::Wait).unwrap();
+    file.truncate(4 * UNIT, Wait::Yes).unwrap();
     let mmu =
         HostMmu::new(HostOptions { faulting: Faulting::Userfaultfd, ..HostOptions::default() }).unwrap();
     let map = file.map_host(&mmu, &request(4 * UNIT, Sharing::Shared)).unwrap();
@@ -87,7 +87,7 @@ fn a_hole_of_a_unit_is_the_huge_zero_page() {
 fn without_anybody_to_answer_a_hole_is_stored_to_by_try_store() {
     let image = image(16);
     let file = image.file(b"f");
-    file.truncate(4 * PAGE, Patience::Wait).unwrap();
+    file.truncate(4 * PAGE, Wait::Yes).unwrap();
     let way = HostOptions { faulting: Faulting::Eager, ..HostOptions::default() };
     let map = map(&file, way, 8 * PAGE, Sharing::Shared);
     map.try_store(PAGE - 3, b"across").unwrap();
@@ -102,7 +102,7 @@ fn a_store_for_which_there_is_no_block_is_a_bus_error_until_there_is_one() {
     for way in ways() {
         let image = image(16);
         let (file, ballast) = (image.file(b"f"), image.file(b"ballast"));
-        file.truncate(UNIT, Patience::Wait).unwrap();
+        file.truncate(UNIT, Wait::Yes).unwrap();
         let map = map(&file, way, UNIT, Sharing::Shared);
         assert_eq!(map.load(5 * PAGE), Ok(0));
         let mut at = 0;
@@ -112,7 +112,7 @@ fn a_store_for_which_there_is_no_block_is_a_bus_error_until_there_is_one() {
             at += done;
         }
         assert_eq!(map.store(5 * PAGE, 1), Err(Signal::Bus), "{way:?}");
-        ballast.truncate(0, Patience::Wait).unwrap();
+        ballast.truncate(0, Wait::Yes).unwrap();
         // The page is refused for a moment, and then asked for again.
         let stored = (0..200).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(5));

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use blockdev::MmapDevice;
 use e2dax_tests::{Rng, tools};
+use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{HostMmu, HostOptions, Tracking};
-use ext2_dax::truncate::Patience;
 use ext2_dax::{File, OpenFor};
 
 use crate::setup::{PAGE, UNIT, answered, image, need_faults, open, request};
@@ -53,7 +53,7 @@ fn what_fsync_returned_for_survives_a_kill() {
     for kill in 0..kills {
         let image = image(32);
         let file = image.file(b"f");
-        file.truncate(4 * UNIT, Patience::Wait).unwrap();
+        file.truncate(4 * UNIT, Wait::Yes).unwrap();
         drop(file);
         let ext2 = image.fs.ext2().clone();
         drop(image.fs);

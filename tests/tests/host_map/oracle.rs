@@ -7,12 +7,12 @@ use e2dax_tests::oracle::{self, Step};
 use ext2_core::{Ext2, OpenOptions};
 use ext2_dax::mmu::host::{HostMmu, HostOptions};
 use ext2_dax::replay::{Events, Player};
-use ext2_dax::{Compat, DaxFs, DaxOptions, Media};
+use ext2_dax::{Compat, DaxFs, DaxOptions, Flushing};
 
 use crate::setup::{answered, need_faults};
 
 fn options() -> DaxOptions {
-    DaxOptions { compat: Compat::FULL, media: Media::NeedsFlush, ..DaxOptions::default() }
+    DaxOptions { compat: Compat::FULL, media: Flushing::NeedsFlush, ..DaxOptions::default() }
 }
 
 fn replay(name: &str, way: HostOptions) -> Vec<Step> {

@@ -1,8 +1,8 @@
 //! Private mappings: what is stored is nobody else's.
 
+use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::soft::Signal;
-use ext2_dax::truncate::Patience;
 
 use crate::setup::{PAGE, UNIT, image, loaded, map, pattern, read, ways};
 
@@ -14,7 +14,7 @@ fn what_is_stored_stays_private_and_what_is_not_follows_the_file() {
         for page in 0..8 {
             file.write_at(page * PAGE, &pattern(page)).unwrap();
         }
-        file.truncate(UNIT + 16 * PAGE, Patience::Wait).unwrap();
+        file.truncate(UNIT + 16 * PAGE, Wait::Yes).unwrap();
         let map = map(&file, way, UNIT + 16 * PAGE, Sharing::Private);
         map.store(2 * PAGE, 200).unwrap();
         assert_eq!(map.load(100 * PAGE), Ok(0));
@@ -32,20 +32,20 @@ fn what_is_stored_stays_private_and_what_is_not_follows_the_file() {
         assert_eq!((map.load(2 * PAGE), map.load(3 * PAGE)), (Ok(200), Ok(2)), "{way:?}");
         assert_eq!((map.load(100 * PAGE + 1), map.load(101 * PAGE)), (Ok(201), Ok(3)), "{way:?}");
         // A hole takes what was the file's; a copy stays.
-        file.punch_hole(2 * PAGE, 2 * PAGE, Patience::Wait).unwrap();
+        file.punch_hole(2 * PAGE, 2 * PAGE, Wait::Yes).unwrap();
         assert_eq!(
             (map.load(2 * PAGE), map.load(2 * PAGE + 1), map.load(3 * PAGE)),
             (Ok(200), Ok(pattern(2)[1]), Ok(0)),
             "{way:?}"
         );
         // The end takes both.
-        file.truncate(PAGE, Patience::Wait).unwrap();
+        file.truncate(PAGE, Wait::Yes).unwrap();
         assert_eq!(
             (map.load(2 * PAGE), map.load(UNIT + PAGE)),
             (Err(Signal::Bus), Err(Signal::Bus)),
             "{way:?}"
         );
-        file.truncate(4 * PAGE, Patience::Wait).unwrap();
+        file.truncate(4 * PAGE, Wait::Yes).unwrap();
         assert_eq!(loaded(&map, 2 * PAGE, 4096), [0; 4096], "{way:?}");
         assert_eq!(loaded(&map, 0, 4096), pattern(0));
         drop((map, file));

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{HostMmu, HostOptions};
-use ext2_dax::truncate::Patience;
 
 use crate::setup::{PAGE, UNIT, answered, image, need_faults, request};
 
@@ -52,7 +52,7 @@ fn nobody_sees_a_byte_that_was_taken_nor_a_zero_that_was_not_there_and_no_store_
                 for round in 1..=rounds() {
                     file.write_at(2 * PAGE, &round.to_le_bytes().repeat(512)).unwrap();
                     assert_eq!(memory.load_u64(2 * PAGE).unwrap(), round);
-                    file.punch_hole(2 * PAGE, PAGE, Patience::Wait).unwrap();
+                    file.punch_hole(2 * PAGE, PAGE, Wait::Yes).unwrap();
                     least.store(round + 1, Ordering::SeqCst);
                     assert_eq!(memory.load_u64(2 * PAGE).unwrap(), 0, "{way:?}");
                 }
@@ -108,7 +108,7 @@ fn threads_that_store_into_one_hole_at_once_share_its_blocks() {
     for way in answered() {
         let image = image(32);
         let file = image.file(b"f");
-        file.truncate(3 * UNIT, Patience::Wait).unwrap();
+        file.truncate(3 * UNIT, Wait::Yes).unwrap();
         let mmu = HostMmu::new(way).unwrap();
         let maps = [0, 1].map(|_| file.map_host(&mmu, &request(3 * UNIT, Sharing::Shared)).unwrap());
         thread::scope(|scope| {

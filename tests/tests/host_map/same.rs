@@ -5,11 +5,11 @@ use std::sync::Arc;
 use blockdev::RamDevice;
 use e2dax_tests::Rng;
 use ext2_core::{FileKind, NewInode};
+use ext2_dax::Wait;
 use ext2_dax::mmu::host::{Faulting, HostMap, HostMmu, HostOptions};
 use ext2_dax::mmu::soft::{MapRequest, SoftMap, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::trace::{Event, EventLog};
-use ext2_dax::truncate::Patience;
 use ext2_dax::{DaxFs, File, OpenFor};
 
 use crate::setup::{PAGE, UNIT, answered, image, need_faults, pattern, request, ways};
@@ -106,12 +106,12 @@ fn run(way: HostOptions, seed: u64, steps: u64) {
             }
             19 => {
                 let size = somewhere(&mut rng);
-                here.truncate(size, Patience::Wait).unwrap();
-                there.truncate(size, Patience::Wait).unwrap();
+                here.truncate(size, Wait::Yes).unwrap();
+                there.truncate(size, Wait::Yes).unwrap();
             }
             20 => {
-                here.punch_hole(at, len as u64, Patience::Wait).unwrap();
-                there.punch_hole(at, len as u64, Patience::Wait).unwrap();
+                here.punch_hole(at, len as u64, Wait::Yes).unwrap();
+                there.punch_hole(at, len as u64, Wait::Yes).unwrap();
             }
             21 => {
                 here.sync().unwrap();
@@ -175,7 +175,7 @@ fn page_by_page_the_file_system_is_asked_the_same_questions() {
         for page in (0..40).chain(512..1024) {
             file.write_at(page * PAGE, &pattern(page)).unwrap();
         }
-        file.truncate(5 * UNIT + 100 * PAGE, Patience::Wait).unwrap();
+        file.truncate(5 * UNIT + 100 * PAGE, Wait::Yes).unwrap();
     }
     let (ours, theirs) = (EventLog::new(), EventLog::new());
     image.fs.tracer().listen(Some(ours.clone()));

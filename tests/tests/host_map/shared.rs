@@ -42,8 +42,8 @@ fn mappings_of_one_file_see_each_other_s_first_store_into_a_hole() {
     for way in ways() {
         let image = image(32);
         let (file, other) = (image.file(b"f"), image.file(b"g"));
-        file.truncate(2 * UNIT, ext2_dax::truncate::Patience::Wait).unwrap();
-        other.truncate(UNIT, ext2_dax::truncate::Patience::Wait).unwrap();
+        file.truncate(2 * UNIT, ext2_dax::Wait::Yes).unwrap();
+        other.truncate(UNIT, ext2_dax::Wait::Yes).unwrap();
         let mmu = HostMmu::new(way).unwrap();
         let maps: Vec<_> =
             (0..3).map(|_| file.map_host(&mmu, &request(2 * UNIT, Sharing::Shared)).unwrap()).collect();

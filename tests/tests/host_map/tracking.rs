@@ -1,8 +1,8 @@
 //! Which pages were stored to.
 
+use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{HostMmu, HostOptions, Tracking};
-use ext2_dax::truncate::Patience;
 
 use crate::setup::{PAGE, UNIT, answered, image, need_faults, pattern, request};
 
@@ -46,7 +46,7 @@ fn stores_are_told_apart_by_pages_and_loads_are_none() {
         assert_eq!(pages(&map), [9], "{way:?}");
         // What is taken away and comes back begins anew.
         map.store(20 * PAGE, 1).unwrap();
-        file.punch_hole(20 * PAGE, PAGE, Patience::Wait).unwrap();
+        file.punch_hole(20 * PAGE, PAGE, Wait::Yes).unwrap();
         map.store(21 * PAGE, 1).unwrap();
         assert!(pages(&map).contains(&21));
         file.sync().unwrap();
