@@ -51,7 +51,7 @@ fn run_guest(map: &HostMap, slots: &[Slot]) -> Result<(), Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let image = tempfile::Builder::new().prefix("vmm").tempfile()?;
     image.as_file().set_len(64 << 20)?;
-    let device = MmapDevice::open(image.path(), &blockdev::OpenOptions::read_write())?;
+    let device = MmapDevice::open(image.path(), &blockdev::DeviceOptions::read_write())?;
     mkfs::format(&device, &Format { block_size: BlockSize::new(4096), ..Format::default() }, Fresh::Zeros)?;
     let ext2 = Ext2::open(Arc::new(device), &OpenOptions::default())?;
     let fs = DaxFs::new(ext2.clone(), DaxOptions::default());

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     let image = tempfile::Builder::new().prefix("records").tempfile_in(folder)?;
     image.as_file().set_len(size + size / 64 + (16 << 20))?;
-    let device = MmapDevice::open(image.path(), &blockdev::OpenOptions::read_write())?;
+    let device = MmapDevice::open(image.path(), &blockdev::DeviceOptions::read_write())?;
     mkfs::format(&device, &Format { block_size: BlockSize::new(4096), ..Format::default() }, Fresh::Zeros)?;
     let ext2 = Ext2::open(Arc::new(device), &OpenOptions::default())?;
     let fs = DaxFs::new(ext2.clone(), DaxOptions::default());

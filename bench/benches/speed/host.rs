@@ -99,7 +99,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let file = HostFile::create(&image)?;
     file.set_len(5 * len)?;
     drop(file);
-    let device = MmapDevice::open(&image, &blockdev::OpenOptions::read_write())?;
+    let device = MmapDevice::open(&image, &blockdev::DeviceOptions::read_write())?;
     mkfs::format(&device, &Format { block_size: BlockSize::new(4096), ..Format::default() }, Fresh::Zeros)?;
     let ext2 = open(Arc::new(device), false)?;
     let fs = DaxFs::new(ext2.clone(), DaxOptions::default());

@@ -20,7 +20,7 @@ const MARK: &str = "E2DAX_HOST_KILLED";
 #[test]
 fn child() {
     let Some(path) = std::env::var_os(MARK) else { return };
-    let device = MmapDevice::open(path.as_ref(), &blockdev::OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(path.as_ref(), &blockdev::DeviceOptions::read_write()).unwrap();
     let fs = open(Arc::new(device));
     let inode = fs.ext2().root().unwrap().lookup(b"f").unwrap();
     let file = File::open(&fs, inode, OpenFor::Writing).unwrap();
@@ -74,7 +74,7 @@ fn what_fsync_returned_for_survives_a_kill() {
         if tools::have("e2fsck") {
             tools::e2fsck_p(image.path.path()).unwrap();
         }
-        let device = MmapDevice::open(image.path.path(), &blockdev::OpenOptions::read_write()).unwrap();
+        let device = MmapDevice::open(image.path.path(), &blockdev::DeviceOptions::read_write()).unwrap();
         let fs = open(Arc::new(device));
         let inode = fs.ext2().root().unwrap().lookup(b"f").unwrap();
         let file = File::open(&fs, inode, OpenFor::Reading).unwrap();

@@ -26,7 +26,7 @@ fn replay(name: &str, way: HostOptions) -> Vec<Step> {
             std::os::unix::fs::FileExt::write_all_at(file.as_file(), &bytes, at).unwrap();
         }
     }
-    let device = MmapDevice::open(file.path(), &blockdev::OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(file.path(), &blockdev::DeviceOptions::read_write()).unwrap();
     let ext2 = Ext2::open(Arc::new(device), &OpenOptions::default()).unwrap();
     let mut player = Player::with_host(DaxFs::new(ext2, options()), HostMmu::new(way).unwrap());
     let mut text = String::new();

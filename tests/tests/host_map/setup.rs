@@ -58,7 +58,7 @@ pub(crate) fn image(mib: u64) -> Image {
 pub(crate) fn image_in(folder: &Path, mib: u64) -> Image {
     let path = tempfile::Builder::new().prefix("host-map").tempfile_in(folder).unwrap();
     path.as_file().set_len(mib << 20).unwrap();
-    let device = MmapDevice::open(path.path(), &blockdev::OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(path.path(), &blockdev::DeviceOptions::read_write()).unwrap();
     format(&device);
     Image { path, fs: open(Arc::new(device)) }
 }

@@ -139,7 +139,7 @@ fn images_in_partitions_are_mapped_where_a_partition_begins_with_a_page() {
     for way in ways() {
         let disk = tempfile::Builder::new().tempfile_in("/dev/shm").unwrap();
         disk.as_file().set_len(40 << 20).unwrap();
-        let device = Arc::new(MmapDevice::open(disk.path(), &blockdev::OpenOptions::read_write()).unwrap());
+        let device = Arc::new(MmapDevice::open(disk.path(), &blockdev::DeviceOptions::read_write()).unwrap());
         for (start, works) in [(UNIT, true), (3 * PAGE, true), (63 * 512, false)] {
             let part = Partition::new(Arc::clone(&device), start, 16 << 20).unwrap();
             crate::setup::format(&part);
@@ -190,7 +190,7 @@ fn blocks_that_are_no_pages_are_refused_by_name() {
         disk.path().as_os_str(),
         "8M".as_ref(),
     ]);
-    let fs = open(Arc::new(MmapDevice::open(disk.path(), &blockdev::OpenOptions::read_write()).unwrap()));
+    let fs = open(Arc::new(MmapDevice::open(disk.path(), &blockdev::DeviceOptions::read_write()).unwrap()));
     let new = ext2_core::NewInode::new(ext2_core::FileKind::Regular, 0o644);
     let file =
         File::open(&fs, fs.ext2().root().unwrap().create(b"f", &new).unwrap(), OpenFor::Writing).unwrap();
