@@ -173,7 +173,7 @@ impl HostFaults {
 
     fn ring(&self) {
         // A counter that is full rings already.
-        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.bell, &[1; 8]);
     }
 
     /// Waits until there is something to read, or the bell rings.
