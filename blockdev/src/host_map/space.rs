@@ -460,10 +460,11 @@ impl Stage {
         if end <= first || !huge_zero_page() {
             return;
         }
+        // All of it, so that it stays one mapping, as a move needs.
+        // SAFETY: a hint about pages of ours.
+        let _ = unsafe { madvise(self.start, self.len as usize, Advice::LinuxHugepage) };
         // OK to cast: inside the stage.
         let at = self.start.cast::<u8>().wrapping_add((first - start) as usize).cast::<c_void>();
-        // SAFETY: a hint about pages of ours.
-        let _ = unsafe { madvise(at, (end - first) as usize, Advice::LinuxHugepage) };
         if end - first <= ZEROS_AT_ONCE * HUGE {
             // SAFETY: pages of ours, which are only read.
             let _ = unsafe { madvise(at, (end - first) as usize, Advice::LinuxPopulateRead) };

@@ -1,46 +1,12 @@
 //! The end of the file inside a mapping, and pages that are taken from it.
 
-use std::fs;
-
 use ext2_core::RenameFlags;
 use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{Faulting, HostMmu, HostOptions};
-use ext2_dax::mmu::soft::{Died, Signal};
+use ext2_dax::mmu::soft::Signal;
 
 use crate::setup::{PAGE, UNIT, answered, image, loaded, map, need_faults, pattern, read, request, ways};
-
-#[test]
-fn past_the_end_is_a_bus_error_until_the_file_grows() {
-    for way in ways() {
-        let image = image(32);
-        let file = image.file(b"f");
-        file.write_at(0, &pattern(1)).unwrap();
-        file.write_at(PAGE, b"tail").unwrap();
-        let map = map(&file, way, 4 * UNIT, Sharing::Shared);
-        assert_eq!(loaded(&map, PAGE, 8), b"tail\0\0\0\0");
-        let mut across = [0; 8192];
-        assert_eq!(map.try_load(PAGE, &mut across), Err(Died { signal: Signal::Bus, done: 4096 }), "{way:?}");
-        assert_eq!(map.store(2 * PAGE, 1), Err(Signal::Bus));
-        // The kernel is told EFAULT, and a part that is there is done.
-        let source = fs::File::open(image.path.path()).unwrap();
-        assert!(map.read_from(3 * PAGE, 16, &source, 0).unwrap_err().to_string().contains("Bad address"));
-        // It grows by a write, by a truncation that makes a hole, and by a write far behind.
-        file.write_at(2 * PAGE, &pattern(2)).unwrap();
-        assert_eq!(loaded(&map, 2 * PAGE, 4096), pattern(2), "{way:?}");
-        assert_eq!(map.load(3 * PAGE), Err(Signal::Bus));
-        file.truncate(6 * PAGE, Wait::Yes).unwrap();
-        assert_eq!(loaded(&map, 3 * PAGE, 3 * 4096), [0; 3 * 4096], "{way:?}");
-        assert_eq!(map.load(6 * PAGE), Err(Signal::Bus));
-        file.write_at(3 * UNIT, b"far").unwrap();
-        assert_eq!(loaded(&map, 3 * UNIT, 4), b"far\0");
-        assert_eq!((map.load(UNIT), map.load(3 * UNIT + PAGE)), (Ok(0), Err(Signal::Bus)), "{way:?}");
-        map.store(6 * PAGE, 8).unwrap();
-        assert_eq!(read(&file, 6 * PAGE, 1), [8]);
-        drop((map, file));
-        image.close();
-    }
-}
 
 #[test]
 fn pages_that_are_cut_off_are_bus_errors_and_come_back_as_zeros() {

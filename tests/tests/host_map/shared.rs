@@ -38,37 +38,6 @@ fn what_is_stored_is_read_and_what_is_written_is_loaded() {
 }
 
 #[test]
-fn mappings_of_one_file_see_each_other_s_first_store_into_a_hole() {
-    for way in ways() {
-        let image = image(32);
-        let (file, other) = (image.file(b"f"), image.file(b"g"));
-        file.truncate(2 * UNIT, ext2_dax::Wait::Yes).unwrap();
-        other.truncate(UNIT, ext2_dax::Wait::Yes).unwrap();
-        let mmu = HostMmu::new(way).unwrap();
-        let maps: Vec<_> =
-            (0..3).map(|_| file.map_host(&mmu, &request(2 * UNIT, Sharing::Shared)).unwrap()).collect();
-        let of_other = other.map_host(&mmu, &request(UNIT, Sharing::Shared)).unwrap();
-        for map in &maps {
-            assert_eq!(loaded(map, 0, 64), [0; 64]);
-            assert_eq!(loaded(map, UNIT + PAGE, 64), [0; 64]);
-        }
-        for (at, map) in maps.iter().enumerate() {
-            map.store(UNIT + at as u64 * PAGE, 7 + at as u8).unwrap();
-            for map in &maps {
-                assert_eq!(map.load(UNIT + at as u64 * PAGE), Ok(7 + at as u8), "{way:?}");
-            }
-        }
-        of_other.store(9, 1).unwrap();
-        assert_eq!((other.pages().mappings(), file.pages().mappings()), (1, 3));
-        assert_eq!(maps[0].load(9), Ok(0));
-        drop((maps, of_other));
-        assert_eq!(read(&file, UNIT + PAGE, 1), [8]);
-        drop((file, other));
-        image.close();
-    }
-}
-
-#[test]
 fn any_part_at_any_colour_is_mapped() {
     for way in ways() {
         let image = image(32);

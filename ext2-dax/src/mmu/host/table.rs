@@ -226,6 +226,13 @@ impl Translations for Area {
         if self.is_private() {
             holes = self.without_copies(holes);
         }
+        if self.is_answered() {
+            // All who map the hole have to be told before anybody maps the blocks: they are mapped by the next touch.
+            for run in holes {
+                self.revoke(&mut state, run.start, run.end, PrivateCopies::Keep);
+            }
+            return;
+        }
         for run in holes {
             let mut at = run.start;
             while at < run.end {
