@@ -72,7 +72,7 @@ pub trait VmFile: Debug + Send + Sync {
     /// Notes that a mapping was stored to without a fault (Linux: `file_update_time`).
     fn stored(&self) {}
 
-    /// Whether a mapping of this kind can be had.
+    /// Whether a mapping of this kind is allowed.
     ///
     /// # Errors
     /// `EOPNOTSUPP` for synchronous mappings where they are not offered; `EACCES` and the like.

@@ -5,7 +5,6 @@
 //! times smaller. Images lie in `/dev/shm`, so that no disk is measured.
 
 mod faults;
-mod host;
 mod lookup;
 mod memory;
 mod names;
@@ -53,12 +52,11 @@ impl Bench {
 /// A section of the table: its name and what prints it.
 type Section = (&'static str, fn(&Bench) -> Result<()>);
 
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 9] = [
     ("read", read::run),
     ("write", write::run),
     ("lookup", lookup::run),
     ("faults", faults::run),
-    ("host", host::run),
     ("names", names::run),
     ("trees", trees::run),
     ("open", opening::run),

@@ -2,8 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::Read as _;
-#[cfg(target_os = "linux")]
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +9,6 @@ use blockdev::BlockDevice;
 use clap::ValueEnum;
 use ext2_core::Ext2;
 use ext2_dax::buffer_head::HoleSize;
-#[cfg(target_os = "linux")]
-use ext2_dax::mmu::host::{Granularity, HostMmu, HostOptions};
 use ext2_dax::replay::{Events, Outcome, Player, Script};
 use ext2_dax::trace::{Record, chrome, ftrace, json};
 use ext2_dax::{Asked, DataPath, DaxFs, DaxOptions, Flushing};
@@ -31,7 +27,6 @@ Examples:
   e2dax replay --events base.img 02-hole-2m.ops
   e2dax replay --compat linux-6.1 --events base.img 02-hole-2m.ops
   e2dax replay --path buffer-head --asked base.img 03-rw-unaligned.ops
-  e2dax replay --mmu host base.img 04-eof-sigbus.ops
   e2dax replay --trace-format chrome base.img my.ops > trace.json
 
 The language of the scripts, and what Linux 6.1 did with 28 of them, is in testdata/linux-6.1. The image is copied
@@ -61,10 +56,6 @@ pub(crate) struct Args {
     /// What of the device's memory is believed
     #[arg(long, value_name = "MEDIA", default_value = "needs-flush")]
     media: MediaName,
-
-    /// What files are mapped into: a page table in software, or the address space of this process
-    #[arg(long, value_name = "MMU", default_value = "soft")]
-    mmu: MmuName,
 
     /// Events under the operations that caused them
     #[arg(long)]
@@ -114,15 +105,6 @@ enum MediaName {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum MmuName {
-    /// In software
-    Soft,
-    /// This process: by real page faults
-    #[cfg(target_os = "linux")]
-    Host,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TraceFormat {
     /// The format of testdata/linux-6.1
     Listing,
@@ -158,17 +140,8 @@ impl Args {
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let script = read(&args.script)?;
-    let target = Target::parse(&args.image)?;
-    #[cfg(target_os = "linux")]
-    let (target, _copy) = match args.mmu {
-        MmuName::Host if !args.in_place => {
-            let copy = copy_of(&target.image)?;
-            (target.elsewhere(format!("/proc/self/fd/{}", copy.as_raw_fd()).into()), Some(copy))
-        }
-        _ => (target, None),
-    };
-    let maps_image = args.in_place || args.mmu != MmuName::Soft;
-    let device = if maps_image { context.image.device } else { DeviceKind::Ram };
+    let target = Target::parse_image(&args.image)?;
+    let device = if args.in_place { context.image.device } else { DeviceKind::Ram };
     let options = ImageOptions { device, ..context.image.clone() };
     let fs = target.open(&options, Mode::Write)?;
     let image = fs.device().clone();
@@ -184,31 +157,6 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     match &args.save {
         Some(path) => save(&*image, path),
         None => Ok(()),
-    }
-}
-
-/// A copy of an image in memory that can be mapped, as sparse as the image.
-#[cfg(target_os = "linux")]
-fn copy_of(path: &Path) -> Result<std::fs::File> {
-    let host = |error: std::io::Error| Failure::host(path, error);
-    let image = std::fs::File::open(path).map_err(host)?;
-    let size = image.metadata().map_err(host)?.len();
-    let memory = rustix::fs::memfd_create("image", rustix::fs::MemfdFlags::CLOEXEC);
-    let copy = std::fs::File::from(memory.map_err(|error| host(error.into()))?);
-    copy.set_len(size).map_err(host)?;
-    let mut buffer = vec![0; 64 << 10];
-    let mut at = 0;
-    loop {
-        match image.read_at(&mut buffer, at).map_err(host)? {
-            0 => return Ok(copy),
-            len => {
-                let part = buffer.get(..len).unwrap_or_default();
-                if part.iter().any(|&byte| byte != 0) {
-                    copy.write_all_at(part, at).map_err(host)?;
-                }
-                at += len as u64;
-            }
-        }
     }
 }
 
@@ -229,17 +177,7 @@ fn close(target: &Target, fs: Ext2) -> Result<()> {
 }
 
 fn play(args: &Args, context: &mut Context, dax: &DaxFs, script: &Script) -> Result<()> {
-    let mut player = match args.mmu {
-        MmuName::Soft => Player::new(dax.clone()),
-        #[cfg(target_os = "linux")]
-        MmuName::Host => {
-            let options = HostOptions { granularity: Granularity::Pages, ..HostOptions::default() };
-            Player::with_host(
-                dax.clone(),
-                HostMmu::new(options).of(|| "the mappings of this process".into())?,
-            )
-        }
-    };
+    let mut player = Player::new(dax.clone());
     let mut records: Vec<Record> = Vec::new();
     for line in &script.lines {
         let outcome = player.step(line);
