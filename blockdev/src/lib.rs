@@ -66,6 +66,8 @@ mod faulty;
 #[cfg(feature = "std")]
 mod file;
 mod forward;
+#[cfg(all(feature = "std", target_os = "linux", not(miri)))]
+pub mod host_map;
 #[cfg(feature = "std")]
 mod image_file;
 #[cfg(all(feature = "std", target_os = "linux"))]

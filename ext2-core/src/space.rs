@@ -78,6 +78,12 @@ pub trait AddressSpace: Any + Debug + Send + Sync {
     /// Linux: `invalidate_inode_pages2_range` after `iomap_end`, and `unmap_mapping_pages` in a fault.
     fn published(&self, range: Range<u64>, by: Publisher);
 
+    /// The file has become longer by `range`, whose bytes are a hole or what was written there. Called with the inode's
+    /// `io` lock held.
+    fn grown(&self, range: Range<u64>) {
+        let _ = range;
+    }
+
     /// Whether anybody maps or leases a byte of `range`: its blocks are then not moved, since that would
     /// cost who maps them a fault.
     fn is_in_use(&self, range: Range<u64>) -> bool {
@@ -145,6 +151,13 @@ impl Space {
                 }
                 (done, _) => return done,
             }
+        }
+    }
+
+    /// Tells that the file is longer.
+    pub(crate) fn grown(&self, range: Range<u64>) {
+        if let Some(space) = self.get() {
+            space.grown(range);
         }
     }
 

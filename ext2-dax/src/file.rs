@@ -19,7 +19,7 @@ use crate::error::{Errno, Error, Result};
 use crate::fault::{DaxInode, FaultRequest, FaultResult};
 use crate::mapping::DaxMapping;
 use crate::mmu::soft::{MapRequest, SoftMap, SoftMmu};
-use crate::mmu::{Protection, Sharing, VmFile};
+use crate::mmu::{Extent, Protection, Sharing, VmFile};
 use crate::rw::{self, Limits};
 use crate::uio::{Sink, SliceSink, SliceSource, Source};
 use crate::volume::{DataPath, DaxFs};
@@ -368,6 +368,19 @@ impl File {
         mmu.map(Arc::clone(&self.0) as Arc<dyn VmFile>, request)
     }
 
+    /// Maps a range of the file into the address space of this process: its pages are the image's.
+    ///
+    /// # Errors
+    /// As for [`map`](Self::map), and for [`HostMmu::map`](crate::mmu::host::HostMmu::map).
+    #[cfg(all(target_os = "linux", not(miri), not(loom)))]
+    pub fn map_host(
+        &self,
+        mmu: &Arc<crate::mmu::host::HostMmu>,
+        request: &MapRequest,
+    ) -> Result<crate::mmu::host::HostMap> {
+        mmu.map(Arc::clone(&self.0) as Arc<dyn VmFile>, request)
+    }
+
     /// The data of the file in byte ranges, holes left out, up to its end; runs that touch are one
     /// (FIEMAP). What was stored is written back first.
     ///
@@ -414,6 +427,18 @@ impl VmFile for File {
 
     fn msync(&self, first: u64, last: u64) -> Result<()> {
         self.0.msync(first, last)
+    }
+
+    fn layout(&self, first: u64, end: u64, most: usize) -> Result<Vec<Extent>> {
+        self.0.layout(first, end, most)
+    }
+
+    fn end_page(&self) -> u64 {
+        self.0.end_page()
+    }
+
+    fn stored(&self) {
+        self.0.stored();
     }
 
     fn check_map(&self, sharing: Sharing, protection: Protection) -> Result<()> {

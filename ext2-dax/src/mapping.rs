@@ -24,10 +24,11 @@ mod guard;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::entry::{Content, Entry, EntryInfo, Order, PMD_PAGES};
+use crate::entry::{Content, DevPage, Entry, EntryInfo, Order, PMD_PAGES};
 use crate::leases::Leases;
 use crate::sync::{
-    AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard,
+    RwLockWriteGuard,
 };
 use crate::trace::{Event, InodeId, Tracer};
 use crate::wait::{WaitKey, WaitTable, Wake};
@@ -55,8 +56,62 @@ pub trait Translations: std::fmt::Debug + Send + Sync {
     /// under way.
     fn zap(&self, start: u64, end: u64, copies: PrivateCopies);
 
-    /// Makes every translation of these file pages read-only, so that the next store faults.
+    /// Makes every translation of these file pages read-only, so that the next store faults. An address space that finds
+    /// stores by itself ([`take_stored`](Self::take_stored)) has nothing to do.
     fn write_protect(&self, start: u64, end: u64);
+
+    /// Whether pages are mapped before they are touched, so that there are translations without entries. Such an address
+    /// space is told of all that changes.
+    fn maps_ahead(&self) -> bool {
+        false
+    }
+
+    /// The file has blocks in these pages where it had a hole, or may have: who maps the hole looks again. The caller keeps
+    /// truncation and punching away.
+    fn published(&self, start: u64, end: u64) {
+        self.zap(start, end, PrivateCopies::Keep);
+    }
+
+    /// What was [zapped](Self::zap) may be mapped again, as the file has it now. No fault is handled yet.
+    fn settled(&self, start: u64, end: u64) {
+        let _ = (start, end);
+    }
+
+    /// The file has become longer by these pages.
+    fn grown(&self, start: u64, end: u64) {
+        let _ = (start, end);
+    }
+
+    /// What was stored to these pages since the last call, as far as no store fault told of it.
+    fn take_stored(&self, start: u64, end: u64) -> Vec<StoredRun> {
+        let _ = (start, end);
+        Vec::new()
+    }
+
+    /// Lets no store reach the file any more: it faults, or dies.
+    fn stop_stores(&self) {
+        self.write_protect(0, u64::MAX);
+    }
+
+    /// Lets stores through again.
+    fn resume_stores(&self) {}
+}
+
+/// Pages that were stored to by a mapping which is asked, and where they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredRun {
+    /// First file page.
+    pub first: u64,
+    /// Pages.
+    pub count: u64,
+    /// The device's page that the first one is.
+    pub device: DevPage,
+}
+
+impl StoredRun {
+    fn touches(&self, start: u64, end: u64) -> bool {
+        self.first < end && start < self.first.saturating_add(self.count)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +160,10 @@ pub struct DaxMapping {
     pages: AtomicU64,
     dirty: AtomicU64,
     translations: RwLock<Vec<Arc<dyn Translations>>>,
+    /// How many of them map ahead.
+    ahead: AtomicUsize,
+    /// What was stored through mappings that are gone, and what a device would not write back.
+    stored: Mutex<Vec<StoredRun>>,
     invalidate_lock: RwLock<()>,
     leases: Leases,
     /// Set while no store through a translation is let through any more.
@@ -135,6 +194,8 @@ impl DaxMapping {
             pages: AtomicU64::new(0),
             dirty: AtomicU64::new(0),
             translations: RwLock::new(Vec::new()),
+            ahead: AtomicUsize::new(0),
+            stored: Mutex::new(Vec::new()),
             invalidate_lock: RwLock::new(()),
             leases: Leases::new(),
             stores_stopped: AtomicBool::new(false),
@@ -197,12 +258,62 @@ impl DaxMapping {
     /// Adds a memory mapping: from now on it hears of every page that is taken from the file, and of every hole that
     /// is one no more. To be called before the first fault of the mapping is handled.
     pub fn attach(&self, translations: Arc<dyn Translations>) {
+        let ahead = usize::from(translations.maps_ahead());
         self.translations.write().push(translations);
+        self.ahead.fetch_add(ahead, Ordering::SeqCst);
     }
 
     /// Removes a memory mapping, which has no translations any more and asks for none.
     pub fn detach(&self, translations: &Arc<dyn Translations>) {
-        self.translations.write().retain(|one| !Arc::ptr_eq(one, translations));
+        let mut all = self.translations.write();
+        let before = all.len();
+        all.retain(|one| !Arc::ptr_eq(one, translations));
+        if all.len() < before {
+            self.ahead.fetch_sub(usize::from(translations.maps_ahead()), Ordering::SeqCst);
+        }
+    }
+
+    /// Whether somebody maps pages that have no entry.
+    pub(crate) fn is_mapped_ahead(&self) -> bool {
+        self.ahead.load(Ordering::SeqCst) > 0
+    }
+
+    /// Tells all who map the pages that they have blocks, or may have.
+    fn tell_published(&self, start: u64, end: u64) {
+        for one in self.translations.read().iter() {
+            one.published(start, end);
+        }
+    }
+
+    /// Tells those who map ahead that they may map again what was taken.
+    pub(crate) fn tell_settled(&self, start: u64, end: u64) {
+        for one in self.translations.read().iter() {
+            one.settled(start, end);
+        }
+    }
+
+    /// Tells all who map the file that it is longer.
+    pub(crate) fn tell_grown(&self, start: u64, end: u64) {
+        for one in self.translations.read().iter() {
+            one.grown(start, end);
+        }
+    }
+
+    /// What was stored to the pages without a fault, since this was last asked.
+    pub(crate) fn take_stored(&self, start: u64, end: u64) -> Vec<StoredRun> {
+        let mut all: Vec<StoredRun> = Vec::new();
+        for one in self.translations.read().iter() {
+            all.extend(one.take_stored(start, end));
+        }
+        let mut kept = self.stored.lock();
+        all.extend(kept.iter().filter(|run| run.touches(start, end)));
+        kept.retain(|run| !run.touches(start, end));
+        all
+    }
+
+    /// Keeps what was stored for the next write-back: of a mapping that goes, or after an error.
+    pub(crate) fn keep_stored(&self, runs: impl IntoIterator<Item = StoredRun>) {
+        self.stored.lock().extend(runs);
     }
 
     /// Memory mappings of the file.
@@ -219,6 +330,13 @@ impl DaxMapping {
         }
     }
 
+    /// As [`unmap`](Self::unmap), for translations that stand for entries: the file has what it had.
+    fn unmap_of_entries(&self, start: u64, end: u64) {
+        for one in self.translations.read().iter().filter(|one| !one.maps_ahead()) {
+            one.zap(start, end, PrivateCopies::Keep);
+        }
+    }
+
     pub(crate) fn write_protect(&self, start: u64, end: u64) {
         for one in self.translations.read().iter() {
             one.write_protect(start, end);
@@ -232,12 +350,17 @@ impl DaxMapping {
     pub(crate) fn stop_stores(&self) {
         let _no_faults = self.lock_exclusive();
         self.stores_stopped.store(true, Ordering::SeqCst);
-        self.write_protect(0, u64::MAX);
+        for one in self.translations.read().iter() {
+            one.stop_stores();
+        }
     }
 
     /// Lets stores through again.
     pub(crate) fn resume_stores(&self) {
         self.stores_stopped.store(false, Ordering::SeqCst);
+        for one in self.translations.read().iter() {
+            one.resume_stores();
+        }
     }
 
     /// Whether stores are not let through any more. Decided for as long as `invalidate_lock` is held.
@@ -308,7 +431,7 @@ impl DaxMapping {
                     }
                     Content::Zero => {
                         drop(shard);
-                        self.unmap(at, at + PMD_PAGES, PrivateCopies::Keep);
+                        self.unmap_of_entries(at, at + PMD_PAGES);
                         self.remove(self.shard(at).lock(), at);
                         shard = self.downgraded(at);
                         continue;
@@ -382,18 +505,26 @@ impl DaxMapping {
     /// (Linux: `invalidate_inode_pages2_range` for DAX).
     pub fn invalidate(&self, start: u64, end: u64) {
         if self.pages() == 0 {
+            if self.is_mapped_ahead() {
+                self.tell_published(start, end);
+            }
             return;
         }
         self.emit(|| Event::Invalidate { start, end });
         for at in self.entries_in(start, end, |entry| !entry.is_dirty() && !entry.is_towrite()) {
             self.remove_unlocked(at, |entry| !entry.is_dirty() && !entry.is_towrite());
         }
-        self.unmap(start, end, PrivateCopies::Keep);
+        self.tell_published(start, end);
     }
 
     /// A fault of the calling thread, which holds the one entry of the file pages `start..end`, gave the file blocks
     /// there, or some: takes the translations of the hole away, in all address spaces, whatever becomes of the fault.
     pub(crate) fn hole_ended(&self, start: u64, end: u64) {
+        if self.is_mapped_ahead() {
+            for one in self.translations.read().iter().filter(|one| one.maps_ahead()) {
+                one.published(start, end);
+            }
+        }
         if self.pages() == 0 {
             return;
         }
@@ -409,7 +540,7 @@ impl DaxMapping {
         let zero =
             |shard: &Shard| shard.entries.get(&at).copied().filter(|entry| entry.content() == Content::Zero);
         let Some(entry) = zero(&self.shard(at).lock()) else { return };
-        self.unmap(at, at + entry.order().pages(), PrivateCopies::Keep);
+        self.tell_published(at, at + entry.order().pages());
         let mut shard = self.shard(at).lock();
         if let Some(entry) = zero(&shard) {
             shard.put(at, entry.with_content(Content::Empty));

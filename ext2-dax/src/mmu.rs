@@ -1,9 +1,11 @@
 //! Where translations live: what a fault handler needs of a page table, and what a page table needs of
-//! a file. [`soft`] is a page table in software.
+//! a file. [`soft`] is a page table in software; [`host`] maps into the address space of this process.
 //!
 //! A fault handler never names an address space by type: it is given a [`Vma`] and a [`PageTable`], and
 //! answers with bits. So the entry logic is the same whether the table is software or the host's.
 
+#[cfg(all(target_os = "linux", not(miri), not(loom)))]
+pub mod host;
 pub mod soft;
 
 use std::fmt::Debug;
@@ -11,11 +13,23 @@ use std::sync::Arc;
 
 use blockdev::DaxDevice;
 
-use crate::error::Result;
+use crate::entry::DevPage;
+use crate::error::{Errno, Error, Result};
 use crate::fault::{FaultRequest, FaultResult};
 use crate::mapping::DaxMapping;
 pub use crate::page_table::{CowPage, PageTable, Slot, SlotTaken, Target, Writable};
 pub use crate::vma::{Protection, Sharing, Vma};
+
+/// A run of file pages that are one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First file page.
+    pub first: u64,
+    /// Pages.
+    pub count: u64,
+    /// The device's page that the first one is; none for a hole.
+    pub device: Option<DevPage>,
+}
 
 /// What an address space calls when a mapping needs its file (Linux: `struct vm_operations_struct`).
 pub trait VmFile: Debug + Send + Sync {
@@ -39,6 +53,24 @@ pub trait VmFile: Debug + Send + Sync {
     /// # Errors
     /// The file system's or the device's.
     fn msync(&self, first: u64, last: u64) -> Result<()>;
+
+    /// What the file pages from `first` to before `end` are, in order, as far as the file goes: `most` runs at most. Asks the
+    /// block map and takes no lock.
+    ///
+    /// # Errors
+    /// The image's; `EOPNOTSUPP` for a file that is only mapped page by page, as faults ask.
+    fn layout(&self, first: u64, end: u64, most: usize) -> Result<Vec<Extent>> {
+        let _ = (first, end, most);
+        Err(Error::refused(Errno::OPNOTSUPP, "the file does not tell where its pages are"))
+    }
+
+    /// The first page that is wholly past the end of the file.
+    fn end_page(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Notes that a mapping was stored to without a fault (Linux: `file_update_time`).
+    fn stored(&self) {}
 
     /// Whether a mapping of this kind is allowed.
     ///

@@ -5,6 +5,7 @@
 //! [`Player`] keeps what a running kernel keeps between the calls of a program: open files (the inode
 //! cache), memory mappings, and one address space.
 
+mod mapped;
 mod namespace;
 mod parse;
 mod pattern;

@@ -76,7 +76,8 @@ pub fn take_pages<T>(
         }
         wait_idle(mapping, &touched)?;
     };
-    if start < end && mapping.pages() > 0 {
+    let is_mapped = mapping.pages() > 0 || mapping.is_mapped_ahead();
+    if start < end && is_mapped {
         if i64::try_from(range.end).is_ok() && !range.end.is_multiple_of(PAGE_SIZE) {
             // The bytes after the range stay; so must the mark that says that they were stored to.
             writeback_range(mapping, memory, end - 1, end - 1)?;
@@ -92,5 +93,9 @@ pub fn take_pages<T>(
         mapping.unmap(start, end, copies);
         mapping.delete(start, end);
     }
-    Ok(change())
+    let done = change();
+    if start < end && is_mapped {
+        mapping.tell_settled(start, end);
+    }
+    Ok(done)
 }

@@ -193,6 +193,10 @@ impl AddressSpace for Pages {
         }
     }
 
+    fn grown(&self, range: Range<u64>) {
+        self.mapping.tell_grown(range.start / PAGE_SIZE, range.end.div_ceil(PAGE_SIZE));
+    }
+
     fn stop_stores(&self) -> Stores {
         self.mapping.stop_stores();
         if self.mapping.leases().is_lent() { Stores::Lent } else { Stores::Ended }

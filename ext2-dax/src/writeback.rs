@@ -8,7 +8,7 @@
 
 use blockdev::DaxDevice;
 
-use crate::entry::Content;
+use crate::entry::{Content, PAGE_SIZE};
 use crate::error::Result;
 use crate::mapping::DaxMapping;
 use crate::trace::Event;
@@ -26,11 +26,12 @@ pub fn writeback_range(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64,
             .leases()
             .write_back(&(start..end.saturating_add(1)), |byte, len| device.write_back(byte, len))?;
     }
+    let after = end.saturating_add(1);
+    write_stored(mapping, device, start, after)?;
     if mapping.dirty_entries() == 0 {
         return Ok(0);
     }
     // Mark first: what is dirtied from now on is for the next write-back, so this one ends.
-    let after = end.saturating_add(1);
     for at in mapping.entries_in(start, after, |entry| entry.is_dirty()) {
         let mut shard = mapping.shard(at).lock();
         if let Some((_, entry)) = shard.find(at).filter(|(found, entry)| *found == at && entry.is_dirty()) {
@@ -44,6 +45,19 @@ pub fn writeback_range(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64,
     }
     mapping.emit(|| Event::WritebackRangeDone { start, end });
     Ok(written)
+}
+
+/// Writes back what was stored to the file pages `start..after` without a fault. What cannot be written is kept.
+fn write_stored(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64, after: u64) -> Result<()> {
+    let mut stored = mapping.take_stored(start, after).into_iter();
+    while let Some(run) = stored.next() {
+        // OK to multiply: a mapping has no more bytes than addresses.
+        if let Err(error) = device.write_back(run.device.byte(), run.count * PAGE_SIZE) {
+            mapping.keep_stored(std::iter::once(run).chain(stored));
+            return Err(error.into());
+        }
+    }
+    Ok(())
 }
 
 /// Writes back the entry at `at` if it still wants it.

@@ -71,6 +71,7 @@ impl Cell {
             // Nothing is taken: nobody has to be kept away, and nobody is waited for.
             self.zero_past_end(old, size)?;
             self.store_size(size)?;
+            self.space.grown(old..size);
         } else if size < old {
             self.space.invalidate(size..u64::MAX, Taken::Truncated, &mut || self.shrink(size))?;
         }

@@ -60,7 +60,9 @@ impl Cell {
             if written_from > old {
                 self.zero_past_end(old, written_from)?;
             }
-            self.store_size(end)
+            self.store_size(end)?;
+            self.space.grown(old..end);
+            Ok(())
         })
     }
 

@@ -16,8 +16,10 @@ use crate::compat::{Compat, PmdFaults, SyncMappings};
 use crate::entry::{Order, PAGE_SIZE};
 use crate::error::{Errno, Error, Result};
 use crate::fault::{self, DaxInode, FaultRequest, FaultResult};
+use crate::iomap::OpFlags;
+use crate::iter::{IomapIter, Step};
 use crate::mapping::DaxMapping;
-use crate::mmu::{Protection, Sharing, VmFile};
+use crate::mmu::{Extent, Protection, Sharing, VmFile};
 #[cfg(feature = "buffer-head")]
 use crate::volume::DataPath;
 use crate::volume::{DaxFs, Flushing};
@@ -203,6 +205,35 @@ impl VmFile for FileInner {
 
     fn msync(&self, first: u64, last: u64) -> Result<()> {
         self.sync_pages(first, last)
+    }
+
+    fn layout(&self, first: u64, end: u64, most: usize) -> Result<Vec<Extent>> {
+        let end = end.min(self.end_page());
+        let mut extents: Vec<Extent> = Vec::new();
+        if first >= end {
+            return Ok(extents);
+        }
+        let mut iter = IomapIter::new(self, first * PAGE_SIZE, (end - first) * PAGE_SIZE, OpFlags::DAX);
+        while extents.len() < most && iter.next()? {
+            let (pos, length) = (iter.pos(), iter.length());
+            let device = match iter.iomap() {
+                Some(iomap) if iomap.kind == crate::iomap::MapKind::Mapped => {
+                    Some(fault::device_page(iomap, pos)?)
+                }
+                _ => None,
+            };
+            extents.push(Extent { first: pos / PAGE_SIZE, count: length.div_ceil(PAGE_SIZE), device });
+            iter.processed(Step::Done(length));
+        }
+        Ok(extents)
+    }
+
+    fn end_page(&self) -> u64 {
+        self.inode.size().div_ceil(PAGE_SIZE)
+    }
+
+    fn stored(&self) {
+        self.about_to_store();
     }
 
     fn check_map(&self, sharing: Sharing, protection: Protection) -> Result<()> {

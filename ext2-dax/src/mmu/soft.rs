@@ -101,6 +101,12 @@ impl Counters {
         self.ptes.saturating_mul(PAGE_SIZE).saturating_add(self.pmds.saturating_mul(PMD_SIZE))
     }
 
+    /// Of [those](Self::mapped_bytes), bytes of zero pages.
+    #[must_use]
+    pub fn zero_bytes(&self) -> u64 {
+        self.zero_ptes.saturating_mul(PAGE_SIZE).saturating_add(self.zero_pmds.saturating_mul(PMD_SIZE))
+    }
+
     /// Bytes that a TLB of so many entries reaches at best with what is mapped now: 2 MiB translations
     /// first.
     #[must_use]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ext2_core::{FileKind, Inode, InodeNr};
 
+use super::mapped::{AddressSpace, Mapped};
 use super::namespace;
 use super::parse::{Line, MapMode, Op, Script};
 use super::pattern::{CrcSink, PatternSource};
@@ -14,7 +15,7 @@ use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::file::{File, OpenFor};
 use crate::mmu::Protection;
-use crate::mmu::soft::{MapRequest, Signal, SoftMap, SoftMmu};
+use crate::mmu::soft::{MapRequest, Signal, SoftMmu};
 use crate::rw::Limits;
 use crate::trace::{EventLog, Record, oracle};
 use crate::uio::Faulting;
@@ -64,10 +65,10 @@ pub enum Events {
 pub struct Player {
     fs: DaxFs,
     log: Arc<EventLog>,
-    mmu: Arc<SoftMmu>,
-    maps: BTreeMap<String, SoftMap>,
+    mmu: AddressSpace,
+    maps: BTreeMap<String, Mapped>,
     /// Mappings whose names were given to others; they live on, as in a process that forgot them.
-    forgotten: Vec<SoftMap>,
+    forgotten: Vec<Mapped>,
     /// The inode cache: pages of a file outlive the calls that brought them in.
     files: BTreeMap<InodeNr, File>,
     played: usize,
@@ -87,23 +88,20 @@ impl Player {
     /// A program on `fs`. Events of the file system go to this player from now on.
     #[must_use]
     pub fn new(fs: DaxFs) -> Self {
-        let log = EventLog::new();
-        fs.tracer().listen(Some(Arc::clone(&log) as _));
-        Self {
-            fs,
-            log,
-            mmu: SoftMmu::new(),
-            maps: BTreeMap::new(),
-            forgotten: Vec::new(),
-            files: BTreeMap::new(),
-            played: 0,
-        }
+        Self::with(fs, AddressSpace::Soft(SoftMmu::new()))
     }
 
-    /// The address space of the program.
+    /// As [`new`](Self::new); what is mapped is mapped into this process.
+    #[cfg(all(target_os = "linux", not(miri), not(loom)))]
     #[must_use]
-    pub fn mmu(&self) -> &Arc<SoftMmu> {
-        &self.mmu
+    pub fn with_host(fs: DaxFs, mmu: Arc<crate::mmu::host::HostMmu>) -> Self {
+        Self::with(fs, AddressSpace::Host(mmu))
+    }
+
+    fn with(fs: DaxFs, mmu: AddressSpace) -> Self {
+        let log = EventLog::new();
+        fs.tracer().listen(Some(Arc::clone(&log) as _));
+        Self { fs, log, mmu, maps: BTreeMap::new(), forgotten: Vec::new(), files: BTreeMap::new(), played: 0 }
     }
 
     /// Plays a whole script and shows `each` outcome.
@@ -220,7 +218,7 @@ impl Player {
         self.files.retain(|_, file| file.inode().attr().links > 0);
     }
 
-    fn map_named(&self, name: &str) -> Result<&SoftMap> {
+    fn map_named(&self, name: &str) -> Result<&Mapped> {
         self.maps.get(name).ok_or(Error::refused(Errno::INVAL, "no mapping has this name"))
     }
 
@@ -280,7 +278,7 @@ impl Player {
             protection: kind.protection,
             colour: delta,
         };
-        let map = file.map(&self.mmu, &request)?;
+        let map = self.mmu.map(&file, &request)?;
         self.forgotten.extend(self.maps.insert(name.to_owned(), map));
         Ok(())
     }
@@ -304,7 +302,7 @@ fn transfer(pos: u64, len: u64) -> Result<u64> {
 }
 
 /// Loads one byte of each page.
-fn touch(map: &SoftMap, pos: u64, len: u64) -> Result<Done> {
+fn touch(map: &Mapped, pos: u64, len: u64) -> Result<Done> {
     let mut sum = 0_u64;
     let mut at = 0;
     while at < len {
@@ -318,7 +316,7 @@ fn touch(map: &SoftMap, pos: u64, len: u64) -> Result<Done> {
 }
 
 /// Loads everything.
-fn mcrc(map: &SoftMap, pos: u64, len: u64) -> Result<Done> {
+fn mcrc(map: &Mapped, pos: u64, len: u64) -> Result<Done> {
     let mut crc = crc32fast::Hasher::new();
     let mut buf = [0; PAGE_SIZE as usize];
     let mut at = 0;

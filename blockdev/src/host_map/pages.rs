@@ -1,0 +1,107 @@
+//! What the kernel says of pages: `PAGEMAP_SCAN`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+
+use super::abi;
+
+/// What a page is, as the kernel has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageKind {
+    /// It is in memory and mapped: an access does not fault.
+    pub present: bool,
+    /// It is the file's; otherwise it is anonymous.
+    pub file: bool,
+    /// It is the zero page.
+    pub zero: bool,
+    /// It is part of a translation of 2 MiB.
+    pub huge: bool,
+    /// It is on a swap device.
+    pub swapped: bool,
+}
+
+/// Pages one after the other that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRun {
+    /// First address.
+    pub start: u64,
+    /// First address after.
+    pub end: u64,
+    /// What they are.
+    pub kind: PageKind,
+}
+
+const REGIONS: usize = 128;
+
+fn pagemap() -> io::Result<&'static File> {
+    static PAGEMAP: OnceLock<Option<(u32, File)>> = OnceLock::new();
+    let open = || File::open("/proc/self/pagemap").ok().map(|file| (std::process::id(), file));
+    match PAGEMAP.get_or_init(open) {
+        // A child of `fork` would ask about its parent.
+        Some((process, file)) if *process == std::process::id() => Ok(file),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+fn scan(mut scan: abi::Scan, mut visit: impl FnMut(abi::Region)) -> io::Result<()> {
+    let fd = pagemap()?.as_fd();
+    let mut regions = [abi::Region::default(); REGIONS];
+    scan.size = size_of::<abi::Scan>() as u64;
+    scan.vec_len = REGIONS as u64;
+    let end = scan.end;
+    while scan.start < end {
+        scan.vec = regions.as_mut_ptr().addr() as u64;
+        // SAFETY: the structure of this call; it stores at most `vec_len` regions, which is how many there are.
+        let found = unsafe { abi::ioctl(fd, abi::PAGEMAP_SCAN, &mut scan) };
+        match found {
+            Ok(found) => {
+                regions.iter().take(usize::try_from(found).unwrap_or(0)).copied().for_each(&mut visit)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if scan.walk_end <= scan.start {
+            break;
+        }
+        scan.start = scan.walk_end;
+    }
+    Ok(())
+}
+
+/// The pages of the range that were stored to since they were protected, which they are again.
+pub(super) fn take_stored(start: u64, end: u64, mut visit: impl FnMut(u64, u64)) -> io::Result<()> {
+    let question = abi::Scan {
+        flags: abi::SCAN_WP_MATCHING | abi::SCAN_CHECK_WPASYNC,
+        start,
+        end,
+        mask: abi::PAGE_IS_WRITTEN,
+        returned: abi::PAGE_IS_WRITTEN,
+        ..abi::Scan::default()
+    };
+    scan(question, |region| visit(region.start, region.end))
+}
+
+/// What the pages of the range are, those left out that are not there.
+pub(super) fn kinds(start: u64, end: u64) -> io::Result<Vec<PageRun>> {
+    let any = abi::PAGE_IS_PRESENT | abi::PAGE_IS_SWAPPED;
+    let returned = any | abi::PAGE_IS_FILE | abi::PAGE_IS_PFNZERO | abi::PAGE_IS_HUGE;
+    let question = abi::Scan { start, end, any_of: any, returned, ..abi::Scan::default() };
+    let mut runs: Vec<PageRun> = Vec::new();
+    scan(question, |region| {
+        let has = |category| region.categories & category != 0;
+        let kind = PageKind {
+            present: has(abi::PAGE_IS_PRESENT),
+            file: has(abi::PAGE_IS_FILE),
+            zero: has(abi::PAGE_IS_PFNZERO),
+            huge: has(abi::PAGE_IS_HUGE),
+            swapped: has(abi::PAGE_IS_SWAPPED),
+        };
+        match runs.last_mut() {
+            Some(last) if last.end == region.start && last.kind == kind => last.end = region.end,
+            _ => runs.push(PageRun { start: region.start, end: region.end, kind }),
+        }
+    })?;
+    Ok(runs)
+}

@@ -1,0 +1,494 @@
+//! One range of addresses, and what its pages are made.
+
+use core::ffi::c_void;
+use core::ptr::null_mut;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::mm::{
+    Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap,
+};
+
+use super::{HostFaults, HostView, PageRun, abi, huge_zero_page, pages};
+use crate::mem::Media;
+use crate::open::io_error;
+use crate::{Access, Error, PAGE_SIZE, PmemSlice, Result};
+
+/// What a page of 2 MiB has.
+const HUGE: u64 = 2 << 20;
+/// Units of zeros that are mapped when they are placed.
+const ZEROS_AT_ONCE: u64 = 64;
+
+/// What threads may do in a [`HostSpace`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Load.
+    Read,
+    /// Load, and store to what the file has.
+    ReadWrite,
+    /// Load, and store to copies of their own.
+    Private,
+}
+
+/// How pages of a file are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileUse {
+    /// As the space's rights say.
+    Plain,
+    /// Which of them are stored to can be [asked](HostSpace::take_stored). Pages are 4 KiB then.
+    Tracked,
+}
+
+/// A range of addresses of this process. All of its functions take bytes from its start, in multiples of [`PAGE_SIZE`].
+#[derive(Debug)]
+pub struct HostSpace {
+    base: Base,
+    len: u64,
+    rights: Rights,
+    faults: Option<Arc<HostFaults>>,
+    /// A file without a byte: what lies past the end of a file.
+    nothing: OwnedFd,
+    stopped: AtomicBool,
+    process: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Base(*mut u8);
+
+// SAFETY: an address; what is behind it is changed by the kernel's calls, and accessed through `mem` only.
+unsafe impl Send for Base {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Base {}
+
+/// Mappings that a process may have (`vm.max_map_count`).
+#[must_use]
+pub fn max_map_count() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_530)
+}
+
+impl HostSpace {
+    /// Reserves `len` bytes at an address that is `residue` modulo 2 MiB. Every page is missing; without `faults`, nothing.
+    ///
+    /// # Errors
+    /// `Io`; `Unsupported` for a range that addresses do not have.
+    pub fn reserve(faults: Option<Arc<HostFaults>>, rights: Rights, len: u64, residue: u64) -> Result<Self> {
+        crate::sigbus::install();
+        let nothing =
+            memfd_create("past the end", MemfdFlags::CLOEXEC).map_err(|error| failed("memfd", 0, error))?;
+        let start = anonymous(len, residue % HUGE, prot(rights))?;
+        let base = Base(start.cast());
+        let process = std::process::id();
+        let space = Self { base, len, rights, faults, nothing, stopped: AtomicBool::new(false), process };
+        space.keep_from_children(start, len)?;
+        match &space.faults {
+            Some(faults) => space.register(faults, start, len)?,
+            None => space.place_end(0, len)?,
+        }
+        Ok(space)
+    }
+
+    /// The first address.
+    #[must_use]
+    pub fn base(&self) -> *mut u8 {
+        self.base.0
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no byte, which none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The byte of the range at `address`.
+    #[must_use]
+    pub fn offset_of(&self, address: u64) -> Option<u64> {
+        address.checked_sub(self.base.0.addr() as u64).filter(|at| *at < self.len)
+    }
+
+    /// Its memory, for loads and stores that end with an error where a bare one would be a bus error.
+    ///
+    /// # Errors
+    /// `OutOfRange`.
+    pub fn memory(&self, at: u64, len: u64) -> Result<PmemSlice<'_>> {
+        crate::range::check(at, len, self.len)?;
+        let access = if self.rights == Rights::Read { Access::Read } else { Access::Write };
+        // SAFETY: the range lies in what is reserved as long as `self` lives, and allows what the rights say; an access
+        // that the kernel refuses is made an error by `mem`. Others access it by atomics and system calls.
+        // OK to cast: at most the length, which is reserved.
+        Ok(unsafe {
+            PmemSlice::from_raw_parts(
+                self.base.0.wrapping_add(at as usize),
+                len as usize,
+                at,
+                Media::Volatile,
+                access,
+            )
+        })
+    }
+
+    fn address(&self, at: u64, len: u64) -> Result<*mut c_void> {
+        crate::range::check(at, len, self.len)?;
+        if len == 0 || !at.is_multiple_of(PAGE_SIZE) || !len.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::Unsupported("whole pages only"));
+        }
+        // OK to cast: inside the range, as was checked.
+        Ok(self.base.0.wrapping_add(at as usize).cast())
+    }
+
+    /// Makes pages those of a file, from byte `offset` of it on, a multiple of [`PAGE_SIZE`]. With [`FileUse::Tracked`] gives
+    /// whether a page was touched before tracking began, so that all may have been stored to.
+    ///
+    /// # Errors
+    /// `Io`: `ENOMEM` where the process has no room for another mapping; then nothing has changed.
+    pub fn place_file(
+        &self,
+        at: u64,
+        len: u64,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        how: FileUse,
+    ) -> Result<bool> {
+        let start = self.address(at, len)?;
+        let flags = match self.rights {
+            Rights::Private => MapFlags::PRIVATE | MapFlags::NORESERVE,
+            Rights::Read | Rights::ReadWrite => MapFlags::SHARED,
+        } | MapFlags::FIXED;
+        // SAFETY: the pages are ours to replace: they lie in the range, and who uses them does so by `mem` or promised the
+        // like. OK to cast: inside the range.
+        unsafe { mmap(start, len as usize, self.prot(), flags, file, offset) }
+            .map_err(|error| failed("map", at, error))?;
+        self.keep_from_children(start, len)?;
+        if len >= HUGE {
+            // SAFETY: a hint about pages of ours.
+            let _ = unsafe { madvise(start, len as usize, Advice::LinuxHugepage) };
+        }
+        let stores = self.faults.as_ref().and_then(|faults| faults.stores.as_ref());
+        let (FileUse::Tracked, Some(stores)) = (how, stores) else { return Ok(false) };
+        let address = start.addr() as u64;
+        let track = |error| Error::io("track", at, error);
+        stores.register(address, len, abi::MODE_WP).map_err(track)?;
+        stores.protect(address, len, true).map_err(track)?;
+        // Who touched a page in between may have stored to it.
+        Ok(pages::kinds(address, address + len).map_or(true, |runs| runs.iter().any(|run| run.kind.present)))
+    }
+
+    /// Makes pages missing, whatever they are: the next access is told.
+    ///
+    /// # Errors
+    /// `Io`; `Unsupported` where nobody answers faults. Nothing has changed then.
+    pub fn place_missing(&self, at: u64, len: u64) -> Result<()> {
+        let target = self.address(at, len)?;
+        let faults = self.faults.as_ref().ok_or(Error::Unsupported("nobody answers page faults"))?;
+        let stage = Stage::new(len, 0, self.prot())?;
+        self.keep_from_children(stage.start, len)?;
+        self.register(faults, stage.start, len)?;
+        faults.moving(|| stage.put(target))
+    }
+
+    /// Makes pages zeros, which are there already as far as they are whole units of 2 MiB and not too many.
+    ///
+    /// # Errors
+    /// `Io`; nothing has changed then.
+    pub fn place_zeros(&self, at: u64, len: u64) -> Result<()> {
+        let target = self.address(at, len)?;
+        let faults = self.faults.as_ref().filter(|_| self.rights != Rights::Read);
+        let prot = if self.faults.is_none() && self.rights == Rights::ReadWrite {
+            ProtFlags::READ
+        } else {
+            self.prot()
+        };
+        let stage = Stage::new(len, target.addr() as u64 % HUGE, prot)?;
+        self.keep_from_children(stage.start, len)?;
+        stage.populate_zeros();
+        let Some(faults) = faults else { return stage.put(target) };
+        let address = stage.start.addr() as u64;
+        let register = |error| Error::io("register", at, error);
+        faults.faults.register(address, len, abi::MODE_WP).map_err(register)?;
+        faults.faults.protect(address, len, true).map_err(register)?;
+        faults.moving(|| stage.put(target))
+    }
+
+    /// Makes pages ones that no file has: an access is a bus error, and `EFAULT` to the kernel.
+    ///
+    /// # Errors
+    /// `Io`; nothing has changed then.
+    pub fn place_end(&self, at: u64, len: u64) -> Result<()> {
+        let start = self.address(at, len)?;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // The file was opened for storing, and so it can be mapped with any rights.
+        // SAFETY: as in `place_file`.
+        unsafe { mmap(start, len as usize, self.prot(), flags, &self.nothing, 0) }
+            .map_err(|error| failed("map", at, error))?;
+        self.keep_from_children(start, len)
+    }
+
+    /// Makes pages read-only copies of what they are at this moment: what can be done where nobody answers faults.
+    /// Pages of nothing stay so.
+    ///
+    /// # Errors
+    /// `Io`; nothing has changed then.
+    pub fn place_snapshot(&self, at: u64, len: u64) -> Result<()> {
+        let target = self.address(at, len)?;
+        let stage = Stage::new(len, 0, ProtFlags::READ | ProtFlags::WRITE)?;
+        self.keep_from_children(stage.start, len)?;
+        let mut page = [0; PAGE_SIZE as usize];
+        for done in (0..len).step_by(PAGE_SIZE as usize) {
+            if self.memory(at + done, PAGE_SIZE)?.copy_out(0, &mut page).is_ok() {
+                // SAFETY: the stage has `len` bytes, is mapped for storing, and nobody else has its address.
+                unsafe {
+                    core::ptr::copy_nonoverlapping(
+                        page.as_ptr(),
+                        stage.start.cast::<u8>().wrapping_add(done as usize),
+                        page.len(),
+                    )
+                };
+            }
+        }
+        stage.put(target)
+    }
+
+    /// Puts a private copy where a page is missing, and wakes who waits for it. With `protect` a store to it is told. False
+    /// where a page is there.
+    ///
+    /// # Errors
+    /// `Io`; `Unsupported` where nobody answers faults.
+    pub fn copy_page(&self, at: u64, page: &[u8; PAGE_SIZE as usize], protect: bool) -> Result<bool> {
+        let start = self.address(at, PAGE_SIZE)?;
+        let faults = self.faults.as_ref().ok_or(Error::Unsupported("nobody answers page faults"))?;
+        faults.faults.copy(start.addr() as u64, page, protect).map_err(|error| Error::io("copy", at, error))
+    }
+
+    /// Lets stores to protected pages through, which become private, and wakes who waits.
+    ///
+    /// # Errors
+    /// `Io`; `Unsupported` where nobody answers faults.
+    pub fn unprotect(&self, at: u64, len: u64) -> Result<()> {
+        let start = self.address(at, len)?;
+        let faults = self.faults.as_ref().ok_or(Error::Unsupported("nobody answers page faults"))?;
+        faults
+            .faults
+            .protect(start.addr() as u64, len, false)
+            .map_err(|error| Error::io("protect", at, error))
+    }
+
+    /// Lets those who wait for these pages try again.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn wake(&self, at: u64, len: u64) -> Result<()> {
+        let start = self.address(at, len)?;
+        self.faults.as_ref().map_or(Ok(()), |faults| faults.wake(start.addr() as u64, len))
+    }
+
+    /// Gives `visit` the tracked pages that were stored to since they were placed or asked about, first byte and first byte
+    /// after.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn take_stored(&self, at: u64, len: u64, mut visit: impl FnMut(u64, u64)) -> Result<()> {
+        let start = self.address(at, len)?.addr() as u64;
+        let base = self.base.0.addr() as u64;
+        pages::take_stored(start, start + len, |start, end| visit(start - base, end - base))
+            .map_err(|error| Error::io("scan", at, error))
+    }
+
+    /// What the pages are, as the kernel has it; those that are not there are left out. Addresses are bytes of the range.
+    ///
+    /// # Errors
+    /// `Io`: the kernel has no `PAGEMAP_SCAN`.
+    pub fn kinds(&self, at: u64, len: u64) -> Result<Vec<PageRun>> {
+        let start = self.address(at, len)?.addr() as u64;
+        let base = self.base.0.addr() as u64;
+        let runs = pages::kinds(start, start + len).map_err(|error| Error::io("scan", at, error))?;
+        Ok(runs
+            .into_iter()
+            .map(|run| PageRun { start: run.start - base, end: run.end - base, ..run })
+            .collect())
+    }
+
+    /// What /proc/self/smaps says of pages.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn view(&self, at: u64, len: u64) -> Result<HostView> {
+        let start = self.address(at, len)?.addr() as u64;
+        HostView::of(start, start + len).map_err(|error| Error::io("read", at, error))
+    }
+
+    /// Reads from byte `offset` of `source` straight into `at..at + len` (`pread`). Gives the bytes read; fewer where the file
+    /// ends, and where a page cannot be supplied.
+    ///
+    /// # Errors
+    /// `Io`: `EFAULT` where not even the first page can be supplied or stored to; the file's.
+    pub fn read_from(&self, at: u64, len: u64, source: BorrowedFd<'_>, offset: u64) -> Result<u64> {
+        crate::range::check(at, len, self.len)?;
+        let to = self.base.0.wrapping_add(at as usize);
+        let offset =
+            libc::off_t::try_from(offset).map_err(|_| Error::Unsupported("files have no such byte"))?;
+        // SAFETY: the range lies in ours, where the kernel may store as anybody else may.
+        let done = unsafe { libc::pread(source.as_raw_fd(), to.cast(), len as usize, offset) };
+        u64::try_from(done).map_err(|_| io_error("read", at, io::Error::last_os_error()))
+    }
+
+    /// Writes `at..at + len` straight to byte `offset` of `sink` (`pwrite`). Gives the bytes written.
+    ///
+    /// # Errors
+    /// `Io`: `EFAULT` where not even the first page can be supplied; the file's.
+    pub fn write_to(&self, at: u64, len: u64, sink: BorrowedFd<'_>, offset: u64) -> Result<u64> {
+        crate::range::check(at, len, self.len)?;
+        let from = self.base.0.wrapping_add(at as usize);
+        let offset =
+            libc::off_t::try_from(offset).map_err(|_| Error::Unsupported("files have no such byte"))?;
+        // SAFETY: the range lies in ours, and is only read.
+        let done = unsafe { libc::pwrite(sink.as_raw_fd(), from.cast(), len as usize, offset) };
+        u64::try_from(done).map_err(|_| io_error("write", at, io::Error::last_os_error()))
+    }
+
+    /// Lets no store through any more, or lets them through again. A store that is not let through is `SIGSEGV`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn stop_stores(&self, stop: bool) -> Result<()> {
+        self.stopped.store(stop, Ordering::SeqCst);
+        let prot = if stop || self.rights == Rights::Read {
+            MprotectFlags::READ
+        } else {
+            MprotectFlags::READ | MprotectFlags::WRITE
+        };
+        let start = self.address(0, self.len)?;
+        // SAFETY: pages of ours, which stay mapped.
+        unsafe { mprotect(start, self.len as usize, prot) }.map_err(|error| failed("protect", 0, error))
+    }
+
+    fn prot(&self) -> ProtFlags {
+        if self.stopped.load(Ordering::SeqCst) { ProtFlags::READ } else { prot(self.rights) }
+    }
+
+    fn register(&self, faults: &HostFaults, start: *mut c_void, len: u64) -> Result<()> {
+        let mode = abi::MODE_MISSING | abi::MODE_WP;
+        faults
+            .faults
+            .register(start.addr() as u64, len, mode)
+            .map_err(|error| Error::io("register", 0, error))
+    }
+
+    fn keep_from_children(&self, start: *mut c_void, len: u64) -> Result<()> {
+        // SAFETY: pages of ours; the call changes what `fork` does with them.
+        unsafe { madvise(start, len as usize, Advice::LinuxDontFork) }
+            .map_err(|error| failed("madvise", 0, error))
+    }
+}
+
+impl Drop for HostSpace {
+    fn drop(&mut self) {
+        // A child of `fork` did not inherit the range; what lies there is somebody else's.
+        if self.process == std::process::id() {
+            unmap(self.base.0.cast(), self.len);
+        }
+    }
+}
+
+fn prot(rights: Rights) -> ProtFlags {
+    match rights {
+        Rights::Read => ProtFlags::READ,
+        Rights::ReadWrite | Rights::Private => ProtFlags::READ | ProtFlags::WRITE,
+    }
+}
+
+fn failed(op: &'static str, at: u64, error: rustix::io::Errno) -> Error {
+    io_error(op, at, io::Error::from(error))
+}
+
+fn unmap(start: *mut c_void, len: u64) {
+    if len == 0 {
+        return;
+    }
+    // SAFETY: the callers mapped it, and nobody else has its address.
+    if let Err(error) = unsafe { munmap(start, len as usize) } {
+        log::error!("addresses stay reserved: {error}");
+    }
+}
+
+/// Anonymous memory at an address that is `residue` modulo 2 MiB.
+fn anonymous(len: u64, residue: u64, prot: ProtFlags) -> Result<*mut c_void> {
+    let too_large = Error::Unsupported("larger than the address space");
+    let whole = len.checked_add(HUGE).and_then(|whole| usize::try_from(whole).ok()).ok_or(too_large)?;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: a new mapping at a place of the kernel's choice touches nothing of ours.
+    let start =
+        unsafe { mmap_anonymous(null_mut(), whole, prot, flags) }.map_err(|error| failed("map", 0, error))?;
+    let skip = (residue + HUGE - start.addr() as u64 % HUGE) % HUGE;
+    // OK to cast: less than what was mapped.
+    let wanted = start.cast::<u8>().wrapping_add(skip as usize).cast::<c_void>();
+    unmap(start, skip);
+    unmap(wanted.cast::<u8>().wrapping_add(len as usize).cast(), HUGE - skip);
+    Ok(wanted)
+}
+
+/// A range that is prepared, to be moved to where it is seen.
+#[derive(Debug)]
+struct Stage {
+    start: *mut c_void,
+    len: u64,
+}
+
+impl Stage {
+    fn new(len: u64, residue: u64, prot: ProtFlags) -> Result<Self> {
+        if len < HUGE {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            // SAFETY: a new mapping at a place of the kernel's choice. OK to cast: less than 2 MiB.
+            let start = unsafe { mmap_anonymous(null_mut(), len as usize, prot, flags) };
+            return Ok(Self { start: start.map_err(|error| failed("map", 0, error))?, len });
+        }
+        Ok(Self { start: anonymous(len, residue, prot)?, len })
+    }
+
+    /// Maps the huge zero page to the whole units.
+    fn populate_zeros(&self) {
+        let start = self.start.addr() as u64;
+        let (first, end) = (start.next_multiple_of(HUGE), (start + self.len) / HUGE * HUGE);
+        if end <= first || !huge_zero_page() {
+            return;
+        }
+        // All of it, so that it stays one mapping, as a move needs.
+        // SAFETY: a hint about pages of ours.
+        let _ = unsafe { madvise(self.start, self.len as usize, Advice::LinuxHugepage) };
+        // OK to cast: inside the stage.
+        let at = self.start.cast::<u8>().wrapping_add((first - start) as usize).cast::<c_void>();
+        if end - first <= ZEROS_AT_ONCE * HUGE {
+            // SAFETY: pages of ours, which are only read.
+            let _ = unsafe { madvise(at, (end - first) as usize, Advice::LinuxPopulateRead) };
+        }
+    }
+
+    /// Moves it over what is at `target`, in one step.
+    fn put(self, target: *mut c_void) -> Result<()> {
+        let len = self.len as usize;
+        // By hand: rustix 1.1 over libc gives this call the flag of another one.
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: the callers' promise is that the target lies in a space of theirs, whose pages may be replaced; the stage
+        // is ours, and nobody else has its address.
+        let moved = unsafe { libc::mremap(self.start, len, len, flags, target) };
+        if moved == libc::MAP_FAILED {
+            return Err(io_error("move", 0, io::Error::last_os_error()));
+        }
+        core::mem::forget(self);
+        Ok(())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        unmap(self.start, self.len);
+    }
+}

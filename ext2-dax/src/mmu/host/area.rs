@@ -1,0 +1,315 @@
+//! One mapping: what its pages are, and making them what the file has.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use blockdev::BackingFile;
+use blockdev::host_map::{FileUse, HostSpace};
+
+use super::runs::{Kind, Run, Runs};
+use super::service::Service;
+use crate::entry::{DevPage, PAGE_SIZE, PMD_PAGES};
+use crate::error::{Errno, Error, Result};
+use crate::mapping::{StoredRun, Translations};
+use crate::mmu::{Extent, Sharing, VmFile, Vma};
+use crate::sync::{Mutex, MutexGuard};
+
+/// Pages of holes that are mapped before they are touched: what a process without rights gives to a system call has to be
+/// there. Holes beyond are mapped in units, when they are touched.
+const ZEROS_AHEAD: u64 = 64 * PMD_PAGES;
+/// Runs that are looked up at a time.
+const RUNS_AT_ONCE: usize = 64;
+
+/// A mapping of a file.
+#[derive(Debug)]
+pub(super) struct Area {
+    vma: Vma,
+    pub(super) file: Arc<dyn VmFile>,
+    pub(super) space: HostSpace,
+    pub(super) service: Arc<Service>,
+    pub(super) ahead: bool,
+    pub(super) tracked: bool,
+    state: Mutex<State>,
+}
+
+/// What changes.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) runs: Runs,
+    /// Places of 2 MiB in which pages are mapped one by one, by the address at which they begin.
+    pub(super) tables: BTreeSet<u64>,
+    /// Where runs were placed, oldest first.
+    pub(super) recent: VecDeque<u64>,
+    /// What was stored to runs that went, and what may have been before it was tracked.
+    pub(super) stored: Vec<StoredRun>,
+    /// Pages that are a bus error for the moment.
+    pub(super) refused: Vec<u64>,
+    /// Why the page table could not do what a fault asked of it.
+    pub(super) failed: Option<Error>,
+    pub(super) stopped: bool,
+}
+
+/// What the device's bytes are, if the host can map them.
+pub(super) fn check_backing(file: &dyn VmFile) -> Result<()> {
+    let refused = |why| Err(Error::refused(Errno::OPNOTSUPP, why));
+    match file.memory().backing_file() {
+        None => refused("the image is not one file of the host, whose pages could be mapped"),
+        Some(file) if !file.offset.is_multiple_of(PAGE_SIZE) => {
+            refused("the file system does not begin at a multiple of 4096 bytes of the image")
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+impl Area {
+    pub(super) fn new(
+        vma: Vma,
+        file: Arc<dyn VmFile>,
+        space: HostSpace,
+        service: Arc<Service>,
+        ahead: bool,
+        tracked: bool,
+    ) -> Arc<Self> {
+        let end = vma.pgoff + (vma.end - vma.start) / PAGE_SIZE;
+        let kind = if service.faults.is_some() { Kind::Missing } else { Kind::End };
+        let state = State {
+            runs: Runs::new(vma.pgoff, end, kind),
+            tables: BTreeSet::new(),
+            recent: VecDeque::new(),
+            stored: Vec::new(),
+            refused: Vec::new(),
+            failed: None,
+            stopped: false,
+        };
+        Arc::new(Self { vma, file, space, service, ahead, tracked, state: Mutex::new(state) })
+    }
+
+    pub(super) fn vma(&self) -> &Vma {
+        &self.vma
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// The file pages that are mapped: first, and first after.
+    pub(super) fn pages(&self) -> (u64, u64) {
+        (self.vma.pgoff, self.vma.pgoff + (self.vma.end - self.vma.start) / PAGE_SIZE)
+    }
+
+    /// File pages `start..end` cut to the mapping; `None` if there are none.
+    pub(super) fn cut(&self, start: u64, end: u64) -> Option<(u64, u64)> {
+        let (first, after) = self.pages();
+        let (start, end) = (start.max(first), end.min(after));
+        (start < end).then_some((start, end))
+    }
+
+    /// The byte of the mapping at which a file page lies.
+    pub(super) fn byte(&self, page: u64) -> u64 {
+        (page - self.vma.pgoff) * PAGE_SIZE
+    }
+
+    pub(super) fn is_private(&self) -> bool {
+        self.vma.sharing == Sharing::Private
+    }
+
+    /// Whether somebody answers faults.
+    pub(super) fn is_answered(&self) -> bool {
+        self.service.faults.is_some()
+    }
+
+    pub(super) fn attach(self: &Arc<Self>) {
+        let translations: Arc<dyn Translations> = Arc::<Self>::clone(self);
+        self.file.pages().attach(translations);
+    }
+
+    /// Ends the mapping; what was stored through it is still to be written back.
+    pub(super) fn detach(self: &Arc<Self>) {
+        self.service.remove(self);
+        let translations: Arc<dyn Translations> = Arc::<Self>::clone(self);
+        let (first, after) = self.pages();
+        self.file.pages().keep_stored(self.take_stored(first, after));
+        self.file.pages().detach(&translations);
+        self.service.changed(self.state().runs.len(), 0);
+    }
+
+    /// Maps what there is, as far as it is mapped ahead.
+    ///
+    /// # Errors
+    /// Without anybody to answer faults, all of it has to be mapped.
+    pub(super) fn populate(&self) -> Result<()> {
+        if !self.ahead {
+            return Ok(());
+        }
+        let (first, end) = self.pages();
+        let _no_truncate = self.file.pages().lock_shared();
+        let mut state = self.state();
+        self.refill(&mut state, first, end)
+    }
+
+    /// Makes pages this, and says so.
+    pub(super) fn place(&self, state: &mut State, start: u64, end: u64, kind: Kind) -> Result<()> {
+        let (at, len) = (self.byte(start), (end - start) * PAGE_SIZE);
+        match kind {
+            Kind::Missing => self.space.place_missing(at, len)?,
+            Kind::Zeros => self.space.place_zeros(at, len)?,
+            Kind::End => self.space.place_end(at, len)?,
+            Kind::File(first) => {
+                let BackingFile { fd, offset } = self
+                    .file
+                    .memory()
+                    .backing_file()
+                    .ok_or(Error::refused(Errno::OPNOTSUPP, "the file is gone"))?;
+                let how = if self.tracked { FileUse::Tracked } else { FileUse::Plain };
+                let touched = self.space.place_file(at, len, fd, offset + first * PAGE_SIZE, how)?;
+                if touched && let Some(device) = DevPage::new(first) {
+                    state.stored.push(StoredRun { first: start, count: end - start, device });
+                }
+            }
+            Kind::Copy => {}
+        }
+        let before = state.runs.len();
+        state.runs.set(start, end, kind);
+        self.service.changed(before, state.runs.len());
+        match kind {
+            Kind::Missing => self.service.counts.add(|counts| &counts.revoked),
+            _ => {
+                self.service.counts.add(|counts| &counts.placed);
+                self.space.wake(at, len)?;
+            }
+        }
+        if matches!(kind, Kind::File(_) | Kind::Zeros) {
+            state.recent.push_back(start);
+            // What was placed over and over is in the queue over and over.
+            if state.recent.len() > 4 * state.runs.len() + 64 {
+                self.forget_stale(state);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_stale(&self, state: &mut State) {
+        let mut seen = BTreeSet::new();
+        let recent = std::mem::take(&mut state.recent);
+        let is_start =
+            |page: &u64| state.runs.at(*page).is_some_and(|run| run.start == *page) && seen.insert(*page);
+        let kept: VecDeque<u64> = recent.into_iter().filter(is_start).collect();
+        state.recent = kept;
+    }
+
+    /// As [`place`](Self::place), for what makes mappings more: first takes others away where there are too many.
+    pub(super) fn place_within_budget(
+        &self,
+        state: &mut State,
+        start: u64,
+        end: u64,
+        kind: Kind,
+    ) -> Result<()> {
+        if self.is_private() {
+            // A copy is no mapping of its own, and nothing of this can be taken away.
+            return self.place(state, start, end, kind);
+        }
+        while self.service.mappings() + 2 > self.service.budget && self.evict(state, start, end) {}
+        if self.service.mappings() + 2 > self.service.budget {
+            return Err(no_room());
+        }
+        match self.place(state, start, end, kind) {
+            // The rest of the process has many mappings, too.
+            Err(error) if error.is(Errno::NOMEM) => {
+                for _ in 0..64 {
+                    self.evict(state, start, end);
+                }
+                self.place(state, start, end, kind)
+            }
+            done => done,
+        }
+    }
+
+    /// Takes the oldest run away, but not one that touches `start..end`.
+    fn evict(&self, state: &mut State, start: u64, end: u64) -> bool {
+        if !self.is_answered() || self.is_private() {
+            return false;
+        }
+        while let Some(page) = state.recent.pop_front() {
+            let Some(run) = state.runs.at(page) else { continue };
+            let goes =
+                matches!(run.kind, Kind::File(_) | Kind::Zeros) && (run.end <= start || end <= run.start);
+            if !goes {
+                continue;
+            }
+            self.note_stored(state, run);
+            if let Err(error) = self.place(state, run.start, run.end, Kind::Missing) {
+                log::warn!(target: "ext2_dax::mmu", "a mapping cannot be taken away: {error}");
+                return false;
+            }
+            self.service.counts.add(|counts| &counts.evicted);
+            return true;
+        }
+        false
+    }
+
+    /// Notes all of a run that goes as stored to, if it can have been.
+    fn note_stored(&self, state: &mut State, run: Run) {
+        if let (Kind::File(first), true) = (run.kind, self.vma.is_shared())
+            && let Some(device) = DevPage::new(first)
+        {
+            state.stored.push(StoredRun { first: run.start, count: run.end - run.start, device });
+        }
+    }
+
+    /// Maps what the file has in `start..end`, over what is there: data, holes as far as they are not too many, and what lies
+    /// past the end. The caller keeps truncation away.
+    ///
+    /// # Errors
+    /// The image's; without anybody to answer faults, `ENOMEM`.
+    pub(super) fn refill(&self, state: &mut State, start: u64, end: u64) -> Result<()> {
+        let answered = self.is_answered();
+        let (mut at, mut zeros) = (start, 0);
+        let file_end = self.file.end_page().clamp(start, end);
+        while at < file_end {
+            let extents = self.file.layout(at, file_end, RUNS_AT_ONCE)?;
+            let Some(last) = extents.last() else { break };
+            let after = last.first + last.count;
+            for extent in extents {
+                let kind = extent.device.map_or(Kind::Zeros, |page| Kind::File(page.get()));
+                if kind == Kind::Zeros && answered {
+                    zeros += extent.count;
+                    if zeros > ZEROS_AHEAD {
+                        self.unless_missing(state, extent)?;
+                        continue;
+                    }
+                }
+                let full = self.service.mappings() + 2 > self.service.budget;
+                if full && answered {
+                    self.unless_missing(state, extent)?;
+                } else if full {
+                    return Err(no_room());
+                } else {
+                    self.place(state, extent.first, extent.first + extent.count, kind)?;
+                }
+            }
+            at = after;
+        }
+        if file_end < end {
+            self.place(state, file_end, end, Kind::End)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves pages to be mapped when they are touched.
+    fn unless_missing(&self, state: &mut State, extent: Extent) -> Result<()> {
+        for run in state.runs.within(extent.first, extent.first + extent.count) {
+            if run.kind != Kind::Missing {
+                self.place(state, run.start, run.end, Kind::Missing)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_room() -> Error {
+    Error::refused(
+        Errno::NOMEM,
+        "the file has more pieces than the process may have mappings (vm.max_map_count)",
+    )
+}

@@ -1,0 +1,159 @@
+//! Answering a page fault.
+
+use std::sync::Arc;
+
+use blockdev::host_map::PageFault;
+
+use super::area::Area;
+use super::runs::{Kind, Run};
+use crate::entry::{PAGE_SIZE, PMD_PAGES};
+use crate::error::{Errno, Error, Result};
+use crate::fault::{FaultRequest, FaultResult, StoreOrLoad};
+use crate::mmu::{PageTable, Slot};
+
+impl Area {
+    /// Makes the page what the file has, or refuses the access; either way the thread goes on. Gives whether it was refused.
+    pub(super) fn answer(self: &Arc<Self>, fault: PageFault) -> bool {
+        let page = self.vma().page_at(fault.address);
+        let done = self.supply(page, fault.store, fault.protected);
+        let refused = match done {
+            Ok(()) => false,
+            Err(error) => {
+                log::debug!(target: "ext2_dax::mmu", "page {page} of the file cannot be supplied: {error}");
+                self.refuse(page);
+                true
+            }
+        };
+        if let Err(error) = self.space.wake(self.byte(page), PAGE_SIZE) {
+            log::error!(target: "ext2_dax::mmu", "a thread stays asleep: {error}");
+        }
+        refused
+    }
+
+    /// Makes a page that was touched, and missing or protected, what the file has.
+    fn supply(&self, page: u64, store: bool, protected: bool) -> Result<()> {
+        {
+            let mut state = self.state();
+            let kind = state.runs.kind(page);
+            let store_to_zeros = kind == Some(Kind::Zeros) && protected;
+            // Somebody else was here meanwhile.
+            if kind != Some(Kind::Missing) && !store_to_zeros {
+                return Ok(());
+            }
+            if store_to_zeros && self.is_private() {
+                self.space.unprotect(self.byte(page), PAGE_SIZE)?;
+                self.service.counts.add(|counts| &counts.copies);
+                return self.place(&mut state, page, page + 1, Kind::Copy);
+            }
+        }
+        if self.ahead && !(store && protected) && self.map_around(page, store && self.vma().is_shared())? {
+            return Ok(());
+        }
+        self.fault(page, if store { StoreOrLoad::Store } else { StoreOrLoad::Load })
+    }
+
+    /// Maps the run of the file that `page` is in, as far as it is missing. False if it is a hole and one is needed with
+    /// blocks.
+    fn map_around(&self, page: u64, needs_blocks: bool) -> Result<bool> {
+        let _no_truncate = self.file.pages().lock_shared();
+        let mut state = self.state();
+        let Some(missing) = state.runs.at(page).filter(|run| run.kind == Kind::Missing) else {
+            return Ok(true);
+        };
+        let file_end = self.file.end_page();
+        if page >= file_end {
+            self.place(&mut state, file_end.max(missing.start), missing.end, Kind::End)?;
+            return Ok(true);
+        }
+        // The block map is asked forwards, from where the unit begins.
+        let address = self.vma().start + self.byte(page);
+        let before = (address / PAGE_SIZE) % PMD_PAGES;
+        let unit = page.saturating_sub(before).max(missing.start);
+        let mut at = unit;
+        let extent = loop {
+            let found = self.file.layout(at, missing.end, 1)?;
+            let Some(extent) = found.first().copied().filter(|extent| extent.count > 0) else {
+                return Err(Error::refused(Errno::IO, "the block map has no answer"));
+            };
+            at = extent.first + extent.count;
+            if at > page {
+                break extent;
+            }
+        };
+        let Run { start, end, .. } = missing;
+        let (first, after) = (extent.first.max(start), at.min(end));
+        match extent.device {
+            Some(device) => {
+                let kind = Kind::File(device.get() + (first - extent.first));
+                self.place_within_budget(&mut state, first, after, kind)?;
+            }
+            None if needs_blocks => return Ok(false),
+            None => {
+                let unit_end = page - before.min(page) + PMD_PAGES;
+                self.place_within_budget(&mut state, first, after.min(unit_end), Kind::Zeros)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A fault as a kernel has it, with this mapping as page table (Linux: `__handle_mm_fault`).
+    pub(super) fn fault(&self, page: u64, access: StoreOrLoad) -> Result<()> {
+        let counts = &self.service.counts;
+        let address = self.vma().start + self.byte(page);
+        let request = FaultRequest { vma: self.vma(), table: self, address, access };
+        let noted = |result: FaultResult| {
+            if result.contains(FaultResult::MAJOR) {
+                counts.add(|counts| &counts.major);
+            }
+            match self.state().failed.take() {
+                Some(error) => Err(error),
+                None if result.is_error() => Err(Error::refused(Errno::IO, "the fault was refused")),
+                None => Ok(()),
+            }
+        };
+        let is_copy = access == StoreOrLoad::Store && !self.vma().is_shared();
+        if self.slot(address) != Slot::Table && !is_copy && self.file.has_huge_faults() {
+            counts.add(|counts| &counts.pmd_faults);
+            let result = self.file.huge_fault(&request);
+            if !result.contains(FaultResult::FALLBACK) {
+                return noted(result);
+            }
+            counts.add(|counts| &counts.pmd_fallbacks);
+            self.split(address);
+        }
+        counts.add(|counts| &counts.pte_faults);
+        noted(self.file.fault(&request))
+    }
+
+    /// Makes a page one that no file has, for a moment, or for as long as it is past the end.
+    fn refuse(&self, page: u64) {
+        self.service.counts.add(|counts| &counts.refused);
+        let mut state = self.state();
+        let Some(run) = state.runs.at(page) else { return };
+        let past_end = self.file.end_page() <= page;
+        let (start, end) =
+            if past_end && run.kind == Kind::Missing { (page, run.end) } else { (page, page + 1) };
+        if self.place(&mut state, start, end, Kind::End).is_err() {
+            // There is no room for one more mapping: the whole run, which needs none.
+            let Err(error) = self.place(&mut state, run.start, run.end, Kind::End) else {
+                state.refused.extend(run.start..run.end);
+                return;
+            };
+            log::error!(target: "ext2_dax::mmu", "page {page} of the file can neither be supplied nor refused: {error}");
+        } else if !past_end {
+            state.refused.push(page);
+        }
+    }
+
+    /// Makes what was refused missing again.
+    pub(super) fn forget_refused(&self) {
+        let mut state = self.state();
+        for page in std::mem::take(&mut state.refused) {
+            if state.runs.kind(page) == Some(Kind::End)
+                && let Err(error) = self.place(&mut state, page, page + 1, Kind::Missing)
+            {
+                log::warn!(target: "ext2_dax::mmu", "page {page} of the file stays refused: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A mapping as its user holds it.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use blockdev::PmemSlice;
+use blockdev::host_map::{HostView, PageRun};
+
+use super::HostMmu;
+use super::area::Area;
+use super::explain::HostUnit;
+use super::runs::Kind;
+use crate::entry::PAGE_SIZE;
+use crate::error::{Errno, Error, Result};
+use crate::fault::StoreOrLoad;
+use crate::mapping::{StoredRun, Translations};
+use crate::mmu::soft::{Died, Signal};
+use crate::mmu::{Protection, Vma};
+
+/// A mapping of a file in this process, unmapped when dropped. It is not there in a child of `fork`.
+#[derive(Debug)]
+pub struct HostMap {
+    mmu: Arc<HostMmu>,
+    area: Arc<Area>,
+}
+
+impl HostMap {
+    pub(super) fn new(mmu: Arc<HostMmu>, area: Arc<Area>) -> Self {
+        Self { mmu, area }
+    }
+
+    /// Its range and what may be done with it.
+    #[must_use]
+    pub fn vma(&self) -> &Vma {
+        self.area.vma()
+    }
+
+    /// Who serves it.
+    #[must_use]
+    pub fn mmu(&self) -> &Arc<HostMmu> {
+        &self.mmu
+    }
+
+    /// The first address. A bare access follows the rules of memory that is mapped from a file: a byte past the end of the
+    /// file is `SIGBUS`, others may change what is there at any time, and a store to a mapping for reading is `SIGSEGV`.
+    #[must_use]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.area.space.base()
+    }
+
+    /// The first address, for stores.
+    #[must_use]
+    pub fn as_mut_ptr(&self) -> *mut u8 {
+        self.area.space.base()
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.area.space.len()
+    }
+
+    /// Whether it has no byte, which none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes, as an index.
+    pub(super) fn bytes(&self) -> usize {
+        // OK to cast: it is mapped.
+        self.len() as usize
+    }
+
+    /// `len` bytes from `offset` on: copies, and loads and stores of single words, which give errors where a bare access is
+    /// a bus error. A store to a mapping for reading is refused.
+    ///
+    /// # Errors
+    /// The range is not all mapped.
+    pub fn slice(&self, offset: u64, len: u64) -> Result<PmemSlice<'_>> {
+        Ok(self.area.space.memory(offset, len)?)
+    }
+
+    /// Loads the byte at `offset`.
+    ///
+    /// # Errors
+    /// The signal that a bare load would be.
+    pub fn load(&self, offset: u64) -> Result<u8, Signal> {
+        let mut byte = [0];
+        self.try_load(offset, &mut byte).map_err(|died| died.signal)?;
+        Ok(byte[0])
+    }
+
+    /// Stores a byte at `offset`.
+    ///
+    /// # Errors
+    /// The signal that a bare store would be.
+    pub fn store(&self, offset: u64, byte: u8) -> Result<(), Signal> {
+        self.try_store(offset, &[byte]).map_err(|died| died.signal)
+    }
+
+    /// Loads `buf.len()` bytes from `offset` on, page by page.
+    ///
+    /// # Errors
+    /// The signal that a bare load would be, and how far it went.
+    pub fn try_load(&self, offset: u64, buf: &mut [u8]) -> Result<(), Died> {
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset.saturating_add(done as u64);
+            let len = piece(at, buf.len() - done);
+            let died = |signal| Died { signal, done: done as u64 };
+            let memory = self.area.space.memory(at, len as u64).map_err(|_| died(Signal::Segv))?;
+            memory.copy_out(0, &mut buf[done..done + len]).map_err(|_| died(Signal::Bus))?;
+            done += len;
+        }
+        Ok(())
+    }
+
+    /// Stores `bytes` from `offset` on, page by page. Where nobody answers faults this is how a hole is stored to.
+    ///
+    /// # Errors
+    /// The signal that a bare store would be, and how far it went. After the file system was closed it is
+    /// [`Signal::Bus`].
+    pub fn try_store(&self, offset: u64, bytes: &[u8]) -> Result<(), Died> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset.saturating_add(done as u64);
+            let len = piece(at, bytes.len() - done);
+            let died = |signal| Died { signal, done: done as u64 };
+            let memory = self.area.space.memory(at, len as u64).map_err(|_| died(Signal::Segv))?;
+            if self.vma().protection == Protection::ReadOnly {
+                return Err(died(Signal::Segv));
+            }
+            self.prepare_store(self.vma().pgoff + at / PAGE_SIZE).map_err(|_| died(Signal::Bus))?;
+            memory.copy_in_cached(0, &bytes[done..done + len]).map_err(|_| died(Signal::Bus))?;
+            done += len;
+        }
+        Ok(())
+    }
+
+    /// What has to be done before a store where nobody does it in the fault.
+    fn prepare_store(&self, page: u64) -> Result<()> {
+        if !self.vma().is_shared() {
+            return Ok(());
+        }
+        let state = self.area.state();
+        if state.stopped {
+            return Err(Error::refused(Errno::ROFS, "the file system is closed"));
+        }
+        let is_hole = state.runs.kind(page) == Some(Kind::Zeros);
+        drop(state);
+        if is_hole && !self.area.is_answered() {
+            self.area.fault(page, StoreOrLoad::Store)?;
+        }
+        Ok(())
+    }
+
+    /// Reads from byte `pos` of a file of the host straight into `len` bytes from `offset` (`pread`), with no copy in between.
+    /// Gives the bytes read.
+    ///
+    /// # Errors
+    /// `EFAULT` where the first page cannot be supplied: past the end of the file, in a mapping for reading, in a hole where
+    /// nobody answers faults; and in a page that was taken away and not touched since, if accesses by the kernel
+    /// [do not wait](blockdev::host_map::Features::kernel_faults). The file's.
+    pub fn read_from(&self, offset: u64, len: u64, source: impl AsFd, pos: u64) -> Result<u64> {
+        Ok(self.area.space.read_from(offset, len, source.as_fd(), pos)?)
+    }
+
+    /// Writes `len` bytes from `offset` straight to byte `pos` of a file of the host (`pwrite`). Gives the bytes written.
+    ///
+    /// # Errors
+    /// As for [`read_from`](Self::read_from).
+    pub fn write_to(&self, offset: u64, len: u64, sink: impl AsFd, pos: u64) -> Result<u64> {
+        Ok(self.area.space.write_to(offset, len, sink.as_fd(), pos)?)
+    }
+
+    /// Makes what was stored to `len` bytes from `offset` of the mapping durable (`msync(MS_SYNC)`).
+    ///
+    /// # Errors
+    /// As for [`SoftMap::msync`](crate::mmu::soft::SoftMap::msync).
+    pub fn msync(&self, offset: u64, len: u64) -> Result<()> {
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::refused(Errno::INVAL, "msync needs a page boundary"));
+        }
+        let beyond = || Error::refused(Errno::NOMEM, "the range is not all mapped");
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(beyond)?;
+        let end = offset.checked_add(len).ok_or_else(beyond)?;
+        let last = end.min(self.len());
+        if self.vma().is_shared() && offset < last {
+            let first = self.vma().pgoff + offset / PAGE_SIZE;
+            self.area.file.msync(first, self.vma().pgoff + last / PAGE_SIZE - 1)?;
+        }
+        if end > self.len() && len > 0 { Err(beyond()) } else { Ok(()) }
+    }
+
+    /// The file pages that were stored to since this was last asked, or written back; exact where stores are
+    /// [tracked](super::Tracking::Pages), and elsewhere all that are mapped for storing. What is taken here is written back by
+    /// the next sync all the same.
+    #[must_use]
+    pub fn take_stored(&self) -> Vec<StoredRun> {
+        let (first, after) = self.area.pages();
+        let stored = self.area.take_stored(first, after);
+        self.area.file.pages().keep_stored(stored.iter().copied());
+        stored
+    }
+
+    /// What DAX decided and what the kernel made of it, unit by unit of 2 MiB of addresses.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn explain(&self) -> Result<Vec<HostUnit>> {
+        self.area.explain()
+    }
+
+    /// What the kernel says of its mappings in the range (smaps).
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn view(&self) -> Result<HostView> {
+        Ok(self.area.space.view(0, self.len())?)
+    }
+
+    /// What the kernel says of the pages in the range (pagemap), by bytes of the mapping; those that are not there are left
+    /// out.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn page_kinds(&self) -> Result<Vec<PageRun>> {
+        Ok(self.area.space.kinds(0, self.len())?)
+    }
+}
+
+/// Bytes of `len` that lie in the page around `at`.
+fn piece(at: u64, len: usize) -> usize {
+    // OK to cast: at most a page.
+    len.min((PAGE_SIZE - at % PAGE_SIZE) as usize)
+}
+
+impl Drop for HostMap {
+    fn drop(&mut self) {
+        self.area.detach();
+    }
+}

@@ -1,0 +1,337 @@
+//! The mapping as a page table, and as somebody who maps the file.
+
+use blockdev::PAGE_SIZE;
+
+use super::area::{Area, State};
+use super::runs::{Kind, Run};
+use crate::entry::{DevPage, PMD_PAGES, PMD_SIZE};
+use crate::mapping::{PrivateCopies, StoredRun, Translations};
+use crate::mmu::{CowPage, PageTable, Protection, Slot, SlotTaken, Target, Writable};
+
+impl Area {
+    /// The address at which the place of 2 MiB around `address` begins, and the file pages that the mapping has of it.
+    fn place_of(&self, address: u64) -> (u64, u64, u64) {
+        let (vma, place) = (self.vma(), address & !(PMD_SIZE - 1));
+        let first = vma.page_at(place.max(vma.start));
+        let end = vma.page_at((place + PMD_SIZE).min(vma.end));
+        (place, first, end)
+    }
+
+    fn note(&self, state: &mut State, done: crate::Result<()>) {
+        if let Err(error) = done {
+            state.failed = Some(error);
+        }
+    }
+
+    /// The parts of runs that hold no private copies, and those that do, as the kernel has it.
+    fn without_copies(&self, runs: Vec<Run>) -> Vec<Run> {
+        let mut rest = Vec::new();
+        for run in runs {
+            // Copies of zeros are known where they are told of.
+            let may_be_copied = match run.kind {
+                Kind::File(_) => true,
+                Kind::Zeros => !self.is_answered(),
+                _ => false,
+            };
+            if !may_be_copied {
+                rest.extend((run.kind != Kind::Copy).then_some(run));
+                continue;
+            }
+            let (at, len) = (self.byte(run.start), (run.end - run.start) * PAGE_SIZE);
+            let copies = self.space.kinds(at, len).unwrap_or_default();
+            let mut from = run.start;
+            for copy in copies.iter().filter(|copy| !copy.kind.file && !copy.kind.zero) {
+                let page = |byte: u64| self.vma().pgoff + byte / PAGE_SIZE;
+                rest.extend((from < page(copy.start)).then_some(Run {
+                    start: from,
+                    end: page(copy.start),
+                    ..run
+                }));
+                from = page(copy.end);
+            }
+            rest.extend((from < run.end).then(|| run.cut(from, run.end)));
+        }
+        rest
+    }
+
+    /// Takes a run away.
+    fn revoke(&self, state: &mut State, start: u64, end: u64, copies: PrivateCopies) {
+        let (at, len) = (self.byte(start), (end - start) * PAGE_SIZE);
+        let done = if self.is_answered() {
+            self.place(state, start, end, Kind::Missing)
+        } else if copies == PrivateCopies::Drop {
+            self.place(state, start, end, Kind::End)
+        } else {
+            // Nobody answers: what was there can be read until it is settled what comes.
+            let done = self.space.place_snapshot(at, len);
+            let before = state.runs.len();
+            state.runs.set(start, end, Kind::Missing);
+            self.service.changed(before, state.runs.len());
+            done.map_err(Into::into)
+        };
+        if let Err(error) = done {
+            // No room for one more mapping. A bus error in all of the mapping needs none, and is no stale byte.
+            log::error!(target: "ext2_dax::mmu", "pages {start} to {end} of a file cannot be taken away alone: {error}");
+            let (first, after) = self.pages();
+            if let Err(error) = self.place(state, first, after, Kind::End) {
+                log::error!(target: "ext2_dax::mmu", "nor can all of them: {error}");
+                std::process::abort();
+            }
+            state.refused.extend(first..after);
+        }
+    }
+}
+
+impl PageTable for Area {
+    fn slot(&self, address: u64) -> Slot {
+        let (place, first, end) = self.place_of(address);
+        let state = self.state();
+        if state.tables.contains(&place) {
+            return Slot::Table;
+        }
+        let runs = state.runs.within(first, end);
+        let is_empty = |run: &Run| match run.kind {
+            Kind::Missing => true,
+            Kind::Zeros => self.ahead,
+            _ => false,
+        };
+        if runs.iter().all(is_empty) {
+            Slot::None
+        } else if runs.len() == 1 && end - first == PMD_PAGES && self.vma().has_colour() {
+            Slot::Huge
+        } else {
+            Slot::Table
+        }
+    }
+
+    fn has_huge_zero_page(&self) -> bool {
+        true
+    }
+
+    fn map_pte(&self, address: u64, target: Target, _: Writable) {
+        let page = self.vma().page_at(address);
+        let (place, ..) = self.place_of(address);
+        let mut state = self.state();
+        state.tables.insert(place);
+        let kind = state.runs.kind(page);
+        let done = match target {
+            Target::Page(device) if kind == Some(Kind::File(device.get())) => Ok(()),
+            Target::Page(device) => {
+                self.place_within_budget(&mut state, page, page + 1, Kind::File(device.get()))
+            }
+            Target::Zero if kind != Some(Kind::Missing) => Ok(()),
+            Target::Zero => {
+                let protect = self.vma().protection == Protection::ReadWrite;
+                let zeros = [0; PAGE_SIZE as usize];
+                // One that was there already is the same.
+                let copied = self.space.copy_page(self.byte(page), &zeros, protect).map(drop);
+                let before = state.runs.len();
+                state.runs.set(page, page + 1, Kind::Zeros);
+                state.recent.push_back(page);
+                self.service.changed(before, state.runs.len());
+                copied.map_err(Into::into)
+            }
+        };
+        self.note(&mut state, done);
+    }
+
+    fn map_pmd(&self, address: u64, target: Target, _: Writable) -> Result<(), SlotTaken> {
+        let (place, first, end) = self.place_of(address);
+        let mut state = self.state();
+        if state.tables.contains(&place) || end - first != PMD_PAGES {
+            return Err(SlotTaken);
+        }
+        let kind = match target {
+            Target::Zero => Kind::Zeros,
+            Target::Page(device) => Kind::File(device.get()),
+        };
+        let done = match state.runs.within(first, end).as_slice() {
+            [run] if run.kind == kind => Ok(()),
+            _ => self.place_within_budget(&mut state, first, end, kind),
+        };
+        self.note(&mut state, done);
+        Ok(())
+    }
+
+    fn map_copy(&self, address: u64, copy: CowPage) {
+        let page = self.vma().page_at(address);
+        let (place, ..) = self.place_of(address);
+        let mut state = self.state();
+        state.tables.insert(place);
+        if state.runs.kind(page) == Some(Kind::Missing) {
+            self.service.counts.add(|counts| &counts.copies);
+            let copied = self.space.copy_page(self.byte(page), &copy, false).map(drop).map_err(Into::into);
+            let placed = copied.and_then(|()| self.place(&mut state, page, page + 1, Kind::Copy));
+            self.note(&mut state, placed);
+        }
+    }
+
+    fn split(&self, address: u64) {
+        let (place, ..) = self.place_of(address);
+        self.state().tables.insert(place);
+    }
+}
+
+impl Translations for Area {
+    fn zap(&self, start: u64, end: u64, copies: PrivateCopies) {
+        let Some((start, end)) = self.cut(start, end) else { return };
+        let mut state = self.state();
+        let mut runs = state.runs.within(start, end);
+        if copies == PrivateCopies::Keep && self.is_private() {
+            runs = self.without_copies(runs);
+        }
+        let goes = |run: &Run| match run.kind {
+            Kind::File(_) | Kind::Zeros => true,
+            Kind::Copy => copies == PrivateCopies::Drop,
+            Kind::Missing | Kind::End => false,
+        };
+        // Neighbours go in one step.
+        let mut taken: Option<(u64, u64)> = None;
+        for run in runs.into_iter().filter(goes) {
+            match &mut taken {
+                Some((_, end)) if *end == run.start => *end = run.end,
+                _ => {
+                    if let Some((start, end)) = taken.replace((run.start, run.end)) {
+                        self.revoke(&mut state, start, end, copies);
+                    }
+                }
+            }
+        }
+        if let Some((start, end)) = taken {
+            self.revoke(&mut state, start, end, copies);
+        }
+        let vma = self.vma();
+        let addresses = vma.start + self.byte(start)..vma.start + self.byte(end);
+        let is_whole = |place: &u64| {
+            (*place).max(vma.start) >= addresses.start && (place + PMD_SIZE).min(vma.end) <= addresses.end
+        };
+        state.tables.retain(|place| !is_whole(place));
+    }
+
+    /// Stores are found when they are [asked for](Translations::take_stored).
+    fn write_protect(&self, _: u64, _: u64) {}
+
+    fn maps_ahead(&self) -> bool {
+        self.ahead
+    }
+
+    fn published(&self, start: u64, end: u64) {
+        if !self.ahead {
+            return self.zap(start, end, PrivateCopies::Keep);
+        }
+        let Some((start, end)) = self.cut(start, end) else { return };
+        let mut state = self.state();
+        let mut holes = state.runs.within(start, end);
+        holes.retain(|run| run.kind == Kind::Zeros);
+        if self.is_private() {
+            holes = self.without_copies(holes);
+        }
+        if self.is_answered() {
+            // All who map the hole have to be told before anybody maps the blocks: they are mapped by the next touch.
+            for run in holes {
+                self.revoke(&mut state, run.start, run.end, PrivateCopies::Keep);
+            }
+            return;
+        }
+        for run in holes {
+            let mut at = run.start;
+            while at < run.end {
+                // What cannot be looked up is looked up again by whoever touches it.
+                let extents = self.file.layout(at, run.end, 64).unwrap_or_default();
+                if extents.is_empty() && at < self.file.end_page() {
+                    self.revoke(&mut state, at, run.end, PrivateCopies::Keep);
+                }
+                let Some(last) = extents.last() else { break };
+                at = last.first + last.count;
+                for extent in &extents {
+                    let (first, after) = (extent.first, extent.first + extent.count);
+                    let Some(device) = extent.device else { continue };
+                    if let Err(error) =
+                        self.place_within_budget(&mut state, first, after, Kind::File(device.get()))
+                    {
+                        log::debug!(target: "ext2_dax::mmu", "pages {first} to {after} wait for a touch: {error}");
+                        self.revoke(&mut state, first, after, PrivateCopies::Keep);
+                    }
+                }
+            }
+        }
+    }
+
+    fn settled(&self, start: u64, end: u64) {
+        let Some((start, end)) = self.cut(start, end).filter(|_| self.ahead) else { return };
+        let mut state = self.state();
+        for run in state.runs.within(start, end).into_iter().filter(|run| run.kind == Kind::Missing) {
+            if let Err(error) = self.refill(&mut state, run.start, run.end) {
+                log::debug!(target: "ext2_dax::mmu", "pages {} to {} wait for a touch: {error}", run.start, run.end);
+                if !self.is_answered() {
+                    self.revoke(&mut state, run.start, run.end, PrivateCopies::Drop);
+                }
+            }
+        }
+    }
+
+    fn grown(&self, start: u64, end: u64) {
+        let Some((start, end)) = self.cut(start, end) else { return };
+        let mut state = self.state();
+        for run in state.runs.within(start, end).into_iter().filter(|run| run.kind == Kind::End) {
+            let done = if self.ahead {
+                self.refill(&mut state, run.start, run.end)
+            } else {
+                self.place(&mut state, run.start, run.end, Kind::Missing)
+            };
+            if let Err(error) = done {
+                log::warn!(target: "ext2_dax::mmu", "pages {} to {} stay past the end: {error}", run.start, run.end);
+            }
+        }
+    }
+
+    fn take_stored(&self, start: u64, end: u64) -> Vec<StoredRun> {
+        let Some((start, end)) = self.cut(start, end).filter(|_| self.vma().is_shared()) else {
+            return Vec::new();
+        };
+        let mut state = self.state();
+        let mut stored = std::mem::take(&mut state.stored);
+        for run in state.runs.within(start, end) {
+            let Kind::File(device) = run.kind else { continue };
+            let mut found = |first: u64, after: u64| {
+                let device = DevPage::new(device + (first - run.start));
+                stored.extend(device.map(|device| StoredRun { first, count: after - first, device }));
+            };
+            if !self.tracked {
+                found(run.start, run.end);
+                continue;
+            }
+            let (at, len) = (self.byte(run.start), (run.end - run.start) * PAGE_SIZE);
+            let page = |byte: u64| self.vma().pgoff + byte / PAGE_SIZE;
+            if let Err(error) = self.space.take_stored(at, len, |from, to| found(page(from), page(to))) {
+                log::warn!(target: "ext2_dax::mmu", "all pages count as stored to: {error}");
+                found(run.start, run.end);
+            }
+        }
+        drop(state);
+        if self.tracked && !stored.is_empty() {
+            self.file.stored();
+        }
+        stored
+    }
+
+    fn stop_stores(&self) {
+        self.set_stopped(true);
+    }
+
+    fn resume_stores(&self) {
+        self.set_stopped(false);
+    }
+}
+
+impl Area {
+    fn set_stopped(&self, stopped: bool) {
+        if self.vma().is_shared() {
+            let mut state = self.state();
+            state.stopped = stopped;
+            if let Err(error) = self.space.stop_stores(stopped) {
+                log::error!(target: "ext2_dax::mmu", "the rights of a mapping stay what they were: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Files in more pieces than the process may have mappings.
+
+use ext2_dax::mmu::Sharing;
+use ext2_dax::mmu::host::{Faulting, HostMmu, HostOptions};
+use ext2_dax::{Errno, File};
+
+use crate::setup::{Image, PAGE, answered, image, loaded, need_faults, pattern, read, request};
+
+/// A file whose every page lies by itself.
+fn in_pieces(image: &Image, pages: u64) -> File {
+    let (file, other) = (image.file(b"f"), image.file(b"g"));
+    for page in 0..pages {
+        file.write_at(page * 2 * PAGE, &pattern(page)).unwrap();
+        other.write_at(page * PAGE, &[1; 4096]).unwrap();
+    }
+    file
+}
+
+#[test]
+fn beyond_the_budget_pages_take_turns_and_lose_nothing() {
+    need_faults!();
+    for way in answered() {
+        let image = image(32);
+        let file = in_pieces(&image, 200);
+        let mmu = HostMmu::new(HostOptions { budget: 24, ..way }).unwrap();
+        let map = file.map_host(&mmu, &request(400 * PAGE, Sharing::Shared)).unwrap();
+        for round in 0..3_u8 {
+            for page in 0..200 {
+                map.store(page * 2 * PAGE + u64::from(round), 100 + round).unwrap();
+            }
+            for page in (0..200).rev() {
+                let mut expected = pattern(page);
+                (0..=round).for_each(|at| expected[usize::from(at)] = 100 + at);
+                assert_eq!(loaded(&map, page * 2 * PAGE, 4096), expected, "{way:?} {page}");
+            }
+            assert!(mmu.mappings() <= 24, "{way:?}: {}", mmu.mappings());
+        }
+        let counters = mmu.counters();
+        assert!(counters.evicted > 300 && counters.refused == 0, "{way:?} {counters:?}");
+        assert!(map.view().unwrap().mappings <= 26);
+        assert_eq!(read(&file, 2 * PAGE, 3), [100, 101, 102]);
+        drop((map, file));
+        image.close();
+    }
+}
+
+#[test]
+fn an_eager_mapping_beyond_the_budget_is_refused_by_name() {
+    let image = image(16);
+    let file = in_pieces(&image, 50);
+    let mmu = HostMmu::new(HostOptions { faulting: Faulting::Eager, budget: 24, ..HostOptions::default() })
+        .unwrap();
+    let refused = file.map_host(&mmu, &request(100 * PAGE, Sharing::Shared)).unwrap_err();
+    assert!(refused.is(Errno::NOMEM) && refused.to_string().contains("max_map_count"), "{refused}");
+    assert_eq!((mmu.mappings(), file.pages().mappings()), (0, 0));
+    drop(file);
+    image.close();
+}
+
+#[test]
+fn contiguous_blocks_are_one_mapping_however_they_were_faulted_in() {
+    need_faults!();
+    let [_, pages, _] = answered();
+    let image = image(16);
+    let file = image.file(b"f");
+    file.write_at(0, &vec![3; 64 * 4096]).unwrap();
+    let mmu = HostMmu::new(pages).unwrap();
+    let map = file.map_host(&mmu, &request(64 * PAGE, Sharing::Shared)).unwrap();
+    for page in (0..64).step_by(2).chain((1..64).step_by(2)) {
+        assert_eq!(map.load(page * PAGE), Ok(3));
+    }
+    let extents = file.extents().unwrap().len() as u64;
+    assert!(mmu.mappings() <= 2 * extents + 1, "{} for {extents}", mmu.mappings());
+    assert!(map.view().unwrap().mappings <= 4, "{:?}", map.view());
+    drop((map, file));
+    image.close();
+}

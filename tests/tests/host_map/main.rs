@@ -1,0 +1,12 @@
+//! Files of an image in this process's own memory: every way in which they can be mapped, beside what is expected of DAX,
+//! beside the page table in software, and beside the recordings of Linux.
+#![cfg(target_os = "linux")]
+
+mod budget;
+mod ends;
+mod killed;
+mod private;
+mod races;
+mod setup;
+mod shared;
+mod tracking;
