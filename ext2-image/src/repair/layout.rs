@@ -523,7 +523,9 @@ impl Run<'_> {
                 users.copy_from_slice(&1u32.to_be_bytes());
             }
             self.dev.write_at(self.byte_of(first.get()), &journal)?;
-        } else {
+        }
+        // One whose blocks cannot be followed to their end is none.
+        if !crate::jbd2::has_superblock(self.dev, &raw)? {
             raw.s_feature_compat = (raw.s_feature_compat.get() & !0x4).into();
             raw.s_journal_inum = 0.into();
             raw.s_jnl_backup_type = 0;
