@@ -1,7 +1,7 @@
 //! Block and persistent-memory devices, and layers over them. Knows nothing of any file system.
 //!
 //! A [`BlockDevice`] is read and written at byte offsets through `&self`; a device that is memory also
-//! answers [`BlockDevice::dax`], and its pages can be had as [`PmemSlice`]s, which copy and never lend
+//! answers [`BlockDevice::dax`], and gives its pages as [`PmemSlice`]s, which copy and never lend
 //! a `&[u8]` of memory that others write.
 //!
 //! | backend | is | DAX |

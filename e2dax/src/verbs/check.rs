@@ -133,8 +133,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     };
     match done {
         Err(failure) if !failure.is_closed_output() => {
+            let is_usage = failure.code() == crate::failure::USAGE;
             context.complain(&failure);
-            context.set_exit(OPERATIONAL);
+            context.set_exit(if is_usage { USAGE } else { OPERATIONAL });
             Ok(())
         }
         result => result,
@@ -142,7 +143,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 }
 
 fn look(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let device = target.open_device(&context.image, Mode::Read, blockdev::Durability::Relaxed)?;
     // What a crash left in a log is a part of the image.
     let device = ext2_core::recovered(device).of(|| target.image_name())?;
@@ -187,7 +188,7 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
     if let Some(failure) = closed.into_inner() {
         return Err(failure);
     }
-    let summary = summary.of(|| target.image_name())?;
+    let summary = summary.map_err(|error| target.failure(&*device, error))?;
     if args.json {
         context.out.json(&print::summary_to_json(&summary))?;
     } else {

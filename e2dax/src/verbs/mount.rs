@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
             return background::start(context);
         }
     }
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let fs = open(&target, &options, context)?;
     let source = target.image.canonicalize().map_err(|error| Failure::host(&target.image, error))?;
     let ready = || {

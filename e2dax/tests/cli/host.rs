@@ -279,7 +279,7 @@ fn on_a_full_disk_every_verb_ends_with_an_error_and_the_copy_stays_as_it_was() {
     share();
     disk.fill();
     let copy_name = copy.to_str().unwrap().to_string();
-    // A few blocks may still be had: the first verbs take them.
+    // A few blocks may be left: the first verbs take them.
     let mut failed = 0;
     for verb in writing(&copy_name) {
         if verb[0] == "mkfs" {

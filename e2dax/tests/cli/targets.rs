@@ -74,7 +74,7 @@ fn what_is_broken_or_not_supported_fails_with_8_and_says_why() {
     for (image, why) in [
         ("ext4-extents.img", "extents"),
         ("ext3-recover.img", "journal"),
-        ("zeros.img", "magic"),
+        ("zeros.img", "zeros"),
         ("short.img", "superblock"),
     ] {
         let message = folder.run(&["info", image]).fails(8);

@@ -3,6 +3,7 @@
 use ext2_image::check::{Finding, Place, Preen, Summary};
 
 use crate::json::{Json, object};
+use crate::text::count;
 
 fn preen(finding: &Finding) -> &'static str {
     match finding.preen() {
@@ -22,9 +23,9 @@ pub(super) fn verdict(image: &str, summary: &Summary) -> String {
         _ if summary.is_clean() => {
             format!("{image}: clean, {}/{} inodes, {}/{} blocks", inodes.0, inodes.1, blocks.0, blocks.1)
         }
-        Summary { complete: true, faults, .. } => format!("{image}: {faults} faults"),
+        Summary { complete: true, faults, .. } => format!("{image}: {}", count(*faults, "fault")),
         Summary { faults, .. } => {
-            format!("{image}: {faults} faults, and the layout is too broken to look at the rest")
+            format!("{image}: {}, and the layout is too broken to look at the rest", count(*faults, "fault"))
         }
     }
 }
