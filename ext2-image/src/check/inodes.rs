@@ -197,6 +197,11 @@ impl Run<'_> {
             }
             self.put_u32(inode.nr, offset_of!(RawInode, i_file_acl), 0)?;
         }
+        if inode.flags & EXTENTS != 0
+            && self.report(inode.place(), Kind::ForeignFlag, Some(inode.flags.into()), None)?
+        {
+            self.put_u32(inode.nr, offset_of!(RawInode, i_flags), inode.flags & !EXTENTS)?;
+        }
         self.set_state(inode.nr, USED);
         self.walk_tree(inode.nr, raw, Owner::BadBlocks)?;
         Ok(())

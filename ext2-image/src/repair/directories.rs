@@ -1,6 +1,7 @@
 //! Repairs of the entries of directories. What e2fsck keeps of a broken block is kept, and what it gives up behind the
 //! break is looked through for entries that follow each other to the end of the block.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -211,7 +212,9 @@ impl Run<'_> {
         names: &[(u64, u64)],
         buffer: &mut Vec<u8>,
     ) -> Step {
-        let mut taken: Vec<Vec<u8>> = Vec::new();
+        // All names of the directory, once one has to be told from them, and the number to go on with.
+        let mut used: Option<BTreeSet<Vec<u8>>> = None;
+        let mut next = 0;
         for same in names.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
             let mut seen: Vec<(Vec<u8>, u32)> = Vec::new();
             for &(_, key) in same {
@@ -234,9 +237,13 @@ impl Run<'_> {
                     buffer.get_mut(offset..offset + 4).unwrap_or_default().fill(0);
                 } else {
                     let kind = buffer.get(offset + 7).copied().unwrap_or(0);
-                    let name = self.other_name(dir, &name, here.len - 8, &taken, buffer.len())?;
+                    if used.is_none() {
+                        used = Some(self.all_names(dir, buffer.len())?);
+                    }
+                    let used = used.get_or_insert_default();
+                    let name = other_name(&name, here.len - 8, used, &mut next);
                     put_entry(buffer, offset, here.len, here.inode, kind, &name);
-                    taken.push(name);
+                    used.insert(name);
                 }
                 self.dev.write_at(self.byte_of(block), buffer)?;
                 self.drop_index(dir.first().map_or(0, |block| block.inode))?;
@@ -246,36 +253,34 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A name like another, that has at most `room` bytes and that the directory does not have.
-    fn other_name(
-        &self,
-        dir: &[DirBlock],
-        name: &[u8],
-        room: usize,
-        taken: &[Vec<u8>],
-        block_len: usize,
-    ) -> Step<Vec<u8>> {
+    /// The names of a directory.
+    fn all_names(&self, dir: &[DirBlock], block_len: usize) -> Step<BTreeSet<Vec<u8>>> {
         let mut bytes = vec![0; block_len];
-        let mut used: Vec<Vec<u8>> = taken.to_vec();
+        let mut names = BTreeSet::new();
         for block in dir {
             self.dev.read_at(self.byte_of(block.block), &mut bytes)?;
             let mut at = 0;
             while let Some(here) = said(&bytes, at).filter(|here| here.fits(block_len - at)) {
-                used.push(bytes.get(at + 8..at + 8 + here.name_len).unwrap_or_default().to_vec());
+                names.insert(bytes.get(at + 8..at + 8 + here.name_len).unwrap_or_default().to_vec());
                 at += here.len;
             }
         }
-        used.sort_unstable();
-        let mut nr = 0u64;
-        loop {
-            let suffix = format!("~{nr}");
-            let most = room.min(255).saturating_sub(suffix.len());
-            let mut other = name.get(..name.len().min(most)).unwrap_or_default().to_vec();
-            other.extend_from_slice(suffix.as_bytes());
-            if used.binary_search(&other).is_err() {
-                return Ok(other);
-            }
-            nr += 1;
+        Ok(names)
+    }
+}
+
+/// A name like another, of at most `room` bytes, that is not among the used ones. `next` is the number that is tried first.
+fn other_name(name: &[u8], room: usize, used: &BTreeSet<Vec<u8>>, next: &mut u64) -> Vec<u8> {
+    loop {
+        let suffix = format!("~{next}");
+        *next += 1;
+        let most = room.min(255).saturating_sub(suffix.len());
+        let mut other = name.get(..name.len().min(most)).unwrap_or_default().to_vec();
+        other.extend_from_slice(suffix.as_bytes());
+        // Hundreds of thousands of names of one byte would not have room for their numbers: they keep the last digits.
+        other = other.split_off(other.len().saturating_sub(room.min(255)));
+        if !used.contains(&other) || *next > 1 << 24 {
+            return other;
         }
     }
 }

@@ -116,6 +116,17 @@ fn rounds(
             wanted
         })
     };
+    // A journal that holds something comes first; one that cannot be replayed is given up, as e2fsck does it.
+    if crate::jbd2::needs_replay(changes).unwrap_or(false) && crate::jbd2::replay(changes).is_err() {
+        let (place, kind) = (Place::Inode(8), Kind::JournalSuperblock);
+        let lost = Finding { place, kind, found: None, expected: None, name: Vec::new() };
+        if answer(&lost) {
+            let mut raw = RawSuperblock::new_zeroed();
+            changes.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+            raw.s_feature_incompat = (raw.s_feature_incompat.get() & !0x4).into();
+            changes.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
+        }
+    }
     let mut scratch = Scratch::default();
     let mut stopped = None;
     for _ in 0..ROUNDS {

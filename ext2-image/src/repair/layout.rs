@@ -114,10 +114,11 @@ pub fn with_its_size(dev: Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice> {
 /// Nothing has to be known of the image. Linux has no counterpart; e2fsck tries two of these places.
 #[must_use]
 pub fn find_backup(dev: &dyn BlockDevice) -> Option<Backup> {
-    find(dev).map(|(backup, _)| backup)
+    find(dev, true).map(|(backup, _)| backup)
 }
 
-fn find(dev: &dyn BlockDevice) -> Option<(Backup, RawSuperblock)> {
+/// A backup at the usual places, or `everywhere`.
+fn find(dev: &dyn BlockDevice, everywhere: bool) -> Option<(Backup, RawSuperblock)> {
     let usual = (0..=6u32).flat_map(|log| GROUPS.map(|group| (log, group)));
     for (log, group) in usual {
         let size = 1024u64 << log;
@@ -127,6 +128,9 @@ fn find(dev: &dyn BlockDevice) -> Option<(Backup, RawSuperblock)> {
         {
             return Some((backup, raw));
         }
+    }
+    if !everywhere {
+        return None;
     }
     // Groups of another size: whatever begins as a superblock and says of itself where it is.
     const CHUNK: u64 = 1 << 20;
@@ -199,7 +203,9 @@ pub(crate) fn settle_super(
             return error.map_or(Ok(Ok(())), Err);
         }
         let fault = wrong.unwrap_or_else(|| finding(Kind::SuperblockField));
-        if let Some((backup, mut raw)) = find(dev) {
+        // A feature that is not known is hardly a fault: the whole image is not searched for that.
+        let everywhere = !matches!(error, Some(ext2_core::Error::Incompatible(_)));
+        if let Some((backup, mut raw)) = find(dev, everywhere) {
             let finding = Finding { found: None, expected: None, ..finding(Kind::SuperblockLost) };
             let finding = Finding { found: Some(backup.block), ..finding };
             if !answer(&finding) {
@@ -517,7 +523,9 @@ impl Run<'_> {
                 users.copy_from_slice(&1u32.to_be_bytes());
             }
             self.dev.write_at(self.byte_of(first.get()), &journal)?;
-        } else {
+        }
+        // One whose blocks cannot be followed to their end is none.
+        if !crate::jbd2::has_superblock(self.dev, &raw)? {
             raw.s_feature_compat = (raw.s_feature_compat.get() & !0x4).into();
             raw.s_journal_inum = 0.into();
             raw.s_jnl_backup_type = 0;

@@ -86,11 +86,13 @@ impl Run<'_> {
     /// Adds a name to a directory, which may grow for it; `false` when there is no room. A name that is there already gets
     /// a `~` behind it.
     fn add_name(&mut self, dir: u32, name: &[u8], inode: u32, kind: u8) -> Step<bool> {
-        let blocks = self.blocks_of(dir);
+        let start = self.s.dir_blocks.partition_point(|block| block.inode < dir);
+        let end = self.s.dir_blocks.partition_point(|block| block.inode <= dir);
         let from = if self.later.cursor.0 == dir { self.later.cursor.1 } else { 0 };
         let need = dirent_size(name.len() + 1);
         let mut bytes = Vec::new();
-        for (index, block) in blocks.iter().enumerate().skip(from) {
+        for index in from..end - start {
+            let Some(block) = self.s.dir_blocks.get(start + index).copied() else { break };
             self.read_block(block.block, &mut bytes)?;
             let mut at = 0;
             let mut name = name.to_vec();
@@ -118,12 +120,13 @@ impl Run<'_> {
             self.later.cursor = (dir, index);
             return Ok(true);
         }
-        self.grow(dir, &blocks, name, inode, kind)
+        let last = self.s.dir_blocks.get(start..end).and_then(|blocks| blocks.last());
+        let nr = last.map_or(0, |block| block.nr + 1);
+        self.grow(dir, nr, end - start, name, inode, kind)
     }
 
-    /// Adds a block to a directory, with a name in it.
-    fn grow(&mut self, dir: u32, blocks: &[DirBlock], name: &[u8], inode: u32, kind: u8) -> Step<bool> {
-        let nr = blocks.last().map_or(0, |block| block.nr + 1);
+    /// Adds the block `nr` to a directory that has `count`, with a name in it.
+    fn grow(&mut self, dir: u32, nr: u32, count: usize, name: &[u8], inode: u32, kind: u8) -> Step<bool> {
         let Some(offset) = self.inode_offset(dir) else { return Ok(false) };
         let Some(block) = self.take_block() else { return Ok(false) };
         let mut bytes = alloc::vec![0; self.block_len()];
@@ -139,7 +142,7 @@ impl Run<'_> {
         self.drop_index(dir)?;
         let at = self.s.dir_blocks.partition_point(|other| (other.inode, other.nr) < (dir, nr));
         self.s.dir_blocks.insert(at, DirBlock { inode: dir, nr, block });
-        self.later.cursor = (dir, blocks.len());
+        self.later.cursor = (dir, count);
         Ok(true)
     }
 }

@@ -31,7 +31,7 @@ fn damaged(victim: &Victim, bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
 #[test]
 fn damaged_golden_images_are_clean_after_one_repair_and_keep_what_e2fsck_keeps() {
     need_tools!("e2fsck");
-    let variants = env::var("E2DAX_REPAIR_VARIANTS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let variants = env::var("E2DAX_REPAIR_VARIANTS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     let alone = env::var("E2DAX_REPAIR").ok();
     let bench = Bench::new();
     let mut rows: Vec<Row> = Vec::new();
