@@ -1,8 +1,10 @@
 //! The verbs: one file each, with `Args` (what clap parses) and `run`.
 
+mod align;
 mod bench;
 mod cat;
 pub(crate) mod check;
+mod chattr;
 mod chmod;
 mod chown;
 mod cp;
@@ -16,23 +18,28 @@ pub(crate) mod find;
 mod info;
 mod ln;
 mod ls;
+mod lsattr;
 mod manifest;
 mod map;
 mod mkdir;
 mod mkfs;
+mod mknod;
 #[cfg(feature = "mount")]
 pub(crate) mod mount;
 mod mv;
 mod punch;
 mod replay;
+mod resize;
 mod rm;
 mod seal;
 mod setfattr;
+mod sparsify;
 mod stat;
 mod tar;
 mod touch;
 mod tree;
 mod truncate;
+mod tune;
 mod write;
 mod xattr;
 
@@ -79,6 +86,14 @@ pub(crate) enum Verb {
     Write(write::Args),
     Punch(punch::Args),
     Setfattr(setfattr::Args),
+    Chattr(chattr::Args),
+    Lsattr(lsattr::Args),
+    Mknod(mknod::Args),
+    Mkfifo(mknod::FifoArgs),
+    Resize(resize::Args),
+    Tune(Box<tune::Args>),
+    Align(align::Args),
+    Sparsify(sparsify::Args),
 }
 
 impl Verb {
@@ -120,6 +135,14 @@ impl Verb {
             Self::Write(args) => write::run(args, context),
             Self::Punch(args) => punch::run(args, context),
             Self::Setfattr(args) => setfattr::run(args, context),
+            Self::Chattr(args) => chattr::run(args, context),
+            Self::Lsattr(args) => lsattr::run(args, context),
+            Self::Mknod(args) => mknod::run(args, context),
+            Self::Mkfifo(args) => mknod::run_fifo(args, context),
+            Self::Resize(args) => resize::run(args, context),
+            Self::Tune(args) => tune::run(args, context),
+            Self::Align(args) => align::run(args, context),
+            Self::Sparsify(args) => sparsify::run(args, context),
         }
     }
 }

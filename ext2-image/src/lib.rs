@@ -14,12 +14,18 @@
 //! | [`tar`] | an image as an archive |
 //! | [`disk`] | a disk with partitions around an image |
 //! | `walk` | a whole tree, file by file |
+//! | [`resize`] | growing and shrinking, as resize2fs does it |
+//! | [`tune`] | changing what the superblock says |
+//! | [`align`](mod@align) | moving files into whole units of 2 MiB |
+//! | `sparsify` | giving back blocks of the image's file that hold nothing (feature `std`) |
+//! | [`rewrite`] | what changes an image as a whole does it in one step, with a log |
 //! | `units`, `coverage` | which 2 MiB of a file a page of that size can map, and for whom |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod align;
 #[cfg(feature = "archive")]
 pub mod archive;
 mod capability;
@@ -32,9 +38,14 @@ pub mod disk;
 mod file_range;
 pub mod manifest;
 pub mod mkfs;
+pub mod resize;
+pub mod rewrite;
 pub mod seal;
 #[cfg(feature = "std")]
+pub mod sparsify;
+#[cfg(feature = "std")]
 pub mod tar;
+pub mod tune;
 mod units;
 mod walk;
 
