@@ -179,9 +179,9 @@ fn make_room(draft: &mut Draft<'_>, survey: &Survey) -> Result<Moves> {
     let mut room = 0_u64;
     let mut start = draft.space.unit_at(geo.first_data_block + 1);
     while start.checked_add(unit).is_some_and(|end| end <= geo.blocks_count) {
-        let mut used = 0;
-        for block in start..start + unit {
-            used += u32::from(draft.space.is_used_before(block)?);
+        let (mut used, mut at) = (0, start);
+        while let Some(block) = draft.space.next_used(at, start + unit)? {
+            (used, at) = (used + 1, block + 1);
         }
         if used > 0 {
             room += u64::from(unit - used);

@@ -48,7 +48,7 @@ pub struct Options<'w> {
 pub(crate) use draft::Draft;
 pub(crate) use moves::Moves;
 pub(crate) use remap::Numbers;
-pub(crate) use space::Space;
+pub(crate) use space::{Space, fill};
 pub use switch::{is_unfinished, recover};
 
 /// What a long rewrite is at.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use ext2_core::{Errno, Error, Geometry, GroupNr, Result};
 
 use super::Resized;
-use crate::rewrite::{Draft, Moves, group_range};
+use crate::rewrite::{Draft, Moves, fill, group_range};
 
 /// Where `s_overhead_clusters` lies within the fields that ext4 added.
 const OVERHEAD: core::ops::Range<usize> = 200..204;
@@ -52,12 +52,13 @@ pub(super) fn lay_out(draft: &mut Draft<'_>) -> Result<Vec<Run>> {
 
 /// The used blocks of a range, without those of `but`.
 fn used_runs(draft: &Draft<'_>, from: u32, to: u32, but: &[Run], found: &mut Vec<Run>) -> Result<()> {
-    for block in from..to {
-        if !draft.space.is_used_before(block)?
-            || but.iter().any(|&(start, len)| block >= start && block - start < len)
-        {
+    let mut at = from;
+    while let Some(block) = draft.space.next_used(at, to)? {
+        if let Some(&(start, len)) = but.iter().find(|&&(start, len)| block >= start && block - start < len) {
+            at = start + len;
             continue;
         }
+        at = block + 1;
         match found.last_mut() {
             Some((start, len)) if *start + *len == block => *len += 1,
             _ => found.push((block, 1)),
@@ -80,23 +81,12 @@ fn lay_out_new(draft: &mut Draft<'_>, group: GroupNr) -> Result<()> {
     draft.space.after_mut(group.get())?;
     draft.space.mark(start, overhead + 2 + table, true)?;
     let mut bitmap = alloc::vec![0; draft.len()];
-    fill_from(&mut bitmap, per_group);
+    let bits = bitmap.len() as u32 * 8;
+    fill(&mut bitmap, per_group, bits, true);
     draft.put(start + overhead + 1, &bitmap)?;
     draft.dev.zero(draft.byte_of(start), u64::from(overhead) << draft.geo.block_size.log2())?;
     draft.dev.zero(draft.byte_of(start + overhead + 2), u64::from(table) << draft.geo.block_size.log2())?;
     Ok(())
-}
-
-/// Sets all bits from `from` on.
-fn fill_from(bitmap: &mut [u8], from: u32) {
-    for (nr, byte) in bitmap.iter_mut().enumerate() {
-        let first = nr as u32 * 8;
-        if first >= from {
-            *byte = 0xff;
-        } else if first + 8 > from {
-            *byte |= 0xff << (from - first);
-        }
-    }
 }
 
 /// A group that stays, perhaps longer or shorter: what has to be its own now, and what is in the way of that.

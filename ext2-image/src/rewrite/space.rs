@@ -34,6 +34,19 @@ fn get(bitmap: &[u8], bit: u32) -> bool {
     bitmap.get((bit / 8) as usize).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
 }
 
+/// Sets or clears the bits `from..to`.
+pub(crate) fn fill(bitmap: &mut [u8], from: u32, to: u32, set: bool) {
+    let mut bit = from;
+    while bit < to {
+        let Some(byte) = bitmap.get_mut((bit / 8) as usize) else { return };
+        let (shift, count) = (bit % 8, (to - bit).min(8 - bit % 8));
+        // OK to cast: of 8 bits.
+        let mask = ((((1_u16 << count) - 1) << shift) & 0xff) as u8;
+        *byte = if set { *byte | mask } else { *byte & !mask };
+        bit += count;
+    }
+}
+
 impl<'d> Space<'d> {
     /// `bias` is how many bytes behind a multiple of 2 MiB of memory the file system begins.
     pub(crate) fn new(
@@ -114,12 +127,10 @@ impl<'d> Space<'d> {
             let of = |geo: &Geometry| {
                 if group < geo.groups { geo.group_len(GroupNr::new(group)) } else { 0 }
             };
-            // The rest of a bitmap is set.
-            for bit in of(&self.old).min(of(&self.new))..(len * 8) as u32 {
-                let set = bit >= of(&self.new);
-                let byte = &mut bitmap[(bit / 8) as usize];
-                *byte = *byte & !(1 << (bit % 8)) | u8::from(set) << (bit % 8);
-            }
+            // What is new is free, and the rest of a bitmap is set.
+            let (old, new) = (of(&self.old), of(&self.new));
+            fill(&mut bitmap, old.min(new), new, false);
+            fill(&mut bitmap, new, (len * 8) as u32, true);
             self.after[index] = Some(bitmap);
         }
         match self.after.get_mut(index) {
@@ -150,14 +161,38 @@ impl<'d> Space<'d> {
 
     /// Marks blocks as in use in the new image, or as free.
     pub(crate) fn mark(&mut self, start: u32, len: u32, used: bool) -> Result<()> {
-        for block in start..start.saturating_add(len) {
-            let Some((group, bit)) = self.new.group_of_block(block) else { continue };
-            let bitmap = self.after_mut(group.get())?;
-            if let Some(byte) = bitmap.get_mut((bit / 8) as usize) {
-                *byte = *byte & !(1 << (bit % 8)) | u8::from(used) << (bit % 8);
-            }
+        let (mut at, end) = (start, start.saturating_add(len));
+        while at < end {
+            let Some((group, bit)) = self.new.group_of_block(at) else { break };
+            let count = (end - at).min(self.new.group_len(group) - bit);
+            fill(self.after_mut(group.get())?, bit, bit + count, used);
+            at += count;
         }
         Ok(())
+    }
+
+    /// The first block of a range that the old image has in use.
+    pub(crate) fn next_used(&self, from: u32, to: u32) -> Result<Option<u32>> {
+        let mut block = from;
+        while block < to {
+            let Some((group, bit)) = self.old.group_of_block(block) else { return Ok(None) };
+            let bitmap = self.old_bitmap(group.get())?.unwrap_or_default();
+            let end = self.old.group_len(group).min(bit.saturating_add(to - block));
+            let mut at = bit;
+            while at < end {
+                let byte = bitmap.get((at / 8) as usize).copied().unwrap_or(0) >> (at % 8);
+                if byte == 0 {
+                    at += 8 - at % 8;
+                    continue;
+                }
+                at += byte.trailing_zeros();
+                if at < end {
+                    return Ok(Some(block + (at - bit)));
+                }
+            }
+            block += end - bit;
+        }
+        Ok(None)
     }
 
     /// Whether a block of the new image is free before and after.
@@ -168,6 +203,10 @@ impl<'d> Space<'d> {
     fn is_unit_free(&self, start: u32) -> Result<bool> {
         let Some(end) = start.checked_add(self.unit) else { return Ok(false) };
         if end > self.new.blocks_count {
+            return Ok(false);
+        }
+        // Most are ruled out by what was in use before.
+        if self.next_used(start, end)?.is_some() {
             return Ok(false);
         }
         for block in start..end {
@@ -260,5 +299,26 @@ impl<'d> Space<'d> {
         let used: u32 = bitmap.iter().take(whole).map(|byte| byte.count_ones()).sum();
         let rest = bitmap.get(whole).map_or(0, |byte| (byte & ((1_u16 << (len % 8)) - 1) as u8).count_ones());
         Some(len - used - rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_bits_are_set_and_cleared_and_nothing_beside_them() {
+        for from in 0..20 {
+            for to in from..33 {
+                let mut bits = [0_u8; 5];
+                fill(&mut bits, from, to, true);
+                let set = (0..40).filter(|&bit| get(&bits, bit)).collect::<Vec<_>>();
+                assert_eq!(set, (from..to).collect::<Vec<_>>());
+                let mut bits = [0xff_u8; 5];
+                fill(&mut bits, from, to, false);
+                let clear = (0..40).filter(|&bit| !get(&bits, bit)).collect::<Vec<_>>();
+                assert_eq!(clear, (from..to).collect::<Vec<_>>());
+            }
+        }
     }
 }

@@ -10,15 +10,15 @@ use e2dax_tests::{tools, tree};
 use ext2_core::{Ext2, FileKind, NewInode};
 use ext2_image::check::Checker;
 
-pub const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// Opens an image for writing.
-pub fn open(path: &Path) -> Arc<dyn BlockDevice> {
+pub(crate) fn open(path: &Path) -> Arc<dyn BlockDevice> {
     Arc::new(FileDevice::open(path, &OpenOptions::read_write()).unwrap())
 }
 
 /// An image made by mke2fs, with files of many kinds and sizes in all of its groups; about half of it is in use.
-pub fn image(path: &Path, args: &str, bytes: u64) {
+pub(crate) fn image(path: &Path, args: &str, bytes: u64) {
     File::create(path).unwrap().set_len(bytes).unwrap();
     let mut all: Vec<&str> = vec!["-t", "ext2", "-q", "-F"];
     all.extend(args.split(' ').filter(|word| !word.is_empty()));
@@ -28,7 +28,7 @@ pub fn image(path: &Path, args: &str, bytes: u64) {
 }
 
 /// Puts files of many kinds into an image, in all of its groups.
-pub fn fill(device: Arc<dyn BlockDevice>, bytes: u64) {
+pub(crate) fn fill(device: Arc<dyn BlockDevice>, bytes: u64) {
     let fs = Ext2::open(device, &e2dax_tests::crash::options()).unwrap();
     let root = fs.root().unwrap();
     let folders = 12;
@@ -67,13 +67,25 @@ pub fn fill(device: Arc<dyn BlockDevice>, bytes: u64) {
 }
 
 /// A field of four bytes of an image's superblock.
-pub fn field(device: &dyn BlockDevice, at: u64) -> u32 {
+pub(crate) fn field(device: &dyn BlockDevice, at: u64) -> u32 {
     device.read_u32(1024 + at).unwrap()
 }
 
 /// What is in an image, by names, whatever its inodes are called; and which names are of one file.
-pub fn contents(device: Arc<dyn BlockDevice>) -> BTreeMap<Vec<u8>, tree::Node> {
-    let mut tree = tree::read(device).unwrap();
+pub(crate) fn contents(device: Arc<dyn BlockDevice>) -> tree::Tree {
+    let fs = Ext2::open(device, &ext2_core::OpenOptions::read_only()).unwrap();
+    let mut tree = tree::of(&fs).unwrap();
+    // Of large files the sum of their contents.
+    for (path, node) in tree.iter_mut().filter(|(_, node)| node.size > tree::LARGEST) {
+        let inode = fs.resolve(&[b"/", path.as_slice()].concat(), ext2_core::Follow::No).unwrap();
+        let (mut sum, mut at, mut part) = (crc32fast::Hasher::new(), 0, vec![0; 1 << 20]);
+        while at < node.size {
+            let len = inode.read_at(at, &mut part).unwrap();
+            sum.update(&part[..len]);
+            at += len as u64;
+        }
+        node.content = sum.finalize().to_le_bytes().to_vec();
+    }
     let mut first: BTreeMap<u32, u32> = BTreeMap::new();
     for (nr, node) in tree.values_mut().enumerate() {
         node.inode = *first.entry(node.inode).or_insert(nr as u32);
@@ -82,7 +94,7 @@ pub fn contents(device: Arc<dyn BlockDevice>) -> BTreeMap<Vec<u8>, tree::Node> {
 }
 
 /// That our own check finds nothing.
-pub fn assert_sound(device: &dyn BlockDevice, what: &str) {
+pub(crate) fn assert_sound(device: &dyn BlockDevice, what: &str) {
     let mut found = Vec::new();
     let summary = Checker::new()
         .check(device, &ext2_image::check::Options { backups: true, ..Default::default() }, &mut |finding| {
