@@ -19,7 +19,9 @@ pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &C
     if !device.is_read_only() {
         if ext2_image::rewrite::recover(&**device).of(|| target.image_name())? {
             let name = target.image_name();
-            context.note(&format!("{name}: a change of the whole image was interrupted; it was carried out, and is whole now"));
+            context.note(&format!(
+                "{name}: a change of the whole image was interrupted; it was carried out, and is whole now"
+            ));
         }
         ext2_core::replay(&**device).of(|| target.image_name())?;
     }

@@ -3,8 +3,8 @@
 mod align;
 mod bench;
 mod cat;
-pub(crate) mod check;
 mod chattr;
+pub(crate) mod check;
 mod chmod;
 mod chown;
 mod cp;

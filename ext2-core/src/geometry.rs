@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_inodes_go_on_in_the_next_group_where_one_has_too_few() {
+    fn inodes_and_descriptors_are_where_the_format_has_them() {
         let mut geo = Geometry {
             block_size: BlockSize::from_s_log_block_size(0).unwrap(),
             blocks_count: 1 << 16,
@@ -349,6 +349,10 @@ mod tests {
         assert_eq!(reserved(&geo), [8, 2, 0, 0]);
         geo.inodes_per_group = 4;
         assert_eq!(reserved(&geo), [4, 4, 2, 0]);
+        // Behind the first meta group a copy of the superblock has no descriptors but those of its own meta group.
+        (geo.groups, geo.first_meta_bg) = (100, Some(2));
+        let overhead = [0, 1, 32, 63, 64, 65, 66, 95].map(|group| geo.group_overhead(GroupNr::new(group)));
+        assert_eq!(overhead, [3, 3, 3, 3, 2, 2, 1, 2]);
         geo.inodes_per_group = 512;
         assert_eq!(reserved(&geo), [10, 0, 0, 0]);
     }

@@ -133,7 +133,9 @@ impl Image {
             // OK to cast: there are at most 2^32 groups.
             let block = geo.descriptor_block(nr as u32, GroupNr::new(0));
             let Some(block) = geo.data_block(block) else {
-                return Err(Corrupt::new(Object::Superblock, "descriptors lie outside the file system").into());
+                return Err(
+                    Corrupt::new(Object::Superblock, "descriptors lie outside the file system").into()
+                );
             };
             dev.read_at(geo.byte_of(block), chunk.as_mut_bytes())?;
         }
@@ -141,7 +143,7 @@ impl Image {
             let desc = &descs[group.get() as usize];
             geo.check_descriptor(group, desc)?;
             let (start, end) = group_range(&geo, group);
-            let behind = start + geo.group_overhead(group);
+            let behind = start.saturating_add(geo.group_overhead(group));
             let table = desc.bg_inode_table.get();
             let apart = [desc.bg_block_bitmap.get(), desc.bg_inode_bitmap.get(), table]
                 .iter()

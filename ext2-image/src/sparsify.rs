@@ -100,7 +100,8 @@ impl Holes<'_> {
             if data >= to {
                 break;
             }
-            let hole = seek(self.fd, SeekFrom::Hole(data + self.offset)).map_or(to, |hole| hole - self.offset);
+            let hole =
+                seek(self.fd, SeekFrom::Hole(data + self.offset)).map_or(to, |hole| hole - self.offset);
             let hole = hole.clamp(data + 1, to);
             runs.push((data, hole));
             at = hole;

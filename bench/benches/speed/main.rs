@@ -11,6 +11,7 @@ mod names;
 mod opening;
 mod peers;
 mod read;
+mod resizing;
 mod threads;
 mod trees;
 mod write;
@@ -52,7 +53,7 @@ impl Bench {
 /// A section of the table: its name and what prints it.
 type Section = (&'static str, fn(&Bench) -> Result<()>);
 
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 10] = [
     ("read", read::run),
     ("write", write::run),
     ("lookup", lookup::run),
@@ -60,6 +61,7 @@ const SECTIONS: [Section; 9] = [
     ("names", names::run),
     ("trees", trees::run),
     ("open", opening::run),
+    ("resize", resizing::run),
     ("threads", threads::run),
     ("memory", memory::run),
 ];

@@ -16,14 +16,17 @@ use crate::text::percent;
 
 /// Move files into whole units of 2 MiB, in place, so that pages of that size can map them
 #[derive(clap::Args)]
-#[command(visible_alias = "defrag", after_help = "\
+#[command(
+    visible_alias = "defrag",
+    after_help = "\
 Example:
   e2dax align rootfs.img && e2dax dax-report rootfs.img
 
 Units of files that are all data move to free aligned units; where none is free, small files make room. What is part hole
 stays. It is done in rounds: each is there as a whole or not at all, whatever happens, and Ctrl-C keeps those that are
 done. If the machine dies in the last moment of a round, the image is refused by everybody until this, or any e2dax
-command that changes it, is run again.")]
+command that changes it, is run again."
+)]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]
@@ -44,9 +47,8 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let now = crate::clock::now()?.encode(false).0;
     let bias = target.bias(&*device);
     let stop = Stop::new();
-    let done = stop.watched(|watch| {
-        align(&device, &rewrite::Options { bias, spill: None, now: Some(now), watch })
-    });
+    let done =
+        stop.watched(|watch| align(&device, &rewrite::Options { bias, spill: None, now: Some(now), watch }));
     let done = explained(done, &name, "what was aligned before stays so; run it again to go on")?;
     tell(args, context, &name, &done)
 }

@@ -14,7 +14,7 @@ use crate::failure::{Failure, Of, Result};
 use crate::json::{Json, object};
 use crate::settle::settle;
 use crate::stop::{Stop, explained};
-use crate::target::{Mode, Target};
+use crate::target::{DeviceKind, Mode, Target};
 use crate::text::parse_bytes;
 
 /// Grow or shrink an image that is not mounted
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         Some(Size::Less(bytes)) => current.bytes.saturating_sub(bytes),
     };
     let plan = Resize::plan(&*device, wanted / current.block).of(|| name.clone())?;
-    if plan.bytes() > device.size() && !target.is_whole_file() {
+    if plan.bytes() > device.size() && !has_file(&target, context) {
         let what = format!("has room for {} bytes, and {} are asked for", device.size(), plan.bytes());
         return Err(Failure::text(name, what));
     }
@@ -106,14 +106,17 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         let blocks = (current.blocks(), plan.blocks());
         return tell(args, context, &name, current.block, &Resized { blocks, ..Resized::default() });
     }
-    drop(device);
-    let done = if target.is_whole_file() {
-        in_file(&target, context, &plan, &current)?
+    let done = if has_file(&target, context) {
+        in_file(&target, context, device, &plan, &current)?
     } else {
-        let device = open(&target, context, false)?;
-        carry_out(&target, &plan, device, None)?
+        carry_out(&target, plan.blocks(), &*device, None)?
     };
     tell(args, context, &name, current.block, &done)
+}
+
+/// Whether the file of the image can become longer and shorter; not for a copy in memory, of which nothing stays.
+fn has_file(target: &Target, context: &Context) -> bool {
+    target.is_whole_file() && context.image.device != DeviceKind::Ram
 }
 
 /// The image on its device, clean.
@@ -136,7 +139,8 @@ impl Current {
     fn of(target: &Target, device: &dyn BlockDevice) -> Result<Self> {
         let mut raw = [0; 1024];
         device.read_at(1024, &mut raw).of(|| target.image_name())?;
-        let word = |at: usize| u64::from(u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]));
+        let word =
+            |at: usize| u64::from(u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]));
         // What is no superblock is told by the plan.
         let block = 1024 << (word(24).min(6));
         Ok(Self { block, bytes: word(4) * block, device: device.size() })
@@ -149,33 +153,39 @@ impl Current {
 }
 
 /// Resizes an image that has a file for itself, which is longer meanwhile.
-fn in_file(target: &Target, context: &Context, plan: &Resize, current: &Current) -> Result<Resized> {
+fn in_file(
+    target: &Target,
+    context: &Context,
+    device: Arc<dyn BlockDevice>,
+    plan: &Resize,
+    current: &Current,
+) -> Result<Resized> {
     let name = target.image_name();
     let host = |error: std::io::Error| Failure::host(&target.image, error);
     let file = OpenOptions::new().read(true).write(true).open(&target.image).map_err(host)?;
     // What lies behind the file system is somebody's, unless it is nothing but zeros.
     let is_last = is_zero(&file, current.bytes, current.device).map_err(host)?;
     let spill = plan.bytes().max(current.device);
-    let kept = if is_last { plan.bytes() } else { plan.bytes().max(current.device) };
+    let kept = if is_last { plan.bytes() } else { spill };
     if !is_last && plan.bytes() > current.bytes {
         let what = "something lies behind the file system in its file (a seal?), and would be overwritten";
         return Err(Failure::text(name, what));
     }
     file.set_len(spill + SPILL).map_err(host)?;
-    let done = open(target, context, false)
-        .and_then(|device| carry_out(target, plan, device, Some(spill)));
+    drop(device);
+    let device = open(target, context, false)?;
+    let done = carry_out(target, plan.blocks(), &*device, Some(spill));
     // A log that was not carried out may lie there.
-    let is_unfinished = done.is_err() && {
-        let device = target.open_device(&context.image, Mode::Read, blockdev::Durability::Relaxed)?;
-        rewrite::is_unfinished(&*device).unwrap_or(true)
-    };
-    if is_unfinished {
+    if done.is_err() && rewrite::is_unfinished(&*device).unwrap_or(true) {
         return done;
     }
+    // Its lock is kept until the file has its length.
     let len = if done.is_ok() { kept } else { current.device };
     file.set_len(len).and_then(|()| file.sync_all()).map_err(host)?;
+    drop(device);
     if !is_last {
-        context.note(&format!("{name}: something lies behind the file system in its file, which stays as long as it was"));
+        let what = "something lies behind the file system in its file, which stays as long as it was";
+        context.note(&format!("{name}: {what}"));
     }
     done
 }
@@ -203,19 +213,16 @@ fn is_zero(file: &File, from: u64, to: u64) -> std::io::Result<bool> {
     Ok(true)
 }
 
-fn carry_out(
-    target: &Target,
-    plan: &Resize,
-    device: Arc<dyn BlockDevice>,
-    spill: Option<u64>,
-) -> Result<Resized> {
+/// Plans again, since others may have had the image meanwhile, and does it.
+fn carry_out(target: &Target, blocks: u32, device: &dyn BlockDevice, spill: Option<u64>) -> Result<Resized> {
+    let name = target.image_name();
+    let plan = Resize::plan(device, blocks.into()).of(|| name.clone())?;
     let stop = Stop::new();
     let now = crate::clock::now()?.encode(false).0;
-    let bias = target.bias(&*device);
-    let done = stop.watched(|watch| {
-        plan.run(&*device, &rewrite::Options { bias, spill, now: Some(now), watch })
-    });
-    explained(done, &target.image_name(), "run it again to begin anew")
+    let bias = target.bias(device);
+    let done =
+        stop.watched(|watch| plan.run(device, &rewrite::Options { bias, spill, now: Some(now), watch }));
+    explained(done, &name, "run it again to begin anew")
 }
 
 fn tell(args: &Args, context: &mut Context, name: &str, block: u64, done: &Resized) -> Result<()> {

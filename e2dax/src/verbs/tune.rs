@@ -281,7 +281,10 @@ mod tests {
     #[test]
     fn intervals_have_units() {
         let read = |text| parse_interval(text).ok();
-        assert_eq!(["0", "90s", "2d", "3w", "1m"].map(read), [0, 90, 172_800, 1_814_400, 2_592_000].map(Some));
+        assert_eq!(
+            ["0", "90s", "2d", "3w", "1m"].map(read),
+            [0, 90, 172_800, 1_814_400, 2_592_000].map(Some)
+        );
         assert_eq!(["", "d", "-1", "9999999m"].map(read), [None; 4]);
     }
 

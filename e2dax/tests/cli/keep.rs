@@ -181,10 +181,15 @@ fn the_superblock_is_tuned() {
     need_tools!("mke2fs", "e2fsck");
     let folder = folder(&["-b", "1024"], 24);
     let uuid = "7d4f3c4a-0c4b-4f0e-9a59-3f6a2f1f8a10";
-    folder.run(&["tune", "-L", "name", "-U", uuid, "-m", "2", "-e", "remount-ro", "-O", "^dir_index", "a.img"]).ok();
+    folder
+        .run(&["tune", "-L", "name", "-U", uuid, "-m", "2", "-e", "remount-ro", "-O", "^dir_index", "a.img"])
+        .ok();
     let info = folder.run(&["info", "a.img"]).ok();
     assert!(info.contains(uuid) && info.contains("name") && !info.contains("dir_index"), "{info}");
-    assert_eq!(folder.run(&["tune", "--json", "-L", "name", "a.img"]).ok(), "{\"image\":\"a.img\",\"changed\":false}\n");
+    assert_eq!(
+        folder.run(&["tune", "--json", "-L", "name", "a.img"]).ok(),
+        "{\"image\":\"a.img\",\"changed\":false}\n"
+    );
     folder.run(&["tune", "-L", "a name that is too long", "a.img"]).fails(1);
     folder.run(&["tune", "-O", "nonsense", "a.img"]).fails(2);
     folder.run(&["tune", "-O", "^filetype", "a.img"]).fails(8);
@@ -239,7 +244,8 @@ fn an_image_is_aligned_and_made_sparse() {
     for nr in 0..3_u8 {
         fs::write(tree.join(format!("f{nr}")), vec![nr + 1; 5 << 20]).unwrap();
     }
-    tools::run("mke2fs", &["-q", "-F", "-t", "ext2", "-d", tree.to_str().unwrap(), path.to_str().unwrap()]).unwrap();
+    tools::run("mke2fs", &["-q", "-F", "-t", "ext2", "-d", tree.to_str().unwrap(), path.to_str().unwrap()])
+        .unwrap();
     let before = folder.run(&["dax-report", "--summary", "a.img"]).ok();
     assert!(!before.contains("6 mappable by us"), "{before}");
     let told = folder.run(&["align", "a.img"]).ok();

@@ -10,7 +10,6 @@ use crate::rewrite::{Draft, Moves, fill, group_range};
 /// Where `s_overhead_clusters` lies within the fields that ext4 added.
 const OVERHEAD: core::ops::Range<usize> = 200..204;
 
-
 /// A run of blocks that belong to files, directories or attributes: the first, and how many.
 type Run = (u32, u32);
 
@@ -116,8 +115,12 @@ fn lay_out_old(draft: &mut Draft<'_>, group: GroupNr, in_the_way: &mut Vec<Run>)
         if keeps[nr] {
             continue;
         }
-        let kept: Vec<Run> =
-            wanted.iter().enumerate().filter(|(other, _)| keeps[*other] || (*other != nr && wanted[*other] != before[*other])).map(|(_, run)| *run).collect();
+        let kept: Vec<Run> = wanted
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| keeps[*other] || (*other != nr && wanted[*other] != before[*other]))
+            .map(|(_, run)| *run)
+            .collect();
         wanted[nr].0 = find_room(draft, (start + head, end), wanted[nr].1, &kept)?;
         take(draft, wanted[nr], &before, in_the_way)?;
         copy_structure(draft, before[nr], wanted[nr].0)?;

@@ -42,7 +42,10 @@ pub(super) fn resized(old: &Image, mut blocks: u64) -> Result<(RawSuperblock, Ge
             blocks -= rest;
             continue;
         }
-        if geo.group_numbers().any(|group| geo.group_overhead(group) + 2 + geo.inode_table_blocks() > geo.group_len(group)) {
+        if geo
+            .group_numbers()
+            .any(|group| geo.group_overhead(group) + 2 + geo.inode_table_blocks() > geo.group_len(group))
+        {
             return Err(Error::Caller(Errno::FBIG, "the descriptors of so many groups fill a group"));
         }
         return Ok((raw, geo));
@@ -76,7 +79,9 @@ fn numbers(old: &Image, blocks: u32, groups: u32) -> RawSuperblock {
             if old_last == 0 {
                 one = 1;
             }
-            if (old_last == 0 && last > 1) || (old_last > 0 && (two == old_last || (two == 0 && one == old_last))) {
+            if (old_last == 0 && last > 1)
+                || (old_last > 0 && (two == old_last || (two == 0 && one == old_last)))
+            {
                 two = last;
             }
         } else if last < old_last {
@@ -127,9 +132,9 @@ pub(super) fn check_fits(old: &Image, geo: &Geometry) -> Result<()> {
 pub(super) fn minimum(old: &Image) -> Result<u32> {
     let (first, per_group) = (u64::from(old.geo.first_data_block), u64::from(old.geo.blocks_per_group));
     let whole = u64::from(old.geo.blocks_count);
-    let can = |blocks: u64| resized(old, blocks).is_ok_and(|(_, geo)| {
-        u64::from(geo.blocks_count) == blocks && fits(old, &geo)
-    });
+    let can = |blocks: u64| {
+        resized(old, blocks).is_ok_and(|(_, geo)| u64::from(geo.blocks_count) == blocks && fits(old, &geo))
+    };
     let full = |groups: u64| (first + groups * per_group).min(whole);
     let (mut low, mut high) = (0, u64::from(old.geo.groups));
     // `high` groups can hold it, `low` cannot.

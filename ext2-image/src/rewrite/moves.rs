@@ -68,15 +68,9 @@ mod tests {
         moves.sort();
         assert_eq!(moves.runs().len(), 2);
         assert_eq!(moves.blocks(), 8);
-        assert_eq!([49, 50, 51, 52, 99, 100, 105, 106].map(|block| moves.get(block)), [
-            None,
-            Some(200),
-            Some(201),
-            None,
-            None,
-            Some(10),
-            Some(15),
-            None
-        ]);
+        assert_eq!(
+            [49, 50, 51, 52, 99, 100, 105, 106].map(|block| moves.get(block)),
+            [None, Some(200), Some(201), None, None, Some(10), Some(15), None]
+        );
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Remap<'r, 'd> {
     found: u64,
     /// Moved blocks of attributes, which several inodes may share.
     shared: BTreeSet<u32>,
+    /// Indirect blocks that were walked, by bits: none is walked twice, so that no image makes the walk long.
+    walked: Vec<u8>,
     /// Blocks of the directory that is looked at.
     directory: Vec<u32>,
     levels: [Vec<u8>; 3],
@@ -54,7 +56,9 @@ fn corrupt<T>(inode: u32, what: alloc::string::String) -> Result<T> {
 impl Draft<'_> {
     /// Points everything to the new places of blocks and the new numbers of inodes. The blocks have been copied.
     pub(crate) fn remap(&mut self, moves: &Moves, numbers: &Numbers) -> Result<()> {
+        let walked = alloc::vec![0; (self.old.geo.blocks_count / 8) as usize + 1];
         let mut remap = Remap {
+            walked,
             draft: self,
             moves,
             numbers,
@@ -85,9 +89,14 @@ impl Remap<'_, '_> {
         let blocks_at_once = (TABLE_BYTES / geo.block_size.len()).max(1);
         for group in 0..geo.groups {
             let desc = self.draft.old.descs[group as usize];
-            self.draft.watch.tick(Step::Inodes, u64::from(group) * u64::from(per_group), geo.inodes_count.into())?;
+            self.draft.watch.tick(
+                Step::Inodes,
+                u64::from(group) * u64::from(per_group),
+                geo.inodes_count.into(),
+            )?;
             self.draft.read_old(desc.bg_inode_bitmap.get(), &mut bitmap)?;
-            let used = |bit: u32| bitmap.get((bit / 8) as usize).is_some_and(|byte| byte >> (bit % 8) & 1 != 0);
+            let used =
+                |bit: u32| bitmap.get((bit / 8) as usize).is_some_and(|byte| byte >> (bit % 8) & 1 != 0);
             let at_once = (blocks_at_once * per_block) as u32;
             for first in (0..per_group).step_by(at_once as usize) {
                 let last = (first + at_once).min(per_group);
@@ -203,7 +212,10 @@ impl Remap<'_, '_> {
             return corrupt(nr, format!("points to block {block}, outside the file system"));
         }
         if !self.draft.space.is_used_before(block)? {
-            return corrupt(nr, format!("has block {block}, which is marked free: check and repair the image first"));
+            return corrupt(
+                nr,
+                format!("has block {block}, which is marked free: check and repair the image first"),
+            );
         }
         Ok(self.moves.get(block))
     }
@@ -221,12 +233,27 @@ impl Remap<'_, '_> {
     }
 
     /// A pointer to an indirect block with `depth` levels, 1 to 3, below the pointer.
-    fn tree(&mut self, nr: u32, pointer: &mut ext2_core::raw::U32, depth: usize, is_directory: bool) -> Result<bool> {
+    fn tree(
+        &mut self,
+        nr: u32,
+        pointer: &mut ext2_core::raw::U32,
+        depth: usize,
+        is_directory: bool,
+    ) -> Result<bool> {
         let block = pointer.get();
         if block == 0 {
             return Ok(false);
         }
         let target = self.target(nr, block)?;
+        if let Some(byte) = self.walked.get_mut((block / 8) as usize) {
+            if *byte >> (block % 8) & 1 != 0 {
+                return corrupt(
+                    nr,
+                    format!("indirect block {block} is used twice: check and repair the image first"),
+                );
+            }
+            *byte |= 1 << (block % 8);
+        }
         let mut bytes = core::mem::take(&mut self.levels[depth - 1]);
         self.draft.read_old(block, &mut bytes)?;
         let mut changed = false;
@@ -268,7 +295,8 @@ impl Remap<'_, '_> {
             let (mut at, mut changed) = (0, false);
             while let Some(entry) = bytes.get_mut(at..at + 8) {
                 let inode = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
-                let len = decode_rec_len(u16::from_le_bytes([entry[4], entry[5]]), self.draft.geo.block_size.len());
+                let len =
+                    decode_rec_len(u16::from_le_bytes([entry[4], entry[5]]), self.draft.geo.block_size.len());
                 if let Some(to) = self.numbers.get(&inode) {
                     entry[..4].copy_from_slice(&to.to_le_bytes());
                     changed = true;

@@ -14,6 +14,7 @@
 //! The entry of block [`SUPER`] is the new superblock. The first index block and its sum stand in the superblock from byte
 //! 992, where ext4 has nothing, in one aligned store; the mark is the bit [`UNFINISHED`] of `s_feature_incompat`.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::mem::offset_of;
 
@@ -199,7 +200,8 @@ fn read_super(dev: &dyn BlockDevice) -> Result<Option<RawSuperblock>> {
 }
 
 fn broken<T>(what: &str) -> Result<T> {
-    Err(Corrupt::new(Object::Superblock, alloc::format!("an interrupted change cannot be finished: {what}")).into())
+    Err(Corrupt::new(Object::Superblock, alloc::format!("an interrupted change cannot be finished: {what}"))
+        .into())
 }
 
 /// Carries out a rewrite that was interrupted, if one was: after it the image is the new one, sound and clean. May be
@@ -264,13 +266,11 @@ fn walk(
     let inside = |block: u32| u64::from(block) < all && u64::from(block) << size.log2() > SUPERBLOCK_OFFSET;
     let (mut index, mut bytes) = (alloc::vec![0; len], alloc::vec![0; len]);
     let mut expected = Some(own);
-    // A chain that is longer than the device has blocks is a circle.
-    let mut left = all;
+    let mut seen = BTreeSet::new();
     while at != 0 {
-        if !inside(at) || left == 0 {
-            return broken("its log leads outside the image");
+        if !inside(at) || !seen.insert(at) {
+            return broken("its log leads outside the image, or in a circle");
         }
-        left -= 1;
         dev.read_at(u64::from(at) << size.log2(), &mut index)?;
         let count = word(&index, 12) as usize;
         let is_good = index.starts_with(INDEX)

@@ -43,9 +43,11 @@ pub(crate) fn scattered(path: &Path, args: &str, mib: u64, files: u64) {
 fn scattered_files_become_mappable_wholly_and_keep_their_contents() {
     need_tools!("mke2fs", "e2fsck");
     let folder = tempfile::tempdir().unwrap();
-    for (args, mib, files) in
-        [("-b 4096", 64, 4), ("-b 1024 -O resize_inode,has_journal", 96, 5), ("-b 4096 -O ^resize_inode -N 64", 24, 2)]
-    {
+    for (args, mib, files) in [
+        ("-b 4096", 64, 4),
+        ("-b 1024 -O resize_inode,has_journal", 96, 5),
+        ("-b 4096 -O ^resize_inode -N 64", 24, 2),
+    ] {
         let path = folder.path().join("image.img");
         scattered(&path, args, mib, files);
         tools::e2fsck_fn(&path).unwrap();
@@ -77,7 +79,9 @@ fn small_files_make_room_where_no_unit_is_free() {
         let root = fs.root().unwrap();
         let mut nr = 0;
         let mut kept = Vec::new();
-        while let Ok(file) = root.create(format!("s{nr}").as_bytes(), &NewInode::new(FileKind::Regular, 0o644)) {
+        while let Ok(file) =
+            root.create(format!("s{nr}").as_bytes(), &NewInode::new(FileKind::Regular, 0o644))
+        {
             if file.write_at(0, &[7; 4096]).is_err() || nr > 3000 {
                 break;
             }

@@ -34,7 +34,8 @@ pub(crate) fn fill(device: Arc<dyn BlockDevice>, bytes: u64) {
     let folders = 12;
     let large = bytes / 4 / folders;
     for folder in 0..folders {
-        let dir = root.create(format!("d{folder}").as_bytes(), &NewInode::new(FileKind::Directory, 0o755)).unwrap();
+        let dir =
+            root.create(format!("d{folder}").as_bytes(), &NewInode::new(FileKind::Directory, 0o755)).unwrap();
         let below = dir.create(b"below", &NewInode::new(FileKind::Directory, 0o700)).unwrap();
         for nr in 0..40_u64 {
             let name = format!("a-file-with-a-name-{nr}");
@@ -42,7 +43,12 @@ pub(crate) fn fill(device: Arc<dyn BlockDevice>, bytes: u64) {
             let text = name.repeat((nr as usize * 37) % 400 + 1);
             file.write_at(nr % 3 * 5000, text.as_bytes()).unwrap();
             if nr % 5 == 0 {
-                file.xattr_set(b"user.note", &text.as_bytes()[..300.min(text.len())], ext2_core::XattrSet::Any).unwrap();
+                file.xattr_set(
+                    b"user.note",
+                    &text.as_bytes()[..300.min(text.len())],
+                    ext2_core::XattrSet::Any,
+                )
+                .unwrap();
             }
             if nr % 7 == 0 {
                 dir.link(&file, format!("l{nr}").as_bytes()).unwrap();

@@ -87,11 +87,21 @@ fn sweep(what: &str, bytes: &[u8], samples: usize, work: impl FnOnce(Arc<dyn Blo
     let device = Arc::new(Recorder::new(RamDevice::from_bytes(bytes).unwrap()));
     work(device.clone());
     let log = device.take();
-    let limits =
-        Limits { exhaustive: 4 * samples as u64, edges: samples, pairs: samples, samples, ..Limits::default() };
+    let limits = Limits {
+        exhaustive: 4 * samples as u64,
+        edges: samples,
+        pairs: samples,
+        samples,
+        ..Limits::default()
+    };
     let before = contents(Arc::new(Scratch::new(bytes.to_vec())));
-    let mut judge =
-        Judge { before, scratch: Arc::new(Scratch::new(Vec::new())), old: bytes.to_vec(), seen: [0; 3], e2fsck: 40 };
+    let mut judge = Judge {
+        before,
+        scratch: Arc::new(Scratch::new(Vec::new())),
+        old: bytes.to_vec(),
+        seen: [0; 3],
+        e2fsck: 40,
+    };
     // A large image is looked at in the states of one model: each takes its time.
     let orders: &[_] = if samples > 1 { &[PmemOrder::Lines, PmemOrder::Program] } else { &[] };
     for &order in orders {
@@ -181,7 +191,9 @@ fn a_log_that_is_not_whole_changes_nothing() {
         u32::from_le_bytes(marked[at..at + 4].try_into().unwrap()) as usize * KIB
     };
     // The index, contents of two entries, the pointer, and an entry that leads outside.
-    for at in [head, head + 9, head + 13, head + 17, head + 25, head + 29, place(0), place(1) + 900, 1024 + 993] {
+    for at in
+        [head, head + 9, head + 13, head + 17, head + 25, head + 29, place(0), place(1) + 900, 1024 + 993]
+    {
         let mut bytes = marked.clone();
         bytes[at] ^= 0x41;
         let device = Scratch::new(bytes.clone());

@@ -30,10 +30,7 @@ fn images_are_tuned_as_tune2fs_tunes_them() {
         (&["-L", "a name"], Tune { label: Some(b"a name".to_vec()), ..Tune::default() }),
         (&["-U", "00112233-4455-6677-8899-aabbccddeeff"], Tune { uuid: Some(uuid), ..Tune::default() }),
         (&["-r", "1234"], Tune { reserved_blocks: Some(1234), ..Tune::default() }),
-        (
-            &["-u", "7", "-g", "9"],
-            Tune { reserved_uid: Some(7), reserved_gid: Some(9), ..Tune::default() },
-        ),
+        (&["-u", "7", "-g", "9"], Tune { reserved_uid: Some(7), reserved_gid: Some(9), ..Tune::default() }),
         (&["-e", "panic"], Tune { errors: Some(3), ..Tune::default() }),
         (&["-M", "/srv/there"], Tune { last_mounted: Some(b"/srv/there".to_vec()), ..Tune::default() }),
         (
@@ -61,8 +58,11 @@ fn images_are_tuned_as_tune2fs_tunes_them() {
         tools::e2fsck_fn(&ours).unwrap_or_else(|error| panic!("{args:?}: {error}"));
         // The backups say the same.
         let backup = String::from_utf8(
-            tools::run("dumpe2fs", &["-h", "-o", "superblock=8193", "-o", "blocksize=1024", ours.to_str().unwrap()])
-                .unwrap(),
+            tools::run(
+                "dumpe2fs",
+                &["-h", "-o", "superblock=8193", "-o", "blocksize=1024", ours.to_str().unwrap()],
+            )
+            .unwrap(),
         )
         .unwrap();
         if let Some(label) = &tune.label {
@@ -118,7 +118,8 @@ fn what_holds_nothing_is_given_back_and_nothing_else_changes() {
     for byte in &mut bytes[30 << 20..] {
         *byte |= u8::from(*byte == 0) * 0xee;
     }
-    let (last, full) = (Ext2::open(open(&path), &OpenOptions::read_only()).unwrap(), folder.path().join("full.img"));
+    let (last, full) =
+        (Ext2::open(open(&path), &OpenOptions::read_only()).unwrap(), folder.path().join("full.img"));
     drop(last);
     std::fs::write(&full, std::fs::read(&path).unwrap()).unwrap();
     let before = contents(open(&full));
