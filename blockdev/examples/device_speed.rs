@@ -1,6 +1,6 @@
 //! How fast the devices are next to the memory itself: word loads, and copies of a page and a megabyte.
 //!
-//! `cargo run --release -p blockdev --example device_speed [DIR]`, where image files are made in `DIR`.
+//! `cargo run --release -p e2dax-blockdev --example device_speed [DIR]`, where image files are made in `DIR`.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use blockdev::{Access, BlockDevice, Kind, Media, OpenOptions, RamDevice, open_image};
+use blockdev::{Access, Backend, BlockDevice, DeviceOptions, Media, RamDevice, open_image};
 
 const SIZE: u64 = 256 << 20;
 
@@ -71,8 +71,8 @@ fn main() -> blockdev::Result<()> {
         eprintln!("no image at {}: {error}", path.display());
         return Ok(());
     }
-    for kind in [Kind::Mmap, Kind::File, Kind::Cached] {
-        let device = open_image(&path, &OpenOptions { kind, ..OpenOptions::read_write() })?;
+    for kind in [Backend::Mmap, Backend::File, Backend::Cached] {
+        let device = open_image(&path, &DeviceOptions { kind, ..DeviceOptions::read_write() })?;
         measure(&format!("{kind:?}"), &device)?;
     }
     let _ = std::fs::remove_file(&path);

@@ -16,7 +16,7 @@
 //!
 //! A crash is tried before every fence, flush and mark, when most is in flight, and at the end; with
 //! [`Points::EveryStore`] after each store as well, which adds nothing new for these models but says with
-//! what the state came about. Where the product of choices is within [`Limits::exhaustive`] all of them are
+//! what the state came about. Where the product of choices is within [`CrashLimits::exhaustive`] all of them are
 //! visited; otherwise those at the edges and samples.
 //!
 //! A state costs work in proportion to the cells that change from the state before it: the image is one
@@ -42,7 +42,7 @@ pub enum Points {
 
 /// How many states of a crash point are visited where all are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct CrashLimits {
     /// All of them up to this number.
     pub exhaustive: u64,
     /// Else at most about so many of each kind of edge state: one cell ahead of all others, one behind, one
@@ -56,7 +56,7 @@ pub struct Limits {
     pub seed: u64,
 }
 
-impl Default for Limits {
+impl Default for CrashLimits {
     fn default() -> Self {
         Self { exhaustive: 4096, edges: 512, pairs: 256, samples: 256, seed: 0x0065_7874_3264_6178 }
     }
@@ -114,7 +114,7 @@ impl CrashState<'_> {
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct CrashReport {
     /// Crash points tried.
     pub points: u64,
     /// Those of which all states were visited.

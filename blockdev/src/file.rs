@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use crate::image_file::ImageFile;
 use crate::open::{io_error, open_file};
 use crate::range::check;
-use crate::{BackingFile, BlockDevice, Claim, Durability, Error, OpenOptions, Result};
+use crate::{BackingFile, BlockDevice, Claim, DeviceOptions, Durability, Error, Result};
 
 /// Bytes below which zeroing writes zeros instead of asking for a hole.
 const PUNCH_MIN: u64 = 64 << 10;
@@ -35,7 +35,7 @@ impl FileDevice {
     ///
     /// # Errors
     /// `Io`, with `op` `lock` where somebody else holds it.
-    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+    pub fn open(path: &Path, options: &DeviceOptions) -> Result<Self> {
         let (file, size) = open_file(path, options)?;
         Ok(Self { file, size, read_only: options.read_only, durability: options.durability })
     }

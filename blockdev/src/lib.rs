@@ -82,6 +82,7 @@ mod range;
 mod read_only;
 mod reader;
 mod recorder;
+mod shared;
 #[cfg(feature = "std")]
 pub mod sigbus;
 mod sync;
@@ -100,14 +101,15 @@ pub use mem::Media;
 #[cfg(feature = "std")]
 pub use mmap::MmapDevice;
 #[cfg(feature = "std")]
-pub use open::{Durability, Kind, Locking, OpenOptions, explain_busy, open_image, take_for_replacing};
+pub use open::{Backend, DeviceOptions, Durability, Locking, explain_busy, open_image, take_for_replacing};
 pub use overlay::Overlay;
 pub use partition::{Partition, PartitionEntry, PartitionKind, partitions};
 pub use pmem::{PmemSlice, StoreData, StoreObserver, StorePath};
 pub use ram::RamDevice;
 pub use read_only::ReadOnly;
 pub use reader::{ReadAt, ReadDevice};
-pub use recorder::{FenceId, Op, Recorder, Stored};
+pub use recorder::{FenceId, RecordedOp, Recorder, Stored};
+pub use shared::shared;
 #[cfg(feature = "std")]
 pub use sigbus::LostPages;
 

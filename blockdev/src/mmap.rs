@@ -21,8 +21,8 @@ use crate::ram::FIRST_PFN;
 use crate::range::{check, check_words, page_run};
 use crate::sync::Mutex;
 use crate::{
-    Access, BackingFile, BlockDevice, Claim, DaxDevice, Durability, Error, LostPages, OpenOptions, PAGE_SIZE,
-    PmemSlice, Result, StoreData, StoreObserver, StorePath,
+    Access, BackingFile, BlockDevice, Claim, DaxDevice, DeviceOptions, Durability, Error, LostPages,
+    PAGE_SIZE, PmemSlice, Result, StoreData, StoreObserver, StorePath,
 };
 
 mod backing;
@@ -87,7 +87,7 @@ impl MmapDevice {
     /// # Errors
     /// `Io`, with `op` `lock` where somebody else holds it; `Unsupported` for a file larger than the
     /// address space.
-    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+    pub fn open(path: &Path, options: &DeviceOptions) -> Result<Self> {
         let (file, size) = open_file(path, options)?;
         if options.lost_pages == LostPages::Report {
             crate::sigbus::install();

@@ -44,7 +44,7 @@ pub enum Locking {
 /// What kind of device an image becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum Backend {
     /// [`MmapDevice`]: memory, so with DAX.
     #[default]
     Mmap,
@@ -58,9 +58,9 @@ pub enum Kind {
 
 /// How to open an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenOptions {
+pub struct DeviceOptions {
     /// What kind of device [`open_image`] makes.
-    pub kind: Kind,
+    pub kind: Backend,
     /// Opens for reading only; needs no write permission.
     pub read_only: bool,
     /// What a fence means.
@@ -71,7 +71,7 @@ pub struct OpenOptions {
     pub lost_pages: LostPages,
 }
 
-impl OpenOptions {
+impl DeviceOptions {
     /// Reading only, locked shared.
     pub fn read_only() -> Self {
         Self { read_only: true, ..Self::default() }
@@ -87,12 +87,14 @@ impl OpenOptions {
 ///
 /// # Errors
 /// `Io`, with `op` `open`, `lock`, `map` or `read`; `InUse` for a block device that the kernel holds; `NoSpace` for an image that does not fit into memory.
-pub fn open_image(path: &Path, options: &OpenOptions) -> Result<Arc<dyn BlockDevice>> {
+pub fn open_image(path: &Path, options: &DeviceOptions) -> Result<Arc<dyn BlockDevice>> {
     match options.kind {
-        Kind::Mmap => Ok(Arc::new(MmapDevice::open(path, options)?)),
-        Kind::File => Ok(Arc::new(FileDevice::open(path, options)?)),
-        Kind::Cached => Ok(Arc::new(Cached::new(FileDevice::open(path, options)?, CacheOptions::default())?)),
-        Kind::Ram => {
+        Backend::Mmap => Ok(Arc::new(MmapDevice::open(path, options)?)),
+        Backend::File => Ok(Arc::new(FileDevice::open(path, options)?)),
+        Backend::Cached => {
+            Ok(Arc::new(Cached::new(FileDevice::open(path, options)?, CacheOptions::default())?))
+        }
+        Backend::Ram => {
             let ram = load(path, options.lock)?;
             Ok(if options.read_only { Arc::new(ReadOnly::new(ram)) } else { Arc::new(ram) })
         }
@@ -101,7 +103,7 @@ pub fn open_image(path: &Path, options: &OpenOptions) -> Result<Arc<dyn BlockDev
 
 /// A copy of the image in memory, as sparse as the image.
 fn load(path: &Path, lock: Locking) -> Result<RamDevice> {
-    let file = FileDevice::open(path, &OpenOptions { lock, ..OpenOptions::read_only() })?;
+    let file = FileDevice::open(path, &DeviceOptions { lock, ..DeviceOptions::read_only() })?;
     let ram = RamDevice::new(file.size())?;
     let mut buf = alloc::vec![0; 256 << 10];
     let mut at = 0;
@@ -129,7 +131,7 @@ pub(crate) fn io_error(op: &'static str, offset: u64, error: std::io::Error) -> 
 }
 
 /// Opens and locks a regular file or block special file, and finds its size in bytes.
-pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> Result<(ImageFile, u64)> {
+pub(crate) fn open_file(path: &Path, options: &DeviceOptions) -> Result<(ImageFile, u64)> {
     let open_error = |error: std::io::Error| with_path(io_error("open", 0, error), path);
     let metadata = std::fs::metadata(path).map_err(open_error)?;
     let kind = metadata.file_type();

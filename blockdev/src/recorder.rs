@@ -44,7 +44,7 @@ pub struct FenceId {
 
 /// One entry of a log, in the order of the calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
+pub enum RecordedOp {
     /// `write_at`, `zero`, a recovery write (all [`StorePath::Bypassing`]) or a store through a slice.
     Store {
         /// First byte.
@@ -73,7 +73,7 @@ type FenceFilter = Box<dyn Fn(FenceId) -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Log {
-    ops: Vec<Op>,
+    ops: Vec<RecordedOp>,
     fences: u64,
     ignore: Option<FenceFilter>,
 }
@@ -117,7 +117,7 @@ impl<D: BlockDevice> Recorder<D> {
 
     /// Puts a mark into the log: an operation begins, or has returned.
     pub fn mark(&self, mark: u64) {
-        self.log.lock().ops.push(Op::Mark(mark));
+        self.log.lock().ops.push(RecordedOp::Mark(mark));
     }
 
     /// Leaves out of the log, from here on, the fences and flushes that `predicate` picks, as if the code
@@ -142,12 +142,12 @@ impl<D: BlockDevice> Recorder<D> {
     }
 
     /// A copy of the log.
-    pub fn snapshot(&self) -> Vec<Op> {
+    pub fn snapshot(&self) -> Vec<RecordedOp> {
         self.log.lock().ops.clone()
     }
 
     /// The log, which begins anew, and so does the numbering of fences.
-    pub fn take(&self) -> Vec<Op> {
+    pub fn take(&self) -> Vec<RecordedOp> {
         let mut log = self.log.lock();
         log.fences = 0;
         core::mem::take(&mut log.ops)
@@ -163,12 +163,12 @@ impl<D: BlockDevice> Recorder<D> {
             StoreData::Zeros(len) => Stored::Zeros(len),
         };
         if !data.is_empty() {
-            self.log.lock().ops.push(Op::Store { offset, data, path });
+            self.log.lock().ops.push(RecordedOp::Store { offset, data, path });
         }
         Ok(())
     }
 
-    fn log_fence(&self, op: fn(FenceId) -> Op, tag: u64) {
+    fn log_fence(&self, op: fn(FenceId) -> RecordedOp, tag: u64) {
         let mut log = self.log.lock();
         let id = FenceId { ordinal: log.fences, tag };
         log.fences += 1;
@@ -228,13 +228,13 @@ impl<D: BlockDevice> BlockDevice for Recorder<D> {
 
     fn fence_tagged(&self, tag: u64) -> Result<()> {
         self.inner.fence_tagged(tag)?;
-        self.log_fence(Op::Fence, tag);
+        self.log_fence(RecordedOp::Fence, tag);
         Ok(())
     }
 
     fn flush_tagged(&self, tag: u64) -> Result<()> {
         self.inner.flush_tagged(tag)?;
-        self.log_fence(Op::Flush, tag);
+        self.log_fence(RecordedOp::Flush, tag);
         Ok(())
     }
 
@@ -276,7 +276,7 @@ impl<D: BlockDevice> DaxDevice for Recorder<D> {
 
     fn write_back(&self, offset: u64, len: u64) -> Result<()> {
         self.memory()?.write_back(offset, len)?;
-        self.log.lock().ops.push(Op::WriteBack { offset, len });
+        self.log.lock().ops.push(RecordedOp::WriteBack { offset, len });
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 //! the call that met it returns [`Error::Io`](crate::Error) with the page's offset, or
 //! [`Error::Poisoned`](crate::Error) where the memory itself went bad.
 //!
-//! Opening a [`MmapDevice`](crate::MmapDevice) for which [`OpenOptions::lost_pages`](crate::OpenOptions) is
+//! Opening a [`MmapDevice`](crate::MmapDevice) for which [`DeviceOptions::lost_pages`](crate::DeviceOptions) is
 //! [`LostPages::Report`] installs the handler, once for the process. It acts on faults of this crate's own loads
 //! and stores only, and hands every other signal to the handler that was there before: the standard library's for stack
 //! overflows, or the program's. A mapping that a program uses by itself keeps its `SIGBUS`.
@@ -156,17 +156,7 @@ fn by_default(signal: c_int, is_sent: bool) {
 }
 
 /// The registers of a thread that faulted.
-#[cfg(all(
-    not(miri),
-    any(target_os = "linux", target_os = "android"),
-    any(
-        target_arch = "x86_64",
-        target_arch = "x86",
-        target_arch = "aarch64",
-        target_arch = "arm",
-        target_arch = "riscv64"
-    )
-))]
+#[cfg(resumes_faults)]
 mod thread {
     use core::ffi::c_void;
 
@@ -259,17 +249,7 @@ mod thread {
 }
 
 /// Elsewhere nothing is resumed.
-#[cfg(not(all(
-    not(miri),
-    any(target_os = "linux", target_os = "android"),
-    any(
-        target_arch = "x86_64",
-        target_arch = "x86",
-        target_arch = "aarch64",
-        target_arch = "arm",
-        target_arch = "riscv64"
-    )
-)))]
+#[cfg(not(resumes_faults))]
 mod thread {
     use core::ffi::c_void;
 

@@ -5,7 +5,7 @@
 use std::fs::File;
 
 use blockdev::{
-    Access, BlockDevice, CacheOptions, Cached, Counted, Durability, Faulty, Kind, OpenOptions, Overlay,
+    Access, Backend, BlockDevice, CacheOptions, Cached, Counted, DeviceOptions, Durability, Faulty, Overlay,
     Partition, RamDevice, Recorder, open_image,
 };
 use proptest::prelude::*;
@@ -149,13 +149,13 @@ proptest! {
         steps.push(Step::Flush);
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("image");
-        for kind in [Kind::Mmap, Kind::File, Kind::Cached, Kind::Ram] {
+        for kind in [Backend::Mmap, Backend::File, Backend::Cached, Backend::Ram] {
             File::create(&path).unwrap().set_len(SIZE).unwrap();
-            let options = OpenOptions { kind, ..OpenOptions::read_write() };
+            let options = DeviceOptions { kind, ..DeviceOptions::read_write() };
             agree(&*open_image(&path, &options).unwrap(), &steps);
         }
         File::create(&path).unwrap().set_len(SIZE).unwrap();
-        let options = OpenOptions { durability: Durability::Strict, ..OpenOptions::read_write() };
+        let options = DeviceOptions { durability: Durability::Strict, ..DeviceOptions::read_write() };
         agree(&*open_image(&path, &options).unwrap(), &steps);
     }
 }

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blockdev::{
-    Access, BlockDevice, CacheOptions, Cached, Counted, DaxDevice, Durability, Error, FileDevice, Kind,
-    Locking, Media, MmapDevice, OpenOptions, Overlay, Partition, RamDevice, ReadOnly, conformance,
-    open_image,
+    Access, Backend, BlockDevice, CacheOptions, Cached, Counted, DaxDevice, DeviceOptions, Durability, Error,
+    FileDevice, Locking, Media, MmapDevice, Overlay, Partition, RamDevice, ReadOnly, conformance, open_image,
 };
 use tempfile::TempDir;
 
@@ -24,8 +23,8 @@ fn image(dir: &TempDir, size: u64) -> PathBuf {
     path
 }
 
-fn strict() -> OpenOptions {
-    OpenOptions { durability: Durability::Strict, ..OpenOptions::read_write() }
+fn strict() -> DeviceOptions {
+    DeviceOptions { durability: Durability::Strict, ..DeviceOptions::read_write() }
 }
 
 #[test]
@@ -38,7 +37,7 @@ fn ram_device_conforms() {
 #[test]
 fn file_device_conforms() {
     let dir = TempDir::new().unwrap();
-    conformance::check(&FileDevice::open(&image(&dir, SIZE), &OpenOptions::read_write()).unwrap());
+    conformance::check(&FileDevice::open(&image(&dir, SIZE), &DeviceOptions::read_write()).unwrap());
     let strict = FileDevice::open(&image(&dir, SIZE), &strict()).unwrap();
     conformance::check(&strict);
 }
@@ -47,10 +46,10 @@ fn file_device_conforms() {
 fn mmap_device_conforms_on_sparse_and_full_files() {
     let dir = TempDir::new().unwrap();
     let path = image(&dir, SIZE);
-    conformance::check(&MmapDevice::open(&path, &OpenOptions::read_write()).unwrap());
+    conformance::check(&MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap());
     conformance::check(&MmapDevice::open(&path, &strict()).unwrap());
     fs::write(&path, vec![7; SIZE as usize]).unwrap();
-    conformance::check(&MmapDevice::open(&path, &OpenOptions::read_write()).unwrap());
+    conformance::check(&MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap());
 }
 
 #[test]
@@ -68,8 +67,8 @@ fn layers_conform() {
 fn files_open_read_only_refuse_stores() {
     let dir = TempDir::new().unwrap();
     let path = image(&dir, SIZE);
-    for kind in [Kind::Mmap, Kind::File, Kind::Ram] {
-        let options = OpenOptions { kind, ..OpenOptions::read_only() };
+    for kind in [Backend::Mmap, Backend::File, Backend::Ram] {
+        let options = DeviceOptions { kind, ..DeviceOptions::read_only() };
         conformance::check_read_only(&*open_image(&path, &options).unwrap());
     }
 }
@@ -79,8 +78,8 @@ fn every_kind_opens_the_same_bytes() {
     let dir = TempDir::new().unwrap();
     let path = image(&dir, SIZE);
     File::options().write(true).open(&path).unwrap().write_all_at(b"same bytes", 300_000).unwrap();
-    for kind in [Kind::Mmap, Kind::File, Kind::Ram] {
-        let device = open_image(&path, &OpenOptions { kind, ..OpenOptions::read_write() }).unwrap();
+    for kind in [Backend::Mmap, Backend::File, Backend::Ram] {
+        let device = open_image(&path, &DeviceOptions { kind, ..DeviceOptions::read_write() }).unwrap();
         let mut buf = [0; 12];
         device.read_at(299_999, &mut buf).unwrap();
         assert_eq!(&buf, b"\0same bytes\0");
@@ -91,7 +90,7 @@ fn every_kind_opens_the_same_bytes() {
 #[test]
 fn an_empty_file_is_an_empty_device() {
     let dir = TempDir::new().unwrap();
-    let device = MmapDevice::open(&image(&dir, 0), &OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(&image(&dir, 0), &DeviceOptions::read_write()).unwrap();
     assert_eq!(device.size(), 0);
     assert!(matches!(device.write_at(0, &[1]), Err(Error::OutOfRange { .. })));
     assert!(device.direct_access(0, 1, Access::Read).is_err());
@@ -102,8 +101,8 @@ fn an_empty_file_is_an_empty_device() {
 fn what_is_no_image_is_refused_with_its_path() {
     let dir = TempDir::new().unwrap();
     for path in [dir.path(), Path::new("/nonexistent/image"), Path::new("/dev/null")] {
-        for kind in [Kind::Mmap, Kind::File, Kind::Ram] {
-            let error = open_image(path, &OpenOptions { kind, ..OpenOptions::read_only() }).unwrap_err();
+        for kind in [Backend::Mmap, Backend::File, Backend::Ram] {
+            let error = open_image(path, &DeviceOptions { kind, ..DeviceOptions::read_only() }).unwrap_err();
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         }
     }
@@ -113,19 +112,19 @@ fn what_is_no_image_is_refused_with_its_path() {
 fn a_second_writer_is_kept_out_by_the_lock() {
     let dir = TempDir::new().unwrap();
     let path = image(&dir, SIZE);
-    let first = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
-    for options in [OpenOptions::read_write(), OpenOptions::read_only()] {
+    let first = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
+    for options in [DeviceOptions::read_write(), DeviceOptions::read_only()] {
         let error = FileDevice::open(&path, &options).unwrap_err();
         assert!(matches!(error, Error::Io { op: "lock", .. }), "{error:?}");
     }
-    let unlocked = OpenOptions { lock: Locking::Skip, ..OpenOptions::read_only() };
+    let unlocked = DeviceOptions { lock: Locking::Skip, ..DeviceOptions::read_only() };
     FileDevice::open(&path, &unlocked).unwrap();
     drop(first);
-    let reader = FileDevice::open(&path, &OpenOptions::read_only()).unwrap();
-    FileDevice::open(&path, &OpenOptions::read_only()).unwrap();
-    FileDevice::open(&path, &OpenOptions::read_write()).unwrap_err();
+    let reader = FileDevice::open(&path, &DeviceOptions::read_only()).unwrap();
+    FileDevice::open(&path, &DeviceOptions::read_only()).unwrap();
+    FileDevice::open(&path, &DeviceOptions::read_write()).unwrap_err();
     drop(reader);
-    FileDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    FileDevice::open(&path, &DeviceOptions::read_write()).unwrap();
 }
 
 #[test]
@@ -133,13 +132,13 @@ fn the_lock_goes_with_the_device_though_a_child_of_another_thread_has_a_copy_of_
     let dir = TempDir::new().unwrap();
     let path = image(&dir, SIZE);
     // What a child has between its fork and its own program.
-    let mapped = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let mapped = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     let copy = mapped.as_fd().try_clone_to_owned().unwrap();
     drop(mapped);
-    let file = FileDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let file = FileDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     let second_copy = file.as_fd().try_clone_to_owned().unwrap();
     drop(file);
-    FileDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    FileDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     drop((copy, second_copy));
 }
 
@@ -147,7 +146,7 @@ fn the_lock_goes_with_the_device_though_a_child_of_another_thread_has_a_copy_of_
 fn a_sparse_image_stays_sparse_under_reads_and_zeros() {
     let dir = TempDir::new().unwrap();
     let path = image(&dir, 64 << 20);
-    let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     let blocks = || fs::metadata(&path).unwrap().blocks() * 512;
     let mut buf = vec![1; 1 << 20];
     device.read_at(5 << 20, &mut buf).unwrap();
@@ -165,7 +164,7 @@ fn a_sparse_image_stays_sparse_under_reads_and_zeros() {
 
 #[test]
 fn large_writes_to_holes_and_small_stores_beside_them_are_one_contents() {
-    for options in [OpenOptions::read_write(), strict()] {
+    for options in [DeviceOptions::read_write(), strict()] {
         let dir = TempDir::new().unwrap();
         let path = image(&dir, SIZE);
         let device = MmapDevice::open(&path, &options).unwrap();
@@ -195,7 +194,7 @@ fn large_writes_to_holes_and_small_stores_beside_them_are_one_contents() {
 fn what_a_map_stored_is_in_the_file() {
     let dir = TempDir::new().unwrap();
     let path = image(&dir, SIZE);
-    for options in [OpenOptions::read_write(), strict()] {
+    for options in [DeviceOptions::read_write(), strict()] {
         let device = MmapDevice::open(&path, &options).unwrap();
         device.write_at(70_000, b"stored").unwrap();
         let slice = device.direct_access(100, 1, Access::Write).unwrap();
@@ -257,7 +256,7 @@ fn populating_maps_what_is_in_memory_and_makes_no_room() {
         File::options().write(true).open(&path).unwrap().write_all_at(&[7; PART as usize], PART).unwrap();
         let blocks = || fs::metadata(&path).unwrap().blocks();
         let before = blocks();
-        for options in [OpenOptions::read_write(), OpenOptions::read_only()] {
+        for options in [DeviceOptions::read_write(), DeviceOptions::read_only()] {
             let device = MmapDevice::open(&path, &options).unwrap();
             assert_eq!(mapped(&path), 0);
             Partition::new(&device, 4096, 2 * PART + 100).unwrap().populate(77, 2 * PART).unwrap();
@@ -274,9 +273,10 @@ fn populating_maps_what_is_in_memory_and_makes_no_room() {
 #[test]
 fn the_file_behind_a_device_holds_what_was_written_at_once() {
     let dir = TempDir::new().unwrap();
-    let open =
-        |kind| open_image(&image(&dir, 1 << 20), &OpenOptions { kind, ..OpenOptions::read_write() }).unwrap();
-    for kind in [Kind::File, Kind::Mmap] {
+    let open = |kind| {
+        open_image(&image(&dir, 1 << 20), &DeviceOptions { kind, ..DeviceOptions::read_write() }).unwrap()
+    };
+    for kind in [Backend::File, Backend::Mmap] {
         let device = Partition::new(open(kind), 8192, 900_000).unwrap();
         // Of many sizes, the large ones often enough to go every way there is.
         for (round, len) in (1..=8_u8).flat_map(|round| [(round, 5), (round, 4096), (round, 150_000)]) {
@@ -295,6 +295,6 @@ fn the_file_behind_a_device_holds_what_was_written_at_once() {
         );
     }
     assert!(RamDevice::new(SIZE).unwrap().backing_file().is_none());
-    assert!(Overlay::new(open(Kind::Mmap)).unwrap().backing_file().is_none());
-    assert!(Cached::new(open(Kind::File), CacheOptions::default()).unwrap().backing_file().is_none());
+    assert!(Overlay::new(open(Backend::Mmap)).unwrap().backing_file().is_none());
+    assert!(Cached::new(open(Backend::File), CacheOptions::default()).unwrap().backing_file().is_none());
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use blockdev::{BlockDevice, Error, FileDevice, MmapDevice, OpenOptions, conformance};
+use blockdev::{BlockDevice, DeviceOptions, Error, FileDevice, MmapDevice, conformance};
 use tempfile::TempDir;
 
 struct Loop(PathBuf);
@@ -34,7 +34,7 @@ fn a_block_special_file_is_a_device_unless_it_is_mounted() {
         eprintln!("skipped: no loop device here");
         return;
     };
-    let options = OpenOptions::read_write();
+    let options = DeviceOptions::read_write();
     let file = FileDevice::open(&device.0, &options).unwrap();
     assert_eq!(file.size(), 4 << 20);
     conformance::check(&file);
@@ -49,7 +49,7 @@ fn a_block_special_file_is_a_device_unless_it_is_mounted() {
         return;
     }
     let refused = FileDevice::open(&device.0, &options);
-    let read = FileDevice::open(&device.0, &OpenOptions::read_only());
+    let read = FileDevice::open(&device.0, &DeviceOptions::read_only());
     let unmounted = Command::new("umount").arg(at.path()).status();
     let at = at.path().to_str().unwrap();
     assert!(matches!(&refused, Err(Error::InUse { by }) if by.contains(at)), "{refused:?}");

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use blockdev::crash::{BlockModel, FenceMeans, Limits};
+use blockdev::crash::{BlockModel, CrashLimits, FenceMeans};
 use blockdev::{
-    BlockDevice, CacheOptions, Cached, Calls, Counted, Fault, Faulty, Op, Overlay, Partition, RamDevice,
-    ReadOnly, Recorder, Stored, conformance,
+    BlockDevice, CacheOptions, Cached, Calls, Counted, Fault, Faulty, Overlay, Partition, RamDevice,
+    ReadOnly, RecordedOp, Recorder, Stored, conformance,
 };
 use proptest::prelude::*;
 
@@ -203,7 +203,7 @@ proptest! {
         let log = cached.inner().take();
         let base = vec![0; (BLOCKS * 512) as usize];
         let mut model = BlockModel::new(&base, &log).fences(FenceMeans::Durable);
-        model.limits = Limits { exhaustive: 300, ..Limits::default() };
+        model.limits = CrashLimits { exhaustive: 300, ..CrashLimits::default() };
         let mut wrong = None;
         model.run(|state| {
             if !in_order(state.image, &versions) {
@@ -215,10 +215,10 @@ proptest! {
         prop_assert!(wrong.is_none(), "{wrong:?}");
         // What a flush below ends is durable, and holds everything that was written above.
         for (len, newest) in flushed {
-            prop_assert!(matches!(log[len - 1], Op::Flush(_)));
+            prop_assert!(matches!(log[len - 1], RecordedOp::Flush(_)));
             let mut image = base.clone();
             for op in &log[..len] {
-                if let Op::Store { offset, data, .. } = op {
+                if let RecordedOp::Store { offset, data, .. } = op {
                     let range = *offset as usize..(*offset + data.len()) as usize;
                     match data {
                         Stored::Bytes(bytes) => image[range].copy_from_slice(bytes),

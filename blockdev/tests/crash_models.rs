@@ -5,8 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use blockdev::crash::{BlockModel, Choice, CrashState, FenceMeans, Limits, PmemModel, PmemOrder, Points};
-use blockdev::{Access, BlockDevice, DaxDevice, Op, RamDevice, Recorder, StorePath, Stored, conformance};
+use blockdev::crash::{
+    BlockModel, Choice, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder, Points,
+};
+use blockdev::{
+    Access, BlockDevice, DaxDevice, RamDevice, RecordedOp, Recorder, StorePath, Stored, conformance,
+};
 use proptest::prelude::*;
 
 type Images = BTreeSet<Vec<u8>>;
@@ -21,8 +25,8 @@ fn images(run: impl FnOnce(&mut dyn FnMut(&CrashState<'_>) -> ControlFlow<()>)) 
     images
 }
 
-fn everything() -> Limits {
-    Limits { exhaustive: u64::MAX, ..Limits::default() }
+fn everything() -> CrashLimits {
+    CrashLimits { exhaustive: u64::MAX, ..CrashLimits::default() }
 }
 
 /// What is in flight, and what is guaranteed, said as plainly as possible: lists of `(place, byte)` stores of
@@ -81,36 +85,38 @@ impl Plain {
     }
 }
 
-fn plain_pmem(base: &[u8], log: &[Op], cell: usize) -> Images {
+fn plain_pmem(base: &[u8], log: &[RecordedOp], cell: usize) -> Images {
     let mut plain = Plain { cell, unit: 8, settled: base.to_vec(), flight: BTreeMap::new() };
     let mut found = Images::new();
     plain.states(&mut found);
     for op in log {
         match op {
-            Op::Store { offset, data, path } => plain.store(*offset, data, *path == StorePath::Bypassing),
-            Op::WriteBack { offset, len } if *len > 0 => {
+            RecordedOp::Store { offset, data, path } => {
+                plain.store(*offset, data, *path == StorePath::Bypassing)
+            }
+            RecordedOp::WriteBack { offset, len } if *len > 0 => {
                 let cells = *offset as usize / cell..=(offset + len - 1) as usize / cell;
                 for (_, (list, queued)) in plain.flight.range_mut(cells) {
                     *queued = list.len();
                 }
             }
-            Op::Fence(_) | Op::Flush(_) => plain.settle(false),
-            Op::WriteBack { .. } | Op::Mark(_) => {}
+            RecordedOp::Fence(_) | RecordedOp::Flush(_) => plain.settle(false),
+            RecordedOp::WriteBack { .. } | RecordedOp::Mark(_) => {}
         }
         plain.states(&mut found);
     }
     found
 }
 
-fn plain_block(base: &[u8], log: &[Op], fences: FenceMeans) -> Images {
+fn plain_block(base: &[u8], log: &[RecordedOp], fences: FenceMeans) -> Images {
     let mut plain = Plain { cell: 512, unit: 512, settled: base.to_vec(), flight: BTreeMap::new() };
     let mut found = Images::new();
     plain.states(&mut found);
     for op in log {
         match op {
-            Op::Store { offset, data, .. } => plain.store(*offset, data, false),
-            Op::Flush(_) => plain.settle(true),
-            Op::Fence(_) if fences == FenceMeans::Durable => plain.settle(true),
+            RecordedOp::Store { offset, data, .. } => plain.store(*offset, data, false),
+            RecordedOp::Flush(_) => plain.settle(true),
+            RecordedOp::Fence(_) if fences == FenceMeans::Durable => plain.settle(true),
             _ => {}
         }
         plain.states(&mut found);
@@ -144,7 +150,7 @@ fn steps(size: u64, longest: usize) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..10)
 }
 
-fn record(device: &Recorder<RamDevice>, steps: &[Step]) -> Vec<Op> {
+fn record(device: &Recorder<RamDevice>, steps: &[Step]) -> Vec<RecordedOp> {
     let size = device.size();
     let slice = device.direct_access(0, size.div_ceil(4096), Access::Write).unwrap();
     for step in steps {
@@ -214,13 +220,13 @@ proptest! {
         let log = record(&device, &steps);
         let legal = plain_pmem(&base, &log, 64);
         let mut model = PmemModel::new(&base, &log);
-        model.limits = Limits { exhaustive: 1, edges: 20, pairs: 10, samples: 30, seed };
+        model.limits = CrashLimits { exhaustive: 1, edges: 20, pairs: 10, samples: 30, seed };
         let mut shown = BTreeSet::new();
         let mut newest = false;
         let report = model.run(|state| {
             assert!(legal.contains(state.image), "{state:?}");
             // All marks have the same value here, so only the number of marks tells equal images apart.
-            let marks = log[..state.op].iter().filter(|op| matches!(op, Op::Mark(_))).count();
+            let marks = log[..state.op].iter().filter(|op| matches!(op, RecordedOp::Mark(_))).count();
             shown.insert((marks, state.image.to_vec()));
             newest |= state.image == device.inner().to_vec();
             ControlFlow::Continue(())
@@ -241,7 +247,7 @@ proptest! {
         let mut plain = Plain { cell: 1, unit: 8, settled: base.clone(), flight: BTreeMap::new() };
         let mut expected = Images::from([base.clone()]);
         for op in &log {
-            let Op::Store { offset, data, .. } = op else { continue };
+            let RecordedOp::Store { offset, data, .. } = op else { continue };
             plain.store(*offset, data, true);
             // By unit, in order of places.
             for (list, _) in std::mem::take(&mut plain.flight).into_values() {

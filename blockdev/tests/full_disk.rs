@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use blockdev::{Access, BlockDevice, DaxDevice, Error, FileDevice, MmapDevice, OpenOptions};
+use blockdev::{Access, BlockDevice, DaxDevice, DeviceOptions, Error, FileDevice, MmapDevice};
 use tempfile::TempDir;
 
 /// Something mounted for a test.
@@ -48,7 +48,7 @@ fn image(mount: &Mount) -> PathBuf {
 
 fn fills_up_with_an_error(mount: &Mount) {
     let path = image(mount);
-    let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     let mut stored = 0;
     let full = loop {
         match device.write_at(stored, &[7; 4096]) {
@@ -80,7 +80,7 @@ fn fills_up_with_an_error(mount: &Mount) {
     run.zero(0, run.len()).unwrap();
     device.flush().unwrap();
     drop(device);
-    let file = FileDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let file = FileDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     assert!(matches!(file.write_at(20 << 20, &vec![1; 8 << 20]), Err(Error::NoSpace { .. })));
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use blockdev::{
-    Access, BlockDevice, DaxDevice, Error, LostPages, Media, MmapDevice, OpenOptions, PmemSlice, sigbus,
+    Access, BlockDevice, DaxDevice, DeviceOptions, Error, LostPages, Media, MmapDevice, PmemSlice, sigbus,
 };
 use tempfile::TempDir;
 
@@ -40,7 +40,7 @@ fn every_access_behind_a_truncation_is_an_error_that_names_its_offset() {
     }
     let dir = TempDir::new().unwrap();
     let (path, file) = image(dir.path());
-    let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     let slice = device.direct_access(0, SIZE / 4096, Access::Write).unwrap();
     file.set_len(KEPT).unwrap();
     // Every length at which another way of copying begins, at a page's start, within it, and across the end.
@@ -97,7 +97,7 @@ fn stores_that_go_past_the_caches_are_errors_too() {
     }
     let dir = TempDir::new().unwrap();
     let (path, file) = image(dir.path());
-    let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     let slice = device.direct_access(0, SIZE / 4096, Access::Write).unwrap();
     // SAFETY: the same memory under another name, used as long as the device is borrowed.
     #[allow(unsafe_code)]
@@ -130,7 +130,7 @@ fn the_error_says_that_the_image_was_truncated() {
     }
     let dir = TempDir::new().unwrap();
     let (path, file) = image(dir.path());
-    let device = MmapDevice::open(&path, &OpenOptions::read_only()).unwrap();
+    let device = MmapDevice::open(&path, &DeviceOptions::read_only()).unwrap();
     file.set_len(KEPT).unwrap();
     let error = device.read_at(KEPT + 100, &mut [0; 10]).unwrap_err().to_string();
     assert!(error.contains("truncated") && error.contains(&(KEPT + 100).to_string()), "{error}");
@@ -143,7 +143,7 @@ fn a_buffer_of_the_callers_own_that_is_lost_is_not_called_the_images_page() {
     }
     let dir = TempDir::new().unwrap();
     let (path, file) = image(dir.path());
-    let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     let ram = blockdev::RamDevice::new(SIZE).unwrap();
     let from = device.direct_access(0, SIZE / 4096, Access::Write).unwrap();
     let to = ram.direct_access(0, 16, Access::Write).unwrap();
@@ -159,7 +159,7 @@ fn threads_that_fault_at_once_get_an_error_each() {
     }
     let dir = TempDir::new().unwrap();
     let (path, file) = image(dir.path());
-    let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     file.set_len(KEPT).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
@@ -200,7 +200,7 @@ fn a_load_of_the_programs_own_keeps_its_signal() {
     }
     let dir = TempDir::new().unwrap();
     let (path, file) = image(dir.path());
-    let device = MmapDevice::open(&path, &OpenOptions::read_only()).unwrap();
+    let device = MmapDevice::open(&path, &DeviceOptions::read_only()).unwrap();
     let slice = device.direct_access(0, SIZE / 4096, Access::Read).unwrap();
     file.set_len(KEPT).unwrap();
     names_if_possible(device.read_at(KEPT, &mut [0]));
@@ -227,7 +227,7 @@ fn who_asks_for_the_signal_gets_it() {
     }
     let dir = TempDir::new().unwrap();
     let (path, file) = image(dir.path());
-    let options = OpenOptions { lost_pages: LostPages::Signal, ..OpenOptions::read_only() };
+    let options = DeviceOptions { lost_pages: LostPages::Signal, ..DeviceOptions::read_only() };
     let device = MmapDevice::open(&path, &options).unwrap();
     file.set_len(KEPT).unwrap();
     let _ = device.read_at(KEPT, &mut [0]);

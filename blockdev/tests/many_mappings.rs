@@ -5,13 +5,13 @@
 
 use std::io::Write as _;
 
-use blockdev::{BlockDevice, MmapDevice, OpenOptions};
+use blockdev::{BlockDevice, DeviceOptions, MmapDevice};
 
 const SIZE: usize = 3 << 20;
 
 /// Maps an image, stores to it beside memory that the allocator maps, and looks whether both kept what they got.
 fn map_and_store(path: &std::path::Path, mark: u8) {
-    let device = MmapDevice::open(path, &OpenOptions::read_write()).expect("opens");
+    let device = MmapDevice::open(path, &DeviceOptions::read_write()).expect("opens");
     let memory = vec![!mark; SIZE + (usize::from(mark) << 12)];
     let mut block = [0; 4096];
     for offset in (0..SIZE as u64).step_by(64 << 10) {

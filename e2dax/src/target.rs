@@ -253,26 +253,26 @@ impl Target {
         durability: blockdev::Durability,
     ) -> Result<Arc<dyn BlockDevice>> {
         let kind = match options.device {
-            DeviceKind::Mmap => blockdev::Kind::Mmap,
-            DeviceKind::File => blockdev::Kind::File,
-            DeviceKind::Ram => blockdev::Kind::Ram,
+            DeviceKind::Mmap => blockdev::Backend::Mmap,
+            DeviceKind::File => blockdev::Backend::File,
+            DeviceKind::Ram => blockdev::Backend::Ram,
         };
         let how = match mode {
-            Mode::Read => blockdev::OpenOptions::read_only(),
-            Mode::Write => blockdev::OpenOptions::read_write(),
+            Mode::Read => blockdev::DeviceOptions::read_only(),
+            Mode::Write => blockdev::DeviceOptions::read_write(),
         };
-        let whole = blockdev::open_image(&self.image, &blockdev::OpenOptions { kind, durability, ..how })
+        let whole = blockdev::open_image(&self.image, &blockdev::DeviceOptions { kind, durability, ..how })
             .map_err(|error| {
-                match error {
-                    // These are about the file as a whole and name it themselves.
-                    blockdev::Error::Io { op: op @ ("open" | "lock" | "map"), message, .. } => {
-                        let own = format!("{}: ", self.image.display());
-                        let message = message.strip_prefix(own.as_str()).unwrap_or(&message);
-                        Failure::text(self.image_name(), format!("{op}: {message}"))
-                    }
-                    other => Failure::new(self.image_name(), other),
+            match error {
+                // These are about the file as a whole and name it themselves.
+                blockdev::Error::Io { op: op @ ("open" | "lock" | "map"), message, .. } => {
+                    let own = format!("{}: ", self.image.display());
+                    let message = message.strip_prefix(own.as_str()).unwrap_or(&message);
+                    Failure::text(self.image_name(), format!("{op}: {message}"))
                 }
-            })?;
+                other => Failure::new(self.image_name(), other),
+            }
+        })?;
         let part = match self.place {
             Place::Whole => return Ok(whole),
             Place::Offset(offset) => Partition::from_offset(whole, offset),

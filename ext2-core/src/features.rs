@@ -12,7 +12,7 @@ use crate::error::{Incompatible, Result};
 bitflags! {
     /// `s_feature_compat`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct Compat: u32 {
+    pub struct CompatFeatures: u32 {
         /// Blocks preallocated to directories.
         const DIR_PREALLOC = 0x1;
         /// AFS server inodes.
@@ -32,7 +32,7 @@ bitflags! {
 
     /// `s_feature_incompat`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct Incompat: u32 {
+    pub struct IncompatFeatures: u32 {
         /// Compressed files.
         const COMPRESSION = 0x1;
         /// Directory entries carry the file's type.
@@ -51,7 +51,7 @@ bitflags! {
 
     /// `s_feature_ro_compat`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct RoCompat: u32 {
+    pub struct RoCompatFeatures: u32 {
         /// Backups only in groups 0, 1 and powers of 3, 5 and 7.
         const SPARSE_SUPER = 0x1;
         /// A file of 2 GiB or more has been there.
@@ -66,11 +66,11 @@ bitflags! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Features {
     /// May be ignored.
-    pub compat: Compat,
+    pub compat: CompatFeatures,
     /// Must be known to read.
-    pub incompat: Incompat,
+    pub incompat: IncompatFeatures,
     /// Must be known to write.
-    pub ro_compat: RoCompat,
+    pub ro_compat: RoCompatFeatures,
 }
 
 /// Names by bit, as `mke2fs -O` and `dumpe2fs` spell them.
@@ -127,12 +127,14 @@ const RO_COMPAT_NAMES: [(u32, &str); 16] = [
 ];
 
 /// Incompatible features that reading works with.
-const READ: Incompat = Incompat::FILETYPE.union(Incompat::META_BG);
+const READ: IncompatFeatures = IncompatFeatures::FILETYPE.union(IncompatFeatures::META_BG);
 /// Read-only compatible features that writing works with. `extra_isize` only says that inodes have
 /// room for extra fields, which we keep.
-const WRITE: RoCompat =
-    RoCompat::SPARSE_SUPER.union(RoCompat::LARGE_FILE).union(RoCompat::BTREE_DIR).union(EXTRA_ISIZE);
-const EXTRA_ISIZE: RoCompat = RoCompat::from_bits_retain(0x40);
+const WRITE: RoCompatFeatures = RoCompatFeatures::SPARSE_SUPER
+    .union(RoCompatFeatures::LARGE_FILE)
+    .union(RoCompatFeatures::BTREE_DIR)
+    .union(EXTRA_ISIZE);
+const EXTRA_ISIZE: RoCompatFeatures = RoCompatFeatures::from_bits_retain(0x40);
 
 impl Features {
     /// Refuses what cannot be read.
@@ -141,11 +143,11 @@ impl Features {
     /// [`Incompatible`] with the names of the features; a journal that needs recovery has its own.
     pub fn check_readable(&self, ignore_journal: bool) -> Result<()> {
         let mut known = READ;
-        if self.incompat.contains(Incompat::RECOVER) {
+        if self.incompat.contains(IncompatFeatures::RECOVER) {
             if !ignore_journal {
                 return Err(Incompatible::JournalNeedsRecovery.into());
             }
-            known |= Incompat::RECOVER;
+            known |= IncompatFeatures::RECOVER;
         }
         let unknown = self.incompat.bits() & !known.bits();
         if unknown != 0 {
@@ -163,7 +165,7 @@ impl Features {
         if unknown != 0 {
             return Err(Incompatible::ReadOnlyFeature(names(unknown, &RO_COMPAT_NAMES)).into());
         }
-        if self.incompat.contains(Incompat::RECOVER) {
+        if self.incompat.contains(IncompatFeatures::RECOVER) {
             return Err(Incompatible::JournalNeedsRecovery.into());
         }
         Ok(())
@@ -190,9 +192,9 @@ impl Features {
             if compat | incompat | ro == 0 {
                 return Err(name);
             }
-            next.compat.set(Compat::from_bits_retain(compat), set);
-            next.incompat.set(Incompat::from_bits_retain(incompat), set);
-            next.ro_compat.set(RoCompat::from_bits_retain(ro), set);
+            next.compat.set(CompatFeatures::from_bits_retain(compat), set);
+            next.incompat.set(IncompatFeatures::from_bits_retain(incompat), set);
+            next.ro_compat.set(RoCompatFeatures::from_bits_retain(ro), set);
         }
         *self = next;
         Ok(())
@@ -247,15 +249,17 @@ mod tests {
 
     #[test]
     fn unsupported_features_are_refused_by_name() {
-        let features =
-            Features { incompat: Incompat::from_bits_retain(0x40 | 0x80 | 0x2), ..Features::default() };
+        let features = Features {
+            incompat: IncompatFeatures::from_bits_retain(0x40 | 0x80 | 0x2),
+            ..Features::default()
+        };
         let error = features.check_readable(false).unwrap_err();
         assert_eq!(error, Error::Incompatible(Incompatible::Feature("extents 64bit".to_string())));
     }
 
     #[test]
     fn a_journal_that_needs_recovery_is_refused_unless_ignored_and_never_written() {
-        let features = Features { incompat: Incompat::RECOVER, ..Features::default() };
+        let features = Features { incompat: IncompatFeatures::RECOVER, ..Features::default() };
         assert!(features.check_readable(false).is_err());
         assert!(features.check_readable(true).is_ok());
         assert!(features.check_writable().is_err());

@@ -1,7 +1,7 @@
 //! Where everything lies: groups, copies of the superblock, descriptors. Computed once, never changes.
 
 use crate::error::{Corrupt, Object, Result};
-use crate::features::{Compat, Incompat, RoCompat};
+use crate::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::map::{DIRECT, Shape};
 use crate::raw::RawGroupDesc;
 use crate::{BlockSize, DeviceBlock, GroupNr, InodeNr, Superblock};
@@ -62,11 +62,11 @@ impl Geometry {
             groups: (sb.blocks_count - sb.first_data_block).div_ceil(sb.blocks_per_group),
             first_ino: sb.first_ino,
             reserved_gdt_blocks: sb.reserved_gdt_blocks,
-            first_meta_bg: features.incompat.contains(Incompat::META_BG).then_some(sb.first_meta_bg),
+            first_meta_bg: features.incompat.contains(IncompatFeatures::META_BG).then_some(sb.first_meta_bg),
             max_file_size: max_file_size(sb.block_size),
-            backups: if features.compat.contains(Compat::SPARSE_SUPER2) {
+            backups: if features.compat.contains(CompatFeatures::SPARSE_SUPER2) {
                 Backups::Sparse2(sb.backup_groups)
-            } else if features.ro_compat.contains(RoCompat::SPARSE_SUPER) {
+            } else if features.ro_compat.contains(RoCompatFeatures::SPARSE_SUPER) {
                 Backups::Sparse
             } else {
                 Backups::All

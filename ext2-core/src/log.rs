@@ -38,11 +38,12 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use portable_atomic::AtomicU64;
 
 use blockdev::{BlockDevice, Error, Result};
 
-use crate::features::Incompat;
+use crate::features::IncompatFeatures;
 use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::sync::{Mutex, Rank, RwLock};
 use commit::Committer;
@@ -139,7 +140,7 @@ impl Logged {
             logged.capture(&mut state, nr, false, |block| {
                 if let Some(word) = block.get_mut(within) {
                     // OK to cast: the lowest byte.
-                    *word &= !(Incompat::RECOVER.bits() as u8);
+                    *word &= !(IncompatFeatures::RECOVER.bits() as u8);
                 }
             })?;
         }

@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::error::{Corrupt, Error, Incompatible, Object, Result};
-use crate::features::{Compat, Features, Incompat, RoCompat};
+use crate::features::{CompatFeatures, Features, IncompatFeatures, RoCompatFeatures};
 use crate::raw::{GOOD_OLD_INODE_SIZE, MAGIC, RawSuperblock};
 use crate::{BlockSize, InodeNr, Timestamp};
 
@@ -134,9 +134,9 @@ impl Superblock {
             return Err(Incompatible::Revision(revision).into());
         }
         let features = Features {
-            compat: Compat::from_bits_retain(raw.s_feature_compat.get()),
-            incompat: Incompat::from_bits_retain(raw.s_feature_incompat.get()),
-            ro_compat: RoCompat::from_bits_retain(raw.s_feature_ro_compat.get()),
+            compat: CompatFeatures::from_bits_retain(raw.s_feature_compat.get()),
+            incompat: IncompatFeatures::from_bits_retain(raw.s_feature_incompat.get()),
+            ro_compat: RoCompatFeatures::from_bits_retain(raw.s_feature_ro_compat.get()),
         };
         features.check_readable(ignore_journal)?;
         let Some(block_size) = BlockSize::from_s_log_block_size(raw.s_log_block_size.get()) else {
@@ -176,13 +176,13 @@ impl Superblock {
             uuid: raw.s_uuid,
             label: trimmed(&raw.s_volume_name),
             last_mounted: trimmed(&raw.s_last_mounted),
-            reserved_gdt_blocks: if features.compat.contains(Compat::RESIZE_INODE) {
+            reserved_gdt_blocks: if features.compat.contains(CompatFeatures::RESIZE_INODE) {
                 raw.s_reserved_gdt_blocks.get()
             } else {
                 0
             },
             journal_inode: InodeNr::new(raw.s_journal_inum.get())
-                .filter(|_| features.compat.contains(Compat::HAS_JOURNAL)),
+                .filter(|_| features.compat.contains(CompatFeatures::HAS_JOURNAL)),
             last_orphan: raw.s_last_orphan.get(),
             hash_seed: raw.s_hash_seed.map(|word| word.get()),
             hash_version: raw.s_def_hash_version,

@@ -13,6 +13,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::Wait;
 use crate::entry::{PAGE_SIZE, PMD_PAGES, PMD_SIZE};
 use crate::error::Result;
 use crate::fault::DaxInode;
@@ -21,7 +22,6 @@ use crate::iter::{IomapIter, Step};
 use crate::mmu::soft::{MapRequest, Signal, SoftMap, SoftMmu};
 use crate::mmu::{Protection, Sharing, VmFile};
 use crate::rw::{self, Limits};
-use crate::truncate::Patience;
 use crate::uio::{Faulting, SliceSink, SliceSource};
 
 /// A file of the file system under test. Each that is made is empty and new, on a device with at least 16 MiB free, whose
@@ -31,7 +31,7 @@ pub trait Subject: DaxInode + VmFile + 'static {
     ///
     /// # Errors
     /// The file system's.
-    fn set_size(&self, size: u64, patience: Patience) -> Result<()>;
+    fn set_size(&self, size: u64, wait: Wait) -> Result<()>;
 
     /// Pages of the device that are the file's data.
     fn data_pages(&self) -> u64;
@@ -152,7 +152,7 @@ fn ask<S: Subject>(file: &S, pos: u64, len: u64) -> Result<(MapKind, u64), Said>
 }
 
 fn answers<S: Subject>(file: &Arc<S>) -> Outcome {
-    file.set_size(2 * PMD_SIZE, Patience::Wait)?;
+    file.set_size(2 * PMD_SIZE, Wait::Yes)?;
     same("a hole of 4 MiB", ask(&**file, 0, 2 * PMD_SIZE)?, (MapKind::Hole, 2 * PMD_SIZE))?;
     write(&**file, 5 * PAGE_SIZE, &[1; PAGE_SIZE as usize])?;
     same("the hole before data", ask(&**file, 0, PMD_SIZE)?, (MapKind::Hole, 5 * PAGE_SIZE))?;
@@ -163,7 +163,7 @@ fn answers<S: Subject>(file: &Arc<S>) -> Outcome {
 }
 
 fn looking<S: Subject>(file: &Arc<S>) -> Outcome {
-    file.set_size(PMD_SIZE, Patience::Wait)?;
+    file.set_size(PMD_SIZE, Wait::Yes)?;
     same("a hole read", read(&**file, 0, 10_000)?, vec![0; 10_000])?;
     same("a hole loaded", map(file, PMD_SIZE, Sharing::Shared)?.load(70_000).map_err(died)?, 0)?;
     ask(&**file, 0, PMD_SIZE)?;
@@ -182,7 +182,7 @@ fn parts_of_blocks<S: Subject>(file: &Arc<S>) -> Outcome {
     let mut wanted = vec![0; 100];
     wanted.extend(b"hello");
     same("the block's beginning", read(&**file, 0, 200)?, wanted.clone())?;
-    file.set_size(3 * PAGE_SIZE, Patience::Wait)?;
+    file.set_size(3 * PAGE_SIZE, Wait::Yes)?;
     wanted.resize(3 * PAGE_SIZE as usize, 0);
     let got = read(&**file, 0, wanted.len())?;
     let wrong = got.iter().zip(&wanted).position(|(got, wanted)| got != wanted);
@@ -204,7 +204,7 @@ fn nothing_moved<S: Subject>(file: &Arc<S>) -> Outcome {
     let done = rw::write(&**file, 0, 5000, &mut source, Limits::default());
     need(done.is_err(), || format!("a write whose source cannot be read says {done:?}"))?;
     same("the size", file.size(), 0)?;
-    file.set_size(8192, Patience::Wait)?;
+    file.set_size(8192, Wait::Yes)?;
     same("what is read then", read(&**file, 0, 8192)?, vec![0; 8192])
 }
 
@@ -216,7 +216,7 @@ fn early_end<S: Subject>(file: &Arc<S>) -> Outcome {
     need(done > 0 && done <= good, || format!("{done} bytes are reported of {good} that could be read"))?;
     same("the size is what was reported", file.size(), done)?;
     same("what was reported", read(&**file, 0, bytes.len())?, vec![7; done as usize])?;
-    file.set_size(bytes.len() as u64, Patience::Wait)?;
+    file.set_size(bytes.len() as u64, Wait::Yes)?;
     let rest = read(&**file, done, bytes.len())?;
     need(rest.iter().all(|byte| *byte == 0), || "what was not written is not zero after growth".to_owned())
 }
@@ -224,7 +224,7 @@ fn early_end<S: Subject>(file: &Arc<S>) -> Outcome {
 fn fault_is_zero<S: Subject>(file: &Arc<S>) -> Outcome {
     // Not a whole unit, so that the fault is one of 4 KiB.
     let size = 100 * PAGE_SIZE + 10;
-    file.set_size(size, Patience::Wait)?;
+    file.set_size(size, Wait::Yes)?;
     let map = map(file, size, Sharing::Shared)?;
     map.store(50 * PAGE_SIZE + 3, 9).map_err(died)?;
     same("the size", file.size(), size)?;
@@ -240,7 +240,7 @@ fn fault_is_zero<S: Subject>(file: &Arc<S>) -> Outcome {
 }
 
 fn whole_or_one<S: Subject>(file: &Arc<S>) -> Outcome {
-    file.set_size(2 * PMD_SIZE, Patience::Wait)?;
+    file.set_size(2 * PMD_SIZE, Wait::Yes)?;
     // In the second unit a page is there, so that no unit of it can be made.
     write(&**file, PMD_SIZE + 7 * PAGE_SIZE, &[1; PAGE_SIZE as usize])?;
     let map = map(file, 2 * PMD_SIZE, Sharing::Shared)?;
@@ -261,7 +261,7 @@ fn whole_or_one<S: Subject>(file: &Arc<S>) -> Outcome {
 }
 
 fn write_under_hole<S: Subject>(file: &Arc<S>) -> Outcome {
-    file.set_size(PMD_SIZE, Patience::Wait)?;
+    file.set_size(PMD_SIZE, Wait::Yes)?;
     let map = map(file, PMD_SIZE, Sharing::Shared)?;
     same("the hole", map.load(8192).map_err(died)?, 0)?;
     write(&**file, 8192, &[5; 100])?;
@@ -271,7 +271,7 @@ fn write_under_hole<S: Subject>(file: &Arc<S>) -> Outcome {
 
 fn store_under_hole<S: Subject>(file: &Arc<S>) -> Outcome {
     let size = 40 * PAGE_SIZE;
-    file.set_size(size, Patience::Wait)?;
+    file.set_size(size, Wait::Yes)?;
     let (one, other) = (map(file, size, Sharing::Shared)?, map(file, size, Sharing::Shared)?);
     same("the hole", one.load(0).map_err(died)?, 0)?;
     other.store(0, 6).map_err(died)?;
@@ -288,12 +288,12 @@ fn truncation<S: Subject>(file: &Arc<S>) -> Outcome {
     write(&**file, 0, &[1; 4 * PAGE_SIZE as usize])?;
     let map = map(file, 4 * PAGE_SIZE, Sharing::Shared)?;
     map.store(3 * PAGE_SIZE, 2).map_err(died)?;
-    file.set_size(PAGE_SIZE + 10, Patience::Wait)?;
+    file.set_size(PAGE_SIZE + 10, Wait::Yes)?;
     same("a page past the end", map.load(3 * PAGE_SIZE), Err(Signal::Bus))?;
     same("pages of data", file.data_pages(), 2)?;
     // The last page stays mapped, and what is stored past the end must not be seen when the file grows.
     map.store(PAGE_SIZE + 100, 3).map_err(died)?;
-    file.set_size(4 * PAGE_SIZE, Patience::Wait)?;
+    file.set_size(4 * PAGE_SIZE, Wait::Yes)?;
     let got = read(&**file, PAGE_SIZE, 3 * PAGE_SIZE as usize)?;
     let mut wanted = vec![1; 10];
     wanted.resize(3 * PAGE_SIZE as usize, 0);

@@ -157,13 +157,13 @@ mod tests {
     use ext2_image::mkfs::{self, Format, Fresh};
 
     use super::*;
+    use crate::Wait;
     use crate::conformance::{Subject, check};
-    use crate::truncate::Patience;
     use crate::{DaxFs, DaxOptions, File, OpenFor};
 
     impl Subject for FileInner {
-        fn set_size(&self, size: u64, patience: Patience) -> Result<()> {
-            Ok(self.inode.truncate(size, patience.into())?)
+        fn set_size(&self, size: u64, wait: Wait) -> Result<()> {
+            Ok(self.inode.truncate(size, wait)?)
         }
 
         fn data_pages(&self) -> u64 {

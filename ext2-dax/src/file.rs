@@ -2,6 +2,7 @@
 
 mod inner;
 mod lease;
+mod whole;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use blockdev::{Access, DaxDevice};
 use ext2_core::plumbing::Plumbing;
 use ext2_core::{FileKind, Inode, InodeFlags};
 
+use crate::Wait;
 #[cfg(feature = "buffer-head")]
 use crate::buffer_head::{self, DioFlags};
 use crate::compat::{Growth, Publish, Seeks};
@@ -19,13 +21,12 @@ use crate::mapping::DaxMapping;
 use crate::mmu::soft::{MapRequest, SoftMap, SoftMmu};
 use crate::mmu::{Protection, Sharing, VmFile};
 use crate::rw::{self, Limits};
-use crate::truncate::Patience;
 use crate::uio::{Sink, SliceSink, SliceSource, Source};
 use crate::volume::{DataPath, DaxFs};
 
 pub(crate) use inner::FileInner;
 use inner::{BUSY_NOW, LAST_PAGE, MAX_BYTES, past_end};
-pub use lease::{Lease, Leased, LeasedPart};
+pub use lease::{Lease, Leased, LeasedPart, LeasedRun};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,28 @@ pub enum OpenFor {
 }
 
 /// An open regular file. Cloning it is cheap; all who have the inode open share its pages.
+///
+/// ```
+/// use ext2_core::Follow;
+/// use ext2_dax::mmu::soft::{MapRequest, SoftMmu};
+/// use ext2_dax::mmu::{Protection, Sharing};
+/// use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
+/// # let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(16 << 20)?, &Default::default())?;
+///
+/// fs.write("data", vec![0; 4 << 20])?;
+/// let file = File::open(&DaxFs::new(fs.clone(), DaxOptions::default()), fs.resolve("data", Follow::Yes)?, OpenFor::Writing)?;
+/// file.write_all_at(5, b"a call")?;
+///
+/// // The same bytes as memory, through a page table in software.
+/// let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
+/// let mmu = SoftMmu::new();
+/// let map = file.map(&mmu, &MapRequest { offset: 0, len: 4 << 20, sharing, protection, colour: 0 })?;
+/// assert_eq!(map.load(5), Ok(b'a'));
+/// assert_eq!(map.store(5, b'A'), Ok(()));
+/// file.sync()?;
+/// assert_eq!(&fs.read("data")?[5..11], b"A call");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct File(pub(crate) Arc<FileInner>);
 
@@ -232,15 +255,15 @@ impl File {
     ///
     /// # Errors
     /// `EBUSY`, always where this thread holds the lease; `EFBIG`, `EPERM`, `EBADF` for a file opened for reading, the device's or the image's.
-    pub fn truncate(&self, size: u64, patience: Patience) -> Result<()> {
+    pub fn truncate(&self, size: u64, wait: Wait) -> Result<()> {
         let inner = &*self.0;
         inner.check_open_for_writing()?;
         #[cfg(feature = "buffer-head")]
         inner.pages.dio.wait();
         if inner.compat().growth == Growth::KeepTail {
-            return inner.truncate_keeping_tail(size, patience);
+            return inner.truncate_keeping_tail(size, wait);
         }
-        Ok(inner.inode.truncate(size, patience.into())?)
+        Ok(inner.inode.truncate(size, wait)?)
     }
 
     /// Makes `len` bytes from `pos` a hole, as far as they are whole blocks, and zeroes the rest; the
@@ -248,9 +271,9 @@ impl File {
     ///
     /// # Errors
     /// As for [`truncate`](Self::truncate).
-    pub fn punch_hole(&self, pos: u64, len: u64, patience: Patience) -> Result<()> {
+    pub fn punch_hole(&self, pos: u64, len: u64, wait: Wait) -> Result<()> {
         self.0.check_open_for_writing()?;
-        Ok(self.0.inode.punch_hole(pos, len, patience.into())?)
+        Ok(self.0.inode.punch_hole(pos, len, wait)?)
     }
 
     /// Makes `len` bytes from `pos` read as zeros; nothing is allocated or freed, nobody is waited for, and the size

@@ -10,6 +10,6 @@ mod parse;
 mod pattern;
 mod play;
 
-pub use parse::{Line, MapKind, Op, ParseError, Script};
+pub use parse::{Line, MapMode, Op, ParseError, Script};
 pub use pattern::{CrcSink, PatternSource};
 pub use play::{Events, Outcome, Player};

@@ -12,4 +12,4 @@ pub mod oracle;
 mod recorder;
 
 pub use event::{Event, FaultInfo, InodeId};
-pub use recorder::{EventLog, Record, Recorder, Tracer};
+pub use recorder::{EventLog, Listener, Record, Tracer};

@@ -12,40 +12,13 @@ use std::ops::Range;
 
 use blockdev::DaxDevice;
 
+use crate::Wait;
 use crate::compat::Layouts;
 use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::leases::InTheWay;
 use crate::mapping::{DaxMapping, PrivateCopies};
 use crate::writeback::writeback_range;
-
-/// What to do about leases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// Wait until other threads give theirs back. Leases of the caller's own thread, which took them or used them last, are
-    /// `EBUSY`: nobody waits for himself.
-    Wait,
-    /// Say `EBUSY`.
-    Refuse,
-}
-
-impl From<Patience> for ext2_core::Wait {
-    fn from(patience: Patience) -> Self {
-        match patience {
-            Patience::Wait => Self::Yes,
-            Patience::Refuse => Self::No,
-        }
-    }
-}
-
-impl From<ext2_core::Wait> for Patience {
-    fn from(wait: ext2_core::Wait) -> Self {
-        match wait {
-            ext2_core::Wait::Yes => Self::Wait,
-            ext2_core::Wait::No => Self::Refuse,
-        }
-    }
-}
 
 /// Waits until no other thread leases any of the file pages.
 ///
@@ -65,7 +38,7 @@ pub(crate) fn wait_idle(mapping: &DaxMapping, pages: &Range<u64>) -> Result<()> 
 /// Takes translations and entries of the bytes `range` away and runs `change`, which frees the blocks,
 /// while nobody can make new ones.
 ///
-/// With [`Patience::Wait`] the caller holds no lock that the holder of a lease may want.
+/// With [`Wait::Yes`] the caller holds no lock that the holder of a lease may want.
 ///
 /// The page in which the range begins, if it does not begin with it, stays mapped: its part of the file
 /// stays, and what is stored behind the new end is zeroed when the file grows again. The page in which
@@ -73,13 +46,13 @@ pub(crate) fn wait_idle(mapping: &DaxMapping, pages: &Range<u64>) -> Result<()> 
 /// truncation (Linux: `even_cows`).
 ///
 /// # Errors
-/// `EBUSY` when leased and `patience` is [`Patience::Refuse`], or by this thread; the device's while writing back; both
+/// `EBUSY` when leased and `wait` is [`Wait::No`], or by this thread; the device's while writing back; both
 /// before `change` is run. Otherwise what `change` says.
 pub fn take_pages<T>(
     mapping: &DaxMapping,
     memory: &dyn DaxDevice,
     range: Range<u64>,
-    patience: Patience,
+    wait: Wait,
     layouts: Layouts,
     copies: PrivateCopies,
     change: impl FnOnce() -> T,
@@ -98,7 +71,7 @@ pub fn take_pages<T>(
             break lock;
         }
         drop(lock);
-        if patience == Patience::Refuse {
+        if wait == Wait::No {
             return Err(Error::refused(Errno::BUSY, "the blocks are leased"));
         }
         wait_idle(mapping, &touched)?;

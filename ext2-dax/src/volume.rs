@@ -7,6 +7,7 @@ use blockdev::{BlockDevice, DaxDevice};
 use ext2_core::plumbing::{AddressSpace, Plumbing, Publisher, Stores, Taken};
 use ext2_core::{Ext2, Inode};
 
+use crate::Wait;
 use crate::absent::ABSENT;
 use crate::asked::{Asked, Counts};
 use crate::compat::Compat;
@@ -14,14 +15,14 @@ use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::mapping::{DaxMapping, PrivateCopies};
 use crate::trace::{InodeId, Tracer};
-use crate::truncate::{Patience, take_pages, wait_idle};
+use crate::truncate::{take_pages, wait_idle};
 use crate::wait::WaitTable;
 use crate::writeback::writeback_range;
 
 /// What is promised of the device's memory. What memory is, the device knows
 /// ([`PmemSlice::media`](blockdev::PmemSlice::media)); a user can only claim less.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Media {
+pub enum Flushing {
     /// What the device says: synchronous mappings are given where its memory is persistent.
     #[default]
     AsDevice,
@@ -49,14 +50,14 @@ pub struct DaxOptions {
     /// The new path or the old.
     pub path: DataPath,
     /// How much of what the device promises is believed.
-    pub media: Media,
+    pub media: Flushing,
     /// Device number that events name: major, minor.
     pub dev: (u32, u32),
 }
 
 impl Default for DaxOptions {
     fn default() -> Self {
-        Self { compat: Compat::FULL, path: DataPath::default(), media: Media::AsDevice, dev: (259, 0) }
+        Self { compat: Compat::FULL, path: DataPath::default(), media: Flushing::AsDevice, dev: (259, 0) }
     }
 }
 
@@ -176,7 +177,7 @@ impl AddressSpace for Pages {
             Taken::Truncated => PrivateCopies::Drop,
             Taken::Punched | Taken::Moved => PrivateCopies::Keep,
         };
-        let (layouts, refuse) = (self.compat.layouts, Patience::Refuse);
+        let (layouts, refuse) = (self.compat.layouts, Wait::No);
         take_pages(&self.mapping, self.memory(), range, refuse, layouts, copies, change)?
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use blockdev::RamDevice;
 use ext2_core::{BlockSize, Ext2, FileKind, NewInode, OpenOptions};
+use ext2_dax::Wait;
 use ext2_dax::entry::{PAGE_SIZE, PMD_PAGES, PMD_SIZE};
 use ext2_dax::mmu::soft::{MapRequest, SoftMap, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
-use ext2_dax::truncate::Patience;
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
 use ext2_image::mkfs::{self, Format, Fresh};
 
@@ -24,7 +24,7 @@ fn file(data: u64, size: u64) -> File {
     let inode = fs.ext2().root().unwrap().create(b"file", &NewInode::new(FileKind::Regular, 0o644)).unwrap();
     let file = File::open(&fs, inode, OpenFor::Writing).unwrap();
     assert_eq!(file.write_at(0, &vec![7; data as usize]).unwrap(), data);
-    file.truncate(size, Patience::Wait).unwrap();
+    file.truncate(size, Wait::Yes).unwrap();
     file
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use blockdev::{Access, BlockDevice, DaxDevice, PmemSlice, RamDevice};
+use ext2_dax::Wait;
 use ext2_dax::compat::Compat;
 use ext2_dax::entry::{Order, PAGE_SIZE};
 use ext2_dax::error::Result;
@@ -17,7 +18,7 @@ use ext2_dax::mapping::{DaxMapping, PrivateCopies};
 use ext2_dax::mmu::soft::{MapRequest, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
 use ext2_dax::trace::{InodeId, Tracer};
-use ext2_dax::truncate::{Patience, take_pages};
+use ext2_dax::truncate::take_pages;
 use ext2_dax::{WaitTable, writeback};
 use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use loom::thread;
@@ -112,7 +113,7 @@ impl OnePage {
             self.freed.store(true, Ordering::SeqCst);
         };
         let (layouts, copies) = (Compat::FULL.layouts, PrivateCopies::Drop);
-        take_pages(&self.pages, self, 0..u64::MAX, Patience::Wait, layouts, copies, freed).unwrap();
+        take_pages(&self.pages, self, 0..u64::MAX, Wait::Yes, layouts, copies, freed).unwrap();
     }
 }
 

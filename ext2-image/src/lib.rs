@@ -13,12 +13,12 @@
 //! | [`seal`] | hash trees by which the kernel (dm-verity) lets no changed byte be read |
 //! | [`tar`] | an image as an archive |
 //! | [`disk`] | a disk with partitions around an image |
-//! | `walk` | a whole tree, file by file |
 //! | [`resize`] | growing and shrinking, as resize2fs does it |
 //! | [`tune`] | changing what the superblock says |
 //! | [`align`](mod@align) | moving files into whole units of 2 MiB |
 //! | `sparsify` | giving back blocks of the image's file that hold nothing (feature `std`) |
 //! | [`rewrite`] | what changes an image as a whole does it in one step, with a log |
+//! | [`fields`] | the structures of an image taken apart, field by field |
 //! | `units`, `coverage` | which 2 MiB of a file a page of that size can map, and for whom |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
@@ -34,6 +34,7 @@ pub mod check;
 pub mod copy;
 mod coverage;
 pub mod disk;
+pub mod fields;
 #[cfg(feature = "std")]
 mod file_range;
 pub mod manifest;
@@ -47,11 +48,10 @@ pub mod sparsify;
 pub mod tar;
 pub mod tune;
 mod units;
-mod walk;
 
 pub use capability::{capability_from_text, is_capability};
 pub use coverage::{Coverage, array_ends_in_unit};
+pub use ext2_core::{Found, Walk, WalkError};
 #[cfg(feature = "std")]
 pub use file_range::FileRange;
 pub use units::{UNIT, UnitCounts, UnitRun, UnitState, Units};
-pub use walk::{Found, Walk, WalkError};

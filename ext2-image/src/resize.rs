@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
 use ext2_core::raw::RawSuperblock;
-use ext2_core::{Compat, Geometry, GroupNr, Result};
+use ext2_core::{CompatFeatures, Geometry, GroupNr, Result};
 
 use crate::rewrite::{Draft, Image, Options};
 
@@ -161,5 +161,5 @@ fn backups(geo: &Geometry) -> Vec<GroupNr> {
 
 /// Whether inode 7 holds spare descriptors.
 fn has_spare(draft: &Draft<'_>) -> bool {
-    draft.old.sb.features.compat.contains(Compat::RESIZE_INODE)
+    draft.old.sb.features.compat.contains(CompatFeatures::RESIZE_INODE)
 }

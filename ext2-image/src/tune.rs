@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
 use ext2_core::raw::{RawInode, RawSuperblock};
-use ext2_core::{Compat, Errno, Error, Features, Geometry, Incompatible, Result, RoCompat, Superblock};
+use ext2_core::{CompatFeatures, Errno, Error, Features, Geometry, Incompatible, Result, RoCompatFeatures, Superblock};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::resize::relaid;
@@ -57,8 +57,8 @@ const DIRECTORY: u16 = 0o040_000;
 const LARGE: u64 = 1 << 31;
 
 /// Features that can be set and cleared here.
-const CHANGED_COMPAT: Compat = Compat::EXT_ATTR.union(Compat::DIR_INDEX);
-const CHANGED_RO: RoCompat = RoCompat::SPARSE_SUPER.union(RoCompat::LARGE_FILE);
+const CHANGED_COMPAT: CompatFeatures = CompatFeatures::EXT_ATTR.union(CompatFeatures::DIR_INDEX);
+const CHANGED_RO: RoCompatFeatures = RoCompatFeatures::SPARSE_SUPER.union(RoCompatFeatures::LARGE_FILE);
 
 impl Tune {
     /// Changes the image on `dev`, which is claimed meanwhile. Gives whether anything changed.
@@ -90,9 +90,9 @@ impl Tune {
             relaid(dev, image, raw, geo, options)?
         };
         let cleared = Cleared {
-            index: (before.compat - after.compat).contains(Compat::DIR_INDEX),
-            attributes: (before.compat - after.compat).contains(Compat::EXT_ATTR),
-            large: (before.ro_compat - after.ro_compat).contains(RoCompat::LARGE_FILE),
+            index: (before.compat - after.compat).contains(CompatFeatures::DIR_INDEX),
+            attributes: (before.compat - after.compat).contains(CompatFeatures::EXT_ATTR),
+            large: (before.ro_compat - after.ro_compat).contains(RoCompatFeatures::LARGE_FILE),
         };
         if cleared != Cleared::default() {
             cleared.carry_out(&mut draft)?;
@@ -177,7 +177,7 @@ fn check_features(before: Features, after: Features) -> Result<()> {
     if changed != Features::default() {
         return refuse(&format!("{} cannot be set or cleared", changed.to_names()));
     }
-    if after.compat.contains(Compat::RESIZE_INODE) && !after.ro_compat.contains(RoCompat::SPARSE_SUPER) {
+    if after.compat.contains(CompatFeatures::RESIZE_INODE) && !after.ro_compat.contains(RoCompatFeatures::SPARSE_SUPER) {
         return refuse("resize_inode needs sparse_super");
     }
     Ok(())

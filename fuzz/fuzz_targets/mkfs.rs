@@ -8,7 +8,7 @@ use ext2_image::mkfs::{
     AlignChoice, Body, Format, Inodes, LostAndFound, MemoryContents, NodeAttrs, NodeId, Options, Revision,
     Size, Tree,
 };
-use ext2_core::{BlockSize, Compat, DeviceNr, Features, Incompat, RoCompat, Timestamp};
+use ext2_core::{BlockSize, CompatFeatures, DeviceNr, Features, IncompatFeatures, RoCompatFeatures, Timestamp};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
@@ -79,9 +79,9 @@ impl Input {
     fn format(&self) -> Format {
         let common = Format::default();
         let features = self.features.map_or(common.features, |(compat, incompat, ro_compat)| Features {
-            compat: Compat::from_bits_retain(compat),
-            incompat: Incompat::from_bits_retain(incompat),
-            ro_compat: RoCompat::from_bits_retain(ro_compat),
+            compat: CompatFeatures::from_bits_retain(compat),
+            incompat: IncompatFeatures::from_bits_retain(incompat),
+            ro_compat: RoCompatFeatures::from_bits_retain(ro_compat),
         });
         Format {
             block_size: self.block_size.and_then(|log| BlockSize::from_s_log_block_size(u32::from(log % 8))),

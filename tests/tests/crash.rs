@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use blockdev::crash::Limits;
+use blockdev::crash::CrashLimits;
 use e2dax_tests::{
     crash::{self, Action, Base, Device, Moves, Plan, Report, Sharing},
     need_tools, tools,
@@ -22,7 +22,7 @@ fn e2fsck_every() -> u64 {
 /// A bounded look: CI has minutes for everything, not hours for this.
 fn plan(base: &Base, device: Device, seconds: u64) -> Plan {
     let mut plan = Plan {
-        limits: Limits { exhaustive: 128, edges: 24, pairs: 16, samples: 24, ..Limits::default() },
+        limits: CrashLimits { exhaustive: 128, edges: 24, pairs: 16, samples: 24, ..CrashLimits::default() },
         e2fsck_every: e2fsck_every(),
         time: Duration::from_secs(seconds),
         ..Plan::new(base.clone(), device)
@@ -139,7 +139,7 @@ fn a_second_crash_while_the_first_is_mended_by_opening_is_survived_too() {
         (Base::of("revision-0"), Device::Sectors, 1000),
     ] {
         let plan = Plan {
-            limits: Limits { exhaustive: 32, edges: 16, pairs: 8, samples: 8, ..Limits::default() },
+            limits: CrashLimits { exhaustive: 32, edges: 16, pairs: 8, samples: 8, ..CrashLimits::default() },
             e2fsck_every: 0,
             again_every: every,
             ..plan(&base, device, number("E2DAX_CRASH_SECONDS").unwrap_or(5))
@@ -198,7 +198,7 @@ fn directories_that_change_their_parent_survive_every_crash_in_a_journal() {
     need_tools!("e2fsck");
     for device in [Device::Lines, Device::Words] {
         let plan = Plan {
-            limits: Limits { exhaustive: 32, edges: 16, pairs: 8, samples: 8, ..Limits::default() },
+            limits: CrashLimits { exhaustive: 32, edges: 16, pairs: 8, samples: 8, ..CrashLimits::default() },
             ..plan(&Base::of("ext3-clean"), device, 15)
         };
         for base in [plan.base.clone(), plan.base.clone().bare()] {

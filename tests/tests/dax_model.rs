@@ -10,10 +10,10 @@ use blockdev::{BlockDevice, FileDevice, MmapDevice, RamDevice};
 use e2dax_tests::oracle::empty_device;
 use e2dax_tests::{Rng, tools};
 use ext2_core::{Ext2, FileKind, NewInode, OpenOptions};
+use ext2_dax::Wait;
 use ext2_dax::entry::{PAGE_SIZE, PMD_SIZE};
 use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMap, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
-use ext2_dax::truncate::Patience;
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
 
 const THREADS: u64 = 4;
@@ -55,11 +55,11 @@ impl Own {
                 self.model[pos as usize..(pos + len) as usize].fill(value);
             }
             3 => {
-                self.file.truncate(pos, Patience::Wait).unwrap();
+                self.file.truncate(pos, Wait::Yes).unwrap();
                 self.model.resize(pos as usize, 0);
             }
             4 => {
-                self.file.punch_hole(pos, len, Patience::Wait).unwrap();
+                self.file.punch_hole(pos, len, Wait::Yes).unwrap();
                 let end = (pos + len).min(size);
                 if pos < end {
                     self.model[pos as usize..end as usize].fill(0);
@@ -141,7 +141,7 @@ impl Share {
 fn run(device: Arc<dyn BlockDevice>, seed: u64, steps: u64) {
     let fs = DaxFs::new(Ext2::open(device, &OpenOptions::default()).unwrap(), DaxOptions::default());
     let shared = create(&fs, "shared");
-    shared.truncate(SHARED, Patience::Wait).unwrap();
+    shared.truncate(SHARED, Wait::Yes).unwrap();
     let own: Vec<File> = (0..THREADS).map(|thread| create(&fs, &format!("own-{thread}"))).collect();
     // Half of the threads are one process, each of the others is one of its own.
     let process = SoftMmu::new();
@@ -205,7 +205,7 @@ fn threads_on_a_mapped_file_equal_the_model_and_leave_a_clean_image() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
     std::fs::write(&path, empty_device().to_vec()).unwrap();
-    run(Arc::new(MmapDevice::open(&path, &blockdev::OpenOptions::default()).unwrap()), 7, steps());
+    run(Arc::new(MmapDevice::open(&path, &blockdev::DeviceOptions::default()).unwrap()), 7, steps());
     clean_for_e2fsck(&path);
 }
 
@@ -214,7 +214,7 @@ fn threads_on_a_plain_file_equal_the_model_without_mappings() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
     std::fs::write(&path, empty_device().to_vec()).unwrap();
-    run(Arc::new(FileDevice::open(&path, &blockdev::OpenOptions::default()).unwrap()), 8, steps() / 4);
+    run(Arc::new(FileDevice::open(&path, &blockdev::DeviceOptions::default()).unwrap()), 8, steps() / 4);
     clean_for_e2fsck(&path);
 }
 

@@ -116,7 +116,7 @@ fn a_file_on_a_device_that_is_no_memory_reads_by_copying_and_cannot_be_mapped() 
     let device: Arc<dyn BlockDevice> = Arc::new(
         FileDevice::open(
             &path,
-            &blockdev::OpenOptions { read_only: true, ..blockdev::OpenOptions::default() },
+            &blockdev::DeviceOptions { read_only: true, ..blockdev::DeviceOptions::default() },
         )
         .unwrap(),
     );

@@ -8,10 +8,10 @@ use blockdev::{Calls, Fault, Faulty, PmemSlice, RamDevice};
 use e2dax_tests::dax::{map, read};
 use e2dax_tests::oracle::empty_device;
 use ext2_core::{Ext2, FileBlock, FileKind, NewInode, OpenOptions};
+use ext2_dax::Wait;
 use ext2_dax::entry::{PAGE_SIZE, PMD_SIZE};
 use ext2_dax::mmu::soft::{Signal, SoftMap};
 use ext2_dax::rw::Limits;
-use ext2_dax::truncate::Patience;
 use ext2_dax::uio::{Faulting, Sink, SliceSink, SliceSource, Source};
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
 
@@ -60,8 +60,8 @@ fn readers_beside_a_writer_see_each_call_whole_and_nothing_of_other_files() {
         for nr in 1..400_u64 {
             setup.file.write_at(13 * PAGE_SIZE, &[(nr % 100) as u8; LEN]).unwrap();
             match nr % 4 {
-                0 => setup.file.truncate(0, Patience::Wait).unwrap(),
-                1 => setup.file.punch_hole(13 * PAGE_SIZE, LEN as u64, Patience::Wait).unwrap(),
+                0 => setup.file.truncate(0, Wait::Yes).unwrap(),
+                1 => setup.file.punch_hole(13 * PAGE_SIZE, LEN as u64, Wait::Yes).unwrap(),
                 _ => {}
             }
             other.write_at(0, &[200; 8 * 4096]).unwrap();
@@ -208,7 +208,7 @@ impl Sink for Mapped<'_> {
 #[test]
 fn a_buffer_may_be_a_mapping_of_the_very_range_and_fault_in_the_middle_of_the_copy() {
     let Setup { file, .. } = setup();
-    file.truncate(PMD_SIZE, Patience::Wait).unwrap();
+    file.truncate(PMD_SIZE, Wait::Yes).unwrap();
     file.write_at(0, &[7; 3 * 4096]).unwrap();
     let map = map(&file, PMD_SIZE);
     // Bytes of the file, by the mapping, to another place of the file where there is a hole.
@@ -250,7 +250,7 @@ impl Source for StoresToo<'_> {
 #[test]
 fn a_store_that_allocates_under_a_write_keeps_its_block_and_both_keep_their_bytes() {
     let Setup { fs, file, .. } = setup();
-    file.truncate(0x10000, Patience::Wait).unwrap();
+    file.truncate(0x10000, Wait::Yes).unwrap();
     let map = map(&file, 0x10000);
     let free = fs.ext2().statfs().unwrap().blocks_free;
     let mut source = StoresToo { map: &map, at: 0x2000 + 4000, once: AtomicU64::new(0) };
@@ -263,7 +263,7 @@ fn a_store_that_allocates_under_a_write_keeps_its_block_and_both_keep_their_byte
 #[test]
 fn a_device_that_fails_while_blocks_are_published_gives_no_block_to_two_files() {
     let Setup { device, fs, file } = setup();
-    file.truncate(1 << 20, Patience::Wait).unwrap();
+    file.truncate(1 << 20, Wait::Yes).unwrap();
     let count = || {
         let used = fs.ext2().statfs().unwrap().blocks_free;
         (used, u64::from(file.inode().attr().blocks_512 / 8))

@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use blockdev::{BlockDevice, Kind as DeviceKind, RamDevice, open_image};
+use blockdev::{Backend as DeviceKind, BlockDevice, RamDevice, open_image};
 use e2dax_tests::{Access, Golden, Rng, Verdict, golden, machine, mount, need_mount, need_tools, tools};
 use ext2_core::{Error, Ext2, FileKind, Follow, Inode, OpenOptions};
 use ext2_image::manifest::{Kind, Manifest, Node, diff, from_image, quote};
@@ -210,7 +210,7 @@ fn directories_list_the_same_names_with_the_same_types() {
                 .entries(0)
                 .unwrap()
                 .map(|entry| entry.unwrap())
-                .map(|entry| (entry.name, u64::from(entry.nr.get()), file_type(entry.kind)))
+                .map(|entry| (entry.name.into_bytes(), u64::from(entry.nr.get()), file_type(entry.kind)))
                 .collect();
             kernels.sort_by(|a, b| a.0.cmp(&b.0));
             ours.sort_by(|a, b| a.0.cmp(&b.0));
@@ -300,7 +300,7 @@ fn an_image_of_thousands_of_the_machines_files_reads_as_it_mounts() {
         mke2fs_from(&tree, &image, block_size, "256M");
         let mounted = mount::with_mount(&image, Access::ReadOnly, e2dax_tests::walk).unwrap();
         for kind in [DeviceKind::Mmap, DeviceKind::File] {
-            let options = blockdev::OpenOptions { kind, ..blockdev::OpenOptions::read_only() };
+            let options = blockdev::DeviceOptions { kind, ..blockdev::DeviceOptions::read_only() };
             let device = open_image(&image, &options).unwrap();
             let found = read_all(device).unwrap();
             assert!(found.entries().len() > made.files);

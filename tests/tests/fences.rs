@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use blockdev::{
-    BlockDevice, Op, RamDevice, Recorder,
-    crash::{CrashState, Limits, PmemModel, PmemOrder},
+    BlockDevice, RamDevice, RecordedOp, Recorder,
+    crash::{CrashLimits, CrashState, PmemModel, PmemOrder},
 };
 use e2dax_tests::{
     Scratch,
@@ -35,7 +35,7 @@ struct Room {
 
 fn room(base: Base, device: Device, workloads: Vec<Vec<Action>>) -> Room {
     let plan = Plan {
-        limits: Limits { exhaustive: 256, edges: 512, pairs: 16, samples: 16, ..Limits::default() },
+        limits: CrashLimits { exhaustive: 256, edges: 512, pairs: 16, samples: 16, ..CrashLimits::default() },
         states: 60_000,
         threads: 1,
         ..Plan::new(base, device)
@@ -113,12 +113,13 @@ impl Special {
             recorder.ignore_fence(move |fence| fence.tag == without.tag());
         }
         (self.record)(recorder.clone());
-        let log: Vec<Op> = recorder.snapshot();
-        let is_it = |op: &&Op| matches!(op, Op::Fence(id) | Op::Flush(id) if id.tag == self.barrier.tag());
+        let log: Vec<RecordedOp> = recorder.snapshot();
+        let is_it = |op: &&RecordedOp| matches!(op, RecordedOp::Fence(id) | RecordedOp::Flush(id) if id.tag == self.barrier.tag());
         assert_eq!(log.iter().any(|op| is_it(&op)), without.is_none(), "{:?} is made", self.barrier);
         let mut fault = None;
         let mut model = PmemModel::new(&self.base, &log).order(PmemOrder::Words);
-        model.limits = Limits { exhaustive: 256, edges: 64, pairs: 16, samples: 16, ..Limits::default() };
+        model.limits =
+            CrashLimits { exhaustive: 256, edges: 64, pairs: 16, samples: 16, ..CrashLimits::default() };
         model.run(|state: &CrashState<'_>| match (self.holds)(state) {
             Ok(()) => ControlFlow::Continue(()),
             Err(words) => {
@@ -247,7 +248,7 @@ fn no_sharer_is_uncounted(state: &CrashState<'_>) -> Result<(), String> {
 fn rooms_of_e2fsck() -> Vec<Room> {
     let journal = Base::of("ext3-clean");
     let Room { plan, workloads } = room(journal, Device::Words, crash::moves());
-    let limits = Limits { exhaustive: 32, edges: 16, pairs: 4, samples: 4, ..Limits::default() };
+    let limits = CrashLimits { exhaustive: 32, edges: 16, pairs: 4, samples: 4, ..CrashLimits::default() };
     let journal = Room { plan: Plan { limits, e2fsck_every: 1, ..plan }, workloads };
     let image = golden::image("htree").file_system();
     let tree = Base { name: "htree".to_owned(), image, block_size: 1024, is_bare: false };

@@ -33,7 +33,7 @@ fn build(image: &Path, password_mode: u32) {
 
 /// What is in an image.
 fn manifest_of(image: &Path) -> Manifest {
-    let device = blockdev::open_image(image, &blockdev::OpenOptions::read_only()).unwrap();
+    let device = blockdev::open_image(image, &blockdev::DeviceOptions::read_only()).unwrap();
     from_image(&Ext2::open(device, &OpenOptions::read_only()).unwrap()).unwrap()
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use blockdev::{
-    Access, BlockDevice, DaxDevice, Error, FileDevice, Locking, MmapDevice, OpenOptions, Partition,
+    Access, BlockDevice, DaxDevice, DeviceOptions, Error, FileDevice, Locking, MmapDevice, Partition,
 };
 use e2dax_tests::{need_mount, need_tools, skip, tools};
 use ext2_core::{Ext2, FileKind, NewInode};
@@ -76,35 +76,35 @@ fn an_image_that_the_kernel_has_mounted_is_refused_by_the_name_of_its_mount() {
     let path = ext2(dir.path(), 0).unwrap();
     let mut device = Loop::attach(&path, &[]).unwrap();
     // Attached, and used by nobody.
-    let image = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let image = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     drop(image.claim(0, image.size()).unwrap());
     device.mount().unwrap();
     let at = device.mounted.as_ref().unwrap().path().to_str().unwrap().to_string();
     refused(&image, &format!("is mounted on {at}"));
     drop(image);
-    let file = FileDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let file = FileDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     refused(&file, &at);
     drop(file);
     // The file under another path, and under none.
     let other = dir.path().join("other");
     std::fs::hard_link(&path, &other).unwrap();
-    refused(&FileDevice::open(&other, &OpenOptions::read_write()).unwrap(), &at);
+    refused(&FileDevice::open(&other, &DeviceOptions::read_write()).unwrap(), &at);
     std::fs::remove_file(&path).unwrap();
-    refused(&FileDevice::open(&other, &OpenOptions::read_write()).unwrap(), &at);
+    refused(&FileDevice::open(&other, &DeviceOptions::read_write()).unwrap(), &at);
     // Who asks for no question gets none; who only reads claims nothing.
-    let skip = OpenOptions { lock: Locking::Skip, ..OpenOptions::read_write() };
+    let skip = DeviceOptions { lock: Locking::Skip, ..DeviceOptions::read_write() };
     drop(FileDevice::open(&other, &skip).unwrap().claim(0, 1024).unwrap());
     let mut superblock = [0; 1024];
-    FileDevice::open(&other, &OpenOptions::read_only()).unwrap().read_at(1024, &mut superblock).unwrap();
+    FileDevice::open(&other, &DeviceOptions::read_only()).unwrap().read_at(1024, &mut superblock).unwrap();
     // The block device itself.
-    match MmapDevice::open(Path::new(&device.device), &OpenOptions::read_write()) {
+    match MmapDevice::open(Path::new(&device.device), &DeviceOptions::read_write()) {
         Err(Error::InUse { by }) => assert!(by.contains(&at), "{by}"),
         other => panic!("not refused: {other:?}"),
     }
     device.unmount();
-    let file = FileDevice::open(&other, &OpenOptions::read_write()).unwrap();
+    let file = FileDevice::open(&other, &DeviceOptions::read_write()).unwrap();
     drop(file.claim(0, file.size()).unwrap());
-    drop(MmapDevice::open(Path::new(&device.device), &OpenOptions::read_write()).unwrap());
+    drop(MmapDevice::open(Path::new(&device.device), &DeviceOptions::read_write()).unwrap());
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_mount_in_another_namespace_is_found() {
         child.wait().unwrap();
         skip!("no mount in a namespace of its own");
     }
-    let file = FileDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let file = FileDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     refused(&file, "used elsewhere");
     drop(child.stdin.take());
     child.wait().unwrap();
@@ -144,7 +144,7 @@ fn bytes_that_a_mounted_loop_device_does_not_show_are_free() {
     let path = ext2(dir.path(), OFFSET).unwrap();
     let mut device = Loop::attach(&path, &["-o", "1048576"]).unwrap();
     device.mount().unwrap();
-    let file = Arc::new(FileDevice::open(&path, &OpenOptions::read_write()).unwrap());
+    let file = Arc::new(FileDevice::open(&path, &DeviceOptions::read_write()).unwrap());
     refused(&file, "is mounted on");
     refused(&Partition::from_offset(file.clone(), OFFSET).unwrap(), "is mounted on");
     drop(Partition::new(file.clone(), 0, OFFSET).unwrap().claim(0, OFFSET).unwrap());
@@ -216,7 +216,7 @@ fn a_store_to_blocks_that_a_copy_shares_is_an_error_on_a_full_disk() {
     )
     .unwrap();
     disk.fill();
-    let device = MmapDevice::open(&disk.path("copy"), &OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(&disk.path("copy"), &DeviceOptions::read_write()).unwrap();
     let at = 3 << 20;
     // XFS keeps some blocks back for itself, which the first stores may take.
     let first = (0..SIZE / 4096).find(|page| device.write_u32(page * 4096, 1).is_err());
@@ -249,7 +249,7 @@ fn a_sparse_image_on_a_full_tmpfs_is_read_as_it_is() {
     File::create(disk.path("image")).unwrap().set_len(32 << 20).unwrap();
     disk.fill();
     // A load from a hole takes memory there, of which there is none; the file knows what the hole reads as.
-    let device = MmapDevice::open(&disk.path("image"), &OpenOptions::read_only()).unwrap();
+    let device = MmapDevice::open(&disk.path("image"), &DeviceOptions::read_only()).unwrap();
     let mut buf = vec![1; 1 << 20];
     for offset in (0..32 << 20).step_by(1 << 20) {
         device.read_at(offset, &mut buf).unwrap();
@@ -280,7 +280,7 @@ fn a_file_system_whose_disk_fills_up_gives_errors_and_loses_nothing_that_was_syn
     need_tools!("mkfs.xfs", "cp", "e2fsck");
     let Some(disk) = Disk::xfs() else { skip!("the kernel mounts no XFS here") };
     let path = shared_ext2(&disk);
-    let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+    let device = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
     let fs = Ext2::open(Arc::new(device), &ext2_core::OpenOptions::default()).unwrap();
     let root = fs.root().unwrap();
     let kept = root.create(b"kept", &NewInode::new(FileKind::Regular, 0o644)).unwrap();
@@ -314,7 +314,7 @@ fn a_file_system_whose_disk_fills_up_gives_errors_and_loses_nothing_that_was_syn
         .unwrap();
     tools::e2fsck_fn(&path).unwrap();
     let fs = Ext2::open(
-        Arc::new(MmapDevice::open(&path, &OpenOptions::read_only()).unwrap()),
+        Arc::new(MmapDevice::open(&path, &DeviceOptions::read_only()).unwrap()),
         &ext2_core::OpenOptions::read_only(),
     )
     .unwrap();

@@ -7,13 +7,13 @@ use blockdev::{Access, BlockDevice, Calls, Fault, Faulty, RamDevice};
 use e2dax_tests::dax::{map, read};
 use e2dax_tests::oracle::{empty_device, small_device};
 use ext2_core::{Ext2, FileKind, Follow, NewInode, OpenOptions};
+use ext2_dax::Wait;
 use ext2_dax::compat::{Growth, HoleIntoBadBuffer, Layouts, Publish, ReadFaults};
 use ext2_dax::entry::{PAGE_SIZE, PMD_SIZE};
 use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::rw::Limits;
 use ext2_dax::trace::{Event, EventLog};
-use ext2_dax::truncate::Patience;
 use ext2_dax::uio::{Faulting, SliceSink, SliceSource};
 use ext2_dax::{Compat, DaxFs, DaxOptions, File, Leased, OpenFor};
 
@@ -61,7 +61,7 @@ fn l2_a_write_fault_that_fails_takes_no_lock_twice_and_no_block_back() {
     let map = map(&file, PAGE_SIZE);
     assert_eq!(map.store(0, 2), Err(Signal::Bus));
     assert_eq!(file.inode().attr().blocks_512, 8);
-    file.truncate(0, Patience::Wait).unwrap();
+    file.truncate(0, Wait::Yes).unwrap();
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn l3_blocks_are_given_back_when_zeroing_them_fails() {
     let device = Arc::new(Faulty::new(empty_device()));
     let (fs, file) =
         open(device.clone(), Compat { pmd_faults: ext2_dax::compat::PmdFaults::Never, ..Compat::FULL });
-    file.truncate(PMD_SIZE, Patience::Wait).unwrap();
+    file.truncate(PMD_SIZE, Wait::Yes).unwrap();
     let free = fs.ext2().statfs().unwrap().blocks_free;
     let map = map(&file, PMD_SIZE);
     device.arm(Fault::once(Calls::ZERO, 0));
@@ -87,12 +87,12 @@ fn l4_truncation_waits_for_a_lease_or_is_refused() {
     let file = file(Compat::FULL);
     file.write_at(0, &[5; 8192]).unwrap();
     let lease = file.lease(0..8192, Access::Read).unwrap();
-    assert_eq!(file.truncate(0, Patience::Refuse).unwrap_err().errno().get(), 16);
-    assert_eq!(file.punch_hole(4096, 4096, Patience::Refuse).unwrap_err().errno().get(), 16);
+    assert_eq!(file.truncate(0, Wait::No).unwrap_err().errno().get(), 16);
+    assert_eq!(file.punch_hole(4096, 4096, Wait::No).unwrap_err().errno().get(), 16);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            file.truncate(0, Patience::Wait).unwrap();
+            file.truncate(0, Wait::Yes).unwrap();
             done.store(true, Ordering::SeqCst);
         });
         std::thread::sleep(std::time::Duration::from_millis(30));
@@ -119,7 +119,7 @@ fn l4_truncation_waits_for_a_lease_or_is_refused() {
     let (_, linux) = open(empty_device(), Compat { layouts: Layouts::Ignored, ..Compat::FULL });
     linux.write_at(0, &[5; 8192]).unwrap();
     let _lease = linux.lease(0..8192, Access::Read).unwrap();
-    linux.truncate(0, Patience::Refuse).unwrap();
+    linux.truncate(0, Wait::No).unwrap();
 }
 
 /// Stores behind the new end while a file is cut there, over and over. Whether such a byte is seen when
@@ -137,12 +137,12 @@ fn a_store_is_seen_past_the_end(compat: Compat) -> bool {
             }
         });
         for _ in 0..50 {
-            file.truncate(100, Patience::Wait).unwrap();
+            file.truncate(100, Wait::Yes).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
     });
     map.store(200, 9).unwrap();
-    file.truncate(4096, Patience::Wait).unwrap();
+    file.truncate(4096, Wait::Yes).unwrap();
     read(&file, 100, 3996).contains(&9)
 }
 
@@ -164,7 +164,7 @@ fn l5_and_l6_bytes_stored_past_the_end_are_never_seen_when_the_file_grows() {
 fn l7_a_hole_read_into_a_bad_buffer_is_efault_and_not_the_end_of_the_file() {
     let into_bad_buffer = |compat| {
         let file = file(compat);
-        file.truncate(0x10000, Patience::Wait).unwrap();
+        file.truncate(0x10000, Wait::Yes).unwrap();
         let mut buf = [0; 8192];
         let mut sink = Faulting::new(SliceSink::new(&mut buf), 0);
         file.read_to(0, 8192, &mut sink, Limits::default()).map_err(|error| error.errno().get())
@@ -181,7 +181,7 @@ fn l8_a_synchronous_mapping_of_persistent_memory_needs_no_sync() {
     let device = Arc::new(RamDevice::with_media(empty.size(), blockdev::Media::Persistent).unwrap());
     device.write_at(0, &empty.to_vec()).unwrap();
     let (_fs, file) = open(device.clone(), Compat::FULL);
-    file.truncate(PAGE_SIZE, Patience::Wait).unwrap();
+    file.truncate(PAGE_SIZE, Wait::Yes).unwrap();
     let (sharing, protection) = (Sharing::Synchronous, Protection::ReadWrite);
     let request = MapRequest { offset: 0, len: PAGE_SIZE, sharing, protection, colour: 0 };
     let map = file.map(&SoftMmu::new(), &request).unwrap();
@@ -215,7 +215,7 @@ fn l10_a_2_mib_fault_says_why_it_fell_back() {
     let (fs, file) = open(empty_device(), Compat::FULL);
     let log = EventLog::new();
     fs.tracer().listen(Some(log.clone()));
-    file.truncate(PMD_SIZE - 1, Patience::Wait).unwrap();
+    file.truncate(PMD_SIZE - 1, Wait::Yes).unwrap();
     map(&file, PMD_SIZE).load(0).unwrap();
     let reasons: Vec<String> = log
         .take()
@@ -227,7 +227,7 @@ fn l10_a_2_mib_fault_says_why_it_fell_back() {
         .collect();
     // The last page is part of the file, so the unit is there whole; a hole of 2 MiB it is.
     assert_eq!(reasons, [] as [&str; 0]);
-    file.truncate(PMD_SIZE - PAGE_SIZE, Patience::Wait).unwrap();
+    file.truncate(PMD_SIZE - PAGE_SIZE, Wait::Yes).unwrap();
     map(&file, PMD_SIZE).load(0).unwrap();
     assert!(log.take().iter().any(|record| record.event.name() == "e2dax_fallback"));
 }
@@ -277,7 +277,7 @@ fn l12_what_fsync_returned_for_survives_and_is_not_given_away() {
 fn l13_only_what_was_stored_to_is_dirty() {
     let dirty = |compat| {
         let file = file(compat);
-        file.truncate(PMD_SIZE, Patience::Wait).unwrap();
+        file.truncate(PMD_SIZE, Wait::Yes).unwrap();
         let map = map(&file, 4 * PAGE_SIZE);
         for page in 0..4 {
             map.load(page * PAGE_SIZE).unwrap();

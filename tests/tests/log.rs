@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use blockdev::crash::{BlockModel, FenceMeans, Limits};
+use blockdev::crash::{BlockModel, CrashLimits, FenceMeans};
 use blockdev::{BlockDevice, RamDevice, Recorder};
 use e2dax_tests::{Rng, need_tools, tools};
 use ext2_core::{Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, RenameFlags, Wait, XattrSet};
@@ -123,7 +123,7 @@ fn crash(arguments: &[&str], size: &str, rounds: u64, by_e2fsck: usize) -> (usiz
     std::fs::write(&path, &last).unwrap();
     tools::e2fsck_fn(&path).unwrap();
     let mut model = BlockModel::new(&base, &log).fences(FenceMeans::Durable);
-    model.limits = Limits { exhaustive: 4, edges: 2, pairs: 1, samples: 2, ..Limits::default() };
+    model.limits = CrashLimits { exhaustive: 4, edges: 2, pairs: 1, samples: 2, ..CrashLimits::default() };
     let (mut states, mut asked) = (0, 0);
     model.run(|state| {
         states += 1;

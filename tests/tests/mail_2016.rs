@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use blockdev::{Access, BlockDevice, DaxDevice, PmemSlice};
 use e2dax_tests::oracle::empty_device;
 use ext2_core::{Ext2, FileKind, NewInode, OpenOptions};
+use ext2_dax::Wait;
 use ext2_dax::buffer_head::HoleSize;
 use ext2_dax::entry::{Content, Order, PAGE_SIZE, PMD_SIZE};
 use ext2_dax::fault::{DaxInode, Fallback, device_page};
@@ -22,7 +23,6 @@ use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMap, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::rw::Limits;
 use ext2_dax::trace::Event;
-use ext2_dax::truncate::Patience;
 use ext2_dax::uio::Sink;
 use ext2_dax::{Compat, DataPath, DaxFs, DaxOptions, File, OpenFor};
 use fake::{Call, FakeFile};
@@ -107,7 +107,7 @@ fn point_1_dax_does_not_pretend_to_be_direct_io() {
         while inside.load(Ordering::SeqCst) == 0 && !reader.is_finished() {
             std::thread::yield_now();
         }
-        file.truncate(0, Patience::Wait).unwrap();
+        file.truncate(0, Wait::Yes).unwrap();
         assert_eq!(inside.load(Ordering::SeqCst), 0, "a reader was inside when the file was truncated");
         assert_eq!(reader.join().unwrap(), PAGE_SIZE);
     });
@@ -372,7 +372,7 @@ fn point_6_the_size_of_a_hole_decides_what_can_be_mapped() {
 
     // The same on ext2, and for read(2): one question for a hole of 1 GiB.
     let (fs, file) = ext2_file(DaxOptions::default());
-    file.truncate(1 << 30, Patience::Wait).unwrap();
+    file.truncate(1 << 30, Wait::Yes).unwrap();
     let read = |file: &File| file.read_to(0, 1 << 30, &mut Nothing, Limits::default()).unwrap();
     assert_eq!(read(&file), 1 << 30);
     assert_eq!(fs.asked().calls, 1);
@@ -381,7 +381,7 @@ fn point_6_the_size_of_a_hole_decides_what_can_be_mapped() {
     let one_block = Compat { holes: ext2_dax::compat::Holes::OneBlock, ..Compat::FULL };
     assert_eq!(load_a_hole(one_block), (1, 512, 513, vec![Fallback::TooShort]));
     let (fs, file) = ext2_file(DaxOptions { compat: one_block, ..DaxOptions::default() });
-    file.truncate(1 << 30, Patience::Wait).unwrap();
+    file.truncate(1 << 30, Wait::Yes).unwrap();
     read(&file);
     assert_eq!(fs.asked().calls, 1 << 18);
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use blockdev::{FileDevice, OpenOptions};
+use blockdev::{DeviceOptions, FileDevice};
 use e2dax_tests::{need_tools, tools};
-use ext2_core::{BlockSize, Compat, Incompat, RoCompat, Timestamp};
+use ext2_core::{BlockSize, CompatFeatures, IncompatFeatures, RoCompatFeatures, Timestamp};
 use ext2_image::mkfs::{Format, Fresh, Inodes, Revision};
 use tempfile::tempdir;
 
@@ -112,15 +112,19 @@ fn cases() -> Vec<Case> {
         all.push(case(size, "-r 0", |format| format.revision = Revision::Original));
         all.push(case(size, "-I 128", |format| format.inode_size = 128));
         all.push(case(size, "-I 1024", |format| format.inode_size = 1024));
-        all.push(case(size, "-O ^resize_inode", |format| format.features.compat -= Compat::RESIZE_INODE));
-        all.push(case(size, "-O ^resize_inode,^sparse_super", |format| {
-            format.features.compat -= Compat::RESIZE_INODE;
-            format.features.ro_compat -= RoCompat::SPARSE_SUPER;
+        all.push(case(size, "-O ^resize_inode", |format| {
+            format.features.compat -= CompatFeatures::RESIZE_INODE
         }));
-        all.push(case(size, "-O sparse_super2", |format| format.features.compat |= Compat::SPARSE_SUPER2));
+        all.push(case(size, "-O ^resize_inode,^sparse_super", |format| {
+            format.features.compat -= CompatFeatures::RESIZE_INODE;
+            format.features.ro_compat -= RoCompatFeatures::SPARSE_SUPER;
+        }));
+        all.push(case(size, "-O sparse_super2", |format| {
+            format.features.compat |= CompatFeatures::SPARSE_SUPER2
+        }));
         all.push(case(size, "-O meta_bg,^resize_inode", |format| {
-            format.features.compat -= Compat::RESIZE_INODE;
-            format.features.incompat |= Incompat::META_BG;
+            format.features.compat -= CompatFeatures::RESIZE_INODE;
+            format.features.incompat |= IncompatFeatures::META_BG;
         }));
         all.push(case(size, "-O none", |format| format.features = ext2_core::Features::default()));
         all.push(case(size, "-m 0 -L label -M /mnt -N 77", |format| {
@@ -163,7 +167,7 @@ fn dumpe2fs_shows_the_geometry_of_mke2fs_and_e2fsck_finds_nothing() {
         args.push(theirs.to_str().unwrap().to_owned());
         let made = tools::run("mke2fs", &args);
         sparse(&ours, case.size);
-        let device = FileDevice::open(&ours, &OpenOptions::default()).unwrap();
+        let device = FileDevice::open(&ours, &DeviceOptions::default()).unwrap();
         let result = ext2_image::mkfs::format(&device, &case.format, Fresh::Zeros);
         drop(device);
         match (made, result) {

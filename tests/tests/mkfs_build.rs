@@ -40,7 +40,7 @@ fn build_directory(image: &Path, source: &Path, options: &Options) -> Plan {
 }
 
 fn open(image: &Path) -> Ext2 {
-    let device = blockdev::open_image(image, &blockdev::OpenOptions::read_only()).unwrap();
+    let device = blockdev::open_image(image, &blockdev::DeviceOptions::read_only()).unwrap();
     Ext2::open(device, &OpenOptions::read_only()).unwrap()
 }
 

@@ -18,7 +18,7 @@ const NOW: i64 = 1_800_000_000;
 /// The file system of an image file, read-write.
 fn open(image: &Golden, path: &Path, policy: Policy) -> Ext2 {
     // No lock: one that is gone lives on for a moment in a process that another test is just starting.
-    let unlocked = blockdev::OpenOptions { lock: Locking::Skip, ..blockdev::OpenOptions::read_write() };
+    let unlocked = blockdev::DeviceOptions { lock: Locking::Skip, ..blockdev::DeviceOptions::read_write() };
     let whole = MmapDevice::open(path, &unlocked).unwrap();
     let device: Arc<dyn BlockDevice> = match image.length {
         None => Arc::new(whole),

@@ -1,11 +1,11 @@
 //! Our replay of the scripts beside what Linux did with them.
 
 use e2dax_tests::oracle::{self, Step};
-use ext2_dax::{Compat, DaxOptions, Media};
+use ext2_dax::{Compat, DaxOptions, Flushing};
 
 /// The recorded machine had a virtio-pmem device, which grants no synchronous mappings.
 fn options(compat: Compat) -> DaxOptions {
-    DaxOptions { compat, media: Media::NeedsFlush, ..DaxOptions::default() }
+    DaxOptions { compat, media: Flushing::NeedsFlush, ..DaxOptions::default() }
 }
 
 fn differences(name: &str, ours: &[Step], theirs: &[Step], mut out: impl FnMut(String)) {

@@ -412,7 +412,8 @@ impl Backend {
             golden::write_sparse(&path, base).unwrap();
         }
         // No lock: the one of the case before lives on for a moment in a process that is just being started.
-        let options = blockdev::OpenOptions { lock: Locking::Skip, ..blockdev::OpenOptions::read_write() };
+        let options =
+            blockdev::DeviceOptions { lock: Locking::Skip, ..blockdev::DeviceOptions::read_write() };
         match self {
             Self::Ram => Arc::new(RamDevice::from_bytes(base).unwrap()),
             Self::File => Arc::new(FileDevice::open(&path, &options).unwrap()),

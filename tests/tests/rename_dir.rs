@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use blockdev::crash::{Limits, PmemModel};
+use blockdev::crash::{CrashLimits, PmemModel};
 use blockdev::{BlockDevice, RamDevice, Recorder};
 use e2dax_tests::{golden, need_tools, tools};
 use ext2_core::{Errno, Ext2, FileKind, Follow, NewInode, OpenOptions, RenameFlags};
@@ -45,7 +45,7 @@ fn image(journal: bool) -> Vec<u8> {
 }
 
 /// Renames on a recorded device; gives the log.
-fn record(base: &[u8], from: &str, to: &str, flags: RenameFlags) -> Vec<blockdev::Op> {
+fn record(base: &[u8], from: &str, to: &str, flags: RenameFlags) -> Vec<blockdev::RecordedOp> {
     let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(base).expect("memory")));
     let shared: Arc<dyn BlockDevice> = recorder.clone();
     let fs =
@@ -59,11 +59,11 @@ fn record(base: &[u8], from: &str, to: &str, flags: RenameFlags) -> Vec<blockdev
 }
 
 /// Every crash state is mended by `e2fsck -p` alone, and then passes `holds`. Gives the number of states.
-fn every_crash(base: &[u8], log: &[blockdev::Op], holds: impl Fn(&Ext2)) -> u64 {
+fn every_crash(base: &[u8], log: &[blockdev::RecordedOp], holds: impl Fn(&Ext2)) -> u64 {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("image");
     let mut model = PmemModel::new(base, log);
-    model.limits = Limits { exhaustive: 16, edges: 12, pairs: 4, samples: 4, seed: 1 };
+    model.limits = CrashLimits { exhaustive: 16, edges: 12, pairs: 4, samples: 4, seed: 1 };
     let report = model.run(|state: &blockdev::crash::CrashState<'_>| {
         golden::write_sparse(&path, state.image).expect("written");
         if let Err(said) = tools::e2fsck_p(Path::new(&path)) {

@@ -47,7 +47,7 @@ pub(crate) fn run(_: &Bench) -> Result<()> {
     let full = open("full")?;
     fixture::fill(full.inode(), SIZE)?;
     let sparse = open("sparse")?;
-    sparse.truncate(SIZE, ext2_dax::truncate::Patience::Wait)?;
+    sparse.truncate(SIZE, ext2_dax::Wait::Yes)?;
     head("Faults on the page table in software, of a file of 256 MiB");
     let (page, unit, odd) = (4096, 2 << 20, 4096);
     let pages = Unit::Calls((SIZE / page) as f64);
@@ -69,7 +69,7 @@ pub(crate) fn run(_: &Bench) -> Result<()> {
     });
     one("store: 2 MiB of a hole, allocated and zeroed", units, &mut || {
         let fresh = open("fresh").and_then(|file| {
-            file.truncate(SIZE, ext2_dax::truncate::Patience::Wait)?;
+            file.truncate(SIZE, ext2_dax::Wait::Yes)?;
             Ok(file)
         });
         let took = fresh.map_or(Duration::MAX, |file| touch(&file, 0, unit, store));

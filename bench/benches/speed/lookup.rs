@@ -7,7 +7,7 @@ use std::time::Duration;
 use bench::fixture::{self, FIRST_OF_DEPTH};
 use bench::measure::{Contestant, medians};
 use bench::table::{Unit, head, note, row, skip};
-use blockdev::{BlockDevice, Counted, Kind, OpenOptions, open_image};
+use blockdev::{Backend, BlockDevice, Counted, DeviceOptions, open_image};
 use ext2_core::{FileBlock, Follow};
 
 use crate::{Bench, Result, peers};
@@ -21,7 +21,8 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let image = bench.path("lookup.img");
     fixture::mke2fs(&image, 256 << 20, &[""; 0])?;
     let (number, pieces) = {
-        let device = open_image(&image, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_write() })?;
+        let device =
+            open_image(&image, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_write() })?;
         let fs = fixture::open(device, false)?;
         let root = fs.root()?;
         let number = fixture::deep_file(&root, "deep", 12)?.nr();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use bench::fixture;
 use bench::table::{head, note, skip};
-use blockdev::{BlockDevice, Kind, OpenOptions, open_image};
+use blockdev::{Backend, BlockDevice, DeviceOptions, open_image};
 use e2dax_tests::memory;
 use ext2_image::{Walk, check};
 
@@ -19,7 +19,7 @@ pub(crate) fn child(_: &str) -> Result<()> {
     let (Some(job), Some(image)) = (words.get(2), words.get(3)) else { return Err("two more words".into()) };
     let device = open_image(
         image.as_ref(),
-        &OpenOptions { kind: Kind::File, read_only: job != "create", ..OpenOptions::read_write() },
+        &DeviceOptions { kind: Backend::File, read_only: job != "create", ..DeviceOptions::read_write() },
     )?;
     match job.as_str() {
         "check" => drop(check::check(&*device, &check::Options::default(), &mut |_| ())?),
@@ -48,7 +48,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     fixture::mke2fs(&image, bench.scaled(8 << 30), &["-N", "200000"])?;
     {
         let device: std::sync::Arc<dyn BlockDevice> =
-            open_image(&image, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_write() })?;
+            open_image(&image, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_write() })?;
         let fs = fixture::open(device, false)?;
         let root = fs.root()?;
         for folder in 0..bench.scaled(1000) {

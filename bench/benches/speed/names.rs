@@ -8,7 +8,7 @@ use std::time::Duration;
 use bench::fixture;
 use bench::measure::time;
 use bench::table::{Unit, head, row, skip};
-use blockdev::{BlockDevice, Kind, OpenOptions, open_image};
+use blockdev::{Backend, BlockDevice, DeviceOptions, open_image};
 use e2dax_tests::{Access, mount, tools, with_mount};
 use ext2_core::{Ext2, FileKind, NewInode};
 
@@ -107,7 +107,8 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         let mut own: Vec<Times> = Vec::new();
         for _ in 0..3 {
             let path = image(bench, count)?;
-            let device = open_image(&path, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_write() })?;
+            let device =
+                open_image(&path, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_write() })?;
             own.push(ours(&fixture::open(device, false)?, &names)?);
         }
         own.sort_by_key(|times| times.iter().sum::<Duration>());
@@ -143,7 +144,7 @@ fn directories(bench: &Bench) -> Result<()> {
     let (outer, inner) = (bench.scaled(100), 100);
     let count = outer * inner;
     let path = image(bench, 2 * count)?;
-    let device = open_image(&path, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_write() })?;
+    let device = open_image(&path, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_write() })?;
     let fs = fixture::open(device, false)?;
     let root = fs.root()?;
     let mut all = vec![(

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bench::fixture;
 use bench::measure::{Contestant, medians};
 use bench::table::{Unit, head, row};
-use blockdev::{Kind, OpenOptions, open_image};
+use blockdev::{Backend, DeviceOptions, open_image};
 use e2dax_tests::tools;
 use ext2_core::Follow;
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
@@ -19,7 +19,8 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         let path = bench.path("open.img");
         fixture::mke2fs(&path, size, &["-N", "16384"])?;
         {
-            let device = open_image(&path, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_write() })?;
+            let device =
+                open_image(&path, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_write() })?;
             let fs = fixture::open(device, false)?;
             fixture::file(&fs.root()?, "file")?.write_at(0, b"first")?;
             fs.close()?;

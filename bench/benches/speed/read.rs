@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bench::fixture;
 use bench::measure::{Contestant, medians};
 use bench::table::{Unit, head, row, skip};
-use blockdev::{BlockDevice, Kind, OpenOptions, open_image};
+use blockdev::{Backend, BlockDevice, DeviceOptions, open_image};
 use e2dax_tests::{Access, Rng, mount, with_mount};
 use ext2_core::Follow;
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
@@ -29,14 +29,15 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let image = bench.path("read.img");
     fixture::mke2fs(&image, size + (128 << 20), &["-m", "0"])?;
     {
-        let device = open_image(&image, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_write() })?;
+        let device =
+            open_image(&image, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_write() })?;
         let fs = fixture::open(device, false)?;
         fixture::fill(&fixture::file(&fs.root()?, "big")?, size)?;
         fs.close()?;
     }
     let ram: Arc<dyn BlockDevice> = fixture::load(&image)?;
     let mmap: Arc<dyn BlockDevice> =
-        open_image(&image, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_only() })?;
+        open_image(&image, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_only() })?;
     let plain = vec![1_u8; usize::try_from(size)?];
     let pages: Vec<u64> = {
         let mut rng = Rng::new(7);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bench::fixture;
 use bench::measure::{Contestant, medians};
 use bench::table::{Unit, head, row, skip};
-use blockdev::{BlockDevice, Kind, OpenOptions, open_image};
+use blockdev::{Backend, BlockDevice, DeviceOptions, open_image};
 use e2dax_tests::{Access, mount, tools, with_mount};
 use ext2_image::{Walk, check};
 
@@ -17,7 +17,7 @@ use crate::{Bench, Result, peers};
 fn image(bench: &Bench, name: &str, size: u64, files: u64, megabytes: u64) -> Result<PathBuf> {
     let path = bench.path(name);
     fixture::mke2fs(&path, size, &["-N", &(files * 2 + 1024).to_string()])?;
-    let device = open_image(&path, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_write() })?;
+    let device = open_image(&path, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_write() })?;
     let fs = fixture::open(device, false)?;
     let root = fs.root()?;
     for folder in 0..files.div_ceil(100) {
@@ -53,7 +53,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 }
 
 fn walk(path: &Path, files: u64) -> Result<()> {
-    let device = open_image(path, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_only() })?;
+    let device = open_image(path, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_only() })?;
     let fs = fixture::open(Arc::clone(&device), true)?;
     let root = fs.root()?;
     let view = peers::ext4_view(&device)?;
@@ -114,7 +114,7 @@ fn walk(path: &Path, files: u64) -> Result<()> {
 }
 
 fn check_it(path: &Path, what: &str) -> Result<()> {
-    let device = open_image(path, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_only() })?;
+    let device = open_image(path, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_only() })?;
     let summary = check::check(&*device, &check::Options::default(), &mut |_| ())?;
     assert!(summary.is_clean(), "the image of the benchmark is sound");
     let mut contestants = vec![Contestant::new("ours", || {
@@ -204,5 +204,5 @@ fn make(bench: &Bench) -> Result<()> {
 
 /// The device of an image, for reading.
 pub(crate) fn read_only(path: &Path) -> Result<Arc<dyn BlockDevice>> {
-    Ok(open_image(path, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_only() })?)
+    Ok(open_image(path, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_only() })?)
 }

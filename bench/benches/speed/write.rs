@@ -9,7 +9,7 @@ use std::time::Duration;
 use bench::fixture;
 use bench::measure::{Contestant, medians, time};
 use bench::table::{Unit, head, row, skip};
-use blockdev::{BlockDevice, Kind, Media, OpenOptions, RamDevice, open_image};
+use blockdev::{Backend, BlockDevice, DeviceOptions, Media, RamDevice, open_image};
 use e2dax_tests::{Access, mount, with_mount};
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
 
@@ -96,7 +96,7 @@ fn kernel(bench: &Bench, size: u64, bytes: &[u8]) -> Result<()> {
     for image in [&own, &theirs] {
         fixture::mke2fs(image, size + (64 << 20), &["-m", "0"])?;
     }
-    let device = open_image(&own, &OpenOptions { kind: Kind::Mmap, ..OpenOptions::read_write() })?;
+    let device = open_image(&own, &DeviceOptions { kind: Backend::Mmap, ..DeviceOptions::read_write() })?;
     let fs = DaxFs::new(fixture::open(device, false)?, DaxOptions::default());
     with_mount(&theirs, Access::ReadWrite, |folder| {
         let path = folder.join("new");

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use super::cells::Cells;
-use super::{Choice, Limits};
+use super::{Choice, CrashLimits};
 
 /// What is called for each state: the cells show it.
 pub(super) type Show<'s> = &'s mut dyn FnMut(&mut Cells, Choice) -> ControlFlow<()>;
@@ -35,7 +35,7 @@ impl Random {
 /// Visits the states of the cells in flight, all of them or a choice. Tells whether it was all.
 pub(super) fn visit(
     cells: &mut Cells,
-    limits: &Limits,
+    limits: &CrashLimits,
     random: &mut Random,
     show: Show<'_>,
 ) -> ControlFlow<(), bool> {

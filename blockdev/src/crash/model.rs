@@ -6,9 +6,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::cells::{Cell, Cells};
 use super::choices::{Random, visit};
-use super::{Choice, CrashState, Limits, Points, Report, Visit};
+use super::{Choice, CrashLimits, CrashReport, CrashState, Points, Visit};
 use crate::StorePath;
-use crate::recorder::{Op, Stored};
+use crate::recorder::{RecordedOp, Stored};
 
 /// In which order persistent memory takes stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,21 +55,21 @@ pub enum FenceMeans {
 #[derive(Clone, Debug)]
 pub struct PmemModel<'l> {
     base: &'l [u8],
-    log: &'l [Op],
+    log: &'l [RecordedOp],
     /// M1, M2 or M4.
     pub order: PmemOrder,
     /// When a crash is tried.
     pub points: Points,
     /// How many states of a point are visited.
-    pub limits: Limits,
+    pub limits: CrashLimits,
     /// No crash is tried before so many marks of the log: those of a log that begins alike were seen there.
     pub skip_marks: usize,
 }
 
 impl<'l> PmemModel<'l> {
     /// The model of a device that held `base`, byte for byte, when `log` began.
-    pub fn new(base: &'l [u8], log: &'l [Op]) -> Self {
-        let (points, limits) = (Points::default(), Limits::default());
+    pub fn new(base: &'l [u8], log: &'l [RecordedOp]) -> Self {
+        let (points, limits) = (Points::default(), CrashLimits::default());
         Self { base, log, order: PmemOrder::default(), points, limits, skip_marks: 0 }
     }
 
@@ -80,7 +80,7 @@ impl<'l> PmemModel<'l> {
     }
 
     /// Shows every state to `visit`, each once after each mark.
-    pub fn run(&self, visit: impl Visit) -> Report {
+    pub fn run(&self, visit: impl Visit) -> CrashReport {
         let (cell_len, unit_len) = match self.order {
             PmemOrder::Lines | PmemOrder::Program => (64, 8),
             PmemOrder::Words => (8, 8),
@@ -91,12 +91,12 @@ impl<'l> PmemModel<'l> {
             run.in_program_order(self.log)
         } else {
             run.replay(self.log, |cells, op, entry| match entry {
-                Op::Store { offset, data, path } => {
+                RecordedOp::Store { offset, data, path } => {
                     cells.store(op, *offset, data, *path == StorePath::Bypassing);
                 }
-                Op::WriteBack { offset, len } => cells.write_back(*offset, *len),
-                Op::Fence(_) | Op::Flush(_) => cells.fence(),
-                Op::Mark(_) => {}
+                RecordedOp::WriteBack { offset, len } => cells.write_back(*offset, *len),
+                RecordedOp::Fence(_) | RecordedOp::Flush(_) => cells.fence(),
+                RecordedOp::Mark(_) => {}
             })
         };
         run.report(stopped)
@@ -108,21 +108,21 @@ impl<'l> PmemModel<'l> {
 #[derive(Clone, Debug)]
 pub struct BlockModel<'l> {
     base: &'l [u8],
-    log: &'l [Op],
+    log: &'l [RecordedOp],
     /// Whether fences count.
     pub fences: FenceMeans,
     /// When a crash is tried.
     pub points: Points,
     /// How many states of a point are visited.
-    pub limits: Limits,
+    pub limits: CrashLimits,
     /// No crash is tried before so many marks of the log: those of a log that begins alike were seen there.
     pub skip_marks: usize,
 }
 
 impl<'l> BlockModel<'l> {
     /// The model of a device that held `base`, byte for byte, when `log` began.
-    pub fn new(base: &'l [u8], log: &'l [Op]) -> Self {
-        let (points, limits) = (Points::default(), Limits::default());
+    pub fn new(base: &'l [u8], log: &'l [RecordedOp]) -> Self {
+        let (points, limits) = (Points::default(), CrashLimits::default());
         Self { base, log, fences: FenceMeans::default(), points, limits, skip_marks: 0 }
     }
 
@@ -133,14 +133,14 @@ impl<'l> BlockModel<'l> {
     }
 
     /// Shows every state to `visit`, each once after each mark.
-    pub fn run(&self, visit: impl Visit) -> Report {
+    pub fn run(&self, visit: impl Visit) -> CrashReport {
         let cells = Cells::new(self.base, 512, 512);
         let mut run = Run::new(cells, self.limits, self.points, self.skip_marks, visit);
         let stopped = run.replay(self.log, |cells, op, entry| match entry {
-            Op::Store { offset, data, .. } => cells.store(op, *offset, data, false),
-            Op::Flush(_) => cells.settle(),
-            Op::Fence(_) if self.fences == FenceMeans::Durable => cells.settle(),
-            Op::Fence(_) | Op::WriteBack { .. } | Op::Mark(_) => {}
+            RecordedOp::Store { offset, data, .. } => cells.store(op, *offset, data, false),
+            RecordedOp::Flush(_) => cells.settle(),
+            RecordedOp::Fence(_) if self.fences == FenceMeans::Durable => cells.settle(),
+            RecordedOp::Fence(_) | RecordedOp::WriteBack { .. } | RecordedOp::Mark(_) => {}
         });
         run.report(stopped)
     }
@@ -173,7 +173,7 @@ struct Teller<V> {
     /// Of the crash point: entries of the log before it, and cells in flight.
     op: usize,
     in_flight: usize,
-    report: Report,
+    report: CrashReport,
     visit: V,
 }
 
@@ -206,7 +206,7 @@ impl<V: Visit> Teller<V> {
 /// One pass over a log.
 struct Run<V> {
     cells: Cells,
-    limits: Limits,
+    limits: CrashLimits,
     points: Points,
     skip_marks: usize,
     random: Random,
@@ -214,34 +214,38 @@ struct Run<V> {
 }
 
 impl<V: Visit> Run<V> {
-    fn new(cells: Cells, limits: Limits, points: Points, skip_marks: usize, visit: V) -> Self {
+    fn new(cells: Cells, limits: CrashLimits, points: Points, skip_marks: usize, visit: V) -> Self {
         let teller = Teller {
             seen: HashSet::default(),
             mark: None,
             marks: 0,
             op: 0,
             in_flight: 0,
-            report: Report::default(),
+            report: CrashReport::default(),
             visit,
         };
         Self { cells, limits, points, skip_marks, random: Random(limits.seed), teller }
     }
 
-    fn report(mut self, flow: ControlFlow<()>) -> Report {
+    fn report(mut self, flow: ControlFlow<()>) -> CrashReport {
         self.teller.report.stopped = flow.is_break();
         self.teller.report
     }
 
     /// Does the log's entries by `apply`, and crashes at the points in between.
-    fn replay(&mut self, log: &[Op], apply: impl Fn(&mut Cells, usize, &Op)) -> ControlFlow<()> {
+    fn replay(
+        &mut self,
+        log: &[RecordedOp],
+        apply: impl Fn(&mut Cells, usize, &RecordedOp),
+    ) -> ControlFlow<()> {
         for (op, entry) in log.iter().enumerate() {
             match entry {
-                Op::Fence(_) | Op::Flush(_) => self.crash(op)?,
-                Op::Mark(mark) => self.pass(op, *mark)?,
-                Op::Store { .. } | Op::WriteBack { .. } => {}
+                RecordedOp::Fence(_) | RecordedOp::Flush(_) => self.crash(op)?,
+                RecordedOp::Mark(mark) => self.pass(op, *mark)?,
+                RecordedOp::Store { .. } | RecordedOp::WriteBack { .. } => {}
             }
             apply(&mut self.cells, op, entry);
-            if self.points == Points::EveryStore && matches!(entry, Op::Store { .. }) {
+            if self.points == Points::EveryStore && matches!(entry, RecordedOp::Store { .. }) {
                 self.crash(op + 1)?;
             }
         }
@@ -249,13 +253,13 @@ impl<V: Visit> Run<V> {
     }
 
     /// Crashes after every word of every store, or after some words of a long one.
-    fn in_program_order(&mut self, log: &[Op]) -> ControlFlow<()> {
+    fn in_program_order(&mut self, log: &[RecordedOp]) -> ControlFlow<()> {
         self.crash(0)?;
         for (op, entry) in log.iter().enumerate() {
             match entry {
-                Op::Store { offset, data, .. } => self.tear(op, *offset, data)?,
-                Op::Mark(mark) => self.pass(op, *mark)?,
-                Op::Fence(_) | Op::Flush(_) | Op::WriteBack { .. } => {}
+                RecordedOp::Store { offset, data, .. } => self.tear(op, *offset, data)?,
+                RecordedOp::Mark(mark) => self.pass(op, *mark)?,
+                RecordedOp::Fence(_) | RecordedOp::Flush(_) | RecordedOp::WriteBack { .. } => {}
             }
         }
         self.crash(log.len())

@@ -11,7 +11,7 @@ use ext2_core::Ext2;
 use ext2_dax::buffer_head::HoleSize;
 use ext2_dax::replay::{Events, Outcome, Player, Script};
 use ext2_dax::trace::{Record, chrome, ftrace, json};
-use ext2_dax::{Asked, DataPath, DaxFs, DaxOptions, Media};
+use ext2_dax::{Asked, DataPath, DaxFs, DaxOptions, Flushing};
 
 use crate::context::Context;
 use crate::dax::Behaviour;
@@ -130,8 +130,8 @@ impl Args {
                 PathName::BufferHead => DataPath::BufferHead(holes),
             },
             media: match self.media {
-                MediaName::AsDevice => Media::AsDevice,
-                MediaName::NeedsFlush => Media::NeedsFlush,
+                MediaName::AsDevice => Flushing::AsDevice,
+                MediaName::NeedsFlush => Flushing::NeedsFlush,
             },
             ..DaxOptions::default()
         }

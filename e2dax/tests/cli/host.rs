@@ -109,7 +109,7 @@ fn no_image_is_made_over_one_that_somebody_has_open() {
     let folder = with_image("i.img");
     let path = folder.path("i.img");
     let before = sum(&path);
-    for options in [blockdev::OpenOptions::read_write(), blockdev::OpenOptions::read_only()] {
+    for options in [blockdev::DeviceOptions::read_write(), blockdev::DeviceOptions::read_only()] {
         let _held = blockdev::open_image(&path, &options).unwrap();
         let said = folder.run(&["mkfs", "-f", "--size", "1M", "i.img"]).fails(1);
         assert!(said.contains("i.img") && said.contains("locked"), "{said}");

@@ -10,7 +10,7 @@ use super::change::{Others, Running};
 use super::orphans::Orphans;
 use crate::balloc::{Groups, Place};
 use crate::error::{Error, Result, refuse};
-use crate::features::{Compat, Incompat, RoCompat};
+use crate::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::order::Barrier;
 use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::space::Stores;
@@ -42,6 +42,9 @@ pub(crate) struct Writer {
     pub(crate) strict_rename: bool,
     pub(crate) share_xattrs: bool,
     on_error: OnError,
+    /// Without the feature `write` there is none, ever: what needs one is code that the compiler leaves out.
+    #[cfg(not(feature = "write"))]
+    never: core::convert::Infallible,
 }
 
 /// How a file system was left by [`Ext2::close`].
@@ -88,8 +91,8 @@ impl core::fmt::Display for Unclean {
 struct State {
     state: u16,
     revision: u32,
-    compat: Compat,
-    ro_compat: RoCompat,
+    compat: CompatFeatures,
+    ro_compat: RoCompatFeatures,
 }
 
 /// Byte offset of a field of the primary superblock.
@@ -107,6 +110,7 @@ pub(crate) struct Behaviour {
 }
 
 impl Writer {
+    #[cfg(feature = "write")]
     pub(crate) fn new(fs: &Fs, claim: Claim, groups: Groups, place: Place, behaviour: &Behaviour) -> Self {
         let features = fs.sb.features;
         let now = fs.clock.now();
@@ -150,6 +154,7 @@ impl Fs {
     ///
     /// # Errors
     /// `EROFS` when the file system is open read-only, was closed, or was made read-only by an error.
+    #[cfg_attr(not(feature = "write"), inline(always))]
     pub(crate) fn writer(&self) -> Result<&Writer> {
         match &self.writer {
             Some(writer) if !writer.read_only.load(Ordering::Relaxed) => Ok(writer),
@@ -174,7 +179,7 @@ impl Fs {
     }
 
     /// Sets a compatible feature that is about to be used, behind a fence of the caller's.
-    pub(crate) fn need_compat(&self, feature: Compat) -> Result<()> {
+    pub(crate) fn need_compat(&self, feature: CompatFeatures) -> Result<()> {
         let mut state = self.writer()?.state.lock();
         if !state.compat.contains(feature) {
             self.need_revision_1(&mut state)?;
@@ -185,7 +190,7 @@ impl Fs {
     }
 
     /// Takes a compatible feature away that nothing uses any more, behind a fence of the caller's.
-    pub(crate) fn drop_compat(&self, feature: Compat) -> Result<()> {
+    pub(crate) fn drop_compat(&self, feature: CompatFeatures) -> Result<()> {
         let mut state = self.writer()?.state.lock();
         state.compat.remove(feature);
         Ok(self.dev.write_u32(at!(s_feature_compat), state.compat.bits())?)
@@ -199,9 +204,9 @@ impl Fs {
     /// Notes that a file of 2 GiB or more exists, before one does.
     pub(crate) fn need_large_file(&self) -> Result<()> {
         let mut state = self.writer()?.state.lock();
-        if !state.ro_compat.contains(RoCompat::LARGE_FILE) {
+        if !state.ro_compat.contains(RoCompatFeatures::LARGE_FILE) {
             self.need_revision_1(&mut state)?;
-            state.ro_compat |= RoCompat::LARGE_FILE;
+            state.ro_compat |= RoCompatFeatures::LARGE_FILE;
             // e2fsck sets it where it finds such a file, so nothing waits for it.
             self.dev.write_u32(at!(s_feature_ro_compat), state.ro_compat.bits())?;
         }
@@ -229,7 +234,7 @@ impl Fs {
     /// Says whether the journal may hold a transaction.
     pub(crate) fn store_recover(&self, recover: bool) -> Result<()> {
         let mut incompat = self.sb.features.incompat;
-        incompat.set(Incompat::RECOVER, recover);
+        incompat.set(IncompatFeatures::RECOVER, recover);
         Ok(self.dev.write_u32(at!(s_feature_incompat), incompat.bits())?)
     }
 
@@ -277,9 +282,8 @@ impl Fs {
             inode.0.write_late()?;
         }
         writer.groups.write(self)?;
-        let count = |sum: &core::sync::atomic::AtomicU64| {
-            u32::try_from(sum.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
-        };
+        let count =
+            |sum: &portable_atomic::AtomicU64| u32::try_from(sum.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         self.dev.write_u32(at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
         self.dev.write_u32(at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
         self.dev.write_u32(at!(s_wtime), self.clock.now().encode(false).0)?;

@@ -8,7 +8,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::record::{self, LEAST, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, SUPERBLOCKS, big};
 use crate::balloc::{Blocks, Request, Role, Run};
 use crate::error::{Error, Result};
-use crate::features::Compat;
+use crate::features::CompatFeatures;
 use crate::fs::Fs;
 use crate::raw::RawInode;
 use crate::{Errno, GroupNr, InodeNr};
@@ -191,7 +191,7 @@ impl Fs {
         self.dev.write_at(self.inode_offset(JOURNAL)?, raw.as_bytes())?;
         self.dev.flush()?;
         self.store_journal_inode(JOURNAL.get())?;
-        self.need_compat(Compat::HAS_JOURNAL)?;
+        self.need_compat(CompatFeatures::HAS_JOURNAL)?;
         self.dev.flush()?;
         guard.keep();
         Ok(Some(Area { blocks: data, sequence, is_made: true, leading }))
@@ -199,7 +199,7 @@ impl Fs {
 
     /// Takes a journal away that was made for us. The log has ended.
     pub(crate) fn remove_log(&self, area: &Area) -> Result<()> {
-        self.drop_compat(Compat::HAS_JOURNAL)?;
+        self.drop_compat(CompatFeatures::HAS_JOURNAL)?;
         self.store_journal_inode(0)?;
         self.dev.flush()?;
         self.dev.write_at(self.inode_offset(JOURNAL)?, RawInode::new_zeroed().as_bytes())?;

@@ -12,7 +12,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::record::{self, COMMIT, DESCRIPTOR, MAGIC, MARK, S_MARK, S_SEQUENCE, S_START, big};
 use crate::error::{Corrupt, Object, Result};
-use crate::features::Incompat;
+use crate::features::IncompatFeatures;
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::{BlockSize, InodeNr};
 
@@ -87,7 +87,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     }
     dev.read_at(SUPERBLOCK_OFFSET, sb.as_mut_bytes())?;
     let needs = sb.s_magic.get() == crate::raw::MAGIC
-        && sb.s_feature_incompat.get() & Incompat::RECOVER.bits() != 0
+        && sb.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0
         && sb.s_journal_inum.get() == super::area::JOURNAL.get();
     let (true, Some(size)) = (needs, BlockSize::from_s_log_block_size(sb.s_log_block_size.get())) else {
         return Ok(None);
@@ -176,7 +176,7 @@ impl Recovered {
         dev.write_at(self.head + S_SEQUENCE as u64, &words)?;
         dev.flush()?;
         let at = SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_feature_incompat) as u64;
-        let features = dev.read_u32(at)? & !Incompat::RECOVER.bits();
+        let features = dev.read_u32(at)? & !IncompatFeatures::RECOVER.bits();
         dev.write_u32(at, features)?;
         dev.flush()?;
         Ok(())

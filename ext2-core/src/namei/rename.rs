@@ -18,7 +18,7 @@ use bitflags::bitflags;
 
 use super::{LINK_MAX, check_name, is_dots, is_empty, with_locks};
 use crate::dir::{Found, Room};
-use crate::error::{Result, refuse};
+use crate::error::{Error, Result, refuse};
 use crate::inode::{FileKind, Inode, InodeFlags};
 use crate::journal::{Images, Journal, Transaction};
 use crate::order::Written;
@@ -126,11 +126,11 @@ impl Ext2 {
                     || over_directory && self.0.sb.journal_inode.is_some();
                 let is_needed =
                     is_kept && target.as_ref() != Some(&source) && !flags.contains(RenameFlags::NOREPLACE);
-                let mut lost = if is_needed { self.lost_found() } else { None };
+                let mut lost = if is_needed { self.lost_found()? } else { None };
                 if is_needed && lost.is_none() {
                     // Held so that nobody else finds a place that is about to go.
                     between.get_or_insert_with(|| writer.rename.lock());
-                    lost = shelter.find(self, [old_dir, new_dir]);
+                    lost = shelter.find(self, [old_dir, new_dir])?;
                 }
                 let mut locks: Vec<&Inode> = [old_dir, new_dir].to_vec();
                 locks.extend(lost.iter());
@@ -171,9 +171,14 @@ impl Ext2 {
     }
 
     /// `/lost+found`, if it is there: the place where e2fsck puts what has no name.
-    fn lost_found(&self) -> Option<Inode> {
-        let lost = self.root().and_then(|root| root.lookup(LOST_FOUND)).ok()?;
-        (lost.kind() == FileKind::Directory).then_some(lost)
+    fn lost_found(&self) -> Result<Option<Inode>> {
+        match self.root()?.lookup(LOST_FOUND) {
+            Ok(lost) => Ok((lost.kind() == FileKind::Directory).then_some(lost)),
+            // One that cannot be used stands in nobody's way.
+            Err(Error::Corrupt(_)) => Ok(None),
+            Err(error) if error.refuses(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -189,25 +194,34 @@ struct Made {
 
 impl Shelter {
     /// The `lost+found` that is there, or is there now. None where there is no room for one, or the root cannot be
-    /// changed.
-    fn find(&mut self, fs: &Ext2, changed: [&Inode; 2]) -> Option<Inode> {
-        if let Some(lost) = fs.lost_found() {
-            return Some(lost);
+    /// changed. An error of the image or the device is the rename's: it has changed nothing yet.
+    fn find(&mut self, fs: &Ext2, changed: [&Inode; 2]) -> Result<Option<Inode>> {
+        if let Some(lost) = fs.lost_found()? {
+            return Ok(Some(lost));
         }
-        let root = fs.root().ok()?;
+        let root = fs.root()?;
         // Where names may be added and not removed, it would stay.
         if root.0.attrs.lock().flags.intersects(InodeFlags::APPEND | InodeFlags::IMMUTABLE) {
-            return None;
+            return Ok(None);
         }
         let times = || {
             let attrs = root.0.attrs.lock();
             (attrs.mtime, attrs.ctime)
         };
         let before = times();
-        let lost = root.create_lost_found().ok()?;
+        let lost = match root.create_lost_found() {
+            Ok(lost) => lost,
+            // No room, a name that is not a directory's, or a root with all the links that it may have.
+            Err(error)
+                if [Errno::NOSPC, Errno::EXIST, Errno::MLINK].iter().any(|errno| error.refuses(*errno)) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
         let times = (!changed.contains(&&root)).then(|| [before, times()]);
         self.0 = Some(Made { root, times });
-        Some(lost)
+        Ok(Some(lost))
     }
 }
 

@@ -12,7 +12,7 @@ use alloc::vec;
 use super::{Xattr, XattrName, build_block};
 use crate::acl::Acl;
 use crate::error::{Result, refuse};
-use crate::features::Compat;
+use crate::features::CompatFeatures;
 use crate::inode::{Cell, FileKind, Inode};
 use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::raw::GOOD_OLD_INODE_SIZE;
@@ -96,7 +96,7 @@ impl Cell {
             let Some(bytes) = build_block(all, self.fs.geo.block_size.len()) else {
                 return refuse(Errno::NOSPC, "the attributes do not fit in a block");
             };
-            self.fs.need_compat(Compat::EXT_ATTR)?;
+            self.fs.need_compat(CompatFeatures::EXT_ATTR)?;
             fresh = Some(self.xattr_block_with(&bytes)?);
         }
         let to = fresh.map_or(0, DeviceBlock::get);

@@ -7,6 +7,7 @@ use ext2_core::plumbing::Plumbing;
 use ext2_core::{Barrier, DeviceBlock, FileBlock, Inode};
 
 use super::OpenFor;
+use crate::Wait;
 use crate::absent::ABSENT;
 use crate::asked::Counts;
 #[cfg(feature = "buffer-head")]
@@ -17,10 +18,9 @@ use crate::error::{Errno, Error, Result};
 use crate::fault::{self, DaxInode, FaultRequest, FaultResult};
 use crate::mapping::DaxMapping;
 use crate::mmu::{Protection, Sharing, VmFile};
-use crate::truncate::Patience;
 #[cfg(feature = "buffer-head")]
 use crate::volume::DataPath;
-use crate::volume::{DaxFs, Media};
+use crate::volume::{DaxFs, Flushing};
 use crate::writeback::writeback_range;
 
 /// What the clones of a file, and the mappings made of it, share.
@@ -101,10 +101,10 @@ impl FileInner {
     }
 
     /// Sets the size as Linux does: what is zeroed is the tail at the new size (L6).
-    pub(super) fn truncate_keeping_tail(&self, size: u64, patience: Patience) -> Result<()> {
+    pub(super) fn truncate_keeping_tail(&self, size: u64, wait: Wait) -> Result<()> {
         let old = self.inode.size();
         if size <= old {
-            return if size == old { Ok(()) } else { Ok(self.inode.truncate(size, patience.into())?) };
+            return if size == old { Ok(()) } else { Ok(self.inode.truncate(size, wait)?) };
         }
         self.inode.check_store()?;
         if size > self.fs.ext2().max_size() {
@@ -209,7 +209,7 @@ impl VmFile for FileInner {
         self.fs.check_dax()?;
         if sharing == Sharing::Synchronous {
             let offered = self.compat().sync_mappings == SyncMappings::Offered
-                && self.fs.options().media == Media::AsDevice;
+                && self.fs.options().media == Flushing::AsDevice;
             let memory = DaxInode::memory(self).direct_access(0, 1, Access::Read)?;
             if !offered || memory.media() != blockdev::Media::Persistent {
                 return Err(Error::refused(

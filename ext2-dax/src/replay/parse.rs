@@ -9,7 +9,7 @@ const LONGEST: usize = 16 << 20;
 
 /// What kind of mapping `map` makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapKind {
+pub struct MapMode {
     /// With whom stores are shared.
     pub sharing: Sharing,
     /// What may be done, and what the file is opened for.
@@ -36,7 +36,7 @@ pub enum Op {
     Rename { from: String, to: String },
     Link { from: String, to: String },
     Symlink { target: String, path: String },
-    Map { name: String, path: String, pos: u64, len: u64, kind: MapKind, delta: u64 },
+    Map { name: String, path: String, pos: u64, len: u64, kind: MapMode, delta: u64 },
     Unmap { name: String },
     Load { name: String, pos: u64 },
     Store { name: String, pos: u64, value: u8 },
@@ -122,7 +122,7 @@ impl<'a> Words<'a> {
         number(word).ok_or_else(|| format!("{word:?} is no number for {what}"))
     }
 
-    fn kind(&mut self) -> Result<MapKind, String> {
+    fn kind(&mut self) -> Result<MapMode, String> {
         let sharing = match self.word("shared, private or sync")? {
             "shared" => Sharing::Shared,
             "private" => Sharing::Private,
@@ -134,7 +134,7 @@ impl<'a> Words<'a> {
             "rw" => Protection::ReadWrite,
             other => return Err(format!("{other:?} is not ro or rw")),
         };
-        Ok(MapKind { sharing, protection })
+        Ok(MapMode { sharing, protection })
     }
 }
 

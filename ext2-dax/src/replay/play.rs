@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ext2_core::{FileKind, Inode, InodeNr};
 
 use super::namespace;
-use super::parse::{Line, MapKind, Op, Script};
+use super::parse::{Line, MapMode, Op, Script};
 use super::pattern::{CrcSink, PatternSource};
+use crate::Wait;
 use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::file::{File, OpenFor};
@@ -16,7 +17,6 @@ use crate::mmu::Protection;
 use crate::mmu::soft::{MapRequest, Signal, SoftMap, SoftMmu};
 use crate::rw::Limits;
 use crate::trace::{EventLog, Record, oracle};
-use crate::truncate::Patience;
 use crate::uio::Faulting;
 use crate::volume::DaxFs;
 
@@ -149,7 +149,7 @@ impl Player {
             Op::Read { path, pos, len, good } => return self.read(path, *pos, *len, *good),
             Op::Truncate { path, size } => {
                 let size = signed(*size)?;
-                self.file(path)?.truncate(size, Patience::Wait)?;
+                self.file(path)?.truncate(size, Wait::Yes)?;
             }
             Op::Fsync { path } => {
                 let inode = namespace::find(&fs, path)?;
@@ -263,7 +263,7 @@ impl Player {
         Ok(Done::Text(text))
     }
 
-    fn map(&mut self, name: &str, path: &str, pos: u64, len: u64, kind: MapKind, delta: u64) -> Result<()> {
+    fn map(&mut self, name: &str, path: &str, pos: u64, len: u64, kind: MapMode, delta: u64) -> Result<()> {
         let inode = namespace::find(self.fs.ext2(), path)?;
         if inode.kind() == FileKind::Directory && kind.protection == Protection::ReadOnly {
             return Err(Error::refused(Errno::NODEV, "a directory cannot be mapped"));

@@ -24,7 +24,7 @@ pub struct Record {
 
 /// Somebody who wants to know what happens. Called with locks of the data path held: it must not call
 /// back into the file it hears of.
-pub trait Recorder: Debug + Send + Sync {
+pub trait Listener: Debug + Send + Sync {
     /// Takes one record.
     fn record(&self, record: &Record);
 }
@@ -49,7 +49,7 @@ impl EventLog {
     }
 }
 
-impl Recorder for EventLog {
+impl Listener for EventLog {
     fn record(&self, record: &Record) {
         self.records.lock().push(*record);
     }
@@ -59,7 +59,7 @@ impl Recorder for EventLog {
 #[derive(Debug, Default)]
 pub struct Tracer {
     on: AtomicBool,
-    recorder: RwLock<Option<Arc<dyn Recorder>>>,
+    recorder: RwLock<Option<Arc<dyn Listener>>>,
 }
 
 impl Tracer {
@@ -70,7 +70,7 @@ impl Tracer {
     }
 
     /// Sends what happens from now on to `recorder`, or nowhere.
-    pub fn listen(&self, recorder: Option<Arc<dyn Recorder>>) {
+    pub fn listen(&self, recorder: Option<Arc<dyn Listener>>) {
         let mut place = self.recorder.write();
         self.on.store(recorder.is_some(), Ordering::Relaxed);
         *place = recorder;

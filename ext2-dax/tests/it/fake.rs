@@ -13,7 +13,7 @@ use ext2_dax::iomap::{Iomap, IomapOps, MapFlags, OpFlags};
 use ext2_dax::mapping::DaxMapping;
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
 use ext2_dax::trace::{EventLog, InodeId, Tracer};
-use ext2_dax::truncate::{self, Patience};
+use ext2_dax::{Wait, truncate};
 use ext2_dax::{WaitTable, compat, rw, uio, writeback};
 
 /// One call of the file system.
@@ -116,12 +116,12 @@ impl FakeFile {
         Ok(done)
     }
 
-    pub(crate) fn truncate(&self, size: u64, patience: Patience) -> Result<()> {
+    pub(crate) fn truncate(&self, size: u64, wait: Wait) -> Result<()> {
         truncate::take_pages(
             &self.pages,
             &*self.device,
             size..u64::MAX,
-            patience,
+            wait,
             compat::Layouts::Broken,
             ext2_dax::mapping::PrivateCopies::Drop,
             || {

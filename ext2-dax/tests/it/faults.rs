@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ext2_dax::Wait;
 use ext2_dax::compat::Compat;
 use ext2_dax::entry::{Content, Order, PMD_SIZE};
 use ext2_dax::error::Error;
@@ -10,7 +11,6 @@ use ext2_dax::iomap::{Iomap, OpFlags};
 use ext2_dax::mmu::soft::{HugeZeroPage, MapRequest, Signal, SoftMap, SoftMmu};
 use ext2_dax::mmu::{CowPage, PageTable, Protection, Sharing, Slot, SlotTaken, Target, Writable};
 use ext2_dax::trace::Event;
-use ext2_dax::truncate::Patience;
 
 use super::fake::{Call, FakeFile};
 
@@ -158,7 +158,7 @@ fn truncation_takes_mapped_pages_away_and_growing_shows_zeros() {
     file.write(0, &[9; 3 * P as usize]).unwrap();
     let map = map(&file, request(4 * P));
     assert_eq!(map.load(2 * P), Ok(9));
-    file.truncate(P + 10, Patience::Wait).unwrap();
+    file.truncate(P + 10, Wait::Yes).unwrap();
     assert_eq!(map.load(2 * P), Err(Signal::Bus));
     assert_eq!((map.load(P + 9), map.load(P + 10)), (Ok(9), Ok(0)));
     file.set_size(4 * P);

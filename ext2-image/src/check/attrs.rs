@@ -8,7 +8,7 @@ use zerocopy::FromBytes;
 use super::finding::{Kind, Place};
 use super::inodes::Seen;
 use super::run::{AttributeBlock, Mode, Run, Step};
-use ext2_core::Compat;
+use ext2_core::CompatFeatures;
 use ext2_core::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawXattrEntry, RawXattrHeader, XATTR_MAGIC};
 
 /// What is wrong with a list of attributes.
@@ -189,7 +189,7 @@ impl Run<'_> {
         if nr == 0 {
             return Ok(0);
         }
-        if !self.sb.features.compat.contains(Compat::EXT_ATTR) {
+        if !self.sb.features.compat.contains(CompatFeatures::EXT_ATTR) {
             self.report_field(inode, Kind::AttributeFeature, nr)?;
             return Ok(0);
         }

@@ -8,7 +8,7 @@ use super::Pass;
 use super::finding::{Kind, Place};
 use super::inodes::ROOT;
 use super::run::{BAD, DirBlock, Run, Step, TYPE, USED};
-use ext2_core::Incompat;
+use ext2_core::IncompatFeatures;
 use ext2_core::raw::RawDirentHeader;
 
 /// An entry, as far as its length could be believed.
@@ -195,7 +195,7 @@ impl Run<'_> {
     /// The type byte of an entry for an inode.
     fn check_type(&mut self, entry: &Entry<'_>, inode: u32) -> Step {
         let found = entry.header.file_type;
-        if !self.sb.features.incompat.contains(Incompat::FILETYPE) {
+        if !self.sb.features.incompat.contains(IncompatFeatures::FILETYPE) {
             if found != 0 && self.entry_fault(entry, Kind::EntryTypeSet)? {
                 self.dev.write_at(entry.at + 7, &[0])?;
             }

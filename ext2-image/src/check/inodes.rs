@@ -12,7 +12,7 @@ use super::tree::{HURD, Owner, Walk};
 use ext2_core::FileKind;
 use ext2_core::raw::RawInode;
 use ext2_core::rules::Shape;
-use ext2_core::{Compat, RoCompat};
+use ext2_core::{CompatFeatures, RoCompatFeatures};
 
 /// Bytes of inodes that are read at a time.
 const CHUNK: u64 = 256 << 10;
@@ -125,7 +125,7 @@ impl Run<'_> {
         if self.state(ROOT) & USED == 0 {
             self.fault(Place::Inode(ROOT), Kind::RootUnused)?;
         }
-        if self.large_files && !self.sb.features.ro_compat.contains(RoCompat::LARGE_FILE) {
+        if self.large_files && !self.sb.features.ro_compat.contains(RoCompatFeatures::LARGE_FILE) {
             self.fault(Place::Superblock, Kind::LargeFileFlag)?;
         }
         Ok(())
@@ -252,7 +252,7 @@ impl Run<'_> {
             state |= BAD;
         }
         if inode.flags & IMAGIC_FLAG != 0 {
-            if self.sb.features.compat.contains(Compat::IMAGIC_INODES) {
+            if self.sb.features.compat.contains(CompatFeatures::IMAGIC_INODES) {
                 state |= IMAGIC;
             } else {
                 self.report(inode.place(), Kind::ImagicFlag, Some(inode.flags.into()), None)?;
@@ -462,7 +462,7 @@ impl Run<'_> {
 
     /// Whether an inode with the flag of an indexed directory may have it.
     fn index_flag_is_right(&mut self, inode: &Seen<'_>, is_dir: bool) -> Step<bool> {
-        if !is_dir || !self.sb.features.compat.contains(Compat::DIR_INDEX) {
+        if !is_dir || !self.sb.features.compat.contains(CompatFeatures::DIR_INDEX) {
             self.fault(inode.place(), Kind::IndexFlag)?;
             return Ok(false);
         }

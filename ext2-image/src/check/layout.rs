@@ -12,7 +12,7 @@ use super::run::{Run, Step, Stop};
 use ext2_core::Barrier;
 use ext2_core::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::{BlockSize, Error, Geometry, GroupNr, Superblock};
-use ext2_core::{Compat, Features, Incompat, RoCompat};
+use ext2_core::{CompatFeatures, Features, IncompatFeatures, RoCompatFeatures};
 use ext2_core::{Corrupt, Incompatible, Object};
 
 /// Read-only compatible features that a check knows: `sparse_super`, `large_file`, `extra_isize`.
@@ -49,18 +49,18 @@ pub(super) fn check_super(
         Stop::Unusable
     };
     let features = Features {
-        compat: Compat::from_bits_retain(raw.s_feature_compat.get()),
-        incompat: Incompat::from_bits_retain(raw.s_feature_incompat.get()),
-        ro_compat: RoCompat::from_bits_retain(raw.s_feature_ro_compat.get()),
+        compat: CompatFeatures::from_bits_retain(raw.s_feature_compat.get()),
+        incompat: IncompatFeatures::from_bits_retain(raw.s_feature_incompat.get()),
+        ro_compat: RoCompatFeatures::from_bits_retain(raw.s_feature_ro_compat.get()),
     };
     if raw.s_rev_level.get() > 1 {
         return Err(Stop::Error(Incompatible::Revision(raw.s_rev_level.get()).into()));
     }
     features.check_readable(false).map_err(Stop::Error)?;
     let only = Features {
-        compat: Compat::from_bits_retain(features.compat.bits() & !CHECKED_COMPAT),
-        ro_compat: RoCompat::from_bits_retain(features.ro_compat.bits() & !CHECKED),
-        incompat: Incompat::empty(),
+        compat: CompatFeatures::from_bits_retain(features.compat.bits() & !CHECKED_COMPAT),
+        ro_compat: RoCompatFeatures::from_bits_retain(features.ro_compat.bits() & !CHECKED),
+        incompat: IncompatFeatures::empty(),
     };
     if only != Features::default() {
         return Err(Stop::Error(Incompatible::Feature(only.to_names()).into()));
@@ -140,7 +140,7 @@ impl Run<'_> {
         const INODE: u32 = 8;
         /// Of the journal's superblock, big-endian.
         const JOURNAL_MAGIC: [u8; 4] = 0xc03b_3998_u32.to_be_bytes();
-        if !self.sb.features.compat.contains(Compat::HAS_JOURNAL) {
+        if !self.sb.features.compat.contains(CompatFeatures::HAS_JOURNAL) {
             return Ok(());
         }
         let nr = self.raw.s_journal_inum.get();
@@ -242,7 +242,7 @@ impl Run<'_> {
         let Some(offset) = self.inode_offset(INODE) else { return Ok(()) };
         let mut inode = RawInode::new_zeroed();
         self.dev.read_at(offset, inode.as_mut_bytes())?;
-        if !self.sb.features.compat.contains(Compat::RESIZE_INODE) {
+        if !self.sb.features.compat.contains(CompatFeatures::RESIZE_INODE) {
             if self.raw.s_reserved_gdt_blocks.get() != 0 {
                 let found = self.raw.s_reserved_gdt_blocks.get().into();
                 self.report(Place::Superblock, Kind::ReservedDescriptors, Some(found), Some(0))?;

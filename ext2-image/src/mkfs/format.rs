@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::{Error, Layout, Result};
 use ext2_core::raw::GOOD_OLD_INODE_SIZE;
 use ext2_core::{BlockSize, Timestamp};
-use ext2_core::{Compat, Features, Incompat, RoCompat};
+use ext2_core::{CompatFeatures, Features, IncompatFeatures, RoCompatFeatures};
 
 /// The revision of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,9 +88,9 @@ impl Format {
     #[must_use]
     pub fn default_features() -> Features {
         Features {
-            compat: Compat::EXT_ATTR | Compat::RESIZE_INODE | Compat::DIR_INDEX,
-            incompat: Incompat::FILETYPE,
-            ro_compat: RoCompat::SPARSE_SUPER | RoCompat::LARGE_FILE,
+            compat: CompatFeatures::EXT_ATTR | CompatFeatures::RESIZE_INODE | CompatFeatures::DIR_INDEX,
+            incompat: IncompatFeatures::FILETYPE,
+            ro_compat: RoCompatFeatures::SPARSE_SUPER | RoCompatFeatures::LARGE_FILE,
         }
     }
 
@@ -152,14 +152,14 @@ impl Format {
     pub(super) fn check(&self) -> Result<()> {
         let features = self.effective_features();
         let makeable = Features {
-            compat: Compat::EXT_ATTR
-                | Compat::RESIZE_INODE
-                | Compat::DIR_INDEX
-                | Compat::SPARSE_SUPER2
-                | Compat::IMAGIC_INODES
-                | Compat::DIR_PREALLOC,
-            incompat: Incompat::FILETYPE | Incompat::META_BG,
-            ro_compat: RoCompat::SPARSE_SUPER | RoCompat::LARGE_FILE,
+            compat: CompatFeatures::EXT_ATTR
+                | CompatFeatures::RESIZE_INODE
+                | CompatFeatures::DIR_INDEX
+                | CompatFeatures::SPARSE_SUPER2
+                | CompatFeatures::IMAGIC_INODES
+                | CompatFeatures::DIR_PREALLOC,
+            incompat: IncompatFeatures::FILETYPE | IncompatFeatures::META_BG,
+            ro_compat: RoCompatFeatures::SPARSE_SUPER | RoCompatFeatures::LARGE_FILE,
         };
         let foreign = Features {
             compat: features.compat.difference(makeable.compat),
@@ -172,11 +172,11 @@ impl Format {
                 foreign.to_names()
             ));
         }
-        let resize = features.compat.contains(Compat::RESIZE_INODE);
-        if resize && !features.ro_compat.contains(RoCompat::SPARSE_SUPER) {
+        let resize = features.compat.contains(CompatFeatures::RESIZE_INODE);
+        if resize && !features.ro_compat.contains(RoCompatFeatures::SPARSE_SUPER) {
             return Error::format("resize_inode needs sparse_super");
         }
-        if resize && features.incompat.contains(Incompat::META_BG) {
+        if resize && features.incompat.contains(IncompatFeatures::META_BG) {
             return Error::format("resize_inode and meta_bg exclude each other");
         }
         if !(0.0..=50.0).contains(&self.reserved_percent) {

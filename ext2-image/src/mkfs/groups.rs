@@ -10,7 +10,7 @@ use super::job::Window;
 use super::space::Run;
 use super::writer::Writer;
 use ext2_core::GroupNr;
-use ext2_core::Incompat;
+use ext2_core::IncompatFeatures;
 use ext2_core::raw::{RawGroupDesc, RawSuperblock, SUPERBLOCK_OFFSET};
 
 /// Where `s_overhead_clusters` lies within the fields that ext4 added.
@@ -120,7 +120,7 @@ fn write_descriptors(writer: &mut Writer<'_>, all: &[RawGroupDesc], window: &mut
     let size = geometry.block_size;
     let per_block = geometry.descriptors_per_block();
     let behind_super = |group: GroupNr| geometry.group_start(group) + u32::from(geometry.has_super(group));
-    let meta = layout.features().incompat.contains(Incompat::META_BG);
+    let meta = layout.features().incompat.contains(IncompatFeatures::META_BG);
     let mut places: Vec<(u32, usize)> = Vec::new();
     for nr in 0..geometry.descriptor_blocks() {
         if meta {

@@ -14,7 +14,7 @@ use zerocopy::FromZeros;
 use super::{Error, Format, Inodes, Result, Revision};
 use ext2_core::raw::{MAGIC, RawGroupDesc, RawSuperblock};
 use ext2_core::{BlockSize, Geometry, GroupNr, Superblock};
-use ext2_core::{Compat, Features, Incompat};
+use ext2_core::{CompatFeatures, Features, IncompatFeatures};
 
 /// The first inode that is not reserved.
 pub(super) const FIRST_INO: u32 = 11;
@@ -85,10 +85,10 @@ impl Numbers {
     /// Whether the last group begins with a copy of the superblock.
     fn last_has_super(&self) -> bool {
         let last = (self.groups() - 1) as u32;
-        if self.features.compat.contains(Compat::SPARSE_SUPER2) {
+        if self.features.compat.contains(CompatFeatures::SPARSE_SUPER2) {
             return last == 0 || self.sparse2_backups().contains(&last);
         }
-        if !self.features.ro_compat.contains(ext2_core::RoCompat::SPARSE_SUPER) {
+        if !self.features.ro_compat.contains(ext2_core::RoCompatFeatures::SPARSE_SUPER) {
             return true;
         }
         last <= 1 || [3, 5, 7].into_iter().any(|base| is_power(last, base))
@@ -232,7 +232,7 @@ impl Layout {
 
     /// Whether inode 7 holds room for the descriptors to grow.
     pub(super) fn has_resize_inode(&self) -> bool {
-        self.features.compat.contains(Compat::RESIZE_INODE)
+        self.features.compat.contains(CompatFeatures::RESIZE_INODE)
     }
 }
 
@@ -282,15 +282,15 @@ fn settle(format: &Format, block_size: BlockSize, asked_blocks: u64, inodes: u64
             numbers.blocks = asked_blocks;
             continue;
         }
-        let resize = numbers.features.compat.contains(Compat::RESIZE_INODE);
+        let resize = numbers.features.compat.contains(CompatFeatures::RESIZE_INODE);
         numbers.reserved_gdt = if resize { numbers.wanted_reserved_gdt() } else { 0 };
         let descriptors = numbers.descriptor_blocks();
         if numbers.reserved_gdt + descriptors > numbers.blocks_per_group * 3 / 4 {
-            numbers.features.incompat |= Incompat::META_BG;
-            numbers.features.compat -= Compat::RESIZE_INODE;
+            numbers.features.incompat |= IncompatFeatures::META_BG;
+            numbers.features.compat -= CompatFeatures::RESIZE_INODE;
             numbers.reserved_gdt = 0;
         }
-        let meta_bg = numbers.features.incompat.contains(Incompat::META_BG);
+        let meta_bg = numbers.features.incompat.contains(IncompatFeatures::META_BG);
         let behind_super = 1 + numbers.reserved_gdt + if meta_bg { 1 } else { descriptors };
         let own = 2 + numbers.table_blocks;
         if behind_super + own > numbers.blocks_per_group {
@@ -308,7 +308,7 @@ fn settle(format: &Format, block_size: BlockSize, asked_blocks: u64, inodes: u64
             numbers.blocks = kept;
             continue;
         }
-        if numbers.features.compat.contains(Compat::SPARSE_SUPER2) {
+        if numbers.features.compat.contains(CompatFeatures::SPARSE_SUPER2) {
             numbers.backups = numbers.sparse2_backups();
         }
         return Ok(numbers);

@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::options::{AlignChoice, LostAndFound, Options, Size};
 use super::space::{Units, fits};
 use super::tree::{NodeAttrs, Xattr};
 use super::{Align, Body, Error, Format, Inodes, Layout, Needs, NodeId, Result, Tree};
@@ -18,75 +19,7 @@ use ext2_core::raw::GOOD_OLD_INODE_SIZE;
 use ext2_core::rules::Shape;
 use ext2_core::rules::max_file_size;
 use ext2_core::{BlockSize, FileKind, Timestamp};
-use ext2_core::{Compat, RoCompat};
-
-/// How large the file system is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
-    /// So many bytes.
-    Bytes(u64),
-    /// As small as the tree allows with so many bytes left free, rounded up to 2 MiB.
-    Auto {
-        /// Bytes that are left free.
-        slack: u64,
-    },
-}
-
-/// What a file system of automatic size leaves free besides the slack in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spare {
-    /// Percent of the bytes that the files take.
-    pub percent: u16,
-    /// Inodes.
-    pub inodes: u64,
-}
-
-/// What is to be done about 2 MiB pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AlignChoice {
-    /// Align where that takes no room, and from 64 MiB up where it takes some, unless the given size has no room for it.
-    Auto,
-    /// Align.
-    Units,
-    /// Do not.
-    Off,
-}
-
-/// Whether there is a directory `lost+found`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LostAndFound {
-    /// There is.
-    Always,
-    /// Only if the tree has it.
-    AsInTree,
-}
-
-/// How a tree becomes a file system, besides its [`Format`].
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// How large.
-    pub size: Size,
-    /// What an automatic size leaves free besides its slack.
-    pub spare: Spare,
-    /// Whether aligned.
-    pub align: AlignChoice,
-    /// Where the file system begins on the device that is mapped, in bytes: a partition's start.
-    pub device_offset: u64,
-    /// Whether with `lost+found`.
-    pub lost_and_found: LostAndFound,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            size: Size::Auto { slack: 0 },
-            spare: Spare::default(),
-            align: AlignChoice::Auto,
-            device_offset: 0,
-            lost_and_found: LostAndFound::Always,
-        }
-    }
-}
+use ext2_core::{CompatFeatures, RoCompatFeatures};
 
 /// Bytes from which on files are aligned unless something else is asked.
 const ALIGN_FROM: u64 = 64 << 20;
@@ -467,7 +400,7 @@ struct Counter<'a> {
 
 impl Counter<'_> {
     fn needs(&self, units: Option<Units>) -> Result<Needs> {
-        let resize = self.format.effective_features().compat.contains(Compat::RESIZE_INODE);
+        let resize = self.format.effective_features().compat.contains(CompatFeatures::RESIZE_INODE);
         let mut needs = Needs { units: 0, filler: u64::from(resize) };
         for node in self.tree.ids() {
             needs += self.needs_of(node, units)?;
@@ -485,7 +418,7 @@ impl Counter<'_> {
                 if *size > max_file_size(self.block_size) {
                     return refuse("is larger than a file of ext2 can be");
                 }
-                let large = self.format.effective_features().ro_compat.contains(RoCompat::LARGE_FILE);
+                let large = self.format.effective_features().ro_compat.contains(RoCompatFeatures::LARGE_FILE);
                 if *size > i32::MAX as u64 && !large {
                     return refuse("has 2 GiB or more, and the feature large_file is off");
                 }
@@ -513,7 +446,7 @@ impl Counter<'_> {
         }
         let xattrs = &self.tree.attrs(node).xattrs;
         if !xattrs.is_empty() {
-            if !self.format.effective_features().compat.contains(Compat::EXT_ATTR) {
+            if !self.format.effective_features().compat.contains(CompatFeatures::EXT_ATTR) {
                 return refuse("has extended attributes, and the feature ext_attr is off");
             }
             let room = xattr_room(self.format.effective_inode_size());

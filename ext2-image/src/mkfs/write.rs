@@ -23,7 +23,7 @@ use super::space::{Run, Space};
 use super::tree::{Body, NodeAttrs};
 use super::writer::Writer;
 use super::{Error, NodeId, Plan, Result, groups, layout, map, xattr};
-use ext2_core::Incompat;
+use ext2_core::IncompatFeatures;
 use ext2_core::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra};
 use ext2_core::rules::{SLOTS, Shape};
 use ext2_core::{BlockSize, FileKind, InodeNr};
@@ -308,7 +308,7 @@ impl Writer<'_> {
         }
         let mapped = self.map(&[Piece { start: 0, count: blocks, aligned: false }])?;
         let mut places = mapped.data.iter().flat_map(|run| (run.target..).take(run.count as usize));
-        let file_types = plan.layout.features().incompat.contains(Incompat::FILETYPE);
+        let file_types = plan.layout.features().incompat.contains(IncompatFeatures::FILETYPE);
         let mut writer = DirWriter::new(self.block_size(), file_types);
         let mut put = |bytes: &[u8]| match places.next() {
             Some(block) => self.put(block, bytes),

@@ -1,7 +1,7 @@
 //! The numbers of a resized image, as resize2fs comes to them.
 
 use ext2_core::raw::RawSuperblock;
-use ext2_core::{Compat, Errno, Error, Geometry, GroupNr, Incompat, Result, Superblock};
+use ext2_core::{CompatFeatures, Errno, Error, Geometry, GroupNr, IncompatFeatures, Result, Superblock};
 
 use crate::rewrite::Image;
 
@@ -62,17 +62,17 @@ fn numbers(old: &Image, blocks: u32, groups: u32) -> RawSuperblock {
     // OK to cast: no more than there are blocks.
     raw.s_r_blocks_count.set((percent * f64::from(blocks) / 100.0) as u32);
     let (before, after) = (old.geo.descriptor_blocks(), groups.div_ceil(old.geo.descriptors_per_block()));
-    if old.sb.features.compat.contains(Compat::RESIZE_INODE) && before != after {
+    if old.sb.features.compat.contains(CompatFeatures::RESIZE_INODE) && before != after {
         let most = old.geo.block_size.pointers() as i64;
         let spare = i64::from(old.geo.reserved_gdt_blocks) + i64::from(before) - i64::from(after);
         // OK to cast: at most 16384 pointers in a block.
         raw.s_reserved_gdt_blocks.set(spare.clamp(0, most) as u16);
     }
-    if old.sb.features.incompat.contains(Incompat::META_BG) && raw.s_first_meta_bg.get() > after {
-        raw.s_feature_incompat.set(raw.s_feature_incompat.get() & !Incompat::META_BG.bits());
+    if old.sb.features.incompat.contains(IncompatFeatures::META_BG) && raw.s_first_meta_bg.get() > after {
+        raw.s_feature_incompat.set(raw.s_feature_incompat.get() & !IncompatFeatures::META_BG.bits());
         raw.s_first_meta_bg.set(0);
     }
-    if old.sb.features.compat.contains(Compat::SPARSE_SUPER2) {
+    if old.sb.features.compat.contains(CompatFeatures::SPARSE_SUPER2) {
         let (last, old_last) = (groups - 1, old.geo.groups - 1);
         let [mut one, mut two] = old.raw.s_backup_bgs.map(|word| word.get());
         if last > old_last {

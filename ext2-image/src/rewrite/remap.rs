@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use ext2_core::raw::RawInode;
 use ext2_core::rules::decode_rec_len;
-use ext2_core::{Compat, Corrupt, GroupNr, InodeNr, Object, Result};
+use ext2_core::{CompatFeatures, Corrupt, GroupNr, InodeNr, Object, Result};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Draft, Moves, Step};
@@ -119,7 +119,7 @@ impl Remap<'_, '_> {
     /// Looks at an inode, and stores it where it changes.
     fn inode(&mut self, nr: u32, record: &mut [u8]) -> Result<()> {
         let Ok((mut raw, _)) = RawInode::read_from_prefix(record) else { return Ok(()) };
-        let is_spare = nr == RESIZE && self.draft.old.sb.features.compat.contains(Compat::RESIZE_INODE);
+        let is_spare = nr == RESIZE && self.draft.old.sb.features.compat.contains(CompatFeatures::RESIZE_INODE);
         let mut changed = false;
         self.directory.clear();
         if is_spare {

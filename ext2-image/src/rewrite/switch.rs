@@ -20,13 +20,13 @@ use core::mem::offset_of;
 
 use blockdev::BlockDevice;
 use ext2_core::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
-use ext2_core::{BlockSize, Corrupt, Errno, Error, Incompat, Object, Result};
+use ext2_core::{BlockSize, Corrupt, Errno, Error, IncompatFeatures, Object, Result};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{Draft, Step, descriptor_places};
 
 /// The mark of an image whose log has to be carried out.
-const UNFINISHED: u32 = Incompat::UNFINISHED_REWRITE.bits();
+const UNFINISHED: u32 = IncompatFeatures::UNFINISHED_REWRITE.bits();
 /// Begins an index block.
 const INDEX: &[u8; 8] = b"e2daxrw1";
 /// Stands for the superblock among the blocks of a log.

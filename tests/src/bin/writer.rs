@@ -5,7 +5,7 @@
 
 use std::{io::Write, path::PathBuf, sync::Arc};
 
-use blockdev::{MmapDevice, OpenOptions};
+use blockdev::{DeviceOptions, MmapDevice};
 use e2dax_tests::crash;
 use ext2_core::Ext2;
 
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(text.to_str().ok_or("no number")?.parse()?)
     };
     let (seed, len) = (number()?, number()?);
-    let device = MmapDevice::open(&image, &OpenOptions::read_write())?;
+    let device = MmapDevice::open(&image, &DeviceOptions::read_write())?;
     let fs = Ext2::open(Arc::new(device), &crash::options())?;
     let mut out = std::io::stdout().lock();
     for action in crash::seeded(&crash::vocabulary(), seed, len) {

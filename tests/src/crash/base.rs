@@ -68,7 +68,7 @@ impl Base {
     fn made(kib: u64, inode_size: u16, block_size: u64) -> Self {
         let revision = if inode_size == 0 { Revision::Original } else { Revision::Dynamic };
         let mut features = Format::default_features();
-        features.compat.remove(ext2_core::Compat::RESIZE_INODE);
+        features.compat.remove(ext2_core::CompatFeatures::RESIZE_INODE);
         let format = Format {
             block_size: BlockSize::new(block_size),
             inode_size: inode_size.max(128),

@@ -26,7 +26,7 @@ const ENOUGH: u64 = 3;
 
 /// A workload that was run on an image.
 struct Recorded {
-    log: Vec<blockdev::Op>,
+    log: Vec<blockdev::RecordedOp>,
     history: History,
     fences: u64,
     refused: u64,
@@ -61,7 +61,7 @@ pub fn barriers_of(plan: &Plan, workload: &[Action]) -> BTreeMap<Barrier, u64> {
     let log = record(plan, workload).map(|recorded| recorded.log).unwrap_or_default();
     let mut made = BTreeMap::new();
     for op in log {
-        if let blockdev::Op::Fence(id) | blockdev::Op::Flush(id) = op
+        if let blockdev::RecordedOp::Fence(id) | blockdev::RecordedOp::Flush(id) = op
             && let Some(barrier) = Barrier::ALL.iter().find(|barrier| barrier.tag() == id.tag)
         {
             *made.entry(*barrier).or_default() += 1;

@@ -3,8 +3,8 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use blockdev::{
-    Op, RamDevice, Recorder,
-    crash::{BlockModel, CrashState, FenceMeans, PmemModel, PmemOrder, Report},
+    RamDevice, RecordedOp, Recorder,
+    crash::{BlockModel, CrashReport, CrashState, FenceMeans, PmemModel, PmemOrder},
 };
 
 use super::{Device, Plan};
@@ -24,10 +24,10 @@ pub(super) fn recorder(plan: &Plan, image: &[u8]) -> Result<Arc<Recorder<RamDevi
 pub(super) fn states_of(
     plan: &Plan,
     base: &[u8],
-    log: &[Op],
+    log: &[RecordedOp],
     skip_marks: usize,
     visit: impl FnMut(&CrashState<'_>) -> ControlFlow<()>,
-) -> Report {
+) -> CrashReport {
     let order = match plan.device {
         Device::Lines => PmemOrder::Lines,
         Device::Words => PmemOrder::Words,

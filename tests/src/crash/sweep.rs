@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use blockdev::crash::Limits;
+use blockdev::crash::CrashLimits;
 use ext2_core::Barrier;
 
 use super::{Action, Base, Report, judge::Worker};
@@ -55,7 +55,7 @@ pub struct Plan {
     /// On what.
     pub device: Device,
     /// How many states of a crash point.
-    pub limits: Limits,
+    pub limits: CrashLimits,
     /// Every so many states the real e2fsck is asked too; 0 for never.
     pub e2fsck_every: u64,
     /// Every so many states the file system is opened as it is, and crashes a second time; 0 for never.
@@ -80,7 +80,7 @@ impl Plan {
         Self {
             base,
             device,
-            limits: Limits::default(),
+            limits: CrashLimits::default(),
             e2fsck_every: 0,
             again_every: 0,
             without: None,

@@ -1,7 +1,7 @@
 //! The file systems that runs begin with.
 
 use blockdev::{BlockDevice, RamDevice};
-use ext2_core::{BlockSize, Compat, Timestamp};
+use ext2_core::{BlockSize, CompatFeatures, Timestamp};
 use ext2_image::mkfs::{
     self, AlignChoice, DeviceOutput, Format, Fresh, Inodes, LostAndFound, NoContents, NodeAttrs, Size, Tree,
 };
@@ -17,7 +17,7 @@ pub(super) const STALE: u8 = 0xd5;
 /// An empty file system without `lost+found`, its free blocks full of [`STALE`].
 pub(super) fn image(options: &Options) -> Vec<u8> {
     let mut features = Format::default_features();
-    features.compat.remove(Compat::RESIZE_INODE);
+    features.compat.remove(CompatFeatures::RESIZE_INODE);
     let format = Format {
         block_size: BlockSize::new(options.block),
         inode_size: options.inode_size,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use blockdev::{
     BlockDevice, RamDevice, Recorder,
-    crash::{BlockModel, CrashState, FenceMeans, Limits, PmemModel, PmemOrder},
+    crash::{BlockModel, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder},
 };
 use ext2_core::RenameFlags;
 use ext2_image::check::{Checker, Outcome};
@@ -106,7 +106,7 @@ impl Crashes {
 
     /// Looks at the states. Gives their number.
     pub(super) fn judge(self, options: &Options) -> Result<u64, String> {
-        let limits = Limits { exhaustive: 48, edges: 16, pairs: 8, samples: 12, seed: options.seed };
+        let limits = CrashLimits { exhaustive: 48, edges: 16, pairs: 8, samples: 12, seed: options.seed };
         let log = self.recorder.snapshot();
         let with_e2fsck = options.seed.is_multiple_of(4) && tools::have("e2fsck");
         let mut judge = Judge {
@@ -178,13 +178,32 @@ impl Judge<'_> {
         }
         let found = tree::read(self.device.clone())?;
         if self.with_e2fsck && self.states.is_multiple_of(E2FSCK_EVERY) {
-            let theirs = e2fsck_p(state.image)?;
-            if tree::read(Arc::new(Scratch::new(theirs)))? != found {
-                return Err("e2fsck mends it to another tree than ours".to_owned());
+            let mut theirs = tree::read(Arc::new(Scratch::new(e2fsck_p(state.image)?)))?;
+            leave_out_new_place(&mut theirs, &found);
+            if let Some(words) = difference(&found, &theirs) {
+                return Err(format!("e2fsck mends it to another tree than ours: {words}"));
             }
         }
         self.history.judge(moment, &found)
     }
+}
+
+/// e2fsck makes a `lost+found` where it looks for one and there is none, needed or not; our mending makes one when it is.
+fn leave_out_new_place(theirs: &mut Tree, ours: &Tree) {
+    const PLACE: &[u8] = b"/lost+found";
+    let is_empty = !theirs.keys().any(|path| path.starts_with(b"/lost+found/"));
+    if is_empty && !ours.contains_key(PLACE) && theirs.remove(PLACE).is_some() {
+        theirs.entry(Vec::new()).and_modify(|root| root.links -= 1);
+    }
+}
+
+/// Where two trees differ.
+fn difference(ours: &Tree, theirs: &Tree) -> Option<String> {
+    let paths: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+    let differs = paths.into_iter().filter(|path| ours.get(*path) != theirs.get(*path));
+    let words = differs
+        .map(|path| format!("{}: {:?} and {:?}", path.escape_ascii(), ours.get(path), theirs.get(path)));
+    words.reduce(|all, one| format!("{all}; {one}"))
 }
 
 /// The action that stands for an operation, for whoever judges by it: which file it changes, and how.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, Calls, Fault, FaultError, Faulty, RamDevice, Repeat, Tear};
-use ext2_core::{Errno, FileKind, Follow, NewInode};
+use ext2_core::{Errno, Ext2, FileKind, Follow, NewInode};
 use ext2_image::check::{Checker, Outcome};
 
 use super::{Answer, Model, Options, Step, World, base, crashes::action_of};
@@ -56,65 +56,81 @@ pub(super) fn run(
 ) -> Result<(), String> {
     let block = world.ext2().geometry().block_size.len();
     let tree = tree::of(world.ext2())?;
-    let mut history = History::new(tree.clone(), block).of_failing_device();
+    // What is on the device so far lacks the times that memory has later ones of.
+    let stored = tree::read(mended(device.inner().to_vec())?)?;
+    let mut history = History::new(stored, block).of_failing_device();
+    history.push(None, tree.clone());
     let stands_for = action_of(last, model, &tree);
     let fault = fault(&mut Rng::named(options.seed, "fault"));
     device.arm(fault);
     let answer = world.perform(last);
     let is_gone = fault.repeat == Repeat::FromThenOn;
     let told = |words: String| format!("{words}; {fault:?} of {last}, which gave {}", answer.words());
+    let mut is_root_touched = false;
     if !is_gone {
         device.disarm();
-        usable(world, &answer).map_err(&told)?;
+        is_root_touched = usable(world, &answer).map_err(&told)?;
     }
     let closed = if world.fs.is_some() { world.close() } else { Ok(()) };
     if let (0, Err(error)) = (device.fired(), closed) {
         return Err(told(format!("nothing failed, and it cannot be closed: {error}")));
     }
     device.disarm();
-    let left = Arc::new(Scratch::new(device.inner().to_vec()));
-    match Checker::new().mend(&*left, NOW, &mut |_| {}) {
-        Ok(Outcome::Clean | Outcome::Mended(_)) => {}
-        Ok(Outcome::Halts(finding)) => return Err(told(format!("needs a person: {finding}"))),
-        Err(error) => return Err(told(format!("cannot be mended: {error}"))),
-    }
-    let (twin_answer, twin) = twin(options, before, last)?;
+    let left = mended(device.inner().to_vec()).map_err(&told)?;
+    let (twin_answer, twin) = twin(options, before, last, is_root_touched)?;
     let action = twin_answer.is_done().then_some(stands_for);
     history.push(action, twin);
-    let moment = if answer.is_done() && !is_gone { Moment::After(1) } else { Moment::During(0) };
+    let moment = if answer.is_done() && !is_gone { Moment::After(2) } else { Moment::During(1) };
     let mut found = tree::read(left)?;
     found.remove(&[b"/", AFTER].concat());
     history.judge(moment, &found).map_err(told)
 }
 
-/// Whether it goes on after one failure: it takes changes, or none at all.
-fn usable(world: &World, answer: &Answer) -> Result<(), String> {
-    if let Answer::Broken(words) = answer {
-        return Err(format!("a device that fails is no broken image: {words}"));
-    }
-    let Some(fs) = world.fs.as_ref().map(ext2_dax::DaxFs::ext2) else { return Ok(()) };
-    let made = fs.root().and_then(|root| root.create(AFTER, &NewInode::new(FileKind::Regular, 0o644)));
-    match made {
-        Ok(file) => {
-            drop(file);
-            match fs.root().and_then(|root| root.unlink(AFTER)) {
-                // The root may only grow.
-                Err(error) if !error.is(Errno::PERM) => return Err(format!("afterwards: {error}")),
-                _ => {}
-            }
-        }
-        Err(error) if [Errno::ROFS, Errno::NOSPC, Errno::PERM].contains(&error.errno()) => {}
-        Err(error) => return Err(format!("afterwards: {error}")),
-    }
-    let read = fs.resolve(b"/", Follow::No).map_err(|error| error.to_string()).and_then(|_| tree::of(fs));
-    match read {
-        Err(words) if !fs.is_read_only() => Err(format!("cannot be read afterwards: {words}")),
-        _ => Ok(()),
+/// An image, mended as by `e2fsck -p`.
+fn mended(image: Vec<u8>) -> Result<Arc<Scratch>, String> {
+    let device = Arc::new(Scratch::new(image));
+    match Checker::new().mend(&*device, NOW, &mut |_| {}) {
+        Ok(Outcome::Clean | Outcome::Mended(_)) => Ok(device),
+        Ok(Outcome::Halts(finding)) => Err(format!("needs a person: {finding}")),
+        Err(error) => Err(format!("cannot be mended: {error}")),
     }
 }
 
-/// The same steps where nothing fails.
-fn twin(options: &Options, before: &[Step], last: &Step) -> Result<(Answer, tree::Tree), String> {
+/// Whether it goes on after one failure: it takes changes, or none at all. Gives whether it took one, in the root.
+fn usable(world: &World, answer: &Answer) -> Result<bool, String> {
+    if let Answer::Broken(words) = answer {
+        return Err(format!("a device that fails is no broken image: {words}"));
+    }
+    let Some(fs) = world.fs.as_ref().map(ext2_dax::DaxFs::ext2) else { return Ok(false) };
+    let is_taken = match make_and_remove(fs) {
+        Ok(()) => true,
+        Err(error) if [Errno::ROFS, Errno::NOSPC, Errno::PERM].contains(&error.errno()) => false,
+        Err(error) => return Err(format!("afterwards: {error}")),
+    };
+    let read = fs.resolve(b"/", Follow::No).map_err(|error| error.to_string()).and_then(|_| tree::of(fs));
+    match read {
+        Err(words) if !fs.is_read_only() => Err(format!("cannot be read afterwards: {words}")),
+        _ => Ok(is_taken),
+    }
+}
+
+/// Makes a file in the root and removes it, unless the root may only grow.
+fn make_and_remove(fs: &Ext2) -> ext2_core::Result<()> {
+    let root = fs.root()?;
+    drop(root.create(AFTER, &NewInode::new(FileKind::Regular, 0o644))?);
+    match root.unlink(AFTER) {
+        Err(error) if error.is(Errno::PERM) => Ok(()),
+        done => done,
+    }
+}
+
+/// The same steps where nothing fails, and the look at the root that follows them.
+fn twin(
+    options: &Options,
+    before: &[Step],
+    last: &Step,
+    is_root_touched: bool,
+) -> Result<(Answer, tree::Tree), String> {
     let device: Arc<dyn BlockDevice> = device(&base::image(options));
     let mut world = World::new(options, device).map_err(|error| error.to_string())?;
     let mut answer = Answer::Nothing;
@@ -122,5 +138,10 @@ fn twin(options: &Options, before: &[Step], last: &Step) -> Result<(Answer, tree
         world.clock.set(base::BEGIN + 1 + nr as i64);
         answer = world.perform(step);
     }
-    Ok((answer, tree::of(world.ext2())?))
+    if is_root_touched {
+        make_and_remove(world.ext2()).map_err(|error| error.to_string())?;
+    }
+    let mut tree = tree::of(world.ext2())?;
+    tree.remove(&[b"/", AFTER].concat());
+    Ok((answer, tree))
 }

@@ -12,7 +12,6 @@ use ext2_dax::{
     DaxFs, File, Leased, OpenFor,
     mmu::soft::{Died, MapRequest, SoftMap},
     rw::Limits,
-    truncate::Patience,
     uio::{SliceSink, SliceSource},
 };
 
@@ -40,12 +39,8 @@ fn done<T>(result: Result<T, Answer>) -> Done {
     result.map(|_| Answer::Done)
 }
 
-fn wait(wait: bool) -> Wait {
+fn waiting(wait: bool) -> Wait {
     if wait { Wait::Yes } else { Wait::No }
-}
-
-fn patience(wait: bool) -> Patience {
-    if wait { Patience::Wait } else { Patience::Refuse }
 }
 
 /// The list that a number stands for: permissions of the owner, of a user, of the group, of a group, of the mask and of
@@ -307,11 +302,11 @@ impl Doer<'_> {
             }
             O::Truncate { of, size, wait: patient } => {
                 let inode = self.hand(*of)?;
-                done(core(inode.truncate(*size, wait(*patient))))
+                done(core(inode.truncate(*size, waiting(*patient))))
             }
             O::Punch { of, at, len, wait: patient } => {
                 let inode = self.hand(*of)?;
-                done(core(inode.punch_hole(*at, *len, wait(*patient))))
+                done(core(inode.punch_hole(*at, *len, waiting(*patient))))
             }
             O::Zero { of, at, len } => done(core(self.hand(*of)?.zero_range(*at, *len))),
             O::Fallocate { of, mode, at, len } => {
@@ -412,11 +407,11 @@ impl Doer<'_> {
             }
             O::FileTruncate { file, size, wait } => {
                 let file = self.file(*file)?;
-                done(dax(file.truncate(*size, patience(*wait))))
+                done(dax(file.truncate(*size, waiting(*wait))))
             }
             O::FilePunch { file, at, len, wait } => {
                 let file = self.file(*file)?;
-                done(dax(file.punch_hole(*at, *len, patience(*wait))))
+                done(dax(file.punch_hole(*at, *len, waiting(*wait))))
             }
             O::FileZero { file, at, len } => {
                 let file = self.file(*file)?;
@@ -498,9 +493,13 @@ impl Doer<'_> {
             O::Store { map, at, data } => {
                 let inode = self.held.mapped.get(usize::from(*map)).cloned().flatten();
                 let stored: Result<(), Died> = self.map(*map)?.store_bytes(*at, &data.bytes(*at));
-                stored.map_err(Answer::Died)?;
                 // What came into being with it.
-                self.ranges(&inode.ok_or(Answer::Nothing)?)
+                let ranges = inode.ok_or(Answer::Nothing).and_then(|inode| self.ranges(&inode));
+                match (stored, ranges) {
+                    (Ok(()), ranges) => ranges,
+                    (Err(died), Ok(Answer::Ranges(ranges))) => Err(Answer::StoreDied(died, ranges)),
+                    (Err(died), _) => Err(Answer::StoreDied(died, Vec::new())),
+                }
             }
             O::Msync { map, page, pages } => done(dax(self.map(*map)?.msync(page * PAGE, pages * PAGE))),
             O::Unmap { map } => {

@@ -163,7 +163,8 @@ fn device(backend: Backend, image: &[u8]) -> (Arc<dyn BlockDevice>, Option<TempD
         let folder = folder.expect("a folder");
         let path = folder.path().join("image");
         golden::write_sparse(&path, image).expect("written");
-        let options = blockdev::OpenOptions { lock: Locking::Skip, ..blockdev::OpenOptions::read_write() };
+        let options =
+            blockdev::DeviceOptions { lock: Locking::Skip, ..blockdev::DeviceOptions::read_write() };
         (folder, path, options)
     };
     match backend {

@@ -9,7 +9,6 @@ use ext2_dax::iter::IomapIter;
 use ext2_dax::mmu::soft::{Counters, MapRequest, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing, VmFile, Vma};
 use ext2_dax::rw::Limits;
-use ext2_dax::truncate::Patience;
 use ext2_dax::uio::{Faulting, SliceSink, SliceSource};
 use ext2_dax::{File, writeback, zero};
 use proptest::prelude::*;
@@ -53,7 +52,7 @@ fn sample() -> (ext2_dax::DaxFs, File) {
     let (_device, fs) = fresh(16);
     let file = file(&fs, b"f");
     file.write_at(0, &[1; 3 * 4096]).unwrap();
-    file.truncate(SIZE, Patience::Wait).unwrap();
+    file.truncate(SIZE, Wait::Yes).unwrap();
     (fs, file)
 }
 
@@ -118,7 +117,7 @@ fn check_calls(file: &File, a: u64, b: u64) -> Result<(), TestCaseError> {
 fn check_changes(file: &File, a: u64, b: u64) -> Result<(), TestCaseError> {
     let max = file.inode().fs().max_size();
     prop_assert!(file.zero_range(a, b).is_ok() && file.size() == SIZE);
-    prop_assert!(file.punch_hole(a, b, Patience::Refuse).is_ok() && file.size() == SIZE);
+    prop_assert!(file.punch_hole(a, b, Wait::No).is_ok() && file.size() == SIZE);
     prop_assert!(file.inode().fallocate(3, a, b).is_ok() || b == 0);
     let _ = file.inode().fallocate(u32::MAX, a, b);
     let mut nothing = Faulting::new(SliceSource::new(&[]), 0);
@@ -129,11 +128,11 @@ fn check_changes(file: &File, a: u64, b: u64) -> Result<(), TestCaseError> {
         Ok(done) => prop_assert_eq!((done, file.size()), (1, (a + 1).max(SIZE))),
         Err(error) => prop_assert!(a >= max && error.is(Errno::FBIG), "{error}"),
     }
-    match file.truncate(a, Patience::Wait) {
+    match file.truncate(a, Wait::Yes) {
         Ok(()) => prop_assert_eq!(file.size(), a),
         Err(error) => prop_assert!(a > max && error.is(Errno::FBIG), "{error}"),
     }
-    file.truncate(SIZE, Patience::Wait).unwrap();
+    file.truncate(SIZE, Wait::Yes).unwrap();
     // The plumbing is no door to sizes that no file has.
     let inode = file.inode();
     {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, DaxDevice, RamDevice};
 use ext2_core::{Ext2, FileBlock, OpenOptions};
+use ext2_dax::Wait;
 use ext2_dax::conformance::{self, RULES, Subject};
 use ext2_dax::error::Result;
 use ext2_dax::fault::{DaxInode, FaultRequest, FaultResult};
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
-use ext2_dax::truncate::Patience;
 
 use crate::setup::{file, format, fresh, map};
 use crate::toy::{Flaw, Toy};
@@ -52,7 +52,7 @@ fn what_the_suite_asks_of_a_page_table_ext2_s_files_do_as_well() {
     let fs = ext2_dax::DaxFs::new(fs, ext2_dax::DaxOptions::default());
     let file = file(&fs, b"f");
     file.write_at(100, b"hello").unwrap();
-    file.truncate(5 << 20, Patience::Wait).unwrap();
+    file.truncate(5 << 20, Wait::Yes).unwrap();
     let map = map(&file, 5 << 20, Sharing::Shared);
     map.store(3 << 20, 7).unwrap();
     let mut bytes = vec![1; 5 << 20];
@@ -80,7 +80,7 @@ fn a_full_disk_gives_pages_where_it_has_no_units() {
     let log = ext2_dax::trace::EventLog::new();
     fs.tracer().listen(Some(log.clone()));
     let sparse = file(&fs, b"sparse");
-    sparse.truncate(2 << 20, Patience::Wait).unwrap();
+    sparse.truncate(2 << 20, Wait::Yes).unwrap();
     let map = map(&sparse, 2 << 20, Sharing::Shared);
     map.store(5, 9).unwrap();
     let reasons: Vec<_> = log
@@ -136,6 +136,6 @@ fn a_file_is_mapped_through_a_layer_of_somebody_else_s() {
     assert_eq!(counting.1.load(std::sync::atomic::Ordering::Relaxed), 3);
     assert_eq!(VmFile::memory(&file).size(), device.size());
     let toy = Toy::new(Flaw::None);
-    toy.set_size(8192, Patience::Wait).unwrap();
+    toy.set_size(8192, Wait::Yes).unwrap();
     assert_eq!(DaxInode::size(&*toy), 8192);
 }

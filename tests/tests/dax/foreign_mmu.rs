@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use blockdev::Access;
+use ext2_dax::Wait;
 use ext2_dax::conformance::Subject;
 use ext2_dax::entry::{DevPage, PAGE_SIZE};
 use ext2_dax::fault::{FaultRequest, FaultResult, StoreOrLoad};
@@ -11,7 +12,6 @@ use ext2_dax::mapping::{PrivateCopies, Translations};
 use ext2_dax::mmu::{
     CowPage, PageTable, Protection, Sharing, Slot, SlotTaken, Target, VmFile, Vma, Writable,
 };
-use ext2_dax::truncate::Patience;
 use ext2_dax::uio::SliceSource;
 
 use crate::setup::{file, fresh};
@@ -188,7 +188,7 @@ fn it_hears_of_what_happens_to_a_file_of_ext2() {
     let file = file(&fs, b"f");
     exercise(
         Arc::new(file.clone()),
-        &|size| file.truncate(size, Patience::Wait).unwrap(),
+        &|size| file.truncate(size, Wait::Yes).unwrap(),
         // By the door of the file system below.
         &|pos, bytes| assert_eq!(file.inode().write_at(pos, bytes), Ok(bytes.len())),
     );
@@ -197,7 +197,7 @@ fn it_hears_of_what_happens_to_a_file_of_ext2() {
 #[test]
 fn it_hears_of_what_happens_to_a_file_of_the_toy() {
     let toy = Toy::new(Flaw::None);
-    exercise(toy.clone(), &|size| toy.set_size(size, Patience::Wait).unwrap(), &|pos, bytes| {
+    exercise(toy.clone(), &|size| toy.set_size(size, Wait::Yes).unwrap(), &|pos, bytes| {
         let mut source = SliceSource::new(bytes);
         let done = ext2_dax::rw::write(&*toy, pos, bytes.len() as u64, &mut source, Default::default());
         assert_eq!(done.unwrap(), bytes.len() as u64);

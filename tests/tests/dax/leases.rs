@@ -7,7 +7,6 @@ use std::time::Duration;
 use blockdev::crash::{CrashState, PmemModel};
 use blockdev::{Access, Media, RamDevice, Recorder};
 use ext2_core::Wait;
-use ext2_dax::truncate::Patience;
 use ext2_dax::{Errno, File, Lease, Leased, LeasedPart};
 
 use crate::setup::{file, finishes, format, fresh, open};
@@ -22,7 +21,7 @@ fn growing_waits_for_no_lease() {
     finishes("growth under a lease", move || {
         let lease = file.lease(0..1 << 20, Access::Write).unwrap();
         assert_eq!(file.write_at(8192, b"x").unwrap(), 1);
-        file.truncate(300_000, Patience::Wait).unwrap();
+        file.truncate(300_000, Wait::Yes).unwrap();
         file.inode().truncate(400_000, Wait::Yes).unwrap();
         file.inode().write_at(500_000, b"y").unwrap();
         file.zero_range(0, 100).unwrap();
@@ -40,14 +39,14 @@ fn who_leases_pages_is_refused_to_take_them_and_never_waits_for_himself() {
     finishes("taking what one leases oneself", move || {
         let lease = file.lease(4096..8192, Access::Read).unwrap();
         let busy = |done: ext2_dax::Result<()>| assert!(done.is_err_and(|error| error.is(Errno::BUSY)));
-        busy(file.truncate(0, Patience::Wait));
-        busy(file.truncate(5000, Patience::Wait));
-        busy(file.punch_hole(0, 40_000, Patience::Wait));
+        busy(file.truncate(0, Wait::Yes));
+        busy(file.truncate(5000, Wait::Yes));
+        busy(file.punch_hole(0, 40_000, Wait::Yes));
         busy(file.inode().punch_hole(4096, 4096, Wait::Yes).map_err(ext2_dax::Error::from));
         busy(file.inode().truncate(1, Wait::Yes).map_err(ext2_dax::Error::from));
         // What is not leased goes.
-        file.truncate(8192, Patience::Wait).unwrap();
-        file.punch_hole(0, 4096, Patience::Wait).unwrap();
+        file.truncate(8192, Wait::Yes).unwrap();
+        file.punch_hole(0, 4096, Wait::Yes).unwrap();
         // Passed to another thread and used there, it is that one's, and this one waits.
         let (used, wait) = std::sync::mpsc::channel();
         let holder = std::thread::spawn(move || {
@@ -59,8 +58,8 @@ fn who_leases_pages_is_refused_to_take_them_and_never_waits_for_himself() {
             busy
         });
         wait.recv().unwrap();
-        assert!(file.truncate(0, Patience::Refuse).is_err_and(|error| error.is(Errno::BUSY)));
-        file.truncate(0, Patience::Wait).unwrap();
+        assert!(file.truncate(0, Wait::No).is_err_and(|error| error.is(Errno::BUSY)));
+        file.truncate(0, Wait::Yes).unwrap();
         assert_eq!(holder.join().unwrap(), 4096..8192);
     });
 }
@@ -116,7 +115,7 @@ fn what_is_stored_through_a_lease_survives_every_crash_after_a_sync() {
 fn a_hole_that_is_filled_is_memory_when_the_lease_is_asked_again() {
     let (_device, fs) = fresh(16);
     let file = file(&fs, b"f");
-    file.truncate(3 * PAGE, Patience::Wait).unwrap();
+    file.truncate(3 * PAGE, Wait::Yes).unwrap();
     let lease = file.lease(0..3 * PAGE, Access::Read).unwrap();
     assert!(matches!(lease.parts().unwrap()[..], [(0, Leased::Hole(len))] if len == 3 * PAGE));
     file.write_at(PAGE, &[7; 4096]).unwrap();
@@ -124,9 +123,9 @@ fn a_hole_that_is_filled_is_memory_when_the_lease_is_asked_again() {
     let kinds: Vec<_> = parts.iter().map(|(at, part)| (*at, matches!(part, Leased::Hole(_)))).collect();
     assert_eq!(kinds, [(0, true), (PAGE, false), (2 * PAGE, true)]);
     // What lies past the end of the file is nobody's, whatever the block has there.
-    file.truncate(PAGE + 10, Patience::Refuse).unwrap_err();
+    file.truncate(PAGE + 10, Wait::No).unwrap_err();
     drop(lease);
-    file.truncate(PAGE + 10, Patience::Refuse).unwrap();
+    file.truncate(PAGE + 10, Wait::No).unwrap();
     let lease = file.lease(0..u64::MAX, Access::Read).unwrap();
     let Leased::Memory(memory) = lease.parts().unwrap()[1].1 else { panic!("a hole") };
     assert_eq!(memory.len(), 10);
@@ -161,9 +160,9 @@ fn a_lease_and_its_parts_live_in_one_structure() {
     // The last part keeps it.
     let last = last.clone();
     drop(region);
-    assert!(file.truncate(0, Patience::Refuse).is_err_and(|error| error.is(Errno::BUSY)));
+    assert!(file.truncate(0, Wait::No).is_err_and(|error| error.is(Errno::BUSY)));
     drop(last);
-    file.truncate(0, Patience::Refuse).unwrap();
+    file.truncate(0, Wait::No).unwrap();
 }
 
 #[test]

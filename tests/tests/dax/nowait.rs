@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use blockdev::Access;
 use ext2_core::plumbing::Plumbing;
+use ext2_dax::Wait;
 use ext2_dax::rw::Limits;
-use ext2_dax::truncate::Patience;
 use ext2_dax::uio::{SliceSink, SliceSource};
 use ext2_dax::{Errno, File, OpenFor};
 
@@ -55,7 +55,7 @@ fn a_truncation_that_waits_for_a_lease_keeps_nobody_waiting() {
     let lease = file.lease(0..4096, Access::Read).unwrap();
     let cutter = {
         let file = file.clone();
-        std::thread::spawn(move || file.truncate(0, Patience::Wait))
+        std::thread::spawn(move || file.truncate(0, Wait::Yes))
     };
     std::thread::sleep(Duration::from_millis(100));
     let reader = file.clone();
@@ -79,7 +79,7 @@ fn nothing_is_allocated_and_nothing_grows() {
     assert_eq!(write(&file, 90, &[2; 20]), Ok(10), "what is inside the file is written");
     assert_eq!((write(&file, 100, &[2; 20]), file.size()), (Err(Errno::AGAIN), 100));
     assert_eq!(write(&file, 4096, &[2; 20]), Err(Errno::AGAIN), "the file would grow");
-    file.truncate(20_000, Patience::Wait).unwrap();
+    file.truncate(20_000, Wait::Yes).unwrap();
     assert_eq!(write(&file, 8192, &[2; 20]), Err(Errno::AGAIN), "a block would be made");
     assert_eq!(write(&file, 0, &[2; 8192]), Ok(4096), "what is there is written");
     assert_eq!(write(&file, 0, &[]), Ok(0));

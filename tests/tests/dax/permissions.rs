@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use blockdev::{Access, BlockDevice, Media, MmapDevice};
 use ext2_core::{Closed, Ext2, Follow, InodeFlags, OpenOptions, Unclean};
+use ext2_dax::Wait;
 use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
-use ext2_dax::truncate::Patience;
 use ext2_dax::{Compat, DaxFs, DaxOptions, Errno, File, Leased, OpenFor};
 
 use crate::setup::{device, file, format, fresh, map, open, request};
@@ -37,7 +37,7 @@ fn an_immutable_file_is_opened_mapped_and_leased_for_reading_only() {
         assert_eq!(mapped(&before, Sharing::Shared), Err(Errno::PERM));
         assert_eq!(refused(before.lease(0..PAGE, Access::Write)), Errno::PERM);
         assert_eq!(refused(before.write_at(0, b"x")), Errno::PERM);
-        assert_eq!(refused(before.truncate(0, Patience::Wait)), Errno::PERM);
+        assert_eq!(refused(before.truncate(0, Wait::Yes)), Errno::PERM);
         let reader = again(OpenFor::Reading).unwrap();
         assert_eq!(mapped(&reader, Sharing::Private), Ok(()));
         let lease = reader.lease(0..PAGE, Access::Read).unwrap();
@@ -64,9 +64,9 @@ fn an_append_only_file_grows_at_its_end_and_nowhere_else() {
     assert_eq!(mapped(&log, Sharing::Shared), Err(Errno::ACCES));
     assert_eq!(mapped(&log, Sharing::Private), Ok(()));
     assert_eq!(refused(log.lease(0..100, Access::Write)), Errno::ACCES);
-    assert_eq!(refused(log.truncate(0, Patience::Wait)), Errno::PERM);
+    assert_eq!(refused(log.truncate(0, Wait::Yes)), Errno::PERM);
     assert_eq!(refused(log.zero_range(0, 10)), Errno::PERM);
-    assert_eq!(refused(log.punch_hole(0, 10, Patience::Wait)), Errno::PERM);
+    assert_eq!(refused(log.punch_hole(0, 10, Wait::Yes)), Errno::PERM);
     assert_eq!(log.size(), 108);
 }
 
@@ -78,9 +78,9 @@ fn who_opened_a_file_for_reading_stores_nothing() {
     let reader = File::open(&fs, writer.inode().clone(), OpenFor::Reading).unwrap();
     let bytes = device.to_vec();
     assert_eq!(refused(reader.write_at(0, b"x")), Errno::BADF);
-    assert_eq!(refused(reader.truncate(0, Patience::Wait)), Errno::BADF);
+    assert_eq!(refused(reader.truncate(0, Wait::Yes)), Errno::BADF);
     assert_eq!(refused(reader.zero_range(0, 10)), Errno::BADF);
-    assert_eq!(refused(reader.punch_hole(0, 8192, Patience::Wait)), Errno::BADF);
+    assert_eq!(refused(reader.punch_hole(0, 8192, Wait::Yes)), Errno::BADF);
     assert_eq!(refused(reader.lease(0..PAGE, Access::Write)), Errno::ACCES);
     assert_eq!(mapped(&reader, Sharing::Shared), Err(Errno::ACCES));
     let private = map(&reader, PAGE, Sharing::Private);
@@ -180,7 +180,7 @@ fn a_synchronous_mapping_is_given_on_persistent_memory_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     std::fs::File::create(&path).unwrap().set_len(16 << 20).unwrap();
-    let on_disk = Arc::new(MmapDevice::open(&path, &blockdev::OpenOptions::read_write()).unwrap());
+    let on_disk = Arc::new(MmapDevice::open(&path, &blockdev::DeviceOptions::read_write()).unwrap());
     format(&*on_disk);
     let (ram, pmem) = (device(16, Media::Volatile), device(16, Media::Persistent));
     let devices: [(Arc<dyn BlockDevice>, _); 3] =
@@ -188,14 +188,14 @@ fn a_synchronous_mapping_is_given_on_persistent_memory_only() {
     for (device, wanted) in devices {
         let fs = open(device);
         let file = file(&fs, b"f");
-        file.truncate(8192, Patience::Wait).unwrap();
+        file.truncate(8192, Wait::Yes).unwrap();
         assert_eq!(mapped(&file, Sharing::Synchronous), wanted);
         drop(file);
         fs.ext2().clone().close().unwrap();
     }
     // A user may claim less than the device says.
     let ext2 = Ext2::open(pmem, &OpenOptions::default()).unwrap();
-    let fs = DaxFs::new(ext2, DaxOptions { media: ext2_dax::Media::NeedsFlush, ..DaxOptions::default() });
+    let fs = DaxFs::new(ext2, DaxOptions { media: ext2_dax::Flushing::NeedsFlush, ..DaxOptions::default() });
     assert_eq!(mapped(&file(&fs, b"g"), Sharing::Synchronous), Err(Errno::OPNOTSUPP));
 }
 

@@ -2,7 +2,6 @@
 
 use ext2_core::Wait;
 use ext2_dax::mmu::Sharing;
-use ext2_dax::truncate::Patience;
 
 use crate::setup::{file, fresh, map};
 
@@ -13,7 +12,7 @@ fn a_write_of_the_file_system_s_own_is_seen_by_who_maps_the_hole() {
     for size in [8192, 4 << 20] {
         let (_device, fs) = fresh(32);
         let file = file(&fs, b"f");
-        file.truncate(size, Patience::Wait).unwrap();
+        file.truncate(size, Wait::Yes).unwrap();
         let maps = [map(&file, size, Sharing::Shared), map(&file, size, Sharing::Shared)];
         for map in &maps {
             assert_eq!(map.load(0), Ok(0));
@@ -37,7 +36,7 @@ fn private_copies_stay_unless_the_file_ends_before_them() {
     for page in (0..11).filter(|page| *page != 5) {
         file.inode().write_at(page * PAGE, &[1; 4096]).unwrap();
     }
-    file.truncate(4 << 20, Patience::Wait).unwrap();
+    file.truncate(4 << 20, Wait::Yes).unwrap();
     let private = map(&file, 4 << 20, Sharing::Private);
     private.store(5 * PAGE, 77).unwrap();
     private.store(2 * PAGE, 78).unwrap();
@@ -51,16 +50,16 @@ fn private_copies_stay_unless_the_file_ends_before_them() {
     // The file grows, and its first blocks move to a unit of their own.
     file.write_at(11 * PAGE, &vec![3; 1500 << 10]).unwrap();
     assert_eq!((private.load(5 * PAGE), private.load(2 * PAGE)), (Ok(77), Ok(78)), "after a move");
-    file.punch_hole(0, 8 * PAGE, Patience::Wait).unwrap();
+    file.punch_hole(0, 8 * PAGE, Wait::Yes).unwrap();
     assert_eq!((private.load(5 * PAGE), private.load(2 * PAGE)), (Ok(77), Ok(78)), "after a punch");
     assert_eq!(private.load(PAGE), Ok(0), "what was not copied is a hole");
     file.zero_range(0, 1 << 20).unwrap();
     file.inode().punch_hole(0, 1 << 20, Wait::Yes).unwrap();
     assert_eq!((private.load(5 * PAGE), private.load(2 * PAGE)), (Ok(77), Ok(78)), "after zeroing");
-    file.truncate(3 * PAGE, Patience::Wait).unwrap();
+    file.truncate(3 * PAGE, Wait::Yes).unwrap();
     assert_eq!(private.load(2 * PAGE), Ok(78), "inside the file");
     assert_eq!(private.load(5 * PAGE), Err(ext2_dax::mmu::soft::Signal::Bus), "past its end");
-    file.truncate(4 << 20, Patience::Wait).unwrap();
+    file.truncate(4 << 20, Wait::Yes).unwrap();
     assert_eq!((private.load(2 * PAGE), private.load(5 * PAGE)), (Ok(78), Ok(0)), "truncation took the copy");
 }
 
@@ -106,14 +105,14 @@ fn threads_that_do_everything_at_once_agree_in_the_end() {
                     for _ in 0..40 {
                         let pos = below(SIZE - 300_000);
                         match below(13) {
-                            0 => mine.truncate(below(SIZE), Patience::Wait).unwrap(),
-                            1 => mine.truncate(SIZE, Patience::Wait).unwrap(),
-                            2 => mine.punch_hole(pos, below(3 << 20), Patience::Wait).unwrap(),
+                            0 => mine.truncate(below(SIZE), Wait::Yes).unwrap(),
+                            1 => mine.truncate(SIZE, Wait::Yes).unwrap(),
+                            2 => mine.punch_hole(pos, below(3 << 20), Wait::Yes).unwrap(),
                             3 => mine.zero_range(pos, below(1 << 16)).unwrap(),
                             4 => drop(mine.write_at(pos, &vec![mark; 1 + below(300_000) as usize])),
                             5 => drop(mine.inode().write_at(pos, &vec![mark; 1 + below(100_000) as usize])),
                             6 => drop(other.write_at(pos, &vec![0xee; 1 + below(300_000) as usize])),
-                            7 => other.truncate(0, Patience::Wait).unwrap(),
+                            7 => other.truncate(0, Wait::Yes).unwrap(),
                             8 => map_of.msync(0, SIZE).unwrap(),
                             9 => mine.sync().unwrap(),
                             10 => {

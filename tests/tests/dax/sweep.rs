@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, Calls, Fault, Faulty, Media, RamDevice};
 use ext2_core::{Ext2, OnError, OpenOptions};
+use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::soft::{SoftMap, SoftMmu};
-use ext2_dax::truncate::Patience;
 use ext2_dax::{DaxFs, DaxOptions, File};
 
 use crate::setup::{file, format, map, request};
@@ -49,7 +49,7 @@ impl Stage {
         let fs = DaxFs::new(Ext2::open(device.clone(), &options).unwrap(), DaxOptions::default());
         let file = file(&fs, b"f");
         file.write_at(UNIT, &[1; 4 * PAGE as usize]).unwrap();
-        file.truncate(SIZE, Patience::Wait).unwrap();
+        file.truncate(SIZE, Wait::Yes).unwrap();
         let (one, other) = (map(&file, SIZE, Sharing::Shared), map(&file, SIZE, Sharing::Shared));
         Self { device, file, one, other }
     }
@@ -94,9 +94,9 @@ fn acts() -> Vec<(&'static str, Act)> {
         ("write of the file system's own", |stage| {
             drop(stage.file.inode().write_at(1030 * PAGE, &[7; 8192]));
         }),
-        ("truncation", |stage| drop(stage.file.truncate(513 * PAGE + 10, Patience::Wait))),
-        ("growth", |stage| drop(stage.file.truncate(SIZE + 100_000, Patience::Wait))),
-        ("punch", |stage| drop(stage.file.punch_hole(513 * PAGE + 5, 8 * PAGE, Patience::Wait))),
+        ("truncation", |stage| drop(stage.file.truncate(513 * PAGE + 10, Wait::Yes))),
+        ("growth", |stage| drop(stage.file.truncate(SIZE + 100_000, Wait::Yes))),
+        ("punch", |stage| drop(stage.file.punch_hole(513 * PAGE + 5, 8 * PAGE, Wait::Yes))),
         ("zero range", |stage| drop(stage.file.zero_range(513 * PAGE + 5, 8 * PAGE))),
         ("store and msync", |stage| {
             let _ = stage.other.store(513 * PAGE, 7);

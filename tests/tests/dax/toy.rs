@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use blockdev::{BlockDevice, DaxDevice, RamDevice};
+use ext2_dax::Wait;
 use ext2_dax::conformance::Subject;
 use ext2_dax::entry::{Order, PAGE_SIZE, PMD_PAGES};
 use ext2_dax::error::{Errno, Error, Result};
@@ -13,7 +14,7 @@ use ext2_dax::iomap::{Iomap, IomapOps, MapFlags, OpFlags};
 use ext2_dax::mapping::{DaxMapping, PrivateCopies};
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
 use ext2_dax::trace::{InodeId, Tracer};
-use ext2_dax::truncate::{Patience, take_pages};
+use ext2_dax::truncate::take_pages;
 use ext2_dax::{Compat, WaitTable, writeback, zero};
 
 /// The rule that a toy breaks.
@@ -216,7 +217,7 @@ impl VmFile for Toy {
 }
 
 impl Subject for Toy {
-    fn set_size(&self, size: u64, patience: Patience) -> Result<()> {
+    fn set_size(&self, size: u64, wait: Wait) -> Result<()> {
         let old = self.table().size;
         if size >= old {
             if self.flaw != Flaw::KeepsTail {
@@ -235,7 +236,7 @@ impl Subject for Toy {
             return Ok(());
         }
         let (layouts, copies) = (Compat::FULL.layouts, PrivateCopies::Drop);
-        take_pages(&self.pages, &*self.disk, size..u64::MAX, patience, layouts, copies, cut)
+        take_pages(&self.pages, &*self.disk, size..u64::MAX, wait, layouts, copies, cut)
     }
 
     fn data_pages(&self) -> u64 {

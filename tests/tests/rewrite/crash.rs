@@ -139,7 +139,7 @@ fn a_change_of_the_superblock_that_is_cut_off_is_there_or_not() {
     need_tools!("mke2fs", "e2fsck");
     sweep("tune", &base("-b 1024 -g 256 -N 64 -O ^resize_inode,^sparse_super", 1024, 0), 4, |device| {
         let features = ext2_core::Features {
-            ro_compat: ext2_core::RoCompat::SPARSE_SUPER | ext2_core::RoCompat::LARGE_FILE,
+            ro_compat: ext2_core::RoCompatFeatures::SPARSE_SUPER | ext2_core::RoCompatFeatures::LARGE_FILE,
             ..Ext2::open(device.clone(), &OpenOptions::read_only()).unwrap().superblock().features
         };
         let tune = Tune {

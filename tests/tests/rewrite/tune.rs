@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use e2dax_tests::{need_tools, tools};
-use ext2_core::{Compat, Ext2, Features, Incompat, OpenOptions, RoCompat};
+use ext2_core::{CompatFeatures, Ext2, Features, IncompatFeatures, OpenOptions, RoCompatFeatures};
 use ext2_image::rewrite::{Options, Watch};
 use ext2_image::sparsify::sparsify;
 use ext2_image::tune::Tune;
@@ -84,12 +84,12 @@ fn features_come_and_go_where_nothing_needs_them() {
         Tune { features: Some(features), ..Tune::default() }.apply(&*open(&path), &Options::default())
     };
     let steps: [&dyn Fn(&mut Features); 6] = [
-        &|features| features.compat.remove(Compat::DIR_INDEX),
-        &|features| features.ro_compat.remove(RoCompat::SPARSE_SUPER),
-        &|features| features.ro_compat.insert(RoCompat::LARGE_FILE),
-        &|features| features.ro_compat.insert(RoCompat::SPARSE_SUPER),
-        &|features| features.ro_compat.remove(RoCompat::LARGE_FILE),
-        &|features| features.compat.insert(Compat::DIR_INDEX),
+        &|features| features.compat.remove(CompatFeatures::DIR_INDEX),
+        &|features| features.ro_compat.remove(RoCompatFeatures::SPARSE_SUPER),
+        &|features| features.ro_compat.insert(RoCompatFeatures::LARGE_FILE),
+        &|features| features.ro_compat.insert(RoCompatFeatures::SPARSE_SUPER),
+        &|features| features.ro_compat.remove(RoCompatFeatures::LARGE_FILE),
+        &|features| features.compat.insert(CompatFeatures::DIR_INDEX),
     ];
     for (nr, step) in steps.into_iter().enumerate() {
         assert!(change(step).unwrap(), "step {nr}");
@@ -97,9 +97,9 @@ fn features_come_and_go_where_nothing_needs_them() {
         assert!(contents(open(&path)) == before, "step {nr}");
     }
     // Files have attributes; and what is not known how to make is not made.
-    assert!(change(&|features| features.compat.remove(Compat::EXT_ATTR)).is_err());
-    assert!(change(&|features| features.incompat.insert(Incompat::META_BG)).is_err());
-    assert!(change(&|features| features.incompat.remove(Incompat::FILETYPE)).is_err());
+    assert!(change(&|features| features.compat.remove(CompatFeatures::EXT_ATTR)).is_err());
+    assert!(change(&|features| features.incompat.insert(IncompatFeatures::META_BG)).is_err());
+    assert!(change(&|features| features.incompat.remove(IncompatFeatures::FILETYPE)).is_err());
     tools::e2fsck_fn(&path).unwrap();
 }
 

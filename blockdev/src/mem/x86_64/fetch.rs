@@ -184,12 +184,12 @@ mod tests {
     #[cfg(feature = "std")]
     #[test]
     fn a_page_that_is_lost_ends_moves_of_every_width_with_a_fault() {
-        use crate::{Access, DaxDevice, MmapDevice, OpenOptions};
+        use crate::{Access, DaxDevice, DeviceOptions, MmapDevice};
         type Copy = unsafe fn(*mut u8, *const u8, usize) -> Result<(), Fault>;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image");
         std::fs::write(&path, [7; 8192]).unwrap();
-        let device = MmapDevice::open(&path, &OpenOptions::read_write()).unwrap();
+        let device = MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap();
         let lost = device.direct_access(0, 2, Access::Write).unwrap().as_ptr();
         std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
         let mut kept = vec![1_u8; 8192];

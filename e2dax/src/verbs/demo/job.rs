@@ -92,7 +92,7 @@ fn job(path: DataPath) -> Result<Done> {
     }
 
     let sparse = make(b"sparse")?;
-    sparse.truncate(UNIT, ext2_dax::truncate::Patience::Wait).of(of)?;
+    sparse.truncate(UNIT, ext2_dax::Wait::Yes).of(of)?;
     let map_of_sparse = map(&sparse, UNIT)?;
     for page in 0..UNIT / 4096 {
         sum += u64::from(map_of_sparse.load(page * 4096).map_err(died)?);

@@ -103,7 +103,10 @@ impl Where {
         let open = || {
             blockdev::open_image(
                 &self.path,
-                &blockdev::OpenOptions { kind: blockdev::Kind::File, ..blockdev::OpenOptions::read_only() },
+                &blockdev::DeviceOptions {
+                    kind: blockdev::Backend::File,
+                    ..blockdev::DeviceOptions::read_only()
+                },
             )
         };
         match self.place {

@@ -391,6 +391,10 @@ impl Model {
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let source = self.lookup(from.0, from.1)?;
         new?;
+        // No name is looked up in a directory that is no more.
+        if self.node(to.0).links == 0 {
+            return no(Errno::NOENT);
+        }
         let target = self.find(to.0, to.1);
         if target.is_some() && flags.contains(RenameFlags::NOREPLACE) {
             return no(Errno::EXIST);
