@@ -11,7 +11,6 @@ mod names;
 mod opening;
 mod peers;
 mod read;
-mod resizing;
 mod threads;
 mod trees;
 mod write;
@@ -53,7 +52,7 @@ impl Bench {
 /// A section of the table: its name and what prints it.
 type Section = (&'static str, fn(&Bench) -> Result<()>);
 
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 9] = [
     ("read", read::run),
     ("write", write::run),
     ("lookup", lookup::run),
@@ -61,7 +60,6 @@ const SECTIONS: [Section; 10] = [
     ("names", names::run),
     ("trees", trees::run),
     ("open", opening::run),
-    ("resize", resizing::run),
     ("threads", threads::run),
     ("memory", memory::run),
 ];

@@ -74,7 +74,7 @@ fn list(args: &Args, context: &mut Context, target: &Target) -> Result<()> {
     }
     for entry in inode.entries(0).of(|| target.name())? {
         let entry = entry.of(|| target.name())?;
-        if matches!(entry.name.as_slice(), b"." | b"..") {
+        if entry.name.is_dots() {
             continue;
         }
         let mut path = target.path().to_vec();

@@ -7,7 +7,6 @@ mod dax;
 mod docs;
 mod everything;
 mod host;
-mod keep;
 mod mkfs;
 mod read;
 mod seal;
