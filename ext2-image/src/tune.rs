@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
 use ext2_core::raw::{RawInode, RawSuperblock};
-use ext2_core::{CompatFeatures, Errno, Error, Features, Geometry, Incompatible, Result, RoCompatFeatures, Superblock};
+use ext2_core::{
+    CompatFeatures, Errno, Error, Features, Geometry, Incompatible, Result, RoCompatFeatures, Superblock,
+};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::resize::relaid;
@@ -177,7 +179,9 @@ fn check_features(before: Features, after: Features) -> Result<()> {
     if changed != Features::default() {
         return refuse(&format!("{} cannot be set or cleared", changed.to_names()));
     }
-    if after.compat.contains(CompatFeatures::RESIZE_INODE) && !after.ro_compat.contains(RoCompatFeatures::SPARSE_SUPER) {
+    if after.compat.contains(CompatFeatures::RESIZE_INODE)
+        && !after.ro_compat.contains(RoCompatFeatures::SPARSE_SUPER)
+    {
         return refuse("resize_inode needs sparse_super");
     }
     Ok(())

@@ -119,7 +119,8 @@ impl Remap<'_, '_> {
     /// Looks at an inode, and stores it where it changes.
     fn inode(&mut self, nr: u32, record: &mut [u8]) -> Result<()> {
         let Ok((mut raw, _)) = RawInode::read_from_prefix(record) else { return Ok(()) };
-        let is_spare = nr == RESIZE && self.draft.old.sb.features.compat.contains(CompatFeatures::RESIZE_INODE);
+        let is_spare =
+            nr == RESIZE && self.draft.old.sb.features.compat.contains(CompatFeatures::RESIZE_INODE);
         let mut changed = false;
         self.directory.clear();
         if is_spare {
