@@ -7,18 +7,24 @@ mod chattr;
 pub(crate) mod check;
 mod chmod;
 mod chown;
+mod completions;
 mod cp;
 mod dax_report;
+mod deleted;
 mod demo;
 mod df;
 mod diff;
 mod du;
 mod fault;
 pub(crate) mod find;
+mod groups;
+mod hex;
 mod info;
+mod journal;
 mod ln;
 mod ls;
 mod lsattr;
+mod man;
 mod manifest;
 mod map;
 mod mkdir;
@@ -27,12 +33,14 @@ mod mknod;
 #[cfg(feature = "mount")]
 pub(crate) mod mount;
 mod mv;
+mod poke;
 mod punch;
 mod replay;
 mod resize;
 mod rm;
 mod seal;
 mod setfattr;
+mod shell;
 mod sparsify;
 mod stat;
 mod tar;
@@ -40,6 +48,9 @@ mod touch;
 mod tree;
 mod truncate;
 mod tune;
+mod undelete;
+mod undo;
+mod whose;
 mod write;
 mod xattr;
 
@@ -65,6 +76,13 @@ pub(crate) enum Verb {
     Xattr(xattr::Args),
     Cp(cp::Args),
     Map(map::Args),
+    Whose(whose::Args),
+    Groups(groups::Args),
+    Hex(hex::Args),
+    Poke(poke::Args),
+    Journal(journal::Args),
+    Deleted(deleted::Args),
+    Undelete(undelete::Args),
     Manifest(manifest::Args),
     Fault(fault::Args),
     Replay(replay::Args),
@@ -83,6 +101,7 @@ pub(crate) enum Verb {
     Chown(chown::Args),
     Touch(touch::Args),
     Truncate(truncate::Args),
+    Undo(undo::Args),
     Write(write::Args),
     Punch(punch::Args),
     Setfattr(setfattr::Args),
@@ -94,6 +113,9 @@ pub(crate) enum Verb {
     Tune(Box<tune::Args>),
     Align(align::Args),
     Sparsify(sparsify::Args),
+    Shell(shell::Args),
+    Man(man::Args),
+    Completions(completions::Args),
 }
 
 impl Verb {
@@ -114,6 +136,13 @@ impl Verb {
             Self::Xattr(args) => xattr::run(args, context),
             Self::Cp(args) => cp::run(args, context),
             Self::Map(args) => map::run(args, context),
+            Self::Whose(args) => whose::run(args, context),
+            Self::Groups(args) => groups::run(args, context),
+            Self::Hex(args) => hex::run(args, context),
+            Self::Poke(args) => poke::run(args, context),
+            Self::Journal(args) => journal::run(args, context),
+            Self::Deleted(args) => deleted::run(args, context),
+            Self::Undelete(args) => undelete::run(args, context),
             Self::Manifest(args) => manifest::run(args, context),
             Self::Fault(args) => fault::run(args, context),
             Self::Replay(args) => replay::run(args, context),
@@ -132,6 +161,7 @@ impl Verb {
             Self::Chown(args) => chown::run(args, context),
             Self::Touch(args) => touch::run(args, context),
             Self::Truncate(args) => truncate::run(args, context),
+            Self::Undo(args) => undo::run(args, context),
             Self::Write(args) => write::run(args, context),
             Self::Punch(args) => punch::run(args, context),
             Self::Setfattr(args) => setfattr::run(args, context),
@@ -143,6 +173,9 @@ impl Verb {
             Self::Tune(args) => tune::run(args, context),
             Self::Align(args) => align::run(args, context),
             Self::Sparsify(args) => sparsify::run(args, context),
+            Self::Shell(args) => shell::run(args, context),
+            Self::Man(args) => man::run(args, context),
+            Self::Completions(args) => completions::run(args, context),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use blockdev::{BlockDevice, FileDevice, OpenOptions};
+use blockdev::{BlockDevice, DeviceOptions, FileDevice};
 use e2dax_tests::{tools, tree};
 use ext2_core::{Ext2, FileKind, NewInode};
 use ext2_image::check::Checker;
@@ -14,7 +14,7 @@ pub(crate) const MIB: u64 = 1 << 20;
 
 /// Opens an image for writing.
 pub(crate) fn open(path: &Path) -> Arc<dyn BlockDevice> {
-    Arc::new(FileDevice::open(path, &OpenOptions::read_write()).unwrap())
+    Arc::new(FileDevice::open(path, &DeviceOptions::read_write()).unwrap())
 }
 
 /// An image made by mke2fs, with files of many kinds and sizes in all of its groups; about half of it is in use.

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use blockdev::crash::{BlockModel, CrashState, Limits, PmemModel, PmemOrder};
+use blockdev::crash::{BlockModel, CrashLimits, CrashState, PmemModel, PmemOrder};
 use blockdev::{BlockDevice, RamDevice, Recorder};
 use e2dax_tests::{Scratch, need_tools, tools};
 use ext2_core::{Ext2, FileKind, NewInode, OpenOptions};
@@ -87,12 +87,12 @@ fn sweep(what: &str, bytes: &[u8], samples: usize, work: impl FnOnce(Arc<dyn Blo
     let device = Arc::new(Recorder::new(RamDevice::from_bytes(bytes).unwrap()));
     work(device.clone());
     let log = device.take();
-    let limits = Limits {
+    let limits = CrashLimits {
         exhaustive: 4 * samples as u64,
         edges: samples,
         pairs: samples,
         samples,
-        ..Limits::default()
+        ..CrashLimits::default()
     };
     let before = contents(Arc::new(Scratch::new(bytes.to_vec())));
     let mut judge = Judge {
