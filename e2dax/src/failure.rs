@@ -42,6 +42,8 @@ pub(crate) enum Cause {
     Text(String),
     /// An image is broken, in words.
     Broken(String),
+    /// The user stopped it: what state things are in.
+    Interrupted(String),
     /// The standard output cannot be written.
     Output(io::Error),
 }
@@ -67,6 +69,11 @@ impl Failure {
         Self::new(object, Cause::Broken(what.into()))
     }
 
+    /// Work that the user stopped. `what` is the state that `object` is in, and how to go on.
+    pub(crate) fn interrupted(object: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::new(object, Cause::Interrupted(what.into()))
+    }
+
     /// An argument that makes no sense.
     pub(crate) fn usage(argument: &OsStr, what: impl Into<String>) -> Self {
         Self::new(show_os(argument), Cause::Usage(what.into()))
@@ -76,6 +83,7 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match &self.cause {
             Cause::Usage(_) => USAGE,
+            Cause::Interrupted(_) => crate::stop::INTERRUPTED,
             Cause::FileSystem(ext2_core::Error::Corrupt(_) | ext2_core::Error::Incompatible(_))
             | Cause::Broken(_) => BROKEN,
             _ => FAILED,
@@ -104,7 +112,9 @@ impl fmt::Display for Failure {
             write!(f, "{}: ", self.object)?;
         }
         match &self.cause {
-            Cause::Usage(what) | Cause::Text(what) | Cause::Broken(what) => f.write_str(what),
+            Cause::Usage(what) | Cause::Text(what) | Cause::Broken(what) | Cause::Interrupted(what) => {
+                f.write_str(what)
+            }
             Cause::Host(error) | Cause::Output(error) => {
                 let text = error.to_string();
                 // The number that the standard library adds tells a person nothing.

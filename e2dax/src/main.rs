@@ -17,6 +17,7 @@
 //! | [`glob`] | patterns of names |
 //! | [`dax`] | mapping files in a software MMU, for `fault` and `demo` |
 //! | [`progress`] | bars, on a terminal only |
+//! | [`stop`] | Ctrl-C between the steps of a long change |
 
 mod clock;
 mod context;
@@ -33,6 +34,7 @@ mod progress;
 mod remote;
 mod settle;
 mod side;
+mod stop;
 mod target;
 mod text;
 mod verbs;
@@ -61,7 +63,8 @@ pub(crate) struct Cli {
 }
 
 const AFTER: &str = "\
-Exit codes: 0 done, 1 the operation failed, 2 usage, 8 the image is broken or not supported.
+Exit codes: 0 done, 1 the operation failed, 2 usage, 8 the image is broken or not supported,
+130 stopped by Ctrl-C.
 Messages of the libraries: set E2DAX_LOG=debug (or error, warn, info, trace).
 
 Begin with: e2dax demo";

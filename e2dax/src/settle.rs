@@ -19,6 +19,12 @@ use crate::target::Target;
 /// changed all the same, and stays not clean.
 pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &Context) -> Result<()> {
     if !device.is_read_only() {
+        if ext2_image::rewrite::recover(&**device).of(|| target.image_name())? {
+            let name = target.image_name();
+            context.note(&format!(
+                "{name}: a change of the whole image was interrupted; it was carried out, and is whole now"
+            ));
+        }
         ext2_core::replay(&**device).of(|| target.image_name())?;
         replay_journal(target, device, context)?;
     }

@@ -400,6 +400,11 @@ impl Target {
             && std::fs::metadata(&self.image).is_ok_and(|meta| meta.is_file())
     }
 
+    /// Whether the file system has a file of this machine for itself, from its first byte on.
+    pub(crate) fn is_whole_file(&self) -> bool {
+        self.place == Place::Whole && std::fs::metadata(&self.image).is_ok_and(|meta| meta.is_file())
+    }
+
     /// The byte of the image at which the file system begins, once it is open.
     pub(crate) fn offset(&self) -> u64 {
         self.offset.get()
@@ -546,6 +551,13 @@ impl Target {
     /// An error of the image, with what the file is instead where it is none.
     pub(crate) fn failure(&self, device: &dyn BlockDevice, error: ext2_core::Error) -> Failure {
         match self.hint(device, &error) {
+            _ if matches!(error, ext2_core::Error::Incompatible(_))
+                && ext2_image::rewrite::is_unfinished(device).unwrap_or(false) =>
+            {
+                let what = "a change of the whole image was interrupted: run that again, or anything that changes the \
+                            image (e2dax touch -c IMG:/), and it is carried out";
+                Failure::broken(self.image_name(), what)
+            }
             Some(hint) => Failure::broken(self.image_name(), hint),
             None => Failure::new(self.image_name(), error),
         }

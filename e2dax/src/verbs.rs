@@ -1,7 +1,9 @@
 //! The verbs: one file each, with `Args` (what clap parses) and `run`.
 
+mod align;
 mod bench;
 mod cat;
+mod chattr;
 pub(crate) mod check;
 mod chmod;
 mod chown;
@@ -21,27 +23,32 @@ mod info;
 mod journal;
 mod ln;
 mod ls;
+mod lsattr;
 mod man;
 mod manifest;
 mod map;
 mod mkdir;
 mod mkfs;
+mod mknod;
 #[cfg(feature = "mount")]
 pub(crate) mod mount;
 mod mv;
 mod poke;
 mod punch;
 mod replay;
+mod resize;
 mod rm;
 mod seal;
 mod serve;
 mod setfattr;
 mod shell;
+mod sparsify;
 mod stat;
 mod tar;
 mod touch;
 mod tree;
 mod truncate;
+mod tune;
 mod undelete;
 mod undo;
 mod whose;
@@ -100,6 +107,14 @@ pub(crate) enum Verb {
     Write(write::Args),
     Punch(punch::Args),
     Setfattr(setfattr::Args),
+    Chattr(chattr::Args),
+    Lsattr(lsattr::Args),
+    Mknod(mknod::Args),
+    Mkfifo(mknod::FifoArgs),
+    Resize(resize::Args),
+    Tune(Box<tune::Args>),
+    Align(align::Args),
+    Sparsify(sparsify::Args),
     Shell(shell::Args),
     Man(man::Args),
     Completions(completions::Args),
@@ -153,6 +168,14 @@ impl Verb {
             Self::Write(args) => write::run(args, context),
             Self::Punch(args) => punch::run(args, context),
             Self::Setfattr(args) => setfattr::run(args, context),
+            Self::Chattr(args) => chattr::run(args, context),
+            Self::Lsattr(args) => lsattr::run(args, context),
+            Self::Mknod(args) => mknod::run(args, context),
+            Self::Mkfifo(args) => mknod::run_fifo(args, context),
+            Self::Resize(args) => resize::run(args, context),
+            Self::Tune(args) => tune::run(args, context),
+            Self::Align(args) => align::run(args, context),
+            Self::Sparsify(args) => sparsify::run(args, context),
             Self::Shell(args) => shell::run(args, context),
             Self::Man(args) => man::run(args, context),
             Self::Completions(args) => completions::run(args, context),

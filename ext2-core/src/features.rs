@@ -43,6 +43,9 @@ bitflags! {
         const JOURNAL_DEV = 0x8;
         /// Descriptors lie in the meta groups they describe.
         const META_BG = 0x10;
+        /// A rewrite of the whole image by this library was interrupted, and has to be carried out before anything else
+        /// is done (`ext2_image::rewrite`). Ours, and nobody else's, so that everybody else refuses the image.
+        const UNFINISHED_REWRITE = 0x4000_0000;
         const _ = !0;
     }
 
@@ -85,7 +88,7 @@ const COMPAT_NAMES: [(u32, &str); 12] = [
     (0x400, "fast_commit"),
     (0x800, "stable_inodes"),
 ];
-const INCOMPAT_NAMES: [(u32, &str); 16] = [
+const INCOMPAT_NAMES: [(u32, &str); 17] = [
     (0x1, "compression"),
     (0x2, "filetype"),
     (0x4, "needs_recovery"),
@@ -102,6 +105,7 @@ const INCOMPAT_NAMES: [(u32, &str); 16] = [
     (0x8000, "inline_data"),
     (0x1_0000, "encrypt"),
     (0x2_0000, "casefold"),
+    (0x4000_0000, "unfinished_rewrite"),
 ];
 const RO_COMPAT_NAMES: [(u32, &str); 16] = [
     (0x1, "sparse_super"),

@@ -166,6 +166,19 @@ impl Geometry {
         }
     }
 
+    /// Whether the `nr`-th block of descriptors lies in its meta group, and not behind the superblock.
+    #[must_use]
+    pub fn is_meta_descriptor(&self, nr: u32) -> bool {
+        self.is_meta(nr)
+    }
+
+    /// Whether a group has the blocks of descriptors that lie behind a superblock: it has a copy of that, and lies before
+    /// the first meta group. Linux: `ext4_num_base_meta_blocks`.
+    #[must_use]
+    pub fn has_old_descriptors(&self, group: GroupNr) -> bool {
+        self.has_super(group) && !self.is_meta(group.get() / self.descriptors_per_block())
+    }
+
     /// Whether a descriptor block lies in its meta group, and not behind the superblock.
     fn is_meta(&self, descriptor_block: u32) -> bool {
         self.first_meta_bg.is_some_and(|first| descriptor_block >= first)
@@ -195,13 +208,11 @@ impl Geometry {
     /// `ext2_bg_num_gdb` and one for the superblock).
     #[must_use]
     pub fn group_overhead(&self, group: GroupNr) -> u32 {
-        let has_super = self.has_super(group);
         let meta_from = self.first_meta_bg.unwrap_or(u32::MAX);
-        let behind_super = if has_super {
-            1 + self.descriptor_blocks().min(meta_from) + u32::from(self.reserved_gdt_blocks)
-        } else {
-            0
-        };
+        let mut behind_super = u32::from(self.has_super(group));
+        if self.has_old_descriptors(group) {
+            behind_super += self.descriptor_blocks().min(meta_from) + u32::from(self.reserved_gdt_blocks);
+        }
         let per_block = self.descriptors_per_block();
         let (meta, place) = (group.get() / per_block, group.get() % per_block);
         let own = self.is_meta(meta) && (place < 2 || place == per_block - 1);
@@ -318,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_inodes_go_on_in_the_next_group_where_one_has_too_few() {
+    fn inodes_and_descriptors_are_where_the_format_has_them() {
         let mut geo = Geometry {
             block_size: BlockSize::from_s_log_block_size(0).unwrap(),
             blocks_count: 1 << 16,
@@ -338,6 +349,10 @@ mod tests {
         assert_eq!(reserved(&geo), [8, 2, 0, 0]);
         geo.inodes_per_group = 4;
         assert_eq!(reserved(&geo), [4, 4, 2, 0]);
+        // Behind the first meta group a copy of the superblock has no descriptors but those of its own meta group.
+        (geo.groups, geo.first_meta_bg) = (100, Some(2));
+        let overhead = [0, 1, 32, 63, 64, 65, 66, 95].map(|group| geo.group_overhead(GroupNr::new(group)));
+        assert_eq!(overhead, [3, 3, 3, 3, 2, 2, 1, 2]);
         geo.inodes_per_group = 512;
         assert_eq!(reserved(&geo), [10, 0, 0, 0]);
     }

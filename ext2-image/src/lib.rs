@@ -17,6 +17,11 @@
 //! | [`seal`] | hash trees by which the kernel (dm-verity) lets no changed byte be read |
 //! | [`tar`] | an image as an archive |
 //! | [`disk`] | a disk with partitions around an image |
+//! | [`resize`] | growing and shrinking, as resize2fs does it |
+//! | [`tune`] | changing what the superblock says |
+//! | [`align`](mod@align) | moving files into whole units of 2 MiB |
+//! | `sparsify` | giving back blocks of the image's file that hold nothing (feature `std`) |
+//! | [`rewrite`] | what changes an image as a whole does it in one step, with a log |
 //! | [`inspect`] | which block is whose, what was deleted, what a journal holds; single fields changed |
 //! | [`foreign`] | files that are no ext2 image, by what they are |
 //! | `packed` | images packed by gzip or zstd, to be looked at (feature `archive`) |
@@ -27,6 +32,7 @@
 
 extern crate alloc;
 
+pub mod align;
 #[cfg(feature = "archive")]
 pub mod archive;
 mod capability;
@@ -51,9 +57,14 @@ pub mod oci;
 #[cfg(feature = "archive")]
 pub mod packed;
 pub mod repair;
+pub mod resize;
+pub mod rewrite;
 pub mod seal;
 #[cfg(feature = "std")]
+pub mod sparsify;
+#[cfg(feature = "std")]
 pub mod tar;
+pub mod tune;
 mod units;
 
 pub use capability::{capability_from_text, is_capability};

@@ -1,0 +1,57 @@
+//! `sparsify`: holes in the image's file.
+
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+
+use ext2_image::sparsify::sparsify;
+
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::json::{Json, object};
+use crate::settle::settle;
+use crate::stop::{Stop, explained};
+use crate::target::{Mode, Target};
+
+/// Give back the blocks of an image's file that hold nothing: free ones, and those that are all zeros
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  e2dax sparsify disk.img
+
+Nothing that is read of a file in the image changes. It may be stopped at any time, and run again.")]
+pub(crate) struct Args {
+    /// The image
+    #[arg(value_name = "IMG")]
+    image: OsString,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let target = Target::parse(&args.image)?;
+    let name = target.image_name();
+    let device = target.open_device(&context.image, Mode::Write, context.image.durability())?;
+    settle(&target, &device, context)?;
+    target.open_on(device.clone(), &context.image, Mode::Read, false)?;
+    let room = || -> Result<u64> {
+        let meta = std::fs::metadata(&target.image).map_err(|error| Failure::host(&target.image, error))?;
+        Ok(meta.blocks() * 512)
+    };
+    let before = room()?;
+    let stop = Stop::new();
+    let done = stop.watched(|watch| sparsify(&*device, &watch));
+    let done = explained(done, &name, "run it again to go on")?;
+    let after = room()?;
+    if args.json {
+        return context.out.json(&object! {
+            "image": Json::bytes(name.as_bytes()),
+            "allocated_before": before,
+            "allocated": after,
+            "free": done.free,
+            "zero": done.zero,
+        });
+    }
+    context.out.line(format_args!("{name}: takes {after} bytes of its disk; took {before}"))
+}

@@ -1,0 +1,135 @@
+//! What the superblock says, beside tune2fs and dumpe2fs; holes in the image's file.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use e2dax_tests::{need_tools, tools};
+use ext2_core::{CompatFeatures, Ext2, Features, IncompatFeatures, OpenOptions, RoCompatFeatures};
+use ext2_image::rewrite::{Options, Watch};
+use ext2_image::sparsify::sparsify;
+use ext2_image::tune::Tune;
+
+use crate::common::{MIB, assert_sound, contents, image, open};
+
+fn dumped(path: &Path) -> BTreeMap<String, String> {
+    let text = String::from_utf8(tools::run("dumpe2fs", &["-h", path.to_str().unwrap()]).unwrap()).unwrap();
+    let fields = text.lines().filter_map(|line| line.split_once(':'));
+    let fields = fields.map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()));
+    fields.filter(|(key, _)| !key.contains("write time") && !key.contains("Last checked")).collect()
+}
+
+#[test]
+fn images_are_tuned_as_tune2fs_tunes_them() {
+    need_tools!("mke2fs", "e2fsck", "tune2fs", "dumpe2fs");
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("base.img");
+    image(&base, "-b 1024 -O resize_inode", 32 * MIB);
+    let uuid: [u8; 16] = core::array::from_fn(|nr| nr as u8 * 17);
+    let cases: [(&[&str], Tune); 9] = [
+        (&["-L", "a name"], Tune { label: Some(b"a name".to_vec()), ..Tune::default() }),
+        (&["-U", "00112233-4455-6677-8899-aabbccddeeff"], Tune { uuid: Some(uuid), ..Tune::default() }),
+        (&["-r", "1234"], Tune { reserved_blocks: Some(1234), ..Tune::default() }),
+        (&["-u", "7", "-g", "9"], Tune { reserved_uid: Some(7), reserved_gid: Some(9), ..Tune::default() }),
+        (&["-e", "panic"], Tune { errors: Some(3), ..Tune::default() }),
+        (&["-M", "/srv/there"], Tune { last_mounted: Some(b"/srv/there".to_vec()), ..Tune::default() }),
+        (
+            &["-C", "5", "-c", "20", "-i", "2d"],
+            Tune {
+                mount_count: Some(5),
+                max_mount_count: Some(20),
+                check_interval: Some(172_800),
+                ..Tune::default()
+            },
+        ),
+        (&["-o", "^acl,journal_data"], Tune { default_mount_options: Some(0x24), ..Tune::default() }),
+        (&["-T", "20240102"], Tune { checked: Some(1_704_153_600), ..Tune::default() }),
+    ];
+    for (args, tune) in cases {
+        let (ours, theirs) = (folder.path().join("ours.img"), folder.path().join("theirs.img"));
+        std::fs::copy(&base, &ours).unwrap();
+        std::fs::copy(&base, &theirs).unwrap();
+        assert!(tune.apply(&*open(&ours), &Options::default()).unwrap(), "{args:?}");
+        assert!(!tune.apply(&*open(&ours), &Options::default()).unwrap(), "{args:?}: again");
+        let all: Vec<&str> = args.iter().copied().chain([theirs.to_str().unwrap()]).collect();
+        tools::run("tune2fs", &all).unwrap();
+        assert_eq!(dumped(&ours), dumped(&theirs), "{args:?}");
+        assert_sound(&*open(&ours), &format!("{args:?}"));
+        tools::e2fsck_fn(&ours).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+        // The backups say the same.
+        let backup = String::from_utf8(
+            tools::run(
+                "dumpe2fs",
+                &["-h", "-o", "superblock=8193", "-o", "blocksize=1024", ours.to_str().unwrap()],
+            )
+            .unwrap(),
+        )
+        .unwrap();
+        if let Some(label) = &tune.label {
+            assert!(backup.contains(std::str::from_utf8(label).unwrap()), "{backup}");
+        }
+    }
+}
+
+#[test]
+fn features_come_and_go_where_nothing_needs_them() {
+    need_tools!("mke2fs", "e2fsck");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image.img");
+    image(&path, "-b 1024 -O ^resize_inode,^large_file", 32 * MIB);
+    let before = contents(open(&path));
+    let change = |change: &dyn Fn(&mut Features)| {
+        let mut features = Ext2::open(open(&path), &OpenOptions::read_only()).unwrap().superblock().features;
+        change(&mut features);
+        Tune { features: Some(features), ..Tune::default() }.apply(&*open(&path), &Options::default())
+    };
+    let steps: [&dyn Fn(&mut Features); 6] = [
+        &|features| features.compat.remove(CompatFeatures::DIR_INDEX),
+        &|features| features.ro_compat.remove(RoCompatFeatures::SPARSE_SUPER),
+        &|features| features.ro_compat.insert(RoCompatFeatures::LARGE_FILE),
+        &|features| features.ro_compat.insert(RoCompatFeatures::SPARSE_SUPER),
+        &|features| features.ro_compat.remove(RoCompatFeatures::LARGE_FILE),
+        &|features| features.compat.insert(CompatFeatures::DIR_INDEX),
+    ];
+    for (nr, step) in steps.into_iter().enumerate() {
+        assert!(change(step).unwrap(), "step {nr}");
+        tools::e2fsck_fn(&path).unwrap_or_else(|error| panic!("step {nr}: {error}"));
+        assert!(contents(open(&path)) == before, "step {nr}");
+    }
+    // Files have attributes; and what is not known how to make is not made.
+    assert!(change(&|features| features.compat.remove(CompatFeatures::EXT_ATTR)).is_err());
+    assert!(change(&|features| features.incompat.insert(IncompatFeatures::META_BG)).is_err());
+    assert!(change(&|features| features.incompat.remove(IncompatFeatures::FILETYPE)).is_err());
+    tools::e2fsck_fn(&path).unwrap();
+}
+
+#[test]
+fn what_holds_nothing_is_given_back_and_nothing_else_changes() {
+    need_tools!("mke2fs", "e2fsck");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image.img");
+    image(&path, "-b 1024", 32 * MIB);
+    // A copy without holes, its free blocks full of something.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let free = {
+        let fs = Ext2::open(open(&path), &OpenOptions::read_only()).unwrap();
+        fs.statfs().unwrap().blocks_free * 1024
+    };
+    for byte in &mut bytes[30 << 20..] {
+        *byte |= u8::from(*byte == 0) * 0xee;
+    }
+    let (last, full) =
+        (Ext2::open(open(&path), &OpenOptions::read_only()).unwrap(), folder.path().join("full.img"));
+    drop(last);
+    std::fs::write(&full, std::fs::read(&path).unwrap()).unwrap();
+    let before = contents(open(&full));
+    let room = |path: &Path| std::fs::metadata(path).unwrap().blocks() * 512;
+    let took = room(&full);
+    let done = sparsify(&*open(&full), &Watch::default()).unwrap();
+    println!("{done:?}: {took} to {} bytes, {free} free", room(&full));
+    assert!(done.free > free / 2 && done.free <= free, "{done:?}, {free} free");
+    assert!(done.zero > 0);
+    assert_eq!(took - room(&full), done.free + done.zero);
+    assert!(contents(open(&full)) == before);
+    tools::e2fsck_fn(&full).unwrap();
+}
