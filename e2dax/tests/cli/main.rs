@@ -1,5 +1,6 @@
 //! The command as a user runs it: what it prints, what it says when something is wrong, and its exit codes.
 
+mod archives;
 mod check;
 mod common;
 mod container;
@@ -10,6 +11,7 @@ mod docs;
 mod everything;
 mod host;
 mod layers;
+mod machine;
 mod mkfs;
 mod read;
 mod seal;
