@@ -140,7 +140,7 @@ impl Args {
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let script = read(&args.script)?;
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let device = if args.in_place { context.image.device } else { DeviceKind::Ram };
     let options = ImageOptions { device, ..context.image.clone() };
     let fs = target.open(&options, Mode::Write)?;

@@ -42,7 +42,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let options = &args.options;
     // Open for changes, which keeps others away, wherever the tree goes.
     let device = target.open_device(&context.image, Mode::Write, context.image.durability())?;
