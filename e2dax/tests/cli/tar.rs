@@ -57,47 +57,6 @@ fn gnu_tar_and_bsdtar_unpack_what_was_written_without_a_word() {
 }
 
 #[test]
-fn an_image_of_an_archive_of_an_image_is_that_image_bit_for_bit() {
-    let folder = with_image();
-    let set = |name: &str, attribute: &str, value: &[u8]| {
-        rustix::fs::lsetxattr(folder.path(name), attribute, value, rustix::fs::XattrFlags::empty())
-    };
-    // Where there are attributes, they come along.
-    let _ = set("tree/dense", "user.text", b"a value");
-    let _ = set("tree/empty", "user.bytes", &[0, 1, 10, 255]);
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        folder.path("tree/fifo"),
-        rustix::fs::FileType::Fifo,
-        0o640.into(),
-        0,
-    )
-    .unwrap();
-    for options in [
-        &[][..],
-        &["--times", "all"],
-        &["--size", "40M", "--label", "same"],
-        &["-b", "1024", "--no-lost-and-found"],
-        &["--seed", "x", "--dax-align", "on", "--owner", "70000:4294967294"],
-        &["--size", "auto+10%+50inodes"],
-    ] {
-        let make = |image: &str, source: &str| {
-            folder
-                .run(&[&["mkfs", image, "--force", "--quiet", "--from", source][..], options].concat())
-                .ok();
-            fs::read(folder.path(image)).unwrap()
-        };
-        let first = make("a.img", "tree");
-        folder.run(&["tar", "a.img", "--force", "-o", "a.tar"]).ok();
-        let second = make("b.img", "a.tar");
-        assert!(first == second, "{options:?}: {}", folder.run(&["diff", "a.img", "b.img"]).out());
-        // And the archive of that is that archive.
-        folder.run(&["tar", "b.img", "--force", "-o", "b.tar"]).ok();
-        assert!(fs::read(folder.path("a.tar")).unwrap() == fs::read(folder.path("b.tar")).unwrap());
-    }
-}
-
-#[test]
 fn the_same_files_give_the_same_archive_and_a_part_is_an_archive_too() {
     need_tools!("tar");
     let folder = with_image();
