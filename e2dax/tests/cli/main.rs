@@ -13,7 +13,6 @@ mod everything;
 mod host;
 mod layers;
 mod look;
-mod machine;
 mod mkfs;
 mod people;
 mod read;
