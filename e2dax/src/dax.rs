@@ -7,7 +7,7 @@ use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::trace::{Event, EventLog, Record};
 use ext2_dax::{Compat, DaxFs, DaxOptions, File, OpenFor};
 
-use crate::failure::{Of, Result};
+use crate::failure::{Failure, Of, Result};
 use crate::json::{Json, object};
 use crate::text::count as words;
 
@@ -50,6 +50,16 @@ pub(crate) struct Touched {
 
 /// The file system with its files by DAX, or why there is none.
 pub(crate) fn open(fs: Ext2, behaviour: Behaviour, name: impl Fn() -> String) -> Result<DaxFs> {
+    let block = fs.geometry().block_size.bytes();
+    if block < PAGE {
+        return Err(Failure::text(
+            name(),
+            format!(
+                "blocks are smaller than a page: of blocks of {block} bytes no file can be mapped, each access is a copy, \
+                 and Linux does not mount it with dax; make it anew: e2dax mkfs -b 4096"
+            ),
+        ));
+    }
     let dax = DaxFs::new(fs, DaxOptions { compat: behaviour.compat(), ..DaxOptions::default() });
     dax.check_dax().of(name)?;
     Ok(dax)

@@ -16,6 +16,35 @@ fn with_file() -> Folder {
 }
 
 #[test]
+fn flags_that_chattr_sets_on_files_of_a_directory_are_in_the_image() {
+    need_tools!("chattr");
+    let folder = with_file();
+    for (name, flag) in [("immutable", "+i"), ("append", "+a"), ("nodump", "+d"), ("dir", "+d")] {
+        let path = folder.path("tree").join(name);
+        if name == "dir" {
+            fs::create_dir(&path).unwrap()
+        } else {
+            fs::write(&path, b"x").unwrap()
+        }
+        if !tools::command("chattr").arg(flag).arg(&path).output().unwrap().status.success() {
+            skip!("no flags here");
+        }
+    }
+    let run = folder.run(&["mkfs", "a.img", "--from", "tree"]);
+    for name in ["immutable", "append"] {
+        let path = folder.path("tree").join(name);
+        assert!(tools::command("chattr").arg("-ia").arg(&path).output().unwrap().status.success());
+    }
+    run.ok();
+    let text = folder.run(&["manifest", "a.img"]).ok();
+    for (name, letter) in [("immutable", "i"), ("append", "a"), ("nodump", "d"), ("dir", "d")] {
+        let line = text.lines().find(|line| line.starts_with(&format!("/{name} "))).unwrap();
+        assert!(line.split(' ').any(|word| word == format!("flags={letter}")), "{line}");
+    }
+    assert!(!text.lines().any(|line| line.starts_with("/f ") && line.contains("flags=")), "{text}");
+}
+
+#[test]
 fn attributes_of_a_directory_are_in_the_image_those_of_links_and_of_the_root_too() {
     let folder = with_file();
     let set = |name: &str, attribute: &str, value: &[u8]| {
@@ -40,10 +69,24 @@ fn attributes_of_a_directory_are_in_the_image_those_of_links_and_of_the_root_too
 #[test]
 fn owners_and_devices_are_those_that_fakeroot_tells() {
     need_tools!("fakeroot");
+    pretended_owners(&mut Command::new("fakeroot"));
+}
+
+#[test]
+fn owners_and_devices_are_those_that_pseudo_tells() {
+    need_tools!("pseudo");
+    let state = tempfile::tempdir().unwrap();
+    pretended_owners(
+        Command::new("pseudo").env("PSEUDO_PREFIX", "/usr").env("PSEUDO_LOCALSTATEDIR", state.path()),
+    );
+}
+
+/// Owners and devices that are only pretended, by what `preload` starts programs with.
+fn pretended_owners(preload: &mut Command) {
     let folder = with_file();
     let script =
         "mknod tree/console c 5 1 && chown 7:8 tree/console && chown 9:10 tree/f && exec \"$0\" \"$@\"";
-    let run = Command::new("fakeroot")
+    let run = preload
         .args(["sh", "-c", script, env!("CARGO_BIN_EXE_e2dax"), "mkfs", "i.img", "--from", "tree"])
         .current_dir(folder.root())
         .output()

@@ -167,13 +167,14 @@ impl Remap<'_, '_> {
         let mode = raw.i_mode.get() & TYPE;
         let mut changed = false;
         let acl = raw.i_file_acl.get();
-        if acl != 0 && mode != 0 {
-            if let Some(to) = self.target(nr, acl)? {
-                raw.i_file_acl.set(to);
-                changed = true;
-                if self.shared.insert(acl) {
-                    self.found += 1;
-                }
+        if acl != 0
+            && mode != 0
+            && let Some(to) = self.target(nr, acl)?
+        {
+            raw.i_file_acl.set(to);
+            changed = true;
+            if self.shared.insert(acl) {
+                self.found += 1;
             }
         }
         if self.draft.old.raw.s_creator_os.get() == HURD && raw.i_osd1.get() != 0 {

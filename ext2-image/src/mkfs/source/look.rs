@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxFlags, lgetxattr, llistxattr, major, minor, openat,
-    readlinkat, statat, statx,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags, lgetxattr, llistxattr,
+    major, minor, openat, readlinkat, statat, statx,
 };
 use rustix::io::Errno;
 
@@ -21,6 +21,10 @@ use ext2_core::{DeviceNr, Timestamp};
 
 /// Bytes of a list of attributes, and of a value (Linux: `XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_MAX: usize = 1 << 16;
+
+/// Attributes of `statx` and the bits of `i_flags` that they stand for.
+const FLAGS: [(StatxAttributes, u32); 3] =
+    [(StatxAttributes::IMMUTABLE, 0x10), (StatxAttributes::APPEND, 0x20), (StatxAttributes::NODUMP, 0x40)];
 
 /// A file as it was found.
 #[derive(Debug)]
@@ -137,6 +141,9 @@ impl Look {
             attrs.ctime = time(found.st_ctime, found.st_ctime_nsec);
             attrs.crtime = place.birth().unwrap_or(mtime);
         }
+        if matches!(FileType::from_raw_mode(found.st_mode), FileType::RegularFile | FileType::Directory) {
+            attrs.flags = place.flags();
+        }
         if self.xattrs == Xattrs::Keep {
             attrs.xattrs = self.xattrs(place.whole, lost)?;
         }
@@ -185,6 +192,18 @@ impl Place<'_> {
     /// By `fstatat`, which every preload that pretends other owners or devices answers; not all know `statx`.
     fn stat(&self) -> std::io::Result<Stat> {
         Ok(statat(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// The attribute flags that the host tells of every file without opening it, as bits of `i_flags` (chattr's `i`, `a`
+    /// and `d`).
+    fn flags(&self) -> u32 {
+        let Ok(found) = statx(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) else {
+            return 0;
+        };
+        FLAGS
+            .iter()
+            .filter(|(told, _)| found.stx_attributes.contains(*told))
+            .fold(0, |all, (_, bit)| all | bit)
     }
 
     /// When the file was made, where the host knows it.
