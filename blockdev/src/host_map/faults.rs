@@ -124,14 +124,12 @@ impl HostFaults {
                 }
                 if let Some(fault) = state.backlog.pop_front() {
                     drop(state);
-                    self.busy.store(true, Ordering::SeqCst);
-                    if self.moves.load(Ordering::SeqCst) > 0 {
-                        self.call_assistant();
-                    }
+                    self.begin();
                     return Ok(Next::Fault(fault));
                 }
             }
             if waited && patience.is_some() {
+                self.begin();
                 return Ok(Next::Timeout);
             }
             self.poll(patience)?;
@@ -156,6 +154,14 @@ impl HostFaults {
             if !state.backlog.is_empty() {
                 self.ring();
             }
+        }
+    }
+
+    /// From here on the one who answers reads nothing, and may move mappings.
+    fn begin(&self) {
+        self.busy.store(true, Ordering::SeqCst);
+        if self.moves.load(Ordering::SeqCst) > 0 {
+            self.call_assistant();
         }
     }
 
