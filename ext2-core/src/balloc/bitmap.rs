@@ -45,9 +45,14 @@ impl Bitmap {
     /// last are set.
     pub(crate) fn words(&self, range: Range<u32>) -> impl Iterator<Item = (u64, [u8; 8])> {
         let (first, end) = (range.start as usize / 64, (range.end as usize).div_ceil(64));
-        let words = self.0.as_raw_slice().iter().enumerate().take(end).skip(first);
+        // A word of the device has 8 bytes, one of this machine perhaps 4.
+        let words = self.0.as_raw_slice().chunks(8 / WORD).enumerate().take(end).skip(first);
         let len = self.0.len();
-        words.map(move |(nr, word)| {
+        words.map(move |(nr, chunk)| {
+            let word = chunk
+                .iter()
+                .rev()
+                .fold(0_u64, |word, part| word.wrapping_shl(usize::BITS % 64) | *part as u64);
             let past = match len.saturating_sub(nr * 64) {
                 used @ 0..64 => !0 << used,
                 _ => 0,
