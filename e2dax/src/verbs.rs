@@ -14,6 +14,7 @@ mod du;
 mod fault;
 pub(crate) mod find;
 mod info;
+mod lab;
 mod ln;
 mod ls;
 mod manifest;
@@ -24,6 +25,7 @@ mod mkfs;
 pub(crate) mod mount;
 mod mv;
 mod punch;
+mod quiz;
 mod replay;
 mod rm;
 mod seal;
@@ -61,6 +63,8 @@ pub(crate) enum Verb {
     Manifest(manifest::Args),
     Fault(fault::Args),
     Replay(replay::Args),
+    Lab(lab::Args),
+    Quiz(quiz::Args),
     #[cfg(feature = "mount")]
     Mount(mount::Args),
     Mkfs(Box<mkfs::Args>),
@@ -102,6 +106,8 @@ impl Verb {
             Self::Manifest(args) => manifest::run(args, context),
             Self::Fault(args) => fault::run(args, context),
             Self::Replay(args) => replay::run(args, context),
+            Self::Lab(args) => lab::run(args, context),
+            Self::Quiz(args) => quiz::run(args, context),
             #[cfg(feature = "mount")]
             Self::Mount(args) => mount::run(args, context),
             Self::Mkfs(args) => mkfs::run(args, context),

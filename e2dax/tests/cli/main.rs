@@ -7,6 +7,7 @@ mod dax;
 mod docs;
 mod everything;
 mod host;
+mod lab;
 mod mkfs;
 mod read;
 mod seal;
