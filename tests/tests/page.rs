@@ -25,11 +25,11 @@ fn the_engine_of_the_page_does_what_linux_was_recorded_to_do() {
     assert!(said.contains("28 scripts, 0 different"), "{said}");
 }
 
-/// With `E2DAX_PAGE_DAMAGED` as many damaged images are dropped; 20 by default, 300 were tried.
+/// With `E2DAX_PAGE_DAMAGED` as many damaged images are dropped; 12 by default.
 #[test]
 fn a_browser_walks_all_of_the_page_without_an_error() {
     need_tools!("node", "chromium");
-    let damaged = std::env::var("E2DAX_PAGE_DAMAGED").unwrap_or_else(|_| "20".into());
+    let damaged = std::env::var("E2DAX_PAGE_DAMAGED").unwrap_or_else(|_| "12".into());
     let chromium = tools::find("chromium").expect("it was found before");
     let page = repository().join("docs/lab.html");
     let said = node("walk.mjs", &[&chromium, &page, &testdata().join("golden"), Path::new(&damaged)]);

@@ -38,3 +38,31 @@ fn a_question_is_the_same_each_time_and_keeps_its_answer_until_it_is_asked_for()
     assert!(json.contains("\"choices\":[") && !json.contains("answer"));
     assert_eq!(folder.run(&["quiz", "weather"]).code(), 2);
 }
+
+#[test]
+fn the_page_finds_what_the_command_finds() {
+    let folder = Folder::with(&["unclean", "block-1k", "ext3-recover"]);
+    for seed in 0..6 {
+        let name = format!("hunt-{seed}.img");
+        folder.run(&["quiz", "--seed", &seed.to_string(), "groups", "--image", &name]).ok();
+    }
+    let hunts = (0..6).map(|seed| format!("hunt-{seed}.img"));
+    let mut told = 0;
+    for name in ["unclean.img", "block-1k.img", "ext3-recover.img"].map(String::from).into_iter().chain(hunts)
+    {
+        let checked = folder.run(&["check", &name]).out();
+        let mut lab = e2dax_lab::Lab::new();
+        lab.take_image(std::fs::read(folder.path(&name)).unwrap());
+        let page = String::from_utf8(lab.call(b"{\"do\":\"image\"}")).unwrap();
+        // The last line is the verdict; each other ends with what repair does.
+        let lines: Vec<&str> = checked.lines().collect();
+        for line in lines.iter().take(lines.len().saturating_sub(1)) {
+            let finding = line.rsplit_once(" (").expect("what repair does stands at the end").0;
+            let text = format!("\"text\":\"{}\"", finding.replace('\\', "\\\\").replace('"', "\\\""));
+            assert!(page.contains(&text), "{name}: {text} is not in {page}");
+            told += 1;
+        }
+        assert_eq!(page.matches("\"mends\":").count(), lines.len().saturating_sub(1), "{name}");
+    }
+    assert!(told > 6, "{told}");
+}

@@ -25,7 +25,7 @@ pub(super) fn ask(seed: u64, random: &mut Random) -> Result<(Question, Vec<u8>),
     let pages = [1, 16, size / 4096][random.below(3) as usize % 3];
     let script = format!("{make}map m f 0 {size} shared ro\ntouch m 0 {}\n", pages * 4096);
     let image = empty_image(SIZE)?;
-    let flight = fly(&script, &image, &[machine.clone()])?;
+    let flight = fly(&script, &image, std::slice::from_ref(&machine))?;
     let step = flight.machines.first().and_then(|track| track.steps.last()).ok_or("nothing was flown")?;
     let faults = step.counts.faults();
     let others = [1, 2, 3, pages, pages / 2 + 1, units, units + 512, pages + units, 512, 4]
