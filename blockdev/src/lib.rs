@@ -83,6 +83,7 @@ mod range;
 mod read_only;
 mod reader;
 mod recorder;
+mod shared;
 #[cfg(feature = "std")]
 pub mod sigbus;
 mod sync;
@@ -109,6 +110,7 @@ pub use ram::RamDevice;
 pub use read_only::ReadOnly;
 pub use reader::{ReadAt, ReadDevice};
 pub use recorder::{FenceId, RecordedOp, Recorder, Stored};
+pub use shared::shared;
 #[cfg(feature = "std")]
 pub use sigbus::LostPages;
 

@@ -156,17 +156,7 @@ fn by_default(signal: c_int, is_sent: bool) {
 }
 
 /// The registers of a thread that faulted.
-#[cfg(all(
-    not(miri),
-    any(target_os = "linux", target_os = "android"),
-    any(
-        target_arch = "x86_64",
-        target_arch = "x86",
-        target_arch = "aarch64",
-        target_arch = "arm",
-        target_arch = "riscv64"
-    )
-))]
+#[cfg(resumes_faults)]
 mod thread {
     use core::ffi::c_void;
 
@@ -259,17 +249,7 @@ mod thread {
 }
 
 /// Elsewhere nothing is resumed.
-#[cfg(not(all(
-    not(miri),
-    any(target_os = "linux", target_os = "android"),
-    any(
-        target_arch = "x86_64",
-        target_arch = "x86",
-        target_arch = "aarch64",
-        target_arch = "arm",
-        target_arch = "riscv64"
-    )
-)))]
+#[cfg(not(resumes_faults))]
 mod thread {
     use core::ffi::c_void;
 

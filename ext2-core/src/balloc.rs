@@ -6,22 +6,22 @@
 //! 2. Nothing is freed before the last pointer to it is durably gone (see [`crate::order`]).
 //! 3. Bitmaps, descriptors and counts are written by a sync, in no order. An image that was not
 //!    unmounted cleanly has them rebuilt from the inodes before the first allocation.
-//! 4. Where a block goes is a [`Policy`]'s matter; the map never knows.
+//! 4. Where a block goes is a [`Placement`]'s matter; the map never knows.
 //!
 //! # Locking
 //! One lock a group, never two at once. The sums over all groups are atomics.
 
 mod bitmap;
 mod blocks;
-mod group;
+pub(crate) mod group;
 mod inodes;
-mod place;
+pub(crate) mod place;
 mod rebuild;
 mod reserve;
 
 pub(crate) use blocks::{Blocks, Run};
 pub(crate) use group::{Groups, Window};
 pub use place::Policy;
-pub(crate) use place::{Place, Request, Role};
+pub(crate) use place::{Place, Placement, Request, Role};
 #[cfg(feature = "std")]
 pub use reserve::without_reserve;

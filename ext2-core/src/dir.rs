@@ -20,6 +20,7 @@ mod index;
 mod lookup;
 mod moves;
 mod places;
+mod rename;
 
 pub use block::decode_rec_len;
 pub(crate) use block::{Slot, slots};

@@ -70,6 +70,7 @@ errnos! {
     LOOP = 40, "too many levels of symbolic links";
     NODATA = 61, "no data available";
     OVERFLOW = 75, "value too large";
+    ILSEQ = 84, "invalid or incomplete multibyte or wide character";
     OPNOTSUPP = 95, "operation not supported";
     TIMEDOUT = 110, "timed out";
     STALE = 116, "stale file handle";

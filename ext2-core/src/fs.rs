@@ -35,6 +35,21 @@ use crate::xattr::Shared;
 use crate::{Geometry, GroupNr, InodeNr, Superblock};
 
 /// A file system that is open. Cloning it is cheap; the last holder, inodes included, closes it.
+///
+/// ```
+/// use ext2_core::{Closed, Ext2, OpenOptions};
+///
+/// let fs = Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &OpenOptions::default())?;
+/// fs.create_dir_all("srv/www")?;
+/// fs.write("srv/www/index.html", "<h1>it works</h1>")?;
+/// for found in fs.walk("/srv")? {
+///     let found = found?;
+///     println!("{:?} {} bytes", found.inode.kind(), found.inode.size());
+/// }
+/// println!("{} of {} blocks are free", fs.statfs()?.blocks_free, fs.statfs()?.blocks);
+/// assert_eq!(fs.close()?, Closed::Clean);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Ext2(pub(crate) Arc<Fs>);
 

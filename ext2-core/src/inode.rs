@@ -39,7 +39,8 @@ pub use write::SetAttr;
 use alloc::format;
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
+use portable_atomic::AtomicU64;
 
 use zerocopy::FromBytes;
 
@@ -53,6 +54,26 @@ use crate::sync::{IoLock, Mutex, Rank};
 use crate::{Errno, Ext2, InodeNr};
 
 /// A file, directory or other inode that is open. Cloning it is cheap.
+///
+/// ```
+/// use ext2_core::{FileKind, NewInode, SetAttr, Wait};
+/// # let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &Default::default())?;
+///
+/// let file = fs.root()?.create("notes", &NewInode::new(FileKind::Regular, 0o600))?;
+/// file.write_all_at(4096, b"behind a hole")?;
+/// assert_eq!((file.size(), file.seek_data(0)?), (4109, 4096));
+/// let mut word = [0; 4];
+/// file.read_exact_at(4109 - 4, &mut word)?;
+/// assert_eq!(&word, b"hole");
+///
+/// file.set_attr(&SetAttr { mode: Some(0o644), ..SetAttr::default() })?;
+/// file.truncate(4096, Wait::Yes)?;
+/// file.sync()?;
+/// // Without a name it lives for as long as somebody holds it.
+/// fs.root()?.unlink("notes")?;
+/// assert_eq!((file.attr().links, file.attr().mode), (0, 0o644));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Inode(pub(crate) Arc<Cell>);
 
 /// What all holders of an inode share.

@@ -12,20 +12,26 @@
 //! | `superblock`, `geometry`, `features` | what an image is and where everything lies |
 //! | `map` | the block map, answered in full |
 //! | `inode`, `dir`, `xattr`, `acl`, `resolve` | files and their names |
+//! | `path`, `walk` | the common jobs by path, each in one call; a whole tree, file by file |
 //! | `namei` | making, linking, removing and renaming |
 //! | `balloc` | free blocks and inodes, and who gets which |
 //! | `journal` | one transaction for what ext2 has no safe order for |
 //! | `order` | the order of stores, in types |
+//! | [`placement`] | policies of where blocks go, built in and of your own |
 //! | [`plumbing`] | what only the layer that moves a file's bytes may call |
 //! | [`rules`] | the format's arithmetic, for who works on whole images |
 //! | [`sync`] | locks and their order |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
+// What only a writer reaches is there to be compiled, and left out of the program.
+#![cfg_attr(not(feature = "write"), allow(dead_code, unused_imports, unused_variables))]
 
 extern crate alloc;
 
 mod acl;
 mod balloc;
+#[cfg(feature = "std")]
+mod cursor;
 mod dir;
 mod errno;
 mod error;
@@ -36,9 +42,12 @@ mod inode;
 mod journal;
 mod log;
 mod map;
+mod name;
 mod namei;
 mod number;
 mod order;
+mod path;
+pub mod placement;
 pub mod plumbing;
 pub mod raw;
 mod resolve;
@@ -47,12 +56,15 @@ mod space;
 mod superblock;
 pub mod sync;
 mod time;
+mod walk;
 mod xattr;
 
 pub use acl::{Acl, AclEntry, AclKind, AclTag};
 pub use balloc::Policy;
 #[cfg(feature = "std")]
 pub use balloc::without_reserve;
+#[cfg(feature = "std")]
+pub use cursor::{Cursor, FileAt};
 pub use dir::{DirEntry, Entries};
 pub use errno::Errno;
 pub use error::{Corrupt, Error, Incompatible, Object, Result};
@@ -62,13 +74,16 @@ pub use geometry::Geometry;
 pub use inode::{Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags, Piece, SetAttr};
 pub use log::{recovered, replay};
 pub use map::Mapping;
+pub use name::Name;
 pub use namei::{NewInode, RenameFlags};
 pub use number::{BlockSize, DeviceBlock, FileBlock, GroupNr, InodeNr};
 pub use order::Barrier;
+pub use path::ReadDir;
 pub use resolve::Follow;
 pub use space::Wait;
 pub use superblock::{OnError, Superblock};
 #[cfg(feature = "std")]
 pub use time::SystemClock;
 pub use time::{Clock, FixedClock, Timestamp};
+pub use walk::{Found, Walk, WalkError};
 pub use xattr::XattrSet;

@@ -42,7 +42,11 @@ impl Ext2 {
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `ELOOP` after 40 links, `ENAMETOOLONG`; `Corrupt`; the device's errors.
-    pub fn resolve(&self, path: &[u8], follow: Follow) -> Result<Inode> {
+    pub fn resolve(&self, path: impl AsRef<[u8]>, follow: Follow) -> Result<Inode> {
+        self.resolve_bytes(path.as_ref(), follow)
+    }
+
+    fn resolve_bytes(&self, path: &[u8], follow: Follow) -> Result<Inode> {
         if path.len() > PATH_MAX {
             return refuse(Errno::NAMETOOLONG, "");
         }

@@ -51,6 +51,39 @@ impl Timestamp {
     }
 }
 
+/// The host's time as an inode holds it; times before 1970 are negative.
+#[cfg(feature = "std")]
+impl From<std::time::SystemTime> for Timestamp {
+    fn from(time: std::time::SystemTime) -> Self {
+        use std::time::UNIX_EPOCH;
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => {
+                Self { sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nsec: since.subsec_nanos() }
+            }
+            Err(before) => {
+                let before = before.duration();
+                let sec = -i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+                match before.subsec_nanos() {
+                    0 => Self { sec, nsec: 0 },
+                    nsec => Self { sec: sec - 1, nsec: NANOS - nsec },
+                }
+            }
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+impl Timestamp {
+    /// The same moment as the host has it; `None` where its clock does not reach that far.
+    #[must_use]
+    pub fn to_system_time(self) -> Option<std::time::SystemTime> {
+        use std::time::{Duration, UNIX_EPOCH};
+        let whole = Duration::from_secs(self.sec.unsigned_abs());
+        let second = if self.sec < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+        second?.checked_add(Duration::from_nanos(self.nsec.into()))
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:09}", self.sec, self.nsec)
@@ -81,14 +114,7 @@ pub struct SystemClock;
 #[cfg(feature = "std")]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        use std::time::{SystemTime, UNIX_EPOCH};
-        match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(since) => Timestamp {
-                sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-                nsec: since.subsec_nanos(),
-            },
-            Err(_) => Timestamp::default(),
-        }
+        std::time::SystemTime::now().into()
     }
 }
 
@@ -119,6 +145,19 @@ mod tests {
     fn without_the_extra_field_a_time_past_2038_is_the_last_second_that_fits() {
         let (low, _) = Timestamp { sec: 1 << 33, nsec: 5 }.encode(false);
         assert_eq!(Timestamp::decode(low, None), Timestamp::from_secs(i64::from(i32::MAX)));
+    }
+
+    #[cfg(feature = "std")]
+    #[test]
+    fn the_hosts_time_survives_a_round_trip() {
+        for time in [(0, 0), (-1, 999_999_999), (-1, 0), (-2, 1), (1 << 33, 5), (i64::from(i32::MIN), 7)] {
+            let time = Timestamp { sec: time.0, nsec: time.1 };
+            if let Some(host) = time.to_system_time() {
+                assert_eq!(Timestamp::from(host), time);
+            } else {
+                assert!(size_of::<usize>() < 8, "{time}");
+            }
+        }
     }
 
     #[test]

@@ -58,6 +58,18 @@ impl Cell {
     }
 }
 
+/// Extended attributes.
+///
+/// ```
+/// use ext2_core::{FileKind, NewInode, XattrSet};
+/// # let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &Default::default())?;
+///
+/// let file = fs.root()?.create("ping", &NewInode::new(FileKind::Regular, 0o755))?;
+/// file.xattr_set(b"user.origin", b"a mirror", XattrSet::Any)?;
+/// assert_eq!(file.xattr_get(b"user.origin")?, b"a mirror");
+/// assert_eq!(file.xattr_list()?, [b"user.origin"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl Inode {
     /// The names of all extended attributes, prefix included (`user.colour`, `system.posix_acl_access`),
     /// as they lie on disk. Linux: `ext2_listxattr`.

@@ -131,7 +131,6 @@ impl From<Error> for ext2_core::Error {
 }
 
 /// With the number, as [`ext2_core::Error`] does it.
-#[cfg(feature = "std")]
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         ext2_core::Error::from(error).into()

@@ -2,6 +2,7 @@
 
 mod inner;
 mod lease;
+mod whole;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::volume::{DataPath, DaxFs};
 
 pub(crate) use inner::FileInner;
 use inner::{BUSY_NOW, LAST_PAGE, MAX_BYTES, past_end};
-pub use lease::{Lease, Leased, LeasedPart};
+pub use lease::{Lease, Leased, LeasedPart, LeasedRun};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,28 @@ pub enum OpenFor {
 }
 
 /// An open regular file. Cloning it is cheap; all who have the inode open share its pages.
+///
+/// ```
+/// use ext2_core::Follow;
+/// use ext2_dax::mmu::soft::{MapRequest, SoftMmu};
+/// use ext2_dax::mmu::{Protection, Sharing};
+/// use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
+/// # let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(16 << 20)?, &Default::default())?;
+///
+/// fs.write("data", vec![0; 4 << 20])?;
+/// let file = File::open(&DaxFs::new(fs.clone(), DaxOptions::default()), fs.resolve("data", Follow::Yes)?, OpenFor::Writing)?;
+/// file.write_all_at(5, b"a call")?;
+///
+/// // The same bytes as memory, through a page table in software.
+/// let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
+/// let mmu = SoftMmu::new();
+/// let map = file.map(&mmu, &MapRequest { offset: 0, len: 4 << 20, sharing, protection, colour: 0 })?;
+/// assert_eq!(map.load(5), Ok(b'a'));
+/// assert_eq!(map.store(5, b'A'), Ok(()));
+/// file.sync()?;
+/// assert_eq!(&fs.read("data")?[5..11], b"A call");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct File(pub(crate) Arc<FileInner>);
 

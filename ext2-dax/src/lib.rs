@@ -66,6 +66,6 @@ pub use asked::Asked;
 pub use compat::Compat;
 pub use error::{Errno, Error, Result};
 pub use ext2_core::Wait;
-pub use file::{File, Lease, Leased, LeasedPart, OpenFor};
+pub use file::{File, Lease, Leased, LeasedPart, LeasedRun, OpenFor};
 pub use volume::{DataPath, DaxFs, DaxOptions, Flushing};
 pub use wait::WaitTable;

@@ -112,6 +112,20 @@ pub enum Outcome {
 
 /// Checks an image as `e2fsck -fn` does; the findings go to `sink` as they come.
 ///
+/// ```
+/// use blockdev::BlockDevice;
+/// use ext2_image::check::{Options, check};
+///
+/// let device = ext2_image::mkfs::in_memory(1 << 20)?;
+/// assert!(check(&device, &Options::default(), &mut |_| ())?.is_clean());
+/// // Somebody counts wrong.
+/// device.write_at(1024 + 12, &7_u32.to_le_bytes())?;
+/// let mut found = Vec::new();
+/// let summary = check(&device, &Options::default(), &mut |finding| found.push(finding.to_string()))?;
+/// assert!(!summary.is_clean() && !found.is_empty(), "{found:?}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// `Corrupt` when there is no file system, `Incompatible` when it uses what this check does not know,
 /// the device's errors.

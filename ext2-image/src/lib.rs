@@ -14,7 +14,6 @@
 //! | [`tar`] | an image as an archive |
 //! | [`disk`] | a disk with partitions around an image |
 //! | [`fields`] | the structures of an image taken apart, field by field |
-//! | `walk` | a whole tree, file by file |
 //! | `units`, `coverage` | which 2 MiB of a file a page of that size can map, and for whom |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
@@ -38,11 +37,10 @@ pub mod seal;
 #[cfg(feature = "std")]
 pub mod tar;
 mod units;
-mod walk;
 
 pub use capability::{capability_from_text, is_capability};
 pub use coverage::{Coverage, array_ends_in_unit};
+pub use ext2_core::{Found, Walk, WalkError};
 #[cfg(feature = "std")]
 pub use file_range::FileRange;
 pub use units::{UNIT, UnitCounts, UnitRun, UnitState, Units};
-pub use walk::{Found, Walk, WalkError};

@@ -28,6 +28,7 @@ mod job;
 mod jobs;
 mod layout;
 mod map;
+mod options;
 mod output;
 pub mod pfn;
 mod plan;
@@ -48,13 +49,34 @@ pub use format::{Format, Inodes, Revision};
 pub use host::FileOutput;
 pub use identity::{identity, identity_of_seed};
 pub use layout::Layout;
+pub use options::{AlignChoice, LostAndFound, Options, Size, Spare};
 pub use output::{DeviceOutput, Fresh, Output};
-pub use plan::{AlignChoice, LostAndFound, Options, Plan, Size, Spare};
+pub use plan::Plan;
 pub use space::{Align, Needs};
 pub use tree::{Body, NodeAttrs, NodeId, Tree, Xattr};
 pub use warning::{Warning, Warnings};
 pub use write::Report;
 pub use xattr::attribute_lost;
+
+/// An empty file system of `bytes` bytes in memory: a place to try things. Blocks have 4096 bytes, so that files can be
+/// mapped, but 1024 below 1 MiB.
+///
+/// ```
+/// let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(1 << 20)?, &Default::default())?;
+/// fs.create_dir_all("/var/log")?;
+/// fs.write("/var/log/boot", "up")?;
+/// assert_eq!(fs.read_to_string("var/log/boot")?, "up");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`format`]; the device's where there is no memory.
+pub fn in_memory(bytes: u64) -> Result<blockdev::RamDevice> {
+    let device = blockdev::RamDevice::new(bytes)?;
+    let block_size = ext2_core::BlockSize::new(4096).filter(|_| bytes >= 1 << 20);
+    format(&device, &Format { block_size, ..Format::default() }, Fresh::Zeros)?;
+    Ok(device)
+}
 
 /// Makes an empty file system that fills `device`, as mke2fs does.
 ///

@@ -116,6 +116,16 @@ impl AddAssign for UnitCounts {
 }
 
 /// The units of a file, in order. An error ends the iteration.
+///
+/// ```
+/// use ext2_image::Units;
+/// # let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(16 << 20)?, &Default::default())?;
+///
+/// fs.write("model.bin", vec![1; 6 << 20])?;
+/// let counts = Units::of(&fs.resolve("model.bin", ext2_core::Follow::Yes)?, 0).counts()?;
+/// assert_eq!((counts.mappable, counts.whole()), (3, 3), "a page of 2 MiB maps each of the three");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Units {
     inode: Inode,

@@ -105,7 +105,7 @@ pub fn modify_everything(fs: &Ext2) {
         .flat_map(|dir| {
             let entries: Vec<_> =
                 dir.entries(0).into_iter().flatten().take(60).filter_map(Result::ok).collect();
-            entries.into_iter().map(move |entry| (dir.clone(), entry.name))
+            entries.into_iter().map(move |entry| (dir.clone(), entry.name.into_bytes()))
         })
         .filter(|(_, name)| !matches!(&name[..], b"." | b".."))
         .take(120)

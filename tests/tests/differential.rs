@@ -210,7 +210,7 @@ fn directories_list_the_same_names_with_the_same_types() {
                 .entries(0)
                 .unwrap()
                 .map(|entry| entry.unwrap())
-                .map(|entry| (entry.name, u64::from(entry.nr.get()), file_type(entry.kind)))
+                .map(|entry| (entry.name.into_bytes(), u64::from(entry.nr.get()), file_type(entry.kind)))
                 .collect();
             kernels.sort_by(|a, b| a.0.cmp(&b.0));
             ours.sort_by(|a, b| a.0.cmp(&b.0));

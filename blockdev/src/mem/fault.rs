@@ -24,17 +24,7 @@ use core::num::NonZeroUsize;
 use crate::{Error, PAGE_SIZE};
 
 /// Notes the instructions between the labels `7` and `8` before it.
-#[cfg(all(
-    feature = "std",
-    any(target_os = "linux", target_os = "android"),
-    any(
-        target_arch = "x86_64",
-        target_arch = "x86",
-        target_arch = "aarch64",
-        target_arch = "arm",
-        target_arch = "riscv64"
-    )
-))]
+#[cfg(resumes_faults)]
 macro_rules! may_fault {
     () => {
         // Allocated and kept (R), since nothing refers to it by name.
@@ -43,17 +33,7 @@ macro_rules! may_fault {
 }
 
 /// Where nobody resumes, nothing is noted.
-#[cfg(not(all(
-    feature = "std",
-    any(target_os = "linux", target_os = "android"),
-    any(
-        target_arch = "x86_64",
-        target_arch = "x86",
-        target_arch = "aarch64",
-        target_arch = "arm",
-        target_arch = "riscv64"
-    )
-)))]
+#[cfg(not(resumes_faults))]
 #[allow(unused_macros)]
 macro_rules! may_fault {
     () => {

@@ -5,16 +5,7 @@
 
 use super::Fault;
 
-#[cfg(all(
-    not(miri),
-    any(
-        target_arch = "x86_64",
-        target_arch = "x86",
-        target_arch = "aarch64",
-        target_arch = "arm",
-        target_arch = "riscv64"
-    )
-))]
+#[cfg(known_words)]
 macro_rules! words {
     ($register:tt: $($load:ident $store:ident $int:ident $class:ident $read:literal $write:literal)*) => {$(
         /// One load.
@@ -95,16 +86,7 @@ words! { "a0":
     load_u64 store_u64 u64 reg "ld {value}, 0({at})" "sd {value}, 0({at})"
 }
 
-#[cfg(any(
-    miri,
-    not(any(
-        target_arch = "x86_64",
-        target_arch = "x86",
-        target_arch = "aarch64",
-        target_arch = "arm",
-        target_arch = "riscv64"
-    ))
-))]
+#[cfg(not(known_words))]
 macro_rules! atomic_words {
     ($($load:ident $store:ident $int:ident $atomic:ident)*) => {$(
         /// One load.
@@ -136,16 +118,7 @@ macro_rules! atomic_words {
     )*};
 }
 
-#[cfg(any(
-    miri,
-    not(any(
-        target_arch = "x86_64",
-        target_arch = "x86",
-        target_arch = "aarch64",
-        target_arch = "arm",
-        target_arch = "riscv64"
-    ))
-))]
+#[cfg(not(known_words))]
 atomic_words! {
     load_u8 store_u8 u8 AtomicU8
     load_u16 store_u16 u16 AtomicU16

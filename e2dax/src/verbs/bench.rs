@@ -65,7 +65,7 @@ fn time<T>(work: impl FnOnce() -> Result<T>) -> Result<Duration> {
     Ok(begin.elapsed())
 }
 
-/// Measures ours and what it is compared with, by turns, and takes the median of each.
+/// Measures ours and its peers in turn, and takes the median of each.
 fn row(what: &str, work: Work, ours: Run<'_>, beside: Option<(&'static str, Run<'_>)>) -> Result<Row> {
     let (name, mut other) = beside.map_or((None, None), |(name, run)| (Some(name), Some(run)));
     let (mut own, mut others) = (Vec::new(), Vec::new());

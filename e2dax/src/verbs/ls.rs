@@ -140,7 +140,7 @@ fn read(args: &Args, context: &mut Context, target: &Target, path: &[u8], dir: &
         let path = join(path, &entry.name);
         let found = dir.fs().inode(entry.nr).and_then(|inode| Ok((link_target(&inode)?, inode)));
         if let Some((link, inode)) = context.or_complain(found.of(|| target.name_of(&path)))? {
-            rows.push(Row { path, name: entry.name, inode, target: link });
+            rows.push(Row { path, name: entry.name.into_bytes(), inode, target: link });
         }
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));

@@ -27,7 +27,7 @@ use crate::text::show_os;
 Examples:
   e2dax mount a.img /mnt
   e2dax mount disk.img@p1 /mnt -o ro,allow_other
-  umount /mnt                      (fusermount3 -u /mnt for who is not root)
+  umount /mnt                      (fusermount3 -u /mnt without root)
   flock a.img true                 waits until it is closed: umount returns when the kernel is done with it, and what
                                    serves it then writes the rest, marks the image as clean and unlocks it
 

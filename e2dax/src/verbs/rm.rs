@@ -89,7 +89,7 @@ fn files_first(target: &Target, path: &[u8], directory: &Inode) -> Result<Option
         }
         let child = directory.lookup(&entry.name).of(|| target.name_of(&join(path, &entry.name)))?;
         if child.kind() == FileKind::Directory {
-            return Ok(Some((child, entry.name)));
+            return Ok(Some((child, entry.name.into_bytes())));
         }
         directory.unlink(&entry.name).of(|| target.name_of(&join(path, &entry.name)))?;
     }

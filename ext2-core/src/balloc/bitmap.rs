@@ -7,6 +7,9 @@ use core::ops::Range;
 /// Bytes of a word of this machine, in which bits are looked for.
 const WORD: usize = size_of::<usize>();
 
+/// Bits of a word.
+const BITS: usize = 8 * WORD;
+
 /// Bits of one group, in ext2's order: bit 0 is the lowest of the first byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bitmap(BitVec<usize, Lsb0>);
@@ -43,21 +46,16 @@ impl Bitmap {
 
     /// The words of a bitmap block in which these bits lie: where each begins, in bytes, and what is in it. Bits past the
     /// last are set.
-    pub(crate) fn words(&self, range: Range<u32>) -> impl Iterator<Item = (u64, [u8; 8])> {
-        let (first, end) = (range.start as usize / 64, (range.end as usize).div_ceil(64));
-        // A word of the device has 8 bytes, one of this machine perhaps 4.
-        let words = self.0.as_raw_slice().chunks(8 / WORD).enumerate().take(end).skip(first);
+    pub(crate) fn words(&self, range: Range<u32>) -> impl Iterator<Item = (u64, [u8; WORD])> {
+        let (first, end) = (range.start as usize / BITS, (range.end as usize).div_ceil(BITS));
+        let words = self.0.as_raw_slice().iter().enumerate().take(end).skip(first);
         let len = self.0.len();
-        words.map(move |(nr, chunk)| {
-            let word = chunk
-                .iter()
-                .rev()
-                .fold(0_u64, |word, part| word.wrapping_shl(usize::BITS % 64) | *part as u64);
-            let past = match len.saturating_sub(nr * 64) {
-                used @ 0..64 => !0 << used,
+        words.map(move |(nr, word)| {
+            let past = match len.saturating_sub(nr * BITS) {
+                used @ 0..BITS => !0 << used,
                 _ => 0,
             };
-            (nr as u64 * 8, (word | past).to_le_bytes())
+            ((nr * WORD) as u64, (word | past).to_le_bytes())
         })
     }
 
@@ -129,10 +127,10 @@ mod tests {
         bitmap.set(149);
         let block = bitmap.to_block(32);
         let whole: Vec<u8> = bitmap.words(0..150).flat_map(|(_, word)| word).collect();
-        assert_eq!(whole, block[..24]);
+        assert_eq!(whole, block[..150_usize.div_ceil(BITS) * WORD]);
         let some: Vec<u64> = bitmap.words(64..65).map(|(at, _)| at).collect();
         assert_eq!(some, [8]);
-        assert_eq!(bitmap.words(63..129).count(), 3);
+        assert_eq!(bitmap.words(63..129).count(), 128 / BITS - 63 / BITS + 1);
     }
 
     #[test]

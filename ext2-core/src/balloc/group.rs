@@ -11,7 +11,8 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
+use portable_atomic::AtomicU64;
 
 use zerocopy::IntoBytes;
 
@@ -22,11 +23,31 @@ use crate::raw::RawGroupDesc;
 use crate::sync::{Mutex, Rank};
 use crate::{GroupNr, InodeNr};
 
-/// Bits that only one inode takes blocks from, as long as there are others. In memory only.
+/// Blocks of one group that only one inode takes blocks from, as long as there are others. In memory only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
+pub struct Window {
     pub(crate) group: GroupNr,
     pub(crate) bits: Range<u32>,
+}
+
+impl Window {
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> GroupNr {
+        self.group
+    }
+
+    /// How many blocks.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.bits.len() as u32
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bits.is_empty()
+    }
 }
 
 /// One group.

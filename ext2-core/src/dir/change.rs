@@ -11,7 +11,6 @@ use blockdev::BlockDevice;
 
 use super::block::slots;
 use super::lookup::Found;
-use super::moves::Move;
 use super::{Index, Slot};
 use crate::balloc::{Blocks, Run};
 use crate::error::{Error, Result, refuse};
@@ -122,12 +121,12 @@ struct Fit {
 }
 
 /// A record length as it is stored: 64 KiB does not fit in 16 bits.
-fn encode_rec_len(len: usize) -> u16 {
+pub(super) fn encode_rec_len(len: usize) -> u16 {
     u16::try_from(len).unwrap_or(u16::MAX)
 }
 
 /// The bytes of an entry. Without `filetype` the type byte is 0.
-fn entry_bytes(inode: u32, rec_len: usize, name: &[u8], file_type: u8) -> Vec<u8> {
+pub(super) fn entry_bytes(inode: u32, rec_len: usize, name: &[u8], file_type: u8) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(dirent_size(name.len()));
     bytes.extend(inode.to_le_bytes());
     bytes.extend(encode_rec_len(rec_len).to_le_bytes());
@@ -139,7 +138,7 @@ fn entry_bytes(inode: u32, rec_len: usize, name: &[u8], file_type: u8) -> Vec<u8
 }
 
 impl Cell {
-    fn block_bytes(&self) -> u64 {
+    pub(super) fn block_bytes(&self) -> u64 {
         self.fs.geo.block_size.bytes()
     }
 
@@ -152,12 +151,12 @@ impl Cell {
         }
     }
 
-    fn type_byte(&self, kind: FileKind) -> u8 {
+    pub(super) fn type_byte(&self, kind: FileKind) -> u8 {
         if self.has_type() { kind.dirent_type() } else { 0 }
     }
 
     /// Before the first change of a directory with a hash tree: it is a plain one from now on.
-    fn drop_hash_tree(&self) -> Result<()> {
+    pub(super) fn drop_hash_tree(&self) -> Result<()> {
         let mut attrs = self.attrs.lock();
         if attrs.flags.contains(InodeFlags::INDEX) {
             let flags = attrs.flags.difference(InodeFlags::INDEX);
@@ -486,57 +485,6 @@ impl Cell {
         }
         Ok(gone)
     }
-
-    /// Renames within one block of the directory: a copy of the block with the old name gone and the new
-    /// one there replaces it, by one store of its pointer. Where the name needs room that only packing gives, the other
-    /// entries move, and cookies with them. `None` where the new name does not fit, or there is
-    /// no block for the copy.
-    pub(crate) fn rename_in_block(&self, found: &Found, new: &[u8], named: Named) -> Result<Option<()>> {
-        self.drop_hash_tree()?;
-        let len = self.block_bytes();
-        let start = found.at - found.at % len;
-        let logical = start / len;
-        let mut buffer = vec![0; len as usize];
-        self.read_dir_block(start, &mut buffer)?;
-        let mut kept: Vec<(u32, u8, Vec<u8>)> = Vec::new();
-        for slot in slots(&buffer, self.fs.geo.inodes_count, self.has_type()) {
-            let slot = slot.map_err(|why| self.corrupt(alloc::format!("block at byte {start}: {why}")))?;
-            if slot.inode != 0 && start + slot.offset as u64 != found.at {
-                kept.push((slot.inode, slot.file_type, slot.name.to_vec()));
-            }
-        }
-        kept.push((named.nr.get(), self.type_byte(named.kind), new.to_vec()));
-        let need: usize = kept.iter().map(|(_, _, name)| dirent_size(name.len())).sum();
-        if need > len as usize {
-            return Ok(None);
-        }
-        let (fresh, places) = rebuild(&buffer, start, found.at, &kept, self);
-        let (block, guard) = match self.take_meta(self.fs.geo.group_start(self.home())) {
-            Err(error) if error.refuses(Errno::NOSPC) => return Ok(None),
-            taken => taken?,
-        };
-        self.fs.dev.write_at(self.fs.geo.byte_of(block), &fresh)?;
-        let guard = Written::new(guard).fence(Barrier::DirectoryCopied, &*self.fs.dev)?.into_inner();
-        let Some(previous) = self.map_blocks(FileBlock::new(logical), 1)?.target else {
-            return Err(self.corrupt("a block of the directory is gone"));
-        };
-        // The block's entries may move: begin anew.
-        self.dir.write().clear();
-        if let Some(places) = places {
-            self.moves.push(Move { start, end: start + len, places });
-        }
-        // From here on something may point to the copy, whatever the device answers.
-        guard.keep();
-        let gone = self.fs.whole(|| {
-            let mut growth = self.map.lock();
-            growth.forget();
-            self.replace_pointer(logical, block.get())?;
-            Written::new(Unlinked).fence(Barrier::DirectoryFlipped, &*self.fs.dev)
-        })?;
-        self.touch_mtime();
-        self.fs.free(&gone, Run { start: previous, len: 1 })?;
-        Ok(Some(()))
-    }
 }
 
 fn place_of(slot: &Slot<'_>, start: u64) -> Place {
@@ -545,60 +493,4 @@ fn place_of(slot: &Slot<'_>, start: u64) -> Place {
         0 => Place::Dead { at },
         _ => Place::Slack { owner: at, used: dirent_size(slot.name.len()), rec_len: slot.rec_len },
     }
-}
-
-/// The block `old` without the entry at `gone` and with the last of `kept` in a place of its own: in slack if there is
-/// enough. Otherwise the entries are packed, in their order, and the answer says where those lay and lie that stay.
-fn rebuild(
-    old: &[u8],
-    start: u64,
-    gone: u64,
-    kept: &[(u32, u8, Vec<u8>)],
-    cell: &Cell,
-) -> (Vec<u8>, Option<Vec<(u32, u32)>>) {
-    let Some(((inode, kind, name), stay)) = kept.split_last() else { return (old.to_vec(), None) };
-    let need = dirent_size(name.len());
-    // Offset, length, and bytes in use of what stays; that which is removed is slack of the one before.
-    let mut layout: Vec<(usize, usize, usize)> = Vec::new();
-    for slot in slots(old, cell.fs.geo.inodes_count, true).map_while(Result::ok) {
-        let removed = start + slot.offset as u64 == gone;
-        match layout.last_mut() {
-            Some(before) if removed => before.1 += slot.rec_len,
-            _ => layout.push((
-                slot.offset,
-                slot.rec_len,
-                if removed || slot.inode == 0 { 0 } else { dirent_size(slot.name.len()) },
-            )),
-        }
-    }
-    let put = |block: &mut Vec<u8>, at: usize, bytes: &[u8]| {
-        if let Some(place) = block.get_mut(at..at + bytes.len()) {
-            place.copy_from_slice(bytes);
-        }
-    };
-    if let Some(&(offset, rec_len, used)) = layout.iter().find(|(_, rec_len, used)| rec_len - used >= need) {
-        let mut block = old.to_vec();
-        for &(offset, rec_len, used) in &layout {
-            put(&mut block, offset + 4, &encode_rec_len(rec_len).to_le_bytes());
-            if used == 0 {
-                put(&mut block, offset, &[0; 4]);
-            }
-        }
-        put(&mut block, offset + used, &entry_bytes(*inode, rec_len - used, name, *kind));
-        if used > 0 {
-            put(&mut block, offset + 4, &encode_rec_len(used).to_le_bytes());
-        }
-        return (block, None);
-    }
-    let mut packed = Vec::with_capacity(old.len());
-    // A block has at most 64 KiB.
-    let stayed = layout.iter().filter(|(.., used)| *used > 0).map(|(offset, ..)| *offset as u32);
-    let mut places = Vec::with_capacity(stay.len());
-    for ((inode, kind, name), before) in stay.iter().zip(stayed) {
-        places.push((before, packed.len() as u32));
-        packed.extend(entry_bytes(*inode, dirent_size(name.len()), name, *kind));
-    }
-    packed.extend(entry_bytes(*inode, old.len() - packed.len(), name, *kind));
-    packed.resize(old.len(), 0);
-    (packed, Some(places))
 }

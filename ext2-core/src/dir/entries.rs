@@ -9,15 +9,15 @@ use crate::error::Result;
 use crate::features::IncompatFeatures;
 use crate::inode::{Cell, FileKind, Inode};
 use crate::sync::Glance;
-use crate::{Errno, InodeNr};
+use crate::{Errno, InodeNr, Name};
 
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
     /// The inode that it names.
     pub nr: InodeNr,
-    /// The name, as bytes.
-    pub name: Vec<u8>,
+    /// The name.
+    pub name: Name,
     /// The kind that the entry notes, where the file system has `filetype`.
     pub kind: Option<FileKind>,
     /// Where listing goes on after this entry: give it to [`Inode::entries`]. It stays good while entries come and go.
@@ -146,7 +146,7 @@ impl Entries {
             let Some(nr) = InodeNr::new(slot.inode).filter(|_| at >= self.from) else { continue };
             return Some(Ok(DirEntry {
                 nr,
-                name: slot.name.to_vec(),
+                name: slot.name.into(),
                 kind: FileKind::from_dirent(slot.file_type),
                 next_cookie: cookie(at + slot.rec_len as u64, self.moves),
             }));

@@ -161,7 +161,8 @@ impl Inode {
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `ENAMETOOLONG`; `Corrupt`; the device's errors.
-    pub fn lookup_nr(&self, name: &[u8]) -> Result<InodeNr> {
+    pub fn lookup_nr(&self, name: impl AsRef<[u8]>) -> Result<InodeNr> {
+        let name = name.as_ref();
         self.check_searched(name)?;
         if let Some((found, _)) = self.0.find_known(name) {
             return Ok(found.nr);
@@ -179,7 +180,11 @@ impl Inode {
     /// # Errors
     /// As [`lookup_nr`](Self::lookup_nr), and as [`Ext2::inode`](crate::Ext2::inode); an entry for a deleted inode or
     /// for a reserved one is `Corrupt`.
-    pub fn lookup(&self, name: &[u8]) -> Result<Self> {
+    pub fn lookup(&self, name: impl AsRef<[u8]>) -> Result<Self> {
+        self.lookup_bytes(name.as_ref())
+    }
+
+    fn lookup_bytes(&self, name: &[u8]) -> Result<Self> {
         self.check_searched(name)?;
         if let Some((found, glance)) = self.0.find_known(name)
             && let Ok(inode) = self.of_entry(name, &found)

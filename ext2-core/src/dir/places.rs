@@ -12,7 +12,8 @@
 //! None: a place and its time are one word.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
+use portable_atomic::AtomicU64;
 
 use super::index::hash;
 use crate::sync::{Glance, Once};

@@ -12,7 +12,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::table::InodeTable;
 use super::writer::{Behaviour, Writer};
 use super::{Ext2, Fs};
-use crate::balloc::{Groups, Place, Policy};
+use crate::balloc::{Groups, Place, Placement, Policy};
 use crate::dir::Indexes;
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::inode::FileKind;
@@ -51,8 +51,10 @@ pub struct OpenOptions {
     pub ignore_journal: bool,
     /// What to do on errors; `None` for what the superblock says.
     pub errors: Option<OnError>,
-    /// How blocks are placed.
+    /// How blocks are placed, unless `placement` says it.
     pub policy: Policy,
+    /// How blocks are placed, by a policy of the caller's own.
+    pub placement: Option<Arc<dyn Placement>>,
     /// Bytes by which the device's first byte lies past an address aligned to 2 MiB, for a device that
     /// does not know; a memory device's page frame numbers are asked.
     pub device_offset: u64,
@@ -141,14 +143,20 @@ fn find_super(dev: &dyn BlockDevice, at: SuperblockAt) -> Result<RawSuperblock> 
 }
 
 impl Ext2 {
-    /// Opens the file system on a device.
+    /// Opens the file system on a device, which may be shared: an `Arc` of a device is one too.
     ///
     /// # Errors
     /// `Corrupt` when there is none or it contradicts itself, `Incompatible` when it uses what is not
     /// supported (by name), the device's errors; `EBUSY` when the device is open for writing already, or the
     /// kernel writes to it.
-    pub fn open(dev: Arc<dyn BlockDevice>, options: &OpenOptions) -> Result<Self> {
-        let mut dev = dev;
+    pub fn open(dev: impl BlockDevice + 'static, options: &OpenOptions) -> Result<Self> {
+        Self::open_shared(blockdev::shared(dev), options)
+    }
+
+    fn open_shared(mut dev: Arc<dyn BlockDevice>, options: &OpenOptions) -> Result<Self> {
+        if cfg!(not(feature = "write")) && !options.read_only {
+            return refuse(Errno::ROFS, "this library was built to read only");
+        }
         // What a crash left in our log comes first.
         if !options.ignore_journal && options.superblock == SuperblockAt::Primary {
             if options.read_only || dev.is_read_only() {
@@ -174,8 +182,11 @@ impl Ext2 {
                 return refuse(Errno::INVAL, "a backup superblock can only be opened read-only");
             }
         }
+        #[cfg(feature = "write")]
         let log = (options.log && !options.read_only)
             .then(|| Arc::new(Logged::new(dev.clone(), geo.block_size.bytes())));
+        #[cfg(not(feature = "write"))]
+        let log: Option<Arc<Logged>> = None;
         let mut fs = Fs {
             dev: log.clone().map_or(dev, |log| log as Arc<dyn BlockDevice>),
             geo,
@@ -195,14 +206,24 @@ impl Ext2 {
             ext2.check_root()?;
             return Ok(ext2);
         }
+        Self::open_for_writing(fs, options)
+    }
+
+    #[cfg(not(feature = "write"))]
+    fn open_for_writing(_: Fs, _: &OpenOptions) -> Result<Self> {
+        refuse(Errno::ROFS, "this library was built to read only")
+    }
+
+    #[cfg(feature = "write")]
+    fn open_for_writing(mut fs: Fs, options: &OpenOptions) -> Result<Self> {
         if fs.dev.is_read_only() {
             return refuse(Errno::ROFS, "the device is read-only");
         }
         let claim = fs.dev.claim(0, u64::from(fs.geo.blocks_count) * fs.geo.block_size.bytes())?;
         let device_offset =
             fs.dev.dax().map_or(options.device_offset, |dax| dax.pfn(0).wrapping_mul(PAGE_SIZE));
-        let place =
-            Place::new(options.policy, fs.geo.block_size.bytes(), device_offset, !options.keep_reserved);
+        let policy = options.placement.clone().unwrap_or_else(|| options.policy.placement());
+        let place = Place::new(policy, fs.geo.block_size.bytes(), device_offset, !options.keep_reserved);
         let behaviour = Behaviour {
             on_error: options.errors.unwrap_or(fs.sb.on_error),
             strict_rename: options.strict_rename,

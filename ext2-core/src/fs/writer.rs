@@ -42,6 +42,9 @@ pub(crate) struct Writer {
     pub(crate) strict_rename: bool,
     pub(crate) share_xattrs: bool,
     on_error: OnError,
+    /// Without the feature `write` there is none, ever: what needs one is code that the compiler leaves out.
+    #[cfg(not(feature = "write"))]
+    never: core::convert::Infallible,
 }
 
 /// How a file system was left by [`Ext2::close`].
@@ -107,6 +110,7 @@ pub(crate) struct Behaviour {
 }
 
 impl Writer {
+    #[cfg(feature = "write")]
     pub(crate) fn new(fs: &Fs, claim: Claim, groups: Groups, place: Place, behaviour: &Behaviour) -> Self {
         let features = fs.sb.features;
         let now = fs.clock.now();
@@ -150,6 +154,7 @@ impl Fs {
     ///
     /// # Errors
     /// `EROFS` when the file system is open read-only, was closed, or was made read-only by an error.
+    #[cfg_attr(not(feature = "write"), inline(always))]
     pub(crate) fn writer(&self) -> Result<&Writer> {
         match &self.writer {
             Some(writer) if !writer.read_only.load(Ordering::Relaxed) => Ok(writer),
@@ -277,9 +282,8 @@ impl Fs {
             inode.0.write_late()?;
         }
         writer.groups.write(self)?;
-        let count = |sum: &core::sync::atomic::AtomicU64| {
-            u32::try_from(sum.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
-        };
+        let count =
+            |sum: &portable_atomic::AtomicU64| u32::try_from(sum.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         self.dev.write_u32(at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
         self.dev.write_u32(at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
         self.dev.write_u32(at!(s_wtime), self.clock.now().encode(false).0)?;

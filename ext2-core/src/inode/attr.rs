@@ -182,6 +182,26 @@ impl DeviceNr {
     }
 }
 
+impl Attr {
+    /// Whether it is a regular file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.kind == FileKind::Regular
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+
+    /// Whether it is a symbolic link.
+    #[must_use]
+    pub fn is_symlink(&self) -> bool {
+        self.kind == FileKind::Symlink
+    }
+}
+
 /// All that is known of an inode, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {

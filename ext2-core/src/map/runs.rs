@@ -14,7 +14,8 @@
 //! nothing, and a writer that finds it odd keeps nothing.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{Ordering, fence};
+use portable_atomic::AtomicU64;
 
 use crate::DeviceBlock;
 use crate::sync::Once;

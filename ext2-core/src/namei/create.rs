@@ -86,7 +86,8 @@ impl Inode {
     /// `EEXIST`, `ENOSPC` for blocks or inodes, `EMLINK` for a directory in a directory of 32,000,
     /// `ENAMETOOLONG`, `EINVAL` for a link or a device without a number, `ENOTDIR`, `EPERM`, `EROFS`;
     /// `Corrupt`, the device's errors.
-    pub fn create(&self, name: &[u8], new: &NewInode) -> Result<Self> {
+    pub fn create(&self, name: impl AsRef<[u8]>, new: &NewInode) -> Result<Self> {
+        let name = name.as_ref();
         let payload = match (new.kind, new.device) {
             (FileKind::Symlink, _) => return refuse(Errno::INVAL, "a link needs a target"),
             (FileKind::CharDevice | FileKind::BlockDevice, None) => {
@@ -112,7 +113,8 @@ impl Inode {
     /// # Errors
     /// As [`create`](Self::create); `ENOENT` for an empty target, `EINVAL` for one with a 0, `ENAMETOOLONG` for one that
     /// does not fit in a block.
-    pub fn symlink(&self, name: &[u8], target: &[u8], new: &NewInode) -> Result<Self> {
+    pub fn symlink(&self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>, new: &NewInode) -> Result<Self> {
+        let (name, target) = (name.as_ref(), target.as_ref());
         if target.is_empty() {
             return refuse(Errno::NOENT, "an empty target");
         }
@@ -329,7 +331,11 @@ impl Inode {
     /// # Errors
     /// `EPERM` for a directory or what cannot be changed, `EMLINK` at 32,000 names, `EXDEV` for an inode
     /// of another file system, `ENOENT` for a file whose last name is gone; as [`create`](Self::create).
-    pub fn link(&self, target: &Self, name: &[u8]) -> Result<()> {
+    pub fn link(&self, target: &Self, name: impl AsRef<[u8]>) -> Result<()> {
+        self.link_as(target, name.as_ref())
+    }
+
+    fn link_as(&self, target: &Self, name: &[u8]) -> Result<()> {
         self.need_dir()?;
         if !Arc::ptr_eq(&self.0.fs, &target.0.fs) {
             return refuse(Errno::XDEV, "");

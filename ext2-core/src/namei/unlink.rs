@@ -13,7 +13,11 @@ impl Inode {
     ///
     /// # Errors
     /// `ENOENT`, `EISDIR`, `ENOTDIR`, `EPERM`, `EROFS`; `Corrupt`, the device's errors.
-    pub fn unlink(&self, name: &[u8]) -> Result<()> {
+    pub fn unlink(&self, name: impl AsRef<[u8]>) -> Result<()> {
+        self.unlink_bytes(name.as_ref())
+    }
+
+    fn unlink_bytes(&self, name: &[u8]) -> Result<()> {
         self.need_dir()?;
         self.0.fs.change(|| {
             check_name(name).or_else(|error| {
@@ -57,7 +61,11 @@ impl Inode {
     /// # Errors
     /// `ENOTEMPTY`, `ENOTDIR`, `ENOENT`, `EINVAL` for `.`, `ENOTEMPTY` for `..`, `EBUSY` for `/`, `EPERM`, `EROFS`;
     /// `Corrupt`, the device's errors.
-    pub fn rmdir(&self, name: &[u8]) -> Result<()> {
+    pub fn rmdir(&self, name: impl AsRef<[u8]>) -> Result<()> {
+        self.rmdir_bytes(name.as_ref())
+    }
+
+    fn rmdir_bytes(&self, name: &[u8]) -> Result<()> {
         self.need_dir()?;
         match name {
             b"." => return refuse(Errno::INVAL, "a directory cannot remove itself"),

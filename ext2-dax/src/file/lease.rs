@@ -16,6 +16,28 @@ use crate::lease::PageLease;
 
 /// The blocks of a byte range, which stay where they are, and the file's, until this and its clones are dropped.
 ///
+/// ```
+/// use blockdev::Access;
+/// use ext2_core::Follow;
+/// use ext2_dax::{DaxFs, DaxOptions, File, Leased, OpenFor, Wait};
+/// # let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(16 << 20)?, &Default::default())?;
+///
+/// fs.write("data", vec![1; 8192])?;
+/// let file = File::open(&DaxFs::new(fs.clone(), DaxOptions::default()), fs.resolve("data", Follow::Yes)?, OpenFor::Writing)?;
+/// let lease = file.lease(0..8192, Access::Write)?;
+/// for (_, part) in lease.parts()? {
+///     if let Leased::Memory(memory) = part {
+///         memory.copy_in(0, b"stored")?;
+///     }
+/// }
+/// assert_eq!(lease.runs()?.iter().map(|run| run.len).sum::<u64>(), 8192);
+/// assert!(file.truncate(0, Wait::No).is_err(), "the memory is lent");
+/// lease.sync()?;
+/// drop(lease);
+/// assert_eq!(&fs.read("data")?[..6], b"stored");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// What it gives is what the file has at that moment: a hole that is filled later is found by asking again. Bytes past
 /// the end of the file are hole, whatever lies there.
 #[derive(Clone, Debug)]
@@ -46,6 +68,17 @@ pub struct LeasedPart {
     len: u64,
     /// The device's byte; none for a hole.
     device_byte: Option<u64>,
+}
+
+/// A run of a leased range that is one thing on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeasedRun {
+    /// The file byte at which it begins.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+    /// The byte of the device at which it begins; `None` for a hole.
+    pub device_byte: Option<u64>,
 }
 
 /// File byte, device byte (none for a hole), bytes.
@@ -116,6 +149,16 @@ impl Lease {
             }
         }
         Ok(parts)
+    }
+
+    /// Where the range lies on the device, in order: for who maps the device by himself, as a VMM does with its memory
+    /// slots. It borrows nothing; what it says holds for as long as the lease does.
+    ///
+    /// # Errors
+    /// As for [`parts`](Self::parts), without those of the device's memory.
+    pub fn runs(&self) -> Result<Vec<LeasedRun>> {
+        let run = |(start, device_byte, len)| LeasedRun { start, len, device_byte };
+        Ok(self.look()?.into_iter().map(run).collect())
     }
 
     /// The same parts, each of which keeps the lease: for who holds both in one place.

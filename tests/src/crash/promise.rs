@@ -31,7 +31,8 @@ pub enum Moment {
 /// - Only a file that is being written may be in between: of a length between those it had (or up to the end of its
 ///   last block), and at each place with a byte that it had there, or zero where it ended before.
 /// - A truncation alone is whole: the file is the old or the new one. But not of a file of 4 GiB or more, or with
-///   attributes in a block, whose truncation e2fsck does not end as we would.
+///   attributes in a block, whose truncation e2fsck does not end as we would. One that is cut from 4 GiB or more to less
+///   may have the high word of its old size with the low word of the new: longer, never shorter.
 /// - Mode, owners and access list are those from before an operation or from after it, and on the way the rights that
 ///   both give, without set-id bits where the owners change. What returned is there.
 /// - A write by a user is not there with the set-id bits that it takes away.
@@ -302,7 +303,9 @@ impl<'h> Versions<'h> {
         let sizes = || self.contents.iter().map(|(size, _)| *size);
         let (shortest, longest) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
         // e2fsck makes a file as long as its last block where blocks lie past its end.
-        if found.size < shortest || found.size > longest.next_multiple_of(block_size) {
+        // The size is two words: cut from 4 GiB or more to less, the low one changes first.
+        let is_torn = sizes().any(|high| sizes().any(|low| found.size == high >> 32 << 32 | low & 0xffff_ffff));
+        if found.size < shortest || found.size > longest.next_multiple_of(block_size) && !is_torn {
             return false;
         }
         // Of very large files only the size is known.

@@ -62,8 +62,10 @@ pub enum Answer {
     Parts(Vec<(u64, Vec<u8>)>),
     /// It was refused, as the caller may be.
     Refused(Refusal),
-    /// A load or store died.
+    /// A load died.
     Died(Died),
+    /// A store died: with what the file has then, where it can be asked.
+    StoreDied(Died, Vec<Range<u64>>),
     /// The device failed.
     Failed(String),
     /// What no sound image gives: it is called broken.
@@ -93,7 +95,15 @@ impl Answer {
     /// Whether the operation was done.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        !matches!(self, Self::Nothing | Self::Refused(_) | Self::Died(_) | Self::Failed(_) | Self::Broken(_))
+        !matches!(
+            self,
+            Self::Nothing
+                | Self::Refused(_)
+                | Self::Died(_)
+                | Self::StoreDied(..)
+                | Self::Failed(_)
+                | Self::Broken(_)
+        )
     }
 
     /// In a few words.

@@ -80,7 +80,7 @@ fn content(inode: &Inode, model: &Model, id: Id) -> Verdict {
             for entry in inode.entries(0).map_err(words)? {
                 let entry = entry.map_err(words)?;
                 if !matches!(&entry.name[..], b"." | b"..") {
-                    ours.push((entry.name, entry.nr.get()));
+                    ours.push((entry.name.into_bytes(), entry.nr.get()));
                 }
             }
             ours.sort();

@@ -493,9 +493,13 @@ impl Doer<'_> {
             O::Store { map, at, data } => {
                 let inode = self.held.mapped.get(usize::from(*map)).cloned().flatten();
                 let stored: Result<(), Died> = self.map(*map)?.store_bytes(*at, &data.bytes(*at));
-                stored.map_err(Answer::Died)?;
                 // What came into being with it.
-                self.ranges(&inode.ok_or(Answer::Nothing)?)
+                let ranges = inode.ok_or(Answer::Nothing).and_then(|inode| self.ranges(&inode));
+                match (stored, ranges) {
+                    (Ok(()), ranges) => ranges,
+                    (Err(died), Ok(Answer::Ranges(ranges))) => Err(Answer::StoreDied(died, ranges)),
+                    (Err(died), _) => Err(Answer::StoreDied(died, Vec::new())),
+                }
             }
             O::Msync { map, page, pages } => done(dax(self.map(*map)?.msync(page * PAGE, pages * PAGE))),
             O::Unmap { map } => {

@@ -1,47 +1,41 @@
 //! Placing as Linux's ext2 does: at the goal, else after it, with a window for each file that grows.
 
-use super::{Kind, Request, Role, search_around};
-use crate::balloc::blocks::Run;
-use crate::balloc::group::{Groups, Window};
+use super::{FreeSpace, Placed, Placement, Request, Role, Which};
 use crate::error::Result;
-use crate::fs::Fs;
 
 /// Blocks of a first window (Linux: `EXT2_DEFAULT_RESERVE_BLOCKS`).
 const WINDOW: u32 = 8;
 /// Blocks of the largest (Linux: `EXT2_MAX_RESERVE_BLOCKS`).
 const WINDOW_MAX: u32 = 1027;
 
-pub(super) fn place(fs: &Fs, groups: &Groups, request: &Request) -> Result<Option<(Run, Option<Window>)>> {
-    let all = groups.len();
-    let mut found = search_around(fs, groups, request, |_| Kind::Any, all)?;
-    if found.is_none() {
-        found = search_around(fs, groups, request, |_| Kind::EvenReserved, all)?;
-    }
-    let Some(run) = found else { return Ok(None) };
-    if !matches!(request.role, Role::Data { .. }) {
-        return Ok(Some((run, request.window.clone())));
-    }
-    if let Some(window) = &request.window {
-        fs.release_window(window)?;
-    }
-    Ok(Some((run, reserve_after(fs, groups, request, run)?)))
-}
+/// As Linux's ext2: at the goal, else after it, with a window for each file that grows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Goal;
 
-/// Reserves the free blocks after a run: twice as many as before when the file goes on where it was.
-fn reserve_after(fs: &Fs, groups: &Groups, request: &Request, run: Run) -> Result<Option<Window>> {
-    let Some((nr, bit)) = fs.geo.group_of_block(run.block(0)) else { return Ok(None) };
-    let start = bit + run.len;
-    let before = request.window.as_ref();
-    let went_on = before.is_some_and(|window| window.group == nr && window.bits.contains(&bit));
-    let len = before
-        .filter(|_| went_on)
-        .map_or(WINDOW, |window| (window.bits.len() as u32 * 2).clamp(WINDOW, WINDOW_MAX));
-    let mut group = groups.get(nr).lock();
-    let free = group.free_run(fs, nr, start, len)?;
-    let end = (start + free).min(group.next_window_of_other(start, Some(request.owner)));
-    if end <= start || group.window_of_other(start, Some(request.owner)).is_some() {
-        return Ok(None);
+impl Placement for Goal {
+    fn place<'s>(&self, space: &'s FreeSpace<'_>, request: &Request) -> Result<Option<Placed<'s>>> {
+        let all = space.groups();
+        let mut found = space.search(request.goal, all, Which::Free)?;
+        if found.is_none() {
+            found = space.search(request.goal, all, Which::EvenReserved)?;
+        }
+        let Some(taken) = found else { return Ok(None) };
+        if !matches!(request.role, Role::Data { .. }) {
+            return Ok(Some(Placed { taken, window: request.window.clone() }));
+        }
+        let mut len = WINDOW;
+        if let Some(window) = &request.window {
+            // Twice as many as before when the file goes on where it was.
+            let went_on = taken.start().is_some_and(|start| {
+                let first = space.start_of(window);
+                start.get() >= first && start.get() - first < window.len()
+            });
+            if went_on {
+                len = window.len().saturating_mul(2).clamp(WINDOW, WINDOW_MAX);
+            }
+            space.release(window)?;
+        }
+        let window = space.reserve_after(&taken, len)?;
+        Ok(Some(Placed { taken, window }))
     }
-    group.windows.insert(start, (end, request.owner));
-    Ok(Some(Window { group: nr, bits: start..end }))
 }

@@ -311,15 +311,19 @@ impl Model {
         let mut put = done;
         let mut grown: &[Range<u64>] = &[];
         match (answer, signal) {
-            (Answer::Died(died), _) if died.signal == Signal::Bus && died.done < done => {
+            (Answer::StoreDied(died, ranges), _) if died.signal == Signal::Bus && died.done < done => {
                 // A page that is to be stored to needs a block.
                 let need = self.cost(first, u64::from(data.len)) + 512;
                 if mapping.is_private() || self.room.blocks >= need {
                     return Err(format!("{died:?}, with {:?} free", self.room));
                 }
                 put = died.done;
+                if self.buffer_head {
+                    // Linux 4.8 keeps what it allocated for 2 MiB before it fell back.
+                    self.adopt(id, first..first + u64::from(data.len), ranges)?;
+                }
             }
-            (Answer::Died(died), Some(signal)) if *died == (Died { signal, done }) => {}
+            (Answer::StoreDied(died, _), Some(signal)) if *died == (Died { signal, done }) => {}
             (Answer::Ranges(ranges), None) => grown = ranges,
             _ => {
                 return Err(format!(

@@ -66,7 +66,7 @@ impl Model {
                 return Err(format!("{shown} is listed twice in one piece"));
             }
             piece.push(&entry.name);
-            if let Some(seen) = listing.due.get_mut(&entry.name) {
+            if let Some(seen) = listing.due.get_mut(&entry.name[..]) {
                 if *seen {
                     return Err(format!("{shown}, which was there all the time, is listed twice"));
                 }

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! 1. A directory is entered at most once, so that a walk ends on any image; a second name of a directory is
-//!    [`Corrupt`](ext2_core::Error::Corrupt), and the walk goes on behind it.
+//!    [`Corrupt`](crate::Error::Corrupt), and the walk goes on behind it.
 //! 2. What is given has a path that leads to it and to nothing else: a name with a `/` or a NUL in it, a name that is
 //!    there twice and a second `.` or `..` are `Corrupt` too.
 //!
@@ -17,8 +17,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::manifest::quote;
-use ext2_core::{Corrupt, Errno, Error, Ext2, FileKind, Inode, InodeNr, Object};
+use crate::{Corrupt, Errno, Error, Ext2, FileKind, Inode, InodeNr, Name, Object};
 
 /// A file that a walk has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +49,7 @@ pub struct WalkError {
 
 impl fmt::Display for WalkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", quote(&self.path), self.error)
+        write!(f, "{}: {}", Name::from(&self.path[..]), self.error)
     }
 }
 
@@ -96,7 +95,9 @@ impl Walk {
     fn enter(&mut self, path: Vec<u8>, inode: &Inode) {
         let mut rest = match inode.entries(0) {
             Err(error) => vec![Err(error)],
-            Ok(entries) => entries.map(|entry| entry.map(|entry| (entry.name, entry.nr))).collect(),
+            Ok(entries) => {
+                entries.map(|entry| entry.map(|entry| (entry.name.into_bytes(), entry.nr))).collect()
+            }
         };
         for dots in [&b"."[..], b".."] {
             if let Some(at) = rest.iter().position(|entry| matches!(entry, Ok((name, _)) if name == dots)) {
@@ -137,7 +138,7 @@ impl Walk {
         };
         let dots = name == b"." || name == b"..";
         if dots || name.is_empty() || name.iter().any(|byte| matches!(byte, 0 | b'/')) {
-            let what = format!("the name {} is none that a path can hold", quote(name));
+            let what = format!("the name {} is none that a path can hold", Name::from(name));
             return broken(folder, Object::Inode(nr), what);
         }
         if twice {
@@ -166,7 +167,7 @@ impl Iterator for Walk {
         if let Some(start) = self.start.take() {
             if start.inode.kind() == FileKind::Directory {
                 self.entered.insert(start.inode.nr());
-                self.next = Some((start.path.clone(), start.inode.clone()));
+                self.next = Some((start.path.to_vec(), start.inode.clone()));
             }
             return Some(Ok(start));
         }

@@ -1,0 +1,242 @@
+//! The common jobs by path, cursors, and placements of somebody else's.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use blockdev::{BlockDevice, RamDevice};
+use ext2_core::placement::{Aligned, FreeSpace, Placed, Placement, Request, Which};
+use ext2_core::{
+    Cursor, Errno, Ext2, FileBlock, FileKind, Follow, GroupNr, NewInode, OpenOptions, Result, Timestamp,
+};
+use ext2_image::check;
+use ext2_image::mkfs::in_memory;
+
+fn empty() -> Ext2 {
+    Ext2::open(in_memory(4 << 20).unwrap(), &OpenOptions::default()).unwrap()
+}
+
+/// Closes the file system, and has its image checked.
+fn close_and_check(fs: Ext2) {
+    let device = fs.device().clone();
+    fs.close().unwrap();
+    let mut found = Vec::new();
+    let summary = check::check(&*device, &check::Options::default(), &mut |one| found.push(one.to_string()));
+    assert!(summary.unwrap().is_clean(), "{found:?}");
+}
+
+#[test]
+fn a_file_is_written_read_renamed_and_removed_by_path() {
+    let fs = empty();
+    fs.create_dir_all("/a/b/c/").unwrap();
+    fs.create_dir_all("a/b").unwrap();
+    fs.create_dir_all("/").unwrap();
+    fs.write("a/b/c/file", "first, and longer").unwrap();
+    fs.write(b"/a/b/c/file", "second").unwrap();
+    assert_eq!(fs.read("a/b/c/file").unwrap(), b"second");
+    assert_eq!(fs.read_to_string("a/b/c/file").unwrap(), "second");
+    fs.symlink("b/c", "a/link").unwrap();
+    assert_eq!(fs.read("a/link/file").unwrap(), b"second");
+    assert_eq!(fs.read_link("a/link").unwrap(), "b/c");
+    assert!(fs.metadata("a/link").unwrap().is_dir() && fs.symlink_metadata("a/link").unwrap().is_symlink());
+    fs.hard_link("a/b/c/file", "a/other").unwrap();
+    assert_eq!(fs.metadata("a/other").unwrap().links, 2);
+    fs.rename_path("a/other", "a/b/c/file").unwrap();
+    fs.rename_path("a/b/c/file", "moved").unwrap();
+    assert!(fs.exists("moved").unwrap() && !fs.exists("a/b/c/file").unwrap());
+    assert!(!fs.exists("moved/below").unwrap());
+    fs.remove_file("moved").unwrap();
+    fs.remove_dir("a/b/c").unwrap();
+    assert!(fs.remove_dir("a").unwrap_err().is(Errno::NOTEMPTY));
+    fs.remove_dir_all("a").unwrap();
+    let left: Vec<String> = fs.read_dir("/").unwrap().map(|entry| entry.unwrap().name.to_string()).collect();
+    assert_eq!(left, ["lost+found"]);
+    close_and_check(fs);
+}
+
+#[test]
+fn what_is_in_the_way_of_a_path_is_said_by_number() {
+    let fs = empty();
+    fs.write("file", [0xff, 0xfe]).unwrap();
+    fs.symlink("nowhere", "link").unwrap();
+    let errors = [
+        fs.create_dir_all("file/dir").unwrap_err(),
+        fs.create_dir_all("file").unwrap_err(),
+        fs.create_dir("file").unwrap_err(),
+        fs.write("missing/file", "").unwrap_err(),
+        fs.write("link", "").unwrap_err(),
+        fs.write("/", "").unwrap_err(),
+        fs.read_to_string("file").unwrap_err(),
+        fs.read("lost+found").unwrap_err(),
+        fs.remove_dir_all("file").unwrap_err(),
+        fs.remove_dir_all("/").unwrap_err(),
+    ];
+    use Errno as E;
+    let numbers = [
+        E::NOTDIR,
+        E::NOTDIR,
+        E::EXIST,
+        E::NOENT,
+        E::EXIST,
+        E::ISDIR,
+        E::ILSEQ,
+        E::ISDIR,
+        E::NOTDIR,
+        E::BUSY,
+    ];
+    for (error, number) in errors.iter().zip(numbers) {
+        assert!(error.is(number), "{error:?} is not {number:?}");
+    }
+    assert_eq!(fs.read("file").unwrap(), [0xff, 0xfe]);
+    close_and_check(fs);
+}
+
+#[test]
+fn a_removed_tree_takes_no_target_of_its_links_with_it() {
+    let fs = empty();
+    fs.create_dir_all("keep/dir").unwrap();
+    fs.write("keep/file", "kept").unwrap();
+    fs.create_dir_all("gone/deep/deeper").unwrap();
+    for number in 0..40 {
+        fs.write(format!("gone/deep/{number}"), "x").unwrap();
+    }
+    fs.symlink("/keep", "gone/deep/link").unwrap();
+    fs.remove_dir_all("gone").unwrap();
+    assert_eq!(fs.read("keep/file").unwrap(), b"kept");
+    let paths: Vec<String> =
+        fs.walk("/").unwrap().map(|found| String::from_utf8(found.unwrap().path).unwrap()).collect();
+    assert_eq!(paths, ["/", "/keep", "/keep/dir", "/keep/file", "/lost+found"]);
+    close_and_check(fs);
+}
+
+#[test]
+fn a_cursor_is_a_stream_over_a_file() {
+    let fs = empty();
+    let file = fs.root().unwrap().create("file", &NewInode::new(FileKind::Regular, 0o600)).unwrap();
+    let mut cursor = Cursor::new(file.clone());
+    cursor.write_all(b"0123456789").unwrap();
+    assert_eq!(cursor.seek(SeekFrom::End(-4)).unwrap(), 6);
+    let mut rest = String::new();
+    cursor.read_to_string(&mut rest).unwrap();
+    assert_eq!((&rest[..], cursor.position()), ("6789", 10));
+    assert_eq!(cursor.seek(SeekFrom::Current(5)).unwrap(), 15);
+    cursor.write_all(b"!").unwrap();
+    assert_eq!(fs.read("file").unwrap(), b"0123456789\0\0\0\0\0!");
+    assert_eq!(cursor.seek(SeekFrom::Current(-17)).unwrap_err().raw_os_error(), Some(22));
+    let mut three = [0; 3];
+    file.read_exact_at(7, &mut three).unwrap();
+    assert_eq!(&three, b"789");
+    assert!(file.read_exact_at(14, &mut three).unwrap_err().is(Errno::NODATA));
+    close_and_check(fs);
+}
+
+#[test]
+fn a_shared_device_is_shared_and_not_wrapped() {
+    let device: Arc<dyn BlockDevice> = Arc::new(in_memory(1 << 20).unwrap());
+    let fs = Ext2::open(device.clone(), &OpenOptions::read_only()).unwrap();
+    assert!(Arc::ptr_eq(fs.device(), &device));
+    let concrete = Arc::new(in_memory(1 << 20).unwrap());
+    let fs = Ext2::open(concrete.clone(), &OpenOptions::default()).unwrap();
+    fs.write("file", "seen by both").unwrap();
+    fs.close().unwrap();
+    let again = Ext2::open(RamDevice::from_bytes(&concrete.to_vec()).unwrap(), &OpenOptions::read_only());
+    assert_eq!(again.unwrap().read("file").unwrap(), b"seen by both");
+}
+
+#[test]
+fn an_image_file_is_opened_by_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("disk.img");
+    std::fs::write(&image, in_memory(1 << 20).unwrap().to_vec()).unwrap();
+    let fs = Ext2::open_path(&image, &OpenOptions::default()).unwrap();
+    fs.write("file", "kept").unwrap();
+    fs.close().unwrap();
+    let fs = Ext2::open_path(&image, &OpenOptions::read_only()).unwrap();
+    assert_eq!(fs.read_to_string("file").unwrap(), "kept");
+    assert!(fs.write("file", "not").unwrap_err().is(Errno::ROFS));
+    let now = Timestamp::from(std::time::SystemTime::now());
+    assert!((0..600).contains(&(now.sec - fs.metadata("file").unwrap().mtime.sec)));
+}
+
+/// From the last group backwards, and never a window. Counts what it was asked.
+#[derive(Debug, Default)]
+struct Backwards(AtomicU32);
+
+impl Placement for Backwards {
+    fn place<'s>(&self, space: &'s FreeSpace<'_>, request: &Request) -> Result<Option<Placed<'s>>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        assert!(request.count > 0 && space.group_of(space.group_blocks(request.home).start).is_some());
+        for which in [Which::Free, Which::EvenReserved] {
+            for group in (0..space.groups()).rev().map(GroupNr::new) {
+                let blocks = space.group_blocks(group);
+                if space.free_blocks_of(group) == 0 {
+                    continue;
+                }
+                // What is taken and not answered with goes back.
+                drop(space.search(blocks.start, 1, which)?);
+                if let Some(taken) = space.search(blocks.start, 1, which)? {
+                    assert!(taken.len() <= request.count && !taken.is_empty());
+                    return Ok(Some(Placed { taken, window: None }));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[test]
+fn a_policy_from_outside_places_every_block_and_the_image_stays_sound() {
+    let policy = Arc::new(Backwards::default());
+    let placement: Arc<dyn Placement> = policy.clone();
+    let options = OpenOptions { placement: Some(placement), ..OpenOptions::default() };
+    let device = Arc::new(in_memory(24 << 20).unwrap());
+    let fs = Ext2::open(device.clone(), &options).unwrap();
+    let free = fs.statfs().unwrap().blocks_free;
+    fs.create_dir("work").unwrap();
+    for number in 0..20 {
+        fs.write(format!("work/file{number}"), vec![number; 50_000]).unwrap();
+    }
+    for number in (0..20).step_by(2) {
+        fs.remove_file(format!("work/file{number}")).unwrap();
+    }
+    // Until the device is full.
+    let mut written = 0;
+    while fs.write(format!("work/full{written}"), vec![1; 300_000]).is_ok() {
+        written += 1;
+    }
+    assert!(written > 40, "{written}");
+    for number in 0..=written {
+        fs.remove_file(format!("work/full{number}")).unwrap();
+    }
+    assert_eq!(fs.read("work/file1").unwrap(), vec![1; 50_000]);
+    fs.remove_dir_all("work").unwrap();
+    assert!(policy.0.load(Ordering::Relaxed) > 40);
+    assert_eq!(fs.statfs().unwrap().blocks_free, free, "what was taken came back");
+    close_and_check(fs);
+}
+
+/// The built-in policy through the public trait, with a file that is never big.
+#[derive(Debug)]
+struct NeverBig;
+
+impl Placement for NeverBig {
+    fn place<'s>(&self, space: &'s FreeSpace<'_>, request: &Request) -> Result<Option<Placed<'s>>> {
+        Aligned.place(space, request)
+    }
+}
+
+#[test]
+fn a_policy_says_from_which_size_on_a_file_gets_whole_units() {
+    let first_block = |placement: Arc<dyn Placement>| {
+        let options = OpenOptions { placement: Some(placement), ..OpenOptions::default() };
+        let fs = Ext2::open(in_memory(16 << 20).unwrap(), &options).unwrap();
+        fs.write("file", vec![5; 4 << 20]).unwrap();
+        let file = fs.resolve("file", Follow::Yes).unwrap();
+        let first = file.map(FileBlock::new(0), 1).unwrap().target.unwrap();
+        let bytes = u64::from(first.get()) * fs.geometry().block_size.bytes();
+        close_and_check(fs);
+        bytes % (2 << 20)
+    };
+    assert_eq!(first_block(Arc::new(Aligned)), 0);
+    assert_ne!(first_block(Arc::new(NeverBig)), 0);
+}
