@@ -262,7 +262,7 @@ fn loop_file(device: &File) -> Option<(u64, u64)> {
 }
 
 /// Whether a file that we have open for writing is open somewhere else, too: nobody but the only holder gets a lease of
-/// it. None where leases cannot be had: the file is somebody else's, or its file system has none.
+/// it. None where leases are refused: the file is somebody else's, or its file system has none.
 fn is_open_elsewhere(file: &File) -> Option<bool> {
     /// Of the kernel's interface; `libc` does not have it for every library.
     const F_SETSIG: i32 = 10;

@@ -1,7 +1,7 @@
 //! Block and persistent-memory devices, and layers over them. Knows nothing of any file system.
 //!
 //! A [`BlockDevice`] is read and written at byte offsets through `&self`; a device that is memory also
-//! answers [`BlockDevice::dax`], and its pages can be had as [`PmemSlice`]s, which copy and never lend
+//! answers [`BlockDevice::dax`], and gives its pages as [`PmemSlice`]s, which copy and never lend
 //! a `&[u8]` of memory that others write.
 //!
 //! | backend | is | DAX |
@@ -59,6 +59,7 @@ pub mod conformance;
 mod counted;
 #[cfg(feature = "crash")]
 pub mod crash;
+mod cut_off;
 mod device;
 mod error;
 mod faulty;
@@ -91,6 +92,7 @@ mod sync;
 pub use cached::{CacheOptions, CacheStats, Cached};
 pub use claim::Claim;
 pub use counted::{Counted, Counts};
+pub use cut_off::CutOff;
 #[cfg(feature = "std")]
 pub use device::BackingFile;
 pub use device::{Access, BlockDevice, DaxDevice, PAGE_SIZE};

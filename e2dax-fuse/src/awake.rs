@@ -131,7 +131,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         let awake = over(&file);
         awake.came();
-        assert_eq!(wishes(&mut file), []);
+        assert!(wishes(&mut file).is_empty());
         while !awake.is_made() {
             awake.came();
         }
@@ -153,7 +153,7 @@ mod tests {
             awake.came();
             std::thread::sleep(CLOSE + Duration::from_micros(100));
         }
-        assert_eq!(wishes(&mut file), []);
+        assert!(wishes(&mut file).is_empty());
     }
 
     #[test]

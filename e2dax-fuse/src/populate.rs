@@ -24,7 +24,7 @@ const LOWEST: i32 = 19;
 /// The system's, where there can be no thread.
 pub(crate) fn start(fs: Ext2, over: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
     let work = move || {
-        // Of this thread alone. Where it cannot be had, the scheduler is fair all the same.
+        // Of this thread alone. Where that is refused, the scheduler is fair all the same.
         let _ = rustix::process::setpriority_process(None, LOWEST);
         let device = fs.device();
         let end = device.size().min(MOST);

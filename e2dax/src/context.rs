@@ -25,6 +25,11 @@ impl Context {
     /// Prints a failure and remembers its exit code: for what is no reason to stop.
     pub(crate) fn complain(&mut self, failure: &Failure) {
         self.exit = self.exit.max(failure.code());
+        self.tell(failure);
+    }
+
+    /// Prints a failure.
+    pub(crate) fn tell(&self, failure: &Failure) {
         // There is nobody left to tell when the standard error is gone.
         let _ = writeln!(std::io::stderr(), "e2dax: {failure}");
     }
@@ -54,6 +59,11 @@ impl Context {
     /// Ends with this code, or a higher one that a failure asks for.
     pub(crate) fn set_exit(&mut self, code: u8) {
         self.exit = self.exit.max(code);
+    }
+
+    /// Ends with this code, whatever a failure asked for.
+    pub(crate) fn lower_exit(&mut self, code: u8) {
+        self.exit = code;
     }
 
     /// The code to end with.

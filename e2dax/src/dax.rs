@@ -9,6 +9,7 @@ use ext2_dax::{Compat, DaxFs, DaxOptions, File, OpenFor};
 
 use crate::failure::{Of, Result};
 use crate::json::{Json, object};
+use crate::text::count as words;
 
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;
@@ -47,7 +48,7 @@ pub(crate) struct Touched {
     pub(crate) counters: Counters,
 }
 
-/// The file system with its files by DAX, or why it cannot be had.
+/// The file system with its files by DAX, or why there is none.
 pub(crate) fn open(fs: Ext2, behaviour: Behaviour, name: impl Fn() -> String) -> Result<DaxFs> {
     let dax = DaxFs::new(fs, DaxOptions { compat: behaviour.compat(), ..DaxOptions::default() });
     dax.check_dax().of(name)?;
@@ -111,17 +112,17 @@ impl Touched {
     pub(crate) fn summary(&self) -> Vec<String> {
         let count = &self.counters;
         let mut lines = vec![
-            format!("{} pages touched, {} faults", self.pages, self.faults()),
+            format!("{} touched, {}", words(self.pages, "page"), words(self.faults(), "fault")),
             format!("  of 2 MiB: {} tried, {} fell back", count.pmd_faults, count.pmd_fallbacks),
             format!("  of 4 KiB: {}", count.pte_faults),
-            format!("iomap_begin asked {} times", self.asked()),
+            format!("iomap_begin asked {}", words(self.asked(), "time")),
             format!(
-                "mapped: {} PMDs ({} to the huge zero page), {} PTEs ({} to the zero page), {} bytes",
-                count.pmds,
+                "mapped: {} ({} to the huge zero page), {} ({} to the zero page), {}",
+                words(count.pmds, "PMD"),
                 count.zero_pmds,
-                count.ptes,
+                words(count.ptes, "PTE"),
                 count.zero_ptes,
-                count.mapped_bytes()
+                words(count.mapped_bytes(), "byte")
             ),
         ];
         if let Some((signal, page)) = &self.died {

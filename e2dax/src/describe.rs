@@ -3,7 +3,7 @@
 use ext2_core::{Attr, FileKind, Inode, InodeFlags};
 
 use crate::json::{Json, object};
-use crate::text::{mode_letters, show, time_number, time_utc};
+use crate::text::{human, mode_letters, show, time_number, time_utc};
 
 /// The name of a kind in JSON, and in `stat`.
 pub(crate) fn kind_name(kind: FileKind) -> &'static str {
@@ -56,9 +56,10 @@ pub(crate) fn flag_letters(flags: InodeFlags) -> String {
 }
 
 /// The columns of `ls -l` before the name: mode, links, owner, group, size or device, time.
-pub(crate) fn long_columns(attr: &Attr) -> [String; 6] {
+pub(crate) fn long_columns(attr: &Attr, is_human: bool) -> [String; 6] {
     let size = match attr.device {
         Some(nr) => format!("{},{}", nr.major, nr.minor),
+        None if is_human => human(attr.size),
         None => attr.size.to_string(),
     };
     [

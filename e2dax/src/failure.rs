@@ -12,6 +12,8 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// The operation failed.
 pub(crate) const FAILED: u8 = 1;
+/// A comparison could not be made.
+pub(crate) const TROUBLE: u8 = 2;
 /// The command line makes no sense.
 pub(crate) const USAGE: u8 = 2;
 /// The image is broken, or uses what is not supported.
@@ -83,6 +85,11 @@ impl Failure {
     /// Whether somebody has the image open.
     pub(crate) fn is_locked(&self) -> bool {
         matches!(&self.cause, Cause::Text(what) if what.starts_with("lock: "))
+    }
+
+    /// Whether it is about an inode that is deleted.
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(&self.cause, Cause::FileSystem(error) if error.is(ext2_core::Errno::STALE))
     }
 
     /// Whether nobody reads the output any more, which is no reason to complain.

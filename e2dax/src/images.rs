@@ -13,6 +13,8 @@ use ext2_image::Walk;
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
+use crate::interrupt;
+use crate::kept;
 use crate::settle::settle;
 use crate::target::{DeviceKind, Durable, Mode, Target};
 
@@ -87,29 +89,70 @@ fn change_in(
     work: impl FnOnce(&mut Context, &mut Images) -> Result<()>,
 ) -> Result<()> {
     let done = work(context, &mut images);
-    for (target, fs, before) in images.open {
-        let changed = before.is_changed();
-        let closed = fs.close();
-        if closed.is_ok() && !changed {
-            before.restore().of(|| target.image_name()).unwrap_or_else(|error| context.complain(&error));
-        }
-        if let Err(error) = closed {
-            let what = format!("cannot be closed, and is not clean: {error}");
-            context.complain(&Failure::text(target.image_name(), what));
+    images.close(context);
+    done
+}
+
+impl Images {
+    /// None yet, of which much is going to be changed.
+    pub(crate) fn for_much() -> Self {
+        Self { much: true, ..Self::default() }
+    }
+
+    /// Closes all of them, and complains of those that cannot be.
+    pub(crate) fn close(self, context: &mut Context) {
+        for (target, fs, before) in self.open {
+            close_one(context, &target, fs, &before);
         }
     }
-    done
+}
+
+fn close_one(context: &mut Context, target: &Target, fs: Ext2, before: &Before) {
+    interrupt::forget_image(&fs);
+    let changed = before.is_changed();
+    let closed = fs.close();
+    if closed.is_ok() && !changed {
+        before.restore().of(|| target.image_name()).unwrap_or_else(|error| context.complain(&error));
+    }
+    if let Err(error) = closed {
+        let what = format!("cannot be closed, and is not clean: {error}");
+        context.complain(&Failure::text(target.image_name(), what));
+    }
 }
 
 impl Images {
     /// The image of a target.
     pub(crate) fn get(&mut self, context: &Context, target: &Target) -> Result<Ext2> {
+        match kept::file_system(target, Some(context))? {
+            Some(fs) => Ok(fs),
+            None => self.get_own(context, target),
+        }
+    }
+
+    /// The image of a target, if it is open here.
+    pub(crate) fn find(&self, target: &Target) -> Option<Ext2> {
+        self.open.iter().find(|(open, ..)| open.is_same_image(target)).map(|(_, fs, _)| fs.clone())
+    }
+
+    /// The image of a target, which is not a shell's.
+    pub(crate) fn get_own(&mut self, context: &Context, target: &Target) -> Result<Ext2> {
         if let Some((_, fs, _)) = self.open.iter().find(|(open, ..)| open.is_same_image(target)) {
             return Ok(fs.clone());
         }
         let options = &context.image;
         let device = target.open_device(options, Mode::Write, options.durability())?;
         settle(target, &device, context)?;
+        self.adopt(context, target, device)
+    }
+
+    /// The image of a target that is open nowhere yet, on its device, without being mended first.
+    pub(crate) fn adopt(
+        &mut self,
+        context: &Context,
+        target: &Target,
+        device: Arc<dyn BlockDevice>,
+    ) -> Result<Ext2> {
+        let options = &context.image;
         let ordered = options.durability.map_or(self.much, |asked| asked == Durable::Ordered);
         let log = ordered && options.device != DeviceKind::Ram;
         let mut before = Before::of(device);
@@ -117,6 +160,7 @@ impl Images {
         before.opened = before.device.snapshot();
         // What a log holds back is not counted.
         before.can_tell = fs.superblock().clean && !log;
+        interrupt::watch_image(target.image_name(), &fs);
         self.open.push((target.clone(), fs.clone(), before));
         Ok(fs)
     }
@@ -129,14 +173,14 @@ impl Images {
         follow: Follow,
     ) -> Result<(Ext2, Inode)> {
         let fs = self.get(context, target)?;
-        let inode = fs.resolve(target.path(), follow).of(|| target.name())?;
+        let inode = target.find_in(&fs, follow).of(|| target.name())?;
         Ok((fs, inode))
     }
 
     /// The directory in which the last name of a target's path lies or would lie, and that name.
     pub(crate) fn parent<'t>(&mut self, context: &Context, target: &'t Target) -> Result<(Inode, &'t [u8])> {
         let fs = self.get(context, target)?;
-        let (parent, name) = fs.resolve_parent(target.path()).of(|| target.name())?;
+        let (parent, name) = target.parent_in(&fs).of(|| target.name())?;
         if matches!(name, b"." | b".." | b"/") {
             let none = Error::Caller(Errno::INVAL, "the path ends in no name");
             return Err(none).of(|| target.name());
@@ -152,7 +196,7 @@ impl Images {
         no_create: bool,
     ) -> Result<Option<Inode>> {
         let fs = self.get(context, target)?;
-        let inode = match fs.resolve(target.path(), Follow::Yes) {
+        let inode = match target.find_in(&fs, Follow::Yes) {
             Err(error) if error.is(Errno::NOENT) && no_create => return Ok(None),
             Err(error) if error.is(Errno::NOENT) => {
                 let (parent, name) = self.parent(context, target)?;

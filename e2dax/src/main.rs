@@ -7,6 +7,9 @@
 //! |---|---|
 //! | [`target`] | `IMG`, `IMG:/path`, `IMG@OFFSET:/path`, `IMG@pN:/path`, and how they are opened |
 //! | [`failure`] | errors that name their object, and exit codes |
+//! | [`interrupt`] | Ctrl-C |
+//! | [`side`] | what `diff` and `manifest` compare |
+//! | [`kept`] | the image of a shell, open across commands |
 //! | [`images`] | images that are open for changes, and closed whatever happens |
 //! | [`context`] | what a verb gets: the options, its output, and where it complains |
 //! | [`out`], [`text`], [`json`], [`describe`] | printing |
@@ -21,10 +24,13 @@ mod describe;
 mod failure;
 mod glob;
 mod images;
+mod interrupt;
 mod json;
+mod kept;
 mod out;
 mod progress;
 mod settle;
+mod side;
 mod target;
 mod text;
 mod verbs;
@@ -44,12 +50,12 @@ use verbs::Verb;
 /// file system at a byte offset of IMG or in its N-th partition (MBR or GPT), IMG@dax:/path behind an nd_pfn header.
 #[derive(Parser)]
 #[command(version, name = "e2dax", max_term_width = 100, after_help = AFTER)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    pub(crate) verb: Verb,
 
     #[command(flatten)]
-    image: ImageOptions,
+    pub(crate) image: ImageOptions,
 }
 
 const AFTER: &str = "\
@@ -60,7 +66,12 @@ Begin with: e2dax demo";
 
 fn main() -> ExitCode {
     let log = env_logger::Env::new().filter_or("E2DAX_LOG", "warn");
-    env_logger::Builder::from_env(log).format_timestamp(None).init();
+    // As the command's own messages: what the module is called tells a person nothing.
+    let message = |out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>| {
+        let level = record.level().as_str().to_ascii_lowercase();
+        writeln!(out, "e2dax: {level}: {}", record.args())
+    };
+    env_logger::Builder::from_env(log).format(message).init();
     let arguments: Vec<_> = std::env::args_os().collect();
     #[cfg(feature = "mount")]
     let arguments = verbs::mount::as_helper(arguments);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use blockdev::BlockDevice;
 use ext2_core::{Ext2, OpenOptions};
 use ext2_image::check::{Checker, Options, Outcome};
+use ext2_image::jbd2;
+use ext2_image::repair::Changes;
 
 use crate::clock;
 use crate::context::Context;
@@ -18,6 +20,7 @@ use crate::target::Target;
 pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &Context) -> Result<()> {
     if !device.is_read_only() {
         ext2_core::replay(&**device).of(|| target.image_name())?;
+        replay_journal(target, device, context)?;
     }
     // What cannot be opened at all is told by who opens it next.
     let Ok(looked) = Ext2::open(device.clone(), &OpenOptions::read_only()) else { return Ok(()) };
@@ -40,8 +43,23 @@ pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &C
         }
         Outcome::Halts(finding) => {
             let text = format!("{}: was not unmounted cleanly, and needs a person: {finding}", name());
-            context.note(&format!("{text}; run e2fsck"));
+            context.note(&format!("{text}; run e2dax check -y"));
         }
     }
+    Ok(())
+}
+
+/// Replays a journal of ext3 that was left full, as a mount does. One that cannot be is told by who opens the image next.
+fn replay_journal(target: &Target, device: &Arc<dyn BlockDevice>, context: &Context) -> Result<()> {
+    if context.image.ignore_journal || !jbd2::needs_replay(&**device).unwrap_or(false) {
+        return Ok(());
+    }
+    let _claim = device.claim(0, device.size()).of(|| target.image_name())?;
+    let changes = Changes::new(&**device);
+    let Ok(Some(done)) = jbd2::replay(&changes) else { return Ok(()) };
+    let stored: Result<u64, blockdev::Error> = changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
+    stored.of(|| target.image_name())?;
+    let (count, name) = (done.transactions, target.image_name());
+    context.note(&format!("{name}: its journal was not empty; {count} transactions were replayed"));
     Ok(())
 }

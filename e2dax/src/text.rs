@@ -63,33 +63,38 @@ pub(crate) fn time_number(time: Timestamp) -> String {
     if time.nsec == 0 { time.sec.to_string() } else { format!("{}.{:09}", time.sec, time.nsec) }
 }
 
-/// Seconds of a day.
-const DAY: i64 = 86_400;
-
 /// A time in UTC: `2016-08-26 18:03:11`.
 pub(crate) fn time_utc(time: Timestamp) -> String {
-    let (year, month, day) = civil(time.sec.div_euclid(DAY));
-    let second = time.sec.rem_euclid(DAY);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+    ext2_image::fields::utc(time.sec)
+}
+
+/// Bytes as `ls -h` shows them: three digits at most and a letter, rounded up; powers of 1024.
+pub(crate) fn human(bytes: u64) -> String {
+    let (mut unit, mut scale) = (0, 1_u64);
+    while bytes.div_ceil(scale) >= 1024 && unit < 6 {
+        unit += 1;
+        scale <<= 10;
+    }
+    let letter = ["", "K", "M", "G", "T", "P", "E"].get(unit).copied().unwrap_or_default();
+    let tenths = (u128::from(bytes) * 10).div_ceil(u128::from(scale));
+    if unit > 0 && tenths < 100 {
+        return format!("{}.{}{letter}", tenths / 10, tenths % 10);
+    }
+    format!("{}{letter}", bytes.div_ceil(scale))
+}
+
+/// How many of a thing there are, in words: `1 fault`, `2 faults`. Of several words the first gets the s.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    if number == 1 {
+        return format!("1 {thing}");
+    }
+    let (first, rest) = thing.split_at(thing.find(' ').unwrap_or(thing.len()));
+    format!("{number} {first}s{rest}")
 }
 
 /// A time in UTC to the nanosecond, as `stat` shows it.
 pub(crate) fn time_utc_exact(time: Timestamp) -> String {
     format!("{}.{:09} UTC", time_utc(time), time.nsec)
-}
-
-/// Year, month and day of a day counted from 1970-01-01.
-///
-/// Counted in eras of 400 years that begin on the first of March, so that the leap day is the last of its year.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// 16 bytes as a UUID.
@@ -231,6 +236,18 @@ mod tests {
         for bad in ["", "K", "-1", "1.5", "1.M", "x", "99999999T"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn sizes_for_people_are_those_of_ls() {
+        let shown = [0, 1023, 1024, 1025, 10_239, 10_241, 1 << 20, (1 << 20) - 1, u64::MAX].map(human);
+        assert_eq!(shown, ["0", "1023", "1.0K", "1.1K", "10K", "11K", "1.0M", "1.0M", "16E"]);
+    }
+
+    #[test]
+    fn one_is_one_and_two_have_an_s() {
+        assert_eq!([0, 1, 2].map(|nr| count(nr, "fault")), ["0 faults", "1 fault", "2 faults"]);
+        assert_eq!(count(2, "block of its own"), "2 blocks of its own");
     }
 
     #[test]

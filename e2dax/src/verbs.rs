@@ -5,18 +5,24 @@ mod cat;
 pub(crate) mod check;
 mod chmod;
 mod chown;
+mod completions;
 mod cp;
 mod dax_report;
+mod deleted;
 mod demo;
 mod df;
 mod diff;
 mod du;
 mod fault;
 pub(crate) mod find;
+mod groups;
+mod hex;
 mod info;
+mod journal;
 mod lab;
 mod ln;
 mod ls;
+mod man;
 mod manifest;
 mod map;
 mod mkdir;
@@ -24,17 +30,22 @@ mod mkfs;
 #[cfg(feature = "mount")]
 pub(crate) mod mount;
 mod mv;
+mod poke;
 mod punch;
 mod quiz;
 mod replay;
 mod rm;
 mod seal;
 mod setfattr;
+mod shell;
 mod stat;
 mod tar;
 mod touch;
 mod tree;
 mod truncate;
+mod undelete;
+mod undo;
+mod whose;
 mod write;
 mod xattr;
 
@@ -60,6 +71,13 @@ pub(crate) enum Verb {
     Xattr(xattr::Args),
     Cp(cp::Args),
     Map(map::Args),
+    Whose(whose::Args),
+    Groups(groups::Args),
+    Hex(hex::Args),
+    Poke(poke::Args),
+    Journal(journal::Args),
+    Deleted(deleted::Args),
+    Undelete(undelete::Args),
     Manifest(manifest::Args),
     Fault(fault::Args),
     Replay(replay::Args),
@@ -80,9 +98,13 @@ pub(crate) enum Verb {
     Chown(chown::Args),
     Touch(touch::Args),
     Truncate(truncate::Args),
+    Undo(undo::Args),
     Write(write::Args),
     Punch(punch::Args),
     Setfattr(setfattr::Args),
+    Shell(shell::Args),
+    Man(man::Args),
+    Completions(completions::Args),
 }
 
 impl Verb {
@@ -103,6 +125,13 @@ impl Verb {
             Self::Xattr(args) => xattr::run(args, context),
             Self::Cp(args) => cp::run(args, context),
             Self::Map(args) => map::run(args, context),
+            Self::Whose(args) => whose::run(args, context),
+            Self::Groups(args) => groups::run(args, context),
+            Self::Hex(args) => hex::run(args, context),
+            Self::Poke(args) => poke::run(args, context),
+            Self::Journal(args) => journal::run(args, context),
+            Self::Deleted(args) => deleted::run(args, context),
+            Self::Undelete(args) => undelete::run(args, context),
             Self::Manifest(args) => manifest::run(args, context),
             Self::Fault(args) => fault::run(args, context),
             Self::Replay(args) => replay::run(args, context),
@@ -123,9 +152,13 @@ impl Verb {
             Self::Chown(args) => chown::run(args, context),
             Self::Touch(args) => touch::run(args, context),
             Self::Truncate(args) => truncate::run(args, context),
+            Self::Undo(args) => undo::run(args, context),
             Self::Write(args) => write::run(args, context),
             Self::Punch(args) => punch::run(args, context),
             Self::Setfattr(args) => setfattr::run(args, context),
+            Self::Shell(args) => shell::run(args, context),
+            Self::Man(args) => man::run(args, context),
+            Self::Completions(args) => completions::run(args, context),
         }
     }
 }

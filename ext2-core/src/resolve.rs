@@ -43,10 +43,20 @@ impl Ext2 {
     /// # Errors
     /// `ENOENT`, `ENOTDIR`, `ELOOP` after 40 links, `ENAMETOOLONG`; `Corrupt`; the device's errors.
     pub fn resolve(&self, path: impl AsRef<[u8]>, follow: Follow) -> Result<Inode> {
-        self.resolve_bytes(path.as_ref(), follow)
+        self.resolve_from(self.root()?, path, follow)
     }
 
-    fn resolve_bytes(&self, path: &[u8], follow: Follow) -> Result<Inode> {
+    /// The inode of a path that begins at an inode, whether the path has a leading slash or not. `..` of that inode is the
+    /// root: of a directory that is named by its number nobody knows what is above it. Links that begin with a slash lead
+    /// to the root.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_from(&self, start: Inode, path: impl AsRef<[u8]>, follow: Follow) -> Result<Inode> {
+        self.resolve_bytes(start, path.as_ref(), follow)
+    }
+
+    fn resolve_bytes(&self, start: Inode, path: &[u8], follow: Follow) -> Result<Inode> {
         if path.len() > PATH_MAX {
             return refuse(Errno::NAMETOOLONG, "");
         }
@@ -56,7 +66,7 @@ impl Ext2 {
         let mut rest = Rest(Vec::new());
         rest.push(path);
         let mut links = 0;
-        let mut current = root.clone();
+        let mut current = start;
         while let Some(name) = rest.0.pop() {
             if current.kind() != FileKind::Directory {
                 return refuse(Errno::NOTDIR, "");

@@ -66,7 +66,7 @@ impl FileInner {
         }
     }
 
-    /// How blocks for this operation are to be had.
+    /// How this operation gets its blocks.
     fn how(&self, flags: OpFlags) -> Allocate {
         if !flags.contains(OpFlags::FAULT) {
             return match self.compat().publish {

@@ -10,7 +10,7 @@ bitflags! {
     pub struct FaultResult: u32 {
         /// No memory for the page, its entry or its table.
         const OOM = 0x1;
-        /// The access dies: past the end of the file, or the data cannot be had.
+        /// The access dies: past the end of the file, or the data cannot be read.
         const SIGBUS = 0x2;
         /// Blocks were allocated.
         const MAJOR = 0x4;

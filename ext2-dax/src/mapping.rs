@@ -114,7 +114,7 @@ pub struct DaxMapping {
     pub(crate) dio: crate::dio::DioCount,
 }
 
-/// Why an entry could not be had.
+/// Why there is no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrabError {
     /// A smaller entry is in the way; nobody waits for it.

@@ -40,7 +40,7 @@ pub trait VmFile: Debug + Send + Sync {
     /// The file system's or the device's.
     fn msync(&self, first: u64, last: u64) -> Result<()>;
 
-    /// Whether a mapping of this kind can be had.
+    /// Whether a mapping of this kind is allowed.
     ///
     /// # Errors
     /// `EOPNOTSUPP` for synchronous mappings where they are not offered; `EACCES` and the like.

@@ -34,6 +34,7 @@ pub use member::{Data, Member, MemberKind, Members};
 pub use merge::{Merge, Replace};
 pub use owners::Owners;
 pub use sparse::SparseMap;
+pub(crate) use unpack::copy;
 pub use unpack::{Opened, Packing, foreign, nameless, open, spooled, unpacked};
 
 /// The tree of the archive at `path` (`-`: the standard input), whose bytes go through a file without a name in the
@@ -52,28 +53,18 @@ pub fn read(path: &Path, spool: &Path, times: Times) -> Result<(Tree, ArchiveCon
 /// `Source` and `Entry`.
 pub fn read_opened(opened: Opened, times: Times) -> Result<(Tree, ArchiveContents)> {
     let mut merge = Merge::new(Replace::Tar, times);
-    add(&mut merge, opened, &mut |_, _| Ok(false))?;
+    add(&mut merge, opened)?;
     merge.finish()
 }
 
-/// Puts all members of an archive into a tree. `take` sees each first and says whether it has dealt with it, as with
-/// the whiteouts of a layer.
-///
-/// # Errors
-/// `Source` and `Entry`, and what `take` gives.
-pub fn add(
-    merge: &mut Merge,
-    opened: Opened,
-    take: &mut dyn FnMut(&mut Merge, &Member) -> Result<bool>,
-) -> Result<()> {
+/// Puts all members of an archive into a tree.
+fn add(merge: &mut Merge, opened: Opened) -> Result<()> {
     let file = opened.file.try_clone().map_err(|error| Error::source(b"", error))?;
     let archive = merge.archive(opened.file);
     let members = Members::new(&file, opened.len);
     let mut members = if opened.is_device { members.until_end_mark() } else { members };
     while let Some(member) = members.next_member()? {
-        if !take(merge, &member)? {
-            merge.member(member, archive)?;
-        }
+        merge.member(member, archive)?;
     }
     for note in members.notes() {
         merge.note(note);

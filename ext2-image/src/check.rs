@@ -19,10 +19,12 @@ mod connect;
 mod counts;
 mod dirs;
 mod finding;
-mod inodes;
-mod layout;
+mod hash;
+mod htree;
+pub(crate) mod inodes;
+pub(crate) mod layout;
 mod orphans;
-mod run;
+pub(crate) mod run;
 mod tree;
 
 pub use finding::{Finding, Kind, Place, Preen};
@@ -32,7 +34,7 @@ use core::fmt;
 use blockdev::BlockDevice;
 
 use ext2_core::Result;
-use run::{Mode, Run, Scratch, Step, Stop};
+use run::{Later, Mode, Run, Scratch, Step, Stop};
 
 /// What is being looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,13 +174,14 @@ impl Checker {
         let mut counting = |finding: &Finding| {
             faults += u64::from(!finding.kind.is_remark());
             sink(finding);
+            false
         };
         let mut summary = Summary::default();
         let result = self.run(dev, Mode::Look, 0, options, &mut counting, &mut summary);
         summary.faults = faults;
         match result {
             Ok(()) => Ok(Summary { complete: true, ..summary }),
-            Err(Stop::Unusable | Stop::Halt(_)) => Ok(Summary { complete: false, ..summary }),
+            Err(Stop::Unusable | Stop::Halt(_) | Stop::Again) => Ok(Summary { complete: false, ..summary }),
             Err(Stop::Error(error)) => Err(error),
         }
     }
@@ -216,16 +219,17 @@ impl Checker {
                 last = Some(finding.clone());
             }
             sink(finding);
+            true
         };
         let mut summary = Summary::default();
         let result = self.run(dev, Mode::Mend, now, &options, &mut counting, &mut summary);
         match (result, last) {
             (Ok(()), _) if mended == 0 => Ok(Outcome::Clean),
             (Ok(()), _) => Ok(Outcome::Mended(mended)),
-            (Err(Stop::Halt(finding)), _) | (Err(Stop::Unusable), Some(finding)) => {
+            (Err(Stop::Halt(finding)), _) | (Err(Stop::Unusable | Stop::Again), Some(finding)) => {
                 Ok(Outcome::Halts(finding))
             }
-            (Err(Stop::Unusable), None) => Ok(Outcome::Halts(Finding {
+            (Err(Stop::Unusable | Stop::Again), None) => Ok(Outcome::Halts(Finding {
                 place: Place::Superblock,
                 kind: Kind::SuperblockField,
                 found: None,
@@ -236,17 +240,26 @@ impl Checker {
         }
     }
 
+    /// With memory of another check.
+    #[cfg(feature = "std")]
+    pub(crate) fn with(scratch: Scratch) -> Self {
+        Self { scratch }
+    }
+
     fn run(
         &mut self,
         dev: &dyn BlockDevice,
         mode: Mode,
         now: u32,
         options: &Options<'_>,
-        sink: &mut dyn FnMut(&Finding),
+        sink: &mut dyn FnMut(&Finding) -> bool,
         summary: &mut Summary,
     ) -> Step {
         let raw = layout::read_super(dev)?;
         let sb = layout::check_super(dev, &raw, sink)?;
+        if mode != Mode::Look {
+            sb.features.check_writable()?;
+        }
         let geo = layout::geometry(&sb);
         let mut run = Run {
             dev,
@@ -260,12 +273,13 @@ impl Checker {
             s: &mut self.scratch,
             faults: 0,
             large_files: false,
+            later: Later::default(),
         };
         run.check_layout()?;
         if options.backups {
             run.check_backups()?;
         }
-        if mode == Mode::Mend {
+        if mode != Mode::Look {
             run.release_orphans()?;
         }
         run.check_inodes()?;
@@ -280,4 +294,20 @@ impl Checker {
         summary.blocks = run.count_blocks();
         Ok(())
     }
+}
+
+/// One round of a repair: the passes, each finding mended that `answer` says yes to.
+#[cfg(feature = "std")]
+pub(crate) fn round(
+    dev: &dyn BlockDevice,
+    now: u32,
+    progress: &dyn Fn(Progress),
+    scratch: &mut Scratch,
+    answer: &mut dyn FnMut(&Finding) -> bool,
+) -> Step {
+    let mut checker = Checker { scratch: core::mem::take(scratch) };
+    let options = Options { backups: true, progress };
+    let result = checker.run(dev, Mode::Repair, now, &options, answer, &mut Summary::default());
+    *scratch = checker.scratch;
+    result
 }

@@ -20,20 +20,25 @@ mod diff;
 mod flags;
 mod image;
 mod model;
+mod ordered;
 mod parse;
 mod quote;
 mod text;
+mod tree;
+mod without;
 
 #[cfg(test)]
 mod tests;
 
 pub use content::{ContentCrc, crc_of_zeros};
-pub use diff::{Difference, diff};
+pub use diff::{Difference, diff, diff_entries};
 pub use flags::AttributeFlags;
-pub use image::from_image;
+pub use image::{ImageEntries, describe_image, from_image};
 pub use model::{ByteSpan, Entry, Inode, Kind, Manifest, Node, Time, Xattr};
 pub use parse::{ParseError, parse};
 pub use quote::{quote, unquote};
+pub use tree::TreeEntries;
+pub use without::Without;
 
 /// The version of the text that this module writes, and the only one that it reads.
 pub const VERSION: u32 = 1;

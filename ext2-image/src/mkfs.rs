@@ -11,7 +11,7 @@
 //! 3. The result is clean for e2fsck, and its geometry is that of mke2fs for the same arguments.
 //!
 //! No locks that a caller would see. Several threads look at the files of a directory of the host ([`source`]), and
-//! several read files and write them, where their contents can be had by several.
+//! several read files and write them, where their contents can be read by several.
 
 mod contents;
 #[cfg(feature = "std")]

@@ -6,6 +6,8 @@ use ext2_core::{
     AclKind, Ext2, FileBlock, FileKind, Follow, Inode, InodeNr, NewInode, RenameFlags, SetAttr, Wait,
     XattrSet,
 };
+use ext2_image::fields::{Layout, Structure};
+use ext2_image::inspect;
 use ext2_image::manifest::{from_image, parse};
 
 /// How far reading came.
@@ -44,7 +46,35 @@ pub fn try_everything(fs: &Ext2) -> Came {
             try_inode(&inode);
         }
     }
+    look_inside(fs);
     came
+}
+
+/// Asks what lies where, of the device and not of the file system: any answer is right that comes.
+fn look_inside(fs: &Ext2) {
+    let dev = &**fs.device();
+    let Ok(layout) = Layout::read(dev) else { return };
+    let _ = inspect::whose(dev, &layout, &[0, 1, 2, 40, 100, 1000], &mut |_, _| ());
+    let _ = inspect::deleted(dev, &layout);
+    let _ = inspect::journal(dev, &layout);
+    let _ = inspect::bad_blocks(dev, &layout);
+    for group in fs.geometry().group_numbers().take(2) {
+        let _ = inspect::group_space(dev, &layout, group);
+        for what in [Structure::Group(group), Structure::BlockBitmap(group), Structure::InodeBitmap(group)] {
+            let _ = layout.take(dev, what);
+        }
+    }
+    for nr in (1..20).filter_map(InodeNr::new) {
+        if let Ok((_, bytes)) = inspect::read_inode(dev, &layout, nr) {
+            let _ = inspect::pointers(dev, fs.geometry(), &bytes);
+            let _ = layout.impossible(dev, Structure::Inode(nr), &bytes);
+        }
+    }
+    for block in 0..fs.superblock().blocks_count.min(8) {
+        for what in [Structure::Directory(block), Structure::Xattrs(block), Structure::Journal(block)] {
+            let _ = layout.take(dev, what);
+        }
+    }
 }
 
 /// Asks an inode everything that can be asked.

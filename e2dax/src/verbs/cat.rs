@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use ext2_core::{Follow, Inode};
 
 use crate::context::Context;
-use crate::failure::{Of, Result};
+use crate::failure::{Failure, Of, Result};
 use crate::target::{Mode, Target};
 
 /// Write files to the standard output
@@ -49,11 +49,38 @@ fn write(args: &Args, context: &mut Context, target: &Target, inode: &Inode) -> 
     loop {
         // OK to cast: at most the buffer's length.
         let want = end.saturating_sub(at).min(CHUNK as u64) as usize;
-        let read = inode.read_at(at, buffer.get_mut(..want).unwrap_or_default()).of(|| target.name())?;
+        let part = buffer.get_mut(..want).unwrap_or_default();
+        let read = match inode.read_at(at, part) {
+            Err(error) if context.image.rescue => {
+                let read = rescue(inode, at, part);
+                context.complain(&Failure::new(target.name(), error));
+                read
+            }
+            read => read.of(|| target.name())?,
+        };
         if read == 0 {
             return Ok(());
         }
         context.out.bytes(buffer.get(..read).unwrap_or_default())?;
         at += read as u64;
     }
+}
+
+/// Reads what can be read block by block; the rest is zeros. Gives how many bytes the file has there.
+fn rescue(inode: &Inode, at: u64, part: &mut [u8]) -> usize {
+    let size = inode.fs().geometry().block_size.bytes();
+    // OK to cast: at most the length of the buffer.
+    let len = inode.size().saturating_sub(at).min(part.len() as u64) as usize;
+    let part = part.get_mut(..len).unwrap_or_default();
+    let mut done = 0;
+    while done < part.len() {
+        let here = at + done as u64;
+        let count = ((size - here % size) as usize).min(part.len() - done);
+        let block = part.get_mut(done..done + count).unwrap_or_default();
+        if inode.read_at(here, block).is_err() {
+            block.fill(0);
+        }
+        done += count;
+    }
+    len
 }

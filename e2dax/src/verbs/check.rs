@@ -1,41 +1,74 @@
-//! `check`: whether an image is sound.
+//! `check`: whether an image is sound, and mending it.
 
+mod mend;
+mod print;
 mod seal;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-use ext2_image::check::{self, Finding, Options, Place, Preen, Summary};
+use blockdev::BlockDevice;
+use ext2_image::check::{self, Options};
+use ext2_image::jbd2;
+use ext2_image::repair::{Backup, Changes, backup_in_block, find_backup, has_superblock, use_backup};
 
 use crate::context::Context;
-use crate::failure::{Of, Result};
-use crate::json::{Json, object};
-use crate::progress::PassBar;
-use crate::target::{Mode, Target};
+use crate::failure::{Failure, Of, Result};
+use crate::progress::{self, PassBar};
+use crate::target::{ImageOptions, Mode, SuperblockFrom, Target};
 use crate::verbs::seal::options::parse_root;
 
 /// Errors are left, as e2fsck says it.
 const ERRORS_LEFT: u8 = 4;
 
-/// Check an image in the passes of e2fsck, and change nothing
+/// Check an image in the passes of e2fsck, and mend it where that is asked for
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   e2dax check a.img
   e2dax check --json a.img@p1
   e2dax check --backups a.img
+  e2dax check -p a.img                       mend what needs no question, as e2fsck -p does
+  e2dax check -y --undo a.undo a.img         mend everything; e2dax undo a.undo a.img puts it back
+  e2dax check -y --dry-run a.img             only tell what would be stored
+  e2dax check --superblock auto a.img        look by a backup of the superblock
   e2dax check --seal 4392712b… a.img         first whether the seal is whole and of this root hash
 
 Each finding names the object and says whether e2fsck -p mends it without a question (mends) or stops and asks for a
 person (halts). Remarks are what e2fsck -n does not count as a fault.
 
-Exit codes are those of e2fsck: 0 clean, 4 there are errors, 8 there is no file system or it cannot be checked,
-16 usage.")]
+On a terminal it asks about each finding; -n only looks, which is also what it does where nobody can answer.
+-p, -y and answers replay a journal that needs it first. Files that have no name are found in lost+found. A repair that is
+interrupted is finished by the same command.
+
+Exit codes are those of e2fsck: 0 clean, 1 errors were mended, 4 there are errors left (5 is both), 8 there is no file
+system or it cannot be checked, 16 usage.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]
     image: OsString,
+
+    /// Mend what needs no question, as e2fsck -p; stop at what does
+    #[arg(short, long, group = "how")]
+    preen: bool,
+
+    /// Mend everything
+    #[arg(short, long, group = "how")]
+    yes: bool,
+
+    /// Change nothing, and ask nothing
+    #[arg(short, long, group = "how")]
+    no: bool,
+
+    /// With -p or -y: store nothing, and tell what would be stored
+    #[arg(long, conflicts_with = "no")]
+    dry_run: bool,
+
+    /// Write what is stored over into a new file first; `e2dax undo FILE IMG` and e2undo put it back
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no", "dry_run"])]
+    undo: Option<PathBuf>,
 
     /// Also compare the backups of the superblock with the primary one
     #[arg(long)]
@@ -69,11 +102,40 @@ pub(crate) fn usage_code(arguments: &[OsString]) -> Option<u8> {
     verb.is_some_and(|verb| verb == "check").then_some(USAGE)
 }
 
+/// Whether an image is mended, and who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Look,
+    Preen,
+    Yes,
+    Ask,
+}
+
+impl Args {
+    fn how(&self) -> How {
+        match (self.preen, self.yes, self.no) {
+            (true, ..) => How::Preen,
+            (_, true, _) => How::Yes,
+            (.., true) => How::Look,
+            _ if self.dry_run || self.undo.is_some() => How::Yes,
+            // Somebody has to see the question and be able to answer.
+            _ if self.json || self.quiet || self.seal.is_some() => How::Look,
+            _ if progress::is_seen() && std::io::stdin().is_terminal() => How::Ask,
+            _ => How::Look,
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    match look(args, context) {
+    let done = match args.how() {
+        How::Look => look(args, context),
+        how => mend::run(args, how, context),
+    };
+    match done {
         Err(failure) if !failure.is_closed_output() => {
+            let is_usage = failure.code() == crate::failure::USAGE;
             context.complain(&failure);
-            context.set_exit(OPERATIONAL);
+            context.set_exit(if is_usage { USAGE } else { OPERATIONAL });
             Ok(())
         }
         result => result,
@@ -81,7 +143,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 }
 
 fn look(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let device = target.open_device(&context.image, Mode::Read, blockdev::Durability::Relaxed)?;
     // What a crash left in a log is a part of the image.
     let device = ext2_core::recovered(device).of(|| target.image_name())?;
@@ -92,18 +154,31 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
             context.set_exit(ERRORS_LEFT);
         }
     }
+    let shown = Changes::new(&*device);
+    let backup = backup_of(&context.image, &*device, &target.image_name())?;
+    if let Some(backup) = &backup {
+        use_backup(&shown, backup).of(|| target.image_name())?;
+    }
+    // A journal that was left full is a part of the image too.
+    let is_full = !context.image.ignore_journal && jbd2::needs_replay(&shown).unwrap_or(false);
+    if is_full && let Some(done) = jbd2::replay(&shown).of(|| target.image_name())? {
+        let count = done.transactions;
+        context
+            .note(&format!("{}: as it is after its journal, of {count} transactions", target.image_name()));
+    }
+    let device: &dyn BlockDevice = if backup.is_some() || is_full { &shown } else { &*device };
     let bar = PassBar::default();
     let options = Options { backups: args.backups, progress: &|progress| bar.show(progress) };
     // The findings are printed as they come; a closed output is remembered and ends the printing.
     let closed = RefCell::new(None);
     let out = &mut context.out;
-    let summary = check::check(&*device, &options, &mut |finding| {
+    let summary = check::check(device, &options, &mut |finding| {
         if args.quiet || closed.borrow().is_some() {
             return;
         }
         let line = bar.hidden_for(|| match args.json {
-            true => out.json(&to_json(finding)),
-            false => out.line(to_text(finding)),
+            true => out.json(&print::to_json(finding)),
+            false => out.line(print::to_text(finding)),
         });
         if let Err(failure) = line {
             closed.replace(Some(failure));
@@ -113,11 +188,11 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
     if let Some(failure) = closed.into_inner() {
         return Err(failure);
     }
-    let summary = summary.of(|| target.image_name())?;
+    let summary = summary.map_err(|error| target.failure(&*device, error))?;
     if args.json {
-        context.out.json(&summary_to_json(&summary))?;
+        context.out.json(&print::summary_to_json(&summary))?;
     } else {
-        context.out.line(verdict(&target.image_name(), &summary))?;
+        context.out.line(print::verdict(&target.image_name(), &summary))?;
     }
     if !summary.is_clean() {
         context.set_exit(ERRORS_LEFT);
@@ -125,65 +200,19 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-fn preen(finding: &Finding) -> &'static str {
-    match finding.preen() {
-        _ if finding.kind.is_remark() => "remark",
-        Preen::Mends => "mends",
-        Preen::Halts => "halts",
-    }
-}
-
-fn to_text(finding: &Finding) -> String {
-    format!("{finding} ({})", preen(finding))
-}
-
-fn verdict(image: &str, summary: &Summary) -> String {
-    let (inodes, blocks) = (summary.inodes, summary.blocks);
-    match summary {
-        _ if summary.is_clean() => {
-            format!("{image}: clean, {}/{} inodes, {}/{} blocks", inodes.0, inodes.1, blocks.0, blocks.1)
+/// The backup of the superblock that is asked for; none for the primary one.
+fn backup_of(options: &ImageOptions, device: &dyn BlockDevice, name: &str) -> Result<Option<Backup>> {
+    let none = |what: &str| Failure::broken(name, what.to_owned());
+    Ok(match options.superblock {
+        None => None,
+        // The primary one, where it can be used.
+        Some(SuperblockFrom::Auto) if has_superblock(device) => None,
+        Some(SuperblockFrom::Auto) => {
+            Some(find_backup(device).ok_or_else(|| none("has no backup of a superblock"))?)
         }
-        Summary { complete: true, faults, .. } => format!("{image}: {faults} faults"),
-        Summary { faults, .. } => {
-            format!("{image}: {faults} faults, and the layout is too broken to look at the rest")
+        Some(from) => {
+            let block = from.block(device).ok_or_else(|| none("has no superblock there"))?;
+            Some(backup_in_block(device, block).ok_or_else(|| none("has no backup of a superblock there"))?)
         }
-    }
-}
-
-fn number(value: Option<u64>) -> Json {
-    value.map_or(Json::Null, |value| Json::Number(value.into()))
-}
-
-fn to_json(finding: &Finding) -> Json {
-    let place = match finding.place {
-        Place::Group(nr) => object! { "object": "group", "number": nr },
-        Place::Inode(nr) => object! { "object": "inode", "number": nr },
-        Place::Block(nr) => object! { "object": "block", "number": nr },
-        Place::Entry { directory, block, offset } => object! {
-            "object": "directory",
-            "number": directory,
-            "block": block,
-            "offset": offset,
-            "name": Json::bytes(&finding.name),
-        },
-        _ => object! { "object": "superblock", "number": Json::Null },
-    };
-    place
-        .with("kind", finding.kind.name())
-        .with("text", finding.kind.text())
-        .with("found", number(finding.found))
-        .with("expected", number(finding.expected))
-        .with("preen", preen(finding))
-}
-
-fn summary_to_json(summary: &Summary) -> Json {
-    object! {
-        "clean": summary.is_clean(),
-        "complete": summary.complete,
-        "faults": summary.faults,
-        "inodes_used": summary.inodes.0,
-        "inodes": summary.inodes.1,
-        "blocks_used": summary.blocks.0,
-        "blocks": summary.blocks.1,
-    }
+    })
 }

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::describe::{last_name, parent_path};
 use crate::failure::{Failure, Result};
 use crate::images::{Images, change_much};
+use crate::interrupt::Partial;
 use crate::target::{Mode, Target};
 use crate::verbs::chown::parse_owner;
 use told::{Side, Told};
@@ -25,6 +26,7 @@ Examples:
   e2dax cp -r disk.img:/etc /tmp/etc
   e2dax cp -r disk.img@p2: /tmp/all
   e2dax cp -r --owner 0:0 build/root/. disk.img:/
+  e2dax cp -r --rescue broken.img: /tmp/saved    what can be read of an image that is cut off or broken
   e2dax cp disk.img:/etc/passwd disk.img:/etc/passwd.old
 
 Into a directory that is there files go under their own names; else the last argument is the new name. The root
@@ -136,7 +138,9 @@ fn out(args: &Args, context: &mut Context, target: &Target, destination: &Path, 
         },
     };
     let mut told = Told::new(context, Side::Image(target), Side::Host, || extract_size(&start));
+    let partial = Partial::named(destination);
     let done = extract(&start, target.path(), into, name, &mut told);
+    drop(partial);
     told.end(done)
 }
 
@@ -144,7 +148,7 @@ fn out(args: &Args, context: &mut Context, target: &Target, destination: &Path, 
 fn into_image(args: &Args, context: &mut Context, images: &mut Images, destination: &Target) -> Result<()> {
     let fs = images.get(context, destination)?;
     let there =
-        fs.resolve(destination.path(), Follow::Yes).ok().filter(|there| there.kind() == FileKind::Directory);
+        destination.find_in(&fs, Follow::Yes).ok().filter(|there| there.kind() == FileKind::Directory);
     if args.sources.len() > 1 && there.is_none() {
         return Err(Failure::usage(&args.destination, "is no directory to copy several files into"));
     }

@@ -8,20 +8,31 @@ use crate::context::Context;
 use crate::failure::{Of, Result};
 use crate::json::object;
 use crate::target::{Mode, Target};
-use crate::text::{Align, percent, table};
+use crate::text::{Align, human, percent, table};
 
 /// Show how much space is used and free, in bytes and in inodes
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 Example:
   e2dax df a.img b.img@p1
 
 The numbers are those of df of the mounted image: structures of the file system itself are left out, and what is
-reserved for root is neither used nor available.")]
+reserved for root is neither used nor available."
+)]
 pub(crate) struct Args {
     /// Images
     #[arg(value_name = "IMG", required = true)]
     images: Vec<OsString>,
+
+    /// Sizes as people read them: 1.5K, 20M
+    #[arg(short = 'h', long = "human-readable")]
+    human: bool,
+
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 
     /// Print a JSON object for each image
     #[arg(long)]
@@ -32,7 +43,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let titles = ["image", "bytes", "used", "available", "use", "inodes", "iused", "ifree"];
     let mut rows = vec![titles.map(String::from).to_vec()];
     for argument in &args.images {
-        let space = Target::parse(argument).and_then(|target| {
+        let space = Target::parse_image(argument).and_then(|target| {
             let fs = target.open(&context.image, Mode::Read)?;
             Ok((target.image_name(), fs.statfs().of(|| target.image_name())?))
         });
@@ -40,7 +51,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         if args.json {
             context.out.json(&to_json(argument, &space))?;
         } else {
-            rows.push(row(name, &space));
+            rows.push(row(args, name, &space));
         }
     }
     if args.json || rows.len() == 1 {
@@ -55,8 +66,11 @@ fn used(space: &StatFs) -> u64 {
     space.blocks.saturating_sub(space.blocks_free)
 }
 
-fn row(name: String, space: &StatFs) -> Vec<String> {
-    let bytes = |blocks: u64| (blocks * space.block_size).to_string();
+fn row(args: &Args, name: String, space: &StatFs) -> Vec<String> {
+    let bytes = |blocks: u64| match blocks * space.block_size {
+        bytes if args.human => human(bytes),
+        bytes => bytes.to_string(),
+    };
     vec![
         name,
         bytes(space.blocks),

@@ -1,33 +1,41 @@
-//! `diff`: two images compared, file by file and field by field.
+//! `diff`: two trees compared, file by file and field by field.
 
 use std::ffi::OsString;
 
 use ext2_core::{Ext2, FileBlock, Follow, Mapping};
-use ext2_image::manifest::{Difference, Manifest, diff, from_image, quote};
+use ext2_image::manifest::{
+    Difference, Entry, Kind, Manifest, Node, Without, diff, diff_entries, from_image,
+};
 use ext2_image::mkfs::first_difference;
 
+use super::manifest::print;
 use crate::context::Context;
-use crate::failure::{FAILED, Of, Result};
-use crate::json::{Json, object};
-use crate::target::{Mode, Target};
+use crate::failure::{FAILED, Failure, Of, Result, TROUBLE};
+use crate::json::object;
+use crate::side::{Part, Side, without};
 
-/// Compare two images, file by file and field by field
+/// Compare two images, directories or archives, file by file and field by field
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   e2dax diff before.img after.img
   e2dax diff --layout a.img b.img          also where the blocks of files lie
   e2dax diff --bits a.img b.img            are builds the same, bit for bit?
+  e2dax diff rootfs/ disk.img              is the image what I put in?
+  e2dax diff --without times,owners rootfs.tar disk.img:/
+  e2dax diff disk.img:/etc /etc
 
-Each line is a difference: path, field, left, right. Compared are names, types, modes, owners, times, links, attributes,
-flags, holes and bytes, and what the file system itself is. Where these are the same and bits are not, the last line
-names the first structure and field that differs. Exit code: 0 the same, 1 different.")]
+A side is an image, a directory in one (IMG:/path) or on this machine, an archive, or a manifest. Each line is a
+difference: path, field, left, right. Compared are names, types, modes, owners, times, links, attributes, flags, holes
+and bytes, and what the file system itself is; of a directory of this machine and an archive what these can say, which is
+neither holes nor the other times than that of the last change. Where two images are the same and bits are not, the last
+line names the first structure and field that differs. Exit code: 0 the same, 1 different, 2 trouble.")]
 pub(crate) struct Args {
-    /// The left image
+    /// The left side
     #[arg(value_name = "A")]
     left: OsString,
 
-    /// The right image
+    /// The right side
     #[arg(value_name = "B")]
     right: OsString,
 
@@ -39,45 +47,83 @@ pub(crate) struct Args {
     #[arg(long)]
     bits: bool,
 
+    /// Leave out what does not matter, several separated by commas
+    #[arg(long, value_name = "PARTS", value_delimiter = ',')]
+    without: Vec<Part>,
+
     /// Print a JSON object for each difference
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let (left, right) = (Target::parse(&args.left)?, Target::parse(&args.right)?);
-    let (a, b) = (left.open(&context.image, Mode::Read)?, right.open(&context.image, Mode::Read)?);
-    let x = from_image(&a).of(|| left.image_name())?;
-    let y = from_image(&b).of(|| right.image_name())?;
-    let mut found = diff(&x, &y);
-    if args.layout {
-        found.extend(layout(&a, &b, &x, &y).of(|| left.image_name())?);
+    match compare(args, context) {
+        Err(failure) if !failure.is_closed_output() => {
+            context.complain(&failure);
+            context.lower_exit(TROUBLE);
+            Ok(())
+        }
+        done => done,
     }
-    for difference in &found {
+}
+
+fn compare(args: &Args, context: &mut Context) -> Result<()> {
+    let (left, right) = (Side::open(&args.left, context)?, Side::open(&args.right, context)?);
+    let images = left.image().zip(right.image());
+    let images = images.map(|((a, x), (b, y))| ((a.clone(), x.clone()), (b.clone(), y.clone())));
+    if images.is_none() && (args.layout || args.bits) {
+        let side = if left.image().is_none() { &args.left } else { &args.right };
+        return Err(Failure::usage(side, "has no layout and no bits; both sides have to be whole images"));
+    }
+    let parts = without(&args.without);
+    let has_blocks = left.has_blocks() && right.has_blocks();
+    let parts = Without { holes: parts.holes || !has_blocks, ..parts };
+    let mut found = diff(&left.file_system(), &right.file_system());
+    if let (true, Some(((name, a), (_, b)))) = (args.layout, &images) {
+        let name = || name.image_name();
+        found.extend(layout(a, b, &from_image(a).of(name)?, &from_image(b).of(name)?).of(name)?);
+    }
+    let mut is_same = found.is_empty();
+    for difference in found {
+        print(args.json, context, &difference)?;
+    }
+    let mut printed = Ok(());
+    let entries = |side: Side| -> Result<_> {
+        let entries = side.entries()?.filter(move |entry| has_blocks || !is_lost_and_found(entry));
+        Ok(entries.map(move |entry| entry.map(|entry| parts.of(entry))))
+    };
+    diff_entries(entries(left)?, entries(right)?, &mut |difference| {
+        is_same = false;
+        if printed.is_ok() {
+            printed = print(args.json, context, &difference);
+        }
+    })?;
+    printed?;
+    match images {
+        Some(((name, a), (_, b))) if is_same || args.bits => {
+            let first = first_difference(&a, &b).of(|| name.image_name())?;
+            first.map_or(Ok(()), |first| bits(args, context, &first))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether an entry is the `lost+found` that an image has and what it was made of has not.
+fn is_lost_and_found(entry: &Result<Entry>) -> bool {
+    let Ok(Entry { path, node: Node::Inode(inode) }) = entry else { return false };
+    path == b"/lost+found" && inode.kind == Kind::Directory
+}
+
+/// The first bit that differs.
+fn bits(args: &Args, context: &mut Context, first: &ext2_image::mkfs::FirstDifference) -> Result<()> {
+    if args.bits {
         context.set_exit(FAILED);
-        if args.json {
-            context.out.json(&to_json(difference))?;
-        } else {
-            context.out.line(difference)?;
-        }
     }
-    if !found.is_empty() && !args.bits {
-        return Ok(());
+    if !args.json {
+        return context.out.line(format_args!("bits: {first}"));
     }
-    if let Some(first) = first_difference(&a, &b).of(|| left.image_name())? {
-        if args.bits {
-            context.set_exit(FAILED);
-        }
-        if args.json {
-            let field = first.field.as_str();
-            context.out.json(
-                &object! { "byte": first.offset, "structure": first.structure.as_str(), "field": field },
-            )?;
-        } else {
-            context.out.line(format_args!("bits: {first}"))?;
-        }
-    }
-    Ok(())
+    let (structure, field) = (first.structure.as_str(), first.field.as_str());
+    context.out.json(&object! { "byte": first.offset, "structure": structure, "field": field })
 }
 
 /// What differs in inode numbers and places of the files that both sides have.
@@ -109,13 +155,4 @@ fn places(inode: &ext2_core::Inode) -> ext2_core::Result<String> {
     };
     let text: Vec<String> = runs.iter().map(text).collect();
     Ok(if text.is_empty() { "-".into() } else { text.join(",") })
-}
-
-fn to_json(difference: &Difference) -> Json {
-    object! {
-        "path": Json::Text(quote(&difference.path)),
-        "field": difference.field.as_str(),
-        "left": difference.left.as_str(),
-        "right": difference.right.as_str(),
-    }
 }

@@ -11,16 +11,19 @@ use crate::describe::allocated;
 use crate::failure::{Failure, Result};
 use crate::json::{Json, object};
 use crate::target::{Mode, Target};
-use crate::text::{Align, show, table};
+use crate::text::{Align, human, show, table};
 
 /// Show what directories take on the device, in bytes
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 Examples:
   e2dax du -s disk.img:/usr
   e2dax du -a disk.img | sort -n | tail
 
-Indirect blocks and attribute blocks are counted; an inode with several names is counted once.")]
+Indirect blocks and attribute blocks are counted; an inode with several names is counted once."
+)]
 pub(crate) struct Args {
     /// Directories or files
     #[arg(value_name = "IMG[:/PATH]")]
@@ -37,6 +40,14 @@ pub(crate) struct Args {
     /// The sizes of the files in place of what they take
     #[arg(long)]
     apparent_size: bool,
+
+    /// Sizes as people read them: 1.5K, 20M
+    #[arg(short = 'h', long = "human-readable")]
+    human: bool,
+
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 
     /// Print a JSON object for each directory
     #[arg(long)]
@@ -112,6 +123,7 @@ fn print(
     if args.json {
         return context.out.json(&object! { "path": Json::bytes(path), "bytes": bytes });
     }
-    rows.push(vec![bytes.to_string(), show(path)]);
+    let bytes = if args.human { human(bytes) } else { bytes.to_string() };
+    rows.push(vec![bytes, show(path)]);
     Ok(())
 }

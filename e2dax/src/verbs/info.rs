@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use ext2_core::{Ext2, OnError, StatFs, Superblock, Timestamp};
 
 use crate::context::Context;
+use crate::dax::PAGE;
 use crate::failure::{Of, Result};
 use crate::json::{Json, object};
 use crate::target::{Mode, Target};
@@ -28,16 +29,35 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let fs = target.open(&context.image, Mode::Read)?;
     let space = fs.statfs().of(|| target.image_name())?;
+    let dax = dax(&fs, target.bias(&**fs.device()));
     if args.json {
-        return context.out.json(&to_json(&fs, &space));
+        return context.out.json(&to_json(&fs, &space, dax.is_ok()));
     }
-    for line in table(&[Align::Left, Align::Left], &rows(&fs, &space)) {
+    let dax = dax.map_or_else(|why| format!("no: {why}"), |how| format!("yes, {how}"));
+    for line in table(&[Align::Left, Align::Left], &rows(&fs, &space, dax)) {
         context.out.line(line)?;
     }
     Ok(())
+}
+
+/// Whether files can be mapped, with pages of which size; or why not. `bias` is how far behind a multiple of 2 MiB of memory
+/// the file system begins.
+fn dax(fs: &Ext2, bias: u64) -> std::result::Result<String, String> {
+    let block = fs.geometry().block_size.bytes();
+    if block != PAGE {
+        let than = if block < PAGE { "smaller" } else { "larger" };
+        return Err(format!("blocks of {block} bytes are {than} than a page of {PAGE}"));
+    }
+    if fs.device().dax().is_none() {
+        return Err("opened this way, the image is not memory".into());
+    }
+    Ok(match bias {
+        0 => "with pages of 4 KiB and of 2 MiB".into(),
+        _ => format!("with pages of 4 KiB only: it begins {bias} bytes behind a multiple of 2 MiB"),
+    })
 }
 
 fn on_error(sb: &Superblock) -> &'static str {
@@ -60,7 +80,7 @@ fn noted(time: Timestamp) -> Option<Timestamp> {
     (time != Timestamp::default()).then_some(time)
 }
 
-fn to_json(fs: &Ext2, space: &StatFs) -> Json {
+fn to_json(fs: &Ext2, space: &StatFs, is_dax: bool) -> Json {
     let (sb, geo) = (fs.superblock(), fs.geometry());
     let block = sb.block_size.bytes();
     let names: Vec<Json> = sb.features.to_names().split_whitespace().map(Json::from).collect();
@@ -74,7 +94,7 @@ fn to_json(fs: &Ext2, space: &StatFs) -> Json {
         "on_error": on_error(sb),
         "size": u64::from(sb.blocks_count) * block,
         "device_size": fs.device().size(),
-        "dax": fs.device().dax().is_some(),
+        "dax": is_dax,
         "block_size": block,
         "blocks": sb.blocks_count,
         "blocks_free": space.blocks_free,
@@ -100,14 +120,13 @@ fn to_json(fs: &Ext2, space: &StatFs) -> Json {
     }
 }
 
-fn rows(fs: &Ext2, space: &StatFs) -> Vec<Vec<String>> {
+fn rows(fs: &Ext2, space: &StatFs, dax: String) -> Vec<Vec<String>> {
     let (sb, geo) = (fs.superblock(), fs.geometry());
     let block = sb.block_size.bytes();
     let none = || String::from("-");
     let text = |bytes: &[u8]| if bytes.is_empty() { none() } else { show(bytes) };
     let time = |time| noted(time).map_or_else(none, |time| format!("{} UTC", time_utc(time)));
     let blocks = |count: u64| format!("{count} blocks, {} bytes", count * block);
-    let dax = if fs.device().dax().is_some() { "yes, the device is memory" } else { "no" };
     let mut rows = vec![
         ("label", text(&sb.label)),
         ("uuid", uuid(&sb.uuid)),
@@ -119,14 +138,12 @@ fn rows(fs: &Ext2, space: &StatFs) -> Vec<Vec<String>> {
         ("free", blocks(space.blocks_free)),
         ("reserved", blocks(u64::from(sb.reserved_blocks))),
         ("device", format!("{} bytes", fs.device().size())),
-        ("dax", dax.into()),
+        ("dax", dax),
         (
             "block size",
             match block {
-                4096 => format!("{block} bytes"),
-                _ => format!(
-                    "{block} bytes: no page, so no file can be mapped; e2dax mkfs -b 4096 makes one that can"
-                ),
+                PAGE => format!("{block} bytes"),
+                _ => format!("{block} bytes; e2dax mkfs -b 4096 makes an image whose files can be mapped"),
             },
         ),
         ("inode size", format!("{} bytes", sb.inode_size)),

@@ -1,5 +1,7 @@
 //! `ls`: what is in a directory.
 
+mod raw;
+
 use std::ffi::OsString;
 
 use ext2_core::{FileKind, Follow, Inode, InodeNr};
@@ -12,7 +14,9 @@ use crate::text::{Align, show, table};
 
 /// List directories
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 Examples:
   e2dax ls disk.img
   e2dax ls -l disk.img:/etc
@@ -20,7 +24,8 @@ Examples:
   e2dax ls --json -R disk.img | jq -r 'select(.size > 1000000) | .path'
 
 Names are sorted by their bytes. Bytes that are not printable, and the backslash, are shown as \\xHH.
-Times are UTC, sizes bytes.")]
+Times are UTC, sizes bytes."
+)]
 pub(crate) struct Args {
     /// Directories or files, each as IMG:/path
     #[arg(value_name = "IMG[:/PATH]", required = true)]
@@ -45,6 +50,18 @@ pub(crate) struct Args {
     /// Directories themselves and not what is in them
     #[arg(short, long)]
     directory: bool,
+
+    /// Every entry as it lies in the blocks of the directory, those that were removed too
+    #[arg(long, conflicts_with_all = ["recursive", "directory"])]
+    raw: bool,
+
+    /// Sizes as people read them: 1.5K, 20M
+    #[arg(short = 'h', long = "human-readable")]
+    human: bool,
+
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 
     /// Print a JSON object for each file
     #[arg(long)]
@@ -74,7 +91,10 @@ fn list(args: &Args, context: &mut Context, target: &Target, titled: bool, later
     // As ls: a link is followed, unless the line is about the link itself.
     let follow = if args.long || args.directory { Follow::No } else { Follow::Yes };
     let follow = if path.ends_with(b"/") { Follow::Yes } else { follow };
-    let (_fs, inode) = target.resolve(&context.image, Mode::Read, follow)?;
+    let (fs, inode) = target.resolve(&context.image, Mode::Read, follow)?;
+    if args.raw {
+        return raw::run(args.json, context, target, &fs, &inode);
+    }
     if inode.kind() != FileKind::Directory || args.directory {
         let link = link_target(&inode).of(|| target.name())?;
         return print(
@@ -167,7 +187,7 @@ fn print(args: &Args, context: &mut Context, rows: &[Row]) -> Result<()> {
             cells.push(row.inode.nr().to_string());
         }
         if args.long {
-            cells.extend(long_columns(&row.inode.attr()));
+            cells.extend(long_columns(&row.inode.attr(), args.human));
             cells.push(name_and_target(&row.name, row.target.as_deref()));
         } else {
             cells.push(show(&row.name));

@@ -1,34 +1,40 @@
-//! `manifest`: an image as text, and the comparison with such a text.
+//! `manifest`: a tree as text, and the comparison with such a text.
 
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use ext2_image::manifest::{Difference, Manifest, diff, from_image, parse};
+use ext2_image::manifest::{Difference, Manifest, VERSION, diff, diff_entries, parse};
 
 use crate::context::Context;
-use crate::failure::{FAILED, Failure, Of, Result};
+use crate::failure::{FAILED, Failure, Result, TROUBLE};
 use crate::json::{Json, object};
-use crate::target::{Mode, Target};
+use crate::side::{Part, Side, without};
 
-/// Print an image as text, one line per file, or compare it with such a text
+/// Print an image, a directory or an archive as text, one line per file, or compare it with such a text
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   e2dax manifest disk.img > disk.manifest
   e2dax manifest --check disk.manifest disk.img
+  e2dax manifest disk.img:/etc               a part of it, as if it were the root
+  e2dax manifest --without times rootfs.tar.gz
   diff <(e2dax manifest a.img) <(e2dax manifest b.img)
 
-The format is described in docs/formats.md. --check prints each difference, FILE on the left, and exits with 1 if
-there is one.")]
+The format is described in docs/formats.md. --check prints each difference, FILE on the left. Exit code: 0 the same,
+1 different, 2 trouble.")]
 pub(crate) struct Args {
-    /// The image
-    #[arg(value_name = "IMG")]
+    /// The image, a directory in it (IMG:/path) or on this machine, an archive
+    #[arg(value_name = "IMG[:/PATH]")]
     image: OsString,
 
     /// Compare with this manifest; - is the standard input
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
+
+    /// Leave out what does not matter, several separated by commas
+    #[arg(long, value_name = "PARTS", value_delimiter = ',')]
+    without: Vec<Part>,
 
     /// With --check, print a JSON object for each difference
     #[arg(long, requires = "check")]
@@ -36,23 +42,53 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
-    let fs = target.open(&context.image, Mode::Read)?;
+    let done = look(args, context);
+    match done {
+        Err(failure) if args.check.is_some() && !failure.is_closed_output() => {
+            context.complain(&failure);
+            context.lower_exit(TROUBLE);
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+fn look(args: &Args, context: &mut Context) -> Result<()> {
+    let side = Side::open(&args.image, context)?;
+    let parts = without(&args.without);
+    let own = side.file_system();
     // Read before the walk, which may take long.
     let expected = args.check.as_deref().map(read).transpose()?;
-    let found = from_image(&fs).of(|| target.image_name())?;
     let Some(expected) = expected else {
-        return context.out.text(found);
-    };
-    for difference in diff(&expected, &found) {
-        context.set_exit(FAILED);
-        if args.json {
-            context.out.json(&to_json(&difference))?;
+        // The line of the version, and what the file system is.
+        if own.filesystem().is_empty() {
+            context.out.line(format_args!("e2dax-manifest {VERSION}"))?;
         } else {
-            context.out.line(difference)?;
+            context.out.text(&own)?;
         }
+        return side.entries()?.try_for_each(|entry| context.out.line(parts.of(entry?)));
+    };
+    let mut differences = diff(&Side::Manifest(expected.clone()).file_system(), &own);
+    let lost = !side.has_blocks();
+    let parts = ext2_image::manifest::Without { holes: parts.holes || lost, ..parts };
+    let left = expected.entries().to_vec().into_iter().map(|entry| Ok(parts.of(entry)));
+    let right = side.entries()?.map(|entry| entry.map(|entry| parts.of(entry)));
+    let mut printed = Ok(());
+    for difference in differences.drain(..) {
+        print(args.json, context, &difference)?;
     }
-    Ok(())
+    diff_entries(left, right, &mut |difference| {
+        if printed.is_ok() {
+            printed = print(args.json, context, &difference);
+        }
+    })?;
+    printed
+}
+
+/// A difference, on a line of its own.
+pub(super) fn print(json: bool, context: &mut Context, difference: &Difference) -> Result<()> {
+    context.set_exit(FAILED);
+    if json { context.out.json(&to_json(difference)) } else { context.out.line(difference) }
 }
 
 /// Reads a manifest.

@@ -1,5 +1,7 @@
 //! `map`: where the bytes of files lie, and what a page of 2 MiB can map of them.
 
+mod blocks;
+
 use std::ffi::OsString;
 
 use ext2_core::{FileBlock, FileKind, Follow, Inode, Mapping};
@@ -17,6 +19,7 @@ use crate::text::{Align, percent, show, table};
 Examples:
   e2dax map disk.img:/data
   e2dax map --all disk.img
+  e2dax map --blocks disk.img:/data           indirect blocks, too
   e2dax map --json disk.img:/data | jq .units
 
 Each line is a mapping: the offset in the file, the length, hole or mapped, the offset on the device, all in bytes.
@@ -31,6 +34,14 @@ pub(crate) struct Args {
     #[arg(long)]
     all: bool,
 
+    /// In blocks, with the indirect blocks in their place
+    #[arg(long, conflicts_with = "all")]
+    blocks: bool,
+
+    /// Print only where this block of the file lies, 0 for a hole
+    #[arg(long, value_name = "BLOCK", conflicts_with_all = ["all", "blocks"])]
+    at: Option<u64>,
+
     /// Print JSON: one object for a file; with --all one for each file with a whole unit, and one with the sum
     #[arg(long)]
     json: bool,
@@ -41,6 +52,17 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let follow = if args.all { Follow::No } else { Follow::Yes };
     let (fs, inode) = target.resolve(&context.image, Mode::Read, follow)?;
     let bias = target.bias(&**fs.device());
+    if let Some(block) = args.at {
+        let mapping = inode.map(FileBlock::new(block), 1).of(|| target.name())?;
+        let place = mapping.target.map_or(0, ext2_core::DeviceBlock::get);
+        if args.json {
+            return context.out.json(&object! { "logical": block, "physical": place });
+        }
+        return context.out.line(place);
+    }
+    if args.blocks {
+        return blocks::run(args.json, context, &target, &fs, &inode);
+    }
     if args.all {
         return sum_up(args, context, &target, &inode, bias);
     }

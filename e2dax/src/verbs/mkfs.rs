@@ -1,8 +1,8 @@
-//! `mkfs`: make a file system, empty or from a directory, a tar archive or a manifest.
+//! `mkfs`: make a file system, empty or from a directory, an archive, a container image or a manifest.
 
+mod disk;
 mod format;
 mod image;
-mod owner;
 mod seal;
 mod size;
 mod source;
@@ -15,8 +15,11 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use ext2_core::BlockSize;
 use ext2_image::UNIT;
+use ext2_image::disk::Disk;
+use ext2_image::input::Source;
 use ext2_image::mkfs::{
-    AlignChoice, FileOutput, Format, Fresh, LostAndFound, Options, Output as _, Plan, Report, Size, pfn,
+    AlignChoice, Contents, FileOutput, Format, Fresh, LostAndFound, NodeAttrs, Options, Output as _, Plan,
+    Report, Size, Tree, pfn,
 };
 
 use crate::clock;
@@ -26,11 +29,12 @@ use crate::json::{Json, object};
 use crate::progress::bytes_bar;
 use crate::text::{parse_bytes, percent, show_os, uuid};
 use crate::verbs::seal::options::{self, SealOptions};
+use disk::DiskPlan;
 use image::{Image, Where};
 use seal::Seal;
-use source::Input;
+use source::Taken;
 
-/// Make a file system, empty or with the files of a directory, a tar archive or a manifest
+/// Make a file system, empty or with the files of a directory, an archive, a container image or a manifest
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,7 +42,11 @@ Examples:
   e2dax mkfs disk.img --from rootfs/ --owner 0:0       of exactly the size that it needs
   docker export NAME | e2dax mkfs disk.img --from -    from a tar archive, with 64 MiB left free:
                      --size auto+64M
+  e2dax mkfs disk.img --from oci:layout:latest         from a container image, its layers applied
+  e2dax mkfs disk.img --from base.tar --from extra/    from several sources, one over the other
   e2dax mkfs disk.img --from disk.manifest --contents files/
+  e2dax mkfs disk.img --from rootfs/ --seal            with the root hash of a dm-verity tree, for a read-only root
+  e2dax mkfs disk.img --from rootfs/ --disk gpt --partition EFI=esp.img
 
 The same input, options and SOURCE_DATE_EPOCH give the same bytes, for every user and on every machine. Times later
 than SOURCE_DATE_EPOCH become SOURCE_DATE_EPOCH. UUID and hash seed derive from names, sizes, owners and times of
@@ -52,9 +60,10 @@ pub(crate) struct Args {
     image: PathBuf,
 
     /// What goes in: a directory, a tar archive (plain or packed by gzip, zstd, xz, bzip2, lz4, lzip; - is the standard
-    /// input) or a manifest
+    /// input), a manifest, or a container image as oci:PATH[:TAG] (an OCI layout, or an archive of one as `docker save`
+    /// writes it). Several are layers, each over those before it, with whiteouts as container images have them
     #[arg(long, value_name = "SOURCE")]
-    from: Option<PathBuf>,
+    from: Vec<OsString>,
 
     /// The directory with the contents of a manifest's files [default: where the manifest is]
     #[arg(long, value_name = "DIR", requires = "from")]
@@ -100,6 +109,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     seal_options: SealOptions,
 
+    #[command(flatten)]
+    disk: disk::DiskArgs,
+
     /// Print what was made as JSON
     #[arg(long)]
     json: bool,
@@ -107,6 +119,12 @@ pub(crate) struct Args {
     /// Print nothing but warnings
     #[arg(long, short)]
     quiet: bool,
+}
+
+impl Args {
+    fn sources(&self) -> Vec<Source> {
+        self.from.iter().map(|name| Source::parse(name)).collect()
+    }
 }
 
 /// When to lay files out for 2 MiB pages.
@@ -138,25 +156,33 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     refuse_the_same(args, &place)?;
     let epoch = clock::epoch()?;
     let seal = Seal::new(args)?;
-    let mut input = Input::open(args, epoch)?;
-    let mut format = input.format(args, epoch)?;
-    let header = if args.pfn_header { pfn::DATA_OFFSET } else { 0 };
+    let disk = DiskPlan::new(&args.disk, &place)?;
+    let mut taken = Taken::read(args, epoch)?;
+    let mut format = taken.format(args, epoch)?;
+    let header = match &disk {
+        Some(disk) => disk.start(),
+        None if args.pfn_header => pfn::DATA_OFFSET,
+        None => 0,
+    };
     let (start, there) = place.bounds()?.unwrap_or_default();
     let base = start + header;
-    let room = there.saturating_sub(header);
+    let room = match &disk {
+        Some(_) => Disk::room_from(header, there),
+        None => there.saturating_sub(header),
+    };
     let is_in_place = place.is_in_place();
-    let size = match (args.size.map(|wanted| wanted.size), input.size()) {
+    let size = match (args.size.map(|wanted| wanted.size), taken.size()) {
         (Some(size), _) | (None, Some(size)) => size,
         (None, None) if is_in_place => {
             Size::Bytes(room.saturating_sub(seal.as_ref().map_or(0, |seal| seal.bytes_for(room))))
         }
-        (None, None) if room > 0 && !input.has_source() => Size::Bytes(room),
-        (None, None) if input.has_source() => Size::Auto { slack: 0 },
+        (None, None) if room > 0 && !taken.input.has_source() => Size::Bytes(room),
+        (None, None) if taken.input.has_source() => Size::Auto { slack: 0 },
         (None, None) => {
             return Err(Failure::usage(&OsString::from("--size"), "says how large the image is to be"));
         }
     };
-    if let (Size::Bytes(bytes), false, None) = (size, input.has_source(), format.block_size) {
+    if let (Size::Bytes(bytes), false, None) = (size, taken.input.has_source(), format.block_size) {
         // Pages, so that files can be mapped, but where hardly a page would be left.
         let pages = BlockSize::new(4096).filter(|_| bytes >= 1 << 20);
         format.block_size = pages.or_else(|| Some(format.block_size_for(bytes)));
@@ -165,13 +191,13 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         size,
         spare: args.size.map(|wanted| wanted.spare).unwrap_or_default(),
         align: match args.dax_align {
-            AlignArg::Auto if !input.has_source() => AlignChoice::Off,
+            AlignArg::Auto if !taken.input.has_source() => AlignChoice::Off,
             AlignArg::Auto => AlignChoice::Auto,
             AlignArg::On => AlignChoice::Units,
             AlignArg::Off => AlignChoice::Off,
         },
         device_offset: args.device_offset + base,
-        lost_and_found: if args.no_lost_and_found || input.is_exact() {
+        lost_and_found: if args.no_lost_and_found || taken.is_exact() {
             LostAndFound::AsInTree
         } else {
             LostAndFound::Always
@@ -179,14 +205,26 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     };
     if args.source.sparse {
         let block = format.block_size.map_or(4096, |size| size.len());
-        input.find_holes(block).map_err(&failed)?;
+        taken.input.find_holes(block).map_err(&failed)?;
     }
-    let plan = Plan::new(input.take_tree(), &format, &options).map_err(&failed)?;
+    let plan = Plan::new(
+        std::mem::replace(&mut taken.input.tree, Tree::new(NodeAttrs::default())),
+        &format,
+        &options,
+    )
+    .map_err(&failed)?;
     if is_in_place && plan.bytes() > room {
         return Err(failed(ext2_image::mkfs::Error::TooSmall { needed: plan.bytes(), given: room }));
     }
     plan.tree().warnings().iter().for_each(|warning| context.warn(&warning.to_string()));
-    if !is_in_place && !(header + plan.bytes()).is_multiple_of(UNIT) && !args.quiet {
+    let laid_out = match &disk {
+        Some(disk) => {
+            let bytes = seal.as_ref().map_or(plan.bytes(), |seal| seal.end_for(plan.bytes()));
+            Some((disk, disk.lay_out(bytes, &format.uuid, is_in_place.then_some(there))?))
+        }
+        None => None,
+    };
+    if !is_in_place && disk.is_none() && !(header + plan.bytes()).is_multiple_of(UNIT) && !args.quiet {
         context.note(&format!(
             "{}: {} bytes are no multiple of 2 MiB: Linux's virtio-pmem does not map such an image at all \
              (\"misaligned, unable to map\")",
@@ -195,7 +233,8 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         ));
     }
     let image = Image::create(&place, start, base, args.force)?;
-    let report = write(&image, &plan, &mut input, header, format.uuid).map_err(&failed)?;
+    let pfn_id = args.pfn_header.then_some(format.uuid);
+    let report = write(&image, &plan, &mut *taken.input.contents, header, pfn_id).map_err(&failed)?;
     let sealed = match &seal {
         Some(seal) => {
             let room = is_in_place.then_some(room);
@@ -203,9 +242,24 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
         None => None,
     };
+    if let Some((disk, laid_out)) = &laid_out {
+        disk.write(laid_out, &image.file, is_in_place).map_err(&failed)?;
+    }
+    let laid_out = laid_out.map(|(_, laid_out)| laid_out);
     image.publish().map_err(|error| Failure::host(&place.path, error))?;
+    let sealed = match sealed {
+        Some((sealed, tree)) => {
+            tree.map_or(Ok(()), |tree| tree.publish())?;
+            Some(sealed)
+        }
+        None => None,
+    };
     if args.json {
         let made = to_json(&plan, &report, &format, header);
+        let made = match &laid_out {
+            Some(laid_out) => made.with("disk", disk::to_json(laid_out)),
+            None => made,
+        };
         let made = match &sealed {
             Some(sealed) => made.with("seal", options::to_json(sealed, &args.seal_options)),
             None => made,
@@ -214,6 +268,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     if !args.quiet {
         print(&plan, &report, &format, context)?;
+        if let Some(laid_out) = &laid_out {
+            disk::print(laid_out, context)?;
+        }
     }
     match &sealed {
         Some(sealed) => options::print(sealed, &args.seal_options, context),
@@ -223,24 +280,30 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 
 /// Refuses an image that would be made of itself.
 fn refuse_the_same(args: &Args, place: &Where) -> Result<()> {
-    let Some(from) = &args.from else { return Ok(()) };
-    let source = if from == Path::new("-") { Path::new("/dev/stdin") } else { from };
-    match std::fs::metadata(source) {
-        Ok(found) if found.is_file() && place.is(&found) => Err(Failure::text(
-            show_os(args.image.as_os_str()),
-            "is what goes in and what comes out: name another file",
-        )),
-        // What cannot be looked at is told by who opens it.
-        _ => Ok(()),
+    let sources = args.sources();
+    let sources = sources.iter().map(Source::path).chain(args.disk.files());
+    for from in sources {
+        let source = if from == Path::new("-") { Path::new("/dev/stdin") } else { from };
+        match std::fs::metadata(source) {
+            Ok(found) if found.is_file() && place.is(&found) => {
+                return Err(Failure::text(
+                    show_os(args.image.as_os_str()),
+                    "is what goes in and what comes out: name another file",
+                ));
+            }
+            // What cannot be looked at is told by who opens it.
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 fn write(
     image: &Image,
     plan: &Plan,
-    input: &mut Input,
+    contents: &mut dyn Contents,
     header: u64,
-    id: [u8; 16],
+    pfn_id: Option<[u8; 16]>,
 ) -> ext2_image::mkfs::Result<Report> {
     let io = |error: io::Error| {
         let error = blockdev::Error::Io {
@@ -257,8 +320,8 @@ fn write(
     }
     let bar = bytes_bar("copying", plan.payload());
     let out = FileOutput::new(&image.file, image.base, plan.bytes(), fresh);
-    let report = plan.write(input.contents(), &out, &mut |copied| bar.set_position(copied))?;
-    if header > 0 {
+    let report = plan.write(contents, &out, &mut |copied| bar.set_position(copied))?;
+    if let Some(id) = pfn_id {
         let bytes = pfn::header(id, plan.bytes());
         image.file.write_all_at(&bytes, image.base - header + pfn::HEADER_OFFSET).map_err(io)?;
     }

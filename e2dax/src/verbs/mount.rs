@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
             return background::start(context);
         }
     }
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let fs = open(&target, &options, context)?;
     let source = target.image.canonicalize().map_err(|error| Failure::host(&target.image, error))?;
     let ready = || {
@@ -133,7 +133,7 @@ fn open(target: &Target, options: &MountOptions, context: &Context) -> Result<Ex
     settle(target, &device, context)?;
     let how = OpenOptions {
         read_only: options.read_only,
-        superblock: context.image.superblock.unwrap_or_default(),
+        superblock: context.image.superblock_on(&*device, &target.image_name())?,
         ignore_journal: context.image.ignore_journal,
         errors: options.errors,
         log: options.durability == Durability::Ordered && context.image.device != DeviceKind::Ram,

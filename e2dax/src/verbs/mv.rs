@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     };
     change(context, |context, images| {
         let fs = images.get(context, &destination)?;
-        let there = fs.resolve(destination.path(), Follow::Yes).ok();
+        let there = destination.find_in(&fs, Follow::Yes).ok();
         let is_dir = there.is_some_and(|there| there.kind() == FileKind::Directory) && !args.exchange;
         if args.sources.len() > 1 && !is_dir {
             return Err(Failure::usage(&args.destination, "is no directory to move several files into"));

@@ -145,7 +145,7 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     if let Some(path) = &args.html {
         return html(args, context, &target, path);
     }

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::progress::bytes_bar;
 use crate::target::{Mode, Target};
-use options::{SealOptions, failed, print, to_json};
+use options::{SealOptions, failed, print, refuse_the_image, to_json};
 
 /// Seal an image: add a dm-verity hash tree, and print the root hash
 #[derive(clap::Args)]
@@ -42,7 +42,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let options = &args.options;
     // Open for changes, which keeps others away, wherever the tree goes.
     let device = target.open_device(&context.image, Mode::Write, context.image.durability())?;
@@ -52,6 +52,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         context.note(&format!("{}: was not unmounted cleanly, and is sealed as it is", name()));
     }
     let params = options.params(&uuid)?;
+    if let Some(path) = &options.hash_file {
+        refuse_the_image(path, &target.image)?;
+    }
     let tree = options.create_file(args.force)?;
     let behind = look_behind(&*device, bytes, &params).map_err(|error| failed(name(), error))?;
     if tree.is_none() && behind == Behind::Other && !args.force {

@@ -10,6 +10,7 @@ use ext2_image::tar::{self, Report};
 
 use crate::context::Context;
 use crate::failure::{Cause, Failure, Result};
+use crate::interrupt::Partial;
 use crate::progress::bytes_bar;
 use crate::target::{Mode, Target};
 use crate::text::show_os;
@@ -54,6 +55,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let report = match args.output.as_ref().filter(|path| path.as_os_str() != "-") {
         Some(path) => {
             let file = create(path, args.force)?;
+            let _partial = Partial::removed(path);
             let mut out = BufWriter::with_capacity(BUFFER, file);
             let report = write(&mut out).and_then(|report| Ok(out.flush().map(|()| report)?));
             report.map_err(|error| {

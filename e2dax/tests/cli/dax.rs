@@ -13,7 +13,7 @@ fn a_hole_of_2_mib_takes_one_fault_and_under_linux_512() {
     let ours = folder.run(&arguments).ok();
     assert!(ours.starts_with("dax_pmd_fault private pgoff=0x0 max_pgoff=0x200\n"), "{ours}");
     assert!(
-        ours.contains("dax_pmd_load_hole private\n") && ours.contains("512 pages touched, 1 faults\n"),
+        ours.contains("dax_pmd_load_hole private\n") && ours.contains("512 pages touched, 1 fault\n"),
         "{ours}"
     );
     let linux = folder.run(&[&arguments[..], &["--compat", "linux-6.1"]].concat()).ok();

@@ -168,7 +168,11 @@ fn an_image_that_a_person_has_to_decide_about_stays_not_clean() {
     tools::run("debugfs", &["-w".as_ref(), "-R".as_ref(), store.as_ref(), path.as_os_str()]).unwrap();
     poke(&path, S_STATE, &[0, 0]);
     let run = folder.run(&["touch", "i.img:/new"]);
-    assert!(run.err().contains("needs a person") && run.err().contains("run e2fsck"), "{}", run.err());
+    assert!(
+        run.err().contains("needs a person") && run.err().contains("run e2dax check -y"),
+        "{}",
+        run.err()
+    );
     assert_eq!(state(&path), "not clean");
 }
 
@@ -275,7 +279,7 @@ fn on_a_full_disk_every_verb_ends_with_an_error_and_the_copy_stays_as_it_was() {
     share();
     disk.fill();
     let copy_name = copy.to_str().unwrap().to_string();
-    // A few blocks may still be had: the first verbs take them.
+    // A few blocks may be left: the first verbs take them.
     let mut failed = 0;
     for verb in writing(&copy_name) {
         if verb[0] == "mkfs" {

@@ -194,3 +194,41 @@ fn what_lies_behind_a_file_system_is_not_overwritten() {
     folder.run(&["mkfs", "b.img", "--size", "1M", "--seal", "--data-block-size", "1000"]).fails(1);
     assert!(!folder.path("b.img").exists());
 }
+
+#[test]
+fn the_file_of_a_hash_tree_is_there_when_the_image_is_and_is_never_the_image() {
+    let folder = with_image("1M");
+    let before = fs::read(folder.path("a.img")).unwrap();
+    // Too small for anything: neither is made.
+    folder.run(&["mkfs", "b.img", "--size", "8K", "--seal", "--hash-file", "b.tree"]).fails(1);
+    fs::create_dir(folder.path("source")).unwrap();
+    fs::write(folder.path("source/f"), vec![1; 1 << 20]).unwrap();
+    folder
+        .run(&["mkfs", "b.img", "--from", "source", "--size", "512K", "--seal", "--hash-file", "b.tree"])
+        .fails(1);
+    assert!(!folder.path("b.img").exists() && !folder.path("b.tree").exists());
+    fs::write(folder.path("old.tree"), b"old").unwrap();
+    let words = [
+        "mkfs",
+        "a.img",
+        "--force",
+        "--from",
+        "source",
+        "--size",
+        "512K",
+        "--seal",
+        "--hash-file",
+        "old.tree",
+    ];
+    folder.run(&words).fails(1);
+    assert_eq!(fs::read(folder.path("old.tree")).unwrap(), b"old");
+    std::os::unix::fs::symlink("a.img", folder.path("other")).unwrap();
+    for name in ["a.img", "./a.img", "other"] {
+        let said = folder.run(&["seal", "a.img", "--force", "--hash-file", name]).fails(1);
+        assert!(said.contains("is the image"), "{said}");
+        let words = ["mkfs", "a.img", "--force", "--size", "1M", "--seal", "--hash-file", name];
+        let said = folder.run(&words).fails(1);
+        assert!(said.contains("is the image"), "{said}");
+    }
+    assert!(before == fs::read(folder.path("a.img")).unwrap());
+}

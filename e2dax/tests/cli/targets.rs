@@ -74,7 +74,7 @@ fn what_is_broken_or_not_supported_fails_with_8_and_says_why() {
     for (image, why) in [
         ("ext4-extents.img", "extents"),
         ("ext3-recover.img", "journal"),
-        ("zeros.img", "magic"),
+        ("zeros.img", "zeros"),
         ("short.img", "superblock"),
     ] {
         let message = folder.run(&["info", image]).fails(8);
@@ -90,7 +90,7 @@ fn what_makes_no_sense_fails_with_2() {
         vec!["nothing"],
         vec!["ls"],
         vec!["ls", "--device", "tape", "block-1k.img"],
-        vec!["ls", "--superblock", "7", "block-1k.img"],
+        vec!["ls", "--superblock", "seven", "block-1k.img"],
         vec!["cp", "block-1k.img", "elsewhere"],
         vec!["find", "block-1k.img", "-type", "z"],
         vec!["xattr", "--raw", "block-1k.img:/README"],

@@ -212,10 +212,8 @@ fn a_full_image_is_said_to_be_full_and_stays_clean() {
 
 #[test]
 fn what_cannot_be_written_is_refused_before_anything_changes() {
-    let folder = Folder::with(&["block-1k", "ext3-recover"]);
+    let folder = Folder::with(&["block-1k"]);
     let before = fs::read(folder.path("block-1k.img")).unwrap();
-    let message = folder.run(&["touch", "ext3-recover.img:/x"]).fails(8);
-    assert!(message.contains("journal"), "{message}");
     folder.run_with(&["write", "--device", "ram", "block-1k.img:/README"], b"lost").ok();
     assert!(fs::read(folder.path("block-1k.img")).unwrap() == before, "a copy in RAM was written");
 }

@@ -19,7 +19,7 @@ struct Xfs {
 }
 
 impl Xfs {
-    /// `None` where there is none to be had.
+    /// `None` where there is none.
     fn new() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk");

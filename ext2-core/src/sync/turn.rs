@@ -1,7 +1,7 @@
 //! Who goes on, where a test decides it: threads that take turns, and may pass theirs wherever they take a lock.
 //!
 //! A thread that has [entered](enter) asks its [`Turns`] before each lock, and instead of sleeping for one that is held.
-//! So a race is an order of turns, which can be had again. Others are asked nothing, and sleep as they always do.
+//! So a race is an order of turns, which can be repeated. Others are asked nothing, and sleep as they always do.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -34,7 +34,7 @@ use map::Area;
 pub enum Signal {
     /// Nothing is mapped there, or the mapping does not allow it.
     Segv,
-    /// The file has no such page, or it cannot be had.
+    /// The file has no such page, or it cannot be supplied.
     Bus,
 }
 

@@ -91,29 +91,3 @@ fn chrome_has_a_slice_for_each_fault() {
     assert_eq!(text.matches('{').count(), text.matches('}').count());
     assert!(text.starts_with("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[") && text.ends_with("]}\n"));
 }
-
-#[test]
-fn an_answer_of_get_block_says_whether_its_size_may_be_believed() {
-    let answer = |mapped, sized| Event::GetBlock {
-        block: 512,
-        asked: 2 << 20,
-        create: false,
-        mapped,
-        sized,
-        addr: 0x5000,
-        size: 4096,
-    };
-    let mut text = String::new();
-    for event in [answer(true, false), answer(false, true), answer(false, false)] {
-        ftrace::write(&mut text, &record(event)).unwrap();
-    }
-    let head = "           e2dax-2       [000] .....     1.000234: e2dax_get_block: dev 259:0 ino 0xc iblock 0x200 b_size \
-                0x200000 create 0 -> ";
-    let ends =
-        ["addr 0x5000 b_size 0x1000 state mapped", "b_size 0x1000 state sized", "b_size 0x1000 state none"];
-    assert_eq!(text.lines().collect::<Vec<_>>(), ends.map(|end| format!("{head}{end}")));
-    let mut text = String::new();
-    json::write(&mut text, &record(answer(true, false))).unwrap();
-    let fields = "\"block\":512,\"asked\":2097152,\"create\":false,\"mapped\":true,\"sized\":false,\"size\":4096,\"addr\":20480}\n";
-    assert!(text.ends_with(fields), "{text}");
-}

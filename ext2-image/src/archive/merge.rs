@@ -5,10 +5,12 @@
 //! 2. A name that comes again is a new file; other names of the old one keep what they had. Directories stay.
 //! 3. What comes out depends on the members and their order alone.
 
+mod tree;
+
 use std::collections::HashMap;
 use std::fs::File;
 
-use super::contents::{ArchiveContents, Place};
+use super::contents::{ArchiveContents, Lower, Place};
 use super::member::{Data, Member, MemberKind};
 use super::{acl, owners};
 use crate::manifest::quote;
@@ -48,6 +50,7 @@ struct Node {
 pub struct Merge {
     nodes: Vec<Node>,
     files: Vec<File>,
+    trees: Vec<Lower>,
     places: Vec<Place>,
     replace: Replace,
     times: Times,
@@ -71,6 +74,7 @@ impl Merge {
         Self {
             nodes: vec![directory(ROOT)],
             files: Vec::new(),
+            trees: Vec::new(),
             places: Vec::new(),
             replace,
             times,
@@ -127,7 +131,7 @@ impl Merge {
                     Data::Whole { size, .. } => (*size, None),
                     Data::Sparse(map) => (map.size(), Some(map.data().into())),
                 };
-                self.places.push(Place { archive, data });
+                self.places.push(Place::Archive { archive, data });
                 Body::File { size, data: spans, handle }
             }
         };
@@ -158,9 +162,10 @@ impl Merge {
     /// # Errors
     /// `Entry` for a path that leads out of the archive or through what is no directory.
     pub fn remove(&mut self, path: &[u8]) -> Result<bool> {
-        let Some((parent, name)) = self.place_of(path)? else {
+        if parts(path)?.is_empty() {
             return Err(Error::entry(path, "the root cannot be removed"));
-        };
+        }
+        let Some((parent, name)) = self.place_without_making(path)? else { return Ok(false) };
         self.last = None;
         let waited = self.waiting.remove(&(parent, name.clone())).is_some();
         Ok(self.nodes[parent as usize].names.remove(&name).is_some() || waited)
@@ -172,10 +177,7 @@ impl Merge {
     /// As [`remove`](Self::remove).
     pub fn clear(&mut self, path: &[u8]) -> Result<()> {
         self.last = None;
-        let nr = match self.place_of(path)? {
-            None => Some(ROOT),
-            Some((parent, name)) => self.nodes[parent as usize].names.get(&name).copied(),
-        };
+        let nr = if parts(path)?.is_empty() { Some(ROOT) } else { self.find(path)? };
         if let Some(nr) = nr.filter(|&nr| self.is_directory(nr)) {
             self.nodes[nr as usize].names.clear();
             self.waiting.retain(|(parent, _), _| *parent != nr);
@@ -218,7 +220,7 @@ impl Merge {
         }
         tree.sort()?;
         tree.warnings_mut().append(core::mem::take(&mut self.warnings));
-        let mut contents = ArchiveContents::new(self.files, self.places);
+        let mut contents = ArchiveContents::new(self.files, self.places, self.trees);
         if !listed.is_empty() {
             let owners = owners::Owners::of(&tree, &mut contents);
             let (users, groups) = (self.users, self.groups);

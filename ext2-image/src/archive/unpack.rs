@@ -232,8 +232,24 @@ pub fn open(path: &Path, spool: &Path) -> io::Result<Opened> {
 pub fn spooled(source: Box<dyn BufRead + '_>, spool: &Path) -> io::Result<Opened> {
     let mut source = unpacked(source)?;
     let mut file = nameless(spool)?;
-    let len = io::copy(&mut source, &mut file)?;
+    let len = copy(&mut source, &mut file)?;
     Ok(Opened { file, len, is_device: false })
+}
+
+/// Copies all bytes of `source` to the end of `file`, in large pieces.
+pub(crate) fn copy(source: &mut dyn Read, file: &mut File) -> io::Result<u64> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut copied = 0;
+    loop {
+        let read = match source.read(&mut buffer) {
+            Ok(0) => return Ok(copied),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        io::Write::write_all(file, &buffer[..read])?;
+        copied += read as u64;
+    }
 }
 
 /// A file without a name in a folder, for reading and writing.

@@ -141,7 +141,7 @@ fn check_in_block(block: &[u8]) -> Option<Fault> {
 
 impl Run<'_> {
     /// What lies behind the first 128 bytes of an inode.
-    pub(super) fn check_extra_space(&mut self, inode: &Seen<'_>) -> Step {
+    pub(crate) fn check_extra_space(&mut self, inode: &Seen<'_>) -> Step {
         let start = GOOD_OLD_INODE_SIZE as usize;
         let Some(extra) = inode.bytes.get(start..).filter(|extra| extra.len() >= 4) else { return Ok(()) };
         let mut len = usize::from(u16::from_le_bytes([extra[0], extra[1]]));
@@ -177,14 +177,27 @@ impl Run<'_> {
 
     /// Reports a bad field, but not of a reserved inode: nobody looks at it there, e2fsck neither.
     fn report_field(&mut self, inode: &Seen<'_>, kind: Kind, found: u32) -> Step {
-        if inode.nr == super::inodes::ROOT || inode.nr >= self.geo.first_ino {
-            self.report(inode.place(), kind, Some(found.into()), None)?;
+        if (inode.nr == super::inodes::ROOT || inode.nr >= self.geo.first_ino)
+            && self.report(inode.place(), kind, Some(found.into()), None)?
+        {
+            if kind == Kind::AttributeFeature && self.is_attribute_block(found)? {
+                return self.set_feature_ext_attr();
+            }
+            self.put_u32(inode.nr, offset_of!(RawInode, i_file_acl), 0)?;
         }
         Ok(())
     }
 
+    /// Whether a block begins as one of attributes does.
+    fn is_attribute_block(&self, block: u32) -> Step<bool> {
+        if !self.is_block(block) {
+            return Ok(false);
+        }
+        Ok(self.dev.read_u32(u64::from(block) << self.geo.block_size.log2())? == XATTR_MAGIC)
+    }
+
     /// The block of attributes of an inode: 1 when it has one that is used, otherwise 0.
-    pub(super) fn check_attribute_block(&mut self, inode: &Seen<'_>) -> Step<u32> {
+    pub(crate) fn check_attribute_block(&mut self, inode: &Seen<'_>) -> Step<u32> {
         let nr = inode.raw.i_file_acl.get();
         if nr == 0 {
             return Ok(0);
@@ -215,22 +228,30 @@ impl Run<'_> {
             }
             Some(_) => self.fault(Place::Block(nr.into()), Kind::AttributeBlock)?,
         };
-        if drop && self.mode == Mode::Mend {
+        if drop {
             self.put_u32(inode.nr, offset_of!(RawInode, i_file_acl), 0)?;
             return Ok(0);
         }
-        self.claim(inode.nr, nr)?;
+        let at = self.inode_offset(inode.nr).unwrap_or(0) + offset_of!(RawInode, i_file_acl) as u64;
+        if !self.claim(inode.nr, nr, at, 0)? && self.mode == Mode::Repair {
+            // It becomes a block of its own before anything else is said of it.
+            return Ok(1);
+        }
         self.s.attributes.insert(nr, AttributeBlock { refcount: header.h_refcount.get(), users: 1 });
         Ok(1)
     }
 
     /// Compares the users of each block of attributes with the number it notes.
-    pub(super) fn check_attribute_counts(&mut self) -> Step {
+    pub(crate) fn check_attribute_counts(&mut self) -> Step {
         let attributes = take(&mut self.s.attributes);
         for (&block, seen) in &attributes {
             if seen.refcount != seen.users {
                 let numbers = (Some(seen.refcount.into()), Some(seen.users.into()));
-                self.report(Place::Block(block.into()), Kind::AttributeCount, numbers.0, numbers.1)?;
+                if self.report(Place::Block(block.into()), Kind::AttributeCount, numbers.0, numbers.1)? {
+                    let at = (u64::from(block) << self.geo.block_size.log2())
+                        + offset_of!(RawXattrHeader, h_refcount) as u64;
+                    self.dev.write_u32(at, seen.users)?;
+                }
             }
         }
         self.s.attributes = attributes;

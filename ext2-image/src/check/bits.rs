@@ -4,24 +4,24 @@ use alloc::vec::Vec;
 
 /// An array of bits, all 0 at first. A bit past the end reads as 0 and is not set.
 #[derive(Debug, Default)]
-pub(super) struct Bits {
+pub(crate) struct Bits {
     words: Vec<u64>,
 }
 
 impl Bits {
     /// Makes it an array of `len` zero bits, in the memory it has.
-    pub(super) fn reset(&mut self, len: u64) {
+    pub(crate) fn reset(&mut self, len: u64) {
         self.words.clear();
         // Cannot be cut off: blocks and inodes have 32-bit numbers.
         self.words.resize(len.div_ceil(64) as usize, 0);
     }
 
-    pub(super) fn get(&self, bit: u64) -> bool {
+    pub(crate) fn get(&self, bit: u64) -> bool {
         self.words.get((bit / 64) as usize).is_some_and(|word| word >> (bit % 64) & 1 != 0)
     }
 
     /// Sets a bit and says whether it was set before.
-    pub(super) fn set(&mut self, bit: u64) -> bool {
+    pub(crate) fn set(&mut self, bit: u64) -> bool {
         let Some(word) = self.words.get_mut((bit / 64) as usize) else { return true };
         let mask = 1 << (bit % 64);
         let was = *word & mask != 0;
@@ -29,13 +29,27 @@ impl Bits {
         was
     }
 
+    /// The first bit that is 0 from `from` on and below `end`.
+    pub(crate) fn first_zero(&self, from: u64, end: u64) -> Option<u64> {
+        let mut bit = from;
+        while bit < end {
+            let word = self.words.get((bit / 64) as usize)? | ((1 << (bit % 64)) - 1);
+            if word != u64::MAX {
+                let found = bit / 64 * 64 + u64::from(word.trailing_ones());
+                return (found < end).then_some(found);
+            }
+            bit = (bit / 64 + 1) * 64;
+        }
+        None
+    }
+
     /// How many bits are 1.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// The 8 bits from `bit` on, the first of them the lowest.
-    pub(super) fn byte(&self, bit: u64) -> u8 {
+    pub(crate) fn byte(&self, bit: u64) -> u8 {
         let (word, shift) = ((bit / 64) as usize, bit % 64);
         let low = self.words.get(word).copied().unwrap_or(0) >> shift;
         let high = match shift {
@@ -49,6 +63,19 @@ impl Bits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_zero_is_found_across_words_and_not_past_the_end() {
+        let mut bits = Bits::default();
+        bits.reset(200);
+        for bit in 0..130 {
+            bits.set(bit);
+        }
+        assert_eq!(bits.first_zero(3, 200), Some(130));
+        assert_eq!(bits.first_zero(3, 130), None);
+        assert_eq!(bits.first_zero(150, 200), Some(150));
+        assert_eq!(bits.first_zero(200, 200), None);
+    }
 
     #[test]
     fn bytes_are_read_across_words() {

@@ -1,5 +1,6 @@
 //! Passes 3 and 4: whether every directory can be reached and every file has a name, and link counts.
 
+use alloc::vec::Vec;
 use core::mem::{offset_of, take};
 
 use zerocopy::{FromZeros, IntoBytes};
@@ -16,9 +17,10 @@ const LINK_MAX: u16 = 65000;
 
 impl Run<'_> {
     /// Checks that every directory is below the root, and that `..` names the one it is in.
-    pub(super) fn check_connections(&mut self) -> Step {
+    pub(crate) fn check_connections(&mut self) -> Step {
         let dirs = take(&mut self.s.dirs);
         let index = |inode: u32| dirs.binary_search_by_key(&inode, |dir| dir.inode).ok();
+        let mut lost = Vec::new();
         let mut passed = Bits::default();
         let mut done = Bits::default();
         passed.reset(dirs.len() as u64);
@@ -40,7 +42,11 @@ impl Run<'_> {
                 && !done.get(here as u64)
                 && let Some(dir) = dirs.get(here)
             {
-                self.fault(Place::Inode(dir.inode), Kind::Unconnected)?;
+                if self.fault(Place::Inode(dir.inode), Kind::Unconnected)? {
+                    // The circle ends here: its name goes, and it gets one that can be reached.
+                    self.dev.write_u32(dir.entry_at, 0)?;
+                    lost.push((dir.inode, dir.dotdot_at));
+                }
             }
             let mut at = Some(start);
             while let Some(here) = at
@@ -50,12 +56,17 @@ impl Run<'_> {
             }
             let place = Place::Inode(dir.inode);
             if dir.parent == 0 && dir.inode != ROOT {
-                self.fault(place, Kind::Unconnected)?;
+                if self.fault(place, Kind::Unconnected)? {
+                    lost.push((dir.inode, dir.dotdot_at));
+                }
             } else {
                 let expected = if dir.inode == ROOT { ROOT } else { dir.parent };
                 if dir.dotdot != expected && dir.dotdot != 0 {
                     let numbers = (Some(dir.dotdot.into()), Some(expected.into()));
-                    self.report(place, Kind::DotDotInode, numbers.0, numbers.1)?;
+                    if self.report(place, Kind::DotDotInode, numbers.0, numbers.1)? {
+                        self.dev.write_u32(dir.dotdot_at, expected)?;
+                        self.later.again = true;
+                    }
                 }
             }
             if start.is_multiple_of(4096) {
@@ -63,11 +74,14 @@ impl Run<'_> {
             }
         }
         self.s.dirs = dirs;
-        Ok(())
+        for (inode, dotdot_at) in lost {
+            self.connect(inode, 2, dotdot_at)?;
+        }
+        self.begin_anew()
     }
 
     /// Compares link counts with the names that were counted.
-    pub(super) fn check_links(&mut self) -> Step {
+    pub(crate) fn check_links(&mut self) -> Step {
         for inode in 1..=self.geo.inodes_count {
             if inode == 1 || inode > ROOT && inode < self.geo.first_ino {
                 continue;
@@ -97,7 +111,7 @@ impl Run<'_> {
                 self.tick(Pass::Links, inode.into(), self.geo.inodes_count.into());
             }
         }
-        Ok(())
+        self.begin_anew()
     }
 
     /// An inode without a name: an empty one is deleted. Whether that was done.
@@ -123,8 +137,8 @@ impl Run<'_> {
             return Ok(true);
         }
         // A directory without a name was reported as not connected.
-        if kind != 2 {
-            self.fault(Place::Inode(inode), Kind::Unattached)?;
+        if kind != 2 && self.fault(Place::Inode(inode), Kind::Unattached)? {
+            self.connect(inode, kind, 0)?;
         }
         Ok(true)
     }

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 
 use super::Pass;
 use super::finding::{Kind, Place};
-use super::run::{Mode, Run, Step, TYPE, USED};
+use super::layout::{BITMAP_UNWRITTEN, TABLE_UNWRITTEN};
+use super::run::{Run, Step, TYPE, USED};
 use ext2_core::GroupNr;
 use ext2_core::raw::{RawGroupDesc, RawSuperblock, SUPERBLOCK_OFFSET};
 
@@ -49,7 +50,7 @@ fn compare(stored: &mut [u8], len: u64, truth: impl Fn(u64) -> u8) -> Difference
 
 impl Run<'_> {
     /// Compares bitmaps and counts with what was found.
-    pub(super) fn check_counts(&mut self) -> Step {
+    pub(crate) fn check_counts(&mut self) -> Step {
         let mut bitmap = take(&mut self.s.block);
         let (mut free_blocks, mut free_inodes) = (0, 0);
         for group in 0..self.geo.groups {
@@ -123,6 +124,9 @@ impl Run<'_> {
 
     fn check_block_bitmap(&mut self, group: u32, desc: &RawGroupDesc, bitmap: &mut Vec<u8>) -> Step<u64> {
         self.read_block(desc.bg_block_bitmap.get(), bitmap)?;
+        if self.written(group).0 & BITMAP_UNWRITTEN != 0 {
+            self.unwritten(group, bitmap);
+        }
         let start = u64::from(self.geo.group_start(GroupNr::new(group)));
         let len = self.geo.group_len(GroupNr::new(group)).into();
         let found = &self.s.found;
@@ -132,8 +136,26 @@ impl Run<'_> {
         Ok(difference.free)
     }
 
+    /// What the block bitmap of a group is that was never written: its metadata are in use.
+    fn unwritten(&self, group: u32, bitmap: &mut [u8]) {
+        let (nr, metadata) = (GroupNr::new(group), &self.s.metadata);
+        let (start, len) = (u64::from(self.geo.group_start(nr)), u64::from(self.geo.group_len(nr)));
+        for (byte, first) in bitmap.iter_mut().zip((0u64..).step_by(8)) {
+            let valid = match len.saturating_sub(first) {
+                8.. => 0xff,
+                bits => (1u16 << bits).wrapping_sub(1) as u8,
+            };
+            *byte = metadata.byte(start + first) & valid | !valid;
+        }
+    }
+
     fn check_inode_bitmap(&mut self, group: u32, desc: &RawGroupDesc, bitmap: &mut Vec<u8>) -> Step<u64> {
         self.read_block(desc.bg_inode_bitmap.get(), bitmap)?;
+        if self.written(group).0 & TABLE_UNWRITTEN != 0 {
+            let used = (self.geo.inodes_per_group / 8) as usize;
+            bitmap.fill(0xff);
+            bitmap.get_mut(..used).unwrap_or_default().fill(0);
+        }
         let len = u64::from(self.geo.inodes_per_group);
         let start = u64::from(group) * len;
         let reserved = u64::from(self.geo.first_ino) - 1;
@@ -163,17 +185,17 @@ impl Run<'_> {
         should: &[u8],
     ) -> Step {
         let place = Place::Group(group);
+        let mut mend = false;
         if difference.marked_free != 0 {
-            self.report(place, free, Some(difference.marked_free), Some(0))?;
+            mend |= self.report(place, free, Some(difference.marked_free), Some(0))?;
         }
         if difference.marked_used != 0 {
-            self.report(place, used, Some(difference.marked_used), Some(0))?;
+            mend |= self.report(place, used, Some(difference.marked_used), Some(0))?;
         }
         if difference.padding {
-            self.fault(place, padding)?;
+            mend |= self.fault(place, padding)?;
         }
-        let differs = difference.marked_free != 0 || difference.marked_used != 0 || difference.padding;
-        if differs && self.mode == Mode::Mend {
+        if mend {
             self.dev.write_at(u64::from(block) << self.geo.block_size.log2(), should)?;
         }
         Ok(())

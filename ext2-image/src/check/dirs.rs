@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 use super::Pass;
 use super::finding::{Kind, Place};
 use super::inodes::ROOT;
-use super::run::{BAD, DirBlock, Run, Step, TYPE, USED};
+use super::run::{BAD, DirBlock, Mode, Run, Step, TYPE, USED};
 use ext2_core::IncompatFeatures;
 use ext2_core::raw::RawDirentHeader;
 
@@ -26,7 +26,7 @@ struct Entry<'b> {
 
 impl Run<'_> {
     /// Checks all directories.
-    pub(super) fn check_directories(&mut self) -> Step {
+    pub(crate) fn check_directories(&mut self) -> Step {
         let blocks = take(&mut self.s.dir_blocks);
         let mut buffer = take(&mut self.s.block);
         let mut names = take(&mut self.s.names);
@@ -34,13 +34,27 @@ impl Run<'_> {
         let mut done = 0;
         for dir in blocks.chunk_by(|a, b| a.inode == b.inode) {
             names.clear();
+            let inode = dir.first().map_or(0, |block| block.inode);
+            // One with holes is reported, and gets no tree.
+            let is_whole = dir.last().is_some_and(|last| last.nr as usize + 1 == dir.len());
+            let indexed = is_whole && self.dir_mut(inode).is_some_and(|dir| dir.indexed);
+            let mut tree = indexed.then(|| self.begin_tree(inode, dir.len() as u32));
             for (index, block) in dir.iter().enumerate() {
                 if index == 0 && block.nr != 0 {
                     // The hole in the first block was reported; there is no '.'.
                     self.note_no_dot(block.inode)?;
                 }
                 self.read_block(block.block, &mut buffer)?;
-                self.check_dir_block(block, &buffer, &mut names)?;
+                if block.nr == 0 && self.mode == Mode::Repair {
+                    self.mend_first_entries(block, &mut buffer)?;
+                }
+                self.check_dir_block(block, &mut buffer, &mut names)?;
+                if let Some(tree) = &mut tree {
+                    self.take_into_tree(tree, block.nr, &buffer)?;
+                }
+            }
+            if let Some(tree) = tree {
+                self.finish_tree(tree)?;
             }
             self.check_duplicates(dir, &mut names, &mut buffer)?;
             done += dir.len() as u64;
@@ -49,7 +63,7 @@ impl Run<'_> {
         self.s.block = buffer;
         self.s.names = names;
         self.s.dir_blocks = blocks;
-        Ok(())
+        self.begin_anew()
     }
 
     fn note_no_dot(&mut self, inode: u32) -> Step {
@@ -60,11 +74,12 @@ impl Run<'_> {
     fn check_dir_block(
         &mut self,
         block: &DirBlock,
-        bytes: &[u8],
+        bytes: &mut [u8],
         names: &mut alloc::vec::Vec<(u64, u64)>,
     ) -> Step {
         let start = u64::from(block.block) << self.geo.block_size.log2();
         let mut offset = 0;
+        let mut before = None;
         let mut ordinal = if block.nr == 0 { 0 } else { 2 };
         while offset < bytes.len() {
             // OK to cast: a block has at most 64 KiB.
@@ -72,14 +87,19 @@ impl Run<'_> {
                 Place::Entry { directory: block.inode, block: block.nr.into(), offset: offset as u32 };
             let rest = bytes.get(offset..).unwrap_or_default();
             let Ok((header, after)) = RawDirentHeader::read_from_prefix(rest) else {
-                self.fault(place, Kind::EntryBroken)?;
+                if self.fault(place, Kind::EntryBroken)? {
+                    self.salvage(block, bytes, offset, before)?;
+                }
                 return Ok(());
             };
             let len = ext2_core::rules::decode_rec_len(header.rec_len.get(), bytes.len());
             let name_len = usize::from(header.name_len);
             if len > rest.len() || len < 12 || !len.is_multiple_of(4) || name_len + 8 > len {
-                self.report(place, Kind::EntryBroken, Some(len as u64), None)?;
-                return Ok(());
+                if !self.report(place, Kind::EntryBroken, Some(len as u64), None)? {
+                    return Ok(());
+                }
+                offset = self.salvage(block, bytes, offset, before)?;
+                continue;
             }
             let name = after.get(..name_len).unwrap_or_default();
             let next = after.get(name_len).copied().unwrap_or(0);
@@ -90,6 +110,7 @@ impl Run<'_> {
                 let key = u64::from(block.nr) << 16 | offset as u64;
                 names.push((fingerprint(name), key));
             }
+            before = Some(offset);
             offset += len;
             ordinal = ordinal.saturating_add(1).min(2);
         }
@@ -98,12 +119,18 @@ impl Run<'_> {
 
     /// Checks an entry; whether its name counts.
     fn check_entry(&mut self, dir: u32, entry: &Entry<'_>, len: usize) -> Step<bool> {
-        let inode = entry.header.inode.get();
+        let mut inode = entry.header.inode.get();
         match entry.ordinal {
-            0 => self.check_dot(dir, entry, len)?,
+            0 => {
+                if self.check_dot(dir, entry, len)? {
+                    inode = dir;
+                }
+            }
             1 => self.check_dotdot(dir, entry)?,
             _ if inode == dir => {
-                self.entry_fault(entry, Kind::EntrySelf)?;
+                if self.entry_fault(entry, Kind::EntrySelf)? {
+                    return self.clear_entry(entry);
+                }
             }
             _ => {}
         }
@@ -111,7 +138,9 @@ impl Run<'_> {
             return Ok(false);
         }
         if inode != ROOT && inode < self.geo.first_ino || inode > self.geo.inodes_count {
-            self.report_entry(entry.place, Kind::EntryInode, Some(inode.into()), None, entry.name)?;
+            if self.report_entry(entry.place, Kind::EntryInode, Some(inode.into()), None, entry.name)? {
+                return self.clear_entry(entry);
+            }
             return Ok(false);
         }
         if entry.ordinal > 1 {
@@ -121,25 +150,33 @@ impl Run<'_> {
                 b"" => Some(Kind::EntryEmptyName),
                 _ => None,
             };
-            if let Some(kind) = kind {
-                self.entry_fault(entry, kind)?;
+            if let Some(kind) = kind
+                && self.entry_fault(entry, kind)?
+            {
+                return self.clear_entry(entry);
             }
         }
         if self.state(inode) & USED == 0 {
             let found = Some(inode.into());
             if self.report_entry(entry.place, Kind::EntryUnused, found, None, entry.name)? {
-                self.dev.write_u32(entry.at, 0)?;
-                return Ok(false);
+                return self.clear_entry(entry);
             }
         }
-        if entry.name.iter().any(|&byte| byte == b'/' || byte == 0) {
-            self.entry_fault(entry, Kind::EntryName)?;
+        if entry.name.iter().any(|&byte| byte == b'/' || byte == 0)
+            && self.entry_fault(entry, Kind::EntryName)?
+        {
+            for (at, _) in (0..).zip(entry.name).filter(|(_, byte)| matches!(byte, b'/' | 0)) {
+                self.dev.write_at(entry.at + 8 + at, b".")?;
+            }
+            // The name that it has now may be one that is there.
+            self.later.again = true;
         }
         self.check_type(entry, inode)?;
         if entry.ordinal > 1 && self.is_directory(inode) {
             let parent = match self.dir_mut(inode) {
                 Some(child) if child.parent == 0 => {
                     child.parent = dir;
+                    child.entry_at = entry.at;
                     0
                 }
                 Some(child) => child.parent,
@@ -147,7 +184,9 @@ impl Run<'_> {
             };
             if parent != 0 {
                 let (found, expected) = (Some(inode.into()), None);
-                self.report_entry(entry.place, Kind::EntryDirectory, found, expected, entry.name)?;
+                if self.report_entry(entry.place, Kind::EntryDirectory, found, expected, entry.name)? {
+                    return self.clear_entry(entry);
+                }
             }
         }
         if let Some(count) = self.s.counted.get_mut(inode as usize - 1) {
@@ -160,20 +199,35 @@ impl Run<'_> {
         self.report_entry(entry.place, kind, None, None, entry.name)
     }
 
-    fn check_dot(&mut self, dir: u32, entry: &Entry<'_>, len: usize) -> Step {
+    /// Takes the inode of an entry away: the name is none any more. That of `..` becomes the root, until it is known
+    /// better.
+    fn clear_entry(&mut self, entry: &Entry<'_>) -> Step<bool> {
+        if self.mode == Mode::Repair && entry.ordinal == 1 {
+            self.dev.write_u32(entry.at, ROOT)?;
+            self.later.again = true;
+            return Ok(false);
+        }
+        self.dev.write_u32(entry.at, 0)?;
+        Ok(false)
+    }
+
+    /// Checks the first entry; whether its inode was set right.
+    fn check_dot(&mut self, dir: u32, entry: &Entry<'_>, len: usize) -> Step<bool> {
         let inode = entry.header.inode.get();
+        // In a repair the names of the first two were set right before, where that was wanted.
         if inode == 0 || entry.name != b"." {
             self.entry_fault(entry, Kind::DotMissing)?;
-        } else if entry.after != 0 {
-            self.entry_fault(entry, Kind::DotEnd)?;
-        }
-        if inode != dir {
-            self.report(entry.place, Kind::DotInode, Some(inode.into()), Some(dir.into()))?;
+        } else if entry.after != 0 && self.entry_fault(entry, Kind::DotEnd)? {
+            self.dev.write_at(entry.at + 9, &[0])?;
         }
         if len > 24 {
             self.report(entry.place, Kind::DotLong, Some(len as u64), Some(12))?;
         }
-        Ok(())
+        if inode != dir && self.report(entry.place, Kind::DotInode, Some(inode.into()), Some(dir.into()))? {
+            self.dev.write_u32(entry.at, dir)?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     fn check_dotdot(&mut self, dir: u32, entry: &Entry<'_>) -> Step {
@@ -183,11 +237,14 @@ impl Run<'_> {
             return Ok(());
         }
         if entry.after != 0 {
-            self.entry_fault(entry, Kind::DotEnd)?;
-            return Ok(());
+            if !self.entry_fault(entry, Kind::DotEnd)? {
+                return Ok(());
+            }
+            self.dev.write_at(entry.at + 10, &[0])?;
         }
         if let Some(dir) = self.dir_mut(dir) {
             dir.dotdot = inode;
+            dir.dotdot_at = entry.at;
         }
         Ok(())
     }
@@ -224,6 +281,9 @@ impl Run<'_> {
         buffer: &mut alloc::vec::Vec<u8>,
     ) -> Step {
         names.sort_unstable();
+        if self.mode == Mode::Repair {
+            return self.mend_duplicates(dir, names, buffer);
+        }
         let pair = names.windows(2).find_map(|pair| match pair {
             [a, b] if a.0 == b.0 => Some((a.1, b.1)),
             _ => None,
@@ -239,7 +299,7 @@ impl Run<'_> {
     }
 
     /// The name at a place in a directory.
-    fn name_at(
+    pub(crate) fn name_at(
         &mut self,
         dir: &[DirBlock],
         key: u64,

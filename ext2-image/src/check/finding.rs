@@ -131,6 +131,7 @@ macro_rules! kinds {
 kinds! {
     // The superblock and the descriptors.
     SuperblockField Halts "a field is impossible",
+    SuperblockLost Halts "the superblock cannot be used; there is a backup in block",
     FragmentSize Halts "fragments are not blocks: s_log_frag_size",
     FragmentsPerGroup Halts "s_frags_per_group",
     ReservedBlocks Halts "s_r_blocks_count, of at most half of all blocks,",
@@ -150,6 +151,7 @@ kinds! {
     ResizeInode Halts "the resize inode is not as the descriptors need it",
     ResizeInodeLeft Halts "the resize inode has blocks, but the feature resize_inode is not there",
     GroupFlags Mends "bg_flags of a feature that the file system does not have, which should be 0,",
+    GroupChecksum Mends "bg_checksum",
     BackupSuperblock Halts "the backup of the superblock differs from the primary one",
     LargeFileFlag Halts "there are files of 2 GiB and more, but no feature large_file",
     // Inodes.
@@ -158,6 +160,7 @@ kinds! {
     RootDtime Mends "the root has a time of deletion",
     ReservedMode Mends "a reserved inode has a mode",
     BadBlocksInode Halts "the inode of bad blocks is not empty",
+    BadBlocksMetadata Halts "the list of bad blocks has a superblock, descriptor, bitmap or table: block",
     BadBlocksIllegal Halts "the inode of bad blocks has an impossible block",
     JournalInUse Mends "the journal's inode is used without a journal",
     JournalMode Mends "the journal is not a regular file",
@@ -186,6 +189,8 @@ kinds! {
     ZeroLengthDirectory Mends "a directory without blocks",
     IndexFlag Mends "the flag of an indexed directory is wrong",
     IndexRoot Mends "the root of the directory's index is invalid",
+    IndexLimit Mends "entries of a node of the directory's index",
+    IndexOrder Mends "the directory's index is not in the order of its hashes at block",
     IndexNode Halts "the directory's index is invalid at block",
     // Attributes.
     AttributeBlockPlace Halts "the block of attributes is impossible",

@@ -27,7 +27,7 @@ const EXTENTS: u32 = 0x8_0000;
 const INLINE: u32 = 0x1000_0000;
 const CASEFOLD: u32 = 0x4000_0000;
 
-pub(super) const ROOT: u32 = 2;
+pub(crate) const ROOT: u32 = 2;
 /// `EXT2_OS_LINUX` in `s_creator_os`.
 const LINUX: u32 = 0;
 const BAD_BLOCKS: u32 = 1;
@@ -37,26 +37,26 @@ const JOURNAL: u32 = 8;
 const QUOTA: [u32; 2] = [3, 4];
 
 /// An inode as pass 1 has it.
-pub(super) struct Seen<'b> {
-    pub(super) nr: u32,
-    pub(super) raw: &'b RawInode,
+pub(crate) struct Seen<'b> {
+    pub(crate) nr: u32,
+    pub(crate) raw: &'b RawInode,
     /// The whole inode, `inode_size` bytes.
-    pub(super) bytes: &'b [u8],
+    pub(crate) bytes: &'b [u8],
     /// Whether it stays what it is: pass 1 may decide to delete it.
-    pub(super) flags: u32,
+    pub(crate) flags: u32,
 }
 
 impl Seen<'_> {
-    pub(super) fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         Place::Inode(self.nr)
     }
 
-    fn kind(&self) -> Option<FileKind> {
+    pub(crate) fn kind(&self) -> Option<FileKind> {
         FileKind::from_mode(self.raw.i_mode.get())
     }
 
     /// Bytes, as every kind of file has them.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         u64::from(self.raw.i_size_high.get()) << 32 | u64::from(self.raw.i_size.get())
     }
 
@@ -86,7 +86,7 @@ impl Seen<'_> {
 
 impl Run<'_> {
     /// Checks all inodes.
-    pub(super) fn check_inodes(&mut self) -> Step {
+    pub(crate) fn check_inodes(&mut self) -> Step {
         let inodes = self.geo.inodes_count as usize;
         for table in [&mut self.s.links, &mut self.s.counted] {
             table.clear();
@@ -102,9 +102,9 @@ impl Run<'_> {
         let per_group = u64::from(self.geo.inodes_per_group);
         let mut buffer = take(&mut self.s.inodes);
         for group in 0..self.geo.groups {
-            let mut done = 0;
-            while done < per_group {
-                let count = at_once.min(per_group - done);
+            let (mut done, used) = (0, u64::from(self.written(group).1));
+            while done < used {
+                let count = at_once.min(used - done);
                 // At most a chunk.
                 buffer.resize((count * size) as usize, 0);
                 // OK to cast: the number of inodes has 32 bits.
@@ -122,13 +122,16 @@ impl Run<'_> {
         }
         self.s.inodes = buffer;
         self.check_attribute_counts()?;
-        if self.state(ROOT) & USED == 0 {
-            self.fault(Place::Inode(ROOT), Kind::RootUnused)?;
+        if self.state(ROOT) & USED == 0 && self.fault(Place::Inode(ROOT), Kind::RootUnused)? {
+            self.make_root()?;
         }
-        if self.large_files && !self.sb.features.ro_compat.contains(RoCompatFeatures::LARGE_FILE) {
-            self.fault(Place::Superblock, Kind::LargeFileFlag)?;
+        if self.large_files
+            && !self.sb.features.ro_compat.contains(RoCompatFeatures::LARGE_FILE)
+            && self.fault(Place::Superblock, Kind::LargeFileFlag)?
+        {
+            self.set_feature_large_file()?;
         }
-        Ok(())
+        self.finish_inodes()
     }
 
     fn check_inode(&mut self, inode: &Seen<'_>) -> Step {
@@ -143,7 +146,9 @@ impl Run<'_> {
         }
         let mut dtime = raw.i_dtime.get();
         if dtime != 0 && dtime < self.geo.inodes_count && self.dates_are_sane() {
-            self.report(inode.place(), Kind::LowDtime, Some(dtime.into()), None)?;
+            if self.report(inode.place(), Kind::LowDtime, Some(dtime.into()), None)? {
+                self.put_u32(nr, offset_of!(RawInode, i_dtime), if links == 0 { self.now } else { 0 })?;
+            }
             dtime = 0;
         }
         if links == 0 && nr >= self.geo.first_ino {
@@ -178,8 +183,19 @@ impl Run<'_> {
     fn check_bad_blocks(&mut self, inode: &Seen<'_>) -> Step {
         let raw = inode.raw;
         let fields = [raw.i_mode, raw.i_uid, raw.i_gid, raw.i_links_count];
-        if fields.iter().any(|field| field.get() != 0) || raw.i_file_acl.get() != 0 {
-            self.fault(inode.place(), Kind::BadBlocksInode)?;
+        if (fields.iter().any(|field| field.get() != 0) || raw.i_file_acl.get() != 0)
+            && self.fault(inode.place(), Kind::BadBlocksInode)?
+        {
+            let fields = [
+                offset_of!(RawInode, i_mode),
+                offset_of!(RawInode, i_uid),
+                offset_of!(RawInode, i_gid),
+                offset_of!(RawInode, i_links_count),
+            ];
+            for field in fields {
+                self.put_u16(inode.nr, field, 0)?;
+            }
+            self.put_u32(inode.nr, offset_of!(RawInode, i_file_acl), 0)?;
         }
         self.set_state(inode.nr, USED);
         self.walk_tree(inode.nr, raw, Owner::BadBlocks)?;
@@ -195,6 +211,9 @@ impl Run<'_> {
             if !is_regular && self.fault(inode.place(), Kind::JournalMode)? {
                 self.put_u16(nr, offset_of!(RawInode, i_mode), FileKind::Regular.mode_bits())?;
             }
+            return self.check_blocks(inode).map(|_| ());
+        }
+        if QUOTA.contains(&nr) && self.sb.features.ro_compat.bits() & super::layout::QUOTA != 0 {
             return self.check_blocks(inode).map(|_| ());
         }
         if nr == JOURNAL || QUOTA.contains(&nr) {
@@ -217,6 +236,10 @@ impl Run<'_> {
             self.put_u16(nr, offset_of!(RawInode, i_mode), 0)?;
             return Ok(());
         }
+        if nr == RESIZE && self.later.resize_inode {
+            // It is made anew from the descriptors.
+            return Ok(());
+        }
         self.check_blocks(inode).map(|_| ())
     }
 
@@ -234,8 +257,11 @@ impl Run<'_> {
     /// Checks an inode with links that is the root or not reserved.
     fn check_used(&mut self, inode: &Seen<'_>) -> Step {
         let (nr, raw) = (inode.nr, inode.raw);
-        if nr == ROOT && inode.kind() != Some(FileKind::Directory) {
-            self.fault(inode.place(), Kind::RootNotDirectory)?;
+        if nr == ROOT
+            && inode.kind() != Some(FileKind::Directory)
+            && self.fault(inode.place(), Kind::RootNotDirectory)?
+        {
+            return self.mend_root(inode);
         }
         if raw.i_dtime.get() != 0 {
             let kind = if nr == ROOT { Kind::RootDtime } else { Kind::DtimeSet };
@@ -244,8 +270,16 @@ impl Run<'_> {
             }
         }
         let foreign = EXTENTS | INLINE | CASEFOLD | ENCRYPT;
-        if inode.flags & foreign != 0 {
-            self.report(inode.place(), Kind::ForeignFlag, Some(inode.flags.into()), None)?;
+        if inode.flags & foreign != 0
+            && self.report(inode.place(), Kind::ForeignFlag, Some(inode.flags.into()), None)?
+        {
+            if inode.flags & EXTENTS != 0 && crate::repair::has_extents(raw) {
+                // The blocks are those that the extents say, and become those of a map.
+                self.set_state(nr, USED | inode.kind().map_or(0, FileKind::dirent_type));
+                self.later.extents.push(nr);
+                return self.claim_extents(nr, raw);
+            }
+            self.put_u32(nr, offset_of!(RawInode, i_flags), inode.flags & !foreign)?;
         }
         let mut state = USED | inode.kind().map_or(0, FileKind::dirent_type);
         if self.has_bad_fields(inode)? {
@@ -254,28 +288,34 @@ impl Run<'_> {
         if inode.flags & IMAGIC_FLAG != 0 {
             if self.sb.features.compat.contains(CompatFeatures::IMAGIC_INODES) {
                 state |= IMAGIC;
-            } else {
-                self.report(inode.place(), Kind::ImagicFlag, Some(inode.flags.into()), None)?;
+            } else if self.report(inode.place(), Kind::ImagicFlag, Some(inode.flags.into()), None)? {
+                self.put_u32(nr, offset_of!(RawInode, i_flags), inode.flags & !(foreign | IMAGIC_FLAG))?;
             }
         }
         self.check_extra_space(inode)?;
         self.check_is_really_directory(inode)?;
         match inode.kind() {
             None => {
-                self.report(inode.place(), Kind::Mode, Some(raw.i_mode.get().into()), None)?;
+                if self.report(inode.place(), Kind::Mode, Some(raw.i_mode.get().into()), None)? {
+                    return self.mend_mode(inode);
+                }
                 state |= BAD;
             }
             Some(FileKind::Symlink) if !self.is_good_symlink(inode)? => {
-                self.fault(inode.place(), Kind::Symlink)?;
+                if self.fault(inode.place(), Kind::Symlink)? {
+                    return self.clear_inode(nr);
+                }
                 state |= BAD;
             }
             Some(FileKind::Directory) => {
                 let indexed = inode.flags & INDEX != 0;
-                self.s.dirs.push(Dir { inode: nr, parent: 0, dotdot: 0, indexed });
+                self.s.dirs.push(Dir { inode: nr, parent: 0, dotdot: 0, indexed, entry_at: 0, dotdot_at: 0 });
             }
             Some(_) if inode.is_special() => {
                 if !is_good_special(inode) {
-                    self.fault(inode.place(), Kind::SpecialInode)?;
+                    if self.fault(inode.place(), Kind::SpecialInode)? {
+                        return self.clear_inode(nr);
+                    }
                     state |= BAD;
                 } else if inode.size() != 0
                     && self.report(inode.place(), Kind::SpecialSize, Some(inode.size()), Some(0))?
@@ -301,16 +341,21 @@ impl Run<'_> {
         let (linux, hurd) = (self.sb.creator_os == LINUX, self.sb.creator_os == HURD);
         let blocks_high = u16::from_le_bytes([raw.i_frag, raw.i_fsize]);
         let fields = [
-            (Kind::FaddrField, raw.i_faddr.get(), true),
-            (Kind::AclHighField, raw.i_pad1.get().into(), linux),
-            (Kind::BlocksHighField, blocks_high.into(), linux),
-            (Kind::FragmentField, raw.i_frag.into(), hurd),
-            (Kind::FragmentSizeField, raw.i_fsize.into(), hurd),
+            (Kind::FaddrField, raw.i_faddr.get(), true, offset_of!(RawInode, i_faddr), 4),
+            (Kind::AclHighField, raw.i_pad1.get().into(), linux, offset_of!(RawInode, i_pad1), 2),
+            (Kind::BlocksHighField, blocks_high.into(), linux, offset_of!(RawInode, i_frag), 2),
+            (Kind::FragmentField, raw.i_frag.into(), hurd, offset_of!(RawInode, i_frag), 1),
+            (Kind::FragmentSizeField, raw.i_fsize.into(), hurd, offset_of!(RawInode, i_fsize), 1),
         ];
         let mut bad = false;
-        for (kind, value, is_there) in fields {
-            if is_there && value != 0 {
-                self.report(inode.place(), kind, Some(value.into()), None)?;
+        for (kind, value, is_there, field, len) in fields {
+            if !is_there || value == 0 {
+                continue;
+            }
+            if self.report(inode.place(), kind, Some(value.into()), None)? {
+                let at = self.inode_offset(inode.nr).unwrap_or(0) + field as u64;
+                self.dev.write_at(at, [0; 4].get(..len).unwrap_or_default())?;
+            } else {
                 bad = true;
             }
         }
@@ -375,8 +420,10 @@ impl Run<'_> {
         let dotdot = byte_at(len + 6) == 2 && byte_at(len + 8) == b'.' && byte_at(len + 9) == b'.';
         let is_dir = dot && dot_fits && dotdot && next >= 12 && next.is_multiple_of(4);
         self.s.block = block;
-        if is_dir {
-            self.fault(inode.place(), Kind::ReallyDirectory)?;
+        if is_dir && self.fault(inode.place(), Kind::ReallyDirectory)? {
+            let mode = inode.raw.i_mode.get() & 0o7777 | FileKind::Directory.mode_bits();
+            self.put_u16(inode.nr, offset_of!(RawInode, i_mode), mode)?;
+            self.later.again = true;
         }
         Ok(())
     }
@@ -398,11 +445,13 @@ impl Run<'_> {
             walk = self.walk_tree(nr, raw, owner)?;
         }
         walk.blocks += attribute_blocks;
-        if inode.flags & INDEX != 0 && !self.index_flag_is_right(inode, is_dir)? {
+        if inode.flags & INDEX != 0
+            && let Some(mend) = self.check_index_flag(inode, is_dir)?
+        {
             if let Ok(at) = self.s.dirs.binary_search_by_key(&nr, |dir| dir.inode) {
                 self.s.dirs[at].indexed = false;
             }
-            if self.mode == super::run::Mode::Mend {
+            if mend {
                 self.put_u32(nr, offset_of!(RawInode, i_flags), inode.flags & !INDEX)?;
             }
         }
@@ -442,7 +491,9 @@ impl Run<'_> {
         }
         if is_dir && !wrong && inode.raw.i_size_high.get() != 0 {
             let found = inode.raw.i_size_high.get().into();
-            self.report(inode.place(), Kind::DirAclField, Some(found), None)?;
+            if self.report(inode.place(), Kind::DirAclField, Some(found), None)? {
+                self.put_u32(inode.nr, offset_of!(RawInode, i_size_high), 0)?;
+            }
         }
         self.large_files |= inode.kind() == Some(FileKind::Regular) && size >= 1 << 31;
         Ok(())
@@ -460,16 +511,14 @@ impl Run<'_> {
         self.put_u32(nr, offset_of!(RawInode, i_size_high), (size >> 32) as u32)
     }
 
-    /// Whether an inode with the flag of an indexed directory may have it.
-    fn index_flag_is_right(&mut self, inode: &Seen<'_>, is_dir: bool) -> Step<bool> {
+    /// Reports the flag of an indexed directory where an inode may not have it, and says whether to take it away.
+    fn check_index_flag(&mut self, inode: &Seen<'_>, is_dir: bool) -> Step<Option<bool>> {
         if !is_dir || !self.sb.features.compat.contains(CompatFeatures::DIR_INDEX) {
-            self.fault(inode.place(), Kind::IndexFlag)?;
-            return Ok(false);
+            return self.fault(inode.place(), Kind::IndexFlag).map(Some);
         }
         let first = inode.raw.i_block[0].get();
         if !self.is_block(first) {
-            self.fault(inode.place(), Kind::IndexRoot)?;
-            return Ok(false);
+            return self.fault(inode.place(), Kind::IndexRoot).map(Some);
         }
         let mut block = take(&mut self.s.block);
         self.read_block(first, &mut block)?;
@@ -480,10 +529,7 @@ impl Run<'_> {
             _ => false,
         };
         self.s.block = block;
-        if !good {
-            self.fault(inode.place(), Kind::IndexRoot)?;
-        }
-        Ok(good)
+        if good { Ok(None) } else { self.fault(inode.place(), Kind::IndexRoot).map(Some) }
     }
 }
 

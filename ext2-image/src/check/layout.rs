@@ -15,14 +15,20 @@ use ext2_core::{BlockSize, Error, Geometry, GroupNr, Superblock};
 use ext2_core::{CompatFeatures, Features, IncompatFeatures, RoCompatFeatures};
 use ext2_core::{Corrupt, Incompatible, Object};
 
-/// Read-only compatible features that a check knows: `sparse_super`, `large_file`, `extra_isize`.
-const CHECKED: u32 = 0x1 | 0x2 | 0x40;
+/// Read-only compatible features that a check knows: `sparse_super`, `large_file`, `uninit_bg`, `extra_isize`, and `quota`,
+/// of whose files it looks at the blocks and not at what they count.
+const CHECKED: u32 = 0x1 | 0x2 | UNINIT_BG | 0x40 | QUOTA;
+const UNINIT_BG: u32 = 0x10;
+pub(crate) const QUOTA: u32 = 0x100;
+/// `bg_flags`: the table, or the block bitmap, was never written.
+pub(crate) const TABLE_UNWRITTEN: u16 = 1;
+pub(crate) const BITMAP_UNWRITTEN: u16 = 2;
 
 /// Compatible features that are known: what an unknown one means for the structures nobody can say.
 const CHECKED_COMPAT: u32 = 0x3f | 0x200 | 0x400 | 0x800;
 
 /// Reads the superblock.
-pub(super) fn read_super(dev: &dyn BlockDevice) -> Step<RawSuperblock> {
+pub(crate) fn read_super(dev: &dyn BlockDevice) -> Step<RawSuperblock> {
     let mut raw = RawSuperblock::new_zeroed();
     let end = SUPERBLOCK_OFFSET + size_of::<RawSuperblock>() as u64;
     if dev.size() < end {
@@ -38,10 +44,10 @@ pub(super) fn read_super(dev: &dyn BlockDevice) -> Step<RawSuperblock> {
 }
 
 /// Checks the fields without which nothing else can be found, and gives the validated superblock.
-pub(super) fn check_super(
+pub(crate) fn check_super(
     dev: &dyn BlockDevice,
     raw: &RawSuperblock,
-    sink: &mut dyn FnMut(&Finding),
+    sink: &mut dyn FnMut(&Finding) -> bool,
 ) -> Step<Superblock> {
     let mut wrong = |kind, found: u64, expected: Option<u64>| {
         let place = Place::Superblock;
@@ -113,7 +119,7 @@ pub(super) fn check_super(
 
 impl Run<'_> {
     /// Checks the descriptors and marks all metadata.
-    pub(super) fn check_layout(&mut self) -> Step {
+    pub(crate) fn check_layout(&mut self) -> Step {
         self.read_descriptors()?;
         self.check_places()?;
         let groups = self.geo.groups;
@@ -132,32 +138,30 @@ impl Run<'_> {
             self.tick(Pass::Layout, u64::from(group) + 1, groups.into());
         }
         self.check_resize_inode()?;
-        self.check_journal()
+        self.check_journal()?;
+        self.begin_anew()
     }
 
     /// The journal, as far as ext2 is concerned: where it is, and that it begins as one.
     fn check_journal(&mut self) -> Step {
         const INODE: u32 = 8;
-        /// Of the journal's superblock, big-endian.
-        const JOURNAL_MAGIC: [u8; 4] = 0xc03b_3998_u32.to_be_bytes();
         if !self.sb.features.compat.contains(CompatFeatures::HAS_JOURNAL) {
             return Ok(());
         }
         let nr = self.raw.s_journal_inum.get();
         if nr != INODE {
-            self.report(Place::Superblock, Kind::JournalInode, Some(nr.into()), None)?;
+            if self.report(Place::Superblock, Kind::JournalInode, Some(nr.into()), None)? {
+                self.mend_journal()?;
+            }
             return Ok(());
         }
         let Some(offset) = self.inode_offset(INODE) else { return Ok(()) };
         let mut inode = RawInode::new_zeroed();
         self.dev.read_at(offset, inode.as_mut_bytes())?;
-        let mut magic = [0; 4];
-        if self.is_block(inode.i_block[0].get()) {
-            let at = u64::from(inode.i_block[0].get()) << self.geo.block_size.log2();
-            self.dev.read_at(at, &mut magic)?;
-        }
-        if magic != JOURNAL_MAGIC || inode.i_links_count.get() == 0 {
-            self.fault(Place::Inode(INODE), Kind::JournalSuperblock)?;
+        if (inode.i_links_count.get() == 0 || !crate::jbd2::has_superblock(self.dev, &self.raw)?)
+            && self.fault(Place::Inode(INODE), Kind::JournalSuperblock)?
+        {
+            self.mend_journal()?;
         }
         Ok(())
     }
@@ -194,7 +198,11 @@ impl Run<'_> {
                 (Kind::InodeTablePlace, desc.bg_inode_table.get(), self.geo.inode_table_blocks()),
             ];
             let flags = desc.bg_flags.get() & 3;
-            if flags != 0 && self.report(Place::Group(group), Kind::GroupFlags, Some(flags.into()), None)? {
+            if self.has_sums() {
+                self.check_descriptor_sum(group, &desc)?;
+            } else if flags != 0
+                && self.report(Place::Group(group), Kind::GroupFlags, Some(flags.into()), None)?
+            {
                 let at = self.geo.descriptor_offset(GroupNr::new(group), GroupNr::new(0));
                 let at = at + offset_of!(RawGroupDesc, bg_flags) as u64;
                 self.dev.write_u16(at, desc.bg_flags.get() & !3)?;
@@ -211,6 +219,33 @@ impl Run<'_> {
             }
         }
         if usable { Ok(()) } else { Err(Stop::Unusable) }
+    }
+
+    /// Whether descriptors have checksums and say what of their group was never written.
+    pub(crate) fn has_sums(&self) -> bool {
+        self.sb.features.ro_compat.bits() & UNINIT_BG != 0
+    }
+
+    /// The flags of a group that count, and how many inodes of its table are in use at most.
+    pub(crate) fn written(&self, group: u32) -> (u16, u32) {
+        let per_group = self.geo.inodes_per_group;
+        match self.s.descs.get(group as usize).filter(|_| self.has_sums()) {
+            None => (0, per_group),
+            Some(desc) if desc.bg_flags.get() & TABLE_UNWRITTEN != 0 => (desc.bg_flags.get(), 0),
+            Some(desc) => (desc.bg_flags.get(), per_group.saturating_sub(desc.bg_itable_unused.get().into())),
+        }
+    }
+
+    /// The checksum of a descriptor (Linux: `ext4_group_desc_csum`).
+    fn check_descriptor_sum(&mut self, group: u32, desc: &RawGroupDesc) -> Step {
+        let body = desc.as_bytes().get(..offset_of!(RawGroupDesc, bg_checksum)).unwrap_or_default();
+        let sum = crate::crc::crc16(!0, &self.raw.s_uuid);
+        let sum = crate::crc::crc16(crate::crc::crc16(sum, &group.to_le_bytes()), body);
+        if sum != desc.bg_checksum.get() {
+            let numbers = (Some(desc.bg_checksum.get().into()), Some(sum.into()));
+            self.report(Place::Group(group), Kind::GroupChecksum, numbers.0, numbers.1)?;
+        }
+        Ok(())
     }
 
     fn claim_tables(&mut self, group: u32) -> Step {
@@ -245,15 +280,20 @@ impl Run<'_> {
         if !self.sb.features.compat.contains(CompatFeatures::RESIZE_INODE) {
             if self.raw.s_reserved_gdt_blocks.get() != 0 {
                 let found = self.raw.s_reserved_gdt_blocks.get().into();
-                self.report(Place::Superblock, Kind::ReservedDescriptors, Some(found), Some(0))?;
+                if self.report(Place::Superblock, Kind::ReservedDescriptors, Some(found), Some(0))? {
+                    let field = offset_of!(RawSuperblock, s_reserved_gdt_blocks) as u64;
+                    self.dev.write_u16(SUPERBLOCK_OFFSET + field, 0)?;
+                }
             }
-            if inode.i_block.iter().any(|block| block.get() != 0) {
-                self.fault(Place::Inode(INODE), Kind::ResizeInodeLeft)?;
+            if inode.i_block.iter().any(|block| block.get() != 0)
+                && self.fault(Place::Inode(INODE), Kind::ResizeInodeLeft)?
+            {
+                self.dev.zero(offset, self.geo.inode_size.into())?;
             }
             return Ok(());
         }
         if !self.resize_inode_is_good(&inode)? {
-            self.fault(Place::Inode(INODE), Kind::ResizeInode)?;
+            self.later.resize_inode = self.fault(Place::Inode(INODE), Kind::ResizeInode)?;
         }
         Ok(())
     }
@@ -298,7 +338,7 @@ impl Run<'_> {
     }
 
     /// Compares the backups of the superblock with the primary one, in what must be the same.
-    pub(super) fn check_backups(&mut self) -> Step {
+    pub(crate) fn check_backups(&mut self) -> Step {
         let mut raw = RawSuperblock::new_zeroed();
         for group in (1..self.geo.groups).map(GroupNr::new) {
             if !self.geo.has_super(group) {
@@ -318,15 +358,17 @@ impl Run<'_> {
                     sb.s_uuid,
                 )
             };
-            if constant(&raw) != constant(&self.raw) {
-                self.fault(Place::Group(group.get()), Kind::BackupSuperblock)?;
+            if constant(&raw) != constant(&self.raw)
+                && self.fault(Place::Group(group.get()), Kind::BackupSuperblock)?
+            {
+                self.write_backup(group)?;
             }
         }
         Ok(())
     }
 
     /// After mending: the superblock says that the file system is clean.
-    pub(super) fn finish_super(&mut self) -> Step {
+    pub(crate) fn finish_super(&mut self) -> Step {
         let state = self.raw.s_state.get() & !2 | 1;
         self.dev.write_u16(SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_state) as u64, state)?;
         self.dev.write_u32(SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_last_orphan) as u64, 0)?;
@@ -335,12 +377,12 @@ impl Run<'_> {
 }
 
 /// The `nr`-th pointer of an indirect block; 0 past its end.
-pub(super) fn pointer(block: &[u8], nr: usize) -> u32 {
+pub(crate) fn pointer(block: &[u8], nr: usize) -> u32 {
     let bytes = block.get(nr * 4..).unwrap_or_default();
     ext2_core::raw::U32::read_from_prefix(bytes).map_or(0, |(value, _)| value.get())
 }
 
 /// The layout of an image.
-pub(super) fn geometry(sb: &Superblock) -> Geometry {
+pub(crate) fn geometry(sb: &Superblock) -> Geometry {
     Geometry::new(sb)
 }

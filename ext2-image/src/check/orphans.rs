@@ -7,8 +7,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::finding::{Kind, Place};
 use super::layout::pointer;
-use super::run::{Run, Step};
-use ext2_core::raw::{RawInode, RawXattrHeader, XATTR_MAGIC};
+use super::run::{Mode, Run, Step};
+use ext2_core::raw::{RawInode, RawSuperblock, RawXattrHeader, SUPERBLOCK_OFFSET, XATTR_MAGIC};
 use ext2_core::rules::STATE_ERROR;
 
 /// What releasing blocks came to.
@@ -31,12 +31,19 @@ struct Truncation {
 
 impl Run<'_> {
     /// Carries out what the list of orphans asks for.
-    pub(super) fn release_orphans(&mut self) -> Step {
+    pub(crate) fn release_orphans(&mut self) -> Step {
         let mut next = self.raw.s_last_orphan.get();
         if next == 0 || self.raw.s_state.get() & STATE_ERROR != 0 {
             return Ok(());
         }
-        self.report(Place::Superblock, Kind::OrphanList, Some(next.into()), Some(0))?;
+        if !self.report(Place::Superblock, Kind::OrphanList, Some(next.into()), Some(0))? {
+            return Ok(());
+        }
+        if self.mode == Mode::Repair {
+            // The passes may begin anew, and the list is followed once.
+            let field = offset_of!(RawSuperblock, s_last_orphan) as u64;
+            self.dev.write_u32(SUPERBLOCK_OFFSET + field, 0)?;
+        }
         // A list that goes in a circle ends when it has been once through all inodes.
         for _ in 0..self.geo.inodes_count {
             if next == 0 {

@@ -13,20 +13,24 @@ use ext2_core::{Error, Geometry, Superblock};
 
 /// Whether a check only looks, or does what `e2fsck -p` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// Writes nothing and goes on past everything, as `e2fsck -n`.
     Look,
     /// Mends what needs no person and stops at what does.
     Mend,
+    /// Mends everything that the one who is asked says yes to.
+    Repair,
 }
 
 /// Why a check does not go on.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// At a finding that needs a person, in [`Mode::Mend`].
     Halt(Finding),
     /// The layout is such that the rest cannot be read; it was reported.
     Unusable,
+    /// What was mended changes what later passes are to see: the passes begin anew.
+    Again,
     /// The device failed, or the image is none that can be checked.
     Error(Error),
 }
@@ -37,93 +41,138 @@ impl From<blockdev::Error> for Stop {
     }
 }
 
-pub(super) type Step<T = ()> = Result<T, Stop>;
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+pub(crate) type Step<T = ()> = Result<T, Stop>;
 
 /// What an inode is, as far as later passes need it: the type of a directory entry for it in the low
 /// bits, and these.
-pub(super) const TYPE: u8 = 0x07;
+pub(crate) const TYPE: u8 = 0x07;
 /// In use.
-pub(super) const USED: u8 = 0x10;
+pub(crate) const USED: u8 = 0x10;
 /// Has fields that make it unusable as what it says it is.
-pub(super) const BAD: u8 = 0x20;
+pub(crate) const BAD: u8 = 0x20;
 /// Not counted by links (AFS).
-pub(super) const IMAGIC: u8 = 0x40;
+pub(crate) const IMAGIC: u8 = 0x40;
 
 /// A directory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Dir {
-    pub(super) inode: u32,
+pub(crate) struct Dir {
+    pub(crate) inode: u32,
     /// The directory that has an entry for it; 0 while none was seen.
-    pub(super) parent: u32,
+    pub(crate) parent: u32,
     /// The inode of its `..`; 0 while not seen.
-    pub(super) dotdot: u32,
-    /// Bytes of `i_size`.
-    pub(super) indexed: bool,
+    pub(crate) dotdot: u32,
+    /// Whether it has the flag of a hash tree.
+    pub(crate) indexed: bool,
+    /// Where the entry lies by which `parent` has it, in bytes of the device.
+    pub(crate) entry_at: u64,
+    /// Where its `..` lies, in bytes of the device.
+    pub(crate) dotdot_at: u64,
 }
 
 /// A block of a directory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct DirBlock {
-    pub(super) inode: u32,
-    pub(super) nr: u32,
-    pub(super) block: u32,
+pub(crate) struct DirBlock {
+    pub(crate) inode: u32,
+    pub(crate) nr: u32,
+    pub(crate) block: u32,
 }
 
 /// A block of attributes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct AttributeBlock {
-    pub(super) refcount: u32,
-    pub(super) users: u32,
+pub(crate) struct AttributeBlock {
+    pub(crate) refcount: u32,
+    pub(crate) users: u32,
+}
+
+/// A pointer to a block that has another use already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Double {
+    /// Where the pointer lies, in bytes of the device.
+    pub(crate) at: u64,
+    pub(crate) block: u32,
+    /// 0 for a pointer to data, otherwise how many levels of pointers are below.
+    pub(crate) level: usize,
+}
+
+/// What is mended when a pass has seen everything: it takes blocks, and only then it is known which are free.
+#[derive(Debug, Default)]
+pub(crate) struct Later {
+    pub(crate) doubles: Vec<Double>,
+    /// Directories with holes.
+    pub(crate) holes: Vec<u32>,
+    pub(crate) resize_inode: bool,
+    /// Inodes that have extents, where the file system has none.
+    pub(crate) extents: Vec<u32>,
+    /// Where the last name was added: directory, and index into its blocks.
+    pub(crate) cursor: (u32, usize),
+    /// The directory for what has no name; 0 while not known.
+    pub(crate) lost_found: u32,
+    /// Whether the passes have to begin anew.
+    pub(crate) again: bool,
+    /// The next inode to be looked at when one is taken.
+    pub(crate) next_inode: u32,
+    /// The next block to be looked at when one is taken.
+    pub(crate) next_block: u32,
+    /// Findings that nobody wanted mended, or that could not be.
+    pub(crate) left: u64,
 }
 
 /// Memory of a check, kept between checks.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     /// Blocks with a use.
-    pub(super) found: Bits,
+    pub(crate) found: Bits,
     /// Blocks of superblocks, descriptors, bitmaps and tables.
-    pub(super) metadata: Bits,
+    pub(crate) metadata: Bits,
     /// Indirect blocks that were walked; none is walked twice, so that no image makes the walk long.
-    pub(super) walked: Bits,
-    pub(super) descs: Vec<RawGroupDesc>,
+    pub(crate) walked: Bits,
+    pub(crate) descs: Vec<RawGroupDesc>,
     /// By inode − 1.
-    pub(super) links: Vec<u16>,
-    pub(super) counted: Vec<u16>,
-    pub(super) state: Vec<u8>,
+    pub(crate) links: Vec<u16>,
+    pub(crate) counted: Vec<u16>,
+    pub(crate) state: Vec<u8>,
     /// In ascending order of inodes.
-    pub(super) dirs: Vec<Dir>,
+    pub(crate) dirs: Vec<Dir>,
     /// In ascending order of inodes and numbers.
-    pub(super) dir_blocks: Vec<DirBlock>,
-    pub(super) attributes: BTreeMap<u32, AttributeBlock>,
+    pub(crate) dir_blocks: Vec<DirBlock>,
+    pub(crate) attributes: BTreeMap<u32, AttributeBlock>,
     /// Inodes that are read at a time.
-    pub(super) inodes: Vec<u8>,
+    pub(crate) inodes: Vec<u8>,
     /// An indirect block for each level.
-    pub(super) levels: [Vec<u8>; 3],
-    pub(super) block: Vec<u8>,
+    pub(crate) levels: [Vec<u8>; 3],
+    pub(crate) block: Vec<u8>,
     /// Hashes of the names of one directory, with their places.
-    pub(super) names: Vec<(u64, u64)>,
+    pub(crate) names: Vec<(u64, u64)>,
 }
 
 /// One check at work.
-pub(super) struct Run<'r> {
-    pub(super) dev: &'r dyn BlockDevice,
-    pub(super) mode: Mode,
+pub(crate) struct Run<'r> {
+    pub(crate) dev: &'r dyn BlockDevice,
+    pub(crate) mode: Mode,
     /// Seconds since 1970, for times of deletion.
-    pub(super) now: u32,
-    pub(super) sink: &'r mut dyn FnMut(&Finding),
-    pub(super) progress: &'r dyn Fn(Progress),
-    pub(super) raw: RawSuperblock,
-    pub(super) sb: Superblock,
-    pub(super) geo: Geometry,
-    pub(super) s: &'r mut Scratch,
+    pub(crate) now: u32,
+    /// Is told of a finding; in [`Mode::Repair`] it says whether to mend it.
+    pub(crate) sink: &'r mut dyn FnMut(&Finding) -> bool,
+    pub(crate) progress: &'r dyn Fn(Progress),
+    pub(crate) raw: RawSuperblock,
+    pub(crate) sb: Superblock,
+    pub(crate) geo: Geometry,
+    pub(crate) s: &'r mut Scratch,
     /// Findings that are not remarks.
-    pub(super) faults: u64,
-    pub(super) large_files: bool,
+    pub(crate) faults: u64,
+    pub(crate) large_files: bool,
+    pub(crate) later: Later,
 }
 
 impl Run<'_> {
     /// Reports, and says whether to mend it.
-    pub(super) fn report(
+    pub(crate) fn report(
         &mut self,
         place: Place,
         kind: Kind,
@@ -134,12 +183,12 @@ impl Run<'_> {
     }
 
     /// Reports without numbers, and says whether to mend it.
-    pub(super) fn fault(&mut self, place: Place, kind: Kind) -> Step<bool> {
+    pub(crate) fn fault(&mut self, place: Place, kind: Kind) -> Step<bool> {
         self.report(place, kind, None, None)
     }
 
     /// Reports about the entry of a name, and says whether to mend it.
-    pub(super) fn report_entry(
+    pub(crate) fn report_entry(
         &mut self,
         place: Place,
         kind: Kind,
@@ -151,8 +200,12 @@ impl Run<'_> {
         if !kind.is_remark() {
             self.faults += 1;
         }
-        (self.sink)(&finding);
+        let wanted = (self.sink)(&finding);
         match (self.mode, kind.preen()) {
+            (Mode::Repair, _) => {
+                self.later.left += u64::from(!wanted);
+                Ok(wanted)
+            }
             (Mode::Look, _) => Ok(false),
             (Mode::Mend, Preen::Mends) => Ok(true),
             (Mode::Mend, Preen::Halts) => Err(Stop::Halt(finding)),
@@ -160,52 +213,55 @@ impl Run<'_> {
     }
 
     /// Says how far a pass is.
-    pub(super) fn tick(&self, pass: Pass, done: u64, total: u64) {
+    pub(crate) fn tick(&self, pass: Pass, done: u64, total: u64) {
         (self.progress)(Progress { pass, done, total });
     }
 
     /// Whether a block may have a use: it is in a group.
-    pub(super) fn is_block(&self, block: u32) -> bool {
+    pub(crate) fn is_block(&self, block: u32) -> bool {
         block >= self.geo.first_data_block && block < self.geo.blocks_count
     }
 
     /// Bytes of a block.
-    pub(super) fn block_len(&self) -> usize {
+    pub(crate) fn block_len(&self) -> usize {
         self.geo.block_size.len()
     }
 
     /// Reads a block that [`is_block`](Self::is_block) into a buffer, which becomes as long.
-    pub(super) fn read_block(&self, block: u32, buffer: &mut Vec<u8>) -> Step {
+    pub(crate) fn read_block(&self, block: u32, buffer: &mut Vec<u8>) -> Step {
         buffer.resize(self.block_len(), 0);
         Ok(self.dev.read_at(u64::from(block) << self.geo.block_size.log2(), buffer)?)
     }
 
-    /// Marks a block as used by an inode, and reports a second use.
-    pub(super) fn claim(&mut self, inode: u32, block: u32) -> Step<bool> {
+    /// Marks a block as used by an inode, and reports a second use. `at` is where the pointer lies, `level` is how many
+    /// levels of pointers are below the block.
+    pub(crate) fn claim(&mut self, inode: u32, block: u32, at: u64, level: usize) -> Step<bool> {
         if self.s.found.set(block.into()) {
-            self.report(Place::Inode(inode), Kind::DoubleUse, Some(block.into()), None)?;
+            if self.report(Place::Inode(inode), Kind::DoubleUse, Some(block.into()), None)? {
+                self.later.doubles.push(Double { at, block, level });
+            }
             return Ok(false);
         }
         Ok(true)
     }
 
     /// What is known of an inode.
-    pub(super) fn state(&self, inode: u32) -> u8 {
+    pub(crate) fn state(&self, inode: u32) -> u8 {
         (inode as usize).checked_sub(1).and_then(|index| self.s.state.get(index)).copied().unwrap_or(0)
     }
 
-    pub(super) fn set_state(&mut self, inode: u32, state: u8) {
+    pub(crate) fn set_state(&mut self, inode: u32, state: u8) {
         if let Some(slot) = (inode as usize).checked_sub(1).and_then(|index| self.s.state.get_mut(index)) {
             *slot = state;
         }
     }
 
-    pub(super) fn is_directory(&self, inode: u32) -> bool {
+    pub(crate) fn is_directory(&self, inode: u32) -> bool {
         self.state(inode) & (USED | TYPE) == USED | 2
     }
 
     /// Where an inode lies, in bytes.
-    pub(super) fn inode_offset(&self, inode: u32) -> Option<u64> {
+    pub(crate) fn inode_offset(&self, inode: u32) -> Option<u64> {
         let index = inode.checked_sub(1)?;
         let desc = self.s.descs.get((index / self.geo.inodes_per_group) as usize)?;
         let table = u64::from(desc.bg_inode_table.get()) << self.geo.block_size.log2();
@@ -213,7 +269,7 @@ impl Run<'_> {
     }
 
     /// Stores a field of an inode, at its offset in the structure.
-    pub(super) fn put_u16(&self, inode: u32, field: usize, value: u16) -> Step {
+    pub(crate) fn put_u16(&self, inode: u32, field: usize, value: u16) -> Step {
         match self.inode_offset(inode) {
             Some(offset) => Ok(self.dev.write_u16(offset + field as u64, value)?),
             None => Ok(()),
@@ -221,7 +277,7 @@ impl Run<'_> {
     }
 
     /// Stores a field of an inode, at its offset in the structure.
-    pub(super) fn put_u32(&self, inode: u32, field: usize, value: u32) -> Step {
+    pub(crate) fn put_u32(&self, inode: u32, field: usize, value: u32) -> Step {
         match self.inode_offset(inode) {
             Some(offset) => Ok(self.dev.write_u32(offset + field as u64, value)?),
             None => Ok(()),
@@ -229,7 +285,7 @@ impl Run<'_> {
     }
 
     /// Deletes an inode that has no blocks: no flags, no links, deleted now.
-    pub(super) fn clear_inode(&mut self, inode: u32) -> Step {
+    pub(crate) fn clear_inode(&mut self, inode: u32) -> Step {
         use core::mem::offset_of;
         self.put_u32(inode, offset_of!(ext2_core::raw::RawInode, i_flags), 0)?;
         self.put_u16(inode, offset_of!(ext2_core::raw::RawInode, i_links_count), 0)?;
@@ -242,19 +298,19 @@ impl Run<'_> {
     }
 
     /// The record of a directory.
-    pub(super) fn dir_mut(&mut self, inode: u32) -> Option<&mut Dir> {
+    pub(crate) fn dir_mut(&mut self, inode: u32) -> Option<&mut Dir> {
         let at = self.s.dirs.binary_search_by_key(&inode, |dir| dir.inode).ok()?;
         self.s.dirs.get_mut(at)
     }
 
     /// Inodes, in use and in all.
-    pub(super) fn count_inodes(&self) -> (u64, u64) {
+    pub(crate) fn count_inodes(&self) -> (u64, u64) {
         let used = self.s.state.iter().filter(|&&state| state & USED != 0).count();
         (used as u64, self.geo.inodes_count.into())
     }
 
     /// Blocks, in use and in all. What lies before the first group counts as used, as with e2fsck.
-    pub(super) fn count_blocks(&self) -> (u64, u64) {
+    pub(crate) fn count_blocks(&self) -> (u64, u64) {
         let before = u64::from(self.geo.first_data_block);
         (self.s.found.count() + before, self.geo.blocks_count.into())
     }

@@ -1,29 +1,30 @@
 //! The block tree of an inode: every block claimed, counted, and for a directory noted.
 
-use core::mem::take;
+use alloc::vec::Vec;
+use core::mem::{offset_of, take};
 
 use super::finding::{Kind, Place};
 use super::layout::pointer;
-use super::run::{DirBlock, Run, Step};
+use super::run::{DirBlock, Mode, Run, Step};
 use ext2_core::raw::RawInode;
 
 /// `EXT2_OS_HURD` in `s_creator_os`.
-pub(super) const HURD: u32 = 1;
+pub(crate) const HURD: u32 = 1;
 
 /// What the walk of a tree gives.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     /// Blocks, indirect ones included.
-    pub(super) blocks: u64,
+    pub(crate) blocks: u64,
     /// One past the last block of the file that is mapped; 0 for none.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// For a directory: the block of the file up to which holes were noted.
     noted: u64,
 }
 
 /// What kind of file is walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     Directory,
     Regular,
     Symlink,
@@ -33,19 +34,31 @@ pub(super) enum Owner {
     BadBlocks,
 }
 
+/// A pointer in a block map.
+#[derive(Clone, Copy)]
+struct Pointer {
+    /// Where it lies, in bytes of the device.
+    at: u64,
+    block: u32,
+    /// 0 for one to data, otherwise how many levels of pointers are below.
+    level: usize,
+}
+
 impl Run<'_> {
     /// Walks the block map of an inode.
-    pub(super) fn walk_tree(&mut self, nr: u32, inode: &RawInode, owner: Owner) -> Step<Walk> {
+    pub(crate) fn walk_tree(&mut self, nr: u32, inode: &RawInode, owner: Owner) -> Step<Walk> {
         let mut walk = Walk::default();
         if self.sb.creator_os == HURD && !matches!(owner, Owner::Resize | Owner::BadBlocks) {
             self.claim_translator(nr, inode.i_osd1.get())?;
         }
+        let map = self.inode_offset(nr).unwrap_or(0) + offset_of!(RawInode, i_block) as u64;
         let pointers = self.geo.block_size.pointers();
         let mut first = 0;
         for (slot, block) in inode.i_block.iter().enumerate() {
             let level = slot.saturating_sub(11);
             let span = pointers.pow(level as u32);
-            self.visit(nr, owner, block.get(), first, level, &mut walk)?;
+            let at = map + slot as u64 * 4;
+            self.visit(nr, owner, Pointer { at, block: block.get(), level }, first, &mut walk)?;
             first += span;
         }
         Ok(walk)
@@ -56,42 +69,57 @@ impl Run<'_> {
         if block == 0 {
             return Ok(());
         }
+        let field = offset_of!(RawInode, i_osd1);
         if !self.is_block(block) {
-            self.report(Place::Inode(nr), Kind::IllegalBlock, Some(block.into()), None)?;
+            if self.report(Place::Inode(nr), Kind::IllegalBlock, Some(block.into()), None)? {
+                self.put_u32(nr, field, 0)?;
+            }
             return Ok(());
         }
-        self.claim(nr, block).map(drop)
+        let at = self.inode_offset(nr).unwrap_or(0) + field as u64;
+        self.claim(nr, block, at, 0).map(drop)
     }
 
-    /// Visits a pointer at a level, 0 for one to data, that is for the block `first` of the file.
-    fn visit(
-        &mut self,
-        nr: u32,
-        owner: Owner,
-        block: u32,
-        first: u64,
-        level: usize,
-        walk: &mut Walk,
-    ) -> Step {
+    /// Visits a pointer that is for the block `first` of the file.
+    fn visit(&mut self, nr: u32, owner: Owner, pointer: Pointer, first: u64, walk: &mut Walk) -> Step {
+        let Pointer { at, block, level } = pointer;
         if block == 0 {
             return Ok(());
         }
         if !self.is_block(block) {
             let kind = if owner == Owner::BadBlocks { Kind::BadBlocksIllegal } else { Kind::IllegalBlock };
-            self.report(Place::Inode(nr), kind, Some(block.into()), None)?;
+            if self.report(Place::Inode(nr), kind, Some(block.into()), None)? {
+                self.dev.write_u32(at, 0)?;
+            }
             return Ok(());
         }
         if level == 0 && self.is_too_big(owner, first, walk) {
-            self.report(Place::Inode(nr), Kind::TooBig, Some(first), None)?;
+            if self.report(Place::Inode(nr), Kind::TooBig, Some(first), None)? {
+                self.dev.write_u32(at, 0)?;
+            }
+            return Ok(());
+        }
+        if level > 0 && self.mode == Mode::Repair && self.is_garbage(block, owner)? {
+            // What it points to is lost, what the rest of the file has is not.
+            if self.report(Place::Inode(nr), Kind::IllegalBlock, Some(block.into()), None)? {
+                self.dev.write_u32(at, 0)?;
+            }
             return Ok(());
         }
         let fresh = match owner {
             Owner::Resize if level != 2 => true,
             Owner::BadBlocks => {
+                if self.s.metadata.get(block.into())
+                    && self.report(Place::Inode(nr), Kind::BadBlocksMetadata, Some(block.into()), None)?
+                {
+                    // It is used all the same, and the rest of the list stays.
+                    self.dev.write_u32(at, 0)?;
+                    return Ok(());
+                }
                 self.s.found.set(block.into());
                 true
             }
-            _ => self.claim(nr, block)?,
+            _ => self.claim(nr, block, at, level)?,
         };
         walk.blocks += 1;
         if level > 0 {
@@ -99,7 +127,7 @@ impl Run<'_> {
             if owner == Owner::Resize {
                 return self.count_resize(block, level, walk);
             }
-            return self.descend(nr, owner, block, first, level, walk);
+            return self.descend(nr, owner, pointer, first, walk);
         }
         walk.end = first + 1;
         if owner == Owner::Directory {
@@ -115,15 +143,8 @@ impl Run<'_> {
     }
 
     /// Visits what an indirect block points to.
-    fn descend(
-        &mut self,
-        nr: u32,
-        owner: Owner,
-        block: u32,
-        first: u64,
-        level: usize,
-        walk: &mut Walk,
-    ) -> Step {
+    fn descend(&mut self, nr: u32, owner: Owner, from: Pointer, first: u64, walk: &mut Walk) -> Step {
+        let Pointer { block, level, .. } = from;
         if self.s.walked.set(block.into()) {
             return Ok(());
         }
@@ -135,7 +156,9 @@ impl Run<'_> {
         for index in 0..pointers {
             let below = pointer(&buffer, index as usize);
             if below != 0 {
-                self.visit(nr, owner, below, first + index * span, level - 1, walk)?;
+                let at = (u64::from(block) << self.geo.block_size.log2()) + index * 4;
+                let below = Pointer { at, block: below, level: level - 1 };
+                self.visit(nr, owner, below, first + index * span, walk)?;
             }
         }
         if let Some(slot) = self.s.levels.get_mut(level - 1) {
@@ -184,8 +207,28 @@ impl Run<'_> {
     fn note_holes(&mut self, nr: u32, noted: u64, first: u64) -> Step {
         if noted < first {
             let place = Place::Entry { directory: nr, block: noted, offset: 0 };
-            self.report(place, Kind::DirectoryHole, Some(noted), None)?;
+            if self.report(place, Kind::DirectoryHole, Some(noted), None)?
+                && !self.later.holes.ends_with(&[nr])
+            {
+                self.later.holes.push(nr);
+            }
         }
         Ok(())
+    }
+
+    /// Whether an indirect block was overwritten by something else: it has as many numbers that no block has
+    /// as make e2fsck delete the file.
+    fn is_garbage(&mut self, block: u32, owner: Owner) -> Step<bool> {
+        if matches!(owner, Owner::Resize | Owner::BadBlocks) || self.s.walked.get(block.into()) {
+            return Ok(false);
+        }
+        let mut buffer = Vec::new();
+        self.read_block(block, &mut buffer)?;
+        let mut wrong = 0;
+        for index in 0..self.geo.block_size.pointers() {
+            let below = pointer(&buffer, index as usize);
+            wrong += u32::from(below != 0 && !self.is_block(below));
+        }
+        Ok(wrong >= 12)
     }
 }

@@ -116,7 +116,7 @@ impl Copy<'_> {
         if let Some(first) = self.first_names.get(&attr.nr) {
             return parent.make_link(name, &self.base, first).destination(&shown);
         }
-        let xattrs = found.inode.xattrs().source(&found.path)?;
+        let xattrs = xattrs_of(&mut *self.observer, &found.inode, &found.path)?;
         let (identity, refused) = match attr.kind {
             FileKind::Regular => {
                 let file = parent.make_file(name).destination(&shown)?;
@@ -144,8 +144,48 @@ impl Copy<'_> {
         Ok(())
     }
 
+    /// Moves what can be read of a file, and tells how much could not.
+    fn rescue(&mut self, found: &Found, file: &File, shown: &[u8]) -> Result<(), Problem> {
+        let (inode, size) = (&found.inode, found.inode.size());
+        file.set_len(size).destination(shown)?;
+        let block = inode.fs().geometry().block_size.bytes();
+        let mut buffer = std::vec![0; block as usize];
+        let (mut missing, mut first) = (0, None);
+        for run in inode.extents() {
+            let run = match run.source(&found.path) {
+                Ok(run) => run,
+                // What lies behind a broken indirect block nobody can find.
+                Err(problem) => {
+                    self.observer.problem(problem);
+                    break;
+                }
+            };
+            for at in (run.start.get() * block..(run.end().get() * block).min(size)).step_by(buffer.len()) {
+                match inode.read_at(at, &mut buffer) {
+                    Ok(read) => {
+                        file.write_all_at(buffer.get(..read).unwrap_or_default(), at).destination(shown)?;
+                        self.observer.moved(read as u64);
+                    }
+                    Err(error) => {
+                        missing += block.min(size - at);
+                        first.get_or_insert((at, error));
+                    }
+                }
+            }
+        }
+        if let Some((at, error)) = first {
+            let what = std::format!("{missing} of {size} bytes are missing, from byte {at} on: {error}");
+            let problem = Err(std::io::Error::other(what)).source(&found.path);
+            problem.unwrap_or_else(|problem: Problem| self.observer.problem(problem));
+        }
+        Ok(())
+    }
+
     /// Moves the bytes of a file, run by run, so that its holes stay holes.
     fn fill(&mut self, found: &Found, file: &File, shown: &[u8]) -> Result<(), Problem> {
+        if self.observer.rescues() {
+            return self.rescue(found, file, shown);
+        }
         let (inode, size) = (&found.inode, found.inode.size());
         file.set_len(size).destination(shown)?;
         let block = inode.fs().geometry().block_size.bytes();
@@ -183,10 +223,21 @@ impl Copy<'_> {
 
     /// Attributes of a directory that is filled.
     fn finish(&mut self, image_path: &[u8], inode: &Inode, done: &OpenDir) -> Result<(), Problem> {
-        let xattrs = inode.xattrs().source(image_path)?;
+        let xattrs = xattrs_of(&mut *self.observer, inode, image_path)?;
         let shown = join(self.into, &done.path);
         let (_, refused) = set_all(&done.dir, &inode.attr(), &xattrs, self.owners).destination(&shown)?;
         self.left_out.add(refused);
         Ok(())
+    }
+}
+
+/// The extended attributes of a file; none where they cannot be read and what can is rescued.
+fn xattrs_of(observer: &mut dyn Observer, inode: &Inode, path: &[u8]) -> Result<Vec<super::Xattr>, Problem> {
+    match inode.xattrs().source(path) {
+        Err(problem) if observer.rescues() => {
+            observer.problem(problem);
+            Ok(Vec::new())
+        }
+        xattrs => xattrs,
     }
 }

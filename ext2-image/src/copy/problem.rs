@@ -99,6 +99,11 @@ pub trait Observer {
         let _ = bytes;
     }
 
+    /// Whether files that cannot be read whole are copied as far as that goes: what is missing becomes a hole, and is told.
+    fn rescues(&self) -> bool {
+        false
+    }
+
     /// A file was not copied; the copy goes on.
     fn problem(&mut self, problem: Problem);
 

@@ -36,22 +36,47 @@ pub fn diff(left: &Manifest, right: &Manifest) -> Vec<Difference> {
             found.push(Difference { path: Vec::new(), field: key.clone(), left: quote(a), right: quote(b) });
         }
     }
-    let mut lefts = left.entries().iter().peekable();
-    let mut rights = right.entries().iter().peekable();
+    let all = |manifest: &Manifest| manifest.entries().to_vec().into_iter().map(Ok::<_, Never>);
+    match diff_entries(all(left), all(right), &mut |difference| found.push(difference)) {
+        Ok(()) => found,
+        Err(never) => match never {},
+    }
+}
+
+/// An error that cannot be.
+enum Never {}
+
+/// As [`diff`], of entries as they come, both in the order of a manifest. Only one entry of each side is held.
+///
+/// # Errors
+/// The first error of either side.
+pub fn diff_entries<E>(
+    left: impl Iterator<Item = Result<Entry, E>>,
+    right: impl Iterator<Item = Result<Entry, E>>,
+    each: &mut dyn FnMut(Difference),
+) -> Result<(), E> {
+    let (mut left, mut right) = (left, right);
+    let (mut a, mut b) = (left.next().transpose()?, right.next().transpose()?);
     loop {
-        let order = match (lefts.peek(), rights.peek()) {
-            (None, None) => return found,
+        let order = match (&a, &b) {
+            (None, None) => return Ok(()),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some(a), Some(b)) => quote(&a.path).cmp(&quote(&b.path)),
         };
-        let a = if order.is_le() { lefts.next() } else { None };
-        let b = if order.is_ge() { rights.next() } else { None };
-        match (a, b) {
-            (Some(a), Some(b)) => diff_entry(a, b, &mut found),
-            (Some(only), None) => found.push(missing(only, "there", "missing")),
-            (None, Some(only)) => found.push(missing(only, "missing", "there")),
-            (None, None) => return found,
+        let one = if order.is_le() { a.take() } else { None };
+        let other = if order.is_ge() { b.take() } else { None };
+        match (&one, &other) {
+            (Some(one), Some(other)) => diff_entry(one, other, each),
+            (Some(only), None) => each(missing(only, "there", "missing")),
+            (None, Some(only)) => each(missing(only, "missing", "there")),
+            (None, None) => return Ok(()),
+        }
+        if one.is_some() {
+            a = left.next().transpose()?;
+        }
+        if other.is_some() {
+            b = right.next().transpose()?;
         }
     }
 }
@@ -62,8 +87,8 @@ fn missing(entry: &Entry, left: &str, right: &str) -> Difference {
 }
 
 /// Compares two entries of the same path.
-fn diff_entry(a: &Entry, b: &Entry, found: &mut Vec<Difference>) {
-    let mut compare = Comparison { path: &a.path, found };
+fn diff_entry(a: &Entry, b: &Entry, each: &mut dyn FnMut(Difference)) {
+    let mut compare = Comparison { path: &a.path, each };
     match (&a.node, &b.node) {
         (Node::Inode(a), Node::Inode(b)) => diff_inode(a, b, &mut compare),
         (a, b) => {
@@ -122,7 +147,7 @@ fn span_list(spans: &[super::ByteSpan]) -> String {
 /// Where the differences of one file go.
 struct Comparison<'a> {
     path: &'a [u8],
-    found: &'a mut Vec<Difference>,
+    each: &'a mut dyn FnMut(Difference),
 }
 
 impl Comparison<'_> {
@@ -131,7 +156,7 @@ impl Comparison<'_> {
         if left != right {
             let shown = |text: String| if text.is_empty() { "-".into() } else { text };
             let (left, right) = (shown(left), shown(right));
-            self.found.push(Difference { path: self.path.to_vec(), field: field.into(), left, right });
+            (self.each)(Difference { path: self.path.to_vec(), field: field.into(), left, right });
         }
     }
 

@@ -4,14 +4,9 @@
 //! - Every directory is entered once, and the blocks of all files together are no more than the file system has: an
 //!   image whose directories form a cycle, or whose files share blocks, is refused and does not take for ever.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    format,
-    string::ToString,
-    vec,
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, format, string::ToString, vec, vec::Vec};
 
+use super::ordered::{Folders, Next};
 use super::{AttributeFlags, ByteSpan, ContentCrc, Entry, Inode, Kind, Manifest, Node, Time, Xattr, quote};
 use ext2_core::{Attr, Corrupt, DeviceNr, Ext2, FileBlock, FileKind, InodeNr, Object, Result, Timestamp};
 
@@ -24,21 +19,7 @@ const CHUNK: usize = 1 << 17;
 /// The first thing that cannot be read: `Corrupt` where the tree contradicts itself (a directory with two names, a name
 /// twice in one directory or one that no path can hold, blocks that belong to several files), or the device's error.
 pub fn from_image(fs: &Ext2) -> Result<Manifest> {
-    let mut names = names(fs)?;
-    names.sort_by_cached_key(|(path, _)| quote(path));
-    let mut first_names: BTreeMap<InodeNr, Vec<u8>> = BTreeMap::new();
-    let mut entries = Vec::with_capacity(names.len());
-    let mut reader = Reader { budget: fs.superblock().blocks_count.into(), buffer: Vec::new() };
-    for (path, nr) in names {
-        let node = match first_names.get(&nr) {
-            Some(first) => Node::HardLink(first.clone()),
-            None => {
-                first_names.insert(nr, path.clone());
-                Node::Inode(reader.inode(&fs.inode(nr)?)?)
-            }
-        };
-        entries.push(Entry { path, node });
-    }
+    let entries = ImageEntries::new(&fs.root()?).collect::<Result<Vec<Entry>>>()?;
     let root = Object::Directory(InodeNr::ROOT);
     let fault = |(path, why): (Vec<u8>, _)| Corrupt::new(root, format!("{}: {why}", quote(&path)));
     let mut manifest = Manifest::new(entries).map_err(fault)?;
@@ -46,15 +27,62 @@ pub fn from_image(fs: &Ext2) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Every path with its inode, in no order.
-fn names(fs: &Ext2) -> Result<Vec<(Vec<u8>, InodeNr)>> {
-    let mut found = vec![(b"/".to_vec(), InodeNr::ROOT)];
-    let mut pending = vec![(Vec::new(), InodeNr::ROOT)];
-    let mut entered = BTreeSet::from([InodeNr::ROOT]);
-    while let Some((folder, folder_nr)) = pending.pop() {
-        let broken = |what| Err(Corrupt::new(Object::Directory(folder_nr), what).into());
-        let mut seen = BTreeSet::new();
-        for entry in fs.inode(folder_nr)?.entries(0)? {
+/// What a manifest says of the file system itself, without entries.
+#[must_use]
+pub fn describe_image(fs: &Ext2) -> Manifest {
+    let mut manifest = Manifest::default();
+    describe(fs, &mut manifest);
+    manifest
+}
+
+/// The entries of a directory of an image in the order of a manifest, each file read as it comes. The directory is the root
+/// `/` of their paths.
+///
+/// Memory is that of the directories that are open, a bit for each inode, and the first names of inodes with several. An
+/// error is the last item.
+#[derive(Debug)]
+pub struct ImageEntries {
+    fs: Ext2,
+    folders: Folders<InodeNr>,
+    /// A bit for each inode: directories that were entered.
+    entered: Vec<u64>,
+    first_names: BTreeMap<InodeNr, Vec<u8>>,
+    reader: Reader,
+    start: Option<InodeNr>,
+    is_done: bool,
+}
+
+impl ImageEntries {
+    /// Of a directory.
+    #[must_use]
+    pub fn new(directory: &ext2_core::Inode) -> Self {
+        let fs = directory.fs();
+        let words = fs.geometry().inodes_count as usize / 64 + 1;
+        Self {
+            reader: Reader { budget: fs.superblock().blocks_count.into(), buffer: Vec::new() },
+            fs,
+            folders: Folders::new(),
+            entered: vec![0; words],
+            first_names: BTreeMap::new(),
+            start: Some(directory.nr()),
+            is_done: false,
+        }
+    }
+
+    /// Marks a directory as entered; false if it was.
+    fn mark(&mut self, nr: InodeNr) -> bool {
+        let (word, bit) = (nr.get() as usize / 64, 1 << (nr.get() % 64));
+        let Some(word) = self.entered.get_mut(word) else { return false };
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    /// Reads the names of a directory.
+    fn enter(&mut self, path: Vec<u8>, nr: InodeNr) -> Result<()> {
+        let broken = |what| Err(Corrupt::new(Object::Directory(nr), what).into());
+        let mut names: Vec<(Vec<u8>, InodeNr, bool)> = Vec::new();
+        for entry in self.fs.inode(nr)?.entries(0)? {
             let entry = entry?;
             if matches!(&entry.name[..], b"." | b"..") {
                 continue;
@@ -62,20 +90,60 @@ fn names(fs: &Ext2) -> Result<Vec<(Vec<u8>, InodeNr)>> {
             if entry.name.is_empty() || entry.name.iter().any(|byte| matches!(byte, 0 | b'/')) {
                 return broken(format!("the name {} is none that a path can hold", quote(&entry.name)));
             }
-            if !seen.insert(entry.name.clone()) {
-                return broken(format!("the name {} is there twice", quote(&entry.name)));
+            let is_directory = self.fs.inode(entry.nr)?.kind() == FileKind::Directory;
+            if is_directory && !self.mark(entry.nr) {
+                return broken(format!("directory inode {} has a second name here", entry.nr));
             }
-            let path = [&folder[..], b"/", &entry.name[..]].concat();
-            if fs.inode(entry.nr)?.kind() == FileKind::Directory {
-                if !entered.insert(entry.nr) {
-                    return broken(format!("directory inode {} has a second name here", entry.nr));
-                }
-                pending.push((path.clone(), entry.nr));
+            names.push((entry.name.into_bytes(), entry.nr, is_directory));
+        }
+        names.sort_unstable();
+        if let Some([twice, ..]) =
+            names.windows(2).find(|pair| pair.first().map(|one| &one.0) == pair.get(1).map(|one| &one.0))
+        {
+            return broken(format!("the name {} is there twice", quote(&twice.0)));
+        }
+        self.folders.push(path, names.into_iter());
+        Ok(())
+    }
+
+    fn entry(&mut self, path: Vec<u8>, nr: InodeNr) -> Result<Entry> {
+        if let Some(first) = self.first_names.get(&nr) {
+            return Ok(Entry { path, node: Node::HardLink(first.clone()) });
+        }
+        let inode = self.fs.inode(nr)?;
+        if inode.kind() != FileKind::Directory && inode.attr().links > 1 {
+            self.first_names.insert(nr, path.clone());
+        }
+        Ok(Entry { path, node: Node::Inode(self.reader.inode(&inode)?) })
+    }
+
+    fn step(&mut self) -> Result<Option<Entry>> {
+        if let Some(start) = self.start.take() {
+            self.mark(start);
+            self.enter(Vec::new(), start)?;
+            return self.entry(b"/".to_vec(), start).map(Some);
+        }
+        loop {
+            match self.folders.next() {
+                None => return Ok(None),
+                Some(Next::File(path, nr)) => return self.entry(path, nr).map(Some),
+                Some(Next::Enter(path, nr)) => self.enter(path, nr)?,
             }
-            found.push((path, entry.nr));
         }
     }
-    Ok(found)
+}
+
+impl Iterator for ImageEntries {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_done {
+            return None;
+        }
+        let step = self.step();
+        self.is_done = !matches!(step, Ok(Some(_)));
+        step.transpose()
+    }
 }
 
 /// Fills the `fs` line.
@@ -117,6 +185,7 @@ fn with_dashes(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Reads contents, and counts what it reads.
+#[derive(Debug)]
 struct Reader {
     /// Blocks that files may still have.
     budget: u64,

@@ -377,13 +377,13 @@ impl Tree {
     }
 
     /// Every directory, each after the one that holds it, in depth-first order of names.
-    pub(super) fn directories(&self) -> Directories<'_> {
+    pub(crate) fn directories(&self) -> Directories<'_> {
         Directories { tree: self, pending: alloc::vec![NodeId::ROOT] }
     }
 }
 
 /// The directories of a tree, depth first.
-pub(super) struct Directories<'t> {
+pub(crate) struct Directories<'t> {
     tree: &'t Tree,
     pending: Vec<NodeId>,
 }

@@ -92,6 +92,6 @@ mod tests {
         let mut bytes = header.to_bytes(b"name", b"");
         let sum = u32::from_str_radix(core::str::from_utf8(&bytes[148..154]).unwrap(), 8).unwrap();
         bytes[148..156].fill(b' ');
-        assert_eq!(sum, bytes.iter().map(|&byte| u32::from(byte)).sum());
+        assert_eq!(sum, bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>());
     }
 }

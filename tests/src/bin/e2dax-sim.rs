@@ -5,7 +5,7 @@
 //! ```
 //! Without a seed it begins with one of its own, and goes on with the ones after it: for `--runs`, for `--seconds`, or
 //! one run of the seed that was given. `--without` leaves out a fence or flush wherever it is made, and ends with the first
-//! run that shows it. What fails is printed as one line, from which it can be had again: `--shrink`
+//! run that shows it. What fails is printed as one line, which repeats it: `--shrink`
 //! leaves out what it does not take, and `--trace` tells it step by step. The exit code is 1 where something was found.
 
 use std::{

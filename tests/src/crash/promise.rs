@@ -304,7 +304,8 @@ impl<'h> Versions<'h> {
         let (shortest, longest) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
         // e2fsck makes a file as long as its last block where blocks lie past its end.
         // The size is two words: cut from 4 GiB or more to less, the low one changes first.
-        let is_torn = sizes().any(|high| sizes().any(|low| found.size == high >> 32 << 32 | low & 0xffff_ffff));
+        let is_torn =
+            sizes().any(|high| sizes().any(|low| found.size == high >> 32 << 32 | low & 0xffff_ffff));
         if found.size < shortest || found.size > longest.next_multiple_of(block_size) && !is_torn {
             return false;
         }

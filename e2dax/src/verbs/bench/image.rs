@@ -16,7 +16,7 @@ pub(super) fn rows(target: &Target, context: &Context) -> Result<Vec<Row>> {
     let open = || target.open(&context.image, Mode::Read);
     let opening = row("open", Work::Calls(1), &mut || time(open), None)?;
     let fs = open()?;
-    let start = fs.resolve(target.path(), Follow::Yes).of(|| target.name())?;
+    let start = target.find_in(&fs, Follow::Yes).of(|| target.name())?;
     let walk = || -> Result<(u64, Vec<Inode>)> {
         let (mut found, mut files) = (0, Vec::new());
         for item in Walk::new(&start, target.path()) {

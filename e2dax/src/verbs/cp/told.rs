@@ -31,6 +31,7 @@ pub(super) struct Told<'a> {
     source: Side<'a>,
     destination: Side<'a>,
     bar: ProgressBar,
+    rescues: bool,
 }
 
 impl<'a> Told<'a> {
@@ -42,7 +43,8 @@ impl<'a> Told<'a> {
         total: impl FnOnce() -> u64,
     ) -> Self {
         let total = if is_seen() { total() } else { 0 };
-        Self { context, source, destination, bar: bytes_bar("copying", total) }
+        let rescues = context.image.rescue;
+        Self { context, source, destination, bar: bytes_bar("copying", total), rescues }
     }
 
     fn failure(&self, problem: Problem) -> Failure {
@@ -66,6 +68,10 @@ impl<'a> Told<'a> {
 impl Observer for Told<'_> {
     fn moved(&mut self, bytes: u64) {
         self.bar.inc(bytes);
+    }
+
+    fn rescues(&self) -> bool {
+        self.rescues
     }
 
     fn problem(&mut self, problem: Problem) {

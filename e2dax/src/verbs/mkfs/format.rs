@@ -1,9 +1,9 @@
 //! Options about the file system itself.
 
 use ext2_core::BlockSize;
+use ext2_image::input::Owner;
 use ext2_image::mkfs::{Format, Inodes, Revision};
 
-use super::owner::{self, Owner};
 use crate::text::{parse_bytes, parse_uuid};
 
 /// What the file system is to be like.
@@ -59,19 +59,12 @@ pub(super) struct FormatArgs {
     pub(super) seed: Option<String>,
 
     /// Owner of the root directory and of lost+found
-    #[arg(long, value_name = "USER:GROUP", value_parser = owner::parse)]
+    #[arg(long, value_name = "USER:GROUP", value_parser = Owner::parse)]
     pub(super) root_owner: Option<Owner>,
 }
 
 fn parse_block_size(text: &str) -> Result<BlockSize, String> {
     BlockSize::new(parse_bytes(text)?).ok_or_else(|| "a block has 1024 to 65536 bytes, a power of two".into())
-}
-
-/// `UID:GID`.
-pub(super) fn parse_owner(text: &str) -> Result<(u32, u32), String> {
-    let (uid, gid) = text.split_once(':').ok_or("UID:GID, two numbers")?;
-    let number = |text: &str| text.parse().map_err(|error| format!("{text:?}: {error}"));
-    Ok((number(uid)?, number(gid)?))
 }
 
 impl FormatArgs {

@@ -81,9 +81,14 @@ impl Where {
         self.existing.as_ref().is_some_and(|meta| meta.file_type().is_block_device())
     }
 
+    /// Whether it is a part of what is there.
+    pub(super) fn is_part(&self) -> bool {
+        self.place != Place::Whole
+    }
+
     /// Whether it is a part of what is there, or a device: written in place, and of a size that is given.
     pub(super) fn is_in_place(&self) -> bool {
-        self.place != Place::Whole || self.is_device()
+        self.is_part() || self.is_device()
     }
 
     /// Whether this is the file of these attributes.

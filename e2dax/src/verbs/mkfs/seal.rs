@@ -2,21 +2,24 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use ext2_image::mkfs::Plan;
 use ext2_image::seal::{Params, Sealed, place_behind, seal_file};
 
 use super::Args;
+use super::image::{Image, Where};
 use crate::failure::{Failure, Result};
 use crate::progress::bytes_bar;
 use crate::text::show_os;
-use crate::verbs::seal::options::failed;
+use crate::verbs::seal::options::{failed, refuse_the_image};
 
-/// The seal in the making; the file of the hash tree is there from the beginning.
+/// The seal in the making.
 pub(super) struct Seal {
     /// With nobody's salt: how much the tree takes.
     sizes: Params,
-    tree: Option<File>,
+    /// Whether the tree goes into a file of its own.
+    is_beside: bool,
 }
 
 impl Seal {
@@ -29,17 +32,32 @@ impl Seal {
             };
         }
         let sizes = args.seal_options.params(&[0; 16])?;
-        Ok(Some(Self { sizes, tree: args.seal_options.create_file(args.force)? }))
+        let beside = args.seal_options.hash_file.as_ref();
+        if let Some(path) = beside {
+            if path.exists() && !args.force {
+                return Err(Failure::text(show_os(path.as_os_str()), "exists: --force replaces it"));
+            }
+            refuse_the_image(path, &args.image)?;
+        }
+        Ok(Some(Self { sizes, is_beside: beside.is_some() }))
     }
 
     /// Bytes to leave free on a device of so many for the tree behind the file system.
     pub(super) fn bytes_for(&self, room: u64) -> u64 {
         match place_behind(room, &self.sizes) {
             // The file system ends at a block of data, and the tree begins at one of hashes.
-            Ok((_, bytes)) if self.tree.is_none() => {
+            Ok((_, bytes)) if !self.is_beside => {
                 bytes + u64::from(self.sizes.data_block.max(self.sizes.hash_block))
             }
             _ => 0,
+        }
+    }
+
+    /// Where what belongs to a file system of so many bytes ends.
+    pub(super) fn end_for(&self, bytes: u64) -> u64 {
+        match place_behind(bytes, &self.sizes) {
+            Ok((offset, len)) if !self.is_beside => offset + len,
+            _ => bytes,
         }
     }
 
@@ -52,14 +70,37 @@ impl Seal {
         uuid: &[u8; 16],
         room: Option<u64>,
         args: &Args,
-    ) -> Result<Sealed> {
+    ) -> Result<(Sealed, Option<Beside>)> {
         let geometry = plan.layout().geometry();
         let bytes = u64::from(geometry.blocks_count) * geometry.block_size.bytes();
         let params = args.seal_options.params(uuid)?;
+        let tree = match &args.seal_options.hash_file {
+            Some(path) => Some(Beside::create(path, args.force)?),
+            None => None,
+        };
         let bar = bytes_bar("hashing", bytes);
-        let sealed =
-            seal_file(file, start, bytes, room, self.tree.as_ref(), &params, &|hashed| bar.inc(hashed));
+        let tree_file = tree.as_ref().map(|tree| &tree.image.file);
+        let sealed = seal_file(file, start, bytes, room, tree_file, &params, &|hashed| bar.inc(hashed));
         bar.finish_and_clear();
-        sealed.map_err(|error| failed(show_os(args.image.as_os_str()), error))
+        let sealed = sealed.map_err(|error| failed(show_os(args.image.as_os_str()), error))?;
+        Ok((sealed, tree))
+    }
+}
+
+/// The hash tree in a file of its own, which gets its name when the image has its own.
+pub(super) struct Beside {
+    path: PathBuf,
+    image: Image,
+}
+
+impl Beside {
+    fn create(path: &Path, force: bool) -> Result<Self> {
+        let place = Where::find(path)?;
+        Ok(Self { path: place.path.clone(), image: Image::create(&place, 0, 0, force)? })
+    }
+
+    /// Gives it its name.
+    pub(super) fn publish(self) -> Result<()> {
+        self.image.publish().map_err(|error| Failure::host(&self.path, error))
     }
 }

@@ -1,7 +1,8 @@
 //! How an image is sealed: for `seal` and `mkfs --seal`.
 
 use std::fs::{File, OpenOptions};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use ext2_image::seal::{self, Algorithm, Params, Sealed, hex, parse_hex};
 
@@ -76,6 +77,20 @@ pub(crate) fn failed(object: String, error: seal::Error) -> Failure {
         seal::Error::Device(error) => Failure::new(object, error),
         other => Failure::text(object, other.to_string()),
     }
+}
+
+/// Refuses a file for the hash tree that is the image.
+pub(crate) fn refuse_the_image(tree: &Path, image: &Path) -> Result<()> {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let id = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let is_same = real(tree) == real(image) || matches!((id(tree), id(image)), (Ok(a), Ok(b)) if a == b);
+    if is_same {
+        return Err(Failure::text(
+            show_os(tree.as_os_str()),
+            "is the image: its hash tree needs another file",
+        ));
+    }
+    Ok(())
 }
 
 impl SealOptions {

@@ -1,0 +1,221 @@
+//! `shell`: all verbs in one image that stays open.
+
+mod complete;
+mod line;
+mod names;
+
+use std::ffi::OsString;
+use std::io::{BufRead, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use ext2_core::{FileKind, Follow};
+use rustyline::error::ReadlineError;
+use rustyline::history::MemHistory;
+use rustyline::{CompletionType, Config, Editor};
+
+use crate::context::Context;
+use crate::failure::{Failure, Result};
+use crate::kept;
+use crate::target::{Mode, Target};
+use crate::text::show;
+use line::{Command, split};
+
+/// Work in an image: all verbs, with a current directory, by hand or by a script
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  e2dax shell disk.img
+  e2dax shell disk.img -f changes.txt
+  e2dax shell disk.img -c 'mkdir /a' -c 'cp notes.txt :/a'
+  echo 'stat <12>' | e2dax shell disk.img
+
+Verbs are those of e2dax. Where they take IMG:/path, a path of the image is written without IMG, from the current
+directory, and <12> is the inode of that number. Where they take files of this machine too (cp), a path of the image has
+a colon before it: cp :/etc/passwd passwd. Besides there are cd, pwd, lcd, help, sync and quit, and the names that debugfs has
+for jobs (help debugfs lists them).
+A script has a command a line; # begins a comment. It ends at the first command that fails, whose line is named; a
+- before a command says that it may fail. The image is opened once and closed at the end, when all changes reach it.")]
+pub(crate) struct Args {
+    /// The image
+    #[arg(value_name = "IMG")]
+    image: OsString,
+
+    /// Run the commands of a file; - is the standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
+    file: Option<PathBuf>,
+
+    /// Run a command; several in their order
+    #[arg(short, long, value_name = "COMMAND", visible_short_alias = 'R')]
+    command: Vec<String>,
+
+    /// Print each command of a script before what it prints
+    #[arg(short = 'x', long)]
+    echo: bool,
+}
+
+pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    if kept::directory().is_some() {
+        return Err(Failure::text("shell", "is running already"));
+    }
+    let image = Target::parse_image(&args.image)?;
+    kept::begin(&image);
+    let done = if !args.command.is_empty() {
+        args.command
+            .iter()
+            .map(|text| step(args, context, "command", text))
+            .find(|done| !matches!(done, Ok(true)))
+            .map_or(Ok(()), |done| done.map(|_| ()))
+    } else if let Some(file) = &args.file {
+        script(args, context, file)
+    } else if std::io::stdin().is_terminal() {
+        prompt(context, &image)
+    } else {
+        script(args, context, "-".as_ref())
+    };
+    kept::close(context);
+    done
+}
+
+/// Commands of a file, to the first that fails.
+fn script(args: &Args, context: &mut Context, file: &std::path::Path) -> Result<()> {
+    let name = if file.as_os_str() == "-" { "standard input".into() } else { show_path(file) };
+    let lines: Box<dyn BufRead> = if file.as_os_str() == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        let open = std::fs::File::open(file).map_err(|error| Failure::host(file, error))?;
+        Box::new(std::io::BufReader::new(open))
+    };
+    for (nr, text) in lines.lines().enumerate() {
+        let text = text.map_err(|error| Failure::host(file, error))?;
+        if !step(args, context, &format!("{name}: line {}", nr + 1), &text)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn show_path(path: &std::path::Path) -> String {
+    crate::text::show_os(path.as_os_str())
+}
+
+/// A command of a script. False when it was the last; a failure names the place.
+fn step(args: &Args, context: &mut Context, place: &str, text: &str) -> Result<bool> {
+    let text = text.trim();
+    let (text, may_fail) = text.strip_prefix('-').map_or((text, false), |rest| (rest.trim(), true));
+    if args.echo && !text.is_empty() {
+        context.out.line(format_args!("> {text}"))?;
+    }
+    let (goes_on, code) = execute(context, text)?;
+    if code == 0 || may_fail {
+        return Ok(goes_on);
+    }
+    context.set_exit(code);
+    Err(Failure::text(place, format!("{text}: failed")))
+}
+
+/// Lines of a person.
+fn prompt(context: &mut Context, image: &Target) -> Result<()> {
+    let broken = |error: ReadlineError| Failure::text("terminal", error.to_string());
+    let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).build();
+    let history = MemHistory::with_config(&config);
+    let mut editor = Editor::<complete::Helper, MemHistory>::with_history(config, history).map_err(broken)?;
+    editor.set_helper(Some(complete::Helper::new(context.image.clone())));
+    let name = image.image.file_name().map(crate::text::show_os).unwrap_or_default();
+    loop {
+        let directory = kept::directory().unwrap_or_default();
+        match editor.readline(&format!("{name}:{}> ", show(&directory))) {
+            Ok(text) => {
+                if !execute(context, &text)?.0 {
+                    return Ok(());
+                }
+            }
+            // Ctrl-C takes the line back, Ctrl-D ends.
+            Err(ReadlineError::Interrupted) => {}
+            Err(ReadlineError::Eof) => return Ok(()),
+            Err(error) => return Err(broken(error)),
+        }
+    }
+}
+
+/// One line. Gives whether it goes on, and the exit code of what was done.
+fn execute(context: &mut Context, text: &str) -> Result<(bool, u8)> {
+    let mut code = 0;
+    let commands = match split(text) {
+        Ok(commands) => commands,
+        Err(failure) => {
+            context.tell(&failure);
+            return Ok((true, failure.code()));
+        }
+    };
+    for command in commands {
+        let mut inner = Context::new(context.image.clone());
+        // What was printed before comes before.
+        context.out.flush()?;
+        let done = match command {
+            Command::Quit => return Ok((false, code)),
+            Command::Verb(words) => line::run(&mut inner, words),
+            Command::Go(path) => go(&inner, &path),
+            Command::Where => inner.out.line(show(&kept::directory().unwrap_or_default())),
+            Command::HostGo(path) => {
+                std::env::set_current_dir(&path).map_err(|error| Failure::host(&path, error))
+            }
+            Command::Sync => {
+                kept::close(&mut inner);
+                Ok(())
+            }
+            Command::Help => line::help(&mut inner),
+            Command::HelpDebugfs => names::help(&mut inner),
+        };
+        let done = done.and_then(|()| inner.out.flush());
+        match done {
+            Err(failure) if failure.is_closed_output() => return Err(failure),
+            Err(failure) => inner.complain(&failure),
+            Ok(()) => {}
+        }
+        let _ = std::io::stderr().flush();
+        code = code.max(inner.exit_code());
+        if code != 0 {
+            break;
+        }
+    }
+    Ok((true, code))
+}
+
+/// `cd`.
+fn go(context: &Context, path: &str) -> Result<()> {
+    let Some(target) = kept::target(path.as_bytes()) else { return Ok(()) };
+    let (_fs, inode) = target.resolve(&context.image, Mode::Read, Follow::Yes)?;
+    if inode.kind() != FileKind::Directory {
+        return Err(Failure::text(target.name(), "is not a directory"));
+    }
+    kept::set_directory(plain(target.path()));
+    Ok(())
+}
+
+/// A path without `.`, `..` and slashes beside each other.
+fn plain(path: &[u8]) -> Vec<u8> {
+    if path.starts_with(b"<") {
+        return path.to_vec();
+    }
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in path.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    [b"/", names.join(&b'/').as_slice()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_made_plain() {
+        assert_eq!(plain(b"/a/./b//../c"), b"/a/c");
+        assert_eq!(plain(b"/../.."), b"/");
+        assert_eq!(plain(b"<12>"), b"<12>");
+    }
+}

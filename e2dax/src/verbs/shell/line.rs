@@ -1,0 +1,170 @@
+//! A line of the shell as commands.
+
+use std::cell::RefCell;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use super::names;
+use crate::context::Context;
+use crate::failure::{Failure, Result, USAGE};
+use crate::kept;
+
+/// What a line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    /// A verb of e2dax with its arguments.
+    Verb(Vec<String>),
+    /// To another directory.
+    Go(String),
+    /// Which directory this is.
+    Where,
+    /// To another directory of this machine.
+    HostGo(PathBuf),
+    /// All changes to the image, now.
+    Sync,
+    /// The verbs.
+    Help,
+    /// The names of debugfs.
+    HelpDebugfs,
+    /// The end.
+    Quit,
+}
+
+/// Verbs that have no place in a shell: they make an image, or run for long.
+const OUTSIDE: [&str; 7] = ["shell", "mkfs", "demo", "bench", "man", "completions", "mount"];
+
+/// Verbs that go on with the image as it is open; before all others it is closed.
+const INSIDE: [&str; 24] = [
+    "ls", "tree", "stat", "cat", "find", "du", "xattr", "cp", "mkdir", "rm", "mv", "ln", "chmod", "chown",
+    "touch", "truncate", "write", "punch", "setfattr", "chattr", "lsattr", "mknod", "mkfifo", "map",
+];
+
+/// The commands of a line; none of an empty one or a comment. Words are those of sh: quotes and backslashes.
+pub(super) fn split(text: &str) -> Result<Vec<Command>> {
+    let Some(words) = shlex::split(text) else {
+        return Err(Failure::usage(OsStr::new(text), "a quote is not closed"));
+    };
+    let Some((first, rest)) = words.split_first() else { return Ok(Vec::new()) };
+    let one = |wanted: &str| match rest {
+        [one] => Ok(one.clone()),
+        _ => Err(Failure::usage(OsStr::new(first), format!("takes {wanted}"))),
+    };
+    let none = |command: Command| match rest {
+        [] => Ok(vec![command]),
+        _ => Err(Failure::usage(OsStr::new(first), "takes no arguments")),
+    };
+    match first.as_str() {
+        "cd" if rest.is_empty() => Ok(vec![Command::Go("/".into())]),
+        "cd" => Ok(vec![Command::Go(one("a directory")?)]),
+        "lcd" => Ok(vec![Command::HostGo(one("a directory of this machine")?.into())]),
+        "pwd" => none(Command::Where),
+        "sync" | "flush" => none(Command::Sync),
+        "quit" | "exit" | "q" => none(Command::Quit),
+        "help" | "?" => match rest {
+            [] => Ok(vec![Command::Help]),
+            [topic] if topic == "debugfs" => Ok(vec![Command::HelpDebugfs]),
+            [verb] => Ok(vec![Command::Verb(vec![verb.clone(), "--help".into()])]),
+            _ => Err(Failure::usage(OsStr::new(first), "takes a verb")),
+        },
+        verb if is_verb(verb) && !names::is_meant(verb, rest) => Ok(vec![Command::Verb(words)]),
+        _ => names::translate(first, rest),
+    }
+}
+
+thread_local! {
+    /// The definition of the command line, made once: it is more work than most commands are.
+    static DEFINITION: RefCell<clap::Command> = RefCell::new(crate::Cli::command());
+}
+
+/// Parses a command line, the name of the program first.
+fn parse(arguments: Vec<OsString>) -> std::result::Result<crate::Cli, clap::Error> {
+    let arguments = crate::verbs::find::with_double_dashes(arguments);
+    let matches = DEFINITION.with(|command| command.borrow_mut().try_get_matches_from_mut(arguments))?;
+    crate::Cli::from_arg_matches(&matches)
+}
+
+fn is_verb(name: &str) -> bool {
+    DEFINITION.with(|command| command.borrow().find_subcommand(name).is_some())
+}
+
+/// The verbs that a shell has.
+pub(super) fn verbs() -> Vec<String> {
+    DEFINITION.with(|command| {
+        let command = command.borrow();
+        let names = command.get_subcommands().map(|verb| verb.get_name().to_owned());
+        names.filter(|name| !OUTSIDE.contains(&name.as_str())).collect()
+    })
+}
+
+/// Whether the first argument of a verb is the image itself, which a shell leaves out.
+fn takes_image(verb: &str) -> bool {
+    DEFINITION.with(|command| {
+        let command = command.borrow();
+        let verb = command.find_subcommand(verb);
+        let first =
+            verb.and_then(|verb| verb.get_positionals().next()).and_then(|first| first.get_value_names());
+        first.is_some_and(|names| names.first().is_some_and(|name| name.as_str() == "IMG"))
+    })
+}
+
+/// Runs a verb in the shell's image.
+pub(super) fn run(context: &mut Context, words: Vec<String>) -> Result<()> {
+    let verb = words.first().cloned().unwrap_or_default();
+    if OUTSIDE.contains(&verb.as_str()) {
+        return Err(Failure::text(verb, "is not for a shell; call e2dax for it"));
+    }
+    if !INSIDE.contains(&verb.as_str()) {
+        kept::close(context);
+    }
+    let mut arguments: Vec<OsString> = vec!["e2dax".into()];
+    arguments.extend(words.into_iter().map(OsString::from));
+    let image = |arguments: &mut Vec<OsString>| arguments.insert(2, ":".into());
+    let is_told = arguments.get(2).is_some_and(|word| word.to_string_lossy().starts_with(':'));
+    if takes_image(&verb) && !is_told {
+        image(&mut arguments);
+    }
+    let mut parsed = parse(arguments.clone());
+    if parsed.as_ref().is_err_and(|error| error.kind() == clap::error::ErrorKind::MissingRequiredArgument) {
+        // The place that is not said is here.
+        let mut here = arguments.clone();
+        image(&mut here);
+        if let Ok(cli) = parse(here) {
+            parsed = Ok(cli);
+        }
+    }
+    match parsed {
+        Ok(cli) => {
+            context.image = context.image.or(&cli.image);
+            cli.verb.run(context)
+        }
+        Err(error) => {
+            let _ = error.print();
+            if error.exit_code() != 0 {
+                context.set_exit(USAGE);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What there is.
+pub(super) fn help(context: &mut Context) -> Result<()> {
+    for name in verbs() {
+        let about = DEFINITION.with(|command| {
+            let command = command.borrow();
+            command.find_subcommand(&name).and_then(|verb| verb.get_about().map(ToString::to_string))
+        });
+        context.out.line(format_args!("{name:<12} {}", about.unwrap_or_default()))?;
+    }
+    let own = [
+        ("cd", "Go to a directory"),
+        ("pwd", "Show the current directory"),
+        ("lcd", "Go to a directory of this machine"),
+        ("sync", "Bring all changes to the image"),
+        ("help", "Show this, the help of a verb, or the names of debugfs (help debugfs)"),
+        ("quit", "End"),
+    ];
+    own.iter().try_for_each(|(name, about)| context.out.line(format_args!("{name:<12} {about}")))
+}

@@ -1,0 +1,45 @@
+//! `undo`: putting back what a repair stored over.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::PathBuf;
+
+use blockdev::Durability;
+use ext2_image::repair::play;
+
+use crate::context::Context;
+use crate::failure::{Failure, Of, Result};
+use crate::target::{Mode, Target};
+
+/// Put back what a repair stored over
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  e2dax check -y --undo a.undo a.img
+  e2dax undo a.undo a.img
+
+The file may also be one of e2fsprogs (e2fsck -z, tune2fs -z, resize2fs -z, mke2fs -z), and e2undo plays one of ours. An
+image that was changed since is refused, and so is the file of another. Play several in the reverse of their order.")]
+pub(crate) struct Args {
+    /// What was stored over
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// The image
+    #[arg(value_name = "IMG")]
+    image: OsString,
+
+    /// Put it back although the image was changed since
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let target = Target::parse(&args.image)?;
+    let file = File::open(&args.file).map_err(|error| Failure::host(&args.file, error))?;
+    let device = target.open_device(&context.image, Mode::Write, Durability::Strict)?;
+    let _claim = device.claim(0, device.size()).of(|| target.image_name())?;
+    let bytes = play(&file, &*device, args.force).map_err(|error| Failure::host(&args.file, error))?;
+    context.note(&format!("{}: {bytes} bytes were put back", target.image_name()));
+    Ok(())
+}

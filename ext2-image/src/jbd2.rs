@@ -1,0 +1,242 @@
+//! The journal of ext3 and ext4 (jbd2): bringing back what it holds.
+//!
+//! A journal is a file, inode 8, whose blocks are a ring: descriptors that name blocks, copies of these, revocations, and
+//! commits that end a transaction. What the last mount did not write to its place is in committed transactions; they are
+//! written there in their order, and the journal is empty then. Linux: fs/jbd2/recovery.c.
+//!
+//! # Invariants
+//! 1. Nothing of a transaction is written whose commit is not there, or whose checksums say that it is broken.
+//! 2. A block that a later transaction revokes is not written by an earlier one.
+//! 3. The journal is emptied when all else is durable; a replay that ends before that is done again from the start.
+//! 4. No journal makes a replay leave the file system, or take more memory than a few bytes for each block of the journal.
+
+mod block;
+mod ring;
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use blockdev::BlockDevice;
+use ext2_core::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
+use ext2_core::{CompatFeatures, Corrupt, IncompatFeatures, Object, Result};
+use zerocopy::{FromZeros, IntoBytes};
+
+use block::{Kind, Log};
+use ring::Ring;
+
+/// What a replay did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// Transactions that were in the journal.
+    pub transactions: u64,
+    /// Blocks that were written to their places.
+    pub blocks: u64,
+    /// Copies of blocks that were left, since a later transaction gave the block up.
+    pub revoked: u64,
+    /// Why the journal was not followed to its end, or what of it was left out.
+    pub broken: Option<String>,
+}
+
+fn corrupt<T>(what: impl Into<String>) -> Result<T> {
+    Err(Corrupt::new(Object::Superblock, what).into())
+}
+
+fn superblock(dev: &dyn BlockDevice) -> Result<RawSuperblock> {
+    let mut raw = RawSuperblock::new_zeroed();
+    if dev.size() < SUPERBLOCK_OFFSET + 1024 {
+        return corrupt(format!("a device of {} bytes has none", dev.size()));
+    }
+    dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    if raw.s_magic.get() != MAGIC {
+        return corrupt(format!("magic number is {:#06x} and not {MAGIC:#06x}", raw.s_magic.get()));
+    }
+    Ok(raw)
+}
+
+/// Whether an image says that its journal has to be replayed (`needs_recovery`).
+///
+/// # Errors
+/// `Corrupt` when there is no superblock, the device's errors.
+pub fn needs_replay(dev: &dyn BlockDevice) -> Result<bool> {
+    let raw = superblock(dev)?;
+    Ok(raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0)
+}
+
+/// Whether the inode of the journal begins with the superblock of one that lies in it.
+pub(crate) fn has_superblock(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<bool> {
+    match Ring::open(dev, raw) {
+        // What is not known here may be sound.
+        Ok(_) | Err(ext2_core::Error::Incompatible(_)) => Ok(true),
+        Err(ext2_core::Error::Device(error)) => Err(error.into()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Writes what the journal holds to its places and empties the journal; `None` where there is nothing to replay.
+///
+/// # Errors
+/// `Corrupt` when journal or superblock cannot be followed at all, `Incompatible` for a journal on another device or with
+/// features that are not known, the device's errors. After one nothing of the journal is given up.
+pub fn replay(dev: &dyn BlockDevice) -> Result<Option<Replay>> {
+    let raw = superblock(dev)?;
+    let marked = raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0;
+    if raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() == 0 {
+        return Ok(None);
+    }
+    let ring = match Ring::open(dev, &raw) {
+        Ok(ring) => ring,
+        // A check tells what is wrong with a journal that nobody needs.
+        Err(_) if !marked => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if ring.start == 0 && !marked {
+        return Ok(None);
+    }
+    let mut done = Replay::default();
+    let mut next = ring.sequence;
+    if ring.start != 0 {
+        next = write_back(dev, &ring, &mut done)?;
+        dev.flush()?;
+    }
+    let errno = ring.empty(dev, next)?;
+    // The journal may have held the superblock: it is read again.
+    let mut raw = superblock(dev)?;
+    raw.s_feature_incompat = (raw.s_feature_incompat.get() & !IncompatFeatures::RECOVER.bits()).into();
+    if errno != 0 {
+        raw.s_state = (raw.s_state.get() | ext2_core::rules::STATE_ERROR).into();
+    }
+    dev.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
+    dev.flush()?;
+    Ok(Some(done))
+}
+
+/// A transaction: its number, and the place in the ring at which it begins.
+type Transaction = (u32, u32);
+
+/// Finds the committed transactions, and writes them back; gives the number after the last.
+fn write_back(dev: &dyn BlockDevice, ring: &Ring, done: &mut Replay) -> Result<u32> {
+    let log = Log::new(dev, ring);
+    let (transactions, end) = scan(&log, ring, done)?;
+    done.transactions = transactions.len() as u64;
+    let revoked = revocations(&log, ring, &transactions)?;
+    let mut bytes = vec![0; ring.block_size];
+    for &(sequence, start) in &transactions {
+        let mut at = start;
+        while let Some(block) = log.read(at, sequence)? {
+            at = ring.after(at, 1);
+            match block.kind {
+                Kind::Descriptor => {
+                    for tag in log.tags(&block.bytes) {
+                        let from = at;
+                        at = ring.after(at, 1);
+                        if revoked.get(&tag.block).is_some_and(|&last| !is_before(last, sequence)) {
+                            done.revoked += 1;
+                            continue;
+                        }
+                        log.read_bytes(from, &mut bytes)?;
+                        if !log.is_whole(&tag, sequence, &bytes) {
+                            done.broken =
+                                Some(format!("block {} of transaction {sequence} is broken", tag.block));
+                            continue;
+                        }
+                        if tag.escaped {
+                            let magic = block::JOURNAL_MAGIC.to_be_bytes();
+                            bytes.get_mut(..4).unwrap_or_default().copy_from_slice(&magic);
+                        }
+                        match ring.place(tag.block) {
+                            Some(offset) => dev.write_at(offset, &bytes)?,
+                            None => {
+                                done.broken = Some(format!(
+                                    "transaction {sequence} has block {}, which is outside",
+                                    tag.block
+                                ));
+                                continue;
+                            }
+                        }
+                        done.blocks += 1;
+                    }
+                }
+                Kind::Commit => break,
+                Kind::Revocation => {}
+            }
+        }
+    }
+    Ok(end)
+}
+
+/// Whether a transaction is older than another (Linux: `tid_gt`): their numbers go round.
+fn is_before(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).cast_signed() < 0
+}
+
+/// The transactions that were committed, and the number after the last.
+fn scan(log: &Log<'_>, ring: &Ring, done: &mut Replay) -> Result<(Vec<Transaction>, u32)> {
+    let mut transactions = Vec::new();
+    let (mut at, mut start, mut sequence) = (ring.start, ring.start, ring.sequence);
+    let mut sum = !0;
+    // No journal has more blocks in use than it has.
+    let mut left = u64::from(ring.len());
+    let mut whole = true;
+    while let Some(block) = log.read(at, sequence)? {
+        at = ring.after(at, 1);
+        left = left.saturating_sub(1);
+        match block.kind {
+            Kind::Descriptor => {
+                if !log.has_tail_sum(&block.bytes) {
+                    done.broken = Some(format!("the descriptor in block {at} of the journal is broken"));
+                    break;
+                }
+                let count = log.tags(&block.bytes).len() as u64;
+                if ring.sums_transactions {
+                    sum = crate::crc::crc32_be(sum, &block.bytes);
+                    let mut bytes = vec![0; ring.block_size];
+                    for nr in 0..count.min(left) {
+                        log.read_bytes(ring.after(at, nr), &mut bytes)?;
+                        sum = crate::crc::crc32_be(sum, &bytes);
+                    }
+                }
+                at = ring.after(at, count);
+                left = left.saturating_sub(count);
+            }
+            Kind::Revocation => whole &= log.has_tail_sum(&block.bytes),
+            Kind::Commit => {
+                if !whole || !log.is_commit_whole(&block.bytes, sum) {
+                    done.broken = Some(format!("transaction {sequence} is broken"));
+                    break;
+                }
+                transactions.push((sequence, start));
+                sequence = sequence.wrapping_add(1);
+                start = at;
+                sum = !0;
+            }
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    Ok((transactions, sequence.wrapping_add(1)))
+}
+
+/// For each block that was revoked the last transaction that did it.
+fn revocations(log: &Log<'_>, ring: &Ring, transactions: &[Transaction]) -> Result<BTreeMap<u64, u32>> {
+    let mut revoked = BTreeMap::new();
+    for &(sequence, start) in transactions {
+        let mut at = start;
+        while let Some(block) = log.read(at, sequence)? {
+            at = ring.after(at, 1);
+            match block.kind {
+                Kind::Descriptor => at = ring.after(at, log.tags(&block.bytes).len() as u64),
+                Kind::Commit => break,
+                Kind::Revocation => {
+                    for block in log.revoked(&block.bytes) {
+                        revoked.insert(block, sequence);
+                    }
+                }
+            }
+        }
+    }
+    Ok(revoked)
+}

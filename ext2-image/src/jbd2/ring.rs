@@ -1,0 +1,212 @@
+//! The file that is the journal, and its superblock.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::mem::offset_of;
+
+use blockdev::BlockDevice;
+use ext2_core::raw::{RawGroupDesc, RawInode, RawSuperblock};
+use ext2_core::{Geometry, GroupNr, Incompatible, Result, Superblock};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::block::{JOURNAL_MAGIC, word};
+use super::corrupt;
+use crate::crc::crc32c;
+
+/// Incompatible features of a journal: revocations, 64-bit numbers, commits that do not wait, checksums of version 2 and 3.
+const KNOWN: u32 = 0x1 | 0x2 | 0x4 | 0x8 | 0x10;
+const LARGE: u32 = 0x2;
+const SUMS_2: u32 = 0x8;
+const SUMS_3: u32 = 0x10;
+const FAST_COMMIT: u32 = 0x20;
+/// Compatible: a checksum for each transaction.
+const SUMS_1: u32 = 0x1;
+
+/// Where fields of the superblock lie, in bytes.
+const SEQUENCE: usize = 24;
+const START: usize = 28;
+const ERRNO: usize = 32;
+const CHECKSUM: usize = 252;
+
+/// A journal that is open.
+#[derive(Debug)]
+pub(super) struct Ring {
+    /// The blocks of the device, in the order of the file.
+    map: Vec<u32>,
+    pub(super) block_size: usize,
+    blocks_count: u32,
+    first: u32,
+    end: u32,
+    /// The block at which the log begins; 0 when there is none.
+    pub(super) start: u32,
+    /// The number of the first transaction.
+    pub(super) sequence: u32,
+    pub(super) large: bool,
+    pub(super) sums_2: bool,
+    pub(super) sums_3: bool,
+    pub(super) sums_transactions: bool,
+    /// With which checksums begin.
+    pub(super) seed: u32,
+    head: Vec<u8>,
+}
+
+impl Ring {
+    /// Finds the journal of a file system.
+    pub(super) fn open(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Self> {
+        let sb = Superblock::from_raw(raw, dev.size(), true)?;
+        let geo = Geometry::new(&sb);
+        let nr = raw.s_journal_inum.get();
+        if nr == 0 || nr > geo.inodes_count {
+            return Err(Incompatible::Feature("journal on another device".to_string()).into());
+        }
+        let map = blocks_of(dev, &geo, nr)?;
+        let block_size = geo.block_size.len();
+        let Some(&block) = map.first() else { return corrupt("the journal has no blocks") };
+        let mut head = vec![0; block_size.min(1024)];
+        dev.read_at(u64::from(block) << geo.block_size.log2(), &mut head)?;
+        let kind = word(&head, 4);
+        if word(&head, 0) != JOURNAL_MAGIC || !matches!(kind, 3 | 4) {
+            return corrupt("the journal has no superblock");
+        }
+        let (compat, incompat) = if kind == 4 { (word(&head, 36), word(&head, 40)) } else { (0, 0) };
+        if incompat & !KNOWN != 0 {
+            let name = if incompat & FAST_COMMIT != 0 {
+                "fast_commit".to_string()
+            } else {
+                format!("{incompat:#x}")
+            };
+            return Err(Incompatible::Feature(format!("{name} of the journal")).into());
+        }
+        let (sums_2, sums_3) = (incompat & SUMS_2 != 0, incompat & SUMS_3 != 0);
+        let ring = Self {
+            block_size,
+            blocks_count: geo.blocks_count,
+            first: word(&head, 20),
+            end: word(&head, 16),
+            start: word(&head, START),
+            sequence: word(&head, SEQUENCE),
+            large: incompat & LARGE != 0,
+            sums_2,
+            sums_3,
+            sums_transactions: compat & SUMS_1 != 0 && !sums_2 && !sums_3,
+            seed: crc32c(!0, head.get(48..64).unwrap_or_default()),
+            map,
+            head,
+        };
+        if (sums_2 || sums_3) && word(&ring.head, CHECKSUM) != ring.sum() {
+            return corrupt("the checksum of the journal's superblock is wrong");
+        }
+        let blocks = ring.map.len() as u64;
+        if word(&ring.head, 12) as usize != block_size
+            || u64::from(ring.end) > blocks
+            || ring.first == 0
+            || ring.first >= ring.end
+            || ring.start != 0 && !(ring.first..ring.end).contains(&ring.start)
+        {
+            return corrupt("the journal's superblock contradicts its file");
+        }
+        Ok(ring)
+    }
+
+    /// Blocks of the log.
+    pub(super) fn len(&self) -> u32 {
+        self.end - self.first
+    }
+
+    /// The place `count` blocks further round.
+    pub(super) fn after(&self, at: u32, count: u64) -> u32 {
+        let from_first = (u64::from(at - self.first) + count) % u64::from(self.len());
+        // OK to cast: below the number of blocks.
+        self.first + from_first as u32
+    }
+
+    /// Where a block of the journal lies, in bytes of the device.
+    pub(super) fn offset(&self, at: u32) -> u64 {
+        self.map.get(at as usize).map_or(0, |&block| u64::from(block) * self.block_size as u64)
+    }
+
+    /// Where a block of the file system lies, in bytes, if it has one of that number.
+    pub(super) fn place(&self, block: u64) -> Option<u64> {
+        (block < u64::from(self.blocks_count)).then(|| block * self.block_size as u64)
+    }
+
+    fn sum(&self) -> u32 {
+        let mut head = self.head.clone();
+        head.resize(1024, 0);
+        head.get_mut(CHECKSUM..CHECKSUM + 4).unwrap_or_default().fill(0);
+        crc32c(!0, &head)
+    }
+
+    /// Says that nothing is in the journal, and that transactions go on with `sequence`; gives the error that the last mount
+    /// left in it.
+    pub(super) fn empty(mut self, dev: &dyn BlockDevice, sequence: u32) -> Result<u32> {
+        let errno = word(&self.head, ERRNO);
+        for (at, value) in [(SEQUENCE, sequence), (START, 0), (ERRNO, 0)] {
+            self.head.get_mut(at..at + 4).unwrap_or_default().copy_from_slice(&value.to_be_bytes());
+        }
+        if self.sums_2 || self.sums_3 {
+            let sum = self.sum();
+            self.head.get_mut(CHECKSUM..CHECKSUM + 4).unwrap_or_default().copy_from_slice(&sum.to_be_bytes());
+        }
+        dev.write_at(self.offset(0), &self.head)?;
+        dev.flush()?;
+        Ok(errno)
+    }
+}
+
+/// The blocks of a file by its map; one with a hole ends there.
+fn blocks_of(dev: &dyn BlockDevice, geo: &Geometry, nr: u32) -> Result<Vec<u32>> {
+    let index = nr - 1;
+    let group = GroupNr::new(index / geo.inodes_per_group);
+    let field = offset_of!(RawGroupDesc, bg_inode_table) as u64;
+    let table = dev.read_u32(geo.descriptor_offset(group, GroupNr::new(0)) + field)?;
+    let offset = (u64::from(table) << geo.block_size.log2())
+        + u64::from(index % geo.inodes_per_group) * u64::from(geo.inode_size);
+    let mut inode = RawInode::new_zeroed();
+    dev.read_at(offset, inode.as_mut_bytes())?;
+    if inode.i_links_count.get() == 0 || inode.i_flags.get() & 0x8_0000 != 0 {
+        return corrupt("the journal's inode is not one with a map of blocks");
+    }
+    let size = u64::from(inode.i_size_high.get()) << 32 | u64::from(inode.i_size.get());
+    let want = (size >> geo.block_size.log2()).min(geo.blocks_count.into());
+    let mut map = Vec::new();
+    for (slot, pointer) in inode.i_block.iter().enumerate() {
+        let level = slot.saturating_sub(11) as u32;
+        if map.len() as u64 >= want || !collect(dev, geo, pointer.get(), level, want, &mut map)? {
+            break;
+        }
+    }
+    Ok(map)
+}
+
+/// Adds the blocks below a pointer; `false` at a hole.
+fn collect(
+    dev: &dyn BlockDevice,
+    geo: &Geometry,
+    block: u32,
+    level: u32,
+    want: u64,
+    map: &mut Vec<u32>,
+) -> Result<bool> {
+    if geo.data_block(block).is_none() {
+        return Ok(false);
+    }
+    if level == 0 {
+        map.push(block);
+        return Ok(true);
+    }
+    let mut bytes = vec![0; geo.block_size.len()];
+    dev.read_at(u64::from(block) << geo.block_size.log2(), &mut bytes)?;
+    for pointer in bytes.chunks_exact(4) {
+        if map.len() as u64 >= want {
+            break;
+        }
+        let below = pointer.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        if !collect(dev, geo, below, level - 1, want, map)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,192 @@
+//! Layers: unpacked by several threads, applied in their order.
+
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::choose::Layer;
+use super::digest::{Buffered, Checked};
+use super::store::{Store, missing};
+use crate::archive::{self, Merge, Opened, nameless, unpacked};
+use crate::mkfs::{Body, Contents, Error, NodeId, Result, Tree};
+use ext2_core::DeviceNr;
+
+/// What the name of a whiteout begins with.
+const WHITEOUT: &[u8] = b".wh.";
+/// The name that empties a directory.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What names begin with that are of no file: aufs' own.
+const META: &[u8] = b".wh..wh.";
+
+/// Whether a name is one that a layer says what is not there with.
+#[must_use]
+pub fn is_whiteout(name: &[u8]) -> bool {
+    name.starts_with(WHITEOUT)
+}
+
+/// The directory and the last name of a path.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+/// What a name in a layer stands for, besides a file.
+enum Hides<'n> {
+    /// All of its directory that layers below have.
+    Directory,
+    /// This name of its directory, in the layers below.
+    Name(&'n [u8]),
+    /// Nothing: aufs' own.
+    Nothing,
+}
+
+/// What the whiteout `name` of the directory `folder` hides; none where it is no whiteout.
+fn hides<'n>(folder: &[u8], name: &'n [u8]) -> Result<Option<Hides<'n>>> {
+    if name == OPAQUE {
+        return Ok(Some(Hides::Directory));
+    }
+    let Some(hidden) = name.strip_prefix(WHITEOUT) else { return Ok(None) };
+    if name.starts_with(META) {
+        return Ok(Some(Hides::Nothing));
+    }
+    if matches!(hidden, b"" | b"." | b"..") {
+        return Err(Error::entry(&[folder, b"/", name].concat(), "is a whiteout of no name"));
+    }
+    Ok(Some(Hides::Name(hidden)))
+}
+
+fn hide(merge: &mut Merge, folder: &[u8], what: &Hides<'_>) -> Result<()> {
+    match what {
+        Hides::Directory => merge.clear(folder),
+        Hides::Name(name) => merge.remove(&[folder, b"/", name].concat()).map(drop),
+        Hides::Nothing => Ok(()),
+    }
+}
+
+/// Applies an archive as a layer over what is there: first its whiteouts, wherever they stand in it, because they are
+/// about the layers below alone; then its members.
+///
+/// # Errors
+/// `Source` and `Entry`.
+pub fn add_layer(merge: &mut Merge, layer: Opened) -> Result<()> {
+    let file = layer.file.try_clone().map_err(|error| Error::source(b"", error))?;
+    let archive = merge.archive(layer.file);
+    let mut members = archive::Members::new(&file, layer.len);
+    let mut kept = Vec::new();
+    while let Some(member) = members.next_member()? {
+        let (folder, name) = split(&member.path);
+        match hides(folder, name)? {
+            Some(what) => hide(merge, folder, &what)?,
+            None => kept.push(member),
+        }
+    }
+    members.notes().iter().for_each(|note| merge.note(note));
+    kept.into_iter().try_for_each(|member| merge.member(member, archive))
+}
+
+/// What overlayfs marks directories with, and says of itself.
+const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+
+/// What follows the prefix of an attribute that is overlayfs' own.
+fn own(name: &[u8]) -> Option<&[u8]> {
+    OVERLAY.iter().find_map(|prefix| name.strip_prefix(*prefix))
+}
+
+/// Applies a tree as a layer over what is there. It may have whiteouts as archives have them, or as directories of
+/// overlayfs do: devices 0:0, and an attribute of directories that hide what is below.
+///
+/// # Errors
+/// `Entry`.
+pub fn add_tree(merge: &mut Merge, mut tree: Tree, contents: Box<dyn Contents + Send>) -> Result<()> {
+    tree.sort()?;
+    let is_hole = |tree: &Tree, node: NodeId| {
+        matches!(tree.body(node), Body::CharDevice(DeviceNr { major: 0, minor: 0 }))
+    };
+    for directory in tree.directories() {
+        let folder = tree.path(directory);
+        let is_opaque = |xattr: &(Vec<u8>, Vec<u8>)| own(&xattr.0) == Some(b"opaque") && xattr.1 == b"y";
+        if tree.attrs(directory).xattrs.iter().any(is_opaque) {
+            hide(merge, &folder, &Hides::Directory)?;
+        }
+        for (name, node) in tree.children(directory) {
+            if is_hole(&tree, node) {
+                hide(merge, &folder, &Hides::Name(name))?;
+            } else if let Some(what) = hides(&folder, name)? {
+                hide(merge, &folder, &what)?;
+            }
+        }
+    }
+    tree.for_each_attrs(|attrs| attrs.xattrs.retain(|(name, _)| own(name).is_none()));
+    merge.tree(tree, contents, &|tree, name, node| is_whiteout(name) || is_hole(tree, node))
+}
+
+/// Unpacks and applies layers.
+pub(super) fn add(merge: &mut Merge, store: &Store, layers: &[Layer], spool: &Path) -> Result<()> {
+    let named = |layer: &Layer, error: Error| match error {
+        // About the layer as a whole.
+        Error::Source { path, what } if path.is_empty() => Error::source(layer.name.as_bytes(), what),
+        Error::Source { path, what } => Error::Source { path, what: format!("{what} (in {})", layer.name) },
+        Error::Entry { path, what } => Error::Entry { path, what: format!("{what} (in {})", layer.name) },
+        other => other,
+    };
+    let unpacked = unpack_all(store, layers, spool);
+    for (layer, opened) in layers.iter().zip(unpacked) {
+        opened.and_then(|opened| add_layer(merge, opened)).map_err(|error| named(layer, error))?;
+    }
+    Ok(())
+}
+
+/// Unpacks all layers, with as many threads as there are processors.
+fn unpack_all(store: &Store, layers: &[Layer], spool: &Path) -> Vec<Result<Opened>> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Result<Opened>>>> = layers.iter().map(|_| Mutex::new(None)).collect();
+    let work = || {
+        while let Some((layer, result)) = {
+            let nr = next.fetch_add(1, Ordering::Relaxed);
+            layers.get(nr).zip(results.get(nr))
+        } {
+            let opened = unpack(store, layer, spool);
+            if let Ok(mut result) = result.lock() {
+                *result = Some(opened);
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(layers.len()).min(8);
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let lost = || Err(Error::source(b"", "was not unpacked"));
+    results.into_iter().map(|result| result.into_inner().ok().flatten().unwrap_or_else(lost)).collect()
+}
+
+/// A layer as a file that can be sought in, its digests checked.
+fn unpack(store: &Store, layer: &Layer, spool: &Path) -> Result<Opened> {
+    let failed = |error: io::Error| Error::source(b"", error);
+    let blob = store.blob(&layer.name)?.ok_or_else(|| missing(&layer.name))?;
+    if let Some(size) = layer.size.filter(|&size| size != blob.len) {
+        return Err(Error::source(b"", format!("has {} bytes, not {size}", blob.len)));
+    }
+    let mut file = nameless(spool).map_err(failed)?;
+    let mut copy = |packed: Box<dyn io::BufRead + '_>| -> io::Result<u64> {
+        let mut checked = Checked::new(unpacked(packed)?, &layer.diff_id);
+        let len = archive::copy(&mut checked, &mut file)?;
+        checked.finish().map(|()| len)
+    };
+    let len = match &layer.digest {
+        None => copy(Box::new(io::BufReader::with_capacity(256 << 10, blob))),
+        Some(digest) => {
+            let mut checked = Checked::new(blob, digest);
+            let len = copy(Box::new(Buffered::new(&mut checked)));
+            // A blob that is not what it should be is not blamed for what is in it.
+            checked.finish().and(len)
+        }
+    };
+    Ok(Opened { file, len: len.map_err(failed)?, is_device: false })
+}

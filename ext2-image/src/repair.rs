@@ -1,0 +1,39 @@
+//! Repairing an image: everything that [`check`](mod@crate::check) finds is mended, on a journal of changes that can be
+//! looked at before any of it is stored.
+//!
+//! The passes are those of the check; each finding has its repair where it is found. What takes blocks waits for the end of
+//! its pass, when it is known which are free, and what changes what later passes are to see lets the passes begin anew. The
+//! rounds end when one finds nothing.
+//!
+//! # Invariants
+//! 1. Nothing is stored while it is being found out what to store ([`Changes`]). Storing has an order in which every prefix
+//!    is an image that the same repair can be begun on anew.
+//! 2. What can be read before can be read after, under its name or in `lost+found`. What e2fsck keeps is kept: where it
+//!    deletes a file for what one indirect block says, that block goes; where it makes the image one of ext4 for a file
+//!    with extents, the file gets a map.
+//! 3. A second repair stores nothing.
+//! 4. Memory is that of a check and of the changes.
+
+#[cfg(feature = "std")]
+mod changes;
+mod directories;
+#[cfg(feature = "std")]
+mod engine;
+mod extents;
+mod inodes;
+mod layout;
+mod lost_found;
+mod take;
+#[cfg(feature = "std")]
+mod undo;
+
+#[cfg(feature = "std")]
+pub use changes::{Change, Changes, GRAIN};
+#[cfg(feature = "std")]
+pub use engine::{Options, Policy, Report, repair};
+pub(crate) use extents::has_extents;
+#[cfg(feature = "std")]
+pub use layout::use_backup;
+pub use layout::{Backup, backup_in_block, find_backup, has_superblock, with_its_size};
+#[cfg(feature = "std")]
+pub use undo::{UndoWriter, play};

@@ -1,0 +1,172 @@
+//! Rounds of the passes over the changes, until one finds nothing more to mend.
+
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use ext2_core::Result;
+use ext2_core::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
+use ext2_core::rules::{STATE_ERROR, STATE_VALID};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::changes::Changes;
+use super::layout::{settle_descriptors, settle_super};
+use crate::check::run::{Scratch, Stop};
+use crate::check::{Checker, Finding, Kind, Outcome, Place, Progress, Summary};
+use blockdev::BlockDevice;
+
+/// Rounds after which a repair that always finds something new is given up. Each level of a block map and each pass may cost
+/// one; nothing that was tried took more than ten.
+const ROUNDS: u32 = 64;
+
+/// Who decides what is mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// What needs no person, as `e2fsck -p`; the first finding that does ends it.
+    Preen,
+    /// Everything that the one who is told of the findings says yes to: `e2fsck -y` where he always does.
+    Asked,
+}
+
+/// How to repair.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Seconds since 1970, for times of deletion and of the check.
+    pub now: u32,
+    /// Who decides.
+    pub policy: Policy,
+    /// Is told how far each round is.
+    pub progress: &'a dyn Fn(Progress),
+}
+
+impl core::fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Options")
+            .field("now", &self.now)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a repair came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Findings that were mended.
+    pub mended: u64,
+    /// Whether `e2fsck -fn` calls the image clean that the changes make.
+    pub clean: bool,
+    /// What stopped it: a finding that needs a person under [`Policy::Preen`], or one that cannot be mended.
+    pub stopped: Option<Finding>,
+    /// Counts of the last round.
+    pub summary: Summary,
+}
+
+/// Finds what is wrong in the image under `changes` and what mends it, which goes into `changes`. `sink` is told of each
+/// finding once; under [`Policy::Asked`] its answer says whether to mend it.
+///
+/// # Errors
+/// `Corrupt` when there is no file system and no backup of its superblock, `Incompatible` when it uses what is not known
+/// here, the device's errors.
+pub fn repair(
+    changes: &Changes<'_>,
+    options: &Options<'_>,
+    sink: &mut dyn FnMut(&Finding) -> bool,
+) -> Result<Report> {
+    match options.policy {
+        Policy::Preen => preen(changes, options, sink),
+        Policy::Asked => rounds(changes, options, sink),
+    }
+}
+
+fn check_options<'a>(options: &Options<'a>) -> crate::check::Options<'a> {
+    crate::check::Options { backups: false, progress: options.progress }
+}
+
+fn preen(
+    changes: &Changes<'_>,
+    options: &Options<'_>,
+    sink: &mut dyn FnMut(&Finding) -> bool,
+) -> Result<Report> {
+    let told = &mut |finding: &Finding| {
+        sink(finding);
+    };
+    let outcome = Checker::new().mend_with(changes, options.now, &check_options(options), told)?;
+    let (mended, stopped) = match outcome {
+        Outcome::Clean => (0, None),
+        Outcome::Mended(count) => (count, None),
+        Outcome::Halts(finding) => (0, Some(finding)),
+    };
+    if changes.stamp() != 0 && stopped.is_none() {
+        note_check(changes, options.now)?;
+    }
+    let summary = Checker::new().check(changes, &check_options(options), &mut |_| {})?;
+    Ok(Report { mended, clean: stopped.is_none() && summary.is_clean(), stopped, summary })
+}
+
+fn rounds(
+    changes: &Changes<'_>,
+    options: &Options<'_>,
+    sink: &mut dyn FnMut(&Finding) -> bool,
+) -> Result<Report> {
+    let mut answers: BTreeMap<(Place, Kind), bool> = BTreeMap::new();
+    let mut mended = 0;
+    let mut answer = |finding: &Finding| {
+        *answers.entry((finding.place, finding.kind)).or_insert_with(|| {
+            let wanted = sink(finding);
+            mended += u64::from(wanted);
+            wanted
+        })
+    };
+    let mut scratch = Scratch::default();
+    let mut stopped = None;
+    for _ in 0..ROUNDS {
+        let before = changes.stamp();
+        stopped = settle_super(changes, &mut answer)?.err();
+        if stopped.is_some() {
+            break;
+        }
+        let round = settle_descriptors(changes, &mut answer).and_then(|()| {
+            crate::check::round(changes, options.now, options.progress, &mut scratch, &mut answer)
+        });
+        match round {
+            Ok(()) if changes.stamp() == before => break,
+            Ok(()) | Err(Stop::Again) if changes.stamp() != before => {}
+            Err(Stop::Error(error)) => return Err(error),
+            _ => break,
+        }
+    }
+    let mut last = Vec::new();
+    let summary = Checker::with(scratch).check(changes, &check_options(options), &mut |finding| {
+        if last.is_empty() && !finding.kind.is_remark() {
+            last.push(finding.clone());
+        }
+    })?;
+    if summary.is_clean() && stopped.is_none() {
+        finish(changes, options.now)?;
+    }
+    let stopped = stopped.or_else(|| last.pop());
+    Ok(Report { mended, clean: summary.is_clean() && stopped.is_none(), stopped, summary })
+}
+
+/// Says in the superblock that the image is clean, and, where that is news, when it was checked.
+fn finish(changes: &Changes<'_>, now: u32) -> Result<()> {
+    let mut raw = RawSuperblock::new_zeroed();
+    changes.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    let state = raw.s_state.get() & !STATE_ERROR | STATE_VALID;
+    let is_news = state != raw.s_state.get() || raw.s_last_orphan.get() != 0 || changes.stamp() != 0;
+    if !is_news {
+        return Ok(());
+    }
+    raw.s_state = state.into();
+    raw.s_last_orphan = 0.into();
+    changes.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
+    note_check(changes, now)
+}
+
+fn note_check(changes: &Changes<'_>, now: u32) -> Result<()> {
+    let mut raw = RawSuperblock::new_zeroed();
+    changes.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    raw.s_lastcheck = now.into();
+    raw.s_mnt_count = 0.into();
+    raw.s_wtime = now.into();
+    Ok(changes.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?)
+}

@@ -1,0 +1,529 @@
+//! Repairs before the passes: a superblock and descriptors that can be read, from their backups or from what is around.
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::mem::offset_of;
+
+use blockdev::{BlockDevice, CutOff};
+use ext2_core::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
+use ext2_core::rules::STATE_VALID;
+use ext2_core::{BlockSize, FileKind, Geometry, GroupNr, Result};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::check::layout::{check_super, geometry, read_super};
+use crate::check::run::{Run, Step, Stop};
+use crate::check::{Finding, Kind, Place};
+
+/// Groups that have a backup of the superblock in the usual layouts, in the order in which they are tried.
+const GROUPS: [u64; 18] = [1, 3, 5, 7, 9, 25, 27, 49, 81, 125, 2, 4, 6, 8, 10, 11, 12, 13];
+
+/// A backup of the superblock that describes the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// The block in which it lies.
+    pub block: u64,
+    /// Bytes of a block.
+    pub block_size: u64,
+    /// The group that begins with it.
+    pub group: u32,
+}
+
+fn finding(kind: Kind) -> Finding {
+    Finding { place: Place::Superblock, kind, found: None, expected: None, name: Vec::new() }
+}
+
+/// Puts a backup of superblock and descriptors in the place of the primary ones, for looking or as the first step of a
+/// repair.
+///
+/// # Errors
+/// `Corrupt` when there is no superblock in that block, the device's errors.
+#[cfg(feature = "std")]
+pub fn use_backup(dev: &dyn BlockDevice, backup: &Backup) -> Result<()> {
+    let at = backup.block.saturating_mul(backup.block_size);
+    let Some(mut raw) = read_at(dev, at) else {
+        let what =
+            alloc::format!("block {} of {} bytes has none that can be used", backup.block, backup.block_size);
+        return Err(ext2_core::Corrupt::new(ext2_core::Object::Superblock, what).into());
+    };
+    raw.s_block_group_nr = 0.into();
+    let Ok(sb) = check_super(dev, &raw, &mut |_| false) else { return Ok(()) };
+    let geo = geometry(&sb);
+    let mut bytes = vec![0; geo.block_size.len()];
+    for nr in 0..geo.descriptor_blocks() {
+        let from = geo.descriptor_block(nr, GroupNr::new(backup.group));
+        let to = geo.descriptor_block(nr, GroupNr::new(0));
+        let (from, to) = (u64::from(from) << geo.block_size.log2(), u64::from(to) << geo.block_size.log2());
+        if from != to {
+            dev.read_at(from, &mut bytes)?;
+            dev.write_at(to, &bytes)?;
+        }
+    }
+    dev.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
+    Ok(())
+}
+
+/// The backup of the superblock in a block: of the size of blocks that it says itself.
+#[must_use]
+pub fn backup_in_block(dev: &dyn BlockDevice, block: u64) -> Option<Backup> {
+    (0..=6u32).find_map(|log| {
+        let at = block.checked_mul(1024 << log)?;
+        let raw = read_at(dev, at)?;
+        backup_at(&raw, at).filter(|backup| backup.block == block && backup.block_size == 1024 << log)
+    })
+}
+
+/// Whether a superblock is one that the rest can be found by.
+fn is_usable(dev: &dyn BlockDevice, raw: &RawSuperblock) -> bool {
+    check_super(dev, raw, &mut |_| false).is_ok()
+}
+
+/// The superblock at a byte, if it is one that can be used.
+fn read_at(dev: &dyn BlockDevice, at: u64) -> Option<RawSuperblock> {
+    let mut raw = RawSuperblock::new_zeroed();
+    if at.checked_add(1024)? > dev.size() {
+        return None;
+    }
+    dev.read_at(at, raw.as_mut_bytes()).ok()?;
+    (raw.s_magic.get() == MAGIC && is_usable(dev, &raw)).then_some(raw)
+}
+
+/// Whether the primary superblock is one that the rest can be found by.
+#[must_use]
+pub fn has_superblock(dev: &dyn BlockDevice) -> bool {
+    read_super(dev).is_ok_and(|raw| is_usable(dev, &raw))
+}
+
+/// The device with the size that its superblock says, where it is shorter: for reading what is left of an image.
+#[must_use]
+pub fn with_its_size(dev: Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice> {
+    let mut raw = RawSuperblock::new_zeroed();
+    if dev.size() < SUPERBLOCK_OFFSET + 1024
+        || dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes()).is_err()
+        || raw.s_magic.get() != MAGIC
+    {
+        return dev;
+    }
+    let size = BlockSize::from_s_log_block_size(raw.s_log_block_size.get());
+    let bytes = size.map_or(0, |size| u64::from(raw.s_blocks_count.get()) << size.log2());
+    if bytes <= dev.size() { dev } else { Arc::new(CutOff::new(dev, bytes)) }
+}
+
+/// Looks for a backup of the superblock: where mke2fs puts them for each size of blocks, and otherwise everywhere.
+///
+/// Nothing has to be known of the image. Linux has no counterpart; e2fsck tries two of these places.
+#[must_use]
+pub fn find_backup(dev: &dyn BlockDevice) -> Option<Backup> {
+    find(dev).map(|(backup, _)| backup)
+}
+
+fn find(dev: &dyn BlockDevice) -> Option<(Backup, RawSuperblock)> {
+    let usual = (0..=6u32).flat_map(|log| GROUPS.map(|group| (log, group)));
+    for (log, group) in usual {
+        let size = 1024u64 << log;
+        let block = u64::from(log == 0) + group * size * 8;
+        if let Some(raw) = read_at(dev, block << (10 + log))
+            && let Some(backup) = backup_at(&raw, block << (10 + log))
+        {
+            return Some((backup, raw));
+        }
+    }
+    // Groups of another size: whatever begins as a superblock and says of itself where it is.
+    const CHUNK: u64 = 1 << 20;
+    let mut chunk = Vec::new();
+    let mut start = 0;
+    while start < dev.size() {
+        chunk.resize(CHUNK.min(dev.size() - start) as usize, 0);
+        dev.read_at(start, &mut chunk).ok()?;
+        for at in (0..chunk.len()).step_by(1024) {
+            let offset = start + at as u64;
+            if chunk.get(at + 56..at + 58) == Some(&MAGIC.to_le_bytes())
+                && offset > SUPERBLOCK_OFFSET
+                && let Some(raw) = read_at(dev, offset)
+                && let Some(backup) = backup_at(&raw, offset)
+            {
+                return Some((backup, raw));
+            }
+        }
+        start += CHUNK;
+    }
+    None
+}
+
+/// What a superblock at a byte is a backup of, if it is where it says to be.
+fn backup_at(raw: &RawSuperblock, at: u64) -> Option<Backup> {
+    let size = BlockSize::from_s_log_block_size(raw.s_log_block_size.get())?;
+    let block = at >> size.log2();
+    let from_first = block.checked_sub(raw.s_first_data_block.get().into())?;
+    let per_group = u64::from(raw.s_blocks_per_group.get());
+    if !at.is_multiple_of(size.bytes())
+        || per_group == 0
+        || from_first == 0
+        || !from_first.is_multiple_of(per_group)
+    {
+        return None;
+    }
+    let group = from_first / per_group;
+    let own = u64::from(raw.s_block_group_nr.get());
+    (raw.s_rev_level.get() == 0 || own == group & 0xffff).then_some(Backup {
+        block,
+        block_size: size.bytes(),
+        // OK to cast: there are fewer than 2^32 blocks.
+        group: group as u32,
+    })
+}
+
+/// Makes the superblock one that can be used, from a backup or by the field that is wrong. `Err` holds what cannot be
+/// mended.
+pub(crate) fn settle_super(
+    dev: &dyn BlockDevice,
+    answer: &mut dyn FnMut(&Finding) -> bool,
+) -> Result<Result<(), Finding>> {
+    // Each field at most once, and a backup.
+    for _ in 0..8 {
+        let mut wrong = None;
+        let mut note = |finding: &Finding| {
+            wrong = Some(finding.clone());
+            false
+        };
+        let stop = match read_super(dev) {
+            Ok(raw) => check_super(dev, &raw, &mut note).map(drop),
+            Err(stop) => Err(stop),
+        };
+        let error = match stop {
+            Ok(()) => return Ok(Ok(())),
+            Err(Stop::Error(error)) => Some(error),
+            Err(_) => None,
+        };
+        if matches!(error, Some(ext2_core::Error::Device(_))) {
+            return error.map_or(Ok(Ok(())), Err);
+        }
+        let fault = wrong.unwrap_or_else(|| finding(Kind::SuperblockField));
+        if let Some((backup, mut raw)) = find(dev) {
+            let finding = Finding { found: None, expected: None, ..finding(Kind::SuperblockLost) };
+            let finding = Finding { found: Some(backup.block), ..finding };
+            if !answer(&finding) {
+                return Ok(Err(finding));
+            }
+            raw.s_block_group_nr = 0.into();
+            raw.s_state = (raw.s_state.get() & !STATE_VALID).into();
+            dev.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
+            continue;
+        }
+        if let Some(error) = error {
+            return Err(error);
+        }
+        if fault.kind == Kind::DeviceTooSmall || !answer(&fault) || !mend_field(dev, &fault)? {
+            return Ok(Err(fault));
+        }
+    }
+    Ok(Err(finding(Kind::SuperblockField)))
+}
+
+/// Sets a field of the superblock to what the others leave for it; `false` when nothing says what it was.
+fn mend_field(dev: &dyn BlockDevice, fault: &Finding) -> Result<bool> {
+    let mut raw = RawSuperblock::new_zeroed();
+    dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    match fault.kind {
+        Kind::FragmentSize => raw.s_log_frag_size = raw.s_log_block_size,
+        Kind::FragmentsPerGroup => raw.s_frags_per_group = raw.s_blocks_per_group,
+        Kind::ReservedBlocks => raw.s_r_blocks_count = (raw.s_blocks_count.get() / 20).into(),
+        Kind::FirstInode => raw.s_first_ino = 11.into(),
+        Kind::InodeCount => match fault.expected.and_then(|expected| u32::try_from(expected).ok()) {
+            Some(expected) => raw.s_inodes_count = expected.into(),
+            None => return Ok(false),
+        },
+        Kind::InodeSize => match guess_inode_size(dev, &raw)? {
+            Some(size) => raw.s_inode_size = size.into(),
+            None => return Ok(false),
+        },
+        _ => return Ok(false),
+    }
+    dev.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
+    Ok(true)
+}
+
+/// The size of inodes at which the second one is the root.
+fn guess_inode_size(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Option<u16>> {
+    let Some(block) = BlockSize::from_s_log_block_size(raw.s_log_block_size.get()) else { return Ok(None) };
+    let descs = (u64::from(raw.s_first_data_block.get()) + 1) << block.log2();
+    if descs + 32 > dev.size() {
+        return Ok(None);
+    }
+    let table =
+        u64::from(dev.read_u32(descs + offset_of!(RawGroupDesc, bg_inode_table) as u64)?) << block.log2();
+    for size in [256, 128, 512, 1024, 2048, 4096] {
+        if u64::from(size) > block.bytes() || table + u64::from(size) + 128 > dev.size() {
+            continue;
+        }
+        let mut root = RawInode::new_zeroed();
+        dev.read_at(table + u64::from(size), root.as_mut_bytes())?;
+        if FileKind::from_mode(root.i_mode.get()) == Some(FileKind::Directory)
+            && root.i_links_count.get() >= 2
+            && root.i_blocks.get() != 0
+        {
+            return Ok(Some(size));
+        }
+    }
+    Ok(None)
+}
+
+/// Places of a group's bitmaps and table: kind of finding, first block, blocks, whether it can be there.
+type Placed = (Kind, u32, u32, bool);
+
+/// Bitmap of blocks, bitmap of inodes, table, and whether each lies in its group and apart from the others.
+fn places(geo: &Geometry, group: GroupNr, desc: &RawGroupDesc) -> [Placed; 3] {
+    let start = u64::from(geo.group_start(group));
+    let end = start + u64::from(geo.group_len(group));
+    let over = start + u64::from(geo.group_overhead(group));
+    let table = geo.inode_table_blocks();
+    let fits = |block: u32, len: u32| u64::from(block) >= over && u64::from(block) + u64::from(len) <= end;
+    let (blocks, inodes, first) =
+        (desc.bg_block_bitmap.get(), desc.bg_inode_bitmap.get(), desc.bg_inode_table.get());
+    let in_table = |block: u32| {
+        fits(first, table)
+            && u64::from(block) >= u64::from(first)
+            && u64::from(block) < u64::from(first) + u64::from(table)
+    };
+    [
+        (Kind::BlockBitmapPlace, blocks, 1, fits(blocks, 1) && !in_table(blocks)),
+        (Kind::InodeBitmapPlace, inodes, 1, fits(inodes, 1) && !in_table(inodes) && inodes != blocks),
+        (Kind::InodeTablePlace, first, table, fits(first, table)),
+    ]
+}
+
+fn is_placed(geo: &Geometry, group: GroupNr, desc: &RawGroupDesc) -> bool {
+    places(geo, group, desc).iter().all(|place| place.3)
+}
+
+/// Makes every descriptor name places in its own group: those of a backup, or of the usual layout.
+pub(crate) fn settle_descriptors(dev: &dyn BlockDevice, answer: &mut dyn FnMut(&Finding) -> bool) -> Step {
+    let raw = read_super(dev)?;
+    let sb = check_super(dev, &raw, &mut |_| false)?;
+    let geo = geometry(&sb);
+    let supers: Vec<GroupNr> =
+        (0..geo.groups).map(GroupNr::new).filter(|&group| geo.has_super(group)).collect();
+    for group in (0..geo.groups).map(GroupNr::new) {
+        let at = geo.descriptor_offset(group, GroupNr::new(0));
+        let mut desc = RawGroupDesc::default();
+        if at + size_of::<RawGroupDesc>() as u64 > dev.size() {
+            continue;
+        }
+        dev.read_at(at, desc.as_mut_bytes())?;
+        if is_placed(&geo, group, &desc) {
+            continue;
+        }
+        let Some(&(kind, block, ..)) = places(&geo, group, &desc).iter().find(|place| !place.3) else {
+            continue;
+        };
+        let place = Place::Group(group.get());
+        let fault = Finding { place, kind, found: Some(block.into()), expected: None, name: Vec::new() };
+        if !answer(&fault) {
+            continue;
+        }
+        let mended = match from_backups(dev, &geo, group, &supers)? {
+            Some(backup) => backup,
+            None => match place_anew(dev, &geo, group, desc)? {
+                Some(placed) => placed,
+                None => continue,
+            },
+        };
+        for &holder in &supers {
+            let at = geo.descriptor_offset(group, holder);
+            if at + size_of::<RawGroupDesc>() as u64 <= dev.size() {
+                dev.write_at(at, mended.as_bytes())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The descriptor of a group in a backup, if one has it right.
+fn from_backups(
+    dev: &dyn BlockDevice,
+    geo: &Geometry,
+    group: GroupNr,
+    supers: &[GroupNr],
+) -> Step<Option<RawGroupDesc>> {
+    for &holder in supers.iter().filter(|holder| holder.get() != 0) {
+        let at = geo.descriptor_offset(group, holder);
+        let mut desc = RawGroupDesc::default();
+        if at + size_of::<RawGroupDesc>() as u64 > dev.size() {
+            continue;
+        }
+        dev.read_at(at, desc.as_mut_bytes())?;
+        if is_placed(geo, group, &desc) {
+            return Ok(Some(desc));
+        }
+    }
+    Ok(None)
+}
+
+/// Finds places for what a descriptor has lost. A table that nothing says where it was is looked for where mke2fs puts it;
+/// what is no table there is not taken for one, and an empty one is made.
+fn place_anew(
+    dev: &dyn BlockDevice,
+    geo: &Geometry,
+    group: GroupNr,
+    mut desc: RawGroupDesc,
+) -> Step<Option<RawGroupDesc>> {
+    let start = geo.group_start(group).saturating_add(geo.group_overhead(group));
+    let end = geo.group_start(group).saturating_add(geo.group_len(group));
+    let table = geo.inode_table_blocks();
+    let [blocks, inodes, first] = places(geo, group, &desc);
+    if !first.3 {
+        let usual = start.saturating_add(2);
+        let mut place = None;
+        if usual.saturating_add(table) <= end && is_table(dev, geo, usual)? {
+            place = Some(usual);
+        } else if let Some(run) = free_run(dev, geo, group, &desc, blocks.3, table)? {
+            dev.zero_contents(
+                u64::from(run) << geo.block_size.log2(),
+                u64::from(table) << geo.block_size.log2(),
+            )?;
+            place = Some(run);
+        }
+        let Some(place) = place else { return Ok(None) };
+        desc.bg_inode_table = place.into();
+    }
+    let first = desc.bg_inode_table.get();
+    let in_table = |block: u32| block >= first && block < first.saturating_add(table);
+    if !blocks.3 || in_table(desc.bg_block_bitmap.get()) {
+        let taken = if inodes.3 { inodes.1 } else { 0 };
+        let Some(place) = (start..end).find(|&block| !in_table(block) && block != taken) else {
+            return Ok(None);
+        };
+        desc.bg_block_bitmap = place.into();
+    }
+    let taken = desc.bg_block_bitmap.get();
+    if !inodes.3 || in_table(desc.bg_inode_bitmap.get()) || desc.bg_inode_bitmap.get() == taken {
+        let Some(place) = (start..end).find(|&block| !in_table(block) && block != taken) else {
+            return Ok(None);
+        };
+        desc.bg_inode_bitmap = place.into();
+    }
+    desc.bg_flags = 0.into();
+    Ok(is_placed(geo, group, &desc).then_some(desc))
+}
+
+/// Whether what lies at a block can be a table of inodes: each is all zeros, or has a kind of file and blocks that are there.
+fn is_table(dev: &dyn BlockDevice, geo: &Geometry, block: u32) -> Step<bool> {
+    let mut bytes = vec![0; geo.block_size.len()];
+    for nr in 0..geo.inode_table_blocks() {
+        dev.read_at(u64::from(block.saturating_add(nr)) << geo.block_size.log2(), &mut bytes)?;
+        for inode in bytes.chunks_exact(geo.inode_size.into()) {
+            let Ok((raw, _)) = RawInode::ref_from_prefix(inode) else { return Ok(false) };
+            if inode.iter().all(|&byte| byte == 0) || raw.i_mode.get() == 0 {
+                continue;
+            }
+            let fast = FileKind::from_mode(raw.i_mode.get());
+            let has_map = matches!(fast, Some(FileKind::Directory | FileKind::Regular));
+            if fast.is_none() || has_map && raw.i_block.iter().any(|block| block.get() >= geo.blocks_count) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// A run of blocks of a group that its bitmap on the device calls free.
+fn free_run(
+    dev: &dyn BlockDevice,
+    geo: &Geometry,
+    group: GroupNr,
+    desc: &RawGroupDesc,
+    has_bitmap: bool,
+    len: u32,
+) -> Step<Option<u32>> {
+    if !has_bitmap {
+        return Ok(None);
+    }
+    let mut bitmap = vec![0; geo.block_size.len()];
+    dev.read_at(u64::from(desc.bg_block_bitmap.get()) << geo.block_size.log2(), &mut bitmap)?;
+    let (mut first, mut count) = (0, 0);
+    for bit in geo.group_overhead(group)..geo.group_len(group) {
+        let byte = bitmap.get((bit / 8) as usize).copied().unwrap_or(0xff);
+        if byte >> (bit % 8) & 1 != 0 {
+            count = 0;
+            continue;
+        }
+        if count == 0 {
+            first = bit;
+        }
+        count += 1;
+        if count == len {
+            return Ok(Some(geo.group_start(group).saturating_add(first)));
+        }
+    }
+    Ok(None)
+}
+
+impl Run<'_> {
+    /// Writes superblock and descriptors where a group has their backups.
+    pub(crate) fn write_backup(&mut self, group: GroupNr) -> Step {
+        let mut raw = RawSuperblock::new_zeroed();
+        self.dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+        if raw.s_rev_level.get() > 0 {
+            // OK to cast: the field has 16 bits, and so much is kept of larger numbers.
+            raw.s_block_group_nr = (group.get() as u16).into();
+        }
+        self.dev.write_at(self.byte_of(self.geo.group_start(group)), raw.as_bytes())?;
+        let mut bytes = Vec::new();
+        for nr in 0..self.geo.descriptor_blocks() {
+            let (from, to) =
+                (self.geo.descriptor_block(nr, GroupNr::new(0)), self.geo.descriptor_block(nr, group));
+            if from != to && self.is_block(from) && self.is_block(to) {
+                self.read_block(from, &mut bytes)?;
+                self.dev.write_at(self.byte_of(to), &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A journal that cannot be one: begun anew where its inode holds a run of blocks as mke2fs makes it, otherwise taken
+    /// away with its feature.
+    pub(crate) fn mend_journal(&mut self) -> Step {
+        const INODE: u32 = 8;
+        const LEAST: u32 = 1024;
+        self.later.again = true;
+        let Some(offset) = self.inode_offset(INODE) else { return Ok(()) };
+        let mut inode = RawInode::new_zeroed();
+        self.dev.read_at(offset, inode.as_mut_bytes())?;
+        let blocks = inode.i_size.get() >> self.geo.block_size.log2();
+        let [first, ..] = &inode.i_block;
+        let direct = || inode.i_block.iter().take(12).map(|block| block.get());
+        let is_run = direct().zip(first.get()..).all(|(block, next)| block == next && self.is_block(block));
+        let mut raw = RawSuperblock::new_zeroed();
+        self.dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+        raw.s_feature_incompat = (raw.s_feature_incompat.get() & !0x4).into();
+        if FileKind::from_mode(inode.i_mode.get()) == Some(FileKind::Regular)
+            && inode.i_links_count.get() != 0
+            && inode.i_size_high.get() == 0
+            && blocks >= LEAST
+            && is_run
+        {
+            raw.s_journal_inum = INODE.into();
+            let mut journal = vec![0; self.block_len()];
+            // Magic, kind (superblock of version 2), sequence; size of a block, blocks, first block, first sequence.
+            // OK to cast: a block has at most 64 KiB.
+            let words = [0xc03b_3998, 4, 0, self.block_len() as u32, blocks, 1, 1];
+            for (slot, word) in journal.chunks_exact_mut(4).zip(words) {
+                slot.copy_from_slice(&word.to_be_bytes());
+            }
+            if let Some(uuid) = journal.get_mut(48..64) {
+                uuid.copy_from_slice(&raw.s_uuid);
+            }
+            if let Some(users) = journal.get_mut(64..68) {
+                users.copy_from_slice(&1u32.to_be_bytes());
+            }
+            self.dev.write_at(self.byte_of(first.get()), &journal)?;
+        } else {
+            raw.s_feature_compat = (raw.s_feature_compat.get() & !0x4).into();
+            raw.s_journal_inum = 0.into();
+            raw.s_jnl_backup_type = 0;
+            raw.s_jnl_blocks = Default::default();
+            self.dev.zero(offset, self.geo.inode_size.into())?;
+        }
+        Ok(self.dev.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?)
+    }
+}

@@ -1,0 +1,89 @@
+//! Taking blocks and inodes for what a repair makes, and hanging blocks into a file.
+//!
+//! A block may be taken when pass 1 has seen all inodes: what nothing claimed is free, whatever the bitmaps say.
+
+use alloc::vec;
+use core::mem::offset_of;
+
+use ext2_core::raw::RawInode;
+
+use crate::check::run::{Run, Step};
+
+/// Pointers in an inode that lead to data without a level between.
+const DIRECT: u64 = 12;
+
+impl Run<'_> {
+    /// Takes a free block; `None` when there is none. Its contents are what they were.
+    pub(crate) fn take_block(&mut self) -> Option<u32> {
+        let first = self.geo.first_data_block.saturating_add(1);
+        let from = self.later.next_block.max(first);
+        let end = u64::from(self.geo.blocks_count);
+        let free = self.s.found.first_zero(from.into(), end);
+        let free = free.or_else(|| self.s.found.first_zero(first.into(), from.into()))?;
+        self.s.found.set(free);
+        // OK to cast: below the number of blocks, which has 32 bits.
+        let block = free as u32;
+        self.later.next_block = block.saturating_add(1);
+        Some(block)
+    }
+
+    /// Takes an inode that is neither reserved nor in use.
+    pub(crate) fn take_inode(&mut self) -> Option<u32> {
+        let from = self.later.next_inode.max(self.geo.first_ino);
+        let free = (from..=self.geo.inodes_count).find(|&nr| self.state(nr) == 0)?;
+        self.later.next_inode = free.saturating_add(1);
+        Some(free)
+    }
+
+    /// Where a block lies, in bytes of the device.
+    pub(crate) fn byte_of(&self, block: u32) -> u64 {
+        u64::from(block) << self.geo.block_size.log2()
+    }
+
+    /// Stores a block that was taken: nothing points to it yet.
+    pub(crate) fn fill_block(&self, block: u32, bytes: &[u8]) -> Step {
+        Ok(self.dev.write_contents(self.byte_of(block), bytes)?)
+    }
+
+    /// Lets the block `nr` of a file be `block`, with the indirect blocks that this needs. `false` when there is no block
+    /// for those, or no file has so many.
+    pub(crate) fn hang(&mut self, inode: u32, nr: u64, block: u32) -> Step<bool> {
+        let Some(offset) = self.inode_offset(inode) else { return Ok(false) };
+        let map = offset + offset_of!(RawInode, i_block) as u64;
+        let pointers = self.geo.block_size.pointers();
+        let mut rest = nr;
+        if rest < DIRECT {
+            self.dev.write_u32(map + rest * 4, block)?;
+            return Ok(true);
+        }
+        rest -= DIRECT;
+        let mut levels = 1;
+        while levels <= 3 && rest >= pointers.pow(levels) {
+            rest -= pointers.pow(levels);
+            levels += 1;
+        }
+        if levels > 3 {
+            return Ok(false);
+        }
+        let mut at = map + (DIRECT + u64::from(levels) - 1) * 4;
+        for level in (0..levels).rev() {
+            let mut indirect = self.dev.read_u32(at)?;
+            if !self.is_block(indirect) {
+                let Some(fresh) = self.take_block() else { return Ok(false) };
+                self.fill_block(fresh, &vec![0; self.block_len()])?;
+                self.dev.write_u32(at, fresh)?;
+                indirect = fresh;
+            }
+            let span = pointers.pow(level);
+            at = self.byte_of(indirect) + rest / span * 4;
+            rest %= span;
+        }
+        self.dev.write_u32(at, block)?;
+        Ok(true)
+    }
+
+    /// Ends the passes where something was mended that later ones have to see.
+    pub(crate) fn begin_anew(&self) -> Step {
+        if self.later.again { Err(crate::check::run::Stop::Again) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,96 @@
+//! The golden images, sound and damaged by chance, and any folder of images.
+
+use std::{env, fs, path::PathBuf};
+
+use e2dax_tests::{
+    Rng, golden,
+    hostile::{Damage, Victim},
+    need_tools,
+};
+
+use crate::bench::{Bench, Row, judge};
+
+/// Where all damage comes from.
+const SEED: u64 = 0x6532_7265_7061_6972;
+
+/// Images that are too large to be copied for each variant.
+const LARGE: u64 = 40 << 20;
+
+/// Damage that leaves an image its length.
+fn damaged(victim: &Victim, bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for damage in victim.damage(rng) {
+        match damage {
+            Damage::Truncate(at) => bytes[at..].fill(0),
+            Damage::Replace(at, new) => bytes[at..at + new.len()].copy_from_slice(&new),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn damaged_golden_images_are_clean_after_one_repair_and_keep_what_e2fsck_keeps() {
+    need_tools!("e2fsck");
+    let variants = env::var("E2DAX_REPAIR_VARIANTS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let alone = env::var("E2DAX_REPAIR").ok();
+    let bench = Bench::new();
+    let mut rows: Vec<Row> = Vec::new();
+    for image in golden::readable() {
+        let bytes = image.file_system();
+        let victim = Victim::new(bytes.clone());
+        if bytes.len() as u64 > LARGE {
+            continue;
+        }
+        for number in 0..=variants {
+            let name = format!("{}:{number}", image.name);
+            if alone.as_ref().is_some_and(|alone| *alone != name) {
+                continue;
+            }
+            let mut rng = Rng::named(SEED + number, &image.name);
+            let bytes = if number == 0 { bytes.clone() } else { damaged(&victim, &bytes, &mut rng) };
+            if let (Some(_), Ok(keep)) = (&alone, env::var("E2DAX_REPAIR_KEEP")) {
+                fs::write(keep, &bytes).expect("the image is kept");
+            }
+            rows.push(bench.compare(&name, &bytes));
+        }
+    }
+    judge(&rows);
+}
+
+#[test]
+fn images_of_a_folder_are_clean_after_one_repair() {
+    need_tools!("e2fsck");
+    let Some(folder) = env::var_os("E2DAX_CORPUS").map(PathBuf::from) else {
+        println!("skipped: E2DAX_CORPUS names no folder of images");
+        return;
+    };
+    let bench = Bench::new();
+    let mut pending = vec![folder];
+    let mut paths = Vec::new();
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(folder).expect("the folder can be read") {
+            let path = entry.expect("an entry can be read").path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if ["img", "gz", "image"]
+                .iter()
+                .any(|end| path.extension().is_some_and(|have| have == *end))
+            {
+                paths.push(path);
+            }
+        }
+    }
+    paths.sort();
+    let rows: Vec<Row> = paths
+        .iter()
+        .map(|path| {
+            let is_packed = path.extension().is_some_and(|end| end == "gz");
+            let bytes =
+                if is_packed { golden::gunzip(path) } else { fs::read(path).expect("the image can be read") };
+            let name = path.iter().rev().take(2).collect::<Vec<_>>();
+            let name: Vec<_> = name.iter().rev().map(|part| part.to_string_lossy().into_owned()).collect();
+            bench.compare(&name.join("/"), &bytes)
+        })
+        .collect();
+    judge(&rows);
+}
