@@ -45,8 +45,9 @@
 //! writing by a file system is [claimed](BlockDevice::claim), so that a second one does not destroy its work; `in_use` asks what
 //! the kernel does with an image, and `sigbus` makes errors of pages of a mapped image that cannot be supplied.
 //!
-//! Without the `std` feature the crate is `no_std` with `alloc` and has what needs no operating system.
-#![cfg_attr(not(feature = "std"), no_std)]
+//! Without the `std` feature the crate is `no_std` with `alloc` and has what needs no operating system; `crash` comes with a
+//! feature of its own.
+#![cfg_attr(not(feature = "crash"), no_std)]
 // This crate is where raw memory and system calls live; each block proves itself.
 #![allow(unsafe_code)]
 
@@ -57,7 +58,7 @@ mod claim;
 #[cfg(feature = "std")]
 pub mod conformance;
 mod counted;
-#[cfg(feature = "std")]
+#[cfg(feature = "crash")]
 pub mod crash;
 mod cut_off;
 mod device;

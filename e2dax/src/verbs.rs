@@ -21,6 +21,7 @@ mod groups;
 mod hex;
 mod info;
 mod journal;
+mod lab;
 mod ln;
 mod ls;
 mod lsattr;
@@ -35,6 +36,7 @@ pub(crate) mod mount;
 mod mv;
 mod poke;
 mod punch;
+mod quiz;
 mod replay;
 mod resize;
 mod rm;
@@ -87,6 +89,8 @@ pub(crate) enum Verb {
     Manifest(manifest::Args),
     Fault(fault::Args),
     Replay(replay::Args),
+    Lab(lab::Args),
+    Quiz(quiz::Args),
     #[cfg(feature = "mount")]
     Mount(mount::Args),
     Mkfs(Box<mkfs::Args>),
@@ -148,6 +152,8 @@ impl Verb {
             Self::Manifest(args) => manifest::run(args, context),
             Self::Fault(args) => fault::run(args, context),
             Self::Replay(args) => replay::run(args, context),
+            Self::Lab(args) => lab::run(args, context),
+            Self::Quiz(args) => quiz::run(args, context),
             #[cfg(feature = "mount")]
             Self::Mount(args) => mount::run(args, context),
             Self::Mkfs(args) => mkfs::run(args, context),

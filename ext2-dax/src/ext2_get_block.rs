@@ -6,6 +6,7 @@ use crate::buffer_head::{BhState, BufferHead, Create, GetBlock, HoleSize};
 use crate::dio::DioCount;
 use crate::error::Result;
 use crate::file::FileInner;
+use crate::trace::Event;
 use crate::volume::DataPath;
 
 impl GetBlock for FileInner {
@@ -13,6 +14,7 @@ impl GetBlock for FileInner {
         let geometry_bytes = self.block_bytes();
         let count = bh.size.div_ceil(geometry_bytes);
         let start = ext2_core::FileBlock::new(block);
+        let asked = bh.size;
         let mapping = match create {
             Create::No => self.inode.map(start, count)?,
             Create::Yes => self.inode.map_for_write(start, count, Allocate::Published)?.mapping,
@@ -31,6 +33,16 @@ impl GetBlock for FileInner {
             },
         }
         self.counts().question(count, bh.believed() / geometry_bytes);
+        let answer = *bh;
+        self.pages.emit(|| Event::GetBlock {
+            block,
+            asked,
+            create: create != Create::No,
+            mapped: answer.state.contains(BhState::MAPPED),
+            sized: answer.state.contains(BhState::SIZED),
+            addr: answer.addr,
+            size: answer.size,
+        });
         Ok(())
     }
 

@@ -153,6 +153,7 @@ pub(crate) fn note_answer<I: DaxInode + ?Sized>(
         answered: iomap.length,
         kind: iomap.kind,
         map_flags: iomap.flags,
+        addr: iomap.addr,
     });
 }
 

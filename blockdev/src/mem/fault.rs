@@ -58,7 +58,8 @@ const EIO: i32 = 5;
 const EFAULT: i32 = 14;
 
 impl Fault {
-    /// What a fault register holds after an access.
+    /// What a fault register holds after an access; only where accesses may fault.
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
     #[inline(always)]
     pub(super) fn check(register: usize) -> Result<(), Self> {
         match NonZeroUsize::new(register) {

@@ -60,7 +60,7 @@ impl Change {
         match self.operator {
             '+' => flags | self.flags,
             '-' => flags - self.flags,
-            _ => flags - InodeFlags::MODIFIABLE | self.flags,
+            _ => (flags - InodeFlags::MODIFIABLE) | self.flags,
         }
     }
 }

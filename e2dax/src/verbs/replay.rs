@@ -13,6 +13,7 @@ use ext2_dax::replay::{Events, Outcome, Player, Script};
 use ext2_dax::trace::{Record, chrome, ftrace, json};
 use ext2_dax::{Asked, DataPath, DaxFs, DaxOptions, Flushing};
 
+use super::lab;
 use crate::context::Context;
 use crate::dax::Behaviour;
 use crate::failure::{Failure, Of, Result};
@@ -28,6 +29,7 @@ Examples:
   e2dax replay --compat linux-6.1 --events base.img 02-hole-2m.ops
   e2dax replay --path buffer-head --asked base.img 03-rw-unaligned.ops
   e2dax replay --trace-format chrome base.img my.ops > trace.json
+  e2dax replay --html out.html base.img my.ops
 
 The language of the scripts, and what Linux 6.1 did with 28 of them, is in testdata/linux-6.1. The image is copied
 into RAM and stays as it was, unless --in-place. As the recorded machine, the device asks to be flushed, so that
@@ -76,6 +78,10 @@ pub(crate) struct Args {
     /// Change the image itself
     #[arg(long)]
     in_place: bool,
+
+    /// Write a page, for a browser, that shows the script on Linux 4.8, Linux 6.1 and here, step by step, and nothing else
+    #[arg(long, value_name = "OUT.html", conflicts_with_all = ["in_place", "save", "asked"])]
+    html: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -139,8 +145,11 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let script = read(&args.script)?;
     let target = Target::parse_image(&args.image)?;
+    if let Some(path) = &args.html {
+        return html(args, context, &target, path);
+    }
+    let script = read(&args.script)?;
     let device = if args.in_place { context.image.device } else { DeviceKind::Ram };
     let options = ImageOptions { device, ..context.image.clone() };
     let fs = target.open(&options, Mode::Write)?;
@@ -160,16 +169,36 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
 }
 
+/// The page of `e2dax lab`, with the script on three machines in it.
+fn html(args: &Args, context: &Context, target: &Target, path: &Path) -> Result<()> {
+    let text = String::from_utf8_lossy(&read_text(&args.script)?).into_owned();
+    let fs = target.open(&ImageOptions { device: DeviceKind::Ram, ..context.image.clone() }, Mode::Read)?;
+    let device = fs.device();
+    // OK to cast: the device is in memory.
+    let mut image = vec![0; device.size() as usize];
+    device.read_at(0, &mut image).of(|| target.image_name())?;
+    let wrong = |error| Failure::text(show_os(args.script.as_os_str()), error);
+    let flight = e2dax_lab::fly(&text, &image, &e2dax_lab::standard()).map_err(wrong)?;
+    let name = format!("{} on {}", show_os(args.script.as_os_str()), target.image_name());
+    let page = e2dax_lab::page_with(lab::PAGE, &name, &flight)
+        .ok_or_else(|| Failure::text("the page", "has no place for a recording"))?;
+    std::fs::write(path, page).map_err(|error| Failure::host(path, error))
+}
+
 /// Reads a script whole before anything is done.
 fn read(path: &Path) -> Result<Script> {
+    let text = read_text(path)?;
+    Script::parse(&text).map_err(|error| Failure::text(show_os(path.as_os_str()), error.to_string()))
+}
+
+fn read_text(path: &Path) -> Result<Vec<u8>> {
     let text = if path == Path::new("-") {
         let mut text = Vec::new();
         std::io::stdin().read_to_end(&mut text).map(|_| text)
     } else {
         std::fs::read(path)
     };
-    let text = text.map_err(|error| Failure::host(path, error))?;
-    Script::parse(&text).map_err(|error| Failure::text(show_os(path.as_os_str()), error.to_string()))
+    text.map_err(|error| Failure::host(path, error))
 }
 
 fn close(target: &Target, fs: Ext2) -> Result<()> {

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use map::SoftMap;
+pub use tables::{Leads, Translation};
 
 use crate::entry::{PAGE_SIZE, PMD_SIZE};
 use crate::error::{Errno, Error, Result};

@@ -104,6 +104,22 @@ impl Player {
         Self { fs, log, mmu, maps: BTreeMap::new(), forgotten: Vec::new(), files: BTreeMap::new(), played: 0 }
     }
 
+    /// The file system of the program.
+    #[must_use]
+    pub fn fs(&self) -> &DaxFs {
+        &self.fs
+    }
+
+    /// The files in the inode cache, by inode number.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.files.values()
+    }
+
+    /// The mappings that have names, by name.
+    pub fn maps(&self) -> impl Iterator<Item = (&str, &SoftMap)> {
+        self.maps.iter().map(|(name, map)| (name.as_str(), map))
+    }
+
     /// Plays a whole script and shows `each` outcome.
     pub fn play(&mut self, script: &Script, mut each: impl FnMut(&Outcome)) {
         for line in &script.lines {

@@ -93,6 +93,25 @@ pub enum Event {
         kind: MapKind,
         /// What is special about it.
         map_flags: MapFlags,
+        /// Device byte of the answer's first byte, where blocks are there.
+        addr: Option<u64>,
+    },
+    /// Ours, of the path of Linux 4.8: `get_block` was asked by a buffer head, and what stood in it afterwards.
+    GetBlock {
+        /// File block asked.
+        block: u64,
+        /// Bytes asked (`b_size` before).
+        asked: u64,
+        /// Whether blocks were to be allocated.
+        create: bool,
+        /// Whether `b_blocknr` counts.
+        mapped: bool,
+        /// Whether the size of a hole is said.
+        sized: bool,
+        /// Device byte of the first block; means nothing where it is not mapped.
+        addr: u64,
+        /// Bytes answered (`b_size` after).
+        size: u64,
     },
     /// Ours: a 2 MiB fault fell back to 4 KiB.
     Fallback {
@@ -140,6 +159,7 @@ impl Event {
             Self::WritebackOne { .. } => "dax_writeback_one",
             Self::WritebackRangeDone { .. } => "dax_writeback_range_done",
             Self::IomapIter { .. } => "iomap_iter",
+            Self::GetBlock { .. } => "e2dax_get_block",
             Self::Fallback { .. } => "e2dax_fallback",
             Self::Downgrade { .. } => "e2dax_downgrade",
             Self::Invalidate { .. } => "e2dax_invalidate",

@@ -56,12 +56,27 @@ fn fields(out: &mut impl Write, id: InodeId, event: &Event) -> fmt::Result {
             write!(out, "pgoff {start:#x}-{end:#x}")
         }
         Event::WritebackOne { pgoff, pglen } => write!(out, "pgoff {pgoff:#x} pglen {pglen:#x}"),
-        Event::IomapIter { pos, length, flags, offset, answered, kind, map_flags } => write!(
-            out,
-            "pos {pos:#x} length {length:#x} flags {:#x} -> offset {offset:#x} length {answered:#x} type {kind:?} flags {:#x}",
-            flags.bits(),
-            map_flags.bits()
-        ),
+        Event::IomapIter { pos, length, flags, offset, answered, kind, map_flags, addr } => {
+            write!(out, "pos {pos:#x} length {length:#x} flags {:#x} -> ", flags.bits())?;
+            if let Some(addr) = addr {
+                write!(out, "addr {addr:#x} ")?;
+            }
+            write!(out, "offset {offset:#x} length {answered:#x} type {kind:?} flags {:#x}", map_flags.bits())
+        }
+        Event::GetBlock { block, asked, create, mapped, sized, addr, size } => {
+            write!(out, "iblock {block:#x} b_size {asked:#x} create {} -> ", u8::from(*create))?;
+            if *mapped {
+                write!(out, "addr {addr:#x} ")?;
+            }
+            let state = if *mapped {
+                "mapped"
+            } else if *sized {
+                "sized"
+            } else {
+                "none"
+            };
+            write!(out, "b_size {size:#x} state {state}")
+        }
         Event::Fallback { index, reason } => write!(out, "pgoff {index:#x} reason {reason}"),
         Event::Downgrade { index } => write!(out, "pgoff {index:#x}"),
         Event::Invalidate { start, end } => write!(out, "pgoff {start:#x}-{:#x}", end.saturating_sub(1)),

@@ -41,12 +41,18 @@ pub(super) fn fields(out: &mut impl Write, event: &Event) -> fmt::Result {
             write!(out, ",\"start_index\":{start},\"end_index\":{end}")
         }
         Event::WritebackOne { pgoff, pglen } => write!(out, ",\"pgoff\":{pgoff},\"pglen\":{pglen}"),
-        Event::IomapIter { pos, length, flags, offset, answered, kind, map_flags } => {
+        Event::IomapIter { pos, length, flags, offset, answered, kind, map_flags, addr } => {
             write!(out, ",\"pos\":{pos},\"length\":{length},\"op\":\"")?;
             bitflags::parser::to_writer(flags, &mut *out)?;
             write!(out, "\",\"offset\":{offset},\"answered\":{answered},\"type\":\"{kind:?}\",\"flags\":\"")?;
             bitflags::parser::to_writer(map_flags, &mut *out)?;
-            out.write_char('"')
+            out.write_char('"')?;
+            addr.map_or(Ok(()), |addr| write!(out, ",\"addr\":{addr}"))
+        }
+        Event::GetBlock { block, asked, create, mapped, sized, addr, size } => {
+            write!(out, ",\"block\":{block},\"asked\":{asked},\"create\":{create},\"mapped\":{mapped}")?;
+            write!(out, ",\"sized\":{sized},\"size\":{size}")?;
+            if *mapped { write!(out, ",\"addr\":{addr}") } else { Ok(()) }
         }
         Event::Fallback { index, reason } => {
             write!(out, ",\"pgoff\":{index},\"reason\":\"{}\",\"number\":{}", reason.name(), reason.number())

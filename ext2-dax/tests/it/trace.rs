@@ -16,7 +16,16 @@ fn record(event: Event) -> Record {
 fn iter() -> Event {
     let (flags, map_flags) = (OpFlags::WRITE | OpFlags::DAX, MapFlags::NEW | MapFlags::MERGED);
     let kind = MapKind::Mapped;
-    Event::IomapIter { pos: 8192, length: 4096, flags, offset: 4096, answered: 8192, kind, map_flags }
+    Event::IomapIter {
+        pos: 8192,
+        length: 4096,
+        flags,
+        offset: 4096,
+        answered: 8192,
+        kind,
+        map_flags,
+        addr: None,
+    }
 }
 
 #[test]

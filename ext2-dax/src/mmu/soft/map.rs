@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::tables::{Found, Tables, Wish, memory};
+use super::tables::{Found, Tables, Translation, Wish, memory};
 use super::{Counters, Counts, Died, HugeZeroPage, Signal, SoftMmu};
 use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
@@ -10,6 +10,7 @@ use crate::fault::{FaultRequest, FaultResult, StoreOrLoad};
 use crate::mapping::{PrivateCopies, Translations};
 use crate::mmu::{CowPage, PageTable, Protection, Slot, SlotTaken, Target, VmFile, Vma, Writable};
 use crate::sync::{Ordering, RwLock};
+use crate::trace::InodeId;
 
 /// How often a fault that changed nothing is retried before the access is given up. A kernel retries
 /// for ever; a handler that says "done" and maps nothing would hang a test.
@@ -271,6 +272,18 @@ impl SoftMap {
     #[must_use]
     pub fn vma(&self) -> &Vma {
         self.area.vma()
+    }
+
+    /// The inode that is mapped.
+    #[must_use]
+    pub fn inode(&self) -> InodeId {
+        self.area.file.pages().inode()
+    }
+
+    /// What the page tables of the mapping hold now, in order of addresses.
+    #[must_use]
+    pub fn translations(&self) -> Vec<Translation> {
+        self.area.tables.read().list()
     }
 
     /// The address space it is in.

@@ -4,10 +4,60 @@ use std::collections::BTreeMap;
 
 use blockdev::{Access, DaxDevice, PmemSlice};
 
-use crate::entry::{DevPage, PAGE_SIZE, PMD_PAGES, PMD_SIZE};
+use crate::entry::{DevPage, Order, PAGE_SIZE, PMD_PAGES, PMD_SIZE};
 use crate::mapping::PrivateCopies;
 use crate::mmu::soft::Counters;
 use crate::mmu::{CowPage, Slot, SlotTaken, Target, Writable};
+
+/// Where a translation leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leads {
+    /// To the zero page, or the huge one.
+    Zero,
+    /// To the device, at this page.
+    Device(DevPage),
+    /// To a private copy.
+    Copy,
+}
+
+impl From<Target> for Leads {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Zero => Self::Zero,
+            Target::Page(page) => Self::Device(page),
+        }
+    }
+}
+
+/// Translations of one size beside each other that lead to pages beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// First address.
+    pub address: u64,
+    /// The size of each.
+    pub order: Order,
+    /// How many, at least 1.
+    pub count: u64,
+    /// Where the first leads.
+    pub leads: Leads,
+    /// Whether stores go through.
+    pub writable: bool,
+}
+
+impl Translation {
+    /// Whether `next` is the translation after the last of these.
+    fn goes_on_with(&self, next: &Self) -> bool {
+        let leads = match (self.leads, next.leads) {
+            (Leads::Device(first), Leads::Device(page)) => first.get() + self.count == page.get(),
+            (here, there) => here == there,
+        };
+        leads
+            && self.order == Order::Pte
+            && next.order == Order::Pte
+            && self.address + self.count * PAGE_SIZE == next.address
+            && self.writable == next.writable
+    }
+}
 
 /// What one page leads to.
 #[derive(Debug, Default)]
@@ -198,6 +248,38 @@ impl Tables {
     pub(super) fn kill(&mut self) {
         self.dead = true;
         self.places.clear();
+    }
+
+    /// Everything that is mapped, in order of addresses, 4 KiB translations that go on each other as one run.
+    pub(super) fn list(&self) -> Vec<Translation> {
+        let mut list: Vec<Translation> = Vec::new();
+        for (at, place) in &self.places {
+            let base = at * PMD_SIZE;
+            match place {
+                Place::Huge(target, writable) => {
+                    let leads = Leads::from(*target);
+                    let writable = *writable == Writable::Yes;
+                    list.push(Translation { address: base, order: Order::Pmd, count: 1, leads, writable });
+                }
+                Place::Table(ptes) => {
+                    for (pte, address) in ptes.iter().zip((base..).step_by(PAGE_SIZE as usize)) {
+                        let (leads, writable) = match pte {
+                            Pte::None => continue,
+                            Pte::Copy(_) => (Leads::Copy, true),
+                            Pte::Mapped(target, writable) => {
+                                (Leads::from(*target), *writable == Writable::Yes)
+                            }
+                        };
+                        let next = Translation { address, order: Order::Pte, count: 1, leads, writable };
+                        match list.last_mut() {
+                            Some(last) if last.goes_on_with(&next) => last.count += 1,
+                            _ => list.push(next),
+                        }
+                    }
+                }
+            }
+        }
+        list
     }
 
     pub(super) fn count(&self, counters: &mut Counters) {

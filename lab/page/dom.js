@@ -1,0 +1,70 @@
+// Making elements, telling errors, and the address.
+
+/** @param {string} tag @param {object|null} set attributes; on… are listeners @param {...any} inside @returns {HTMLElement} */
+function h(tag, set, ...inside) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(set || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...inside.flat(9).filter((part) => part !== null && part !== undefined && part !== false));
+  return element;
+}
+
+const byId = (id) => document.getElementById(id);
+
+/** Does what may fail, and tells why it did. @param {() => any} body */
+function attempt(body) {
+  const message = byId("message");
+  try {
+    message.hidden = true;
+    return body();
+  } catch (error) {
+    message.textContent = error.message;
+    message.hidden = false;
+    return undefined;
+  }
+}
+
+/** A table. @param {string[]} head @param {any[][]} rows @param {number[]} numbers columns that are numbers */
+function table(head, rows, numbers = []) {
+  const cell = (tag, text, at) => h(tag, { class: numbers.includes(at) ? "n" : null }, text);
+  return h("div", { class: "scroll" }, h("table", null,
+    head.length ? h("thead", null, h("tr", null, head.map((text, at) => cell("th", text, at)))) : null,
+    h("tbody", null, rows.map((row) => h("tr", null, row.map((text, at) => cell("td", text, at)))))));
+}
+
+/** Bytes as people say them. @param {number} count */
+function bytes(count) {
+  for (const [unit, name] of [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [1024, "KiB"]]) {
+    if (count >= unit) return `${+(count / unit).toFixed(2)} ${name}`;
+  }
+  return `${count} B`;
+}
+
+const hex = (number) => `0x${number.toString(16)}`;
+
+/** What the address says: ?scenario=… and #step=…, in either place. */
+function address() {
+  return new URLSearchParams([location.search.slice(1), location.hash.slice(1)].filter(Boolean).join("&"));
+}
+
+/** Changes the address without loading anything. @param {Object<string, any>} where @param {Object<string, any>} what */
+function setAddress(where, what) {
+  const query = new URLSearchParams(where).toString();
+  const hash = new URLSearchParams(what).toString();
+  try {
+    history.replaceState(null, "", `${query ? `?${query}` : location.pathname}#${hash}`);
+  } catch {
+    // Some browsers keep the address of a file as it is.
+    location.hash = new URLSearchParams({ ...where, ...what }).toString();
+  }
+}
+
+/** Lets the user keep a text as a file. @param {string} name @param {string} text */
+function save(name, text) {
+  const link = h("a", { href: URL.createObjectURL(new Blob([text])), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
