@@ -72,7 +72,8 @@ fn track(machine: &Machine, script: &Script, image: &[u8]) -> Result<Track, Stri
             for path in paths(&line.op) {
                 learn(&player, path, &mut names);
             }
-            let total = Counts::of(&player.fs().asked(), &player.mmu().counters());
+            let total =
+                Counts::of(&player.fs().asked(), &player.mmu().map(|mmu| mmu.counters()).unwrap_or_default());
             let (files, maps) = snapshot::of(&player, &names);
             let mut step = Step {
                 result: outcome.result,

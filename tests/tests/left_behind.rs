@@ -84,7 +84,7 @@ fn a_directory_that_grows_where_a_crash_left_a_block_past_its_end_loses_none() {
     let dir = fs.root().expect("root").create(b"d", &DIR).expect("created");
     let long = |nr: u8| [&[b'n'; 250][..], &[b'0' + nr]].concat();
     // Three such names fill the first block of 1 KiB.
-    (0..3).for_each(|nr| drop(dir.create(&long(nr), &FILE).expect("created")));
+    (0..3).for_each(|nr| drop(dir.create(long(nr), &FILE).expect("created")));
     assert_eq!(dir.size(), 1024);
     drop(dir);
     fs.close().expect("closed");
@@ -93,12 +93,12 @@ fn a_directory_that_grows_where_a_crash_left_a_block_past_its_end_loses_none() {
         let (faulty, fs) = open_faulty(&base);
         let dir = fs.resolve(b"d", Follow::No).expect("there");
         faulty.arm(Fault::from_then_on(Calls::WRITE | Calls::FENCE, after));
-        let _ = dir.create(&long(3), &FILE);
+        let _ = dir.create(long(3), &FILE);
         let struck = faulty.fired() > 0;
         let left = ram(&faulty.inner().to_vec());
         let fs = open(&left);
         let dir = fs.resolve(b"d", Follow::No).expect("there");
-        dir.create(&long(4), &FILE).expect("created");
+        dir.create(long(4), &FILE).expect("created");
         fs.sync().expect("synced");
         let rebuilt = open(&ram(&left.to_vec()));
         let free = |fs: &Ext2| fs.statfs().expect("counted").blocks_free;

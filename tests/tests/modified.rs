@@ -97,7 +97,7 @@ impl Script<'_> {
         self.step(dir.create(b"socket", &Self::inode(FileKind::Socket, 0o700)));
         let link = Self::inode(FileKind::Symlink, 0o777);
         self.step(dir.symlink(b"fast", b"../script/small", &link));
-        self.step(dir.symlink(b"slow", &[b'x'; 200], &link));
+        self.step(dir.symlink(b"slow", [b'x'; 200], &link));
         // e2fsck finds a target that ends before its size invalid.
         assert!(dir.symlink(b"zero", b"a\0b", &link).is_err_and(|error| error.is(Errno::INVAL)));
     }
@@ -106,7 +106,7 @@ impl Script<'_> {
     fn move_names(&mut self, root: &Inode, dir: &Inode) {
         if let Ok(small) = dir.lookup(b"small") {
             self.step(root.link(&small, b"small.link"));
-            self.step(dir.link(&small, &[b'n'; 255]));
+            self.step(dir.link(&small, [b'n'; 255]));
         }
         let Some(sub) = self.step(dir.create(b"sub", &Self::inode(FileKind::Directory, 0o700))) else {
             return;

@@ -233,7 +233,7 @@ fn an_inode_with_a_name_and_no_links_is_never_freed_by_a_write() {
     root.create(b"file", &FILE).and_then(|file| file.write_at(0, b"keep")).expect("written");
     root.create(b"dir", &DIR).and_then(|dir| dir.create(b"inner", &FILE).map(drop)).expect("created");
     root.create(b"other", &FILE).expect("created");
-    root.symlink(b"link", &[b'x'; 100], &NewInode::new(FileKind::Symlink, 0o777)).expect("made");
+    root.symlink(b"link", [b'x'; 100], &NewInode::new(FileKind::Symlink, 0o777)).expect("made");
     drop(root);
     fs.close().expect("closed");
     let base = device.to_vec();

@@ -186,7 +186,7 @@ impl Pair {
         let (dir, id) = self.dir(dir);
         let new = NewInode { kind, mode: 0o666, uid: 65_537, gid: 7, umask: 0o022, device };
         let models = self.model.create(id, &name(index), contents, 0o644, (65_537, 7));
-        if let Some(inode) = same(dir.create(&name(index), &new), models.map(|_| ())) {
+        if let Some(inode) = same(dir.create(name(index), &new), models.map(|_| ())) {
             assert_eq!(inode.kind(), kind);
         }
     }
@@ -219,7 +219,7 @@ impl Pair {
                     NewInode { kind: FileKind::Symlink, mode: 0o777, uid: 1, gid: 2, umask: 0, device: None };
                 let contents = Contents::Symlink(target.clone());
                 let models = self.model.create(id, &name(*index), contents, 0o777, (1, 2));
-                same(dir.symlink(&name(*index), &target, &new), models.map(|_| ()));
+                same(dir.symlink(name(*index), &target, &new), models.map(|_| ()));
             }
             Op::Link { file, dir, name: index } => {
                 let Some((inode, file)) = self.file(*file) else { return };
@@ -227,15 +227,15 @@ impl Pair {
                     return;
                 }
                 let (dir, id) = self.dir(*dir);
-                same(dir.link(&inode, &name(*index)), self.model.link(file, id, &name(*index)));
+                same(dir.link(&inode, name(*index)), self.model.link(file, id, &name(*index)));
             }
             Op::Unlink { dir, name: index } => {
                 let (dir, id) = self.dir(*dir);
-                same(dir.unlink(&name(*index)), self.model.unlink(id, &name(*index)));
+                same(dir.unlink(name(*index)), self.model.unlink(id, &name(*index)));
             }
             Op::Rmdir { dir, name: index } => {
                 let (dir, id) = self.dir(*dir);
-                same(dir.rmdir(&name(*index)), self.model.rmdir(id, &name(*index)));
+                same(dir.rmdir(name(*index)), self.model.rmdir(id, &name(*index)));
             }
             Op::Rename { from, to, flags } => {
                 let flags = match flags {

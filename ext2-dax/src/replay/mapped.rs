@@ -25,6 +25,15 @@ pub(super) enum Mapped {
 }
 
 impl AddressSpace {
+    /// The page table in software, if it is one.
+    pub(super) fn soft(&self) -> Option<&Arc<SoftMmu>> {
+        match self {
+            Self::Soft(mmu) => Some(mmu),
+            #[cfg(all(target_os = "linux", not(miri), not(loom)))]
+            Self::Host(_) => None,
+        }
+    }
+
     pub(super) fn map(&self, file: &File, request: &MapRequest) -> Result<Mapped> {
         match self {
             Self::Soft(mmu) => file.map(mmu, request).map(Mapped::Soft),
@@ -35,6 +44,15 @@ impl AddressSpace {
 }
 
 impl Mapped {
+    /// The page table in software, if it is one.
+    pub(super) fn soft(&self) -> Option<&SoftMap> {
+        match self {
+            Self::Soft(map) => Some(map),
+            #[cfg(all(target_os = "linux", not(miri), not(loom)))]
+            Self::Host(_) => None,
+        }
+    }
+
     pub(super) fn load(&self, offset: u64) -> Result<u8, Signal> {
         match self {
             Self::Soft(map) => map.load(offset),

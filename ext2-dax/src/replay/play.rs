@@ -15,7 +15,7 @@ use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::file::{File, OpenFor};
 use crate::mmu::Protection;
-use crate::mmu::soft::{MapRequest, Signal, SoftMmu};
+use crate::mmu::soft::{MapRequest, Signal, SoftMap, SoftMmu};
 use crate::rw::Limits;
 use crate::trace::{EventLog, Record, oracle};
 use crate::uio::Faulting;
@@ -104,6 +104,12 @@ impl Player {
         Self { fs, log, mmu, maps: BTreeMap::new(), forgotten: Vec::new(), files: BTreeMap::new(), played: 0 }
     }
 
+    /// The address space of the program, where it is a page table in software.
+    #[must_use]
+    pub fn mmu(&self) -> Option<&Arc<SoftMmu>> {
+        self.mmu.soft()
+    }
+
     /// The file system of the program.
     #[must_use]
     pub fn fs(&self) -> &DaxFs {
@@ -115,9 +121,9 @@ impl Player {
         self.files.values()
     }
 
-    /// The mappings that have names, by name.
+    /// The mappings that have names, by name, where they are a page table in software.
     pub fn maps(&self) -> impl Iterator<Item = (&str, &SoftMap)> {
-        self.maps.iter().map(|(name, map)| (name.as_str(), map))
+        self.maps.iter().filter_map(|(name, map)| Some((name.as_str(), map.soft()?)))
     }
 
     /// Plays a whole script and shows `each` outcome.

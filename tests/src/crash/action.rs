@@ -317,7 +317,7 @@ pub fn perform(fs: &Ext2, action: &Action) -> Result<(), Error> {
         Action::Mknod(path) => make(fs, path, FileKind::Fifo),
         Action::Symlink(path, len) => {
             let (dir, name) = fs.resolve_parent(path.as_bytes())?;
-            dir.symlink(name, &b"t/".repeat(len / 2), &new(FileKind::Symlink)).map(|_| ())
+            dir.symlink(name, b"t/".repeat(len / 2), &new(FileKind::Symlink)).map(|_| ())
         }
         Action::Link(from, to) => {
             let target = at(fs, from)?;

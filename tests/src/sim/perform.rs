@@ -140,11 +140,11 @@ impl Doer<'_> {
                 self.take(*to, root)
             }
             O::Lookup { dir, name: nr, to } => {
-                let found = core(self.dir(*dir, &name(*nr))?.lookup(&name(*nr)))?;
+                let found = core(self.dir(*dir, &name(*nr))?.lookup(name(*nr)))?;
                 self.take(*to, found)
             }
             O::LookupNr { dir, name: nr } => {
-                let found = core(self.dir(*dir, &name(*nr))?.lookup_nr(&name(*nr)))?;
+                let found = core(self.dir(*dir, &name(*nr))?.lookup_nr(name(*nr)))?;
                 Ok(Answer::Number(found.get().into()))
             }
             O::ByNumber { of, to } => {
@@ -154,7 +154,7 @@ impl Doer<'_> {
             }
             O::Resolve { path, follow, to } => {
                 let follow = if *follow { Follow::Yes } else { Follow::No };
-                let found = core(self.ext2().resolve(&join(*path), follow))?;
+                let found = core(self.ext2().resolve(join(*path), follow))?;
                 self.take(*to, found)
             }
             O::ResolveParent { path, to } => {
@@ -164,12 +164,12 @@ impl Doer<'_> {
             }
             O::Create { dir, name: nr, kind, mode, umask, to } => {
                 let new = new_inode(actor, *kind, *mode, *umask);
-                let made = core(self.hand(*dir)?.create(&name(*nr), &new))?;
+                let made = core(self.hand(*dir)?.create(name(*nr), &new))?;
                 self.take(*to, made)
             }
             O::Symlink { dir, name: nr, target: at, len, to } => {
                 let new = new_inode(actor, FileKind::Symlink, 0o777, 0);
-                let made = core(self.hand(*dir)?.symlink(&name(*nr), &target(*at, *len), &new))?;
+                let made = core(self.hand(*dir)?.symlink(name(*nr), target(*at, *len), &new))?;
                 self.take(*to, made)
             }
             O::Tmpfile { dir, mode, to } => {
@@ -179,10 +179,10 @@ impl Doer<'_> {
             }
             O::Link { of, dir, name: nr } => {
                 let of = self.hand(*of)?;
-                done(core(self.hand(*dir)?.link(&of, &name(*nr))))
+                done(core(self.hand(*dir)?.link(&of, name(*nr))))
             }
-            O::Unlink { dir, name: nr } => done(core(self.hand(*dir)?.unlink(&name(*nr)))),
-            O::Rmdir { dir, name: nr } => done(core(self.hand(*dir)?.rmdir(&name(*nr)))),
+            O::Unlink { dir, name: nr } => done(core(self.hand(*dir)?.unlink(name(*nr)))),
+            O::Rmdir { dir, name: nr } => done(core(self.hand(*dir)?.rmdir(name(*nr)))),
             O::Rename { dir, name: from, to_dir, to_name, flags } => {
                 let (old_dir, new_dir) = (self.hand(*dir)?, self.hand(*to_dir)?);
                 done(core(self.ext2().rename(&old_dir, &name(*from), &new_dir, &name(*to_name), *flags)))

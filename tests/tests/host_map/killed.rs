@@ -25,7 +25,7 @@ fn child() {
     let inode = fs.ext2().root().unwrap().lookup(b"f").unwrap();
     let file = File::open(&fs, inode, OpenFor::Writing).unwrap();
     let way = answered()[std::process::id() as usize % 2];
-    let stores = HostMmu::features().stores && std::process::id() % 3 == 0;
+    let stores = HostMmu::features().stores && std::process::id().is_multiple_of(3);
     let tracking = if stores { Tracking::Pages } else { Tracking::Auto };
     let mmu = HostMmu::new(HostOptions { tracking, ..way }).unwrap();
     let map = file.map_host(&mmu, &request(4 * UNIT, Sharing::Shared)).unwrap();
@@ -80,7 +80,7 @@ fn what_fsync_returned_for_survives_a_kill() {
         let file = File::open(&fs, inode, OpenFor::Reading).unwrap();
         let mut last = std::collections::BTreeMap::new();
         for round in 1..=synced {
-            (0..16).for_each(|at| drop(last.insert(place(round, at), round)));
+            last.extend((0..16).map(|at| (place(round, at), round)));
         }
         for (at, round) in last {
             let mut word = [0; 8];

@@ -83,7 +83,7 @@ pub(crate) fn contents(device: Arc<dyn BlockDevice>) -> tree::Tree {
     let mut tree = tree::of(&fs).unwrap();
     // Of large files the sum of their contents.
     for (path, node) in tree.iter_mut().filter(|(_, node)| node.size > tree::LARGEST) {
-        let inode = fs.resolve(&[b"/", path.as_slice()].concat(), ext2_core::Follow::No).unwrap();
+        let inode = fs.resolve([b"/", path.as_slice()].concat(), ext2_core::Follow::No).unwrap();
         let (mut sum, mut at, mut part) = (crc32fast::Hasher::new(), 0, vec![0; 1 << 20]);
         while at < node.size {
             let len = inode.read_at(at, &mut part).unwrap();

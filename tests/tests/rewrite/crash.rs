@@ -30,10 +30,10 @@ fn base(args: &str, kib: usize, behind: usize) -> Vec<u8> {
     let gap = root.create(b"gap", &NewInode::new(FileKind::Regular, 0o600)).unwrap();
     gap.write_at(0, &vec![b'g'; kib * KIB / 3]).unwrap();
     for nr in 0..6_u8 {
-        let dir = root.create(&[b'd', b'0' + nr], &NewInode::new(FileKind::Directory, 0o755)).unwrap();
+        let dir = root.create([b'd', b'0' + nr], &NewInode::new(FileKind::Directory, 0o755)).unwrap();
         let file = dir.create(b"file", &NewInode::new(FileKind::Regular, 0o644)).unwrap();
         file.write_at(0, &vec![b'a' + nr; 15 * KIB]).unwrap();
-        root.link(&file, &[b'l', b'0' + nr]).unwrap();
+        root.link(&file, [b'l', b'0' + nr]).unwrap();
     }
     drop(gap);
     root.unlink(b"gap").unwrap();

@@ -81,7 +81,8 @@ fn images_come_to_the_same_numbers_as_under_resize2fs_with_the_same_contents() {
             let (mut left, mut right) = (numbers(&ours), numbers(&theirs));
             if done.groups.0 != done.groups.1 || *mib < *from {
                 // Indirect blocks of what moved are as many, but resize2fs does not always give back what it frees.
-                (left.truncate(11), right.truncate(11));
+                left.truncate(11);
+                right.truncate(11);
             }
             assert_eq!(left, right, "{what}");
             let after = contents(open(&ours));

@@ -178,10 +178,10 @@ fn names(root: &Inode) -> Result<Vec<Row>> {
         let each = |work: &dyn Fn(u64) -> Result<()>| time(|| (0..FILES).try_for_each(work));
         times[0].push(each(&|nr| make(&dir, &path(nr)).map(drop))?);
         times[1].push(each(&|nr| {
-            black_box(dir.lookup(&path(nr)).of(name)?.attr());
+            black_box(dir.lookup(path(nr)).of(name)?.attr());
             Ok(())
         })?);
-        times[2].push(each(&|nr| dir.unlink(&path(nr)).of(name))?);
+        times[2].push(each(&|nr| dir.unlink(path(nr)).of(name))?);
     }
     let what = ["create a file, of 10,000 in a directory", "look up and stat", "unlink"];
     let rows = what.into_iter().zip(times).map(|(what, times)| Row {
