@@ -1,5 +1,4 @@
-//! Files of an image in this process's own memory: every way in which they can be mapped, beside what is expected of DAX,
-//! beside the page table in software, and beside the recordings of Linux.
+//! Files of an image in this process's own memory: every way in which they can be mapped, beside what is expected of DAX.
 #![cfg(target_os = "linux")]
 
 mod budget;
