@@ -3,9 +3,12 @@
 
 mod budget;
 mod ends;
+mod holes;
 mod killed;
 mod private;
 mod races;
+mod rights;
+mod same;
 mod setup;
 mod shared;
 mod tracking;
