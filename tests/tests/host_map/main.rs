@@ -5,6 +5,7 @@ mod budget;
 mod ends;
 mod holes;
 mod killed;
+mod oracle;
 mod private;
 mod races;
 mod rights;
