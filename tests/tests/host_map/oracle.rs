@@ -1,6 +1,6 @@
 //! The recorded scripts, their mappings in this process.
 
-use std::fs;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 
 use blockdev::{BlockDevice, MmapDevice};
@@ -19,24 +19,24 @@ fn options() -> DaxOptions {
 
 /// The image that a script starts from, in a file that can be mapped.
 fn image(name: &str) -> NamedTempFile {
-    static EMPTY: OnceLock<NamedTempFile> = OnceLock::new();
-    static SMALL: OnceLock<NamedTempFile> = OnceLock::new();
-    let first = if name == "12-enospc" { &SMALL } else { &EMPTY };
-    let first = first.get_or_init(|| {
+    static EMPTY: OnceLock<Vec<u8>> = OnceLock::new();
+    static SMALL: OnceLock<Vec<u8>> = OnceLock::new();
+    let bytes = if name == "12-enospc" { &SMALL } else { &EMPTY };
+    let bytes = bytes.get_or_init(|| {
         let ram = oracle::device(name);
         let mut bytes = vec![0; ram.size() as usize];
         ram.read_at(0, &mut bytes).unwrap();
-        let file = in_memory();
-        fs::write(file.path(), bytes).unwrap();
-        file
+        bytes
     });
-    let file = in_memory();
-    fs::copy(first.path(), file.path()).unwrap();
+    let file = tempfile::Builder::new().prefix("host-map").tempfile_in("/dev/shm").unwrap();
+    file.as_file().set_len(bytes.len() as u64).unwrap();
+    let zeros = [0; 64 << 10];
+    for (at, part) in (0..).step_by(zeros.len()).zip(bytes.chunks(zeros.len())) {
+        if !zeros.starts_with(part) {
+            file.as_file().write_all_at(part, at).unwrap();
+        }
+    }
     file
-}
-
-fn in_memory() -> NamedTempFile {
-    tempfile::Builder::new().prefix("host-map").tempfile_in("/dev/shm").unwrap()
 }
 
 fn device(file: &NamedTempFile) -> Arc<dyn BlockDevice> {
