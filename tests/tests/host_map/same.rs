@@ -189,7 +189,7 @@ fn page_by_page_the_file_system_is_asked_the_same_questions() {
         let page = rng.below(len / PAGE);
         // A page of data is stored to when it is touched first, or never: a store to one that was loaded faults in software
         // and does not here.
-        let stores = page % 3 == 0 && (page / 512 != 1) && page >= 40;
+        let stores = page.is_multiple_of(3) && page / 512 != 1 && page >= 40;
         let done = if stores {
             (host.store(page * PAGE, 7), soft.store(page * PAGE, 7))
         } else if page / 512 == 1 || page >= 40 {
