@@ -16,6 +16,7 @@
 //! | [`out`], [`text`], [`json`], [`describe`] | printing |
 //! | [`glob`] | patterns of names |
 //! | [`dax`] | mapping files in a software MMU, for `fault` and `demo` |
+//! | `host` | mapping files into this process, for `fault --host` |
 //! | [`progress`] | bars, on a terminal only |
 //! | [`stop`] | Ctrl-C between the steps of a long change |
 
@@ -25,6 +26,8 @@ mod dax;
 mod describe;
 mod failure;
 mod glob;
+#[cfg(target_os = "linux")]
+mod host;
 mod images;
 mod interrupt;
 mod json;

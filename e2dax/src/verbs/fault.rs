@@ -9,6 +9,8 @@ use ext2_dax::trace::{Event, Record, chrome, ftrace, json, oracle};
 use crate::context::Context;
 use crate::dax::{Behaviour, Touched, open, touch};
 use crate::failure::{FAILED, Result};
+#[cfg(target_os = "linux")]
+use crate::json::object;
 use crate::target::{Mode, Target};
 use crate::text::parse_bytes;
 
@@ -19,10 +21,12 @@ Examples:
   e2dax fault disk.img:/data --at 0
   e2dax fault disk.img:/data --at 0 --len 2M --compat linux-6.1
   e2dax fault disk.img:/data --at 0 --len 16M --format chrome > trace.json
+  e2dax fault disk.img:/data --at 0 --len 16M --host
 
 The file is mapped shared and read-only in a page table in software, at an address congruent to its offset modulo
 2 MiB. Events have the names and fields of the kernel's fs_dax tracepoints; a fault of 2 MiB that falls back says why.
-A touch that ends with a signal exits with 1. Nothing is written to the image.")]
+With --host the same is done with memory of this process, through userfaultfd, which needs no rights; the last lines say of each
+unit of 2 MiB how the kernel has it, and why not as one. A touch that ends with a signal exits with 1. Nothing is written to the image.")]
 pub(crate) struct Args {
     /// The file
     #[arg(value_name = "IMG:/PATH")]
@@ -48,6 +52,12 @@ pub(crate) struct Args {
     #[arg(short, long, conflicts_with = "format")]
     quiet: bool,
 
+    /// Map the file into this process as well, by real page faults, and print both beside each other with what the kernel
+    /// says
+    #[cfg(target_os = "linux")]
+    #[arg(long, conflicts_with = "format")]
+    host: bool,
+
     /// Print one JSON object with the counts
     #[arg(long, conflicts_with_all = ["format", "quiet"])]
     json: bool,
@@ -70,9 +80,20 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse(&args.target)?;
     let (fs, inode) = target.resolve(&context.image, Mode::Read, Follow::Yes)?;
     let dax = open(fs, args.compat, || target.name())?;
-    let touched = touch(&dax, inode, args.at, args.len, || target.name())?;
+    let touched = touch(&dax, inode.clone(), args.at, args.len, || target.name())?;
     if touched.died.is_some() {
         context.set_exit(FAILED);
+    }
+    #[cfg(target_os = "linux")]
+    if args.host {
+        let host = crate::host::touch(&dax, inode, args.at, args.len, || target.name())?;
+        if host.has_died() {
+            context.set_exit(FAILED);
+        }
+        if args.json {
+            return context.out.json(&object! { "soft": touched.to_json(), "host": host.to_json() });
+        }
+        return host.beside(&touched).iter().try_for_each(|line| context.out.line(line));
     }
     if args.json {
         return context.out.json(&touched.to_json());

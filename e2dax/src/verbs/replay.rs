@@ -2,13 +2,21 @@
 
 use std::ffi::OsString;
 use std::io::Read as _;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
 
 use blockdev::BlockDevice;
+#[cfg(target_os = "linux")]
+use blockdev::Partition;
 use clap::ValueEnum;
 use ext2_core::Ext2;
 use ext2_dax::buffer_head::HoleSize;
+#[cfg(target_os = "linux")]
+use ext2_dax::mmu::host::{Granularity, HostMmu, HostOptions};
 use ext2_dax::replay::{Events, Outcome, Player, Script};
 use ext2_dax::trace::{Record, chrome, ftrace, json};
 use ext2_dax::{Asked, DataPath, DaxFs, DaxOptions, Flushing};
@@ -28,6 +36,7 @@ Examples:
   e2dax replay --events base.img 02-hole-2m.ops
   e2dax replay --compat linux-6.1 --events base.img 02-hole-2m.ops
   e2dax replay --path buffer-head --asked base.img 03-rw-unaligned.ops
+  e2dax replay --mmu host base.img 04-eof-sigbus.ops
   e2dax replay --trace-format chrome base.img my.ops > trace.json
   e2dax replay --html out.html base.img my.ops
 
@@ -59,6 +68,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MEDIA", default_value = "needs-flush")]
     media: MediaName,
 
+    /// What files are mapped into: a page table in software, or the address space of this process
+    #[arg(long, value_name = "MMU", default_value = "soft")]
+    mmu: MmuName,
+
     /// Events under the operations that caused them
     #[arg(long)]
     events: bool,
@@ -80,7 +93,7 @@ pub(crate) struct Args {
     in_place: bool,
 
     /// Write a page, for a browser, that shows the script on Linux 4.8, Linux 6.1 and here, step by step, and nothing else
-    #[arg(long, value_name = "OUT.html", conflicts_with_all = ["in_place", "save", "asked"])]
+    #[arg(long, value_name = "OUT.html", conflicts_with_all = ["in_place", "save", "asked", "mmu"])]
     html: Option<PathBuf>,
 }
 
@@ -108,6 +121,15 @@ enum MediaName {
     AsDevice,
     /// A flush has to be asked for, as of virtio-pmem
     NeedsFlush,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MmuName {
+    /// In software
+    Soft,
+    /// This process: by real page faults
+    #[cfg(target_os = "linux")]
+    Host,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -150,9 +172,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         return html(args, context, &target, path);
     }
     let script = read(&args.script)?;
-    let device = if args.in_place { context.image.device } else { DeviceKind::Ram };
-    let options = ImageOptions { device, ..context.image.clone() };
-    let fs = target.open(&options, Mode::Write)?;
+    let fs = open(args, context, &target)?;
     let image = fs.device().clone();
     let dax = DaxFs::new(fs.clone(), args.options());
     let played = play(args, context, &dax, &script);
@@ -167,6 +187,39 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         Some(path) => save(&*image, path),
         None => Ok(()),
     }
+}
+
+/// The image itself, or a copy of it: in RAM, or in a file in memory where it has to be mapped.
+fn open(args: &Args, context: &Context, target: &Target) -> Result<Ext2> {
+    if args.in_place {
+        return target.open(&context.image, Mode::Write);
+    }
+    let options = ImageOptions { device: DeviceKind::Ram, ..context.image.clone() };
+    match args.mmu {
+        MmuName::Soft => target.open(&options, Mode::Write),
+        #[cfg(target_os = "linux")]
+        MmuName::Host => {
+            let image = target.open_device(&context.image, Mode::Read, options.durability())?;
+            let copy = in_memory(&*image, target)?;
+            target.open_on(copy, &options, Mode::Write, false)
+        }
+    }
+}
+
+/// A copy that can be mapped, as far behind a multiple of 2 MiB as the image in its container.
+#[cfg(target_os = "linux")]
+fn in_memory(image: &dyn BlockDevice, target: &Target) -> Result<Arc<dyn BlockDevice>> {
+    let name = || target.image_name();
+    let memory: std::fs::File = rustix::fs::memfd_create("image", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|error| Failure::host(Path::new("a file in memory"), error))?
+        .into();
+    let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+    copy(image, &memory, &path, target.offset())?;
+    let whole = blockdev::open_image(&path, &blockdev::DeviceOptions::read_write()).of(name)?;
+    if target.offset() == 0 {
+        return Ok(whole);
+    }
+    Ok(Arc::new(Partition::from_offset(whole, target.offset()).of(name)?))
 }
 
 /// The page of `e2dax lab`, with the script on three machines in it.
@@ -206,7 +259,17 @@ fn close(target: &Target, fs: Ext2) -> Result<()> {
 }
 
 fn play(args: &Args, context: &mut Context, dax: &DaxFs, script: &Script) -> Result<()> {
-    let mut player = Player::new(dax.clone());
+    let mut player = match args.mmu {
+        MmuName::Soft => Player::new(dax.clone()),
+        #[cfg(target_os = "linux")]
+        MmuName::Host => {
+            let options = HostOptions { granularity: Granularity::Pages, ..HostOptions::default() };
+            Player::with_host(
+                dax.clone(),
+                HostMmu::new(options).of(|| "the mappings of this process".into())?,
+            )
+        }
+    };
     let mut records: Vec<Record> = Vec::new();
     for line in &script.lines {
         let outcome = player.step(line);
@@ -265,10 +328,15 @@ fn print_asked(context: &mut Context, asked: &Asked) -> Result<()> {
 
 /// Writes a device to a file, its zeros as holes.
 fn save(device: &dyn BlockDevice, path: &Path) -> Result<()> {
+    let file = std::fs::File::create(path).map_err(|error| Failure::host(path, error))?;
+    copy(device, &file, path, 0)
+}
+
+/// Writes a device to an empty file from the byte `base` on, its zeros as holes.
+fn copy(device: &dyn BlockDevice, file: &std::fs::File, path: &Path, base: u64) -> Result<()> {
     const CHUNK: usize = 64 << 10;
     let host = |error: std::io::Error| Failure::host(path, error);
-    let file = std::fs::File::create(path).map_err(host)?;
-    file.set_len(device.size()).map_err(host)?;
+    file.set_len(base + device.size()).map_err(host)?;
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
     while at < device.size() {
@@ -277,7 +345,7 @@ fn save(device: &dyn BlockDevice, path: &Path) -> Result<()> {
         let part = buffer.get_mut(..len).unwrap_or_default();
         device.read_at(at, part).of(|| "the image".into())?;
         if part.iter().any(|&byte| byte != 0) {
-            file.write_all_at(part, at).map_err(host)?;
+            file.write_all_at(part, base + at).map_err(host)?;
         }
         at += len as u64;
     }

@@ -124,3 +124,56 @@ fn the_demo_does_what_it_says() {
         assert!(squeezed.iter().any(|have| have == line), "{line}\n{text}");
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_fault_of_this_process_is_shown_beside_that_of_software() {
+    if !ext2_dax::mmu::host::HostMmu::features().faults {
+        e2dax_tests::skip!("no userfaultfd");
+    }
+    let folder = Folder::with(&["two-mib"]);
+    let arguments = ["fault", "two-mib.img:/hole", "--at", "0", "--len", "2M", "--host"];
+    let text = folder.run(&arguments).ok();
+    let row = |name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with(name))
+            .unwrap_or_else(|| panic!("{name}: {text}"));
+        let mut words: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        words.split_off(words.len() - 2)
+    };
+    for name in [
+        "pages touched",
+        "fell back",
+        "faults of 4 KiB",
+        "iomap_begin asked",
+        "bytes mapped",
+        "of them zeros",
+    ] {
+        let both = row(name);
+        assert_eq!(both[0], both[1], "{text}");
+    }
+    assert_eq!(row("of them zeros"), [2 << 20, 2 << 20]);
+    assert!(text.contains("page 0+512: 0 data in 0, 512 hole"), "{text}");
+    let json = folder.run(&[&arguments[..], &["--json"]].concat()).ok();
+    assert!(json.contains(r#""host":{"pages":512,"faults":1,"#), "{json}");
+    let past_end = folder.run(&["fault", "two-mib.img:/hole", "--at", "2M", "--host"]);
+    assert_eq!(past_end.code(), 1);
+    assert!(past_end.out().contains("in this process: SIGBUS at page 512"), "{}", past_end.out());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_script_is_played_in_this_process() {
+    if !ext2_dax::mmu::host::HostMmu::features().faults {
+        e2dax_tests::skip!("no userfaultfd");
+    }
+    let folder = with_base();
+    let before = fs::read(folder.path("base.img")).unwrap();
+    let script = testdata().join("linux-6.1/scripts/04-eof-sigbus.ops");
+    let script = script.to_str().unwrap();
+    let soft = folder.run(&["replay", "base.img", script]).ok();
+    let host = folder.run(&["replay", "--mmu", "host", "base.img", script]).ok();
+    assert_eq!(host, soft);
+    assert!(fs::read(folder.path("base.img")).unwrap() == before, "the image stays as it was");
+}

@@ -3,9 +3,13 @@
 
 mod budget;
 mod ends;
+mod holes;
 mod killed;
+mod oracle;
 mod private;
 mod races;
+mod rights;
+mod same;
 mod setup;
 mod shared;
 mod tracking;
