@@ -1,7 +1,9 @@
 //! Reads and writes of all that is asked for, and streams.
 
+#[cfg(not(target_family = "wasm"))]
 use std::io;
 
+#[cfg(not(target_family = "wasm"))]
 use ext2_core::FileAt;
 
 use super::File;
@@ -61,6 +63,7 @@ impl File {
 /// cursor.into_inner().sync()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[cfg(not(target_family = "wasm"))]
 impl FileAt for File {
     fn read_bytes(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         Ok(self.read_at(offset, buf)? as usize)
