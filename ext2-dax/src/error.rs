@@ -131,6 +131,7 @@ impl From<Error> for ext2_core::Error {
 }
 
 /// With the number, as [`ext2_core::Error`] does it.
+#[cfg(not(target_family = "wasm"))]
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         ext2_core::Error::from(error).into()
