@@ -74,7 +74,7 @@ pub use xattr::attribute_lost;
 /// ```
 ///
 /// # Errors
-/// As [`format`]; the device's where there is no memory.
+/// As [`format()`]; the device's where there is no memory.
 pub fn in_memory(bytes: u64) -> Result<blockdev::RamDevice> {
     let device = blockdev::RamDevice::new(bytes)?;
     let block_size = ext2_core::BlockSize::new(4096).filter(|_| bytes >= 1 << 20);

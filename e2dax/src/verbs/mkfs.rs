@@ -61,7 +61,7 @@ pub(crate) struct Args {
     image: PathBuf,
 
     /// What goes in: a directory, a tar archive (plain or packed by gzip, zstd, xz, bzip2, lz4, lzip; - is the standard
-    /// input), a manifest, or a container image as oci:PATH[:TAG] (an OCI layout, or an archive of one as `docker save`
+    /// input), a manifest, or a container image as `oci:PATH[:TAG]` (an OCI layout, or an archive of one as `docker save`
     /// writes it). Several are layers, each over those before it, with whiteouts as container images have them
     #[arg(long, value_name = "SOURCE")]
     from: Vec<OsString>,

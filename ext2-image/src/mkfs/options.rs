@@ -41,7 +41,7 @@ pub enum LostAndFound {
     AsInTree,
 }
 
-/// How a tree becomes a file system, besides its [`Format`].
+/// How a tree becomes a file system, besides its [`Format`](super::Format).
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How large.
