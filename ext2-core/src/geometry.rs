@@ -209,13 +209,15 @@ impl Geometry {
     #[must_use]
     pub fn group_overhead(&self, group: GroupNr) -> u32 {
         let meta_from = self.first_meta_bg.unwrap_or(u32::MAX);
-        let mut behind_super = u32::from(self.has_super(group));
-        if self.has_old_descriptors(group) {
-            behind_super += self.descriptor_blocks().min(meta_from) + u32::from(self.reserved_gdt_blocks);
-        }
         let per_block = self.descriptors_per_block();
         let (meta, place) = (group.get() / per_block, group.get() % per_block);
-        let own = self.is_meta(meta) && (place < 2 || place == per_block - 1);
+        let is_meta = self.is_meta(meta);
+        let behind_super = match self.has_super(group) {
+            false => 0,
+            true if is_meta => 1,
+            true => 1 + self.descriptor_blocks().min(meta_from) + u32::from(self.reserved_gdt_blocks),
+        };
+        let own = is_meta && (place < 2 || place == per_block - 1);
         behind_super + u32::from(own)
     }
 
