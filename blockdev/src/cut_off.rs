@@ -1,61 +1,27 @@
 //! An image whose end is missing.
 
-use crate::{BlockDevice, Error, Result};
+use crate::{BlockDevice, Error, ReadAt, ReadDevice, Result};
 
-/// `D` with the size that it once had. What lies behind its end is not there: reading it is [`Error::Poisoned`] at the first
-/// missing byte. Nothing can be written, and there is no DAX.
+/// The bytes of `D`, as many as it once had. What lies behind its end is not there: reading it is [`Error::Poisoned`] at the
+/// first missing byte.
 #[derive(Debug)]
-pub struct CutOff<D> {
-    inner: D,
-    size: u64,
-}
+pub struct CutOff<D>(D);
 
 impl<D: BlockDevice> CutOff<D> {
-    /// The device over `inner`, of `size` bytes or as many as `inner` has.
-    pub fn new(inner: D, size: u64) -> Self {
+    /// A device for reading over `inner`, of `size` bytes or as many as `inner` has.
+    pub fn device(inner: D, size: u64) -> ReadDevice<Self> {
         let size = size.max(inner.size());
-        Self { inner, size }
-    }
-
-    fn refuse(&self, offset: u64, len: u64) -> Result<()> {
-        crate::range::check(offset, len, self.size)?;
-        Err(Error::ReadOnly)
+        ReadDevice::with_size(Self(inner), size)
     }
 }
 
-impl<D: BlockDevice> BlockDevice for CutOff<D> {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
+impl<D: BlockDevice> ReadAt for CutOff<D> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let len = buf.len() as u64;
-        crate::range::check(offset, len, self.size)?;
-        let there = self.inner.size();
-        if offset + len > there {
+        let there = self.0.size();
+        if offset.saturating_add(buf.len() as u64) > there {
             return Err(Error::Poisoned { offset: offset.max(there) });
         }
-        self.inner.read_at(offset, buf)
-    }
-
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        self.refuse(offset, buf.len() as u64)
-    }
-
-    fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        self.refuse(offset, len)
-    }
-
-    fn fence(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn is_read_only(&self) -> bool {
-        true
+        self.0.read_at(offset, buf)
     }
 }
 
@@ -68,7 +34,7 @@ mod tests {
     fn what_is_there_is_read_and_what_is_not_is_lost_at_its_first_byte() {
         let inner = RamDevice::new(4096).unwrap();
         inner.write_at(4000, b"end").unwrap();
-        let device = CutOff::new(inner, 10_000);
+        let device = CutOff::device(inner, 10_000);
         let mut buf = [0; 3];
         device.read_at(4000, &mut buf).unwrap();
         assert_eq!(&buf, b"end");

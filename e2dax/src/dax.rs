@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use ext2_core::{Ext2, Inode};
-use ext2_dax::mmu::soft::{Counters, MapRequest, SoftMmu};
+use ext2_dax::mmu::soft::{Counters, MapRequest, Signal, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::trace::{Event, EventLog, Record};
 use ext2_dax::{Compat, DaxFs, DaxOptions, File, OpenFor};
@@ -74,36 +74,59 @@ pub(crate) fn touch(
     name: impl Fn() -> String,
 ) -> Result<Touched> {
     let file = File::open(dax, inode, OpenFor::Reading).of(&name)?;
+    let range = TouchedRange::new(at, len, file.size());
     let log = EventLog::new();
     dax.tracer().listen(Some(log.clone()));
     let mmu = SoftMmu::new();
-    let first = at - at % PAGE;
-    let end = at.saturating_add(len.max(1));
-    // The mapping is that of the whole units around it, as a program maps a file and not a page of it.
-    let offset = first - first % ext2_image::UNIT;
-    let request = MapRequest {
-        offset,
-        len: end.max(file.size()) - offset,
-        sharing: Sharing::Shared,
-        protection: Protection::ReadOnly,
-        colour: 0,
-    };
-    let map = file.map(&mmu, &request).of(&name)?;
-    let mut touched = Touched { pages: 0, died: None, records: Vec::new(), counters: Counters::default() };
-    let mut page = first;
-    while page < end {
-        if let Err(signal) = map.load(page - offset) {
-            touched.died = Some((signal.to_string(), page / PAGE));
-            break;
-        }
-        touched.pages += 1;
-        page += PAGE;
-    }
-    touched.counters = mmu.counters();
+    let map = file.map(&mmu, &range.request).of(&name)?;
+    let (pages, died) = range.load(|offset| map.load(offset));
+    let counters = mmu.counters();
     dax.tracer().listen(None);
     drop(map);
-    touched.records = log.take();
-    Ok(touched)
+    Ok(Touched { pages, died, records: log.take(), counters })
+}
+
+/// Pages of a file that are touched through a mapping, in whichever address space that is.
+pub(crate) struct TouchedRange {
+    /// The mapping, shared and read-only: of the whole units around them, as a program maps a file and not a page of it.
+    pub(crate) request: MapRequest,
+    first: u64,
+    end: u64,
+}
+
+impl TouchedRange {
+    /// The pages of `len` bytes from `at` on, or one, of a file of `size` bytes.
+    pub(crate) fn new(at: u64, len: u64, size: u64) -> Self {
+        let first = at - at % PAGE;
+        let end = at.saturating_add(len.max(1));
+        let offset = first - first % ext2_image::UNIT;
+        let request = MapRequest {
+            offset,
+            len: end.max(size) - offset,
+            sharing: Sharing::Shared,
+            protection: Protection::ReadOnly,
+            colour: 0,
+        };
+        Self { request, first, end }
+    }
+
+    /// Loads a byte of each, by its offset in the mapping: how many there were, and the signal that ended it with the page of
+    /// the file where.
+    pub(crate) fn load(&self, load: impl Fn(u64) -> Result<u8, Signal>) -> (u64, Option<(String, u64)>) {
+        let mut page = self.first;
+        while page < self.end {
+            if let Err(signal) = load(page - self.request.offset) {
+                return ((page - self.first) / PAGE, Some((signal.to_string(), page / PAGE)));
+            }
+            page += PAGE;
+        }
+        ((page - self.first) / PAGE, None)
+    }
+}
+
+/// How often the file system was asked for a mapping.
+pub(crate) fn asked(records: &[Record]) -> u64 {
+    records.iter().filter(|record| matches!(record.event, Event::IomapIter { .. })).count() as u64
 }
 
 impl Touched {
@@ -114,8 +137,7 @@ impl Touched {
 
     /// How often the file system was asked for a mapping.
     pub(crate) fn asked(&self) -> u64 {
-        let asked = self.records.iter().filter(|record| matches!(record.event, Event::IomapIter { .. }));
-        asked.count() as u64
+        asked(&self.records)
     }
 
     /// The lines of the summary.

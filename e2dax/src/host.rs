@@ -2,12 +2,10 @@
 
 use ext2_core::Inode;
 use ext2_dax::mmu::host::{Granularity, HostCounters, HostMmu, HostOptions, HostUnit};
-use ext2_dax::mmu::soft::MapRequest;
-use ext2_dax::mmu::{Protection, Sharing};
-use ext2_dax::trace::{Event, EventLog};
+use ext2_dax::trace::EventLog;
 use ext2_dax::{DaxFs, File, OpenFor};
 
-use crate::dax::{PAGE, Touched};
+use crate::dax::{PAGE, Touched, TouchedRange, asked};
 use crate::failure::{Of, Result};
 use crate::json::{Json, object};
 
@@ -35,35 +33,16 @@ pub(crate) fn touch(
     let file = File::open(dax, inode, OpenFor::Reading).of(&name)?;
     let options = HostOptions { granularity: Granularity::Pages, ..HostOptions::default() };
     let mmu = HostMmu::new(options).of(&name)?;
-    let first = at - at % PAGE;
-    let end = at.saturating_add(len.max(1));
-    let offset = first - first % ext2_image::UNIT;
-    let request = MapRequest {
-        offset,
-        len: end.max(file.size()) - offset,
-        sharing: Sharing::Shared,
-        protection: Protection::ReadOnly,
-        colour: 0,
-    };
+    let range = TouchedRange::new(at, len, file.size());
     let log = EventLog::new();
     dax.tracer().listen(Some(log.clone()));
-    let map = file.map_host(&mmu, &request).of(&name)?;
-    let (mut pages, mut died) = (0, None);
-    let mut page = first;
-    while page < end {
-        if let Err(signal) = map.load(page - offset) {
-            died = Some((signal.to_string(), page / PAGE));
-            break;
-        }
-        pages += 1;
-        page += PAGE;
-    }
+    let map = file.map_host(&mmu, &range.request).of(&name)?;
+    let (pages, died) = range.load(|offset| map.load(offset));
     let counters = mmu.counters();
     let units = map.explain().of(&name)?;
     let view = map.view().of(&name)?;
     dax.tracer().listen(None);
-    let is_question = |record: &&ext2_dax::trace::Record| matches!(record.event, Event::IomapIter { .. });
-    let asked = log.take().iter().filter(is_question).count() as u64;
+    let asked = asked(&log.take());
     let units = units.into_iter().filter(|unit| unit.data + unit.hole + unit.present > 0).collect();
     Ok(HostTouched { pages, died, asked, counters, mappings: view.mappings, resident: view.resident, units })
 }

@@ -1,6 +1,7 @@
 //! Images that were not unmounted cleanly are mended once, before they are changed: what a machine does with its disks
 //! when it boots, by `e2fsck -p`.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use blockdev::BlockDevice;
@@ -13,7 +14,17 @@ use crate::clock;
 use crate::context::Context;
 use crate::failure::{Of, Result};
 use crate::progress::PassBar;
-use crate::target::Target;
+use crate::target::{Mode, Target};
+
+/// Opens an image for a verb that changes all of it: its device, settled, and the file system as it is there. What cannot be read
+/// at all is told here, by its name.
+pub(crate) fn open_settled(image: &OsStr, context: &Context) -> Result<(Target, Arc<dyn BlockDevice>, Ext2)> {
+    let target = Target::parse_image(image)?;
+    let device = target.open_device(&context.image, Mode::Write, context.image.durability())?;
+    settle(&target, &device, context)?;
+    let fs = target.open_on(device.clone(), &context.image, Mode::Read, false)?;
+    Ok((target, device, fs))
+}
 
 /// Mends the image if it is not clean. One that a person has to decide about is left as it is, and said to be; it can be
 /// changed all the same, and stays not clean.

@@ -1,7 +1,10 @@
-//! Places in images: `IMG`, `IMG:/path`, `IMG@OFFSET:/path`, `IMG@pN:/path`, `IMG@dax:/path`; and how images are opened.
+//! Places in images: `IMG`, `IMG:/path`, `IMG@OFFSET:/path`, `IMG@pN:/path`, `IMG@dax:/path`; and opening them.
 //!
 //! All of it is bytes. A `:` or `@` may be part of a file's name: the longest part of the argument that is a file of
 //! this machine is the image.
+
+mod options;
+mod superblock;
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -10,13 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, PAGE_SIZE, Partition};
-use clap::{Args, ValueEnum};
-use ext2_core::{BlockSize, Errno, Error, Ext2, Follow, GroupNr, Inode, InodeNr, OpenOptions, SuperblockAt};
+use ext2_core::{Errno, Error, Ext2, Follow, Inode, InodeNr, OpenOptions, SuperblockAt};
 use ext2_image::UNIT;
 use ext2_image::fields::Layout;
 use ext2_image::mkfs::pfn;
 use ext2_image::packed;
-use ext2_image::repair::{Backup, backup_in_block, find_backup, has_superblock};
 
 use crate::clock;
 use crate::failure::{Failure, Of, Result};
@@ -24,170 +25,8 @@ use crate::kept;
 use crate::remote;
 use crate::text::{parse_bytes, show};
 
-/// How images are opened, for all verbs.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "How to open images")]
-pub(crate) struct ImageOptions {
-    /// What the image becomes: memory (with DAX), a file that is read and written by system calls, or a copy in RAM
-    /// (what is written is lost)
-    #[arg(long, global = true, value_name = "KIND", default_value = "mmap")]
-    pub(crate) device: DeviceKind,
-
-    /// Use a backup superblock: the first that is found where the primary one cannot be used (auto), that of a group
-    /// (group:N), or in a block (BLOCK, or BLOCK:SIZE where the size of blocks is known)
-    #[arg(long, global = true, value_name = "WHERE", value_parser = parse_superblock)]
-    pub(crate) superblock: Option<SuperblockFrom>,
-
-    /// What a power cut may do to an image that is being changed: nothing that e2fsck -p does not mend without a question
-    /// (strict: each step reaches the disk before the next; ordered: many reach it together, through a log in the
-    /// image), or anything (relaxed: the system writes as it likes). The default is strict, and ordered for copies
-    #[arg(long, global = true, value_name = "HOW")]
-    pub(crate) durability: Option<Durable>,
-
-    /// Wait for whoever has the image open, in place of an error
-    #[arg(long, global = true)]
-    pub(crate) wait: bool,
-
-    /// Read what can be read: an image that is cut off is opened, its superblock found in a backup, and cp and cat go on
-    /// past what is missing and tell what it was
-    #[arg(long, global = true)]
-    pub(crate) rescue: bool,
-
-    /// Read an image whose journal needs recovery, as it is without the journal
-    #[arg(long, global = true)]
-    pub(crate) ignore_journal: bool,
-}
-
-/// What a power cut may do to an image that is being changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Durable {
-    /// Each step reaches the disk before the next
-    Strict,
-    /// Changes reach it together, through a log in the image
-    Ordered,
-    /// The system writes as it likes
-    Relaxed,
-}
-
-impl Default for ImageOptions {
-    fn default() -> Self {
-        Self {
-            device: DeviceKind::Mmap,
-            superblock: None,
-            durability: None,
-            wait: false,
-            rescue: false,
-            ignore_journal: false,
-        }
-    }
-}
-
-impl ImageOptions {
-    /// These, with what others say more.
-    pub(crate) fn or(&self, others: &Self) -> Self {
-        Self {
-            device: if others.device == DeviceKind::Mmap { self.device } else { others.device },
-            superblock: others.superblock.or(self.superblock),
-            durability: others.durability.or(self.durability),
-            wait: self.wait || others.wait,
-            rescue: self.rescue || others.rescue,
-            ignore_journal: self.ignore_journal || others.ignore_journal,
-        }
-    }
-
-    /// Where the superblock lies that is asked for.
-    ///
-    /// # Errors
-    /// When none is there.
-    pub(crate) fn superblock_on(&self, device: &dyn BlockDevice, name: &str) -> Result<SuperblockAt> {
-        match self.superblock {
-            None => Ok(SuperblockAt::Primary),
-            Some(from) => {
-                from.place(device).ok_or_else(|| Failure::broken(name, "has no backup of a superblock there"))
-            }
-        }
-    }
-
-    /// What a fence is to mean on the device.
-    pub(crate) fn durability(&self) -> blockdev::Durability {
-        match self.durability {
-            Some(Durable::Relaxed) => blockdev::Durability::Relaxed,
-            None | Some(Durable::Strict | Durable::Ordered) => blockdev::Durability::Strict,
-        }
-    }
-}
-
-/// What an image becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DeviceKind {
-    /// Memory, with DAX
-    Mmap,
-    /// System calls, no DAX
-    File,
-    /// A copy in RAM
-    Ram,
-}
-
-/// Which superblock is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SuperblockFrom {
-    /// The primary one, or the first backup that is found.
-    Auto,
-    /// In a block, of the size that it says itself.
-    Block(u32),
-    /// At a place.
-    At(SuperblockAt),
-}
-
-impl SuperblockFrom {
-    /// Where it lies on a device; `None` where there is none.
-    pub(crate) fn place(self, device: &dyn BlockDevice) -> Option<SuperblockAt> {
-        let at = |backup: Backup| {
-            let size = BlockSize::new(backup.block_size)?;
-            Some(SuperblockAt::Block { block: u32::try_from(backup.block).ok()?, size })
-        };
-        match self {
-            Self::At(at) => Some(at),
-            Self::Auto if has_superblock(device) => Some(SuperblockAt::Primary),
-            Self::Auto => find_backup(device).and_then(at),
-            Self::Block(block) => backup_in_block(device, block.into()).and_then(at),
-        }
-    }
-
-    /// The block in which it lies, for a place whose size of blocks is known or found.
-    pub(crate) fn block(self, device: &dyn BlockDevice) -> Option<u64> {
-        match self {
-            Self::Auto => find_backup(device).map(|backup| backup.block),
-            Self::Block(block) | Self::At(SuperblockAt::Block { block, .. }) => Some(block.into()),
-            Self::At(SuperblockAt::Group(group)) => (0..=6u32).find_map(|log| {
-                let size = 1024u64 << log;
-                let block = u64::from(log == 0) + u64::from(group.get()) * size * 8;
-                backup_in_block(device, block)
-                    .filter(|backup| backup.block_size == size && backup.group == group.get())
-                    .map(|backup| backup.block)
-            }),
-            Self::At(SuperblockAt::Primary) => None,
-        }
-    }
-}
-
-pub(crate) fn parse_superblock(text: &str) -> Result<SuperblockFrom, String> {
-    let number = |text: &str| text.parse::<u32>().map_err(|error| format!("{text}: {error}"));
-    if text == "auto" {
-        return Ok(SuperblockFrom::Auto);
-    }
-    let Some((left, right)) = text.split_once(':') else {
-        return number(text)
-            .map(SuperblockFrom::Block)
-            .map_err(|_| "none of auto, group:N, BLOCK and BLOCK:SIZE".to_owned());
-    };
-    if left == "group" {
-        return Ok(SuperblockFrom::At(SuperblockAt::Group(GroupNr::new(number(right)?))));
-    }
-    let size =
-        BlockSize::new(u64::from(number(right)?)).ok_or("a block has 1024 to 65536 bytes, a power of two")?;
-    Ok(SuperblockFrom::At(SuperblockAt::Block { block: number(left)?, size }))
-}
+pub(crate) use options::{DeviceKind, Durable, ImageOptions};
+pub(crate) use superblock::{SuperblockFrom, parse_superblock};
 
 /// Between two looks whether an image is free.
 const WAIT: std::time::Duration = std::time::Duration::from_millis(50);

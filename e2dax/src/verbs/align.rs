@@ -9,9 +9,8 @@ use ext2_image::rewrite;
 use crate::context::Context;
 use crate::failure::Result;
 use crate::json::{Json, object};
-use crate::settle::settle;
+use crate::settle::open_settled;
 use crate::stop::{Stop, explained};
-use crate::target::{Mode, Target};
 use crate::text::percent;
 
 /// Move files into whole units of 2 MiB, in place, so that pages of that size can map them
@@ -38,12 +37,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let (target, device, _) = open_settled(&args.image, context)?;
     let name = target.image_name();
-    let device = target.open_device(&context.image, Mode::Write, context.image.durability())?;
-    settle(&target, &device, context)?;
-    // What cannot be read at all is told here, by its name.
-    target.open_on(device.clone(), &context.image, Mode::Read, false)?;
     let now = crate::clock::now()?.encode(false).0;
     let bias = target.bias(&*device);
     let stop = Stop::new();

@@ -85,7 +85,7 @@ fn parse(text: &str) -> Result<Size, String> {
 const SPILL: u64 = 64 << 20;
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let name = target.image_name();
     let device = open(&target, context, args.dry_run)?;
     let current = Current::of(&target, &*device)?;

@@ -8,9 +8,8 @@ use ext2_image::sparsify::sparsify;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::json::{Json, object};
-use crate::settle::settle;
+use crate::settle::open_settled;
 use crate::stop::{Stop, explained};
-use crate::target::{Mode, Target};
 
 /// Give back the blocks of an image's file that hold nothing: free ones, and those that are all zeros
 #[derive(clap::Args)]
@@ -30,11 +29,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let (target, device, _) = open_settled(&args.image, context)?;
     let name = target.image_name();
-    let device = target.open_device(&context.image, Mode::Write, context.image.durability())?;
-    settle(&target, &device, context)?;
-    target.open_on(device.clone(), &context.image, Mode::Read, false)?;
     let room = || -> Result<u64> {
         let meta = std::fs::metadata(&target.image).map_err(|error| Failure::host(&target.image, error))?;
         Ok(meta.blocks() * 512)

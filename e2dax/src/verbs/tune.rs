@@ -9,9 +9,8 @@ use ext2_image::tune::Tune;
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::json::{Json, object};
-use crate::settle::settle;
+use crate::settle::open_settled;
 use crate::stop::{Stop, explained};
-use crate::target::{Mode, Target};
 use crate::text::parse_uuid;
 
 /// Change the label, UUID, reserved blocks, limits, times, options and features of an image
@@ -187,11 +186,8 @@ fn changed_options(mut bits: u32, names: &str) -> Result<u32, String> {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let (target, device, fs) = open_settled(&args.image, context)?;
     let name = target.image_name();
-    let device = target.open_device(&context.image, Mode::Write, context.image.durability())?;
-    settle(&target, &device, context)?;
-    let fs = target.open_on(device.clone(), &context.image, Mode::Read, false)?;
     let tune = wanted(args, fs.superblock(), &name)?;
     drop(fs);
     let now = crate::clock::now()?.encode(false).0;

@@ -35,7 +35,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let file = File::open(&args.file).map_err(|error| Failure::host(&args.file, error))?;
     let device = target.open_device(&context.image, Mode::Write, Durability::Strict)?;
     let _claim = device.claim(0, device.size()).of(|| target.image_name())?;

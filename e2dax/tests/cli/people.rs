@@ -106,6 +106,12 @@ fn a_path_that_a_verb_would_pass_over_is_an_error() {
     }
     folder.run(&["poke", place, "superblock", "state", "1"]).fails(2);
     folder.run(&["whose", place, "1"]).fails(2);
+    for verb in ["align", "sparsify", "resize", "tune"] {
+        let more: &[&str] = if verb == "resize" { &["auto"] } else { &[] };
+        let message = folder.run(&[&[verb, place], more].concat()).fails(2);
+        assert!(message.contains("all of an image"), "{verb}: {message}");
+    }
+    folder.run(&["check", "-y", place]).fails(16);
     folder.run(&["info", "block-1k.img:/"]).ok();
 }
 

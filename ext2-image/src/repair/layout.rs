@@ -106,7 +106,7 @@ pub fn with_its_size(dev: Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice> {
     }
     let size = BlockSize::from_s_log_block_size(raw.s_log_block_size.get());
     let bytes = size.map_or(0, |size| u64::from(raw.s_blocks_count.get()) << size.log2());
-    if bytes <= dev.size() { dev } else { Arc::new(CutOff::new(dev, bytes)) }
+    if bytes <= dev.size() { dev } else { Arc::new(CutOff::device(dev, bytes)) }
 }
 
 /// Looks for a backup of the superblock: where mke2fs puts them for each size of blocks, and otherwise everywhere.

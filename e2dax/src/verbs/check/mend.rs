@@ -36,7 +36,7 @@ impl From<blockdev::Error> for Stopped {
 
 /// Mends an image.
 pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
-    let target = Target::parse(&args.image)?;
+    let target = Target::parse_image(&args.image)?;
     let name = target.image_name();
     let mode = if args.dry_run { Mode::Read } else { Mode::Write };
     let mut asking = Asking { how, all: None };

@@ -1,0 +1,112 @@
+//! How images are opened: the options that all verbs have.
+
+use blockdev::BlockDevice;
+use clap::{Args, ValueEnum};
+use ext2_core::SuperblockAt;
+
+use super::superblock::{SuperblockFrom, parse_superblock};
+use crate::failure::{Failure, Result};
+
+/// How images are opened, for all verbs.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "How to open images")]
+pub(crate) struct ImageOptions {
+    /// What the image becomes: memory (with DAX), a file that is read and written by system calls, or a copy in RAM
+    /// (what is written is lost)
+    #[arg(long, global = true, value_name = "KIND", default_value = "mmap")]
+    pub(crate) device: DeviceKind,
+
+    /// Use a backup superblock: the first that is found where the primary one cannot be used (auto), that of a group
+    /// (group:N), or in a block (BLOCK, or BLOCK:SIZE where the size of blocks is known)
+    #[arg(long, global = true, value_name = "WHERE", value_parser = parse_superblock)]
+    pub(crate) superblock: Option<SuperblockFrom>,
+
+    /// What a power cut may do to an image that is being changed: nothing that e2fsck -p does not mend without a question
+    /// (strict: each step reaches the disk before the next; ordered: many reach it together, through a log in the
+    /// image), or anything (relaxed: the system writes as it likes). The default is strict, and ordered for copies
+    #[arg(long, global = true, value_name = "HOW")]
+    pub(crate) durability: Option<Durable>,
+
+    /// Wait for whoever has the image open, in place of an error
+    #[arg(long, global = true)]
+    pub(crate) wait: bool,
+
+    /// Read what can be read: an image that is cut off is opened, its superblock found in a backup, and cp and cat go on
+    /// past what is missing and tell what it was
+    #[arg(long, global = true)]
+    pub(crate) rescue: bool,
+
+    /// Read an image whose journal needs recovery, as it is without the journal
+    #[arg(long, global = true)]
+    pub(crate) ignore_journal: bool,
+}
+
+/// What a power cut may do to an image that is being changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durable {
+    /// Each step reaches the disk before the next
+    Strict,
+    /// Changes reach it together, through a log in the image
+    Ordered,
+    /// The system writes as it likes
+    Relaxed,
+}
+
+impl Default for ImageOptions {
+    fn default() -> Self {
+        Self {
+            device: DeviceKind::Mmap,
+            superblock: None,
+            durability: None,
+            wait: false,
+            rescue: false,
+            ignore_journal: false,
+        }
+    }
+}
+
+impl ImageOptions {
+    /// These, with what others say more.
+    pub(crate) fn or(&self, others: &Self) -> Self {
+        Self {
+            device: if others.device == DeviceKind::Mmap { self.device } else { others.device },
+            superblock: others.superblock.or(self.superblock),
+            durability: others.durability.or(self.durability),
+            wait: self.wait || others.wait,
+            rescue: self.rescue || others.rescue,
+            ignore_journal: self.ignore_journal || others.ignore_journal,
+        }
+    }
+
+    /// Where the superblock lies that is asked for.
+    ///
+    /// # Errors
+    /// When none is there.
+    pub(crate) fn superblock_on(&self, device: &dyn BlockDevice, name: &str) -> Result<SuperblockAt> {
+        match self.superblock {
+            None => Ok(SuperblockAt::Primary),
+            Some(from) => {
+                from.place(device).ok_or_else(|| Failure::broken(name, "has no backup of a superblock there"))
+            }
+        }
+    }
+
+    /// What a fence is to mean on the device.
+    pub(crate) fn durability(&self) -> blockdev::Durability {
+        match self.durability {
+            Some(Durable::Relaxed) => blockdev::Durability::Relaxed,
+            None | Some(Durable::Strict | Durable::Ordered) => blockdev::Durability::Strict,
+        }
+    }
+}
+
+/// What an image becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceKind {
+    /// Memory, with DAX
+    Mmap,
+    /// System calls, no DAX
+    File,
+    /// A copy in RAM
+    Ram,
+}
