@@ -21,6 +21,7 @@ pub(crate) struct Found {
     /// The byte offset of the entry in the directory.
     pub(crate) at: u64,
     pub(crate) nr: InodeNr,
+    #[cfg_attr(not(feature = "write"), allow(dead_code))] // who removes or replaces the name asks for it
     pub(crate) file_type: u8,
 }
 
