@@ -22,6 +22,7 @@
 extern crate alloc;
 
 pub mod acl;
+#[cfg(feature = "bitmap")]
 pub mod bitmap;
 pub mod dirent;
 pub mod errno;
