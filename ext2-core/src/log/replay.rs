@@ -16,8 +16,12 @@ use crate::features::IncompatFeatures;
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::{BlockSize, InodeNr};
 
+/// The inode of a journal. Linux: `EXT4_JOURNAL_INO`.
+pub(super) const JOURNAL: InodeNr = InodeNr::new(8).unwrap();
+
 /// What a log holds that has to be replayed.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "write"), allow(dead_code))] // who only reads leaves the log as it is
 pub(crate) struct Recovered {
     pub(crate) block_size: u64,
     /// The newest image of each block.
@@ -28,7 +32,7 @@ pub(crate) struct Recovered {
 }
 
 fn broken<T>(what: impl Into<alloc::string::String>) -> Result<T> {
-    Err(Corrupt::new(Object::Inode(super::area::JOURNAL), what).into())
+    Err(Corrupt::new(Object::Inode(JOURNAL), what).into())
 }
 
 /// The blocks of a journal in order, and those that only lead to them.
@@ -88,7 +92,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     dev.read_at(SUPERBLOCK_OFFSET, sb.as_mut_bytes())?;
     let needs = sb.s_magic.get() == crate::raw::MAGIC
         && sb.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0
-        && sb.s_journal_inum.get() == super::area::JOURNAL.get();
+        && sb.s_journal_inum.get() == JOURNAL.get();
     let (true, Some(size)) = (needs, BlockSize::from_s_log_block_size(sb.s_log_block_size.get())) else {
         return Ok(None);
     };
@@ -149,7 +153,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
 /// Where the journal's inode lies, in bytes.
 fn inode_offset(dev: &dyn BlockDevice, sb: &RawSuperblock, block_size: u64) -> Result<Option<u64>> {
     let inode_size = if sb.s_rev_level.get() == 0 { 128 } else { u64::from(sb.s_inode_size.get()) };
-    let index = u64::from(InodeNr::get(super::area::JOURNAL)) - 1;
+    let index = u64::from(JOURNAL.get()) - 1;
     if u64::from(sb.s_inodes_per_group.get()) <= index {
         return Ok(None);
     }
@@ -159,6 +163,7 @@ fn inode_offset(dev: &dyn BlockDevice, sb: &RawSuperblock, block_size: u64) -> R
     Ok(Some(table * block_size + index * inode_size))
 }
 
+#[cfg(feature = "write")]
 impl Recovered {
     /// Puts everything in its place, and empties the log. Linux: `jbd2_journal_recover`.
     pub(crate) fn apply(self, dev: &dyn BlockDevice) -> Result<()> {
@@ -180,5 +185,13 @@ impl Recovered {
         dev.write_u32(at, features)?;
         dev.flush()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Recovered {
+    /// These blocks, of a log that lies nowhere.
+    pub(super) fn of_blocks(block_size: u64, blocks: BTreeMap<u32, Vec<u8>>) -> Self {
+        Self { block_size, blocks, head: 0, next: 0 }
     }
 }

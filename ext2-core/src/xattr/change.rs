@@ -9,7 +9,8 @@
 
 use alloc::vec;
 
-use super::{Xattr, XattrName, build_block};
+use ext2_format::xattr::{Xattr, XattrName, build_block};
+
 use crate::acl::Acl;
 use crate::error::{Result, refuse};
 use crate::features::CompatFeatures;
