@@ -8,6 +8,7 @@ pub(crate) mod change;
 mod open;
 pub(crate) mod orphans;
 mod statfs;
+mod stores;
 mod table;
 mod writer;
 
@@ -29,7 +30,7 @@ use crate::error::{Corrupt, Object, Result};
 use crate::inode::Inode;
 use crate::log::Logged;
 use crate::raw::RawGroupDesc;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, RwLock};
 use crate::time::Clock;
 use crate::xattr::Shared;
 use crate::{Geometry, GroupNr, InodeNr, Superblock};
@@ -69,6 +70,8 @@ pub(crate) struct Fs {
     pub(crate) indexes: Indexes,
     /// Attribute blocks that may be shared, by their hash.
     pub(crate) shared_xattrs: Mutex<Shared>,
+    /// Shared by who stores into the tables of inodes or the superblock; exclusive while a transaction holds such blocks.
+    pub(crate) stores: RwLock<()>,
     /// Present when the file system is open for writing.
     pub(crate) writer: Option<writer::Writer>,
 }

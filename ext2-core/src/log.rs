@@ -29,6 +29,7 @@
 //! `commit` before `state`. Calls of the device below are made under `commit` alone, but for loads that fill a block.
 
 mod area;
+mod brief;
 mod commit;
 mod record;
 mod replay;
@@ -49,6 +50,8 @@ use crate::sync::{Mutex, Rank, RwLock};
 use commit::Committer;
 
 use area::Area;
+pub(crate) use area::Hold;
+pub(crate) use brief::Brief;
 pub(crate) use replay::{Recovered, recover};
 
 /// Bits of the filter that says which blocks may be in memory: a hash of one, 128 KiB together.

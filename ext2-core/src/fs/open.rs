@@ -18,7 +18,7 @@ use crate::error::{Corrupt, Object, Result, refuse};
 use crate::inode::FileKind;
 use crate::log::Logged;
 use crate::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, RwLock};
 use crate::time::Clock;
 use crate::xattr::Shared;
 use crate::{BlockSize, Errno, Geometry, GroupNr, OnError, Superblock};
@@ -60,8 +60,8 @@ pub struct OpenOptions {
     pub device_offset: u64,
     /// Refuse with `EXDEV` to move a directory where a crash in the middle could need a human.
     pub strict_rename: bool,
-    /// Let inodes with equal attributes share a block. Saves space; a crash while a count of sharers
-    /// changes can need a human.
+    /// Let inodes with equal attributes share a block. Saves space, and costs a transaction for each change of such a
+    /// block. A new inode has its own until its attributes change when it has a name.
     pub share_xattrs: bool,
     /// Leave the blocks that are reserved for root alone.
     pub keep_reserved: bool,
@@ -198,6 +198,7 @@ impl Ext2 {
             inode_tables: Vec::new(),
             indexes: Indexes::new(),
             shared_xattrs: Mutex::new(Rank::Leaf, Shared::new()),
+            stores: RwLock::new(Rank::Stores, ()),
             writer: None,
         };
         fs.inode_tables.resize_with(fs.geo.groups as usize, AtomicU32::default);

@@ -10,10 +10,12 @@ use alloc::vec::Vec;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{self, COMMIT, DESCRIPTOR, MAGIC, MARK, S_MARK, S_SEQUENCE, S_START, big};
-use crate::error::{Corrupt, Object, Result};
-use crate::features::IncompatFeatures;
+use super::brief::{BRIEF, GENERATION};
+use super::record::{self, COMMIT, DESCRIPTOR, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, big};
+use crate::error::{Corrupt, Error, Object, Result};
+use crate::features::{CompatFeatures, IncompatFeatures};
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::superblock::STATE_VALID;
 use crate::{BlockSize, InodeNr};
 
 /// What a log holds that has to be replayed.
@@ -22,9 +24,16 @@ pub(crate) struct Recovered {
     pub(crate) block_size: u64,
     /// The newest image of each block.
     pub(crate) blocks: BTreeMap<u32, Vec<u8>>,
-    /// Where the log's superblock lies, in bytes, and the number after the last commit.
-    head: u64,
-    next: u32,
+    end: End,
+}
+
+/// What is left to do when everything is in its place.
+#[derive(Debug)]
+enum End {
+    /// To empty the log, whose superblock lies at byte `head`; `next` is the number after the last commit.
+    Empty { head: u64, next: u32 },
+    /// To take away what is left of a journal that was made for one transaction, and its inode at a byte of the device.
+    Forget { inode: Option<u64> },
 }
 
 fn broken<T>(what: impl Into<alloc::string::String>) -> Result<T> {
@@ -40,7 +49,7 @@ pub(super) fn walk(
 ) -> Result<(Vec<u32>, Vec<u32>)> {
     let count = usize::try_from(u64::from(raw.i_size.get()) / block_size).unwrap_or(usize::MAX);
     // A journal larger than this is nobody's; its blocks are listed in memory.
-    if count > 1 << 22 || count as u64 > u64::from(blocks_count) {
+    if count > 1 << 22 || count as u64 > u64::from(blocks_count.max(record::LEAST)) {
         return broken(format!("a journal of {count} blocks"));
     }
     let (mut data, mut meta) = (Vec::new(), Vec::new());
@@ -86,16 +95,35 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
         return Ok(None);
     }
     dev.read_at(SUPERBLOCK_OFFSET, sb.as_mut_bytes())?;
+    let is_marked = sb.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0;
+    let has_journal = sb.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() != 0;
+    let is_named = sb.s_journal_inum.get() == super::area::JOURNAL.get();
+    let is_clean = sb.s_state.get() & STATE_VALID != 0;
+    // One that was made for a moment leaves something behind where there is no journal.
     let needs = sb.s_magic.get() == crate::raw::MAGIC
-        && sb.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0
-        && sb.s_journal_inum.get() == super::area::JOURNAL.get();
+        && if has_journal { is_marked && is_named } else { is_marked || !is_clean };
     let (true, Some(size)) = (needs, BlockSize::from_s_log_block_size(sb.s_log_block_size.get())) else {
         return Ok(None);
     };
     let block_size = size.bytes();
-    let Some(at) = inode_offset(dev, &sb, block_size)? else { return Ok(None) };
     let mut raw = RawInode::new_zeroed();
-    dev.read_at(at, raw.as_mut_bytes())?;
+    let end = dev.size() - size_of::<RawInode>() as u64;
+    let at = match inode_offset(dev, &sb, block_size) {
+        // Whoever opens it says what is wrong.
+        Ok(None) | Err(Error::Device(blockdev::Error::OutOfRange { .. })) => None,
+        at => at?.filter(|at| *at <= end),
+    };
+    match at {
+        Some(at) => dev.read_at(at, raw.as_mut_bytes())?,
+        None if has_journal => return Ok(None),
+        None => {}
+    }
+    let is_brief = raw.i_generation.get() == GENERATION && raw.i_mode.get() != 0;
+    if !has_journal {
+        let found = is_marked || is_named || is_brief;
+        let end = End::Forget { inode: at.filter(|_| is_brief) };
+        return Ok(found.then_some(Recovered { block_size, blocks: BTreeMap::new(), end }));
+    }
     let (blocks, _) = walk(dev, &raw, block_size, sb.s_blocks_count.get())?;
     let load = |n: usize| -> Result<Vec<u8>> {
         let mut bytes = vec![0; block_size as usize];
@@ -143,7 +171,11 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
             _ => break,
         }
     }
-    Ok(Some(Recovered { block_size, blocks: found, head: u64::from(first) * block_size, next }))
+    let end = match head.get(S_MADE) {
+        Some(&BRIEF) => End::Forget { inode: at.filter(|_| is_brief) },
+        _ => End::Empty { head: u64::from(first) * block_size, next },
+    };
+    Ok(Some(Recovered { block_size, blocks: found, end }))
 }
 
 /// Where the journal's inode lies, in bytes.
@@ -165,15 +197,31 @@ impl Recovered {
         if !self.blocks.is_empty() {
             log::info!("{} blocks are replayed from the log", self.blocks.len());
         }
+        let is_brief = matches!(self.end, End::Forget { .. });
         for (nr, bytes) in &self.blocks {
+            if is_brief && u64::from(*nr) == SUPERBLOCK_OFFSET / self.block_size {
+                // It differs in what goes last, store by store.
+                continue;
+            }
             let start = u64::from(*nr) * self.block_size;
             let len = self.block_size.min(dev.size().saturating_sub(start)) as usize;
             dev.write_at(start, bytes.get(..len).unwrap_or_default())?;
         }
         dev.flush()?;
+        let (head, next) = match self.end {
+            End::Empty { head, next } => (head, next),
+            End::Forget { inode } => {
+                let at = SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_feature_compat) as u64;
+                let features = dev.read_u32(at)? & !CompatFeatures::HAS_JOURNAL.bits();
+                dev.write_u32(at, features)?;
+                dev.flush()?;
+                super::brief::forget(dev, inode)?;
+                return Ok(dev.flush()?);
+            }
+        };
         let mut words = [0; 8];
-        record::put(&mut words, 0, self.next);
-        dev.write_at(self.head + S_SEQUENCE as u64, &words)?;
+        record::put(&mut words, 0, next);
+        dev.write_at(head + S_SEQUENCE as u64, &words)?;
         dev.flush()?;
         let at = SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_feature_incompat) as u64;
         let features = dev.read_u32(at)? & !IncompatFeatures::RECOVER.bits();
