@@ -47,7 +47,16 @@ const _: () = assert!(LOG <= 12);
 /// What the journal's superblock says in the place of [`S_MADE`].
 pub(super) const BRIEF: u8 = 2;
 /// The generation of inode 8 while it is such a journal's, so that what a crash leaves of it is known.
-pub(super) const GENERATION: u32 = u32::from_le_bytes(*b"e2dx");
+const GENERATION: u32 = u32::from_le_bytes(*b"e2dx");
+/// Its mode: a file that is root's.
+const MODE: u16 = 0o100_600;
+
+/// Whether inode 8 is such a journal's, or what a crash left of it, on an image with blocks of so many bytes.
+pub(super) fn is_brief(raw: &RawInode, block_size: u64) -> bool {
+    let is_named = raw.i_generation.get() == GENERATION;
+    // Of a torn one the word with its mode and size may be there, and not the one with its generation.
+    is_named || raw.i_mode.get() == MODE && u64::from(raw.i_size.get()) == u64::from(LEAST) * block_size
+}
 
 /// Byte offset of a field of the primary superblock.
 macro_rules! at {
@@ -103,7 +112,7 @@ impl Brief {
         let inode = fs.inode_offset(JOURNAL)?;
         let mut raw = RawInode::new_zeroed();
         fs.dev.read_at(inode, raw.as_mut_bytes())?;
-        if raw.i_mode.get() != 0 || raw.i_links_count.get() != 0 {
+        if raw.i_mode.get() != 0 && !is_brief(&raw, sb.block_size.bytes()) {
             return Ok(None);
         }
         fs.need_dynamic_revision()?;
@@ -216,7 +225,7 @@ impl Brief {
         let last = self.log.last().copied().unwrap_or_default();
         let seconds = fs.clock.now().encode(false).0;
         let mut raw = RawInode::new_zeroed();
-        raw.i_mode = 0o100_600.into();
+        raw.i_mode = MODE.into();
         raw.i_links_count = 1.into();
         raw.i_generation = GENERATION.into();
         raw.i_size = (LEAST * size as u32).into();

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::brief::{BRIEF, GENERATION};
+use super::brief::{BRIEF, is_brief};
 use super::record::{self, COMMIT, DESCRIPTOR, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, big};
 use crate::error::{Corrupt, Error, Object, Result};
 use crate::features::{CompatFeatures, IncompatFeatures};
@@ -108,21 +108,20 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     let block_size = size.bytes();
     let mut raw = RawInode::new_zeroed();
     let end = dev.size() - size_of::<RawInode>() as u64;
-    let at = match inode_offset(dev, &sb, block_size) {
+    let inode = match inode_offset(dev, &sb, block_size) {
         // Whoever opens it says what is wrong.
         Ok(None) | Err(Error::Device(blockdev::Error::OutOfRange { .. })) => None,
         at => at?.filter(|at| *at <= end),
     };
-    match at {
+    match inode {
         Some(at) => dev.read_at(at, raw.as_mut_bytes())?,
         None if has_journal => return Ok(None),
         None => {}
     }
-    let is_brief = raw.i_generation.get() == GENERATION && raw.i_mode.get() != 0;
+    let is_brief = is_brief(&raw, block_size);
     if !has_journal {
-        let found = is_marked || is_named || is_brief;
-        let end = End::Forget { inode: at.filter(|_| is_brief) };
-        return Ok(found.then_some(Recovered { block_size, blocks: BTreeMap::new(), end }));
+        let left = Recovered { block_size, blocks: BTreeMap::new(), end: End::Forget { inode } };
+        return Ok(is_brief.then_some(left));
     }
     let (blocks, _) = walk(dev, &raw, block_size, sb.s_blocks_count.get())?;
     let load = |n: usize| -> Result<Vec<u8>> {
@@ -172,7 +171,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
         }
     }
     let end = match head.get(S_MADE) {
-        Some(&BRIEF) => End::Forget { inode: at.filter(|_| is_brief) },
+        Some(&BRIEF) => End::Forget { inode: inode.filter(|_| is_brief) },
         _ => End::Empty { head: u64::from(first) * block_size, next },
     };
     Ok(Some(Recovered { block_size, blocks: found, end }))
