@@ -15,6 +15,8 @@ pub(crate) mod orphans;
 #[cfg(not(feature = "write"))]
 mod reader;
 mod statfs;
+#[cfg(feature = "write")]
+mod stores;
 mod table;
 #[cfg(feature = "write")]
 mod writer;
@@ -76,6 +78,9 @@ pub(crate) struct Fs {
     /// Attribute blocks that may be shared, by their hash.
     #[cfg(feature = "write")]
     pub(crate) shared_xattrs: crate::sync::Mutex<crate::xattr::Shared>,
+    /// Shared by who stores into the tables of inodes or the superblock; exclusive while a transaction holds such blocks.
+    #[cfg(feature = "write")]
+    pub(crate) stores: crate::sync::RwLock<()>,
     /// Present when the file system is open for writing.
     #[cfg(feature = "write")]
     pub(crate) writer: Option<writer::Writer>,

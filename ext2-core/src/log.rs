@@ -31,10 +31,16 @@
 #[cfg(feature = "write")]
 mod area;
 #[cfg(feature = "write")]
+mod brief;
+#[cfg(feature = "write")]
 mod logged;
 mod replay;
 mod replayed;
 
+#[cfg(feature = "write")]
+pub(crate) use area::Hold;
+#[cfg(feature = "write")]
+pub(crate) use brief::Brief;
 #[cfg(feature = "write")]
 pub(crate) use logged::Logged;
 

@@ -58,8 +58,8 @@ pub struct OpenOptions {
     pub device_offset: u64,
     /// Refuse with `EXDEV` to move a directory where a crash in the middle could need a human.
     pub strict_rename: bool,
-    /// Let inodes with equal attributes share a block. Saves space; a crash while a count of sharers
-    /// changes can need a human.
+    /// Let inodes with equal attributes share a block. Saves space, and costs a transaction for each change of such a
+    /// block. A new inode has its own until its attributes change when it has a name.
     pub share_xattrs: bool,
     /// Leave the blocks that are reserved for root alone.
     pub keep_reserved: bool,
@@ -190,6 +190,8 @@ impl Ext2 {
             log: None,
             #[cfg(feature = "write")]
             shared_xattrs: crate::sync::Mutex::new(crate::sync::Rank::Leaf, crate::xattr::Shared::new()),
+            #[cfg(feature = "write")]
+            stores: crate::sync::RwLock::new(crate::sync::Rank::Stores, ()),
             #[cfg(feature = "write")]
             writer: None,
         };

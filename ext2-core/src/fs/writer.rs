@@ -144,14 +144,14 @@ impl Fs {
         self.store_state(0)?;
         Barrier::Mounted.fence(&*self.dev)?;
         let now = self.clock.now().encode(false).0;
-        self.dev.write_u32(at!(s_mtime), now)?;
-        self.dev.write_u16(at!(s_mnt_count), self.sb.mount_count.saturating_add(1))?;
+        self.store_u32(at!(s_mtime), now)?;
+        self.store_u16(at!(s_mnt_count), self.sb.mount_count.saturating_add(1))?;
         Ok(())
     }
 
     fn store_state(&self, valid: u16) -> Result<()> {
         let state = self.writer()?.state.lock().state | valid;
-        Ok(self.dev.write_u16(at!(s_state), state)?)
+        self.store_u16(at!(s_state), state)
     }
 
     /// Sets a compatible feature that is about to be used, behind a fence of the caller's.
@@ -160,7 +160,7 @@ impl Fs {
         if !state.compat.contains(feature) {
             self.need_revision_1(&mut state)?;
             state.compat |= feature;
-            self.dev.write_u32(at!(s_feature_compat), state.compat.bits())?;
+            self.store_u32(at!(s_feature_compat), state.compat.bits())?;
         }
         Ok(())
     }
@@ -169,12 +169,12 @@ impl Fs {
     pub(crate) fn drop_compat(&self, feature: CompatFeatures) -> Result<()> {
         let mut state = self.writer()?.state.lock();
         state.compat.remove(feature);
-        Ok(self.dev.write_u32(at!(s_feature_compat), state.compat.bits())?)
+        self.store_u32(at!(s_feature_compat), state.compat.bits())
     }
 
     /// The inode of the journal, 0 for none.
     pub(crate) fn store_journal_inode(&self, nr: u32) -> Result<()> {
-        Ok(self.dev.write_u32(at!(s_journal_inum), nr)?)
+        self.store_u32(at!(s_journal_inum), nr)
     }
 
     /// Notes that a file of 2 GiB or more exists, before one does.
@@ -184,19 +184,25 @@ impl Fs {
             self.need_revision_1(&mut state)?;
             state.ro_compat |= RoCompatFeatures::LARGE_FILE;
             // e2fsck sets it where it finds such a file, so nothing waits for it.
-            self.dev.write_u32(at!(s_feature_ro_compat), state.ro_compat.bits())?;
+            self.store_u32(at!(s_feature_ro_compat), state.ro_compat.bits())?;
         }
         Ok(())
+    }
+
+    /// Makes sure that features count.
+    pub(crate) fn need_dynamic_revision(&self) -> Result<()> {
+        let mut state = self.writer()?.state.lock();
+        self.need_revision_1(&mut state)
     }
 
     /// Features need revision 1 (Linux: `ext2_update_dynamic_rev`).
     fn need_revision_1(&self, state: &mut State) -> Result<()> {
         if state.revision == 0 {
             log::warn!("the file system becomes revision 1, for a feature that revision 0 does not have");
-            self.dev.write_u32(at!(s_first_ino), self.sb.first_ino)?;
-            self.dev.write_u16(at!(s_inode_size), self.sb.inode_size)?;
+            self.store_u32(at!(s_first_ino), self.sb.first_ino)?;
+            self.store_u16(at!(s_inode_size), self.sb.inode_size)?;
             Barrier::Revision.fence(&*self.dev)?;
-            self.dev.write_u32(at!(s_rev_level), 1)?;
+            self.store_u32(at!(s_rev_level), 1)?;
             state.revision = 1;
         }
         Ok(())
@@ -204,7 +210,7 @@ impl Fs {
 
     /// The head of the list of orphans, 0 for none. The caller holds its lock.
     pub(crate) fn store_orphan(&self, nr: u32) -> Result<()> {
-        Ok(self.dev.write_u32(at!(s_last_orphan), nr)?)
+        self.store_u32(at!(s_last_orphan), nr)
     }
 
     /// Says whether the journal may hold a transaction.
@@ -225,7 +231,7 @@ impl Fs {
         if state.state & STATE_ERROR == 0 {
             state.state |= STATE_ERROR;
             // The device may be what failed; what matters is the caller's error.
-            let _ = self.dev.write_u16(at!(s_state), state.state);
+            let _ = self.store_u16(at!(s_state), state.state);
         }
         if writer.on_error == OnError::RemountRo && !writer.read_only.swap(true, Ordering::Relaxed) {
             log::error!("the file system is read-only from now on");
@@ -239,7 +245,7 @@ impl Fs {
         let mut state = writer.state.lock();
         state.state |= STATE_ERROR;
         // The device may be what failed; the image is not marked as clean in any case.
-        let _ = self.dev.write_u16(at!(s_state), state.state);
+        let _ = self.store_u16(at!(s_state), state.state);
         if !writer.read_only.swap(true, Ordering::Relaxed) {
             log::error!("a change ended half-way, the file system is read-only from now on: {why}");
         }
@@ -260,9 +266,9 @@ impl Fs {
         writer.groups.write(self)?;
         let count =
             |sum: &portable_atomic::AtomicU64| u32::try_from(sum.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        self.dev.write_u32(at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
-        self.dev.write_u32(at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
-        self.dev.write_u32(at!(s_wtime), self.clock.now().encode(false).0)?;
+        self.store_u32(at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
+        self.store_u32(at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
+        self.store_u32(at!(s_wtime), self.clock.now().encode(false).0)?;
         Barrier::Synced.flush(&*self.dev)?;
         Ok(())
     }

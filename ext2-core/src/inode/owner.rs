@@ -150,6 +150,6 @@ impl Cell {
             .iter_mut()
             .zip([uid_high, gid_high, third, fourth].as_flattened())
             .for_each(|(to, from)| *to = *from);
-        Ok(self.fs.dev.write_at(self.offset + offset_of!(RawInode, i_uid_high) as u64, &bytes)?)
+        self.fs.store_bytes(self.offset + offset_of!(RawInode, i_uid_high) as u64, &bytes)
     }
 }

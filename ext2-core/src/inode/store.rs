@@ -29,11 +29,11 @@ const LARGE: u64 = 1 << 31;
 
 impl Cell {
     pub(super) fn store_u16(&self, at: u64, value: u16) -> Result<()> {
-        Ok(self.fs.dev.write_u16(self.offset + at, value)?)
+        self.fs.store_u16(self.offset + at, value)
     }
 
     pub(super) fn store_u32(&self, at: u64, value: u32) -> Result<()> {
-        Ok(self.fs.dev.write_u32(self.offset + at, value)?)
+        self.fs.store_u32(self.offset + at, value)
     }
 
     /// Stores one of the 15 pointers.

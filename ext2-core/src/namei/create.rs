@@ -306,7 +306,7 @@ impl Inode {
         let parts = raw.as_bytes().iter().chain(extra.as_bytes().iter());
         body.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
         let offset = fs.inode_offset(nr)?;
-        fs.dev.write_at(offset, &body)?;
+        fs.store_bytes(offset, &body)?;
 
         // What was known of a former directory of this number.
         fs.indexes.forget(nr);

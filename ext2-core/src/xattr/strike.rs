@@ -32,7 +32,7 @@ impl Cell {
         };
         let at = at + place as u64;
         let word = if is_last { 0 } else { self.fs.dev.read_u32(at)? & !0xff00 | u32::from(STRUCK) << 8 };
-        Ok(self.fs.dev.write_u32(at, word)?)
+        self.fs.store_u32(at, word)
     }
 
     /// Where the list in the inode's own room begins on the device, and its bytes.
