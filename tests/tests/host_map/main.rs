@@ -2,13 +2,16 @@
 #![cfg(target_os = "linux")]
 
 mod budget;
+mod crashed;
 mod ends;
 mod holes;
+mod huge;
 mod killed;
 mod oracle;
 mod private;
 mod races;
 mod rights;
+mod room;
 mod same;
 mod setup;
 mod shared;
