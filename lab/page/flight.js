@@ -35,7 +35,7 @@ function viewer(place, moved) {
   const back = h("button", { onclick: () => show(at - 1), "aria-label": "One step back" }, "◀");
   const on = h("button", { onclick: () => show(at + 1), "aria-label": "One step on" }, "▶");
   const steps = h("ol", { class: "steps", "aria-label": "Operations" });
-  const machines = h("div", { class: "machines", tabindex: -1 });
+  const machines = h("div", { class: "machines", tabindex: -1, role: "group", "aria-label": "Machines" });
   place.append(
     h("div", { class: "row" }, back, on, slider, where, h("span", { class: "soft keys" }, "keys: ← → Home End")),
     h("div", { class: "flight" }, h("div", null, steps,

@@ -21,7 +21,7 @@ function workspace(place, hello, edits, moved) {
   const colours = h("div", { class: "legend" });
   const groups = h("div", { class: "row" });
   const tree = h("div", { class: "tree", tabindex: 0, role: "region", "aria-label": "Tree" });
-  const file = h("div", { tabindex: -1 });
+  const file = h("div", { tabindex: -1, role: "group", "aria-label": "File" });
   const findings = h("div");
   const title = h("h3");
   const dump = h("div", { class: "hex", tabindex: 0, role: "region", "aria-label": "Bytes" });

@@ -16,7 +16,7 @@ function mailView(hello) {
     [...list.children].forEach((button, nr) => button.setAttribute("aria-pressed", String(hello.lessons[nr] === lesson)));
     shown = lesson.number;
     setAddress({}, { view: "mail", lesson: shown });
-    const seen = h("div");
+    const seen = h("div", { tabindex: -1, role: "group", "aria-label": "What is seen" });
     const choices = h("div", { class: "choices" }, lesson.choices.map((text, nr) => h("button", { onclick: () => attempt(() => reveal(nr)) }, text)));
     view = null;
     body.replaceChildren(h("article", { class: "prose" }, h("h2", null, `${lesson.number}. ${lesson.title}`),
@@ -29,7 +29,7 @@ function mailView(hello) {
         button.disabled = true;
         button.className = nr === sound.right ? "right" : nr === choice ? "wrong" : "";
       });
-      const verdict = h("p", { role: "status", tabindex: -1 });
+      const verdict = h("p", { role: "status" });
       const after = h("p", { class: "prose" });
       const knows = h("div");
       const flight = h("div");
@@ -51,7 +51,7 @@ function mailView(hello) {
       }
       show(sound);
       // The choices can be chosen no more: reading goes on here.
-      verdict.focus({ preventScroll: true });
+      seen.focus({ preventScroll: true });
     }
   }
   return {

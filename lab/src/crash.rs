@@ -419,7 +419,8 @@ fn tree(fs: &Ext2) -> Vec<String> {
         .take(64)
         .map(|found| {
             let path = String::from_utf8_lossy(&found.path).into_owned();
-            format!("{path} ({} bytes, {} links)", found.inode.size(), found.inode.attr().links)
+            let (size, links) = (found.inode.size(), found.inode.attr().links);
+            format!("{path} ({size} bytes, {links} link{})", if links == 1 { "" } else { "s" })
         })
         .collect();
     names.sort();

@@ -40,19 +40,23 @@ function same(what, ours, theirs) {
 
 const KINDS = { "char-device": "character device", "block-device": "block device", fifo: "FIFO" };
 
-function findings(label, image, overview) {
-  const said = e2dax("check", image);
-  const lines = json(e2dax("check", "--json", image));
-  if (said.status === 8) {
+function findings(label, image, overview, thorough) {
+  const run = e2dax("check", "--json", image);
+  if (run.status === 8) {
     same(`${label}: what cannot be checked`, overview.findings, null);
-    const why = said.stderr.trim();
+    const why = run.stderr.trim();
     if (!why.includes(overview.unchecked)) same(`${label}: why`, overview.unchecked, why);
     return;
   }
+  const lines = json(run);
   const summary = lines.pop();
   // The engine tells the first 200.
   const told = overview.findings || [];
-  same(`${label}: findings`, told.map((one) => `${one.text} (${one.preen})`), said.lines.slice(0, -1).slice(0, 200));
+  if (thorough) same(`${label}: findings`, told.map((one) => `${one.text} (${one.preen})`), e2dax("check", image).lines.slice(0, -1).slice(0, 200));
+  const objects = { superblock: /^superblock/, group: /^group/, inode: /^inode/, block: /^block/, directory: /^directory/ };
+  const about = (one, nr) => lines[nr] && objects[lines[nr].object].test(one.text) && [lines[nr].number, lines[nr].found, lines[nr].expected].every((number) => number === null || !Number.isSafeInteger(number) || one.text.includes(String(number)) || one.text.includes(number.toString(16)));
+  const odd = told.find((one, nr) => !about(one, nr));
+  if (odd) same(`${label}: what a finding is about`, odd, lines[told.indexOf(odd)]);
   same(`${label}: kinds`, told.map((one) => [one.kind, one.preen]), lines.slice(0, 200).map((one) => [one.kind, one.preen]));
   same(`${label}: verdict`, [overview.faults, overview.complete], [summary.faults, summary.complete]);
 }
@@ -80,7 +84,10 @@ function structure(label, image, what, ...words) {
   }
   const [theirs] = json(run);
   same(`${label}: ${what}`, ours && [ours.offset, ours.hex], [theirs.offset, theirs.bytes]);
-  same(`${label}: fields of ${what}`, ours && ours.fields.map((one) => [one.offset, one.length, one.name, one.value, one.meaning]), theirs.fields.map((one) => [one.offset, one.length, one.name, String(one.value), one.meaning]));
+  // JSON has numbers where the page shows octal modes and hexadecimal flags, and the bytes of a text where it has quotes.
+  const value = (shown, nr) => (typeof theirs.fields[nr]?.value === "number" ? Number(shown) : shown.startsWith('"') ? name(shown.slice(1, -1)) : shown);
+  const said = (one) => (typeof one.value === "number" ? one.value : name(one.value));
+  same(`${label}: fields of ${what}`, ours && ours.fields.map((one, nr) => [one.offset, one.length, one.name, value(one.value, nr), one.meaning]), theirs.fields.map((one) => [one.offset, one.length, one.name, said(one), one.meaning]));
 }
 
 function map(label, image, file, blockSize) {
@@ -109,11 +116,11 @@ function compare(label, bytes, at, thorough) {
     failures.push(`${label}: the engine stopped: ${trap.stack}`);
     throw trap;
   }
-  findings(label, image, overview);
+  findings(label, image, overview, thorough);
   const files = tree(label, image, overview);
   structure(label, image, "sb", "--superblock");
-  structure(label, image, "group:0", "--group", "0");
-  for (const ino of thorough ? [2, 8, 11, 12, 13, 20] : [2, 12]) structure(label, image, `inode:${ino}`, "--inode", String(ino));
+  if (thorough) structure(label, image, "group:0", "--group", "0");
+  for (const ino of thorough ? [2, 8, 12, 20] : [2]) structure(label, image, `inode:${ino}`, "--inode", String(ino));
   if (thorough) {
     structure(label, image, "bbitmap:0", "--block-bitmap", "0");
     structure(label, image, "ibitmap:0", "--inode-bitmap", "0");
@@ -121,7 +128,7 @@ function compare(label, bytes, at, thorough) {
   }
   // Names that a shell can say, and that are one path of the command.
   const plain = files.filter((one) => one.kind === "file" && /^[\w/.-]+$/.test(one.path));
-  for (const file of plain.slice(0, thorough ? 12 : 3)) map(label, image, file, overview.geometry.block_size);
+  for (const file of plain.slice(0, thorough ? 6 : 2)) map(label, image, file, overview.geometry.block_size);
 }
 
 function questions() {
@@ -135,8 +142,9 @@ function questions() {
 }
 
 const list = readFileSync(join(golden, "LIST"), "utf8").split("\n").filter((line) => line && !line.startsWith("#")).map((line) => line.split(/\s+/));
-for (const [label, , where] of list) compare(label, gunzipSync(readFileSync(join(golden, `${label}.img.gz`))), where ? "@p1" : "", true);
-for (const { label, bytes } of damaged(golden, list, +damagedCount, BigInt(seed))) compare(label, bytes, "", false);
+for (const [label, , where] of list) compare(label, gunzipSync(readFileSync(join(golden, `${label}.img.gz`))), where ? `@${where.split("+")[0]}` : "", true);
+let nr = 0;
+for (const { label, bytes } of damaged(golden, list, +damagedCount, BigInt(seed))) compare(label, bytes, "", (nr += 1) <= 15);
 questions();
 rmSync(folder, { recursive: true, force: true });
 console.log(`${list.length} golden and ${damagedCount} damaged images: ${compared} answers compared, ${failures.length} different`);

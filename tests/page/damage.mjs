@@ -10,7 +10,7 @@ import { gunzipSync } from "node:zlib";
  */
 export function* damaged(golden, list, count, seed) {
   let random = seed;
-  const below = (end) => { random = (random * 6364136223846793005n + 1442695040888963407n) & ((1n << 64n) - 1n); return Number((random >> 33n) % BigInt(Math.max(1, end))); };
+  const below = (end) => { random = (random * 6364136223846793005n + 1442695040888963407n) & ((1n << 64n) - 1n); return Number((random >> 33n) % BigInt(Math.max(1, Math.floor(end)))); };
   const sound = [];
   for (const [name, , where] of list) {
     const packed = readFileSync(join(golden, `${name}.img.gz`));

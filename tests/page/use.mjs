@@ -39,11 +39,11 @@ try {
   for (const view of Object.keys(VIEWS)) {
     await opened(view);
     // From the beginning, by Tab alone, through all of it and out again.
-    await browser.run("document.activeElement.blur(); window.met = new Map(); window.controls = new Set()");
+    await browser.run("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex'); window.met = new Map(); window.controls = new Set()");
     const count = await browser.run(`{ window.controls = new Set(${CONTROLS}); controls.size }`);
     let unseen = "";
     let left = false;
-    for (let press = 0; press < count + 3 && !left; press += 1) {
+    for (let press = 0; press < 2 * count + 10 && !left; press += 1) {
       await browser.key("Tab");
       const [at, seen] = await browser.run(`(() => { const one = document.activeElement; if (one === document.body || !one) return ["", true]; met.set(one, met.size);
         const style = getComputedStyle(one); const box = one.getBoundingClientRect();
