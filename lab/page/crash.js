@@ -28,7 +28,15 @@ function crashView(hello) {
     const without = boxes.filter((one) => !one.checked).map((one) => one.value);
     // The fences are drawn anew: whoever switched one stays on it.
     const focused = boxes.includes(document.activeElement) ? document.activeElement.value : null;
-    given = ask({ do: "crash", script: script.value, without, order: order.value });
+    try {
+      given = ask({ do: "crash", script: script.value, without, order: order.value });
+    } catch (error) {
+      // An address may name what there is not; then all fences are there.
+      if (given) throw error;
+      fill(fences);
+      run();
+      throw error;
+    }
     queueMicrotask(() => [...fences.querySelectorAll("input")].find((one) => one.value === focused)?.focus());
     fill(fences, h("h3", null, "Fences and flushes"), given.fences.map((one) => h("div", null, h("label", null,
       h("input", { type: "checkbox", value: one.name, checked: !one.left_out, onchange: () => attempt(run) }), ` ${one.name}`, h("span", { class: "soft" }, ` ×${one.times}: ${one.text}`)))));

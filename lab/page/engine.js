@@ -26,6 +26,7 @@ async function start() {
 
 /** Puts bytes where the engine takes them. @param {Uint8Array} bytes */
 function put(bytes) {
+  if (!engine.exports) throw new Error("The engine did not start.");
   const at = engine.exports.lab_input(bytes.length);
   new Uint8Array(engine.exports.memory.buffer, at, bytes.length).set(bytes);
 }
@@ -72,6 +73,7 @@ function handedImage() {
 
 /** After a trap: what the panic said, and a new engine. @param {any} trap */
 function fresh(trap) {
+  if (!engine.exports) return trap;
   let why = String(trap);
   try { why = taken(engine.exports.lab_panic()) || why; } catch { /* the trap itself says it */ }
   engine.exports = new WebAssembly.Instance(engine.module, {}).exports;

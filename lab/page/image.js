@@ -360,6 +360,7 @@ function mendView(hello) {
   const place = byId("mend");
   const work = h("div");
   const quiz = h("div");
+  let asked = "";
   const seed = h("input", { type: "number", min: 0, value: 1, size: 6, id: "seed", onkeydown: (event) => { if (event.key === "Enter") attempt(hide); } });
   const topic = h("select", { "aria-label": "Topic", id: "topic" }, h("option", { value: "" }, "any topic"), hello.topics.map((one) => h("option", { value: one }, one)));
   const choose = picker(hello, (image) => { quiz.replaceChildren(); space.load(image); });
@@ -375,12 +376,13 @@ function mendView(hello) {
     space.load(image);
     quiz.replaceChildren(h("div", { class: "panel", role: "status" }, h("h3", null, all ? "Repair, with yes to every question" : "Repair without questions"),
       mended.length ? h("ul", null, mended.map((line) => h("li", null, line))) : stopped ? null : h("p", null, "Nothing to mend."),
-      stopped ? h("p", { class: "bad" }, `It stopped: ${stopped}. ${all ? "" : "This needs a person, so nothing was stored."}`) : null));
+      stopped ? h("p", { class: "bad" }, `It stopped: ${stopped}.${all ? "" : " This needs a person."}`) : null));
   }
   function hide() {
     const number = Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.floor(+seed.value || 0)));
     const question = ask({ do: "quiz", seed: number, topic: topic.value });
     held.name = `question ${question.seed}`;
+    asked = held.name;
     setAddress({}, { view: "mend", seed: question.seed, ...(topic.value ? { topic: topic.value } : {}) });
     const verdict = h("p", { role: "status" });
     const answer = (nr) => {
@@ -400,6 +402,8 @@ function mendView(hello) {
     begin(params) {
       if (params.get("seed")) { seed.value = params.get("seed"); topic.value = hello.topics.includes(params.get("topic")) ? params.get("topic") : ""; attempt(hide); return; }
       setAddress({}, { view: "mend" });
+      // A question that waits for its answer is not given away by a look.
+      if (quiz.firstChild && asked && held.name === asked) return;
       attempt(() => { quiz.replaceChildren(); choose.again(); });
     },
     key: () => false,

@@ -170,7 +170,9 @@ impl Lab {
             "mend" => {
                 let mended = self.held()?.mend(request.all)?;
                 let image = self.held()?.overview()?;
-                json(&serde_json::json!({ "mended": mended.lines, "stopped": mended.stopped, "image": image }))
+                json(
+                    &serde_json::json!({ "mended": mended.lines, "stopped": mended.stopped, "image": image }),
+                )
             }
             other => Err(format!("{other:?} is no request")),
         }

@@ -83,10 +83,7 @@ impl Recording {
     pub fn of(name: &str, script: &str, image: &[u8]) -> Result<Self, String> {
         let flight = fly(script, image, &standard())?;
         let all = |format: &str| -> Result<BTreeMap<&'static str, String>, String> {
-            standard()
-                .iter()
-                .map(|machine| Ok((machine.id, text(script, image, machine, format)?)))
-                .collect()
+            standard().iter().map(|machine| Ok((machine.id, text(script, image, machine, format)?))).collect()
         };
         Ok(Self {
             name: name.to_owned(),

@@ -138,7 +138,9 @@ impl Held {
         let mut lines = Vec::new();
         // A journal that cannot be followed is found, and mended, with the rest.
         if let Ok(Some(done)) = jbd2::replay(&changes) {
-            lines.push(format!("the journal is replayed: {} transactions", done.transactions));
+            let count = done.transactions;
+            let plural = if count == 1 { "" } else { "s" };
+            lines.push(format!("the journal is replayed: {count} transaction{plural}"));
         }
         let policy = if all { Policy::Asked } else { Policy::Preen };
         // OK to cast: the lab's time is a positive 32-bit one.

@@ -130,7 +130,10 @@ fn an_image_is_shown_and_what_is_broken_is_found_where_it_is() {
     let finding = &image["findings"][0];
     assert_eq!((&finding["kind"], &finding["what"]), (&json!("Links"), &json!("inode:14")));
     assert_eq!(finding["fields"], json!(["i_links_count"]));
-    assert_eq!((&image["faults"], &image["complete"], &finding["preen"]), (&json!(1), &json!(true), &json!("mends")));
+    assert_eq!(
+        (&image["faults"], &image["complete"], &finding["preen"]),
+        (&json!(1), &json!(true), &json!("mends"))
+    );
     let mended = request(&mut lab, json!({"do": "mend"})).unwrap();
     assert_eq!(mended["image"]["findings"], json!([]));
     assert_eq!(mended["stopped"], Value::Null);

@@ -163,7 +163,7 @@ try {
 
   // A panic in the engine is told in its words, and a fresh engine answers.
   const told = await browser.run("(() => { try { engine.exports.lab_input(-1); return 'no trap'; } catch (trap) { return fresh(trap).message; } })()");
-  check(`a panic is told: ${told}`, /started afresh: .*capacity overflow/s.test(told));
+  check(`a panic is told: ${told}`, /started afresh.*capacity overflow/s.test(told));
   check("a fresh engine answers", (await browser.run("ask({ do: 'hello' }).lessons.length")) === 7);
   await click("#tab-mend");
   check("and has an image again", (await browser.run("document.querySelectorAll('#mend .tree button').length")) > 4);

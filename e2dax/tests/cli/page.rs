@@ -39,9 +39,8 @@ fn a_recording_opens_in_a_browser() {
     let folder = Folder::with(&["block-4k"]);
     fs::write(folder.path("my.ops"), SCRIPT).unwrap();
     folder.run(&["replay", "--html", "out.html", "block-4k.img", "my.ops"]).ok();
-    let chromium = tools::find("chromium").unwrap();
-    let arguments = [chromium.as_os_str(), folder.path("out.html").as_os_str(), "my.ops".as_ref(), "7".as_ref()];
-    node("recording.mjs", &arguments);
+    let (chromium, out) = (tools::find("chromium").unwrap(), folder.path("out.html"));
+    node("recording.mjs", &[chromium.as_os_str(), out.as_os_str(), "my.ops".as_ref(), "7".as_ref()]);
     // From standard input too; and what is no script leaves no page.
     folder.run_with(&["replay", "--html", "in.html", "block-4k.img", "-"], SCRIPT.as_bytes()).ok();
     assert!(folder.path("in.html").exists());
@@ -71,8 +70,7 @@ fn the_page_answers_as_the_command_does() {
 #[test]
 fn a_quiz_number_asks_the_same_question_each_time() {
     let folder = Folder::with(&[]);
-    let topics =
-        ["superblock", "groups", "bitmaps", "inodes", "directories", "pointers", "paging"];
+    let topics = ["superblock", "groups", "bitmaps", "inodes", "directories", "pointers", "paging"];
     for topic in topics {
         let asked = folder.run(&["quiz", "--seed", "7", topic]).ok();
         assert_eq!(folder.run(&["quiz", "--seed", "7", topic]).ok(), asked);

@@ -283,16 +283,17 @@ pub(super) fn look(device: &RamDevice, layout: &Layout) -> Look {
         }
     }
     let blocks = if found.is_empty() { None } else { Some(Blocks::of(device, layout)) };
-    let lines = found.iter().filter_map(|finding| Some((finding, blocks.as_ref()?))).map(|(finding, blocks)| {
-        let (what, fields) = place::of_finding(finding, device, &|| device.to_vec(), layout, blocks);
-        let preen = match finding.preen() {
-            _ if finding.kind.is_remark() => "remark",
-            Preen::Mends => "mends",
-            Preen::Halts => "halts",
-        };
-        let kind = finding.kind.name();
-        FindingLine { text: finding.to_string(), kind, preen, why: explain::why(kind), what, fields }
-    });
+    let lines =
+        found.iter().filter_map(|finding| Some((finding, blocks.as_ref()?))).map(|(finding, blocks)| {
+            let (what, fields) = place::of_finding(finding, device, &|| device.to_vec(), layout, blocks);
+            let preen = match finding.preen() {
+                _ if finding.kind.is_remark() => "remark",
+                Preen::Mends => "mends",
+                Preen::Halts => "halts",
+            };
+            let kind = finding.kind.name();
+            FindingLine { text: finding.to_string(), kind, preen, why: explain::why(kind), what, fields }
+        });
     looked.findings = Some(lines.collect());
     looked
 }
