@@ -241,7 +241,6 @@ impl Checker {
     }
 
     /// With memory of another check.
-    #[cfg(feature = "std")]
     pub(crate) fn with(scratch: Scratch) -> Self {
         Self { scratch }
     }
@@ -297,7 +296,6 @@ impl Checker {
 }
 
 /// One round of a repair: the passes, each finding mended that `answer` says yes to.
-#[cfg(feature = "std")]
 pub(crate) fn round(
     dev: &dyn BlockDevice,
     now: u32,

@@ -36,10 +36,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[cfg(feature = "std")]
 mod changes;
 mod directories;
-#[cfg(feature = "std")]
 mod engine;
 mod extents;
 mod inodes;
@@ -49,13 +47,9 @@ mod take;
 #[cfg(feature = "std")]
 mod undo;
 
-#[cfg(feature = "std")]
 pub use changes::{Change, Changes, GRAIN};
-#[cfg(feature = "std")]
 pub use engine::{Options, Policy, Report, repair};
 pub(crate) use extents::has_extents;
-#[cfg(feature = "std")]
-pub use layout::use_backup;
-pub use layout::{Backup, backup_in_block, find_backup, has_superblock, with_its_size};
+pub use layout::{Backup, backup_in_block, find_backup, has_superblock, use_backup, with_its_size};
 #[cfg(feature = "std")]
 pub use undo::{UndoWriter, play};

@@ -14,6 +14,7 @@ mod host;
 mod layers;
 mod look;
 mod mkfs;
+mod page;
 mod people;
 mod read;
 mod repair;
