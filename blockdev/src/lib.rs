@@ -73,6 +73,8 @@ pub mod host_map;
 mod image_file;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod in_use;
+#[cfg(all(feature = "std", target_os = "linux"))]
+mod lock_holder;
 mod mem;
 #[cfg(feature = "std")]
 mod mmap;

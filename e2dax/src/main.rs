@@ -15,6 +15,7 @@
 //! | [`context`] | what a verb gets: the options, its output, and where it complains |
 //! | [`out`], [`text`], [`json`], [`describe`] | printing |
 //! | [`glob`] | patterns of names |
+//! | [`help`] | the texts of the help |
 //! | [`dax`] | mapping files in a software MMU, for `fault` and `demo` |
 //! | `host` | mapping files into this process, for `fault --host` |
 //! | [`progress`] | bars, on a terminal only |
@@ -26,6 +27,7 @@ mod dax;
 mod describe;
 mod failure;
 mod glob;
+mod help;
 #[cfg(target_os = "linux")]
 mod host;
 mod images;
@@ -45,7 +47,7 @@ mod verbs;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{FromArgMatches as _, Parser};
 
 use context::Context;
 use target::ImageOptions;
@@ -85,7 +87,8 @@ fn main() -> ExitCode {
     let arguments = verbs::mount::as_helper(arguments);
     let arguments = verbs::find::with_double_dashes(arguments);
     let usage = verbs::check::usage_code(&arguments).unwrap_or(failure::USAGE);
-    let cli = match Cli::try_parse_from(arguments) {
+    let parsed = help::definition().try_get_matches_from(arguments);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to the standard output, which may be closed.

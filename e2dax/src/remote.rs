@@ -36,7 +36,7 @@ pub(crate) fn open(
     let name = || show(image.as_bytes());
     let text = image.to_str().ok_or_else(|| Failure::text(name(), "is no UTF-8"))?;
     let in_memory = kind == DeviceKind::Ram;
-    let device = nbd(text, mode == Mode::Read || in_memory, durability)?;
+    let device = nbd(text, mode != Mode::Write || in_memory, durability)?;
     let cached = Cached::new(device, CacheOptions::default()).of(name)?;
     Ok(if in_memory { Arc::new(Overlay::new(cached).of(name)?) } else { Arc::new(cached) })
 }

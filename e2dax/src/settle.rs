@@ -30,13 +30,14 @@ pub(crate) fn open_settled(image: &OsStr, context: &Context) -> Result<(Target, 
 /// changed all the same, and stays not clean.
 pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &Context) -> Result<()> {
     if !device.is_read_only() {
-        if ext2_image::rewrite::recover(&**device).of(|| target.image_name())? {
+        let recovered = ext2_image::rewrite::recover(&**device);
+        if recovered.map_err(|error| target.failure(&**device, error))? {
             let name = target.image_name();
             context.note(&format!(
                 "{name}: a change of the whole image was interrupted; it was carried out, and is whole now"
             ));
         }
-        ext2_core::replay(&**device).of(|| target.image_name())?;
+        ext2_core::replay(&**device).map_err(|error| target.failure(&**device, error))?;
         replay_journal(target, device, context)?;
     }
     // What cannot be opened at all is told by who opens it next.

@@ -10,10 +10,12 @@
 //! # Invariants
 //! 1. Any bytes are an archive, or an error that says what is wrong and names the member where there is one.
 //! 2. Nothing that cannot be kept is dropped without a [warning](Tree::warnings).
-//! 3. Memory is bounded by the number of members, their names and attributes; bytes of files are never held.
+//! 3. Memory is bounded by the number of members, their names and attributes; bytes of files are never held. A manifest
+//!    ([`ArchiveEntries`]) needs less.
 
 mod acl;
 mod contents;
+mod entries;
 mod flags;
 mod header;
 mod member;
@@ -21,6 +23,7 @@ mod merge;
 mod number;
 mod owners;
 mod pax;
+mod sorted;
 mod sparse;
 mod unpack;
 
@@ -30,6 +33,7 @@ use crate::mkfs::source::Times;
 use crate::mkfs::{Error, Result, Tree};
 
 pub use contents::ArchiveContents;
+pub use entries::ArchiveEntries;
 pub use member::{Data, Member, MemberKind, Members};
 pub use merge::{Merge, Replace};
 pub use owners::Owners;

@@ -35,7 +35,7 @@ mod diff;
 mod flags;
 mod image;
 mod model;
-mod ordered;
+pub(crate) mod ordered;
 mod parse;
 mod quote;
 mod text;
@@ -53,6 +53,8 @@ pub use model::{ByteSpan, Entry, Inode, Kind, Manifest, Node, Time, Xattr};
 pub use parse::{ParseError, parse};
 pub use quote::{quote, unquote};
 pub use tree::TreeEntries;
+#[cfg(feature = "std")]
+pub(crate) use tree::{inode_of_attrs, sum_of_spans};
 pub use without::Without;
 
 /// The version of the text that this module writes, and the only one that it reads.

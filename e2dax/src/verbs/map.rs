@@ -24,7 +24,7 @@ Examples:
 
 Each line is a mapping: the offset in the file, the length, hole or mapped, the offset on the device, all in bytes.
 A whole unit of 2 MiB can be mapped by one PMD if its blocks are one run that begins at a multiple of 2 MiB of memory,
-or if it is all hole: then the huge zero page stands for it. For every other unit it is said why not.")]
+or if it is all hole: then the huge zero page stands for it. For every other unit it says why not.")]
 pub(crate) struct Args {
     /// A file; with --all a directory, or an image
     #[arg(value_name = "IMG:/PATH")]

@@ -71,7 +71,7 @@ pub(crate) struct Args {
     contents: Option<PathBuf>,
 
     /// Bytes (K, M, G and T are known, fractions too), or auto: as small as what goes in allows. auto+64M leaves 64 MiB
-    /// free for everybody, auto+10% a tenth of what goes in, auto+1000inodes so many more files; each may be added to
+    /// free for everybody, auto+10% a tenth of what goes in, auto+1000inodes that many more files; each may be added to
     /// the others [default: auto, with --from]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, allow_hyphen_values = true)]
     size: Option<size::Wanted>,
@@ -195,7 +195,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
             header + plan.bytes()
         ));
     }
-    let image = Image::create(&place, start, base, args.force)?;
+    let image = Image::create(&place, start, base, args.force, context.image.wait)?;
     let pfn_id = args.pfn_header.then_some(format.uuid);
     let report = write(&image, &plan, &mut *taken.input.contents, header, pfn_id).map_err(&failed)?;
     let sealed = match &seal {

@@ -61,8 +61,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     socket: Option<PathBuf>,
 
-    /// Listen on the network, at an address of this machine; port 0 is any that is free. Nothing is encrypted, and nobody is
-    /// asked who he is
+    /// Listen on the network, at an address of this machine; port 0 is any that is free. Nothing is encrypted, and anybody
+    /// who reaches the port is let in
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = address)]
     listen: Option<SocketAddr>,
 
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "read_only")]
     overlay: Option<PathBuf>,
 
-    /// Let nobody write
+    /// Refuse all writes
     #[arg(long, short)]
     read_only: bool,
 

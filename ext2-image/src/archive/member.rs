@@ -86,6 +86,8 @@ pub struct Members<'f> {
     notes: Vec<String>,
     /// Whether what follows an end mark is read too.
     beyond_end: bool,
+    /// How often `global` changed.
+    globals: u32,
 }
 
 /// What precedes a member and is about it.
@@ -109,7 +111,28 @@ impl<'f> Members<'f> {
             count: 0,
             notes: Vec::new(),
             beyond_end: true,
+            globals: 0,
         }
+    }
+
+    /// Begins at a byte at which [`at`](Self::at) was, with what went for all members there.
+    pub(super) fn from(self, at: u64, global: Extended) -> Self {
+        Self { at, global, ..self }
+    }
+
+    /// The byte at which the headers of the next member begin.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// What goes for all members from here on.
+    pub(super) fn global(&self) -> &Extended {
+        &self.global
+    }
+
+    /// How often that changed.
+    pub(super) fn globals(&self) -> u32 {
+        self.globals
     }
 
     /// Stops at the first end mark, as on a tape, where older members may follow.
@@ -143,6 +166,7 @@ impl<'f> Members<'f> {
                 b'g' => {
                     let bytes = self.data(&header, EXTENDED_MAX, &name)?;
                     self.global.apply(&bytes).map_err(failed)?;
+                    self.globals += 1;
                 }
                 b'L' => before.long_path = Some(to_zero(self.data(&header, NAME_MAX, &name)?)),
                 b'K' => before.long_link = Some(to_zero(self.data(&header, NAME_MAX, &name)?)),
@@ -195,10 +219,15 @@ impl<'f> Members<'f> {
                     if self.ends > 0 {
                         // The next archive: what was said for all members of the last one ends with it.
                         self.global = Extended::default();
+                        self.globals += 1;
                         self.ends = 0;
                     }
                     self.at += BLOCK as u64;
                     return Ok(Some(header));
+                }
+                Found::Zeros if self.at == 0 && self.is_image() => {
+                    let what = "is a file system of ext2 and no tar archive";
+                    return Err(Error::source(b"", what));
                 }
                 Found::Zeros => {
                     self.ends = (self.ends + 1).min(2);
@@ -217,6 +246,13 @@ impl<'f> Members<'f> {
                 }
             }
         }
+    }
+
+    /// Whether it is a file system, which begins with a kibibyte of zeros, as an empty archive does.
+    fn is_image(&self) -> bool {
+        const MAGIC: u64 = 1024 + 56;
+        let mut magic = [0; 2];
+        self.len >= MAGIC + 2 && self.read(MAGIC, &mut magic).is_ok() && magic == [0x53, 0xef]
     }
 
     fn note(&mut self, what: String) {

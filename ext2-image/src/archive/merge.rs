@@ -239,26 +239,9 @@ impl Merge {
     }
 
     /// The attributes of a member as they are kept.
-    fn taken(&mut self, path: &[u8], mut attrs: NodeAttrs) -> NodeAttrs {
-        if self.times == Times::Modified {
-            (attrs.atime, attrs.ctime, attrs.crtime) = (attrs.mtime, attrs.mtime, attrs.mtime);
-        }
+    fn taken(&mut self, path: &[u8], attrs: NodeAttrs) -> NodeAttrs {
         let warnings = &mut self.warnings;
-        attrs.xattrs.retain(|(name, value)| match XattrName::parse(name) {
-            Ok(parsed) if parsed.acl_kind().is_some() && Acl::from_user(value).is_none() => {
-                warnings.add(
-                    path,
-                    format!("attribute {} is left out: it is no access control list", quote(name)),
-                );
-                false
-            }
-            Ok(_) => true,
-            Err(_) => {
-                warnings.add(path, attribute_lost(name));
-                false
-            }
-        });
-        attrs
+        kept(attrs, self.times, &mut |what| warnings.add(path, what))
     }
 
     fn add(&mut self, path: &[u8], node: Node) -> Result<Nr> {
@@ -419,6 +402,25 @@ impl Merge {
     }
 }
 
+/// The attributes of a member as they are kept; `lost` is told of what is left out.
+pub(super) fn kept(mut attrs: NodeAttrs, times: Times, lost: &mut dyn FnMut(String)) -> NodeAttrs {
+    if times == Times::Modified {
+        (attrs.atime, attrs.ctime, attrs.crtime) = (attrs.mtime, attrs.mtime, attrs.mtime);
+    }
+    attrs.xattrs.retain(|(name, value)| match XattrName::parse(name) {
+        Ok(parsed) if parsed.acl_kind().is_some() && Acl::from_user(value).is_none() => {
+            lost(format!("attribute {} is left out: it is no access control list", quote(name)));
+            false
+        }
+        Ok(_) => true,
+        Err(_) => {
+            lost(attribute_lost(name));
+            false
+        }
+    });
+    attrs
+}
+
 /// A directory that no member has said.
 fn directory(parent: Nr) -> Node {
     Node {
@@ -431,7 +433,7 @@ fn directory(parent: Nr) -> Node {
 }
 
 /// The names of a path, without slashes at its ends and without `.`.
-fn parts(path: &[u8]) -> Result<Vec<&[u8]>> {
+pub(super) fn parts(path: &[u8]) -> Result<Vec<&[u8]>> {
     let parts = path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
     let parts: Vec<&[u8]> = parts.collect();
     if parts.contains(&&b".."[..]) {

@@ -22,7 +22,7 @@ pub(super) struct FormatArgs {
     #[arg(long, short = 'N', value_name = "COUNT", conflicts_with = "inode_ratio")]
     inodes: Option<u64>,
 
-    /// One inode for so many bytes
+    /// One inode for this many bytes
     #[arg(long, short = 'i', value_name = "BYTES", value_parser = parse_bytes)]
     inode_ratio: Option<u64>,
 
