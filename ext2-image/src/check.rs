@@ -222,7 +222,14 @@ impl Checker {
             true
         };
         let mut summary = Summary::default();
-        let result = self.run(dev, Mode::Mend, now, &options, &mut counting, &mut summary);
+        let mut result = Err(Stop::Again);
+        // Each group may turn out once to have been written in full.
+        for _ in 0..4 {
+            result = self.run(dev, Mode::Mend, now, &options, &mut counting, &mut summary);
+            if !matches!(result, Err(Stop::Again)) {
+                break;
+            }
+        }
         match (result, last) {
             (Ok(()), _) if mended == 0 => Ok(Outcome::Clean),
             (Ok(()), _) => Ok(Outcome::Mended(mended)),
@@ -258,7 +265,7 @@ impl Checker {
         let raw = layout::read_super(dev)?;
         let sb = layout::check_super(dev, &raw, sink)?;
         if mode != Mode::Look {
-            sb.features.check_writable()?;
+            layout::check_mendable(sb.features)?;
         }
         let geo = layout::geometry(&sb);
         let mut run = Run {
