@@ -143,7 +143,9 @@ impl Ring {
 
     /// Whether a superblock of version 1 has fields of version 2.
     pub(super) fn has_later_fields(&self) -> bool {
-        let is_set = |range| self.head.get(range).is_some_and(|field| field.iter().any(|&byte| byte != 0));
+        let is_set = |range: core::ops::Range<usize>| {
+            self.head.get(range).is_some_and(|field| field.iter().any(|&byte| byte != 0))
+        };
         word(&self.head, 4) == 3 && (is_set(FEATURES) || is_set(USERS))
     }
 
