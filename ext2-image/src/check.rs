@@ -303,7 +303,7 @@ impl Checker {
     }
 }
 
-/// One round of a repair: the passes, each finding mended that `answer` says yes to.
+/// One round of a repair: the passes, each finding mended that `answer` says yes to. Gives what was found in it.
 #[cfg(feature = "std")]
 pub(crate) fn round(
     dev: &dyn BlockDevice,
@@ -311,10 +311,16 @@ pub(crate) fn round(
     progress: &dyn Fn(Progress),
     scratch: &mut Scratch,
     answer: &mut dyn FnMut(&Finding) -> bool,
-) -> Step {
+) -> Step<Summary> {
     let mut checker = Checker { scratch: core::mem::take(scratch) };
     let options = Options { backups: true, progress };
-    let result = checker.run(dev, Mode::Repair, now, &options, answer, &mut Summary::default());
+    let mut summary = Summary::default();
+    let mut faults = 0;
+    let mut counting = |finding: &Finding| {
+        faults += u64::from(!finding.kind.is_remark());
+        answer(finding)
+    };
+    let result = checker.run(dev, Mode::Repair, now, &options, &mut counting, &mut summary);
     *scratch = checker.scratch;
-    result
+    result.map(|()| Summary { faults, complete: true, ..summary })
 }

@@ -149,6 +149,7 @@ fn rounds(
     }
     let mut scratch = Scratch::default();
     let mut stopped = None;
+    let mut sound = None;
     for _ in 0..ROUNDS {
         let before = changes.stamp();
         stopped = settle_super(changes, &mut answer)?.err();
@@ -159,18 +160,25 @@ fn rounds(
             crate::check::round(changes, options.now, options.progress, &mut scratch, &mut answer)
         });
         match round {
-            Ok(()) if changes.stamp() == before => break,
-            Ok(()) | Err(Stop::Again) if changes.stamp() != before => {}
+            Ok(summary) if changes.stamp() == before => {
+                sound = Some(summary).filter(Summary::is_clean);
+                break;
+            }
+            Ok(_) | Err(Stop::Again) if changes.stamp() != before => {}
             Err(Stop::Error(error)) => return Err(error),
             _ => break,
         }
     }
     let mut last = Vec::new();
-    let summary = Checker::with(scratch).check(changes, &check_options(options), &mut |finding| {
-        if last.is_empty() && !finding.kind.is_remark() {
-            last.push(finding.clone());
-        }
-    })?;
+    // A round that found nothing is a check of its own.
+    let summary = match sound {
+        Some(summary) => summary,
+        None => Checker::with(scratch).check(changes, &check_options(options), &mut |finding| {
+            if last.is_empty() && !finding.kind.is_remark() {
+                last.push(finding.clone());
+            }
+        })?,
+    };
     if summary.is_clean() && stopped.is_none() {
         finish(changes, options.now)?;
     }
