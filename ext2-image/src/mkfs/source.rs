@@ -5,6 +5,7 @@ mod folder;
 mod format;
 mod look;
 mod manifest;
+mod summed;
 mod which;
 mod zeros;
 
