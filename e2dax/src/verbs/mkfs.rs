@@ -314,26 +314,31 @@ struct Alone {
     args: Args,
 }
 
-/// The disk that `mkfs` would make of a source with these options, without making it.
-pub(crate) fn synthetic(from: &Path, options: &[OsString], context: &Context) -> Result<Synthetic> {
+/// The disk that `mkfs` would make of sources with these options, without making it.
+pub(crate) fn synthetic(from: &[OsString], options: &[OsString], context: &Context) -> Result<Synthetic> {
     let image = std::env::temp_dir().join("disk");
-    let mut all = vec![image.into_os_string(), OsString::from("--from"), from.as_os_str().to_owned()];
+    let named = from.first().cloned().unwrap_or_default();
+    let mut all = vec![image.clone().into_os_string()];
+    all.extend(from.iter().flat_map(|from| [OsString::from("--from"), from.clone()]));
     all.extend_from_slice(options);
     let Alone { args } = Alone::try_parse_from(all).map_err(|error| {
         let text = error.to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text);
-        Failure::usage(from.as_os_str(), text.lines().next().unwrap_or("the options make no sense"))
+        Failure::usage(&named, text.lines().next().unwrap_or("the options make no sense"))
     })?;
     if args.seal || args.pfn_header || args.disk.is_wanted() {
         let what = "a disk that is not made has no seal, no header and no partitions";
-        return Err(Failure::usage(from.as_os_str(), what));
+        return Err(Failure::usage(&named, what));
+    }
+    if args.image != image {
+        return Err(Failure::usage(args.image.as_os_str(), "is an image, and none is made"));
     }
     let epoch = clock::epoch()?;
     let mut taken = Taken::read(&args, epoch)?;
     let wanted = Wanted { base: 0, room: 0, is_in_place: false };
     let (plan, _) = plan(&args, &mut taken, epoch, &wanted, None)?;
     plan.tree().warnings().iter().for_each(|warning| context.warn(&warning.to_string()));
-    Synthetic::new(plan, &*taken.input.contents).map_err(failed(from))
+    Synthetic::new(plan, &*taken.input.contents).map_err(failed(Path::new(&named)))
 }
 
 /// Refuses an image that would be made of itself.
