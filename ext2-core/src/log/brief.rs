@@ -28,7 +28,7 @@ use core::mem::offset_of;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::area::JOURNAL;
+use super::replay::JOURNAL;
 use super::record::{self, COMMIT, LEAST, MAGIC, MARK, S_MADE, S_MARK, S_START};
 use crate::GroupNr;
 use crate::balloc::{Blocks, Request, Role};
