@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         disk.held()
     );
 
-    let ext2 = Ext2::open(Arc::clone(&arena), &OpenOptions::read_only())?;
+    let ext2 = Ext2::open(arena.clone(), &OpenOptions::read_only())?;
     let fs = DaxFs::new(ext2.clone(), DaxOptions::default());
     let mut all = Vec::new();
     files(&dir, &mut all)?;

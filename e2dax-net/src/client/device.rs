@@ -426,8 +426,8 @@ fn encrypt(stream: &Stream, uri: &NbdUri) -> io::Result<()> {
         None => ClientTls::from_folder(&ClientTls::default_folder()?)?,
     };
     let host = match (&uri.hostname, &uri.place) {
-        (Some(hostname), _) => hostname,
-        (None, Place::Tcp(host, _)) => host,
+        (Some(hostname), _) => hostname.as_str(),
+        (None, Place::Tcp(host, _)) => host.as_str(),
         (None, Place::Unix(_)) => "localhost",
     };
     let session = tls.session(host)?;

@@ -52,6 +52,7 @@ impl Reply {
         let Want::Data { offset, len: wanted } = want else { return Err(outside()) };
         let start = at.checked_sub(offset).ok_or_else(outside)?;
         let end = start.checked_add(len.into()).filter(|&end| end <= wanted.into()).ok_or_else(outside)?;
+        self.arrived(start, end)?;
         let whole = match buf {
             Some(buf) => buf,
             None => {
@@ -59,7 +60,6 @@ impl Reply {
                 &mut self.data
             }
         };
-        self.arrived(start, end)?;
         // OK to cast: at most what was wanted.
         let place = whole.get_mut(start as usize..end as usize).ok_or_else(outside)?;
         match input {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use blockdev::{BlockDevice, Error, Result};
 
@@ -254,8 +254,3 @@ impl fmt::Debug for ObjectDevice {
             .finish_non_exhaustive()
     }
 }
-
-const _: fn() = || {
-    fn shared<T: Send + Sync>() {}
-    shared::<Arc<ObjectDevice>>();
-};

@@ -23,7 +23,7 @@ impl<K: Clone + Eq + Hash> Lru<K> {
     pub(super) fn touch(&mut self, key: &K) -> bool {
         let Some((when, _)) = self.used.get_mut(key) else { return false };
         self.clock += 1;
-        self.order.remove(when);
+        self.order.remove(&*when);
         *when = self.clock;
         self.order.insert(self.clock, key.clone());
         true

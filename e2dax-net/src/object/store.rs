@@ -132,8 +132,7 @@ fn connect(uri: &ObjectUri) -> object_store::Result<(Arc<dyn ObjectStore>, Path)
     let backoff = BackoffConfig { init_backoff: Duration::from_millis(50), ..BackoffConfig::default() };
     let retry = RetryConfig { backoff, max_retries: RETRIES, retry_timeout: uri.patience };
     let url = uri.url.to_string();
-    let (scheme, path) = ObjectStoreScheme::parse(&uri.url)
-        .map_err(|error| Error::Generic { store: "URL", source: Box::new(error) })?;
+    let (scheme, path) = ObjectStoreScheme::parse(&uri.url)?;
     Ok(match scheme {
         ObjectStoreScheme::AmazonS3 if uri.url.scheme() == "s3" => {
             let mut builder =

@@ -99,7 +99,7 @@ impl ObjectUri {
 
 /// Bytes, with K, M, G behind them.
 fn number(text: &str) -> Result<u64, String> {
-    let (digits, unit) = match text.char_indices().last() {
+    let (digits, unit) = match text.char_indices().next_back() {
         Some((at, 'K' | 'k')) => (text.get(..at), 10),
         Some((at, 'M' | 'm')) => (text.get(..at), 20),
         Some((at, 'G' | 'g')) => (text.get(..at), 30),
@@ -138,7 +138,7 @@ mod tests {
     fn what_is_wrong_with_an_address_is_said() {
         for (text, what) in [
             ("ftp://host/x", "is no address"),
-            ("https:///x", "no URL|no host"),
+            ("https:///x", "names no file"),
             ("s3://bucket", "names no file"),
             ("s3://bucket/", "names no file"),
             ("http://h/x#block=5000", "a power of two"),
@@ -147,11 +147,8 @@ mod tests {
             ("http://h/x#patience=0", "no 1 to 3600"),
             ("http://h/x#nonsense=1", "what is known"),
         ] {
-            match ObjectUri::parse(text) {
-                Err(error) => assert!(what.split('|').any(|what| error.contains(what)), "{text}: {error}"),
-                // The rules of URLs take the next part for the host.
-                Ok(uri) => assert_eq!(uri.to_string(), "https://x/", "{text}"),
-            }
+            let error = ObjectUri::parse(text).unwrap_err();
+            assert!(error.contains(what), "{text}: {error}");
         }
     }
 }

@@ -67,9 +67,8 @@ impl Session {
             }
             self.receive(&mut socket, &mut received)?;
             // New keys are answered by new keys. Whoever sends now sends the answer, too.
-            if lock(&self.state).wants_write()
-                && let Ok(mut out) = self.sending.try_lock()
-            {
+            let has_more = lock(&self.state).wants_write();
+            if has_more && let Ok(mut out) = self.sending.try_lock() {
                 self.send(&mut socket, &mut out)?;
             }
         }

@@ -80,13 +80,14 @@ fn threads_that_want_the_same_blocks_fetch_them_once() {
 
 #[test]
 fn an_object_that_changes_is_an_error_and_no_mixture() {
-    for (what, change) in [
-        ("ETag", (|http| http.set(|state| state.etag = Some("\"two\"".into()))) as fn(&Http)),
+    let changes: [(&str, fn(&Http)); 4] = [
+        ("ETag", |http| http.set(|state| state.etag = Some("\"two\"".into()))),
         // Servers that do not look at If-Match.
         ("ETag", |http| http.set(|state| (state.etag, state.matches) = (Some("\"two\"".into()), false))),
         ("ETag", |http| http.set(|state| (state.etag, state.matches) = (None, false))),
         ("bytes", |http| http.set(|state| state.bytes.push(0))),
-    ] {
+    ];
+    for (what, change) in changes {
         let http = Http::start(bytes(0));
         let device = open(&http.url("disk#block=4K")).unwrap();
         read(&device, 0, 4096).unwrap();

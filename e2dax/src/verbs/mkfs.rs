@@ -318,7 +318,7 @@ struct Alone {
 pub(crate) fn synthetic(from: &[OsString], options: &[OsString], context: &Context) -> Result<Synthetic> {
     let image = std::env::temp_dir().join("disk");
     let named = from.first().cloned().unwrap_or_default();
-    let mut all = vec![image.clone().into_os_string()];
+    let mut all = vec![image.into_os_string()];
     all.extend(from.iter().flat_map(|from| [OsString::from("--from"), from.clone()]));
     all.extend_from_slice(options);
     let Alone { args } = Alone::try_parse_from(all).map_err(|error| {
@@ -329,9 +329,6 @@ pub(crate) fn synthetic(from: &[OsString], options: &[OsString], context: &Conte
     if args.seal || args.pfn_header || args.disk.is_wanted() {
         let what = "a disk that is not made has no seal, no header and no partitions";
         return Err(Failure::usage(&named, what));
-    }
-    if args.image != image {
-        return Err(Failure::usage(args.image.as_os_str(), "is an image, and none is made"));
     }
     let epoch = clock::epoch()?;
     let mut taken = Taken::read(&args, epoch)?;

@@ -97,11 +97,14 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    #[cfg(feature = "tls")]
     fn is_encrypted(&self) -> bool {
-        #[cfg(feature = "tls")]
-        return self.tls_certificates.is_some();
-        #[cfg(not(feature = "tls"))]
-        return false;
+        self.tls_certificates.is_some()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn is_encrypted(&self) -> bool {
+        false
     }
 }
 

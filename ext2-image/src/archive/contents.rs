@@ -62,7 +62,7 @@ impl ArchiveContents {
     /// The same, with other readers of the trees below.
     fn with(
         &self,
-        reader: impl Fn(&dyn Contents) -> Option<Box<dyn Contents + Send>>,
+        reader: fn(&(dyn Contents + Send)) -> Option<Box<dyn Contents + Send>>,
     ) -> Option<Box<dyn Contents + Send>> {
         let another = |lower: &Lower| {
             Some(Lower { tree: Arc::clone(&lower.tree), contents: reader(&*lower.contents)? })
@@ -132,11 +132,11 @@ impl Contents for ArchiveContents {
     }
 
     fn another(&self) -> Option<Box<dyn Contents + Send>> {
-        self.with(Contents::another)
+        self.with(|lower| lower.another())
     }
 
     fn at_random(&self) -> Option<Box<dyn Contents + Send>> {
-        self.with(Contents::at_random)
+        self.with(|lower| lower.at_random())
     }
 
     fn lies_in(&self) -> Option<&File> {
