@@ -50,7 +50,6 @@ use crate::sync::{Mutex, Rank, RwLock};
 use commit::Committer;
 
 use area::Area;
-pub(crate) use area::Hold;
 pub(crate) use brief::Brief;
 pub(crate) use replay::{Recovered, recover};
 
