@@ -78,6 +78,9 @@ fn replay_journal(target: &Target, device: &Arc<dyn BlockDevice>, context: &Cont
     let stored: Result<u64, blockdev::Error> = changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
     stored.of(|| target.image_name())?;
     let (count, name) = (done.transactions, target.image_name());
-    context.note(&format!("{name}: its journal was not empty; {count} transactions were replayed"));
+    context.note(&format!(
+        "{name}: its journal was not empty; {} replayed",
+        crate::text::count(count, "transaction")
+    ));
     Ok(())
 }

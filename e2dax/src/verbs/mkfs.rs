@@ -28,7 +28,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::json::{Json, object};
 use crate::progress::bytes_bar;
-use crate::text::{parse_bytes, percent, show_os, uuid};
+use crate::text::{count, parse_bytes, percent, show_os, uuid};
 use crate::verbs::seal::options::{self, SealOptions};
 use disk::DiskPlan;
 use image::{Image, Where};
@@ -424,12 +424,17 @@ fn print(plan: &Plan, report: &Report, format: &Format, context: &mut Context) -
         uuid(&format.uuid),
     ))?;
     if plan.payload() > 0 {
-        context.out.line(format_args!("{} files, {} bytes in them", report.files, plan.payload()))?;
+        context.out.line(format_args!(
+            "{}, {} bytes in them",
+            count(report.files, "file"),
+            plan.payload()
+        ))?;
     }
     if let Some(units) = plan.aligned_units().filter(|&units| units > 0) {
         let cost = plan.alignment_cost();
         context.out.line(format_args!(
-            "{units} whole units of {} MiB aligned; that takes {cost} bytes more than without, {}",
+            "{} of {} MiB aligned as a whole; that takes {cost} bytes more than without, {}",
+            count(units, "unit"),
             UNIT >> 20,
             percent(cost, plan.bytes()),
         ))?;

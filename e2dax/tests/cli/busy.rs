@@ -93,7 +93,6 @@ fn a_look_beside_a_writer_is_safe_or_refused_with_the_writers_name() {
         let said = run.err();
         assert!(said.contains(&name) && said.contains("--wait"), "{verb}: {said}");
         let code = match verb.split(' ').next() {
-            Some("manifest") => 1,
             Some("diff") => 2,
             Some("check") => 8,
             _ => 1,
