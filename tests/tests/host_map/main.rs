@@ -15,4 +15,5 @@ mod room;
 mod same;
 mod setup;
 mod shared;
+mod simulated;
 mod tracking;
