@@ -131,9 +131,8 @@ impl Side {
             }
             Self::Archive(path) => {
                 let failed = |error: ext2_image::mkfs::Error| of_source(&path, &error);
-                let read = archive::read(&path, &std::env::temp_dir(), Times::Modified);
-                let (tree, contents) = read.map_err(failed)?;
-                let entries = TreeEntries::new(tree, Box::new(contents)).map_err(failed)?;
+                let read = archive::read(&path, &std::env::temp_dir(), None).map_err(failed)?;
+                let entries = TreeEntries::new(read.tree, Box::new(read.contents)).map_err(failed)?;
                 Box::new(entries.map(move |entry| entry.map_err(|error| of_source(&path, &error))))
             }
         })

@@ -13,6 +13,7 @@ mod everything;
 mod host;
 mod layers;
 mod look;
+mod machine;
 mod mkfs;
 mod people;
 mod read;
