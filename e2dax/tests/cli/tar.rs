@@ -113,7 +113,7 @@ fn an_image_of_an_archive_of_an_image_is_that_image_bit_for_bit() {
         &["--times", "all"],
         &["-I", "128"],
         &["-b", "1024", "-g", "1024", "-I", "128"],
-        &["-r", "0"],
+        &["-r", "0", "--no-xattrs"],
         &["--size", "40M", "-L", "same \u{e4}", "-m", "1.5", "-M", "/mnt/x"],
         &["--size", "9000001", "--no-lost-and-found"],
         &["--size", "129M"],

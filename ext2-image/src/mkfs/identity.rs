@@ -91,9 +91,11 @@ pub fn identity(tree: &mut Tree, seed: &[u8]) -> Result<([u8; 16], [u32; 4])> {
     // Nodes are told apart by where they come first, so that links are part of it.
     let mut seen = alloc::vec![0u32; tree.len()];
     let mut count = 0;
-    for directory in tree.directories() {
+    let made = tree.children(NodeId::ROOT).find(|(name, node)| is_made_anyway(tree, name, *node));
+    let made = made.map(|(_, node)| node);
+    for directory in tree.directories().filter(|&directory| Some(directory) != made) {
         for (name, node) in tree.children(directory) {
-            if directory == NodeId::ROOT && is_made_anyway(tree, name, node) {
+            if Some(node) == made {
                 continue;
             }
             hash.text(name);
