@@ -14,6 +14,7 @@ mod everything;
 mod host;
 mod layers;
 mod look;
+mod machine;
 mod mkfs;
 mod page;
 mod people;
