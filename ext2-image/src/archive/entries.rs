@@ -72,7 +72,7 @@ impl ArchiveEntries {
 
     /// Whether the members are read where they lie, and no tree of them is in memory.
     #[must_use]
-    pub fn is_sorted(&self) -> bool {
+    pub fn is_streamed(&self) -> bool {
         matches!(self.0, Way::Sorted(_))
     }
 }
@@ -96,6 +96,9 @@ struct Shared {
     /// Its first name, once that was given.
     first: Option<Vec<u8>>,
 }
+
+/// A hard link's name, and what it leads to.
+type Link = (Box<[u8]>, Box<[u8]>);
 
 /// What is known of an archive before its members are read.
 #[derive(Debug)]
@@ -155,7 +158,7 @@ impl List {
     }
 
     /// Finds what links lead to; false where one leads to nothing, or to a directory.
-    fn share(&mut self, links: Vec<(Box<[u8]>, Box<[u8]>)>) -> io::Result<bool> {
+    fn share(&mut self, links: Vec<Link>) -> io::Result<bool> {
         if links.is_empty() {
             return Ok(true);
         }
