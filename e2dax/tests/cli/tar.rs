@@ -215,15 +215,18 @@ fn what_an_archive_says_of_its_image_gives_way_to_options_and_to_what_was_added(
 fn an_archive_of_a_file_system_that_is_not_made_here_becomes_one_that_is() {
     need_tools!("mke2fs", "e2fsck");
     let folder = Folder::with(&[]);
+    let source = folder.path("tree");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), b"contents").unwrap();
+    let source = source.to_str().unwrap();
     for options in [
         &["-t", "ext3", "-J", "size=1"][..],
         &["-t", "ext2", "-b", "1024", "-I", "128", "-O", "sparse_super2"],
-        &["-t", "ext4", "-O", "^extents,^64bit,^metadata_csum,^has_journal,flex_bg,uninit_bg"],
+        &["-t", "ext4", "-O", "^extents,^64bit,^metadata_csum,^has_journal,^flex_bg,^uninit_bg"],
     ] {
         let image = folder.path("a.img");
-        let words = [options, &["-q", "-F", image.to_str().unwrap(), "16M"]].concat();
+        let words = [options, &["-q", "-F", "-d", source, image.to_str().unwrap(), "16M"]].concat();
         tools::run("mke2fs", &words).unwrap();
-        folder.run_with(&["write", "a.img:/file"], b"contents");
         folder.run(&["tar", "a.img", "-f", "-o", "a.tar"]).ok();
         folder.image("b.img", "a.tar", &[]);
         tools::e2fsck_fn(&folder.path("b.img")).unwrap();

@@ -26,7 +26,7 @@ pub(super) fn comment(fs: &Ext2) -> Vec<u8> {
         ro_compat: has.ro_compat & makeable.ro_compat,
     };
     said.set_filesystem("features", features.to_names().as_bytes());
-    said.set_filesystem("created", superblock.created.sec.max(0).to_string().as_bytes());
+    said.set_filesystem("created", superblock.created.sec.to_string().as_bytes());
     if !superblock.last_mounted.is_empty() {
         said.set_filesystem("last-mounted", &superblock.last_mounted);
     }

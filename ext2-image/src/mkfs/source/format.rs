@@ -60,8 +60,9 @@ pub fn format_of_manifest(manifest: &Manifest, format: &mut Format) -> Result<Op
         format.features = Features::default();
         format.features.apply(names).map_err(|_| bad("features"))?;
     }
-    if let Some(seconds) = number("created")? {
-        format.created = Timestamp::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+    if let Some(text) = value("created") {
+        let seconds = core::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        format.created = Timestamp::from_secs(seconds.ok_or_else(|| bad("created"))?);
     }
     let blocks = number("blocks")?;
     if let (Some(blocks @ 1..), Some(reserved)) = (blocks, number("reserved-blocks")?) {
