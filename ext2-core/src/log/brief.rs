@@ -28,8 +28,8 @@ use core::mem::offset_of;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::replay::JOURNAL;
 use super::record::{self, COMMIT, LEAST, MAGIC, MARK, S_MADE, S_MARK, S_START};
+use super::replay::JOURNAL;
 use crate::GroupNr;
 use crate::balloc::{Blocks, Request, Role};
 use crate::error::{Error, Result};

@@ -153,7 +153,8 @@ impl List {
         let sorted = sorter.finish();
         let Some(implied) = implied(&sorted, spool, !links.is_empty())? else { return Ok(None) };
         let is_of_image = is_of_image.unwrap_or(false);
-        let mut list = Self { sorted, implied, globals, is_of_image, names: HashMap::new(), shared: Vec::new() };
+        let mut list =
+            Self { sorted, implied, globals, is_of_image, names: HashMap::new(), shared: Vec::new() };
         Ok(list.share(links)?.then_some(list))
     }
 
