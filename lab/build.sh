@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 digest() {
-    find lab/src lab/Cargo.toml lab/engine.sh blockdev/src ext2-core/src ext2-image/src ext2-dax/src \
+    find lab/src lab/Cargo.toml lab/engine.sh blockdev/src ext2-format/src ext2-core/src ext2-image/src ext2-dax/src \
         testdata/linux-6.1/scripts Cargo.toml Cargo.lock -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
 }
 

@@ -12,10 +12,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::block::slots;
 use crate::InodeNr;
 use crate::inode::FileKind;
 use crate::sync::{Mutex, Rank, RwLock};
+use ext2_format::dirent::slots;
 
 /// Names that all indexes of a file system hold together before the others are dropped.
 const NAMES_MAX: usize = 4 << 20;
@@ -107,11 +107,6 @@ impl Index {
         self.built.iter().flat_map(move |built| built.names.range(range.clone())).map(|&(_, at)| at)
     }
 
-    /// A block with room for an entry of `need` bytes: the tightest.
-    pub(crate) fn block_with_room(&self, need: u32) -> Option<u32> {
-        self.built.as_ref()?.room.range((need, 0)..).next().map(|&(_, block)| block)
-    }
-
     /// Notes the entries of block `nr` (its bytes: `block`) at first.
     /// `false` when the block is broken; what comes before the break is noted all the same.
     pub(crate) fn add_block(&mut self, nr: u32, block: &[u8], inodes: u32) -> bool {
@@ -146,6 +141,15 @@ impl Index {
             built.room.remove(&(old, nr));
         }
         built.room.insert((room, nr));
+    }
+}
+
+/// What only changes need.
+#[cfg(any(feature = "write", test))]
+impl Index {
+    /// A block with room for an entry of `need` bytes: the tightest.
+    pub(crate) fn block_with_room(&self, need: u32) -> Option<u32> {
+        self.built.as_ref()?.room.range((need, 0)..).next().map(|&(_, block)| block)
     }
 
     pub(crate) fn insert(&mut self, name: &[u8], at: u32) {
@@ -216,6 +220,7 @@ impl Indexes {
     }
 
     /// Forgets the index of a directory that is gone.
+    #[cfg(any(feature = "write", test))]
     pub(crate) fn forget(&self, nr: InodeNr) {
         self.all.lock().of.remove(&nr);
     }

@@ -4,17 +4,17 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use blockdev::Claim;
+use ext2_format::superblock::{STATE_ERROR, STATE_VALID};
 
-use super::Fs;
 use super::change::{Others, Running};
 use super::orphans::Orphans;
+use super::{Closed, Fs, Unclean};
 use crate::balloc::{Groups, Place};
 use crate::error::{Error, Result, refuse};
 use crate::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::order::Barrier;
 use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::space::Stores;
-use crate::superblock::{STATE_ERROR, STATE_VALID};
 use crate::sync::{Mutex, Rank};
 use crate::{Errno, Ext2, OnError};
 
@@ -42,49 +42,6 @@ pub(crate) struct Writer {
     pub(crate) strict_rename: bool,
     pub(crate) share_xattrs: bool,
     on_error: OnError,
-    /// Without the feature `write` there is none, ever: what needs one is code that the compiler leaves out.
-    #[cfg(not(feature = "write"))]
-    never: core::convert::Infallible,
-}
-
-/// How a file system was left by [`Ext2::close`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// All is written, and the image says that it was unmounted cleanly.
-    Clean,
-    /// It was open for reading only: nothing was written.
-    ReadOnly,
-    /// All is written, but the image does not say that it was unmounted cleanly.
-    Unclean(Unclean),
-}
-
-/// Why an image is not called clean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Unclean {
-    /// It was not clean when it was opened.
-    Before,
-    /// An error was found, or a change ended half-way: a check is due.
-    Errors,
-    /// Files without a name are still held: their blocks are lost until a check, or until it is opened for
-    /// writing again.
-    FilesWithoutName,
-    /// Changes of other threads were under way.
-    ChangesUnderWay,
-    /// Memory of files was lent for storing and is not back.
-    Leases,
-}
-
-impl core::fmt::Display for Unclean {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Before => "it was not clean before",
-            Self::Errors => "errors were found",
-            Self::FilesWithoutName => "files without a name are still open",
-            Self::ChangesUnderWay => "changes are under way",
-            Self::Leases => "memory of files is still lent for storing",
-        })
-    }
 }
 
 #[derive(Debug)]
@@ -110,7 +67,6 @@ pub(crate) struct Behaviour {
 }
 
 impl Writer {
-    #[cfg(feature = "write")]
     pub(crate) fn new(fs: &Fs, claim: Claim, groups: Groups, place: Place, behaviour: &Behaviour) -> Self {
         let features = fs.sb.features;
         let now = fs.clock.now();
@@ -150,11 +106,31 @@ impl Writer {
 }
 
 impl Fs {
+    /// Whether it was opened for writing.
+    pub(crate) fn has_writer(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// Whether changes are refused.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.writer().is_err() || self.is_closing()
+    }
+
+    /// Free blocks and inodes.
+    pub(super) fn free_counts(&self) -> (u64, u64) {
+        match &self.writer {
+            Some(writer) => {
+                let groups = &writer.groups;
+                (groups.free_blocks.load(Ordering::Relaxed), groups.free_inodes.load(Ordering::Relaxed))
+            }
+            None => self.counts_of_superblock(),
+        }
+    }
+
     /// The writing half.
     ///
     /// # Errors
     /// `EROFS` when the file system is open read-only, was closed, or was made read-only by an error.
-    #[cfg_attr(not(feature = "write"), inline(always))]
     pub(crate) fn writer(&self) -> Result<&Writer> {
         match &self.writer {
             Some(writer) if !writer.read_only.load(Ordering::Relaxed) => Ok(writer),
@@ -378,12 +354,6 @@ impl Drop for Fs {
 }
 
 impl Ext2 {
-    /// Whether changes are refused with `EROFS`.
-    #[must_use]
-    pub fn is_read_only(&self) -> bool {
-        self.0.writer().is_err() || self.0.is_closing()
-    }
-
     /// Notes that the image turned out to be broken, as the error says, and makes the file system read-only where that is
     /// asked for. Changes that find it so have noted it themselves; this is for who only reads. Nothing happens
     /// where the file system is open for reading only. Linux: `ext2_error`.
@@ -410,25 +380,5 @@ impl Ext2 {
             log.abandon();
         }
         self.0.freeze(&"it was shut down");
-    }
-
-    /// Makes everything durable: files, directories, bitmaps, counts. Linux: `sync_filesystem`.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn sync(&self) -> Result<()> {
-        self.0.sync_all()
-    }
-
-    /// Closes the file system: writes everything and marks the image as cleanly unmounted, if it was when
-    /// it was opened, no file without a name is held any more, no change is under way, and no memory is lent for
-    /// storing; the answer says which. Inodes that are still held can be read, but not changed, and mappings of
-    /// them can be loaded from, but not stored to. Changes of other threads should have ended: those that have
-    /// begun go on, and the image is left as not clean.
-    ///
-    /// # Errors
-    /// The device's; the file system is open as before then.
-    pub fn close(self) -> Result<Closed> {
-        self.0.unmount()
     }
 }

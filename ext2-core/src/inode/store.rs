@@ -47,6 +47,14 @@ impl Cell {
         stored
     }
 
+    /// Stores 0 or another pointer in the place of one, at a byte of the device.
+    pub(crate) fn store_pointer(&self, at: u64, pointer: u32) -> Result<()> {
+        let stored = self.fs.dev.write_u32(at, pointer);
+        // Also after an error: something may have been stored.
+        self.runs.forget();
+        Ok(stored?)
+    }
+
     /// Stores the size. Where its high half changes, the larger of the two high halves is there as long as
     /// the low one may be either: a crash between the two leaves a hole at the end and takes nothing away.
     pub(crate) fn store_size(&self, size: u64) -> Result<()> {

@@ -28,8 +28,8 @@ use core::mem::offset_of;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::area::JOURNAL;
 use super::record::{self, COMMIT, LEAST, MAGIC, MARK, S_MADE, S_MARK, S_START};
+use super::replay::{BRIEF, GENERATION, JOURNAL, MODE, is_brief};
 use crate::GroupNr;
 use crate::balloc::{Blocks, Request, Role};
 use crate::error::{Error, Result};
@@ -43,20 +43,6 @@ const MOST_IMAGES: usize = 4;
 /// Blocks of a transaction: the journal's superblock, a descriptor, the images, a commit. The inode points to each itself.
 const LOG: usize = MOST_IMAGES + 3;
 const _: () = assert!(LOG <= 12);
-
-/// What the journal's superblock says in the place of [`S_MADE`].
-pub(super) const BRIEF: u8 = 2;
-/// The generation of inode 8 while it is such a journal's, so that what a crash leaves of it is known.
-const GENERATION: u32 = u32::from_le_bytes(*b"e2dx");
-/// Its mode: a file that is root's.
-const MODE: u16 = 0o100_600;
-
-/// Whether inode 8 is such a journal's, or what a crash left of it, on an image with blocks of so many bytes.
-pub(super) fn is_brief(raw: &RawInode, block_size: u64) -> bool {
-    let is_named = raw.i_generation.get() == GENERATION;
-    // Of a torn one the word with its mode and size may be there, and not the one with its generation.
-    is_named || raw.i_mode.get() == MODE && u64::from(raw.i_size.get()) == u64::from(LEAST) * block_size
-}
 
 /// Byte offset of a field of the primary superblock.
 macro_rules! at {

@@ -10,16 +10,34 @@ use alloc::vec::Vec;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::brief::{BRIEF, is_brief};
 use super::record::{self, COMMIT, DESCRIPTOR, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, big};
 use crate::error::{Corrupt, Error, Object, Result};
 use crate::features::{CompatFeatures, IncompatFeatures};
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
-use crate::superblock::STATE_VALID;
 use crate::{BlockSize, InodeNr};
+use ext2_format::superblock::STATE_VALID;
+
+/// The inode of a journal. Linux: `EXT4_JOURNAL_INO`.
+pub(super) const JOURNAL: InodeNr = InodeNr::new(8).unwrap();
+
+/// What the journal's superblock says in the place of [`S_MADE`] where it was made for one transaction.
+pub(super) const BRIEF: u8 = 2;
+/// The generation of inode 8 while it is such a journal's, so that what a crash leaves of it is known.
+pub(super) const GENERATION: u32 = u32::from_le_bytes(*b"e2dx");
+/// Its mode: a file that is root's.
+pub(super) const MODE: u16 = 0o100_600;
+
+/// Whether inode 8 is such a journal's, or what a crash left of it, on an image with blocks of so many bytes.
+pub(super) fn is_brief(raw: &RawInode, block_size: u64) -> bool {
+    let is_named = raw.i_generation.get() == GENERATION;
+    // Of a torn one the word with its mode and size may be there, and not the one with its generation.
+    is_named
+        || raw.i_mode.get() == MODE && u64::from(raw.i_size.get()) == u64::from(record::LEAST) * block_size
+}
 
 /// What a log holds that has to be replayed.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "write"), allow(dead_code))] // who only reads leaves the log as it is
 pub(crate) struct Recovered {
     pub(crate) block_size: u64,
     /// The newest image of each block.
@@ -29,6 +47,7 @@ pub(crate) struct Recovered {
 
 /// What is left to do when everything is in its place.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "write"), allow(dead_code))] // who only reads leaves the log as it is
 enum End {
     /// To empty the log, whose superblock lies at byte `head`; `next` is the number after the last commit.
     Empty { head: u64, next: u32 },
@@ -37,7 +56,7 @@ enum End {
 }
 
 fn broken<T>(what: impl Into<alloc::string::String>) -> Result<T> {
-    Err(Corrupt::new(Object::Inode(super::area::JOURNAL), what).into())
+    Err(Corrupt::new(Object::Inode(JOURNAL), what).into())
 }
 
 /// The blocks of a journal in order, and those that only lead to them.
@@ -97,7 +116,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     dev.read_at(SUPERBLOCK_OFFSET, sb.as_mut_bytes())?;
     let is_marked = sb.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0;
     let has_journal = sb.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() != 0;
-    let is_named = sb.s_journal_inum.get() == super::area::JOURNAL.get();
+    let is_named = sb.s_journal_inum.get() == JOURNAL.get();
     let is_clean = sb.s_state.get() & STATE_VALID != 0;
     // One that was made for a moment leaves something behind where there is no journal.
     let needs = sb.s_magic.get() == crate::raw::MAGIC
@@ -180,7 +199,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
 /// Where the journal's inode lies, in bytes.
 fn inode_offset(dev: &dyn BlockDevice, sb: &RawSuperblock, block_size: u64) -> Result<Option<u64>> {
     let inode_size = if sb.s_rev_level.get() == 0 { 128 } else { u64::from(sb.s_inode_size.get()) };
-    let index = u64::from(InodeNr::get(super::area::JOURNAL)) - 1;
+    let index = u64::from(JOURNAL.get()) - 1;
     if u64::from(sb.s_inodes_per_group.get()) <= index {
         return Ok(None);
     }
@@ -190,6 +209,7 @@ fn inode_offset(dev: &dyn BlockDevice, sb: &RawSuperblock, block_size: u64) -> R
     Ok(Some(table * block_size + index * inode_size))
 }
 
+#[cfg(feature = "write")]
 impl Recovered {
     /// Puts everything in its place, and empties the log. Linux: `jbd2_journal_recover`.
     pub(crate) fn apply(self, dev: &dyn BlockDevice) -> Result<()> {
@@ -227,5 +247,13 @@ impl Recovered {
         dev.write_u32(at, features)?;
         dev.flush()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Recovered {
+    /// These blocks, of a log that lies nowhere.
+    pub(super) fn of_blocks(block_size: u64, blocks: BTreeMap<u32, Vec<u8>>) -> Self {
+        Self { block_size, blocks, end: End::Empty { head: 0, next: 0 } }
     }
 }

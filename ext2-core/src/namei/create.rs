@@ -223,7 +223,13 @@ impl Inode {
         let contents = match payload {
             Payload::Block(bytes, size) => Some((*bytes, *size)),
             _ if kind == FileKind::Directory => {
-                first = self.0.first_block(nr, self.nr());
+                let kind = self.0.type_byte(kind);
+                first = ext2_format::dirent::first_block(
+                    fs.geo.block_size.len(),
+                    nr.get(),
+                    self.nr().get(),
+                    kind,
+                );
                 Some((&first[..], first.len() as u64))
             }
             _ => None,

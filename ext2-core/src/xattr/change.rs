@@ -13,7 +13,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Xattr, XattrName, build_block};
+use ext2_format::xattr::{Xattr, XattrName, build_block};
+
 use crate::acl::Acl;
 use crate::error::{Result, refuse};
 use crate::features::CompatFeatures;

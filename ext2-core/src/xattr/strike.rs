@@ -8,12 +8,11 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::XattrName;
-use super::layout::{STRUCK, find_entry};
 use crate::error::{Result, refuse};
 use crate::inode::Cell;
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawXattrHeader};
 use crate::{DeviceBlock, Errno};
+use ext2_format::xattr::{STRUCK, XattrName, find_entry};
 
 impl Cell {
     /// Whether the inode's own room holds this attribute and no other.
@@ -63,7 +62,7 @@ impl Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xattr::{Xattr, build_block, parse_block};
+    use ext2_format::xattr::{Xattr, build_block, parse_block};
 
     #[test]
     fn an_entry_that_was_struck_out_is_no_attribute_and_the_others_are() {

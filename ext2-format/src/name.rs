@@ -12,7 +12,7 @@ use core::ops::Deref;
 /// is, every other byte as `\xHH` and a backslash as `\\`, so that two names never look the same.
 ///
 /// ```
-/// use ext2_core::Name;
+/// use ext2_format::Name;
 ///
 /// let name = Name::from(b"caf\xc3\xa9\n\xff".to_vec());
 /// assert_eq!(name.to_string(), r"café\x0a\xff");
@@ -49,7 +49,7 @@ impl Name {
 }
 
 /// Writes bytes as [`Name`] shows them.
-pub(crate) fn show(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub fn show(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for char in chunk.valid().chars() {
             match char {

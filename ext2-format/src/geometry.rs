@@ -260,7 +260,7 @@ impl Geometry {
     /// Checks more of a descriptor, before anything is written by it: what it names lies in its own group, and apart from
     /// each other and from the copies of superblock and descriptors. Linux: `ext2_check_descriptors`, which asks for the
     /// group alone.
-    pub(crate) fn check_places(&self, group: GroupNr, desc: &RawGroupDesc) -> Result<()> {
+    pub fn check_places(&self, group: GroupNr, desc: &RawGroupDesc) -> Result<()> {
         let (start, end) = (u64::from(self.group_start(group)), u64::from(self.group_len(group)));
         let end = start + end;
         let place = |what, block: u32, len: u32| (what, u64::from(block), u64::from(block) + u64::from(len));

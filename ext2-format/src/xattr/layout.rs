@@ -19,12 +19,13 @@ pub struct Xattr {
     pub value: Vec<u8>,
 }
 
-/// The index of an attribute that was removed where it lay (see [`strike`](super::strike)). It stands for no prefix, and
+/// The index of an attribute that was removed where it lay. It stands for no prefix, and
 /// whoever reads attributes passes it by.
-pub(super) const STRUCK: u8 = 0xff;
+pub const STRUCK: u8 = 0xff;
 
 /// Where the entry of a name lies in a list, in bytes, and whether it is the last.
-pub(super) fn find_entry(entries: &[u8], name: &XattrName) -> Option<(usize, bool)> {
+#[must_use]
+pub fn find_entry(entries: &[u8], name: &XattrName) -> Option<(usize, bool)> {
     let (mut at, mut found) = (0, None);
     loop {
         let rest = entries.get(at..)?;
@@ -45,6 +46,9 @@ pub(super) fn find_entry(entries: &[u8], name: &XattrName) -> Option<(usize, boo
 }
 
 /// The attributes of a block.
+///
+/// # Errors
+/// What is wrong with the block.
 pub fn parse_block(block: &[u8]) -> Result<Vec<Xattr>, String> {
     let Ok((header, entries)) = RawXattrHeader::read_from_prefix(block) else {
         return Err("shorter than its header".into());
@@ -56,6 +60,9 @@ pub fn parse_block(block: &[u8]) -> Result<Vec<Xattr>, String> {
 }
 
 /// The attributes in an inode: `room` is what follows the inode's own fields.
+///
+/// # Errors
+/// What is wrong with them.
 pub fn parse_inode(room: &[u8]) -> Result<Vec<Xattr>, String> {
     match room.split_at_checked(4) {
         Some((magic, entries)) if magic == XATTR_MAGIC.to_le_bytes() => parse_entries(entries, entries),
@@ -98,7 +105,8 @@ fn parse_entries(mut entries: &[u8], values: &[u8]) -> Result<Vec<Xattr>, String
 
 /// The attributes as a block of `len` bytes with one owner: sorted, hashed, values from the end. `None`
 /// when they do not fit. Linux: `ext2_xattr_set2`.
-pub(crate) fn build_block(xattrs: &[Xattr], len: usize) -> Option<Vec<u8>> {
+#[must_use]
+pub fn build_block(xattrs: &[Xattr], len: usize) -> Option<Vec<u8>> {
     let mut sorted: Vec<&Xattr> = xattrs.iter().collect();
     sorted.sort_by_key(|xattr| (xattr.name.index, xattr.name.suffix.len(), &xattr.name.suffix));
     let mut block = vec![0; len];

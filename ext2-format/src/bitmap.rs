@@ -12,16 +12,18 @@ const BITS: usize = 8 * WORD;
 
 /// Bits of one group, in ext2's order: bit 0 is the lowest of the first byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Bitmap(BitVec<usize, Lsb0>);
+pub struct Bitmap(BitVec<usize, Lsb0>);
 
 impl Bitmap {
     /// `len` free bits.
-    pub(crate) fn new(len: u32) -> Self {
+    #[must_use]
+    pub fn new(len: u32) -> Self {
         Self(BitVec::repeat(false, len as usize))
     }
 
     /// The first `len` bits of a bitmap block.
-    pub(crate) fn from_block(block: &[u8], len: u32) -> Self {
+    #[must_use]
+    pub fn from_block(block: &[u8], len: u32) -> Self {
         let words = block.chunks(WORD).map(|chunk| {
             let mut bytes = [0; WORD];
             for (to, from) in bytes.iter_mut().zip(chunk) {
@@ -36,7 +38,8 @@ impl Bitmap {
     }
 
     /// The bitmap as a block of `block_len` bytes; bits past the last are set, as mke2fs leaves them.
-    pub(crate) fn to_block(&self, block_len: usize) -> Vec<u8> {
+    #[must_use]
+    pub fn to_block(&self, block_len: usize) -> Vec<u8> {
         let mut bits = self.0.clone();
         bits.set_uninitialized(true);
         let mut bytes: Vec<u8> = bits.as_raw_slice().iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -46,7 +49,7 @@ impl Bitmap {
 
     /// The words of a bitmap block in which these bits lie: where each begins, in bytes, and what is in it. Bits past the
     /// last are set.
-    pub(crate) fn words(&self, range: Range<u32>) -> impl Iterator<Item = (u64, [u8; WORD])> {
+    pub fn words(&self, range: Range<u32>) -> impl Iterator<Item = (u64, [u8; WORD])> {
         let (first, end) = (range.start as usize / BITS, (range.end as usize).div_ceil(BITS));
         let words = self.0.as_raw_slice().iter().enumerate().take(end).skip(first);
         let len = self.0.len();
@@ -59,38 +62,43 @@ impl Bitmap {
         })
     }
 
-    /// Bits.
-    pub(crate) fn len(&self) -> u32 {
+    /// How many bits there are.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // a group has blocks
+    pub fn len(&self) -> u32 {
         // A group has at most 8 * 65536 blocks.
         self.0.len() as u32
     }
 
     /// Whether a bit is taken; one past the end is.
-    pub(crate) fn is_set(&self, bit: u32) -> bool {
+    #[must_use]
+    pub fn is_set(&self, bit: u32) -> bool {
         self.0.get(bit as usize).is_none_or(|bit| *bit)
     }
 
-    /// Takes or frees a range of bits, which must lie in the bitmap.
-    pub(crate) fn fill(&mut self, range: Range<u32>, taken: bool) {
+    /// Takes or frees a range of bits. Nothing happens where it leads out of the bitmap.
+    pub fn fill(&mut self, range: Range<u32>, taken: bool) {
         if let Some(bits) = self.0.get_mut(range.start as usize..range.end as usize) {
             bits.fill(taken);
         }
     }
 
     /// Takes one bit.
-    pub(crate) fn set(&mut self, bit: u32) {
-        self.fill(bit..bit + 1, true);
+    pub fn set(&mut self, bit: u32) {
+        self.fill(bit..bit.saturating_add(1), true);
     }
 
     /// The first free bit of a range.
-    pub(crate) fn first_free(&self, range: Range<u32>) -> Option<u32> {
+    #[must_use]
+    pub fn first_free(&self, range: Range<u32>) -> Option<u32> {
         let end = range.end.min(self.len());
         let bits = self.0.get(range.start as usize..end as usize)?;
         bits.first_zero().map(|at| range.start + at as u32)
     }
 
     /// How many bits from `from` on are free, up to `most`.
-    pub(crate) fn free_run(&self, from: u32, most: u32) -> u32 {
+    #[must_use]
+    pub fn free_run(&self, from: u32, most: u32) -> u32 {
         let end = from.saturating_add(most).min(self.len());
         match self.0.get(from as usize..end as usize) {
             Some(bits) => bits.first_one().map_or(end - from, |at| at as u32),
@@ -99,7 +107,8 @@ impl Bitmap {
     }
 
     /// Free bits of a range.
-    pub(crate) fn count_free(&self, range: Range<u32>) -> u32 {
+    #[must_use]
+    pub fn count_free(&self, range: Range<u32>) -> u32 {
         let end = range.end.min(self.len());
         self.0.get(range.start as usize..end as usize).map_or(0, |bits| bits.count_zeros() as u32)
     }

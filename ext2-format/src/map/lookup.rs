@@ -7,15 +7,21 @@ use super::path::{DIRECT, Path, SLOTS, Shape};
 use crate::error::{Corrupt, Error, Object, Result};
 use crate::{DeviceBlock, FileBlock, InodeNr};
 
-/// Where the pointers of a block map are read from: an inode on a device, or a test's own trees.
-pub(crate) trait Pointers {
+/// Where the pointers of a block map are read from: an inode on a device, or trees of your own.
+pub trait Pointers {
     /// The inode's pointers.
     fn root(&self, slot: usize) -> u32;
 
     /// Fills `into` with the pointers of indirect block `block` from `index` on.
+    ///
+    /// # Errors
+    /// The device's.
     fn read(&self, block: DeviceBlock, index: u64, into: &mut [u32]) -> Result<()>;
 
     /// The pointer at `index` of indirect block `block`.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
     fn read_one(&self, block: DeviceBlock, index: u64) -> Result<u32> {
         let mut one = [0];
         self.read(block, index, &mut one)?;
@@ -31,15 +37,15 @@ pub(crate) trait Pointers {
 
 /// A block map and what bounds it.
 #[derive(Debug)]
-pub(crate) struct Tree<'p, P> {
+pub struct Tree<'p, P> {
     /// The pointers.
-    pub(crate) pointers: &'p P,
+    pub pointers: &'p P,
     /// Pointers an indirect block.
-    pub(crate) shape: Shape,
+    pub shape: Shape,
     /// Whose map it is, for errors.
-    pub(crate) inode: InodeNr,
+    pub inode: InodeNr,
     /// Arrays of pointers that may be looked into for one answer.
-    pub(crate) budget: u64,
+    pub budget: u64,
 }
 
 /// Pointers read at a time, when few are likely to be needed.
@@ -85,7 +91,11 @@ struct Walk<'t, 'p, P> {
 /// The mapping of `count` blocks from `start`: as long as hole or run go on, and `count` at the most.
 /// Past the last block that pointers reach there is nothing but hole. A `count` of 0 counts as 1.
 /// Linux: `ext2_get_blocks` without `create`, but in full.
-pub(crate) fn lookup<P: Pointers>(tree: &Tree<'_, P>, start: FileBlock, count: u64) -> Result<Mapping> {
+///
+/// # Errors
+/// `Corrupt` where a pointer is not valid or the budget is used up, those of [`Pointers`]. Where a part of the answer is known
+/// before an error, that part is the answer.
+pub fn lookup<P: Pointers>(tree: &Tree<'_, P>, start: FileBlock, count: u64) -> Result<Mapping> {
     let count = count.max(1);
     if start.get() >= tree.shape.max_blocks() {
         return Ok(Mapping { start, count, target: None });
@@ -280,6 +290,7 @@ impl<P: Pointers> Tree<'_, P> {
         (len as u64).min(u64::from(self.pointers.end().saturating_sub(first)))
     }
 
+    /// The block that a pointer names.
     pub(super) fn valid(&self, pointer: u32) -> Result<DeviceBlock> {
         self.pointers.valid(pointer).ok_or_else(|| {
             let what = format!("block map points to block {pointer}, outside the file system");
@@ -308,8 +319,8 @@ const _: () = assert!(SLOTS == DIRECT as usize + 3);
 #[cfg(test)]
 mod tests {
     use super::super::around::lookup_one;
-    use super::super::runs::KnownRun;
     use super::*;
+    use crate::map::KnownRun;
     use alloc::collections::BTreeMap;
     use alloc::vec;
     use alloc::vec::Vec;

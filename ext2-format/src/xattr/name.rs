@@ -49,17 +49,20 @@ impl XattrName {
     }
 
     /// The name under which an access control list is stored.
+    #[must_use]
     pub fn of_acl(which: AclKind) -> Self {
         let index = if which == AclKind::Access { 2 } else { 3 };
         Self { index, suffix: Vec::new() }
     }
 
     /// Which access control list this is, if one.
+    #[must_use]
     pub fn acl_kind(&self) -> Option<AclKind> {
         WHOLE.iter().find(|row| row.0 == self.index && self.suffix.is_empty()).map(|row| row.2)
     }
 
     /// The whole name. An index that is not known is shown as its number.
+    #[must_use]
     pub fn full(&self) -> Vec<u8> {
         let prefix = PREFIXES.iter().chain([&SYSTEM]).find(|row| row.0 == self.index).map(|row| row.1);
         let whole = WHOLE.iter().find(|row| row.0 == self.index).map(|row| row.1);

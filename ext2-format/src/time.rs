@@ -1,4 +1,4 @@
-//! Points in time as an inode holds them, and where the present comes from.
+//! Points in time as an inode holds them.
 
 use core::fmt;
 
@@ -87,34 +87,6 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:09}", self.sec, self.nsec)
-    }
-}
-
-/// Where the present comes from. Tests and reproducible builds give their own.
-pub trait Clock: fmt::Debug + Send + Sync {
-    /// The present.
-    fn now(&self) -> Timestamp;
-}
-
-/// A clock that stands still.
-#[derive(Clone, Copy, Debug)]
-pub struct FixedClock(pub Timestamp);
-
-impl Clock for FixedClock {
-    fn now(&self) -> Timestamp {
-        self.0
-    }
-}
-
-/// The system's clock.
-#[cfg(feature = "std")]
-#[derive(Clone, Copy, Debug)]
-pub struct SystemClock;
-
-#[cfg(feature = "std")]
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        std::time::SystemTime::now().into()
     }
 }
 

@@ -6,7 +6,9 @@ use core::sync::atomic::Ordering;
 
 use blockdev::{Error, Result};
 
-use super::{Area, Logged, record};
+use super::{Logged, State};
+use crate::log::area::Area;
+use ext2_format::journal as record;
 
 /// A commit in the log: from which of its blocks on it stands, and how many it takes.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +70,7 @@ impl Logged {
             }
             let Some(area) = committer.area.take() else { return Ok(None) };
             let running = state.running;
-            *state = super::State::default();
+            *state = State::default();
             self.on.store(false, Ordering::Release);
             drop(state);
             self.write_head(&area, running, 0)?;

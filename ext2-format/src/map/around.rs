@@ -1,7 +1,7 @@
 //! Lookup of one block, and of the run around it: what most readers ask.
 
+use super::KnownRun;
 use super::lookup::{Pointers, Tree, WINDOW};
-use super::runs::KnownRun;
 use crate::error::Result;
 use crate::{DeviceBlock, FileBlock};
 
@@ -13,7 +13,10 @@ const REACH: u64 = 512;
 
 /// The device block of one block of the file, if it has one, and the run around that as far as it costs little to
 /// know: what is read is a cache line of the last array, and more only where the run goes on past it.
-pub(crate) fn lookup_one<P: Pointers>(
+///
+/// # Errors
+/// As for [`lookup`](super::lookup).
+pub fn lookup_one<P: Pointers>(
     tree: &Tree<'_, P>,
     at: FileBlock,
 ) -> Result<Option<(DeviceBlock, Option<KnownRun>)>> {

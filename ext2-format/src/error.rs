@@ -48,7 +48,7 @@ impl Error {
     }
 
     /// Whether the file system itself refused with this number: not a device whose own error has the same one.
-    pub(crate) fn refuses(&self, errno: Errno) -> bool {
+    pub fn refuses(&self, errno: Errno) -> bool {
         matches!(self, Self::Caller(own, _) if *own == errno)
     }
 }
@@ -107,7 +107,7 @@ impl From<Errno> for Error {
 }
 
 /// Shorthand for [`Error::Caller`] in a `Result`.
-pub(crate) fn refuse<T>(errno: Errno, what: &'static str) -> Result<T> {
+pub fn refuse<T>(errno: Errno, what: &'static str) -> Result<T> {
     Err(Error::Caller(errno, what))
 }
 
