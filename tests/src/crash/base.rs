@@ -132,16 +132,18 @@ impl Base {
         Self { name: format!("{}, {sharers} sharers", base.name), image, ..base }
     }
 
-    /// The same with all blocks in use but `free`.
+    /// The same with all blocks in use but `free`, or one less.
     #[must_use]
     pub fn crowded(self, free: u64) -> Self {
         let device = Arc::new(RamDevice::from_bytes(&self.image).expect("memory"));
         let fs = Ext2::open(device.clone(), &options()).expect("the image opens");
         perform(&fs, &Action::Create("/full")).expect("it is made");
-        // An indirect block is one of them, too.
-        let len = (fs.statfs().expect("counted").blocks_free - free - 1) as usize * self.block_size;
-        perform(&fs, &Action::Write { path: "/full", offset: 0, len, seed: 16 }).expect("there is room");
-        assert_eq!(fs.statfs().expect("counted").blocks_free, free, "free blocks");
+        let mut offset = 0;
+        while fs.statfs().expect("counted").blocks_free > free {
+            let block = Action::Write { path: "/full", offset, len: self.block_size, seed: 16 };
+            perform(&fs, &block).expect("there is room");
+            offset += self.block_size as u64;
+        }
         fs.close().expect("the file system closes");
         let mut image = device.to_vec();
         spoil_free_blocks(&mut image);
