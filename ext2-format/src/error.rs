@@ -48,6 +48,7 @@ impl Error {
     }
 
     /// Whether the file system itself refused with this number: not a device whose own error has the same one.
+    #[must_use]
     pub fn refuses(&self, errno: Errno) -> bool {
         matches!(self, Self::Caller(own, _) if *own == errno)
     }
@@ -107,6 +108,9 @@ impl From<Errno> for Error {
 }
 
 /// Shorthand for [`Error::Caller`] in a `Result`.
+///
+/// # Errors
+/// Always this one.
 pub fn refuse<T>(errno: Errno, what: &'static str) -> Result<T> {
     Err(Error::Caller(errno, what))
 }

@@ -16,12 +16,23 @@
 //! | [`xattr`], [`acl`] | extended attributes and access lists, as they are stored and as programs see them |
 //! | [`journal`] | the records of a journal (Linux: `jbd2`) |
 //! | [`error`], [`errno`] | errors by whose fault they are, with the numbers of POSIX |
+//!
+//! ```
+//! use ext2_format::{FileKind, dirent};
+//!
+//! let mut block = dirent::entry_bytes(12, 1024, b"notes", FileKind::Regular.dirent_type());
+//! block.resize(1024, 0);
+//! let entry = dirent::slots(&block, 64, true).next().ok_or("no entry")??;
+//! assert_eq!((entry.inode, entry.name), (12, &b"notes"[..]));
+//! # Ok::<(), String>(())
+//! ```
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod acl;
+#[cfg(feature = "bitmap")]
 pub mod bitmap;
 pub mod dirent;
 pub mod errno;

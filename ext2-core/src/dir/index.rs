@@ -43,7 +43,9 @@ struct Built {
     /// Hash of a name, and the byte offset of its entry in the directory.
     names: BTreeSet<(u32, u32)>,
     /// The largest slack of a block's entries in bytes, and the block.
+    #[cfg(any(feature = "write", test))]
     room: BTreeSet<(u32, u32)>,
+    #[cfg(any(feature = "write", test))]
     room_of: BTreeMap<u32, u32>,
 }
 
@@ -131,6 +133,15 @@ impl Index {
         self.set_room(nr, room);
         whole
     }
+}
+
+/// What only changes need.
+#[cfg(any(feature = "write", test))]
+impl Index {
+    /// A block with room for an entry of `need` bytes: the tightest.
+    pub(crate) fn block_with_room(&self, need: u32) -> Option<u32> {
+        self.built.as_ref()?.room.range((need, 0)..).next().map(|&(_, block)| block)
+    }
 
     /// Notes the most bytes that an entry could have in block `nr`.
     pub(crate) fn set_room(&mut self, nr: u32, room: usize) {
@@ -141,15 +152,6 @@ impl Index {
             built.room.remove(&(old, nr));
         }
         built.room.insert((room, nr));
-    }
-}
-
-/// What only changes need.
-#[cfg(any(feature = "write", test))]
-impl Index {
-    /// A block with room for an entry of `need` bytes: the tightest.
-    pub(crate) fn block_with_room(&self, need: u32) -> Option<u32> {
-        self.built.as_ref()?.room.range((need, 0)..).next().map(|&(_, block)| block)
     }
 
     pub(crate) fn insert(&mut self, name: &[u8], at: u32) {
@@ -163,6 +165,12 @@ impl Index {
             self.all.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+#[cfg(not(any(feature = "write", test)))]
+impl Index {
+    /// Nobody asks for room.
+    fn set_room(&mut self, _: u32, _: usize) {}
 }
 
 impl Drop for Index {
