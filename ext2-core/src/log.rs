@@ -38,8 +38,6 @@ mod replay;
 mod replayed;
 
 #[cfg(feature = "write")]
-pub(crate) use area::Hold;
-#[cfg(feature = "write")]
 pub(crate) use brief::Brief;
 #[cfg(feature = "write")]
 pub(crate) use logged::Logged;

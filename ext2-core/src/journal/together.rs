@@ -16,14 +16,14 @@ use alloc::sync::Arc;
 use super::{Images, Journal};
 use crate::error::Result;
 use crate::fs::Fs;
-use crate::log::{Brief, Hold};
+use crate::log::Brief;
 use crate::order::Barrier;
 use crate::sync::MutexGuard;
 
 /// A way to change words together.
 pub(crate) enum Together<'f> {
     /// One commit of the log holds them.
-    Logged(Hold<'f>),
+    Logged,
     /// A transaction.
     Journal(Journal<'f>),
     /// A transaction in a journal of its own.
@@ -37,7 +37,7 @@ impl<'f> Together<'f> {
     /// `ENOSPC` where a journal would have to be made and there is no room for it; `Corrupt`, the device's.
     pub(crate) fn find(fs: &'f Arc<Fs>) -> Result<Option<Self>> {
         if fs.is_logged() {
-            return Ok(Some(Self::Logged(fs.hold_log())));
+            return Ok(Some(Self::Logged));
         }
         if fs.sb.journal_inode.is_some() {
             return Ok(Journal::find(fs)?.filter(Journal::has_room).map(Self::Journal));
@@ -52,7 +52,11 @@ impl<'f> Together<'f> {
     /// `Corrupt`, the device's; where it is not known whether all or none of them are there, that was the last change.
     pub(crate) fn store(self, fs: &Arc<Fs>, words: &[(u64, u32)]) -> Result<()> {
         match self {
-            Self::Logged(_hold) => words.iter().try_for_each(|&(at, word)| fs.store_u32(at, word)),
+            Self::Logged => {
+                // Under it nothing is waited for but room in the log.
+                let _whole = fs.hold_log();
+                words.iter().try_for_each(|&(at, word)| fs.store_u32(at, word))
+            }
             Self::Journal(journal) => {
                 // Others may store again before it is said that this was the last change.
                 let mut transaction = None;

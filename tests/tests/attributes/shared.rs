@@ -17,10 +17,14 @@ use super::{DIR, FILE, refused};
 const NAME: &[u8] = b"security.selinux";
 const VALUE: &[u8] = b"system_u:object_r:etc_t:s0";
 
-/// An image in which inodes of these names share their attributes: files, and by their first letter directories, links and
-/// pipes.
+/// An image of ext2 in which inodes of these names share their attributes: files, and by their first letter directories,
+/// links and pipes.
 fn shared(names: &[&str]) -> Vec<u8> {
-    let device = ram(&image(&["-t", "ext2", "-I", "128"]));
+    shared_in("ext2", names)
+}
+
+fn shared_in(kind: &str, names: &[&str]) -> Vec<u8> {
+    let device = ram(&image(&["-t", kind, "-I", "128"]));
     let options = OpenOptions { share_xattrs: true, ..OpenOptions::default() };
     let fs = Ext2::open(device.clone(), &options).expect("opened");
     let root = fs.root().expect("root");
@@ -142,6 +146,76 @@ fn whoever_opens_what_a_crash_left_of_the_journal_of_a_moment_goes_on_and_it_is_
     });
     println!("{states} states");
     assert!(states > 100 && seen.len() == 2, "{states} states, {seen:?}");
+}
+
+/// One transaction stands at a time, and nobody else's store is undone or lost by it.
+#[test]
+fn many_who_let_go_at_once_beside_others_leave_the_right_count() {
+    need_tools!("mke2fs", "e2fsck");
+    let names: Vec<String> = (0..24).map(|nr| format!("{}{nr}", ["f", "d", "p"][nr % 3])).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (kind, log) in [("ext2", false), ("ext3", false), ("ext3", true)] {
+        let base = shared_in(kind, &names);
+        assert_eq!(users(&base, "f0"), 24, "{kind}");
+        let device = ram(&base);
+        let options = OpenOptions { log, ..OpenOptions::default() };
+        let fs = Ext2::open(device.clone(), &options).expect("opened");
+        std::thread::scope(|scope| {
+            for (nr, mine) in names[1..23].chunks(6).enumerate() {
+                let fs = &fs;
+                scope.spawn(move || {
+                    let root = fs.root().expect("root");
+                    for name in mine {
+                        at(fs, name)
+                            .xattr_set(b"security.other", name.as_bytes(), XattrSet::Any)
+                            .expect("set");
+                        // In the same blocks of inodes, and with the superblock's list.
+                        let other = root.create(format!("n{nr}{name}"), &FILE).expect("created");
+                        other.write_at(0, &[7; 3000]).expect("written");
+                        other.truncate(100, ext2_core::Wait::Yes).expect("cut");
+                        other.sync().expect("synced");
+                        match name.starts_with('d') {
+                            true => root.rmdir(name).expect("removed"),
+                            false => root.unlink(name).expect("removed"),
+                        }
+                    }
+                });
+            }
+        });
+        for name in [names[0], names[23]] {
+            assert_eq!(at(&fs, name).xattr_get(NAME).expect("there"), VALUE);
+        }
+        fs.close().expect("closed");
+        let image = device.to_vec();
+        assert!(is_clean(&image), "{kind}");
+        assert_eq!(users(&image, "f0"), 2, "{kind}");
+        let fs = Ext2::open(ram(&image), &OpenOptions::read_only()).expect("opened");
+        let made = fs.root().expect("root").entries(0).expect("listed").map(|entry| entry.expect("read"));
+        let made: Vec<_> = made.filter(|entry| entry.name.as_bytes().starts_with(b"n")).collect();
+        assert_eq!(made.len(), 22);
+        assert!(made.iter().all(|entry| fs.inode(entry.nr).expect("there").size() == 100));
+    }
+}
+
+#[test]
+fn a_directory_that_shares_its_list_is_replaced_by_another_and_a_file_with_two_names_shares_until_the_last() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = shared(&["d0", "d1", "f0", "f1"]);
+    let device = ram(&base);
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    fs.rename(&root, b"d1", &root, b"d0", ext2_core::RenameFlags::empty()).expect("renamed");
+    root.link(&at(&fs, "f0"), b"f2").expect("linked");
+    root.unlink("f0").expect("removed");
+    fs.sync().expect("synced");
+    assert_eq!(users(&device.to_vec(), "f1"), 3);
+    root.unlink("f2").expect("removed");
+    fs.sync().expect("synced");
+    assert_eq!(users(&device.to_vec(), "f1"), 2);
+    fs.rename(&root, b"d0", &at(&fs, "d0"), b"d1", ext2_core::RenameFlags::empty()).expect_err("into itself");
+    drop(root);
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
 }
 
 /// Fences and bytes of a change.
