@@ -110,7 +110,10 @@ fn in_a_full_image_who_lets_go_of_shared_attributes_needs_a_person_for_a_moment_
     need_tools!("e2fsck");
     let base = Base::shared(80, 128, 3).crowded(5);
     let plan = Plan { sharing: Sharing::Excepted, e2fsck_every: 20, ..plan(&base, Device::Lines, 10) };
-    let report = crash::run(&plan, crash::sharing().into_iter());
+    // One at a time may be removed while it is open.
+    let two_are_held = |words: &[Action]| matches!(words, [Action::Hold(_), Action::Hold(_), ..]);
+    let all = crash::sharing().into_iter().filter(|words| !two_are_held(words));
+    let report = crash::run(&plan, all);
     assert_kept(&base.name, &report);
     assert!(report.excepted > 0, "{report}");
 }

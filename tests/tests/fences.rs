@@ -11,7 +11,7 @@ use e2dax_tests::{
     crash::{self, Action, Base, Device, NOW, Plan},
     golden, need_tools, tree,
 };
-use ext2_core::{Barrier, Ext2, FileBlock, Follow, OpenOptions, Timestamp, XattrSet};
+use ext2_core::{Barrier, Ext2, FileBlock, Follow, Timestamp, XattrSet};
 use ext2_dax::{
     DaxFs, DaxOptions, File, OpenFor,
     mmu::{

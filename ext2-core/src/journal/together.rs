@@ -16,6 +16,7 @@ use alloc::sync::Arc;
 use super::{Images, Journal};
 use crate::error::Result;
 use crate::fs::Fs;
+use crate::inode::Inode;
 use crate::log::Brief;
 use crate::order::Barrier;
 use crate::sync::MutexGuard;
@@ -44,6 +45,14 @@ impl<'f> Together<'f> {
         }
         let lock = fs.writer()?.journal.lock();
         Ok(Brief::reserve(fs)?.map(|brief| Self::Brief(brief, lock)))
+    }
+
+    /// The journal's inode, for who stores under a lock: the last holder lets go of it under none.
+    pub(crate) fn inode(&self) -> Option<Inode> {
+        match self {
+            Self::Journal(journal) => Some(journal.inode.clone()),
+            Self::Logged | Self::Brief(..) => None,
+        }
     }
 
     /// Stores words at places of the device. When it returns they are durable, but in a log.

@@ -96,6 +96,7 @@ impl Cell {
     /// where `in_inode` says so in the inode.
     fn replace_xattr_block(&self, all: &[Xattr], in_inode: bool, is_removal: bool) -> Result<()> {
         let together = self.way_to_share(is_removal)?;
+        let _journal = together.as_ref().and_then(Together::inode);
         let _xattr = self.fs.writer()?.xattr.lock();
         let old = self.attrs.lock().file_acl;
         let mut fresh = None;
@@ -189,6 +190,7 @@ impl Cell {
     /// Gives it a block of its own with the attributes that it shares; false where there is no way, or no room.
     pub(crate) fn unshare_xattrs(&self) -> Result<bool> {
         let Some(together) = self.way_to_share(true)? else { return Ok(false) };
+        let _journal = together.inode();
         let _xattr = self.fs.writer()?.xattr.lock();
         let old = self.attrs.lock().file_acl;
         let Some(sharers) = self.xattr_sharers(old)? else { return Ok(true) };
@@ -329,6 +331,8 @@ impl Cell {
     /// Stores an access list that goes with a mode, under no more rights than the mode had or will have: the caller
     /// gives the others. The caller holds the `io` lock exclusive.
     pub(crate) fn set_acl_below(&self, acl: &Acl, mode: u16) -> Result<()> {
+        // Where there is no room nothing changes, not for a moment.
+        drop(self.way_to_share(false)?);
         let before = {
             let mut attrs = self.attrs.lock();
             let before = attrs.mode;
