@@ -268,7 +268,14 @@ fn rooms_of_e2fsck() -> Vec<Room> {
     let tree = Room { plan: Plan { limits, e2fsck_every: 1, ..plan }, workloads };
     let Room { plan, workloads } = room(Base::shared(80, 128, 2), Device::Words, crash::sharing());
     let plan = Plan { limits, e2fsck_every: 1, ..plan };
-    vec![journal, tree, Room { plan, workloads }]
+    let sharing = Room { plan, workloads };
+    // Without room for a transaction a dead file is in the list of orphans until it is let go.
+    let Room { plan, workloads } = room(Base::shared(80, 128, 3).crowded(5), Device::Words, crash::sharing());
+    let plan = Plan { limits, e2fsck_every: 1, sharing: crash::Sharing::Excepted, ..plan };
+    let workloads =
+        workloads.into_iter().filter(|words| matches!(words[..], [Action::Hold(_), Action::Unlink(_), ..]));
+    let full = Room { plan, workloads: workloads.collect() };
+    vec![journal, tree, sharing, full]
 }
 
 #[test]

@@ -225,7 +225,8 @@ fn cost(base: &[u8], change: impl Fn(&Ext2)) -> (u64, u64) {
     let fences = recorder.fences();
     change(&fs);
     let fences = recorder.fences() - fences;
-    let stored = recorder.snapshot().iter().map(|op| match op {
+    let log = recorder.snapshot();
+    let stored = log.iter().map(|op| match op {
         blockdev::RecordedOp::Store { data, .. } => data.len(),
         _ => 0,
     });
