@@ -230,14 +230,15 @@ impl Transaction<'_> {
 
     /// All is in place: the journal is empty again.
     pub(crate) fn end(transaction: Option<Self>) -> Result<()> {
-        let Some(mut transaction) = transaction else { return Ok(()) };
-        let journal = &transaction.journal;
-        let dev = &*journal.fs.dev;
+        transaction.map_or(Ok(()), |mut transaction| transaction.empty())
+    }
+
+    fn empty(&mut self) -> Result<()> {
+        let journal = &self.journal;
         // Every change of a name ends with a fence.
         journal.store(S_START, 0)?;
-        Barrier::JournalEmptied.fence(dev)?;
-        transaction.is_ended = true;
-        let journal = &transaction.journal;
+        Barrier::JournalEmptied.fence(&*journal.fs.dev)?;
+        self.is_ended = true;
         journal.store(S_SEQUENCE, journal.sequence.wrapping_add(1))?;
         journal.fs.store_recover(false)
     }

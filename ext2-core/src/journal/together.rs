@@ -67,7 +67,7 @@ impl<'f> Together<'f> {
                 words.iter().try_for_each(|&(at, word)| fs.store_u32(at, word))
             }
             Self::Journal(journal) => {
-                // Others may store again before it is said that this was the last change.
+                // Where it fails others may store again before it is said that this was the last change.
                 let mut transaction = None;
                 fs.whole(|| {
                     let _alone = fs.stores.write();
@@ -77,9 +77,9 @@ impl<'f> Together<'f> {
                     }
                     let transaction = transaction.insert(journal.begin(&images)?);
                     transaction.hold()?;
-                    transaction.place(words)
-                })?;
-                fs.whole(|| super::Transaction::end(transaction))
+                    transaction.place(words)?;
+                    transaction.empty()
+                })
             }
             Self::Brief(brief, _lock) => {
                 let done = {

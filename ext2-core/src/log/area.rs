@@ -212,7 +212,7 @@ impl Fs {
         Ok(())
     }
 
-    fn free_blocks_now(&self) -> Result<u64> {
+    pub(super) fn free_blocks_now(&self) -> Result<u64> {
         let writer = self.writer()?;
         Ok(writer.groups.free_blocks.load(core::sync::atomic::Ordering::Relaxed))
     }

@@ -30,13 +30,13 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::record::{self, COMMIT, LEAST, MAGIC, MARK, S_MADE, S_MARK, S_START};
 use super::replay::{BRIEF, GENERATION, JOURNAL, MODE, is_brief};
-use crate::GroupNr;
 use crate::balloc::{Blocks, Request, Role};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, refuse};
 use crate::features::{CompatFeatures, IncompatFeatures};
 use crate::fs::Fs;
 use crate::order::Barrier;
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::{Errno, GroupNr};
 
 /// The most blocks that a transaction changes, the superblock's among them.
 const MOST_IMAGES: usize = 4;
@@ -101,9 +101,12 @@ impl Brief {
         if raw.i_mode.get() != 0 && !is_brief(&raw, sb.block_size.bytes()) {
             return Ok(None);
         }
-        fs.need_dynamic_revision()?;
         let per_block = fs.geo.block_size.bytes() / 4;
         let leading = 1 + usize::from(12 + per_block < u64::from(LEAST));
+        if fs.free_blocks_now()? < (LOG + leading) as u64 {
+            return refuse(Errno::NOSPC, "no room for a journal");
+        }
+        fs.need_dynamic_revision()?;
         let mut guard = Blocks::new(fs);
         let mut taken = Vec::new();
         let home = fs.geo.group_of_inode(JOURNAL).map_or(GroupNr::new(0), |(group, _)| group);
