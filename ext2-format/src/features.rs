@@ -73,58 +73,68 @@ pub struct Features {
     pub ro_compat: RoCompatFeatures,
 }
 
-/// Names by bit, as `mke2fs -O` and `dumpe2fs` spell them.
-const COMPAT_NAMES: [(u32, &str); 12] = [
-    (0x1, "dir_prealloc"),
-    (0x2, "imagic_inodes"),
-    (0x4, "has_journal"),
-    (0x8, "ext_attr"),
-    (0x10, "resize_inode"),
-    (0x20, "dir_index"),
-    (0x40, "lazy_bg"),
-    (0x80, "exclude_inode"),
-    (0x100, "snapshot_bitmap"),
-    (0x200, "sparse_super2"),
-    (0x400, "fast_commit"),
-    (0x800, "stable_inodes"),
-];
-const INCOMPAT_NAMES: [(u32, &str); 17] = [
-    (0x1, "compression"),
-    (0x2, "filetype"),
-    (0x4, "needs_recovery"),
-    (0x8, "journal_dev"),
-    (0x10, "meta_bg"),
-    (0x40, "extents"),
-    (0x80, "64bit"),
-    (0x100, "mmp"),
-    (0x200, "flex_bg"),
-    (0x400, "ea_inode"),
-    (0x1000, "dirdata"),
-    (0x2000, "metadata_csum_seed"),
-    (0x4000, "large_dir"),
-    (0x8000, "inline_data"),
-    (0x1_0000, "encrypt"),
-    (0x2_0000, "casefold"),
-    (0x4000_0000, "unfinished_rewrite"),
-];
-const RO_COMPAT_NAMES: [(u32, &str); 16] = [
-    (0x1, "sparse_super"),
-    (0x2, "large_file"),
-    (0x4, "btree_dir"),
-    (0x8, "huge_file"),
-    (0x10, "uninit_bg"),
-    (0x20, "dir_nlink"),
-    (0x40, "extra_isize"),
-    (0x80, "has_snapshot"),
-    (0x100, "quota"),
-    (0x200, "bigalloc"),
-    (0x400, "metadata_csum"),
-    (0x800, "replica"),
-    (0x1000, "read-only"),
-    (0x2000, "project"),
-    (0x4000, "shared_blocks"),
-    (0x8000, "verity"),
-];
+impl CompatFeatures {
+    /// Names by bit, as `mke2fs -O` and `dumpe2fs` spell them.
+    pub const NAMES: &[(u32, &str)] = &[
+        (0x1, "dir_prealloc"),
+        (0x2, "imagic_inodes"),
+        (0x4, "has_journal"),
+        (0x8, "ext_attr"),
+        (0x10, "resize_inode"),
+        (0x20, "dir_index"),
+        (0x40, "lazy_bg"),
+        (0x80, "exclude_inode"),
+        (0x100, "snapshot_bitmap"),
+        (0x200, "sparse_super2"),
+        (0x400, "fast_commit"),
+        (0x800, "stable_inodes"),
+    ];
+}
+
+impl IncompatFeatures {
+    /// Names by bit, as `mke2fs -O` and `dumpe2fs` spell them; the last is this project's.
+    pub const NAMES: &[(u32, &str)] = &[
+        (0x1, "compression"),
+        (0x2, "filetype"),
+        (0x4, "needs_recovery"),
+        (0x8, "journal_dev"),
+        (0x10, "meta_bg"),
+        (0x40, "extents"),
+        (0x80, "64bit"),
+        (0x100, "mmp"),
+        (0x200, "flex_bg"),
+        (0x400, "ea_inode"),
+        (0x1000, "dirdata"),
+        (0x2000, "metadata_csum_seed"),
+        (0x4000, "large_dir"),
+        (0x8000, "inline_data"),
+        (0x1_0000, "encrypt"),
+        (0x2_0000, "casefold"),
+        (0x4000_0000, "unfinished_rewrite"),
+    ];
+}
+
+impl RoCompatFeatures {
+    /// Names by bit, as `mke2fs -O` and `dumpe2fs` spell them.
+    pub const NAMES: &[(u32, &str)] = &[
+        (0x1, "sparse_super"),
+        (0x2, "large_file"),
+        (0x4, "btree_dir"),
+        (0x8, "huge_file"),
+        (0x10, "uninit_bg"),
+        (0x20, "dir_nlink"),
+        (0x40, "extra_isize"),
+        (0x80, "has_snapshot"),
+        (0x100, "quota"),
+        (0x200, "bigalloc"),
+        (0x400, "metadata_csum"),
+        (0x800, "replica"),
+        (0x1000, "read-only"),
+        (0x2000, "project"),
+        (0x4000, "shared_blocks"),
+        (0x8000, "verity"),
+    ];
+}
 
 /// Incompatible features that reading works with.
 const READ: IncompatFeatures = IncompatFeatures::FILETYPE.union(IncompatFeatures::META_BG);
@@ -151,7 +161,7 @@ impl Features {
         }
         let unknown = self.incompat.bits() & !known.bits();
         if unknown != 0 {
-            return Err(Incompatible::Feature(names(unknown, &INCOMPAT_NAMES)).into());
+            return Err(Incompatible::Feature(names(unknown, IncompatFeatures::NAMES)).into());
         }
         Ok(())
     }
@@ -163,7 +173,7 @@ impl Features {
     pub fn check_writable(&self) -> Result<()> {
         let unknown = self.ro_compat.bits() & !WRITE.bits();
         if unknown != 0 {
-            return Err(Incompatible::ReadOnlyFeature(names(unknown, &RO_COMPAT_NAMES)).into());
+            return Err(Incompatible::ReadOnlyFeature(names(unknown, RoCompatFeatures::NAMES)).into());
         }
         if self.incompat.contains(IncompatFeatures::RECOVER) {
             return Err(Incompatible::JournalNeedsRecovery.into());
@@ -188,7 +198,8 @@ impl Features {
                 None => (true, name),
             };
             let bit = |table: &[(u32, &str)]| table.iter().find(|row| row.1 == plain).map_or(0, |row| row.0);
-            let (compat, incompat, ro) = (bit(&COMPAT_NAMES), bit(&INCOMPAT_NAMES), bit(&RO_COMPAT_NAMES));
+            let (compat, incompat, ro) =
+                (bit(CompatFeatures::NAMES), bit(IncompatFeatures::NAMES), bit(RoCompatFeatures::NAMES));
             if compat | incompat | ro == 0 {
                 return Err(name);
             }
@@ -204,9 +215,9 @@ impl Features {
     #[must_use]
     pub fn to_names(&self) -> String {
         let sets: [(u32, &[_]); 3] = [
-            (self.compat.bits(), &COMPAT_NAMES),
-            (self.incompat.bits(), &INCOMPAT_NAMES),
-            (self.ro_compat.bits(), &RO_COMPAT_NAMES),
+            (self.compat.bits(), CompatFeatures::NAMES),
+            (self.incompat.bits(), IncompatFeatures::NAMES),
+            (self.ro_compat.bits(), RoCompatFeatures::NAMES),
         ];
         let mut all = String::new();
         for (bits, table) in sets {
@@ -279,6 +290,6 @@ mod tests {
 
     #[test]
     fn a_bit_without_a_name_is_shown_as_its_value() {
-        assert_eq!(names(0x8000_0002, &INCOMPAT_NAMES), "filetype 0x80000000");
+        assert_eq!(names(0x8000_0002, IncompatFeatures::NAMES), "filetype 0x80000000");
     }
 }
