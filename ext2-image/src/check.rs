@@ -248,7 +248,6 @@ impl Checker {
     }
 
     /// With memory of another check.
-    #[cfg(feature = "std")]
     pub(crate) fn with(scratch: Scratch) -> Self {
         Self { scratch }
     }
@@ -304,7 +303,6 @@ impl Checker {
 }
 
 /// One round of a repair: the passes, each finding mended that `answer` says yes to. Gives what was found in it.
-#[cfg(feature = "std")]
 pub(crate) fn round(
     dev: &dyn BlockDevice,
     now: u32,

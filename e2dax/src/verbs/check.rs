@@ -190,7 +190,7 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
     }
     let summary = summary.map_err(|error| target.failure(&*device, error))?;
     if args.json {
-        context.out.json(&print::summary_to_json(&summary))?;
+        context.out.json(&print::summary_to_json(&summary, summary.is_clean()))?;
     } else {
         context.out.line(print::verdict(&target.image_name(), &summary))?;
     }

@@ -1,7 +1,7 @@
 //! Rounds of the passes over the changes, until one finds nothing more to mend.
 
-use std::collections::BTreeMap;
-use std::vec::Vec;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use ext2_core::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::{STATE_ERROR, STATE_VALID};

@@ -20,6 +20,7 @@ use crate::interrupt::Partial;
 use crate::json::object;
 use crate::progress::PassBar;
 use crate::target::{Mode, Target};
+use crate::text::count;
 
 /// Errors were mended, as e2fsck says it.
 const MENDED: u8 = 1;
@@ -286,7 +287,7 @@ fn print_changes(args: &Args, list: &[Change], context: &mut Context) -> Result<
         if args.json {
             context.out.json(&object! { "store": offset, "bytes": len as u64 })?;
         } else if !args.quiet {
-            context.out.line(format!("would store {len} bytes at {offset}"))?;
+            context.out.line(format!("would store {} at {offset}", count(len as u64, "byte")))?;
         }
     }
     Ok(())
@@ -301,8 +302,7 @@ fn verdict(
     context: &mut Context,
 ) -> Result<()> {
     if args.json {
-        let json = print::summary_to_json(&report.summary)
-            .with("clean", report.clean)
+        let json = print::summary_to_json(&report.summary, report.clean)
             .with("mended", report.mended)
             .with("stored_bytes", if args.dry_run { would } else { stored })
             .with("dry_run", args.dry_run);
@@ -310,8 +310,10 @@ fn verdict(
     }
     let did = match (args.dry_run, report.mended) {
         (_, 0) => String::new(),
-        (true, mended) => format!("{mended} findings would be mended, {would} bytes stored; "),
-        (false, mended) => format!("{mended} findings mended, {stored} bytes stored; "),
+        (true, mended) => {
+            format!("{} would be mended, {} stored; ", count(mended, "finding"), count(would, "byte"))
+        }
+        (false, mended) => format!("{} mended, {} stored; ", count(mended, "finding"), count(stored, "byte")),
     };
     let end = match &report.stopped {
         _ if report.clean => print::verdict(name, &report.summary).replacen(&format!("{name}: "), "", 1),
