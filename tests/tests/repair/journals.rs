@@ -249,12 +249,13 @@ fn journal_of(image: &mut [u8], map: Vec<usize>, format: Format, wrong: Break) {
     journal.revoke(&[9001]);
     journal.copies(&[(9002, filled(3)), (9003, filled(4))]);
     journal.commit();
-    let at = journal.map[journal.next] * BLOCK;
+    // Behind the descriptor in the journal, though not on the device: an indirect block lies between.
+    let at = journal.map[journal.next + 1] * BLOCK;
     journal.copies(&[(9003, filled(5))]);
     let commit = journal.commit();
     match wrong {
         Break::Nothing => {}
-        Break::Copy => image[at + BLOCK + 100] ^= 0x40,
+        Break::Copy => image[at + 100] ^= 0x40,
         Break::Commit => image[commit + 600] ^= 0x40,
     }
     // `needs_recovery`.
