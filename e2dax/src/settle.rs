@@ -20,7 +20,7 @@ use crate::target::{Mode, Target};
 /// at all is told here, by its name.
 pub(crate) fn open_settled(image: &OsStr, context: &Context) -> Result<(Target, Arc<dyn BlockDevice>, Ext2)> {
     let target = Target::parse_image(image)?;
-    let device = target.open_device(&context.image, Mode::Write, context.image.durability())?;
+    let device = target.open_device(&context.image.by_calls(), Mode::Write, context.image.durability())?;
     settle(&target, &device, context)?;
     let fs = target.open_on(device.clone(), &context.image, Mode::Read, false)?;
     Ok((target, device, fs))

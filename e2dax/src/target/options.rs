@@ -86,6 +86,13 @@ impl ImageOptions {
         }
     }
 
+    /// These for a verb that goes through a whole image: by system calls where it would be mapped. Each page of a mapping that
+    /// is looked at first is a fault, around which the system reads ahead, and of a sparse image that is mostly holes.
+    pub(crate) fn by_calls(&self) -> Self {
+        let device = if self.device == DeviceKind::Mmap { DeviceKind::File } else { self.device };
+        Self { device, ..self.clone() }
+    }
+
     /// Where the superblock lies that is asked for.
     ///
     /// # Errors

@@ -144,7 +144,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 
 fn look(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse_image(&args.image)?;
-    let device = target.open_device(&context.image, Mode::Read, blockdev::Durability::Relaxed)?;
+    let device = target.open_device(&context.image.by_calls(), Mode::Read, blockdev::Durability::Relaxed)?;
     // What a crash left in a log is a part of the image.
     let device = ext2_core::recovered(device).of(|| target.image_name())?;
     if let Some(root) = &args.seal {

@@ -122,7 +122,7 @@ fn has_file(target: &Target, context: &Context) -> bool {
 /// The image on its device, clean.
 fn open(target: &Target, context: &Context, only_look: bool) -> Result<Arc<dyn BlockDevice>> {
     let mode = if only_look { Mode::Read } else { Mode::Write };
-    let device = target.open_device(&context.image, mode, context.image.durability())?;
+    let device = target.open_device(&context.image.by_calls(), mode, context.image.durability())?;
     settle(target, &device, context)?;
     // What is no image is told by its name.
     target.open_on(device.clone(), &context.image, Mode::Read, false)?;

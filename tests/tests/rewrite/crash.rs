@@ -200,7 +200,7 @@ fn a_rewrite_that_is_stopped_at_any_of_its_steps_leaves_the_image_as_it_was() {
     ];
     for (what, bytes, work) in works {
         let before = contents(Arc::new(Scratch::new(bytes.clone())));
-        let mut stops = 0_u32;
+        let mut stops = 0_u64;
         loop {
             let device: Arc<dyn BlockDevice> = Arc::new(Scratch::new(bytes.clone()));
             let left = std::cell::Cell::new(stops);

@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
     if !args.dry_run {
         grow(&target, args, &mut asking, context)?;
     }
-    let device = target.open_device(&context.image, mode, Durability::Strict)?;
+    let device = target.open_device(&context.image.by_calls(), mode, Durability::Strict)?;
     let device = if args.dry_run {
         ext2_core::recovered(device).of(|| name.clone())?
     } else {
@@ -197,7 +197,7 @@ impl Asking {
 /// A file that ends before the file system does gets its length back, as a hole: what was there is lost, the rest can be
 /// mended.
 fn grow(target: &Target, args: &Args, asking: &mut Asking, context: &mut Context) -> Result<()> {
-    let device = target.open_device(&context.image, Mode::Read, Durability::Relaxed)?;
+    let device = target.open_device(&context.image.by_calls(), Mode::Read, Durability::Relaxed)?;
     let size = device.size();
     if asking.how == How::Preen || !target.can_grow() || size < SUPERBLOCK_OFFSET + 1024 {
         return Ok(());
