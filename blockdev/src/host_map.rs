@@ -31,12 +31,17 @@
 mod abi;
 mod faults;
 mod pages;
+mod reserve;
 mod space;
+mod stage;
+#[cfg(test)]
+mod tests;
 mod uffd;
 mod view;
 
-pub use faults::{HostFaults, Next, PageFault};
+pub use faults::{HostFaults, Next, PageFault, keep_signals_away};
 pub use pages::{PageKind, PageRun};
+pub use reserve::Reserve;
 pub use space::{FileUse, HostSpace, Rights, max_map_count};
 pub use uffd::Features;
 pub use view::{HostView, huge_zero_page};

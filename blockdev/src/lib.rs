@@ -53,6 +53,8 @@
 
 extern crate alloc;
 
+#[cfg(all(feature = "std", not(miri)))]
+mod arena;
 mod cached;
 mod claim;
 #[cfg(feature = "std")]
@@ -96,6 +98,8 @@ mod shared;
 pub mod sigbus;
 mod sync;
 
+#[cfg(all(feature = "std", not(miri)))]
+pub use arena::Arena;
 pub use cached::{CacheOptions, CacheStats, Cached};
 pub use claim::Claim;
 pub use counted::{Counted, Counts};

@@ -76,6 +76,47 @@ struct Log {
     ops: Vec<RecordedOp>,
     fences: u64,
     ignore: Option<FenceFilter>,
+    /// All bytes of the device as the log has them, where stores may come past it.
+    known: Option<Vec<u8>>,
+}
+
+/// Bytes that are compared at a time to find stores that came past the log.
+const LOOK: usize = 4096;
+/// What a store that came past the log is taken for: as much as a processor stores at once.
+const WORD: usize = 8;
+
+impl Log {
+    /// Notes what a store puts on the device.
+    fn know(&mut self, offset: u64, data: StoreData<'_>) {
+        let Some(known) = &mut self.known else { return };
+        // OK to cast: the range was checked.
+        let place = &mut known[offset as usize..][..data.len() as usize];
+        match data {
+            StoreData::Bytes(bytes) => place.copy_from_slice(bytes),
+            StoreData::Zeros(_) => place.fill(0),
+        }
+    }
+
+    /// Logs what was stored past the log, word by word.
+    fn look<D: BlockDevice>(&mut self, device: &D) -> Result<()> {
+        let Self { ops, known: Some(known), .. } = self else { return Ok(()) };
+        let mut now = [0; LOOK];
+        for (nr, before) in known.chunks_mut(LOOK).enumerate() {
+            let (now, at) = (&mut now[..before.len()], (nr * LOOK) as u64);
+            device.read_at(at, now)?;
+            if now == before {
+                continue;
+            }
+            for ((word, old), at) in now.chunks(WORD).zip(before.chunks_mut(WORD)).zip((at..).step_by(WORD)) {
+                if word != old {
+                    let data = Stored::Bytes(word.into());
+                    ops.push(RecordedOp::Store { offset: at, data, path: StorePath::Cached });
+                    old.copy_from_slice(word);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Log {
@@ -105,6 +146,19 @@ impl<D: BlockDevice> Recorder<D> {
         Self { log: Mutex::new(Log::default()), inner }
     }
 
+    /// As [`new`](Self::new), over a device whose [backing file](BlockDevice::backing_file) is mapped by others: who stores to
+    /// its pages is found out before each fence, flush, write-back and mark, by comparing all of the device, and logged as
+    /// stores through the caches of single words. So for small devices.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn of_mapped(inner: D) -> Result<Self> {
+        let too_large = Error::Unsupported("a device larger than memory");
+        let mut known = alloc::vec![0; usize::try_from(inner.size()).map_err(|_| too_large)?];
+        inner.read_at(0, &mut known)?;
+        Ok(Self { log: Mutex::new(Log { known: Some(known), ..Log::default() }), inner })
+    }
+
     /// The device below.
     pub fn inner(&self) -> &D {
         &self.inner
@@ -117,7 +171,10 @@ impl<D: BlockDevice> Recorder<D> {
 
     /// Puts a mark into the log: an operation begins, or has returned.
     pub fn mark(&self, mark: u64) {
-        self.log.lock().ops.push(RecordedOp::Mark(mark));
+        let mut log = self.log.lock();
+        // A device that cannot be read gives its error to the next fence.
+        let _ = log.look(&self.inner);
+        log.ops.push(RecordedOp::Mark(mark));
     }
 
     /// Leaves out of the log, from here on, the fences and flushes that `predicate` picks, as if the code
@@ -158,12 +215,14 @@ impl<D: BlockDevice> Recorder<D> {
         if self.inner.is_read_only() {
             return Err(Error::ReadOnly);
         }
-        let data = match data {
+        let stored = match data {
             StoreData::Bytes(bytes) => Stored::Bytes(bytes.into()),
             StoreData::Zeros(len) => Stored::Zeros(len),
         };
-        if !data.is_empty() {
-            self.log.lock().ops.push(RecordedOp::Store { offset, data, path });
+        if !stored.is_empty() {
+            let mut log = self.log.lock();
+            log.know(offset, data);
+            log.ops.push(RecordedOp::Store { offset, data: stored, path });
         }
         Ok(())
     }
@@ -227,12 +286,14 @@ impl<D: BlockDevice> BlockDevice for Recorder<D> {
     }
 
     fn fence_tagged(&self, tag: u64) -> Result<()> {
+        self.log.lock().look(&self.inner)?;
         self.inner.fence_tagged(tag)?;
         self.log_fence(RecordedOp::Fence, tag);
         Ok(())
     }
 
     fn flush_tagged(&self, tag: u64) -> Result<()> {
+        self.log.lock().look(&self.inner)?;
         self.inner.flush_tagged(tag)?;
         self.log_fence(RecordedOp::Flush, tag);
         Ok(())
@@ -261,6 +322,12 @@ impl<D: BlockDevice> BlockDevice for Recorder<D> {
     fn read_u32(&self, offset: u64) -> Result<u32> {
         self.inner.read_u32(offset)
     }
+
+    /// That of the device below, if [stores to its pages](Self::of_mapped) are found out.
+    #[cfg(feature = "std")]
+    fn backing_file(&self) -> Option<crate::BackingFile<'_>> {
+        if self.log.lock().known.is_some() { self.inner.backing_file() } else { None }
+    }
 }
 
 impl<D: BlockDevice> DaxDevice for Recorder<D> {
@@ -275,6 +342,7 @@ impl<D: BlockDevice> DaxDevice for Recorder<D> {
     }
 
     fn write_back(&self, offset: u64, len: u64) -> Result<()> {
+        self.log.lock().look(&self.inner)?;
         self.memory()?.write_back(offset, len)?;
         self.log.lock().ops.push(RecordedOp::WriteBack { offset, len });
         Ok(())

@@ -58,7 +58,7 @@ use verbs::Verb;
 /// A place in an image is written IMG:/path. IMG alone is its root. IMG@OFFSET:/path and IMG@pN:/path look for the
 /// file system at a byte offset of IMG or in its N-th partition (MBR or GPT), IMG@dax:/path behind an nd_pfn header.
 #[derive(Parser)]
-#[command(version, name = "e2dax", max_term_width = 100, after_help = AFTER)]
+#[command(version = env!("E2DAX_VERSION"), name = "e2dax", max_term_width = 100, after_help = AFTER)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) verb: Verb,

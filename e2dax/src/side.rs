@@ -121,7 +121,7 @@ impl Side {
                 Box::new(entries.map(move |entry| entry.map_err(|error| of_source(&path, &error))))
             }
             Self::Archive(path) => {
-                let entries = ArchiveEntries::open(&path, &std::env::temp_dir(), Times::Modified);
+                let entries = ArchiveEntries::open(&path, &std::env::temp_dir(), None);
                 let entries = entries.map_err(|error| of_source(&path, &error))?;
                 Box::new(entries.map(move |entry| entry.map_err(|error| of_source(&path, &error))))
             }

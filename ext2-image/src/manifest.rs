@@ -14,6 +14,21 @@
 //!
 //! Only [`from_image`] reads a device, and takes no lock for longer than the calls that it makes: the manifest of an
 //! image that others write is one of no single moment.
+//!
+//! ```
+//! use ext2_core::{Ext2, OpenOptions};
+//! use ext2_image::manifest;
+//!
+//! let fs = Ext2::open(ext2_image::mkfs::in_memory(8 << 20)?, &OpenOptions::default())?;
+//! fs.write("greeting", "hello")?;
+//! let golden = manifest::from_image(&fs)?;
+//! assert_eq!(manifest::parse(&golden.to_string())?, golden);
+//!
+//! fs.write("greeting", "hullo")?;
+//! let differences = manifest::diff(&golden, &manifest::from_image(&fs)?);
+//! assert!(differences.iter().any(|difference| difference.to_string().starts_with("/greeting: crc")), "{differences:?}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod content;
 mod diff;

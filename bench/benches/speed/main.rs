@@ -6,6 +6,7 @@
 
 mod faults;
 mod lookup;
+mod mappings;
 mod memory;
 mod names;
 mod opening;
@@ -52,11 +53,12 @@ impl Bench {
 /// A section of the table: its name and what prints it.
 type Section = (&'static str, fn(&Bench) -> Result<()>);
 
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 10] = [
     ("read", read::run),
     ("write", write::run),
     ("lookup", lookup::run),
     ("faults", faults::run),
+    ("mappings", mappings::run),
     ("names", names::run),
     ("trees", trees::run),
     ("open", opening::run),

@@ -34,7 +34,7 @@ pub struct PageFault {
 pub enum Next {
     /// Somebody waits.
     Fault(PageFault),
-    /// Nobody came in time.
+    /// Nobody came in time, or somebody [nudged](HostFaults::nudge).
     Timeout,
     /// There will be nobody any more.
     Closed,
@@ -107,6 +107,11 @@ impl HostFaults {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes [`next`](Self::next) return with [`Next::Timeout`], if nobody waits.
+    pub fn nudge(&self) {
+        self.ring();
+    }
+
     /// Waits for the next fault, for so long at most. One thread calls this, and is taken to answer the fault until it
     /// calls again. It must not touch pages of the spaces meanwhile.
     ///
@@ -128,18 +133,18 @@ impl HostFaults {
                     return Ok(Next::Fault(fault));
                 }
             }
-            if waited && patience.is_some() {
+            if waited {
                 self.begin();
                 return Ok(Next::Timeout);
             }
-            self.poll(patience)?;
-            waited = true;
+            waited = self.poll(patience)? || patience.is_some();
         }
     }
 
     /// Reads events for others: a move of mappings waits for that. A thread of its own calls this; it returns when
     /// the faults are [closed](Self::close).
     pub fn assist(&self) {
+        keep_signals_away();
         let mut state = self.state();
         while !state.closed {
             if self.moves.load(Ordering::SeqCst) == 0 {
@@ -147,7 +152,7 @@ impl HostFaults {
                 continue;
             }
             drop(state);
-            if let Err(error) = self.poll(Some(Duration::from_millis(1))).and_then(|()| self.read()) {
+            if let Err(error) = self.poll(Some(Duration::from_millis(1))).and_then(|_| self.read()) {
                 log::error!("faults cannot be read: {error}");
             }
             state = self.state();
@@ -182,8 +187,8 @@ impl HostFaults {
         let _ = rustix::io::write(&self.bell, &[1; 8]);
     }
 
-    /// Waits until there is something to read, or the bell rings.
-    fn poll(&self, patience: Option<Duration>) -> Result<()> {
+    /// Waits until there is something to read, or the bell rings, which it says.
+    fn poll(&self, patience: Option<Duration>) -> Result<bool> {
         let mut fds = [PollFd::new(&self.faults, PollFlags::IN), PollFd::new(&self.bell, PollFlags::IN)];
         let timeout = patience.map(|patience| Timespec {
             tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
@@ -193,10 +198,11 @@ impl HostFaults {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(io_error("poll", 0, error.into())),
         }
-        if fds[1].revents().contains(PollFlags::IN) {
+        let rung = fds[1].revents().contains(PollFlags::IN);
+        if rung {
             let _ = rustix::io::read(self.bell.as_fd(), &mut [0; 8]);
         }
-        Ok(())
+        Ok(rung)
     }
 
     /// Reads what has happened; faults go to the backlog.
@@ -235,4 +241,21 @@ impl HostFaults {
     pub(super) fn wake(&self, start: u64, len: u64) -> Result<()> {
         self.faults.wake(start, len).map_err(|error| Error::io("wake", start, error))
     }
+}
+
+/// Keeps the signals that somebody sends away from the calling thread, which is one that others wait for: a handler of the
+/// program's that touches a mapping there would wait for itself. Faults of the thread's own are let through.
+pub fn keep_signals_away() {
+    let mut signals = core::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is good for a set, which the call fills in.
+    let filled = unsafe { libc::sigfillset(signals.as_mut_ptr()) };
+    if filled != 0 {
+        return;
+    }
+    for signal in [libc::SIGBUS, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS] {
+        // SAFETY: a set that was filled in.
+        unsafe { libc::sigdelset(signals.as_mut_ptr(), signal) };
+    }
+    // SAFETY: a set that was filled in; nothing is asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), core::ptr::null_mut()) };
 }

@@ -1,26 +1,19 @@
 //! One range of addresses, and what its pages are made.
 
 use core::ffi::c_void;
-use core::ptr::null_mut;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::mm::{
-    Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap,
-};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mprotect};
 
-use super::{HostFaults, HostView, PageRun, abi, huge_zero_page, pages};
+use super::stage::{HUGE, Stage, anonymous, unmap};
+use super::{HostFaults, HostView, PageRun, abi, pages};
 use crate::mem::Media;
 use crate::open::io_error;
 use crate::{Access, Error, PAGE_SIZE, PmemSlice, Result};
-
-/// What a page of 2 MiB has.
-const HUGE: u64 = 2 << 20;
-/// Units of zeros that are mapped when they are placed.
-const ZEROS_AT_ONCE: u64 = 64;
 
 /// What threads may do in a [`HostSpace`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +45,8 @@ pub struct HostSpace {
     /// A file without a byte: what lies past the end of a file.
     nothing: OwnedFd,
     stopped: AtomicBool,
+    /// Whether nobody has been shown the range yet.
+    is_hidden: AtomicBool,
     process: u32,
 }
 
@@ -82,13 +77,21 @@ impl HostSpace {
         let start = anonymous(len, residue % HUGE, prot(rights))?;
         let base = Base(start.cast());
         let process = std::process::id();
-        let space = Self { base, len, rights, faults, nothing, stopped: AtomicBool::new(false), process };
-        space.keep_from_children(start, len)?;
+        let (stopped, is_hidden) = (AtomicBool::new(false), AtomicBool::new(true));
+        let space = Self { base, len, rights, faults, nothing, stopped, is_hidden, process };
+        space.keep_from_children(start, len);
         match &space.faults {
             Some(faults) => space.register(faults, start, len)?,
             None => space.place_end(0, len)?,
         }
         Ok(space)
+    }
+
+    /// Says that from now on somebody may use the range. What is placed before costs less.
+    pub fn show(&self) {
+        if self.is_hidden.swap(false, Ordering::SeqCst) {
+            self.keep_from_children(self.base.0.cast(), self.len);
+        }
     }
 
     /// The first address.
@@ -167,7 +170,9 @@ impl HostSpace {
         // like. OK to cast: inside the range.
         unsafe { mmap(start, len as usize, self.prot(), flags, file, offset) }
             .map_err(|error| failed("map", at, error))?;
-        self.keep_from_children(start, len)?;
+        if !self.is_hidden.load(Ordering::SeqCst) {
+            self.keep_from_children(start, len);
+        }
         if len >= HUGE {
             // SAFETY: a hint about pages of ours.
             let _ = unsafe { madvise(start, len as usize, Advice::LinuxHugepage) };
@@ -190,7 +195,7 @@ impl HostSpace {
         let target = self.address(at, len)?;
         let faults = self.faults.as_ref().ok_or(Error::Unsupported("nobody answers page faults"))?;
         let stage = Stage::new(len, 0, self.prot())?;
-        self.keep_from_children(stage.start, len)?;
+        self.keep_from_children(stage.start, len);
         self.register(faults, stage.start, len)?;
         faults.moving(|| stage.put(target))
     }
@@ -208,7 +213,7 @@ impl HostSpace {
             self.prot()
         };
         let stage = Stage::new(len, target.addr() as u64 % HUGE, prot)?;
-        self.keep_from_children(stage.start, len)?;
+        self.keep_from_children(stage.start, len);
         stage.populate_zeros();
         let Some(faults) = faults else { return stage.put(target) };
         let address = stage.start.addr() as u64;
@@ -229,7 +234,10 @@ impl HostSpace {
         // SAFETY: as in `place_file`.
         unsafe { mmap(start, len as usize, self.prot(), flags, &self.nothing, 0) }
             .map_err(|error| failed("map", at, error))?;
-        self.keep_from_children(start, len)
+        if !self.is_hidden.load(Ordering::SeqCst) {
+            self.keep_from_children(start, len);
+        }
+        Ok(())
     }
 
     /// Makes pages read-only copies of what they are at this moment: what can be done where nobody answers faults.
@@ -240,7 +248,7 @@ impl HostSpace {
     pub fn place_snapshot(&self, at: u64, len: u64) -> Result<()> {
         let target = self.address(at, len)?;
         let stage = Stage::new(len, 0, ProtFlags::READ | ProtFlags::WRITE)?;
-        self.keep_from_children(stage.start, len)?;
+        self.keep_from_children(stage.start, len);
         let mut page = [0; PAGE_SIZE as usize];
         for done in (0..len).step_by(PAGE_SIZE as usize) {
             if self.memory(at + done, PAGE_SIZE)?.copy_out(0, &mut page).is_ok() {
@@ -287,6 +295,9 @@ impl HostSpace {
     /// `Io`.
     pub fn wake(&self, at: u64, len: u64) -> Result<()> {
         let start = self.address(at, len)?;
+        if self.is_hidden.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         self.faults.as_ref().map_or(Ok(()), |faults| faults.wake(start.addr() as u64, len))
     }
 
@@ -370,6 +381,29 @@ impl HostSpace {
         unsafe { mprotect(start, self.len as usize, prot) }.map_err(|error| failed("protect", 0, error))
     }
 
+    /// Asks the kernel to put the pages of a unit of 2 MiB that begins at byte `at` into one page of 2 MiB and to map that,
+    /// which copies them once (`MADV_COLLAPSE`, Linux 6.1). False where it cannot.
+    ///
+    /// # Errors
+    /// `OutOfRange`; `Unsupported` for a byte that begins no page.
+    pub fn collapse(&self, at: u64) -> Result<bool> {
+        let start = self.address(at, HUGE)?;
+        // SAFETY: pages of ours, whose contents stay what they are.
+        Ok(unsafe { libc::madvise(start, HUGE as usize, libc::MADV_COLLAPSE) } == 0)
+    }
+
+    /// Makes every access to the range `SIGSEGV`. It needs nothing that there could be too little of, and so is what is left
+    /// where pages have to go and nothing else can be done.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn close_off(&self) -> Result<()> {
+        let start = self.address(0, self.len)?;
+        // SAFETY: pages of ours, which stay mapped.
+        unsafe { mprotect(start, self.len as usize, MprotectFlags::empty()) }
+            .map_err(|error| failed("protect", 0, error))
+    }
+
     fn prot(&self) -> ProtFlags {
         if self.stopped.load(Ordering::SeqCst) { ProtFlags::READ } else { prot(self.rights) }
     }
@@ -382,10 +416,12 @@ impl HostSpace {
             .map_err(|error| Error::io("register", 0, error))
     }
 
-    fn keep_from_children(&self, start: *mut c_void, len: u64) -> Result<()> {
+    /// A failure changes nothing of what this process sees, and so is none of the call that met it.
+    fn keep_from_children(&self, start: *mut c_void, len: u64) {
         // SAFETY: pages of ours; the call changes what `fork` does with them.
-        unsafe { madvise(start, len as usize, Advice::LinuxDontFork) }
-            .map_err(|error| failed("madvise", 0, error))
+        if let Err(error) = unsafe { madvise(start, len as usize, Advice::LinuxDontFork) } {
+            log::warn!("a child of fork would inherit pages of an image: {error}");
+        }
     }
 }
 
@@ -394,6 +430,10 @@ impl Drop for HostSpace {
         // A child of `fork` did not inherit the range; what lies there is somebody else's.
         if self.process == std::process::id() {
             unmap(self.base.0.cast(), self.len);
+            // Who waits for a page, against the rules, is told by the signal and does not wait for ever.
+            if let Some(faults) = &self.faults {
+                let _ = faults.wake(self.base.0.addr() as u64, self.len);
+            }
         }
     }
 }
@@ -405,90 +445,6 @@ fn prot(rights: Rights) -> ProtFlags {
     }
 }
 
-fn failed(op: &'static str, at: u64, error: rustix::io::Errno) -> Error {
+pub(super) fn failed(op: &'static str, at: u64, error: rustix::io::Errno) -> Error {
     io_error(op, at, io::Error::from(error))
-}
-
-fn unmap(start: *mut c_void, len: u64) {
-    if len == 0 {
-        return;
-    }
-    // SAFETY: the callers mapped it, and nobody else has its address.
-    if let Err(error) = unsafe { munmap(start, len as usize) } {
-        log::error!("addresses stay reserved: {error}");
-    }
-}
-
-/// Anonymous memory at an address that is `residue` modulo 2 MiB.
-fn anonymous(len: u64, residue: u64, prot: ProtFlags) -> Result<*mut c_void> {
-    let too_large = Error::Unsupported("larger than the address space");
-    let whole = len.checked_add(HUGE).and_then(|whole| usize::try_from(whole).ok()).ok_or(too_large)?;
-    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-    // SAFETY: a new mapping at a place of the kernel's choice touches nothing of ours.
-    let start =
-        unsafe { mmap_anonymous(null_mut(), whole, prot, flags) }.map_err(|error| failed("map", 0, error))?;
-    let skip = (residue + HUGE - start.addr() as u64 % HUGE) % HUGE;
-    // OK to cast: less than what was mapped.
-    let wanted = start.cast::<u8>().wrapping_add(skip as usize).cast::<c_void>();
-    unmap(start, skip);
-    unmap(wanted.cast::<u8>().wrapping_add(len as usize).cast(), HUGE - skip);
-    Ok(wanted)
-}
-
-/// A range that is prepared, to be moved to where it is seen.
-#[derive(Debug)]
-struct Stage {
-    start: *mut c_void,
-    len: u64,
-}
-
-impl Stage {
-    fn new(len: u64, residue: u64, prot: ProtFlags) -> Result<Self> {
-        if len < HUGE {
-            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-            // SAFETY: a new mapping at a place of the kernel's choice. OK to cast: less than 2 MiB.
-            let start = unsafe { mmap_anonymous(null_mut(), len as usize, prot, flags) };
-            return Ok(Self { start: start.map_err(|error| failed("map", 0, error))?, len });
-        }
-        Ok(Self { start: anonymous(len, residue, prot)?, len })
-    }
-
-    /// Maps the huge zero page to the whole units.
-    fn populate_zeros(&self) {
-        let start = self.start.addr() as u64;
-        let (first, end) = (start.next_multiple_of(HUGE), (start + self.len) / HUGE * HUGE);
-        if end <= first || !huge_zero_page() {
-            return;
-        }
-        // All of it, so that it stays one mapping, as a move needs.
-        // SAFETY: a hint about pages of ours.
-        let _ = unsafe { madvise(self.start, self.len as usize, Advice::LinuxHugepage) };
-        // OK to cast: inside the stage.
-        let at = self.start.cast::<u8>().wrapping_add((first - start) as usize).cast::<c_void>();
-        if end - first <= ZEROS_AT_ONCE * HUGE {
-            // SAFETY: pages of ours, which are only read.
-            let _ = unsafe { madvise(at, (end - first) as usize, Advice::LinuxPopulateRead) };
-        }
-    }
-
-    /// Moves it over what is at `target`, in one step.
-    fn put(self, target: *mut c_void) -> Result<()> {
-        let len = self.len as usize;
-        // By hand: rustix 1.1 over libc gives this call the flag of another one.
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // SAFETY: the callers' promise is that the target lies in a space of theirs, whose pages may be replaced; the stage
-        // is ours, and nobody else has its address.
-        let moved = unsafe { libc::mremap(self.start, len, len, flags, target) };
-        if moved == libc::MAP_FAILED {
-            return Err(io_error("move", 0, io::Error::last_os_error()));
-        }
-        core::mem::forget(self);
-        Ok(())
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        unmap(self.start, self.len);
-    }
 }

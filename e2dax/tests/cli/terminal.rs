@@ -141,6 +141,61 @@ fn an_interrupted_change_leaves_a_clean_image() {
     is_clean(&folder);
 }
 
+/// `empty.img` with two faults: the root's links, and free blocks of a group.
+fn damaged() -> (Folder, Vec<u8>) {
+    let folder = Folder::with(&["empty"]);
+    let path = folder.path("empty.img");
+    let mut image = std::fs::read(&path).unwrap();
+    crate::repair::break_counts(&mut image);
+    std::fs::write(&path, &image).unwrap();
+    (folder, image)
+}
+
+#[test]
+fn questions_are_answered_one_by_one_or_for_all_that_come() {
+    need_tools!("tmux", "e2fsck");
+    let (folder, broken) = damaged();
+    {
+        let terminal = Terminal::new(&folder, 80, "e2dax check empty.img");
+        terminal.shows("i_links_count is 9, should be 3");
+        terminal.keys(&["perhaps", "Enter", "y", "Enter"]);
+        terminal.shows("bg_free_blocks_count");
+        terminal.keys(&["n", "Enter"]);
+        // Mended, and left.
+        let screen = terminal.shows("ended 5");
+        assert!(screen.contains("1 findings mended"), "{screen}");
+    }
+    let once = std::fs::read(folder.path("empty.img")).unwrap();
+    assert!(once != broken, "what was said yes to was not stored");
+    {
+        let terminal = Terminal::new(&folder, 80, "e2dax check empty.img");
+        terminal.shows("mend?");
+        terminal.keys(&["q", "Enter"]);
+        terminal.shows("ended 4");
+    }
+    assert!(std::fs::read(folder.path("empty.img")).unwrap() == once, "what was said no to was stored");
+    std::fs::write(folder.path("empty.img"), &broken).unwrap();
+    let terminal = Terminal::new(&folder, 80, "e2dax check empty.img");
+    terminal.shows("mend?");
+    terminal.keys(&["a", "Enter"]);
+    terminal.shows("ended 1");
+    e2dax_tests::tools::e2fsck_fn(&folder.path("empty.img")).unwrap();
+}
+
+#[test]
+fn ctrl_c_at_a_question_leaves_the_image_and_says_so() {
+    need_tools!("tmux");
+    let (folder, broken) = damaged();
+    let terminal = Terminal::new(&folder, 80, "e2dax check empty.img");
+    terminal.shows("mend?");
+    terminal.keys(&["y", "Enter"]);
+    terminal.shows("bg_free_blocks_count");
+    terminal.keys(&["C-c"]);
+    let screen = terminal.shows("ended 32");
+    assert!(screen.contains("nothing of empty.img was mended; run it again"), "{screen}");
+    assert!(std::fs::read(folder.path("empty.img")).unwrap() == broken);
+}
+
 #[test]
 fn narrow_windows_and_no_colour_are_respected() {
     need_tools!("tmux");

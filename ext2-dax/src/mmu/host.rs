@@ -32,6 +32,7 @@ mod explain;
 mod fault;
 mod map;
 mod raw;
+mod revoke;
 mod runs;
 mod service;
 mod table;
@@ -274,6 +275,7 @@ impl HostMmu {
         let map = HostMap::new(Arc::clone(self), Arc::clone(&area));
         area.attach();
         area.populate()?;
+        area.space.show();
         Ok(map)
     }
 

@@ -44,11 +44,11 @@ enum Way {
 
 impl ArchiveEntries {
     /// Of the archive at `path` (`-`: the standard input); what is packed, and the list of members, lie in files without
-    /// names in the folder `spool`.
+    /// names in the folder `spool`. Which `times` are taken is as [`read`](super::read) has it.
     ///
     /// # Errors
     /// `Source` and `Entry`.
-    pub fn open(path: &Path, spool: &Path, times: Times) -> Result<Self> {
+    pub fn open(path: &Path, spool: &Path, times: Option<Times>) -> Result<Self> {
         let opened = open(path, spool).map_err(|error| Error::source(b"", error))?;
         Self::of(opened, spool, times)
     }
@@ -57,21 +57,22 @@ impl ArchiveEntries {
     ///
     /// # Errors
     /// `Source` and `Entry`.
-    pub fn of(opened: Opened, spool: &Path, times: Times) -> Result<Self> {
+    pub fn of(opened: Opened, spool: &Path, times: Option<Times>) -> Result<Self> {
         let failed = |error: io::Error| Error::source(b"", error);
         if let Some(listed) = List::of(&opened, spool).map_err(failed)? {
             let records = listed.sorted.records(Some(&listed.implied)).map_err(failed)?;
             let (file, len) = (opened.file, opened.len);
+            let times = times.unwrap_or(if listed.is_of_image { Times::All } else { Times::Modified });
             let entries = SortedEntries { file, len, times, records, listed, buffer: Vec::new() };
             return Ok(Self(Way::Sorted(Box::new(entries))));
         }
-        let (tree, contents) = read_opened(opened, times)?;
-        Ok(Self(Way::Tree(Box::new(TreeEntries::new(tree, Box::new(contents))?))))
+        let read = read_opened(opened, times)?;
+        Ok(Self(Way::Tree(Box::new(TreeEntries::new(read.tree, Box::new(read.contents))?))))
     }
 
     /// Whether the members are read where they lie, and no tree of them is in memory.
     #[must_use]
-    pub fn is_sorted(&self) -> bool {
+    pub fn is_streamed(&self) -> bool {
         matches!(self.0, Way::Sorted(_))
     }
 }
@@ -96,6 +97,9 @@ struct Shared {
     first: Option<Vec<u8>>,
 }
 
+/// A hard link's name, and what it leads to.
+type Link = (Box<[u8]>, Box<[u8]>);
+
 /// What is known of an archive before its members are read.
 #[derive(Debug)]
 struct List {
@@ -103,6 +107,8 @@ struct List {
     /// Directories that no member says.
     implied: Sorted,
     globals: Vec<Extended>,
+    /// Whether the archive says that it was made of an image.
+    is_of_image: bool,
     /// Of each name of a file with several, which of `shared` it is.
     names: HashMap<Box<[u8]>, usize>,
     shared: Vec<Shared>,
@@ -114,7 +120,7 @@ impl List {
         let members = Members::new(&opened.file, opened.len);
         let mut members = if opened.is_device { members.until_end_mark() } else { members };
         let (mut sorter, mut globals, mut links) = (Sorter::new(spool), Vec::new(), Vec::new());
-        let mut seen = None;
+        let (mut seen, mut is_of_image) = (None, None);
         for nr in 0.. {
             if seen != Some(members.globals()) {
                 seen = Some(members.globals());
@@ -123,6 +129,9 @@ impl List {
             let at = members.at();
             let Ok(found) = members.next_member() else { return Ok(None) };
             let Some(member) = found else { break };
+            if *is_of_image.get_or_insert(members.image().is_some()) != members.image().is_some() {
+                return Ok(None);
+            }
             let Some(key) = key(&member.path) else { return Ok(None) };
             let (what, link) = match &member.kind {
                 MemberKind::Directory => (What::Directory, Box::default()),
@@ -143,12 +152,14 @@ impl List {
         }
         let sorted = sorter.finish();
         let Some(implied) = implied(&sorted, spool, !links.is_empty())? else { return Ok(None) };
-        let mut list = Self { sorted, implied, globals, names: HashMap::new(), shared: Vec::new() };
+        let is_of_image = is_of_image.unwrap_or(false);
+        let mut list =
+            Self { sorted, implied, globals, is_of_image, names: HashMap::new(), shared: Vec::new() };
         Ok(list.share(links)?.then_some(list))
     }
 
     /// Finds what links lead to; false where one leads to nothing, or to a directory.
-    fn share(&mut self, links: Vec<(Box<[u8]>, Box<[u8]>)>) -> io::Result<bool> {
+    fn share(&mut self, links: Vec<Link>) -> io::Result<bool> {
         if links.is_empty() {
             return Ok(true);
         }

@@ -7,8 +7,9 @@ use super::flags;
 use super::header::{BLOCK, Bad, Found, Header, more_pieces};
 use super::pax::Extended;
 use super::sparse::SparseMap;
-use crate::manifest::quote;
+use crate::manifest::{Manifest, quote};
 use crate::mkfs::{Error, NodeAttrs, Result};
+use crate::tar::image_of_comment;
 use ext2_core::{AclKind, DeviceNr, Timestamp};
 
 /// A member.
@@ -84,6 +85,8 @@ pub struct Members<'f> {
     ends: u32,
     count: u64,
     notes: Vec<String>,
+    /// What the archive says of the image that it was made of.
+    image: Option<Manifest>,
     /// Whether what follows an end mark is read too.
     beyond_end: bool,
     /// How often `global` changed.
@@ -110,6 +113,7 @@ impl<'f> Members<'f> {
             ends: 0,
             count: 0,
             notes: Vec::new(),
+            image: None,
             beyond_end: true,
             globals: 0,
         }
@@ -147,6 +151,13 @@ impl<'f> Members<'f> {
         &self.notes
     }
 
+    /// What the archive says of the image that it was made of, as the `fs` line of a manifest: known with the first member,
+    /// and none where the archive goes on with another.
+    #[must_use]
+    pub fn image(&self) -> Option<&Manifest> {
+        self.image.as_ref()
+    }
+
     /// The next member, or none at the end.
     ///
     /// # Errors
@@ -167,6 +178,9 @@ impl<'f> Members<'f> {
                     let bytes = self.data(&header, EXTENDED_MAX, &name)?;
                     self.global.apply(&bytes).map_err(failed)?;
                     self.globals += 1;
+                    if self.count == 0 {
+                        self.image = self.global.comment.as_deref().and_then(image_of_comment);
+                    }
                 }
                 b'L' => before.long_path = Some(to_zero(self.data(&header, NAME_MAX, &name)?)),
                 b'K' => before.long_link = Some(to_zero(self.data(&header, NAME_MAX, &name)?)),
@@ -220,6 +234,7 @@ impl<'f> Members<'f> {
                         // The next archive: what was said for all members of the last one ends with it.
                         self.global = Extended::default();
                         self.globals += 1;
+                        self.image = None;
                         self.ends = 0;
                     }
                     self.at += BLOCK as u64;

@@ -146,6 +146,11 @@ impl Merge {
         self.name(&path, parent, name, nr)
     }
 
+    /// Which times of the members that follow are taken.
+    pub fn set_times(&mut self, times: Times) {
+        self.times = times;
+    }
+
     /// Notes something that a person should know about an archive as a whole.
     pub fn note(&mut self, what: &str) {
         self.warnings.note(what);
@@ -235,6 +240,7 @@ impl Merge {
                 set_lists(&mut tree, node, &lists, &number);
             }
         }
+        acl::settle(&mut tree);
         Ok((tree, contents))
     }
 
@@ -455,6 +461,10 @@ fn set_lists(
             AclKind::Access => b"system.posix_acl_access",
             AclKind::Default => b"system.posix_acl_default",
         };
+        // The same list may be there in bytes, which need no reading.
+        if tree.attrs(node).xattrs.iter().any(|(known, _)| known == name) {
+            continue;
+        }
         let shown = quote(name);
         let parsed = acl::parse(text, *kind, number);
         if !parsed.is_valid {
@@ -468,10 +478,8 @@ fn set_lists(
             );
             tree.warnings_mut().add(&path, what);
         }
-        let xattrs = &mut tree.attrs_mut(node).xattrs;
-        // The same list may be there in bytes, which need no reading.
-        if let Some(acl) = parsed.acl.filter(|_| !xattrs.iter().any(|(known, _)| known == name)) {
-            xattrs.push((name.to_vec(), acl.to_user()));
+        if let Some(acl) = parsed.acl {
+            tree.attrs_mut(node).xattrs.push((name.to_vec(), acl.to_user()));
         }
     }
 }

@@ -6,6 +6,7 @@ mod folder;
 mod format;
 mod look;
 mod manifest;
+mod summed;
 mod which;
 mod zeros;
 

@@ -105,7 +105,7 @@ impl ImplicitOpenGate<imago::file::File> for Gate {
 
     fn open_storage(&mut self, builder: StorageOpenOptions) -> io::Result<imago::file::File> {
         if let Some(path) = builder.get_filename() {
-            self.check(&path)?;
+            self.check(path)?;
         }
         imago::file::File::open(builder.write(false))
     }

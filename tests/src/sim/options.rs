@@ -82,6 +82,8 @@ pub struct Options {
     pub on_error: OnError,
     /// Whether files are reached through the DAX layer as it was before iomap.
     pub buffer_head: bool,
+    /// Whether files are mapped into this process, by its own page tables, where that can be.
+    pub real_mappings: bool,
     /// How many take part.
     pub actors: Actor,
     /// Operations.
@@ -135,6 +137,7 @@ impl Options {
             kib: block,
             inodes: 64,
             backend: Backend::Ram,
+            real_mappings: false,
             forgets: rng.one_in(2),
             actors: 2 + rng.below(2) as Actor,
             steps: *rng.pick(&[6, 12, 25]),
@@ -156,6 +159,7 @@ impl Options {
             kib,
             inodes: 32,
             backend: Backend::Ram,
+            real_mappings: false,
             strict_rename: true,
             share_xattrs: false,
             has_lost_and_found: !rng.one_in(4),
@@ -203,7 +207,7 @@ impl Options {
                 (share * factor > 0).then_some((word, share * factor))
             })
             .collect();
-        Self {
+        let plain = Self {
             seed,
             mode: Mode::Plain,
             has_lost_and_found: rng.one_in(2),
@@ -232,12 +236,16 @@ impl Options {
             strict_rename: rng.one_in(4),
             on_error: *rng.pick(&[OnError::Continue, OnError::RemountRo]),
             buffer_head: rng.one_in(12),
+            real_mappings: false,
             actors: 1 + rng.below(3) as Actor,
             steps: *rng.pick(&[20, 60, 120, 300]),
             shares,
             names: *rng.pick(&[3, 6, 12, 20, 28, 60]),
             reach: *rng.pick(&[6000, 20_000, 60_000]),
-        }
+        };
+        // Not among the draws above, so that seeds stay what they are.
+        let real = plain.block == 4096 && plain.backend == Backend::Mmap && !plain.buffer_head;
+        Self { real_mappings: real, ..plain }
     }
 
     /// Whether files can be mapped.
@@ -311,7 +319,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--seed {} --mode {}: blocks of {}, {} KiB, {} inodes of {}, {:?}, {:?}{}{}{}, {:?}, {} actors, {} steps of {} words",
+            "--seed {} --mode {}: blocks of {}, {} KiB, {} inodes of {}, {:?}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
             self.seed,
             Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
             self.block,
@@ -323,6 +331,7 @@ impl fmt::Display for Options {
             if self.share_xattrs { ", shared attributes" } else { "" },
             if self.strict_rename { ", strict renames" } else { "" },
             if self.buffer_head { ", buffer heads" } else { "" },
+            if self.real_mappings { ", real mappings" } else { "" },
             self.on_error,
             self.actors,
             self.steps,

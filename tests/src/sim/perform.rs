@@ -10,7 +10,7 @@ use ext2_core::{
 };
 use ext2_dax::{
     DaxFs, File, Leased, OpenFor,
-    mmu::soft::{Died, MapRequest, SoftMap},
+    mmu::soft::{Died, MapRequest},
     rw::Limits,
     uio::{SliceSink, SliceSource},
 };
@@ -18,7 +18,7 @@ use ext2_dax::{
 use super::{
     Actor, Answer, Operation, Step, World, name,
     operation::{Data, user, xattr_name},
-    world::Held,
+    world::{Held, Mapped},
 };
 
 /// Bytes of a page.
@@ -127,7 +127,7 @@ impl Doer<'_> {
         self.held.files.get(usize::from(file)).cloned().flatten().map(|(file, _)| file).ok_or(Answer::Nothing)
     }
 
-    fn map(&mut self, map: u8) -> Result<&SoftMap, Answer> {
+    fn map(&mut self, map: u8) -> Result<&Mapped, Answer> {
         self.held.maps.get(usize::from(map)).and_then(Option::as_ref).ok_or(Answer::Nothing)
     }
 
@@ -336,7 +336,7 @@ impl Doer<'_> {
             O::Sync { of } => done(core(self.hand(*of)?.sync())),
             O::SyncAll => done(core(self.ext2().sync())),
             O::Exit => {
-                *self.held = Held::new();
+                self.held.let_go();
                 Ok(Answer::Done)
             }
             _ => self.attempt_dax(step),
@@ -478,8 +478,7 @@ impl Doer<'_> {
                     protection: *protection,
                     colour: 0,
                 };
-                let mmu = self.held.mmu.clone();
-                let mapped = dax(file.map(&mmu, &request))?;
+                let mapped = dax(self.held.map(&file, &request))?;
                 let held = &mut *self.held;
                 held.maps[usize::from(*map)] = Some(mapped);
                 held.mapped[usize::from(*map)] = Some(file.inode().clone());
@@ -487,12 +486,12 @@ impl Doer<'_> {
             }
             O::Load { map, at, len } => {
                 let mut bytes = vec![0xee; *len as usize];
-                self.map(*map)?.load_bytes(*at, &mut bytes).map_err(Answer::Died)?;
+                self.map(*map)?.load(*at, &mut bytes).map_err(Answer::Died)?;
                 Ok(Answer::Bytes(bytes))
             }
             O::Store { map, at, data } => {
                 let inode = self.held.mapped.get(usize::from(*map)).cloned().flatten();
-                let stored: Result<(), Died> = self.map(*map)?.store_bytes(*at, &data.bytes(*at));
+                let stored: Result<(), Died> = self.map(*map)?.store(*at, &data.bytes(*at));
                 // What came into being with it.
                 let ranges = inode.ok_or(Answer::Nothing).and_then(|inode| self.ranges(&inode));
                 match (stored, ranges) {

@@ -9,7 +9,10 @@ use ext2_core::{Ext2, Inode, OpenOptions};
 use ext2_dax::{
     DataPath, DaxFs, DaxOptions, File, Lease, OpenFor,
     buffer_head::HoleSize,
-    mmu::soft::{SoftMap, SoftMmu},
+    mmu::{
+        host::{Granularity, HostMap, HostMmu, HostOptions},
+        soft::{Died, MapRequest, SoftMap, SoftMmu},
+    },
 };
 use tempfile::TempDir;
 
@@ -20,23 +23,58 @@ use super::{
 };
 use crate::golden;
 
+/// A mapping, in software or in this process.
+#[derive(Debug)]
+pub(super) enum Mapped {
+    Soft(SoftMap),
+    Host(HostMap),
+}
+
+impl Mapped {
+    pub(super) fn load(&self, at: u64, bytes: &mut [u8]) -> Result<(), Died> {
+        match self {
+            Self::Soft(map) => map.load_bytes(at, bytes),
+            Self::Host(map) => map.try_load(at, bytes),
+        }
+    }
+
+    pub(super) fn store(&self, at: u64, bytes: &[u8]) -> Result<(), Died> {
+        match self {
+            Self::Soft(map) => map.store_bytes(at, bytes),
+            Self::Host(map) => map.try_store(at, bytes).inspect_err(|_| {
+                // A page that was refused is a bus error to loads as well, for a moment.
+                std::thread::sleep(std::time::Duration::from_millis(30));
+            }),
+        }
+    }
+
+    pub(super) fn msync(&self, at: u64, len: u64) -> ext2_dax::Result<()> {
+        match self {
+            Self::Soft(map) => map.msync(at, len),
+            Self::Host(map) => map.msync(at, len),
+        }
+    }
+}
+
 /// What an actor holds.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) hands: Vec<Option<Inode>>,
     pub(super) files: Vec<Option<(File, OpenFor)>>,
-    pub(super) maps: Vec<Option<SoftMap>>,
+    pub(super) maps: Vec<Option<Mapped>>,
     /// The inodes of the mappings.
     pub(super) mapped: Vec<Option<Inode>>,
     /// With whether they are to be written through.
     pub(super) leases: Vec<Option<(Lease, bool)>>,
     /// Directories with where listing goes on.
     pub(super) listings: Vec<Option<(Inode, u64)>>,
-    pub(super) mmu: Arc<SoftMmu>,
+    mmu: Arc<SoftMmu>,
+    /// Where mappings are real.
+    host: Option<Arc<HostMmu>>,
 }
 
 impl Held {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(host: Option<Arc<HostMmu>>) -> Self {
         fn none<T>(count: u8) -> Vec<Option<T>> {
             (0..count).map(|_| None).collect()
         }
@@ -48,8 +86,29 @@ impl Held {
             leases: none(LEASES),
             listings: none(LISTINGS),
             mmu: SoftMmu::new(),
+            host,
         }
     }
+
+    /// Lets go of everything.
+    pub(super) fn let_go(&mut self) {
+        *self = Self::new(self.host.take());
+    }
+
+    /// Maps a file.
+    pub(super) fn map(&self, file: &File, request: &MapRequest) -> ext2_dax::Result<Mapped> {
+        match &self.host {
+            Some(mmu) => file.map_host(mmu, request).map(Mapped::Host),
+            None => file.map(&self.mmu, request).map(Mapped::Soft),
+        }
+    }
+}
+
+/// Who serves real mappings, where the options want them and the machine can.
+fn host_mmu(options: &Options) -> Option<Arc<HostMmu>> {
+    let granularity = if options.seed.is_multiple_of(2) { Granularity::Pages } else { Granularity::Extents };
+    let host = HostOptions { granularity, ..HostOptions::default() };
+    (options.real_mappings && HostMmu::features().faults).then(|| HostMmu::new(host).ok()).flatten()
 }
 
 /// A file system and who uses it.
@@ -82,13 +141,14 @@ impl World {
         };
         let path = if options.buffer_head { DataPath::BufferHead(HoleSize::InFull) } else { DataPath::Iomap };
         let dax_options = DaxOptions { path, ..DaxOptions::default() };
+        let host = host_mmu(options);
         let mut world = Self {
             device,
             open,
             dax_options,
             fs: None,
             clock,
-            actors: (0..options.actors).map(|_| Held::new()).collect(),
+            actors: (0..options.actors).map(|_| Held::new(host.clone())).collect(),
             _folder: None,
         };
         world.mount(false)?;
@@ -131,7 +191,7 @@ impl World {
     pub(super) fn let_go(&mut self) {
         for held in &mut self.actors {
             // Maps and leases first, then who has the file.
-            *held = Held::new();
+            held.let_go();
         }
     }
 

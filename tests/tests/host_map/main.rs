@@ -2,14 +2,18 @@
 #![cfg(target_os = "linux")]
 
 mod budget;
+mod crashed;
 mod ends;
 mod holes;
+mod huge;
 mod killed;
 mod oracle;
 mod private;
 mod races;
 mod rights;
+mod room;
 mod same;
 mod setup;
 mod shared;
+mod simulated;
 mod tracking;

@@ -71,7 +71,38 @@ fn run(way: HostOptions, seed: u64, steps: u64) {
             continue;
         }
         let pick = rng.below(maps.len() as u64) as usize;
-        match rng.below(24) {
+        match rng.below(26) {
+            24..=25 => {
+                // Two threads at once, each its own pages of the file: in a mapping, and in another or by a call that does
+                // not grow the file.
+                let (first, second) = bytes.split_at(len / 2);
+                let (one, other) = (&maps[pick], &maps[rng.below(maps.len() as u64) as usize]);
+                let begins = |pair: &Pair| pair.host.vma().pgoff * PAGE;
+                let behind = (begins(one) + at + first.len() as u64).next_multiple_of(PAGE);
+                let by_call = rng.below(2) == 0 && behind + second.len() as u64 <= here.size();
+                let within = behind.saturating_sub(begins(other));
+                if !by_call && begins(other) > behind {
+                    continue;
+                }
+                let stored = std::thread::scope(|scope| {
+                    let one = scope.spawn(|| one.host.try_store(at, first));
+                    let two = if by_call {
+                        here.write_at(behind, second).unwrap();
+                        Ok(())
+                    } else {
+                        other.host.try_store(within, second)
+                    };
+                    (one.join().unwrap(), two)
+                });
+                let one = one.soft.store_bytes(at, first);
+                let two = if by_call {
+                    there.write_at(behind, second).unwrap();
+                    Ok(())
+                } else {
+                    other.soft.store_bytes(within, second)
+                };
+                assert_eq!(stored, (one, two), "{said}: two at once");
+            }
             0..=3 => {
                 assert_eq!(here.write_at(at, &bytes).unwrap(), there.write_at(at, &bytes).unwrap(), "{said}")
             }
@@ -143,9 +174,11 @@ fn cut(_: &HostMap, _: u64) -> impl Fn(ext2_dax::mmu::soft::Died) -> ext2_dax::m
 fn both_do_the_same() {
     let steps = std::env::var("E2DAX_HOST_OPS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000_u64);
     let ways = ways();
-    let each = (steps / ways.len() as u64 / 3).max(100);
-    for way in ways {
-        for seed in 0..3 {
+    // A long run has more beginnings, too.
+    let seeds = (steps / 12_000).max(3);
+    let each = (steps / ways.len() as u64 / seeds).max(100);
+    for seed in 0..seeds {
+        for &way in &ways {
             run(way, seed, each);
         }
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use blockdev::{BlockDevice, Durability};
 use ext2_core::raw::{MAGIC, SUPERBLOCK_OFFSET};
+use ext2_core::{Error, Incompatible};
 use ext2_image::check::{Finding, Kind, Place};
 use ext2_image::jbd2;
 use ext2_image::repair::{Change, Changes, Options, Policy, Report, UndoWriter, repair, use_backup};
@@ -15,6 +16,7 @@ use super::{Args, ERRORS_LEFT, How, backup_of, print};
 use crate::clock;
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
+use crate::interrupt::Partial;
 use crate::json::object;
 use crate::progress::PassBar;
 use crate::target::{Mode, Target};
@@ -53,6 +55,7 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
         device
     };
     let _claim = if args.dry_run { None } else { Some(device.claim(0, device.size()).of(|| name.clone())?) };
+    let mut interrupted = Partial::mended(&name);
     let changes = Changes::new(&*device);
     if let Some(backup) = backup_of(&context.image, &*device, &name)? {
         use_backup(&changes, &backup).of(|| name.clone())?;
@@ -76,12 +79,23 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
             store(&changes, None, 0).of_store(&name)?;
         }
     }
-    let report = find(args, &changes, &mut asking, context)?.of(|| name.clone())?;
+    let report = match find(args, &changes, &mut asking, context)? {
+        Err(Error::Incompatible(Incompatible::ReadOnlyFeature(features))) => {
+            let how = "tune2fs takes it away and sets it again, or e2fsck -y mends the image";
+            let what =
+                format!("has faults, and a feature that a repair here does not keep up ({features}): {how}");
+            context.complain(&Failure::broken(name, what));
+            context.set_exit(ERRORS_LEFT);
+            return Ok(());
+        }
+        report => report.of(|| name.clone())?,
+    };
     let list = if args.dry_run { changes.list().of(|| name.clone())? } else { Vec::new() };
     let mut stored = 0;
     if args.dry_run {
         print_changes(args, &list, context)?;
     } else {
+        interrupted.storing();
         stored = match &args.undo {
             None => store(&changes, None, 0),
             Some(path) => {
@@ -96,6 +110,7 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
         }
         .of_store(&name)?;
     }
+    drop(interrupted);
     verdict(args, &name, &report, stored, list.iter().map(|change| change.new.len() as u64).sum(), context)?;
     if report.mended > 0 || replayed.is_some() {
         context.set_exit(MENDED);

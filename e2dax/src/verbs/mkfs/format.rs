@@ -68,6 +68,11 @@ fn parse_block_size(text: &str) -> Result<BlockSize, String> {
 }
 
 impl FormatArgs {
+    /// Whether nobody said how many inodes there are to be.
+    pub(super) fn inodes_are_open(&self) -> bool {
+        self.inodes.is_none() && self.inode_ratio.is_none()
+    }
+
     /// Changes what was asked for.
     ///
     /// # Errors

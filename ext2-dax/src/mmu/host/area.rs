@@ -16,7 +16,7 @@ use crate::sync::{Mutex, MutexGuard};
 
 /// Pages of holes that are mapped before they are touched: what a process without rights gives to a system call has to be
 /// there. Holes beyond are mapped in units, when they are touched.
-const ZEROS_AHEAD: u64 = 64 * PMD_PAGES;
+const ZEROS_AHEAD: u64 = 512 * PMD_PAGES;
 /// Runs that are looked up at a time.
 const RUNS_AT_ONCE: usize = 64;
 
@@ -226,7 +226,7 @@ impl Area {
     }
 
     /// Takes the oldest run away, but not one that touches `start..end`.
-    fn evict(&self, state: &mut State, start: u64, end: u64) -> bool {
+    pub(super) fn evict(&self, state: &mut State, start: u64, end: u64) -> bool {
         if !self.is_answered() || self.is_private() {
             return false;
         }

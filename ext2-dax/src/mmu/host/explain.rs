@@ -108,6 +108,16 @@ impl Area {
         Ok(units)
     }
 
+    /// Whether a unit is all data, in one run that is aligned in the image and in the mapping.
+    pub(super) fn may_be_huge(&self, unit: &HostUnit) -> bool {
+        let runs = self.state().runs.within(unit.first, unit.first + unit.count);
+        let offset = self.file.memory().backing_file().map_or(0, |file| file.offset);
+        let is_aligned = |device: u64| (device * PAGE_SIZE + offset).is_multiple_of(PMD_SIZE);
+        unit.count == PMD_PAGES
+            && self.vma().has_colour()
+            && matches!(runs[..], [Run { kind: Kind::File(device), .. }] if is_aligned(device))
+    }
+
     fn unit(&self, first: u64, after: u64, runs: &[Run], kinds: &[PageRun], offset: u64) -> HostUnit {
         let pages = |wanted: fn(&Kind) -> bool| -> u64 {
             runs.iter().filter(|run| wanted(&run.kind)).map(|run| run.end - run.start).sum()

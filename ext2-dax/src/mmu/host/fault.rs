@@ -1,7 +1,5 @@
 //! Answering a page fault.
 
-use std::sync::Arc;
-
 use blockdev::host_map::PageFault;
 
 use super::area::Area;
@@ -11,23 +9,20 @@ use crate::error::{Errno, Error, Result};
 use crate::fault::{FaultRequest, FaultResult, StoreOrLoad};
 use crate::mmu::{PageTable, Slot};
 
+/// Pages of a hole that are mapped at most when one of them is touched.
+const ZEROS_AT_ONCE: u64 = 64 * PMD_PAGES;
+
 impl Area {
-    /// Makes the page what the file has, or refuses the access; either way the thread goes on. Gives whether it was refused.
-    pub(super) fn answer(self: &Arc<Self>, fault: PageFault) -> bool {
+    /// Makes the page what the file has, or refuses the access; either way the thread goes on.
+    pub(super) fn answer(&self, fault: PageFault) {
         let page = self.vma().page_at(fault.address);
-        let done = self.supply(page, fault.store, fault.protected);
-        let refused = match done {
-            Ok(()) => false,
-            Err(error) => {
-                log::debug!(target: "ext2_dax::mmu", "page {page} of the file cannot be supplied: {error}");
-                self.refuse(page);
-                true
-            }
-        };
+        if let Err(error) = self.supply(page, fault.store, fault.protected) {
+            log::debug!(target: "ext2_dax::mmu", "page {page} of the file cannot be supplied: {error}");
+            self.refuse(page);
+        }
         if let Err(error) = self.space.wake(self.byte(page), PAGE_SIZE) {
             log::error!(target: "ext2_dax::mmu", "a thread stays asleep: {error}");
         }
-        refused
     }
 
     /// Makes a page that was touched, and missing or protected, what the file has.
@@ -89,8 +84,13 @@ impl Area {
             }
             None if needs_blocks => return Ok(false),
             None => {
-                let unit_end = page - before.min(page) + PMD_PAGES;
-                self.place_within_budget(&mut state, first, after.min(unit_end), Kind::Zeros)?;
+                // Who comes from the hole before goes on, as likely as not: twice as far each time.
+                let behind = first.checked_sub(1).and_then(|page| state.runs.at(page));
+                let behind =
+                    behind.filter(|run| run.kind == Kind::Zeros).map_or(0, |run| run.end - run.start);
+                let ahead = (behind / PMD_PAGES * PMD_PAGES).clamp(PMD_PAGES, ZEROS_AT_ONCE);
+                let zeros_end = page - before.min(page) + ahead;
+                self.place_within_budget(&mut state, first, after.min(zeros_end), Kind::Zeros)?;
             }
         }
         Ok(true)
@@ -137,22 +137,31 @@ impl Area {
             // There is no room for one more mapping: the whole run, which needs none.
             let Err(error) = self.place(&mut state, run.start, run.end, Kind::End) else {
                 state.refused.extend(run.start..run.end);
-                return;
+                return self.service.note_refused();
             };
             log::error!(target: "ext2_dax::mmu", "page {page} of the file can neither be supplied nor refused: {error}");
         } else if !past_end {
             state.refused.push(page);
+            self.service.note_refused();
         }
     }
 
     /// Makes what was refused missing again.
     pub(super) fn forget_refused(&self) {
         let mut state = self.state();
-        for page in std::mem::take(&mut state.refused) {
-            if state.runs.kind(page) == Some(Kind::End)
-                && let Err(error) = self.place(&mut state, page, page + 1, Kind::Missing)
-            {
-                log::warn!(target: "ext2_dax::mmu", "page {page} of the file stays refused: {error}");
+        let mut pages = std::mem::take(&mut state.refused);
+        pages.sort_unstable();
+        for run in pages.chunk_by(|page, next| page + 1 == *next) {
+            let (Some(&first), Some(&last)) = (run.first(), run.last()) else { continue };
+            // What is past the end by now stays what it is.
+            let mut missing = state.runs.within(first, (last + 1).min(self.file.end_page()));
+            missing.retain(|run| run.kind == Kind::End);
+            for run in missing {
+                if let Err(error) = self.place(&mut state, run.start, run.end, Kind::Missing) {
+                    log::debug!(target: "ext2_dax::mmu", "pages of the file stay refused: {error}");
+                    state.refused.extend(run.start..run.end);
+                    self.service.note_refused();
+                }
             }
         }
     }

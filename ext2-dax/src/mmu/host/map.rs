@@ -8,7 +8,7 @@ use blockdev::host_map::{HostView, PageRun};
 
 use super::HostMmu;
 use super::area::Area;
-use super::explain::HostUnit;
+use super::explain::{HostUnit, Why};
 use super::runs::Kind;
 use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
@@ -210,6 +210,25 @@ impl HostMap {
     /// The system's.
     pub fn explain(&self) -> Result<Vec<HostUnit>> {
         self.area.explain()
+    }
+
+    /// Asks the kernel for pages of 2 MiB where everything allows them but the host's own pages are of 4 KiB
+    /// ([`Why::Host`], and units that nobody touched). It copies each such unit once, in the host's memory; the image stays what
+    /// it is. Gives how many units became one translation.
+    ///
+    /// A unit can be one where its blocks are one aligned run: `e2dax align` makes files so.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn collapse(&self) -> Result<u64> {
+        let mut done = 0;
+        for unit in self.explain()? {
+            let may_be_one = matches!(unit.why, Why::Host | Why::Untouched) && self.area.may_be_huge(&unit);
+            if may_be_one && self.area.space.collapse(self.area.byte(unit.first))? {
+                done += 1;
+            }
+        }
+        Ok(done)
     }
 
     /// What the kernel says of its mappings in the range (smaps).

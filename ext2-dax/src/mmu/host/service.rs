@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use blockdev::host_map::{HostFaults, Next};
+use blockdev::host_map::{HostFaults, Next, Reserve, keep_signals_away};
 
 use super::HostCounters;
 use super::area::Area;
 use crate::error::{Errno, Error, Result};
-use crate::sync::{AtomicU64, Ordering, RwLock};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, RwLock};
 
-/// How long a page that was refused stays a bus error, unless it is touched before.
+/// Mappings that are kept for taking pages away where there are no more.
+const RESERVE: u64 = 16;
+/// How long a page that was refused stays a bus error.
 const REFUSED_FOR: Duration = Duration::from_millis(10);
 
 /// What the mappings of one process share.
@@ -23,6 +25,9 @@ pub(super) struct Service {
     pub(super) budget: u64,
     areas: RwLock<BTreeMap<u64, Arc<Area>>>,
     mappings: AtomicU64,
+    /// Whether some mapping has pages that are refused for the moment.
+    has_refused: AtomicBool,
+    reserve: Mutex<Option<Reserve>>,
 }
 
 impl Service {
@@ -34,6 +39,8 @@ impl Service {
             budget,
             areas: RwLock::new(BTreeMap::new()),
             mappings: AtomicU64::new(0),
+            has_refused: AtomicBool::new(false),
+            reserve: Mutex::new(Reserve::take(RESERVE).ok()),
         });
         if let Some(faults) = &service.faults {
             let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
@@ -56,16 +63,20 @@ impl Service {
     /// Answers faults until it is stopped.
     fn serve(&self) {
         let Some(faults) = &self.faults else { return };
-        let mut refused: Vec<Arc<Area>> = Vec::new();
-        let mut since = Instant::now();
+        keep_signals_away();
+        let mut refused: Option<Instant> = None;
         loop {
-            if !refused.is_empty() && since.elapsed() > REFUSED_FOR {
-                refused.drain(..).for_each(|area| area.forget_refused());
+            if refused.is_some_and(|since| since.elapsed() >= REFUSED_FOR) {
+                refused = None;
+                let areas: Vec<Arc<Area>> = self.areas.read().values().map(Arc::clone).collect();
+                areas.iter().for_each(|area| area.forget_refused());
             }
-            let patience = (!refused.is_empty()).then_some(REFUSED_FOR);
-            match faults.next(patience) {
+            if self.has_refused.swap(false, Ordering::SeqCst) {
+                refused.get_or_insert_with(Instant::now);
+            }
+            match faults.next(refused.map(|_| REFUSED_FOR)) {
                 Ok(Next::Closed) => return,
-                Ok(Next::Timeout) => refused.drain(..).for_each(|area| area.forget_refused()),
+                Ok(Next::Timeout) => {}
                 Ok(Next::Fault(fault)) => {
                     self.counts.add(|counts| &counts.faults);
                     let area = self
@@ -74,11 +85,8 @@ impl Service {
                         .range(..=fault.address)
                         .next_back()
                         .map(|(_, area)| Arc::clone(area));
-                    if let Some(area) = area.filter(|area| fault.address < area.vma().end)
-                        && area.answer(fault)
-                    {
-                        since = Instant::now();
-                        refused.push(area);
+                    if let Some(area) = area.filter(|area| fault.address < area.vma().end) {
+                        area.answer(fault);
                     }
                 }
                 Err(error) => {
@@ -87,6 +95,22 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// Says that a mapping has pages that are refused for the moment: somebody looks at them a moment later.
+    pub(super) fn note_refused(&self) {
+        self.has_refused.store(true, Ordering::SeqCst);
+        if let Some(faults) = &self.faults {
+            faults.nudge();
+        }
+    }
+
+    /// Runs `work` with the mappings given back that are kept for it.
+    pub(super) fn with_reserve(&self, work: impl FnOnce()) {
+        let mut reserve = self.reserve.lock();
+        drop(reserve.take());
+        work();
+        *reserve = Reserve::take(RESERVE).ok();
     }
 
     pub(super) fn stop(&self) {

@@ -53,33 +53,6 @@ impl Area {
         }
         rest
     }
-
-    /// Takes a run away.
-    fn revoke(&self, state: &mut State, start: u64, end: u64, copies: PrivateCopies) {
-        let (at, len) = (self.byte(start), (end - start) * PAGE_SIZE);
-        let done = if self.is_answered() {
-            self.place(state, start, end, Kind::Missing)
-        } else if copies == PrivateCopies::Drop {
-            self.place(state, start, end, Kind::End)
-        } else {
-            // Nobody answers: what was there can be read until it is settled what comes.
-            let done = self.space.place_snapshot(at, len);
-            let before = state.runs.len();
-            state.runs.set(start, end, Kind::Missing);
-            self.service.changed(before, state.runs.len());
-            done.map_err(Into::into)
-        };
-        if let Err(error) = done {
-            // No room for one more mapping. A bus error in all of the mapping needs none, and is no stale byte.
-            log::error!(target: "ext2_dax::mmu", "pages {start} to {end} of a file cannot be taken away alone: {error}");
-            let (first, after) = self.pages();
-            if let Err(error) = self.place(state, first, after, Kind::End) {
-                log::error!(target: "ext2_dax::mmu", "nor can all of them: {error}");
-                std::process::abort();
-            }
-            state.refused.extend(first..after);
-        }
-    }
 }
 
 impl PageTable for Area {

@@ -155,6 +155,7 @@ impl Look {
         };
         let id = (found.st_dev, found.st_ino);
         // The width of the count differs between hosts.
+        #[allow(clippy::useless_conversion)] // Other machines count in fewer bits.
         let links = u64::try_from(found.st_nlink).unwrap_or(u64::MAX);
         let linked = (links > 1 && kind != FileType::Directory).then_some(id);
         let mut lost = Vec::new();

@@ -1,0 +1,148 @@
+//! What takes `fork`, or signals, to show.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread;
+
+use super::*;
+use crate::PAGE_SIZE;
+
+/// Runs a bare load of each address in a child, and gives the signals that ended it.
+fn loads_in_children(addresses: &[*mut u8]) -> Vec<Option<i32>> {
+    let ends_by = |address: &*mut u8| {
+        // SAFETY: the child does one load and calls `_exit`, which may both be done after a fork of any process.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "{}", std::io::Error::last_os_error());
+        if child == 0 {
+            // SAFETY: a byte of whatever lies there, in a process that may die of it.
+            unsafe { address.read_volatile() };
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 0;
+        // SAFETY: the pointer is good for a status.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
+    };
+    addresses.iter().map(ends_by).collect()
+}
+
+/// A space whose pages are, one after the other: the file's, zeros, nothing, a private copy where faults are answered, and
+/// missing there.
+fn one_of_each(faults: Option<Arc<HostFaults>>) -> (HostSpace, std::fs::File, Vec<u64>) {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(PAGE_SIZE).unwrap();
+    let answered = faults.is_some();
+    let space = HostSpace::reserve(faults, Rights::ReadWrite, 8 * PAGE_SIZE, 0).unwrap();
+    space.place_file(0, PAGE_SIZE, file.as_fd(), 0, FileUse::Plain).unwrap();
+    space.place_zeros(PAGE_SIZE, PAGE_SIZE).unwrap();
+    space.place_end(2 * PAGE_SIZE, PAGE_SIZE).unwrap();
+    let mut kinds = vec![0, 1, 2];
+    if answered {
+        space.copy_page(3 * PAGE_SIZE, &[7; 4096], false).unwrap();
+        kinds.extend([3, 4]);
+    }
+    space.show();
+    // Placed while it is seen.
+    space.place_file(5 * PAGE_SIZE, PAGE_SIZE, file.as_fd(), 0, FileUse::Plain).unwrap();
+    space.place_zeros(6 * PAGE_SIZE, PAGE_SIZE).unwrap();
+    space.place_end(7 * PAGE_SIZE, PAGE_SIZE).unwrap();
+    kinds.extend([5, 6, 7]);
+    (space, file, kinds)
+}
+
+/// With somebody who reads the events of moves.
+fn with_faults(work: impl FnOnce(Option<Arc<HostFaults>>)) {
+    let Ok(faults) = HostFaults::open(false) else { return work(None) };
+    let faults = Arc::new(faults);
+    let (served, assisted) = (Arc::clone(&faults), Arc::clone(&faults));
+    let serve = thread::spawn(move || while !matches!(served.next(None), Ok(Next::Closed) | Err(_)) {});
+    let assist = thread::spawn(move || assisted.assist());
+    work(Some(Arc::clone(&faults)));
+    faults.close();
+    serve.join().unwrap();
+    assist.join().unwrap();
+}
+
+#[test]
+fn a_child_of_fork_inherits_no_page_of_any_kind_and_dies_of_sigsegv() {
+    let check = |faults: Option<Arc<HostFaults>>| {
+        let (space, _file, kinds) = one_of_each(faults);
+        // OK to cast: inside the range.
+        let address = |page: &u64| space.base().wrapping_add((page * PAGE_SIZE) as usize);
+        let addresses: Vec<*mut u8> = kinds.iter().map(address).collect();
+        let signals = loads_in_children(&addresses);
+        assert!(signals.iter().all(|signal| *signal == Some(libc::SIGSEGV)), "{kinds:?}: {signals:?}");
+        // The same in this process is what it was.
+        assert_eq!(space.memory(0, PAGE_SIZE).unwrap().load_u8(0).unwrap(), 0);
+        assert!(space.memory(2 * PAGE_SIZE, PAGE_SIZE).unwrap().load_u8(0).is_err());
+    };
+    check(None);
+    with_faults(check);
+}
+
+#[test]
+fn a_thread_that_keeps_signals_away_lets_its_own_faults_through() {
+    let masks = thread::spawn(|| {
+        keep_signals_away();
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim().to_owned();
+        u64::from_str_radix(&line, 16).unwrap()
+    });
+    let blocked = masks.join().unwrap();
+    let is_blocked = |signal: i32| blocked >> (signal - 1) & 1 == 1;
+    assert!([libc::SIGALRM, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1].into_iter().all(is_blocked));
+    assert!(![libc::SIGBUS, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE].into_iter().any(is_blocked));
+}
+
+#[test]
+fn a_reserve_takes_as_many_mappings_as_it_says_and_gives_them_back() {
+    let count = || std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+    let before = count();
+    let reserve = Reserve::take(400).unwrap();
+    // Other threads come and go.
+    assert!(count() >= before + 350, "{} after {before}", count());
+    drop(reserve);
+    assert!(count() <= before + 50, "{} after {before}", count());
+}
+
+/// A process that locks all of its future memory (`mlockall`) has pages where it makes some: they must be missing all the
+/// same. In a child, so that this process stays what it is.
+#[test]
+fn pages_are_missing_in_a_process_that_locks_its_memory() {
+    if HostFaults::open(false).is_err() {
+        return;
+    }
+    // SAFETY: the child makes a few system calls and allocates nothing that another thread could have locked: memory comes
+    // from the kernel.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        // SAFETY: a call on this process.
+        let locked = unsafe { libc::mlockall(libc::MCL_FUTURE) } == 0;
+        let space = HostSpace::reserve(None, Rights::ReadWrite, 4 * PAGE_SIZE, 0);
+        let stage = super::stage::Stage::new(4 * PAGE_SIZE, 0, rustix::mm::ProtFlags::READ);
+        let is_there = |at: *mut u8| {
+            let mut resident = [0_u8; 4];
+            // SAFETY: four pages, and a byte for each.
+            let asked = unsafe { libc::mincore(at.cast(), 4 * 4096, resident.as_mut_ptr()) };
+            asked != 0 || resident.iter().any(|page| page & 1 == 1)
+        };
+        let code = match (locked, &space, &stage) {
+            (false, ..) => 77,
+            (true, Ok(_), Ok(stage)) if is_there(stage.start.cast()) => 2,
+            (true, Ok(_), Ok(_)) => 0,
+            _ => 77,
+        };
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: the pointer is good for a status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert!(libc::WIFEXITED(status), "{status}");
+    // 77: the process may lock too little.
+    assert!(matches!(libc::WEXITSTATUS(status), 0 | 77), "{status}");
+}
