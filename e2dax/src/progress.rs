@@ -11,14 +11,14 @@ pub(crate) fn is_seen() -> bool {
     io::stderr().is_terminal()
 }
 
-/// A bar over `total` bytes with rate and time left; silent unless the standard error is a terminal.
+/// Short enough for a window of 40 columns: a bar over `total` bytes with rate and time left; silent unless the standard error is a terminal.
 pub(crate) fn bytes_bar(what: &'static str, total: u64) -> ProgressBar {
-    bar(what, total, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    bar(what, total, "{msg} {wide_bar} {percent}% {bytes_per_sec} {eta}")
 }
 
 /// A bar over `total` things.
 pub(crate) fn count_bar(what: &'static str, total: u64) -> ProgressBar {
-    bar(what, total, "{msg} {wide_bar} {pos}/{len} {per_sec} {eta}")
+    bar(what, total, "{msg} {wide_bar} {percent}% {eta}")
 }
 
 fn bar(what: &'static str, total: u64, template: &str) -> ProgressBar {

@@ -246,7 +246,7 @@ fn each_verb_prints_the_objects_that_are_documented() {
         "sparsify j.img",
         "lsattr j.img",
         "quiz --seed 3",
-        "quiz --seed 3 -c 0",
+        "quiz --seed 3 -c",
         "replay --trace-format=json two-mib.img script",
         "serve j.img --run true",
         "check -y --dry-run broken.img",

@@ -290,7 +290,7 @@ fn progress_is_shown_and_taken_away() {
         ("mkfs --force --size 32M --from tree a.img", "copying"),
         ("cp a.img:/big out", "copying"),
         ("cp out a.img:/again", "copying"),
-        ("check a.img", "inodes"),
+        ("check a.img", "directories"),
         ("tar a.img -o a.tar", "writing"),
         ("seal --force block-4k.img", "hashing"),
     ] {
