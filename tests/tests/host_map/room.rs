@@ -86,7 +86,7 @@ fn pages_go_although_the_process_has_no_mapping_left() {
             // A page that could not be made missing is a bus error, for a moment: never what was there.
             let mut bytes = vec![0; 4096];
             let expected =
-                if page >= 3 && page < 500 && (page - 3) % 7 == 0 { vec![0; 4096] } else { pattern(page) };
+                if (3..500).contains(&page) && (page - 3) % 7 == 0 { vec![0; 4096] } else { pattern(page) };
             if mapped.try_load(page * PAGE, &mut bytes).is_ok() {
                 assert!(bytes == expected, "{way:?}, {few} left: page {page} is stale");
             }
@@ -98,7 +98,7 @@ fn pages_go_although_the_process_has_no_mapping_left() {
         });
         assert!(came_back, "{way:?}, {few} left: {:?}", mapped.explain());
         for page in 0..512 {
-            let is_hole = page >= 3 && page < 500 && (page - 3) % 7 == 0;
+            let is_hole = (3..500).contains(&page) && (page - 3) % 7 == 0;
             let expected = if is_hole { vec![0; 4096] } else { pattern(page) };
             assert!(loaded(&mapped, page * PAGE, 4096) == expected, "{way:?}: page {page}");
         }
