@@ -56,6 +56,10 @@ impl AsFd for FileDevice {
 /// Turns a range of a file into a hole, or failing that into zeros without writing them. `Ok(false)` where
 /// the file system can do neither.
 pub(crate) fn punch(file: &File, offset: u64, len: u64) -> Result<bool> {
+    // To look costs a hundredth of what a hole costs where there is one: the host waits for what it has to write.
+    if extent(BackingFile { fd: file.as_fd(), offset: 0 }, offset, len)? == (Extent::Hole, len) {
+        return Ok(true);
+    }
     let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let zeroed = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
     for flags in [hole, zeroed] {

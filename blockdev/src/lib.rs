@@ -53,6 +53,8 @@
 
 extern crate alloc;
 
+#[cfg(all(feature = "std", not(miri)))]
+mod arena;
 mod cached;
 mod claim;
 #[cfg(feature = "std")]
@@ -73,6 +75,8 @@ pub mod host_map;
 mod image_file;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod in_use;
+#[cfg(all(feature = "std", target_os = "linux"))]
+mod lock_holder;
 mod mem;
 #[cfg(feature = "std")]
 mod mmap;
@@ -94,6 +98,8 @@ mod shared;
 pub mod sigbus;
 mod sync;
 
+#[cfg(all(feature = "std", not(miri)))]
+pub use arena::Arena;
 pub use cached::{CacheOptions, CacheStats, Cached};
 pub use claim::Claim;
 pub use counted::{Counted, Counts};

@@ -192,13 +192,14 @@ fn take_lock(file: &File, read_only: bool) -> Result<()> {
     match rustix::io::retry_on_intr(|| flock(file, operation)) {
         Ok(()) => Ok(()),
         Err(error @ Errno::WOULDBLOCK) => {
-            let message = if read_only {
-                "locked: somebody has the image open for writing"
-            } else {
-                "locked: somebody has the image open"
-            };
-            let errno = Some(error.raw_os_error());
-            Err(Error::Io { op: "lock", offset: 0, errno, message: String::from(message) })
+            #[cfg(target_os = "linux")]
+            let holder = crate::lock_holder::lock_holder(file, read_only);
+            #[cfg(not(target_os = "linux"))]
+            let holder: Option<String> = None;
+            let who = holder.unwrap_or_else(|| String::from("somebody"));
+            let how = if read_only { " for writing" } else { "" };
+            let message = alloc::format!("locked: {who} has the image open{how}");
+            Err(Error::Io { op: "lock", offset: 0, errno: Some(error.raw_os_error()), message })
         }
         Err(error) => Err(io_error("lock", 0, error.into())),
     }

@@ -6,6 +6,8 @@
 //! | [`client`] | an NBD client: a served device as a device |
 //! | [`uri`] | `nbd://HOST:PORT/EXPORT` and its kind |
 //! | [`stream`] | the sockets under both |
+//! | `object` | an image behind HTTP or in an object store as a device, with the feature `object-store` |
+//! | `tls` | what is encrypted, with the feature `tls` |
 //!
 //! The protocol is that of <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>: fixed newstyle negotiation,
 //! structured replies, `base:allocation`.
@@ -37,7 +39,11 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+#[cfg(feature = "object-store")]
+pub mod object;
 mod proto;
 pub mod server;
 pub mod stream;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod uri;

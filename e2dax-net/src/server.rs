@@ -31,13 +31,17 @@ use session::Session;
 
 /// Connections at a time; more are closed as they come.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a client may take over each step of the negotiation.
+/// How long a client may take over each step of the negotiation, and over all of it.
 const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE_AT_ALL: Duration = Duration::from_secs(60);
 
 /// Devices, each with the name under which it is served.
 #[derive(Debug)]
 pub struct Server {
     exports: Vec<Export>,
+    patience: (Duration, Duration),
+    #[cfg(feature = "tls")]
+    tls: Option<crate::tls::ServerTls>,
 }
 
 impl Server {
@@ -45,7 +49,26 @@ impl Server {
     /// an empty name, the first one is that, too.
     #[must_use]
     pub fn new(exports: Vec<Export>) -> Self {
-        Self { exports }
+        Self {
+            exports,
+            patience: (PATIENCE, PATIENCE_AT_ALL),
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// The same for clients with certificates only: whoever does not encrypt is told so, and nothing else.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn encrypted(self, tls: crate::tls::ServerTls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// The same, where a client may take `step` over each step of the negotiation, and `all` over the whole of it. By default
+    /// that is 20 seconds and a minute.
+    #[must_use]
+    pub fn patience(self, step: Duration, all: Duration) -> Self {
+        Self { patience: (step, all), ..self }
     }
 
     /// What is served.
@@ -116,8 +139,14 @@ impl Server {
     /// # Errors
     /// When the client breaks the protocol, or the connection fails.
     pub fn serve(&self, stream: &Stream) -> io::Result<()> {
-        stream.set_timeout(Some(PATIENCE))?;
-        let Some(chosen) = negotiate(stream, &self.exports)? else { return Ok(()) };
+        stream.set_timeout(Some(self.patience.0))?;
+        stream.set_deadline(Some(self.patience.1));
+        #[cfg(feature = "tls")]
+        let encrypt = self.tls.as_ref().map(|tls| move |stream: &Stream| stream.encrypt(tls.session()?));
+        #[cfg(not(feature = "tls"))]
+        let encrypt: Option<fn(&Stream) -> io::Result<()>> = None;
+        let Some(chosen) = negotiate(stream, &self.exports, encrypt)? else { return Ok(()) };
+        stream.set_deadline(None);
         stream.set_timeout(None)?;
         let Chosen { export, structured, status } = chosen;
         Session::new(export, stream, structured, status).run()

@@ -6,27 +6,124 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// A connection. Reading and writing take a shared reference, so that one thread can read while another writes.
 #[derive(Debug)]
-pub enum Stream {
+pub struct Stream {
+    socket: Connected,
+    /// What both sides settled on, once they did.
+    #[cfg(feature = "tls")]
+    tls: std::sync::OnceLock<crate::tls::Session>,
+}
+
+/// A connected socket.
+#[derive(Debug)]
+struct Connected {
+    kind: Kind,
+    /// Milliseconds of [`now`] at which the connection ends, whatever is under way; [`u64::MAX`] for never.
+    deadline: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Kind {
     /// Of this machine.
     Unix(UnixStream),
     /// Of the network.
     Tcp(TcpStream),
 }
 
+/// Milliseconds since some moment.
+fn now() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Connected {
+    fn shut_down(&self) {
+        // Fails only where it has ended already.
+        let _ = match &self.kind {
+            Kind::Unix(stream) => stream.shutdown(Shutdown::Both),
+            Kind::Tcp(stream) => stream.shutdown(Shutdown::Both),
+        };
+    }
+
+    fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match &self.kind {
+            Kind::Unix(stream) => {
+                stream.set_read_timeout(timeout)?;
+                stream.set_write_timeout(timeout)
+            }
+            Kind::Tcp(stream) => {
+                stream.set_read_timeout(timeout)?;
+                stream.set_write_timeout(timeout)
+            }
+        }
+    }
+
+    fn check_deadline(&self) -> io::Result<()> {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        if deadline != u64::MAX && now() >= deadline { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+    }
+}
+
+impl Read for &Connected {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.check_deadline()?;
+        match &self.kind {
+            Kind::Unix(stream) => (&*stream).read(buf),
+            Kind::Tcp(stream) => (&*stream).read(buf),
+        }
+    }
+}
+
+impl Write for &Connected {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.check_deadline()?;
+        match &self.kind {
+            Kind::Unix(stream) => (&*stream).write(buf),
+            Kind::Tcp(stream) => (&*stream).write(buf),
+        }
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.check_deadline()?;
+        match &self.kind {
+            Kind::Unix(stream) => (&*stream).write_vectored(bufs),
+            Kind::Tcp(stream) => (&*stream).write_vectored(bufs),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Stream {
+    fn new(kind: Kind) -> Self {
+        Self {
+            socket: Connected { kind, deadline: AtomicU64::new(u64::MAX) },
+            #[cfg(feature = "tls")]
+            tls: std::sync::OnceLock::new(),
+        }
+    }
+
     /// Ends both directions: who reads or writes meanwhile gets an error or an end.
     pub fn shut_down(&self) {
-        // Fails only where it has ended already.
-        let _ = match self {
-            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
-        };
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls.get() {
+            // Said if it can be at once.
+            let _ = rustix::net::send(
+                &self.socket.kind,
+                &tls.goodbye(),
+                rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+            );
+        }
+        self.socket.shut_down();
     }
 
     /// How long one call may wait for bytes to come or go; `None` for ever.
@@ -34,22 +131,25 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => {
-                stream.set_read_timeout(timeout)?;
-                stream.set_write_timeout(timeout)
-            }
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(timeout)?;
-                stream.set_write_timeout(timeout)
-            }
-        }
+        self.socket.set_timeout(timeout)
+    }
+
+    /// How long all calls together may take from now on; `None` for ever. Afterwards each is an error of the kind `TimedOut`. One
+    /// that waits already goes on until [its own](Self::set_timeout) time is over.
+    pub fn set_deadline(&self, within: Option<Duration>) {
+        let millis = |within: Duration| u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let deadline = within.map_or(u64::MAX, |within| now().saturating_add(millis(within)));
+        self.socket.deadline.store(deadline, Ordering::Relaxed);
     }
 
     /// Writes two pieces, one behind the other, by as few calls as they take.
     pub(crate) fn write_both(&self, first: &[u8], second: &[u8]) -> io::Result<()> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls.get() {
+            return tls.write_all(&self.socket, [first, second]);
+        }
         let (mut first, mut second) = (first, second);
-        let mut out = self;
+        let mut out = &self.socket;
         while !first.is_empty() && !second.is_empty() {
             let written = match out.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -64,15 +164,28 @@ impl Stream {
         out.write_all(first)?;
         out.write_all(second)
     }
+
+    /// Encrypts all that follows.
+    #[cfg(feature = "tls")]
+    pub(crate) fn encrypt(&self, session: crate::tls::Session) -> io::Result<()> {
+        session.handshake(&self.socket)?;
+        self.tls.set(session).map_err(|_| io::Error::other("the connection is encrypted already"))
+    }
 }
 
 impl From<UnixStream> for Stream {
     fn from(stream: UnixStream) -> Self {
-        Self::Unix(stream)
+        Self::new(Kind::Unix(stream))
     }
 }
 
-impl AsFd for Stream {
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::new(Kind::Tcp(stream))
+    }
+}
+
+impl AsFd for Kind {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Unix(stream) => stream.as_fd(),
@@ -81,28 +194,29 @@ impl AsFd for Stream {
     }
 }
 
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.kind.as_fd()
+    }
+}
+
 impl Read for &Stream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => (&*stream).read(buf),
-            Stream::Tcp(stream) => (&*stream).read(buf),
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls.get() {
+            return tls.read(&self.socket, buf);
         }
+        (&self.socket).read(buf)
     }
 }
 
 impl Write for &Stream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => (&*stream).write(buf),
-            Stream::Tcp(stream) => (&*stream).write(buf),
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls.get() {
+            return tls.write_all(&self.socket, [buf, b""]).map(|()| buf.len());
         }
-    }
-
-    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => (&*stream).write_vectored(bufs),
-            Stream::Tcp(stream) => (&*stream).write_vectored(bufs),
-        }
+        (&self.socket).write(buf)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -183,20 +297,19 @@ impl Listener {
                 return Ok(None);
             }
             let accepted = match &self.socket {
-                Socket::Unix(listener, _) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
-                Socket::Tcp(listener, _) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
+                Socket::Unix(listener, _) => listener.accept().and_then(|(stream, _)| {
+                    stream.set_nonblocking(false)?;
+                    Ok(Stream::from(stream))
+                }),
+                Socket::Tcp(listener, _) => listener.accept().and_then(|(stream, _)| {
+                    stream.set_nonblocking(false)?;
+                    // Fails only where the client is gone again, which is found out soon.
+                    let _ = stream.set_nodelay(true);
+                    Ok(Stream::from(stream))
+                }),
             };
             match accepted {
-                Ok(stream) => {
-                    match &stream {
-                        Stream::Unix(stream) => stream.set_nonblocking(false)?,
-                        Stream::Tcp(stream) => {
-                            stream.set_nonblocking(false)?;
-                            stream.set_nodelay(true)?;
-                        }
-                    }
-                    return Ok(Some(stream));
-                }
+                Ok(stream) => return Ok(Some(stream)),
                 // Gone again before it was taken.
                 Err(error)
                     if matches!(

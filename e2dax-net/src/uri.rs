@@ -1,7 +1,8 @@
 //! Where an export is: the URIs of the NBD project.
 //!
-//! `nbd://HOST[:PORT]/EXPORT` and `nbd+unix:///EXPORT?socket=PATH`; `nbds` and `nbds+unix` with TLS, which a client here refuses. Parts are percent-encoded
-//! where a character has a meaning of its own. What a query says besides is passed over.
+//! `nbd://HOST[:PORT]/EXPORT` and `nbd+unix:///EXPORT?socket=PATH`; `nbds` and `nbds+unix` with TLS. Parts are percent-encoded
+//! where a character has a meaning of its own. What a query says besides is passed over, but for keys that would change who is
+//! trusted: those are refused.
 //!
 //! The rules: <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/uri.md>.
 
@@ -38,18 +39,22 @@ pub struct NbdUri {
     /// The folder with `ca-cert.pem`, and `client-cert.pem` and `client-key.pem` where the server asks who the client is
     /// (`tls-certificates`).
     pub certificates: Option<PathBuf>,
+    /// The name that the server's certificate has to have, where it is not the host's (`tls-hostname`). Over a socket of this
+    /// machine that is `localhost`.
+    pub hostname: Option<String>,
 }
 
 impl NbdUri {
     /// An export at a socket of this machine.
     pub fn unix(socket: &Path, export: impl Into<String>) -> Self {
         let place = Place::Unix(socket.to_path_buf());
-        Self { tls: false, place, export: export.into(), certificates: None }
+        Self { tls: false, place, export: export.into(), certificates: None, hostname: None }
     }
 
     /// An export at an address.
     pub fn tcp(host: impl Into<String>, port: u16, export: impl Into<String>) -> Self {
-        Self { tls: false, place: Place::Tcp(host.into(), port), export: export.into(), certificates: None }
+        let place = Place::Tcp(host.into(), port);
+        Self { tls: false, place, export: export.into(), certificates: None, hostname: None }
     }
 
     /// Whether a text is meant as one: it begins with one of the schemes.
@@ -68,11 +73,18 @@ impl NbdUri {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, export) = rest.split_once('/').unwrap_or((rest, ""));
         let mut socket = None;
-        let mut certificates = None;
+        let (mut certificates, mut hostname) = (None, None);
         for (key, value) in query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
             match key {
                 "socket" => socket = Some(path(value)),
                 "tls-certificates" => certificates = Some(path(value)),
+                "tls-hostname" => hostname = Some(decode(value)?),
+                "tls-psk-file" if tls => {
+                    return Err("asks for TLS by a shared key, which is not supported".into());
+                }
+                "tls-verify-peer" if tls && matches!(value, "false" | "0") => {
+                    return Err("asks for TLS with whoever answers, which is not supported".into());
+                }
                 _ => {}
             }
         }
@@ -85,7 +97,7 @@ impl NbdUri {
         if unix && !authority.is_empty() {
             return Err("has a host and a socket: nbd+unix:/// has three slashes".into());
         }
-        Ok(Self { tls, place, export: decode(export)?, certificates })
+        Ok(Self { tls, place, export: decode(export)?, certificates, hostname })
     }
 }
 
@@ -144,13 +156,15 @@ impl fmt::Display for NbdUri {
             Place::Tcp(host, port) if host.contains(':') => write!(f, "nbd{tls}://[{host}]:{port}/{export}")?,
             Place::Tcp(host, port) => write!(f, "nbd{tls}://{host}:{port}/{export}")?,
         }
-        match &self.certificates {
-            Some(folder) => {
-                let folder = percent_encode(folder.as_os_str().as_bytes(), ENCODED);
-                write!(f, "{mark}tls-certificates={folder}")
-            }
-            None => Ok(()),
+        if let Some(folder) = &self.certificates {
+            let folder = percent_encode(folder.as_os_str().as_bytes(), ENCODED);
+            write!(f, "{mark}tls-certificates={folder}")?;
+            mark = '&';
         }
+        if let Some(hostname) = &self.hostname {
+            write!(f, "{mark}tls-hostname={}", utf8_percent_encode(hostname, ENCODED))?;
+        }
+        Ok(())
     }
 }
 
@@ -171,6 +185,7 @@ mod tests {
                 "nbds+unix:///?socket=/a%3Fb&tls-certificates=/pki",
                 "nbds+unix:///?socket=/a%3Fb&tls-certificates=/pki",
             ),
+            ("nbds://h/?tls-hostname=storage.example", "nbds://h:10809/?tls-hostname=storage.example"),
         ] {
             let uri = NbdUri::parse(text).unwrap();
             assert_eq!(uri.to_string(), written);
@@ -188,6 +203,8 @@ mod tests {
             ("nbd://host:70000/", "the port \"70000\""),
             ("nbd://[::1/", "without its ]"),
             ("nbd://host/%ff", "no UTF-8"),
+            ("nbds://host/?tls-verify-peer=false", "whoever answers"),
+            ("nbds://host/?tls-psk-file=/keys", "a shared key"),
         ] {
             assert!(NbdUri::parse(text).unwrap_err().contains(what), "{text}");
         }

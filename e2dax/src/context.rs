@@ -6,6 +6,11 @@ use crate::failure::Failure;
 use crate::out::Out;
 use crate::target::ImageOptions;
 
+/// Tells what a person should know, although nothing failed.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "e2dax: note: {text}");
+}
+
 /// The options that all verbs share, the output, and the exit code so far.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -36,7 +41,7 @@ impl Context {
 
     /// Tells what a person should know, although nothing failed.
     pub(crate) fn note(&self, text: &str) {
-        let _ = writeln!(std::io::stderr(), "e2dax: note: {text}");
+        note(text);
     }
 
     /// Tells what was lost or changed on the way, although the whole did not fail.

@@ -42,6 +42,8 @@ pub(crate) enum Cause {
     Text(String),
     /// An image is broken, in words.
     Broken(String),
+    /// Somebody has the image open: who, and what for.
+    Locked(String),
     /// The user stopped it: what state things are in.
     Interrupted(String),
     /// The standard output cannot be written.
@@ -56,7 +58,28 @@ impl Failure {
 
     /// A failure of a file of this machine.
     pub(crate) fn host(path: &Path, error: impl Into<io::Error>) -> Self {
-        Self::new(show_os(path.as_os_str()), Cause::Host(error.into()))
+        let name = match show_os(path.as_os_str()) {
+            // An empty argument is hard to see otherwise.
+            name if name.is_empty() => "''".into(),
+            name => name,
+        };
+        Self::new(name, Cause::Host(error.into()))
+    }
+
+    /// A failure to open the image at `path`, which is called `name`.
+    pub(crate) fn opening(name: String, path: &Path, error: blockdev::Error) -> Self {
+        match error {
+            // These are about the file as a whole and name it themselves.
+            blockdev::Error::Io { op: op @ ("open" | "lock" | "map"), message, .. } => {
+                let own = format!("{}: ", path.display());
+                let message = message.strip_prefix(own.as_str()).unwrap_or(&message);
+                match message.strip_prefix("locked: ").filter(|_| op == "lock") {
+                    Some(who) => Self::new(name, Cause::Locked(who.into())),
+                    None => Self::text(name, format!("{op}: {message}")),
+                }
+            }
+            other => Self::new(name, other),
+        }
     }
 
     /// A failure of `object` in words.
@@ -92,7 +115,15 @@ impl Failure {
 
     /// Whether somebody has the image open.
     pub(crate) fn is_locked(&self) -> bool {
-        matches!(&self.cause, Cause::Text(what) if what.starts_with("lock: "))
+        matches!(&self.cause, Cause::Locked(_))
+    }
+
+    /// Who has the image open, and for what, where that is why.
+    pub(crate) fn holder(&self) -> Option<&str> {
+        match &self.cause {
+            Cause::Locked(who) => Some(who),
+            _ => None,
+        }
     }
 
     /// Whether it is about an inode that is deleted.
@@ -112,6 +143,7 @@ impl fmt::Display for Failure {
             write!(f, "{}: ", self.object)?;
         }
         match &self.cause {
+            Cause::Locked(who) => write!(f, "is in use: {who}; --wait waits until it is free"),
             Cause::Usage(what) | Cause::Text(what) | Cause::Broken(what) | Cause::Interrupted(what) => {
                 f.write_str(what)
             }

@@ -26,7 +26,12 @@ enum Output {
     Removed(PathBuf),
     /// It is said not to be whole.
     Named(PathBuf),
+    /// An image that is being mended, and whether any of it may have been stored.
+    Mended(String, bool),
 }
+
+/// What e2fsck says when it is cancelled.
+const CANCELLED: i32 = 32;
 
 static STATE: Mutex<State> =
     Mutex::new(State { is_listening: false, images: Vec::new(), outputs: Vec::new() });
@@ -59,6 +64,21 @@ impl Partial {
     /// A place that is then said not to be whole.
     pub(crate) fn named(path: &Path) -> Self {
         Self::watch(Output::Named(path.into()))
+    }
+
+    /// An image that is being mended: nothing of it was stored yet.
+    pub(crate) fn mended(name: &str) -> Self {
+        Self::watch(Output::Mended(name.to_owned(), false))
+    }
+
+    /// From now on something of it may be stored.
+    pub(crate) fn storing(&mut self) {
+        let Output::Mended(name, _) = &self.0 else { return };
+        let next = Output::Mended(name.clone(), true);
+        if let Some(known) = state().outputs.iter_mut().find(|output| **output == self.0) {
+            known.clone_from(&next);
+        }
+        self.0 = next;
     }
 
     fn watch(output: Output) -> Self {
@@ -112,8 +132,16 @@ fn end(signal: i32) {
             Err(error) => say(format!("{name} is left as not clean: {error}")),
         }
     }
+    let mut code = 128 + signal;
     for output in outputs {
         match output {
+            Output::Mended(name, stored) => {
+                code = CANCELLED;
+                say(match stored {
+                    false => format!("nothing of {name} was mended; run it again to begin anew"),
+                    true => format!("{name} is half mended; run it again, and the rest is mended"),
+                });
+            }
             Output::Removed(path) => {
                 let is_file = std::fs::metadata(&path).is_ok_and(|found| found.is_file());
                 if is_file && std::fs::remove_file(&path).is_ok() {
@@ -123,5 +151,5 @@ fn end(signal: i32) {
             Output::Named(path) => say(format!("what is in {} is not whole", path.display())),
         }
     }
-    std::process::exit(128 + signal);
+    std::process::exit(code);
 }

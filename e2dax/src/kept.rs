@@ -2,16 +2,18 @@
 //!
 //! # Invariants
 //! There is at most one, on the thread that runs the commands. Outside a shell nothing here does anything. The image is
-//! opened when a command first changes it, and closed before anything opens its device in another way, so that its lock
-//! and its log are never in the way.
+//! opened when a command first changes it, as a file system or, by `poke`, as a device; never as both. It is closed before
+//! anything opens its device in another way, so that its lock and its log are never in the way.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
+use blockdev::{BlockDevice, Claim};
 use ext2_core::Ext2;
 
 use crate::context::Context;
 use crate::describe::join;
-use crate::failure::Result;
+use crate::failure::{Of as _, Result};
 use crate::images::Images;
 use crate::target::Target;
 
@@ -22,6 +24,8 @@ struct Shell {
     /// The current directory.
     directory: Vec<u8>,
     images: Images,
+    /// The device that `poke` changes.
+    raw: Option<(Arc<dyn BlockDevice>, Arc<Claim>)>,
 }
 
 thread_local! {
@@ -30,30 +34,65 @@ thread_local! {
 
 /// Begins a shell in an image.
 pub(crate) fn begin(image: &Target) {
-    let shell = Shell { image: image.with_path(b"/"), directory: b"/".to_vec(), images: Images::for_much() };
+    let shell = Shell {
+        image: image.with_path(b"/"),
+        directory: b"/".to_vec(),
+        images: Images::for_much(),
+        raw: None,
+    };
     SHELL.with(|cell| cell.replace(Some(shell)));
 }
 
 /// Closes the image as far as it is open; whatever goes wrong is complained of.
 pub(crate) fn close(context: &mut Context) {
     let taken = SHELL.with(|cell| {
-        cell.borrow_mut().as_mut().map(|shell| std::mem::replace(&mut shell.images, Images::for_much()))
+        let mut shell = cell.borrow_mut();
+        let shell = shell.as_mut()?;
+        let images = std::mem::replace(&mut shell.images, Images::for_much());
+        Some((images, shell.raw.take(), shell.image.clone()))
     });
-    if let Some(images) = taken {
-        images.close(context);
+    let Some((images, raw, image)) = taken else { return };
+    if let Some((device, claim)) = raw {
+        let flushed = device.flush().of(|| image.image_name());
+        drop(claim);
+        // No output is written here that could be closed.
+        let _ = context.or_complain(flushed);
     }
+    images.close(context);
 }
 
 /// Closes the image before its device is opened in another way.
 pub(crate) fn make_way(target: &Target) {
-    let taken = SHELL.with(|cell| {
-        let mut shell = cell.borrow_mut();
-        let shell = shell.as_mut().filter(|shell| shell.image.is_same_image(target))?;
-        Some(std::mem::replace(&mut shell.images, Images::for_much()))
-    });
-    if let Some(images) = taken {
-        images.close(&mut Context::new(crate::target::ImageOptions::default()));
+    let is_it =
+        SHELL.with(|cell| cell.borrow().as_ref().is_some_and(|shell| shell.image.is_same_image(target)));
+    if is_it {
+        close(&mut Context::new(crate::target::ImageOptions::default()));
     }
+}
+
+/// The device of a target, where it is the shell's and was poked.
+pub(crate) fn device(target: &Target) -> Option<Arc<dyn BlockDevice>> {
+    SHELL.with(|cell| {
+        let shell = cell.borrow();
+        let shell = shell.as_ref().filter(|shell| shell.image.is_same_image(target))?;
+        shell.raw.as_ref().map(|(device, _)| Arc::clone(device))
+    })
+}
+
+/// Whether the shell's image is open as a device.
+pub(crate) fn is_poked() -> bool {
+    SHELL.with(|cell| cell.borrow().as_ref().is_some_and(|shell| shell.raw.is_some()))
+}
+
+/// Keeps the device of a target open, where it is the shell's; false where it is not.
+pub(crate) fn keep(target: &Target, device: &Arc<dyn BlockDevice>, claim: Option<&Arc<Claim>>) -> bool {
+    SHELL.with(|cell| {
+        let mut shell = cell.borrow_mut();
+        let shell = shell.as_mut().filter(|shell| shell.image.is_same_image(target));
+        let Some((shell, claim)) = shell.zip(claim) else { return false };
+        shell.raw = Some((Arc::clone(device), Arc::clone(claim)));
+        true
+    })
 }
 
 /// The current directory; none outside a shell.

@@ -15,6 +15,7 @@
 //! | [`context`] | what a verb gets: the options, its output, and where it complains |
 //! | [`out`], [`text`], [`json`], [`describe`] | printing |
 //! | [`glob`] | patterns of names |
+//! | [`help`] | the texts of the help |
 //! | [`dax`] | mapping files in a software MMU, for `fault` and `demo` |
 //! | `host` | mapping files into this process, for `fault --host` |
 //! | [`progress`] | bars, on a terminal only |
@@ -26,6 +27,7 @@ mod dax;
 mod describe;
 mod failure;
 mod glob;
+mod help;
 #[cfg(target_os = "linux")]
 mod host;
 mod images;
@@ -45,7 +47,7 @@ mod verbs;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{FromArgMatches as _, Parser};
 
 use context::Context;
 use target::ImageOptions;
@@ -56,7 +58,7 @@ use verbs::Verb;
 /// A place in an image is written IMG:/path. IMG alone is its root. IMG@OFFSET:/path and IMG@pN:/path look for the
 /// file system at a byte offset of IMG or in its N-th partition (MBR or GPT), IMG@dax:/path behind an nd_pfn header.
 #[derive(Parser)]
-#[command(version, name = "e2dax", max_term_width = 100, after_help = AFTER)]
+#[command(version = env!("E2DAX_VERSION"), name = "e2dax", max_term_width = 100, after_help = AFTER)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -85,7 +87,8 @@ fn main() -> ExitCode {
     let arguments = verbs::mount::as_helper(arguments);
     let arguments = verbs::find::with_double_dashes(arguments);
     let usage = verbs::check::usage_code(&arguments).unwrap_or(failure::USAGE);
-    let cli = match Cli::try_parse_from(arguments) {
+    let parsed = help::definition().try_get_matches_from(arguments);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to the standard output, which may be closed.

@@ -1,4 +1,5 @@
-//! Images that are reached over the network: `nbd://HOST[:PORT]/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`.
+//! Images that are reached over the network: `nbd://HOST[:PORT]/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`; those behind HTTP and in
+//! object stores.
 //!
 //! A path inside follows behind `:/`, as in `nbd://host/disk:/etc/passwd`; a place behind `@`, as in `nbd://host/disk@p1:/`.
 
@@ -14,9 +15,16 @@ use crate::failure::{Failure, Of, Result};
 use crate::target::{DeviceKind, Mode};
 use crate::text::show;
 
+/// What begins the address of an object: see `e2dax_net::object`.
+const OBJECTS: [&str; 5] = ["http://", "https://", "s3://", "gs://", "az://"];
+
 /// Whether an argument names an image that is not a file.
 pub(crate) fn is_remote(argument: &OsStr) -> bool {
-    argument.to_str().is_some_and(NbdUri::is_one)
+    argument.to_str().is_some_and(|text| NbdUri::is_one(text) || is_object(text))
+}
+
+fn is_object(text: &str) -> bool {
+    OBJECTS.iter().any(|scheme| text.starts_with(scheme))
 }
 
 /// Where the image of such an argument ends: what follows, if anything, is `:` and a path.
@@ -36,7 +44,16 @@ pub(crate) fn open(
     let name = || show(image.as_bytes());
     let text = image.to_str().ok_or_else(|| Failure::text(name(), "is no UTF-8"))?;
     let in_memory = kind == DeviceKind::Ram;
-    let device = nbd(text, mode == Mode::Read || in_memory, durability)?;
+    let device: Arc<dyn BlockDevice> = if is_object(text) {
+        if mode == Mode::Write && !in_memory {
+            let what =
+                "is read-only: serve --overlay FILE keeps what is written, and --device ram forgets it";
+            return Err(Failure::text(name(), what));
+        }
+        object(text)?.device
+    } else {
+        Arc::new(nbd(text, mode != Mode::Write || in_memory, durability)?)
+    };
     let cached = Cached::new(device, CacheOptions::default()).of(name)?;
     Ok(if in_memory { Arc::new(Overlay::new(cached).of(name)?) } else { Arc::new(cached) })
 }
@@ -58,6 +75,13 @@ pub(crate) struct Measured {
 pub(crate) fn measured(image: &OsStr) -> Result<Measured> {
     let name = || show(image.as_bytes());
     let text = image.to_str().ok_or_else(|| Failure::text(name(), "is no UTF-8"))?;
+    if is_object(text) {
+        let Measured { device, cost } = object(text)?;
+        return Ok(Measured {
+            device: Arc::new(Cached::new(device, CacheOptions::default()).of(name)?),
+            cost,
+        });
+    }
     let counted = Arc::new(Counted::new(nbd(text, true, Durability::Relaxed)?));
     let device = Arc::new(Cached::new(Arc::clone(&counted), CacheOptions::default()).of(name)?);
     let cost = move || {
@@ -67,12 +91,38 @@ pub(crate) fn measured(image: &OsStr) -> Result<Measured> {
     Ok(Measured { device, cost: Box::new(cost) })
 }
 
+/// An object of a store.
+#[cfg(feature = "object-store")]
+fn object(text: &str) -> Result<Measured> {
+    use e2dax_net::object::{ObjectDevice, ObjectUri};
+
+    let uri = ObjectUri::parse(text).map_err(|what| Failure::text(show(text.as_bytes()), what))?;
+    let name = || uri.to_string();
+    let device = Arc::new(ObjectDevice::open(&uri).map_err(|error| not_connected(name(), error))?);
+    let asked = Arc::clone(&device);
+    let cost = move || {
+        let cost = asked.cost();
+        Cost { requests: cost.requests, bytes: cost.bytes }
+    };
+    Ok(Measured { device, cost: Box::new(cost) })
+}
+
+#[cfg(not(feature = "object-store"))]
+fn object(text: &str) -> Result<Measured> {
+    let what = "HTTP and object stores are not in this build: the feature object-store has them";
+    Err(Failure::text(show(text.as_bytes()), what))
+}
+
+fn not_connected(name: String, error: blockdev::Error) -> Failure {
+    match error {
+        blockdev::Error::Io { op: "connect", message, .. } => Failure::text(name, message),
+        other => Failure::new(name, other),
+    }
+}
+
 fn nbd(text: &str, read_only: bool, durability: Durability) -> Result<NbdDevice> {
     let name = || show(text.as_bytes());
     let uri = NbdUri::parse(text).map_err(|what| Failure::text(name(), what))?;
     let options = Connect { read_only, durability, ..Connect::default() };
-    NbdDevice::open(&uri, &options).map_err(|error| match error {
-        blockdev::Error::Io { op: "connect", message, .. } => Failure::text(name(), message),
-        other => Failure::new(name(), other),
-    })
+    NbdDevice::open(&uri, &options).map_err(|error| not_connected(name(), error))
 }

@@ -30,13 +30,14 @@ pub(crate) fn open_settled(image: &OsStr, context: &Context) -> Result<(Target, 
 /// changed all the same, and stays not clean.
 pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &Context) -> Result<()> {
     if !device.is_read_only() {
-        if ext2_image::rewrite::recover(&**device).of(|| target.image_name())? {
+        let recovered = ext2_image::rewrite::recover(&**device);
+        if recovered.map_err(|error| target.failure(&**device, error))? {
             let name = target.image_name();
             context.note(&format!(
                 "{name}: a change of the whole image was interrupted; it was carried out, and is whole now"
             ));
         }
-        ext2_core::replay(&**device).of(|| target.image_name())?;
+        ext2_core::replay(&**device).map_err(|error| target.failure(&**device, error))?;
         replay_journal(target, device, context)?;
     }
     // What cannot be opened at all is told by who opens it next.
@@ -77,6 +78,9 @@ fn replay_journal(target: &Target, device: &Arc<dyn BlockDevice>, context: &Cont
     let stored: Result<u64, blockdev::Error> = changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
     stored.of(|| target.image_name())?;
     let (count, name) = (done.transactions, target.image_name());
-    context.note(&format!("{name}: its journal was not empty; {count} transactions were replayed"));
+    context.note(&format!(
+        "{name}: its journal was not empty; {} replayed",
+        crate::text::count(count, "transaction")
+    ));
     Ok(())
 }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use ext2_core::{Ext2, FileKind, Follow, Inode};
-use ext2_image::archive;
-use ext2_image::manifest::{Entry, ImageEntries, Manifest, TreeEntries, Without, describe_image, parse};
-use ext2_image::mkfs::source::{Folder, Times, Xattrs, read_directory};
+use ext2_image::archive::ArchiveEntries;
+use ext2_image::manifest::{Entry, ImageEntries, Manifest, Without, describe_image, parse};
+use ext2_image::mkfs::source::{DirectoryEntries, Times, Xattrs};
 use ext2_image::{foreign, packed};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
-use crate::target::{Mode, Target};
+use crate::target::{ImageOptions, Mode, Target};
 use crate::text::show_os;
 
 /// What is compared.
@@ -72,7 +72,7 @@ impl Side {
             if let Some(manifest) = manifest(path)? {
                 return Ok(Self::Manifest(manifest));
             }
-            if is_archive(path) {
+            if is_archive(path, &context.image) {
                 return Ok(Self::Archive(path.into()));
             }
         }
@@ -100,13 +100,7 @@ impl Side {
     /// What it says of the file system itself.
     pub(crate) fn file_system(&self) -> Manifest {
         match (self, self.image()) {
-            (Self::Manifest(manifest), _) => {
-                let mut alone = Manifest::default();
-                for (key, value) in manifest.filesystem() {
-                    alone.set_filesystem(key, value);
-                }
-                alone
-            }
+            (Self::Manifest(manifest), _) => file_system_of(manifest),
             (_, Some((_, fs))) => describe_image(fs),
             _ => Manifest::default(),
         }
@@ -121,23 +115,27 @@ impl Side {
             Self::Image(target, _, inode) => {
                 Box::new(ImageEntries::new(&inode).map(move |entry| entry.of(|| target.name())))
             }
-            Self::Manifest(manifest) => Box::new(manifest.entries().to_vec().into_iter().map(Ok)),
+            Self::Manifest(manifest) => Box::new(manifest.into_entries().into_iter().map(Ok)),
             Self::Directory(path) => {
-                let failed = |error: ext2_image::mkfs::Error| of_source(&path, &error);
-                let tree =
-                    read_directory(&path, Times::Modified, Xattrs::Keep, &mut |_| ()).map_err(failed)?;
-                let entries = TreeEntries::new(tree, Box::new(Folder::new(&path))).map_err(failed)?;
+                let entries = DirectoryEntries::new(&path, Times::Modified, Xattrs::Keep);
                 Box::new(entries.map(move |entry| entry.map_err(|error| of_source(&path, &error))))
             }
             Self::Archive(path) => {
-                let failed = |error: ext2_image::mkfs::Error| of_source(&path, &error);
-                let read = archive::read(&path, &std::env::temp_dir(), Times::Modified);
-                let (tree, contents) = read.map_err(failed)?;
-                let entries = TreeEntries::new(tree, Box::new(contents)).map_err(failed)?;
+                let entries = ArchiveEntries::open(&path, &std::env::temp_dir(), None);
+                let entries = entries.map_err(|error| of_source(&path, &error))?;
                 Box::new(entries.map(move |entry| entry.map_err(|error| of_source(&path, &error))))
             }
         })
     }
+}
+
+/// What a manifest says of the file system itself.
+pub(crate) fn file_system_of(manifest: &Manifest) -> Manifest {
+    let mut alone = Manifest::default();
+    for (key, value) in manifest.filesystem() {
+        alone.set_filesystem(key, value);
+    }
+    alone
 }
 
 fn of_source(path: &Path, error: &ext2_image::mkfs::Error) -> Failure {
@@ -167,8 +165,9 @@ fn manifest(path: &Path) -> Result<Option<Manifest>> {
 }
 
 /// Whether a file is an archive and no image: a packed one is unpacked to see.
-fn is_archive(path: &Path) -> bool {
-    let whole = if packed::packer_of(path).is_some() { packed::unpack(path).ok() } else { None };
+fn is_archive(path: &Path, options: &ImageOptions) -> bool {
+    let whole =
+        if packed::packer_of(path).is_some() { packed::unpack(path, options.backing()).ok() } else { None };
     let file = whole.as_deref().unwrap_or(path);
     let how =
         blockdev::DeviceOptions { kind: blockdev::Backend::File, ..blockdev::DeviceOptions::read_only() };

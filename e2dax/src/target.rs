@@ -20,6 +20,7 @@ use ext2_image::mkfs::pfn;
 use ext2_image::packed;
 
 use crate::clock;
+use crate::context::note;
 use crate::failure::{Failure, Of, Result};
 use crate::kept;
 use crate::remote;
@@ -29,13 +30,16 @@ pub(crate) use options::{DeviceKind, Durable, ImageOptions};
 pub(crate) use superblock::{SuperblockFrom, parse_superblock};
 
 /// Between two looks whether an image is free.
-const WAIT: std::time::Duration = std::time::Duration::from_millis(50);
+pub(crate) const WAIT: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// What to do with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Look at it. Needs no write permission and changes no byte.
     Read,
+    /// Look at single structures of it, which are read at once, each by itself: whoever writes meanwhile, each is as it was
+    /// at some moment. So somebody may have the image open for writing.
+    Glance,
     /// Change it.
     Write,
 }
@@ -71,7 +75,16 @@ impl Place {
 pub(crate) struct Raw {
     pub(crate) device: Arc<dyn BlockDevice>,
     pub(crate) layout: Layout,
-    _claim: Option<blockdev::Claim>,
+    claim: Option<Arc<blockdev::Claim>>,
+    /// It belongs to a shell, which makes all changes durable when it closes it.
+    is_kept: bool,
+}
+
+impl Raw {
+    /// After a change.
+    pub(crate) fn end_of_poke(&self) -> blockdev::Result<()> {
+        if self.is_kept { Ok(()) } else { self.device.flush() }
+    }
 }
 
 /// A place in an image.
@@ -82,6 +95,8 @@ pub(crate) struct Target {
     place: Place,
     /// The byte at which the file system begins, once it is open.
     offset: Cell<u64>,
+    /// Whether it was opened although somebody has it open for writing.
+    beside_writer: Cell<bool>,
     /// The path inside, as given; empty for the root.
     path: Vec<u8>,
 }
@@ -157,6 +172,11 @@ impl Target {
             .then_some(target)
     }
 
+    fn new(image: PathBuf, place: Place, path: &[u8]) -> Self {
+        let (offset, beside_writer) = (Cell::new(0), Cell::new(false));
+        Self { image, place, offset, beside_writer, path: path.to_vec() }
+    }
+
     /// The longest part before a `:` (or all of it) that is an image.
     fn find(argument: &OsStr) -> Option<Self> {
         if remote::is_remote(argument) {
@@ -170,7 +190,7 @@ impl Target {
             let file = |name: &[u8], place| {
                 let image = PathBuf::from(OsString::from_vec(name.to_vec()));
                 let is_file = std::fs::metadata(&image).is_ok_and(|meta| !meta.is_dir());
-                is_file.then(|| Self { image, place, offset: Cell::new(0), path: path.to_vec() })
+                is_file.then(|| Self::new(image, place, path))
             };
             file(image, Place::Whole).or_else(|| {
                 let at = image.iter().rposition(|&byte| byte == b'@')?;
@@ -189,7 +209,7 @@ impl Target {
             Some(place) => (image.get(..at).unwrap_or(image), place),
             None => (image, Place::Whole),
         };
-        Self { image: PathBuf::from(OsString::from_vec(image.to_vec())), place, offset: Cell::new(0), path }
+        Self::new(PathBuf::from(OsString::from_vec(image.to_vec())), place, &path)
     }
 
     /// Whether both are the same file system of the same file.
@@ -301,24 +321,26 @@ impl Target {
             DeviceKind::Ram => blockdev::Backend::Ram,
         };
         let how = match mode {
-            Mode::Read => blockdev::DeviceOptions::read_only(),
+            Mode::Read | Mode::Glance => blockdev::DeviceOptions::read_only(),
             Mode::Write => blockdev::DeviceOptions::read_write(),
         };
-        let unpacked = self.unpacked(mode)?;
+        let unpacked = self.unpacked(options, mode)?;
         let file = unpacked.as_deref().unwrap_or(&self.image);
         let how = blockdev::DeviceOptions { kind, durability, ..how };
-        let failed = |error| match error {
-            // These are about the file as a whole and name it themselves.
-            blockdev::Error::Io { op: op @ ("open" | "lock" | "map"), message, .. } => {
-                let own = format!("{}: ", self.image.display());
-                let message = message.strip_prefix(own.as_str()).unwrap_or(&message);
-                Failure::text(self.image_name(), format!("{op}: {message}"))
-            }
-            other => Failure::new(self.image_name(), other),
-        };
+        let failed = |error| Failure::opening(self.image_name(), &self.image, error);
         loop {
             match blockdev::open_image(file, &how).map_err(failed) {
                 Err(failure) if options.wait && failure.is_locked() => std::thread::sleep(WAIT),
+                Err(failure) if mode == Mode::Glance && failure.is_locked() => {
+                    let who = failure.holder().unwrap_or("somebody has the image open");
+                    let name = self.image_name();
+                    self.beside_writer.set(true);
+                    note(&format!("{name}: {who}; this is what has reached the image so far"));
+                    // Not mapped: it may be cut off meanwhile.
+                    let (kind, lock) = (blockdev::Backend::File, blockdev::Locking::Skip);
+                    let how = blockdev::DeviceOptions { kind, lock, ..blockdev::DeviceOptions::read_only() };
+                    return blockdev::open_image(file, &how).map_err(failed);
+                }
                 opened => return opened,
             }
         }
@@ -326,7 +348,7 @@ impl Target {
 
     /// The file system.
     pub(crate) fn open(&self, options: &ImageOptions, mode: Mode) -> Result<Ext2> {
-        if mode == Mode::Read
+        if mode != Mode::Write
             && let Some(fs) = kept::file_system(self, None)?
         {
             return Ok(fs);
@@ -341,8 +363,8 @@ impl Target {
         let device = self.open_device(options, mode, options.durability())?;
         let name = || self.image_name();
         let claim = match mode {
-            Mode::Write => Some(device.claim(0, device.size()).of(name)?),
-            Mode::Read => None,
+            Mode::Write => Some(Arc::new(device.claim(0, device.size()).of(name)?)),
+            Mode::Read | Mode::Glance => None,
         };
         let layout = Layout::read(&*device).of(name)?;
         // A broken superblock can be looked at; what is another kind of file has none.
@@ -351,7 +373,19 @@ impl Target {
         {
             return Err(self.failure(&*device, error));
         }
-        Ok(Raw { device, layout, _claim: claim })
+        Ok(Raw { device, layout, claim, is_kept: false })
+    }
+
+    /// As [`open_raw`](Self::open_raw) for writing; in a shell, which pokes once and again, the device stays open.
+    pub(crate) fn open_to_poke(&self, options: &ImageOptions) -> Result<Raw> {
+        if let Some(device) = kept::device(self) {
+            // Read anew: it may be what was changed.
+            let layout = Layout::read(&*device).of(|| self.image_name())?;
+            return Ok(Raw { device, layout, claim: None, is_kept: true });
+        }
+        let raw = self.open_raw(options, Mode::Write)?;
+        let is_kept = kept::keep(self, &raw.device, raw.claim.as_ref());
+        Ok(Raw { is_kept, ..raw })
     }
 
     /// The file system on its device; with `log`, its changes reach the disk together.
@@ -363,7 +397,7 @@ impl Target {
         log: bool,
     ) -> Result<Ext2> {
         let (device, from) = match mode {
-            Mode::Read if options.rescue => {
+            Mode::Read | Mode::Glance if options.rescue => {
                 let from = options.superblock.or(Some(SuperblockFrom::Auto));
                 (ext2_image::repair::with_its_size(device), from)
             }
@@ -376,9 +410,12 @@ impl Target {
             return Err(Failure::text(self.image_name(), text));
         }
         let how = OpenOptions {
-            read_only: mode == Mode::Read,
+            read_only: mode != Mode::Write,
             superblock,
-            ignore_journal: options.ignore_journal || options.rescue && mode == Mode::Read,
+            // Whoever has it open for writing has a journal that is in use.
+            ignore_journal: options.ignore_journal
+                || options.rescue && mode != Mode::Write
+                || self.beside_writer.get(),
             device_offset: self.offset.get(),
             log,
             clock: clock::fixed()?,
@@ -403,16 +440,18 @@ impl Target {
     }
 
     /// The image as it is read: what is packed is unpacked into a file that goes with this process.
-    fn unpacked(&self, mode: Mode) -> Result<Option<PathBuf>> {
+    fn unpacked(&self, options: &ImageOptions, mode: Mode) -> Result<Option<PathBuf>> {
         let Some(packer) = packed::packer_of(&self.image) else { return Ok(None) };
         let name = || self.image_name();
         if mode == Mode::Write {
             let what = format!("is packed by {packer}, and can only be looked at; unpack it to change it");
             return Err(Failure::text(name(), what));
         }
-        packed::unpack(&self.image)
-            .map(Some)
-            .map_err(|error| Failure::text(name(), format!("cannot be unpacked ({packer}): {error}")))
+        packed::unpack(&self.image, options.backing()).map(Some).map_err(|error| {
+            let is_refused = !options.allow_backing && packed::is_refused(&error);
+            let advice = if is_refused { "; --allow-backing opens it" } else { "" };
+            Failure::text(name(), format!("cannot be unpacked ({packer}): {error}{advice}"))
+        })
     }
 
     /// What the file is instead, when there is no ext2 in it: another kind of file, or a disk with partitions.
@@ -420,11 +459,18 @@ impl Target {
         if let ext2_core::Error::Incompatible(ext2_core::Incompatible::Feature(_)) = error {
             return Some(format!("{error}; {}", ext2_image::foreign::EXT4));
         }
+        // No byte of a superblock.
+        if device.size() <= ext2_core::raw::SUPERBLOCK_OFFSET && self.place == Place::Whole {
+            return Some(match device.size() {
+                0 => "is an empty file and not an ext2 image; e2dax mkfs makes one".into(),
+                size => format!("is too small for an ext2 image: it has {size} bytes"),
+            });
+        }
         if !matches!(error, ext2_core::Error::Corrupt(_)) {
             return None;
         }
         if let Some(kind) = ext2_image::foreign::recognise(device) {
-            return Some(format!("is no ext2 image but {}; {}", kind.name, kind.advice));
+            return Some(format!("is not an ext2 image but {}; {}", kind.name, kind.advice));
         }
         if self.place != Place::Whole {
             return None;

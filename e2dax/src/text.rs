@@ -42,20 +42,7 @@ pub(crate) fn show_os(name: &OsStr) -> String {
 
 /// Type and permissions as `ls -l` prints them: `drwxr-sr-x`.
 pub(crate) fn mode_letters(kind: FileKind, mode: u16) -> String {
-    let kind = if kind == FileKind::Regular { '-' } else { kind.letter() };
-    let mut text = String::from(kind);
-    for (shift, special, set, bare) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
-        let bits = mode >> shift;
-        text.push(if bits & 4 != 0 { 'r' } else { '-' });
-        text.push(if bits & 2 != 0 { 'w' } else { '-' });
-        text.push(match (mode & special != 0, bits & 1 != 0) {
-            (true, true) => set,
-            (true, false) => bare,
-            (false, true) => 'x',
-            (false, false) => '-',
-        });
-    }
-    text
+    ext2_image::fields::mode_letters(kind.mode_bits() | mode)
 }
 
 /// A time as the manifest writes it: seconds since 1970, and nine digits where there are nanoseconds.

@@ -11,7 +11,6 @@
 //! # Locking
 //! One lock a group, never two at once. The sums over all groups are atomics.
 
-mod bitmap;
 mod blocks;
 pub(crate) mod group;
 mod inodes;
@@ -20,8 +19,9 @@ mod rebuild;
 mod reserve;
 
 pub(crate) use blocks::{Blocks, Run};
+use ext2_format::bitmap;
 pub(crate) use group::{Groups, Window};
 pub use place::Policy;
-pub(crate) use place::{Place, Placement, Request, Role};
+pub(crate) use place::{Place, Request, Role};
 #[cfg(feature = "std")]
 pub use reserve::without_reserve;

@@ -29,7 +29,13 @@ impl FileAt for Inode {
     }
 
     fn write_bytes(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        Ok(self.write_at(offset, bytes)?)
+        #[cfg(feature = "write")]
+        return Ok(self.write_at(offset, bytes)?);
+        #[cfg(not(feature = "write"))]
+        {
+            let _ = (offset, bytes);
+            Err(Errno::ROFS.into())
+        }
     }
 
     fn byte_count(&self) -> u64 {

@@ -13,20 +13,21 @@
 //! Lookup and listing hold the directory's `io` lock shared until they have the inode; changes hold it exclusive. A name that was found lately
 //! is looked up without it (see `places`).
 
-mod block;
+#[cfg(feature = "write")]
 mod change;
 mod entries;
 mod index;
 mod lookup;
 mod moves;
 mod places;
+#[cfg(feature = "write")]
 mod rename;
 
-pub use block::decode_rec_len;
-pub(crate) use block::{Slot, slots};
+#[cfg(feature = "write")]
 pub(crate) use change::{Named, Removal, Room};
 pub use entries::{DirEntry, Entries};
 pub(crate) use index::{Index, Indexes, Shared as SharedIndex};
+#[cfg(feature = "write")]
 pub(crate) use lookup::Found;
 pub(crate) use moves::Moves;
 pub(crate) use places::Places;

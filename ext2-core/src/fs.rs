@@ -2,18 +2,28 @@
 //!
 //! # Invariants
 //! 1. Geometry and features never change while it is open.
-//! 2. Read-only: no byte of the device is written.
+//! 2. Read-only: no byte of the device is written. Without the feature `write` there is nothing else.
 
+#[cfg(feature = "write")]
 pub(crate) mod change;
+mod close;
+#[cfg(feature = "write")]
+mod mount;
 mod open;
+#[cfg(feature = "write")]
 pub(crate) mod orphans;
+#[cfg(not(feature = "write"))]
+mod reader;
 mod statfs;
+#[cfg(feature = "write")]
+mod stores;
 mod table;
+#[cfg(feature = "write")]
 mod writer;
 
+pub use close::{Closed, Unclean};
 pub use open::{OpenOptions, SuperblockAt};
 pub use statfs::StatFs;
-pub use writer::{Closed, Unclean};
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -27,11 +37,7 @@ use zerocopy::FromZeros;
 use crate::dir::Indexes;
 use crate::error::{Corrupt, Object, Result};
 use crate::inode::Inode;
-use crate::log::Logged;
 use crate::raw::RawGroupDesc;
-use crate::sync::Mutex;
-use crate::time::Clock;
-use crate::xattr::Shared;
 use crate::{Geometry, GroupNr, InodeNr, Superblock};
 
 /// A file system that is open. Cloning it is cheap; the last holder, inodes included, closes it.
@@ -60,16 +66,23 @@ pub(crate) struct Fs {
     /// The superblock as it was when the file system was opened.
     pub(crate) sb: Superblock,
     pub(crate) super_group: GroupNr,
-    pub(crate) clock: Arc<dyn Clock>,
-    /// The log that metadata goes through, where that was asked for: it is `dev`, then.
-    pub(crate) log: Option<Arc<Logged>>,
     pub(crate) table: table::InodeTable,
     /// The first block of each group's inode table; 0 where the descriptor was not read yet. Tables never move.
     pub(crate) inode_tables: Vec<AtomicU32>,
     pub(crate) indexes: Indexes,
+    #[cfg(feature = "write")]
+    pub(crate) clock: Arc<dyn crate::Clock>,
+    /// The log that metadata goes through, where that was asked for: it is `dev`, then.
+    #[cfg(feature = "write")]
+    pub(crate) log: Option<Arc<crate::log::Logged>>,
     /// Attribute blocks that may be shared, by their hash.
-    pub(crate) shared_xattrs: Mutex<Shared>,
+    #[cfg(feature = "write")]
+    pub(crate) shared_xattrs: crate::sync::Mutex<crate::xattr::Shared>,
+    /// Shared by who stores into the tables of inodes or the superblock; exclusive while a transaction holds such blocks.
+    #[cfg(feature = "write")]
+    pub(crate) stores: crate::sync::RwLock<()>,
     /// Present when the file system is open for writing.
+    #[cfg(feature = "write")]
     pub(crate) writer: Option<writer::Writer>,
 }
 

@@ -12,29 +12,44 @@
 //! the block map (Linux: `truncate_mutex`). Pointers and size are atomics: lookups take no lock.
 
 mod attr;
+#[cfg(feature = "write")]
 mod cut;
+#[cfg(feature = "write")]
 mod grow;
+#[cfg(feature = "write")]
 mod hurd;
 mod map;
+#[cfg(feature = "write")]
 mod owner;
+#[cfg(feature = "write")]
 mod publish;
 mod read;
+#[cfg(feature = "write")]
 mod relocate;
 mod seek;
+#[cfg(feature = "write")]
 mod shrink;
+#[cfg(feature = "write")]
 pub(crate) mod spare;
+#[cfg(feature = "write")]
 mod store;
+#[cfg(feature = "write")]
 mod write;
 
 pub(crate) use attr::Attrs;
-pub use attr::{Attr, DeviceNr, FileKind, InodeFlags};
-pub(crate) use grow::Growth;
-pub use grow::{Allocate, WriteMapping};
-pub use publish::Unpublished;
+pub(crate) use ext2_format::{DeviceNr, FileKind, InodeFlags};
 pub(crate) use read::FAST_SYMLINK_MAX;
 pub use read::Piece;
 pub use seek::Extents;
-pub use write::SetAttr;
+
+#[cfg(feature = "write")]
+pub(crate) use grow::Growth;
+#[cfg(feature = "write")]
+pub use {
+    grow::{Allocate, WriteMapping},
+    publish::Unpublished,
+    write::SetAttr,
+};
 
 use alloc::format;
 use alloc::sync::Arc;
@@ -49,9 +64,8 @@ use crate::error::{Corrupt, Object, Result, refuse};
 use crate::fs::Fs;
 use crate::map::{Runs, SLOTS};
 use crate::raw::{RawInode, RawInodeExtra};
-use crate::space::Space;
 use crate::sync::{IoLock, Mutex, Rank};
-use crate::{Errno, Ext2, InodeNr};
+use crate::{Attr, Errno, Ext2, InodeNr};
 
 /// A file, directory or other inode that is open. Cloning it is cheap.
 ///
@@ -90,10 +104,12 @@ pub(crate) struct Cell {
     pub(crate) root: [AtomicU32; SLOTS],
     pub(crate) attrs: Mutex<Attrs>,
     pub(crate) io: IoLock,
-    pub(crate) map: Mutex<Growth>,
     /// What lookups found lately.
     pub(crate) runs: Runs,
-    pub(crate) space: Space,
+    #[cfg(feature = "write")]
+    pub(crate) map: Mutex<Growth>,
+    #[cfg(feature = "write")]
+    pub(crate) space: crate::space::Space,
     /// The index of a directory; unused by others.
     pub(crate) dir: SharedIndex,
     /// Where names of a directory were found.
@@ -118,7 +134,7 @@ impl Cell {
         if raw.i_links_count.get() == 0 && (raw.i_mode.get() == 0 || raw.i_dtime.get() != 0) {
             return refuse(Errno::STALE, "the inode is deleted");
         }
-        if raw.i_links_count.get() == 0 && fs.writer.is_some() {
+        if raw.i_links_count.get() == 0 && fs.has_writer() {
             // Its last holder would free what a name may still lead to. Whoever only reads may look at it.
             return Err(Corrupt::new(Object::Inode(nr), "has no links, and is not deleted").into());
         }
@@ -167,9 +183,11 @@ impl Cell {
             root: raw.i_block.map(|pointer| AtomicU32::new(pointer.get())),
             attrs: Mutex::new(Rank::Attr, Attrs::from_raw(raw, extra)),
             io: IoLock::new(Rank::Io),
-            map: Mutex::new(Rank::Map, Growth::default()),
             runs: Runs::new(),
-            space: Space::new(),
+            #[cfg(feature = "write")]
+            map: Mutex::new(Rank::Map, Growth::default()),
+            #[cfg(feature = "write")]
+            space: crate::space::Space::new(),
             dir: fs.indexes.of(nr, kind),
             places: Places::new(),
             moves: Moves::new(),

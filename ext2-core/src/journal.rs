@@ -8,11 +8,15 @@
 //! # Invariants
 //! 1. The journal is used only when it is empty, of the file system's block size, and without features that change
 //!    its records.
-//! 2. The blocks of a transaction belong to directories whose `io` locks the caller holds: nobody else changes them
-//!    before it ends.
+//! 2. Nobody else changes the blocks of a transaction before it ends: they belong to directories whose `io` locks the
+//!    caller holds, or all stores into them are kept out (see `fs/stores.rs`).
 //!
 //! # Locking
 //! One transaction at a time: a lock of its own is held from the look at the journal to the transaction's end.
+
+mod together;
+
+pub(crate) use together::Together;
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
@@ -139,6 +143,13 @@ impl<'f> Journal<'f> {
 
     /// Writes a transaction that [fits](Self::fits), so that from now on a crash ends in `images`.
     pub(crate) fn commit(self, images: &Images) -> Result<Transaction<'f>> {
+        let mut transaction = self.begin(images)?;
+        transaction.hold()?;
+        Ok(transaction)
+    }
+
+    /// Writes a transaction that does not hold yet.
+    fn begin(self, images: &Images) -> Result<Transaction<'f>> {
         let len = self.fs.geo.block_size.len();
         let count = images.0.len();
         let end = self.end(count);
@@ -176,11 +187,7 @@ impl<'f> Journal<'f> {
         // With an empty journal this flag means nothing; the store after it is what commits.
         self.fs.store_recover(true)?;
         Barrier::JournalWritten.fence(&*self.fs.dev)?;
-        // From this store on a crash, or an error, ends in the images.
-        let transaction = Transaction { journal: self, is_ended: false };
-        // It needs no fence of its own: every change of a name has one before the store that shows it.
-        transaction.journal.store(S_START, transaction.journal.first)?;
-        Ok(transaction)
+        Ok(Transaction { journal: self, is_ended: true })
     }
 
     fn write(&self, block: u64, bytes: &[u8]) -> Result<()> {
@@ -214,6 +221,13 @@ impl Drop for Transaction<'_> {
 }
 
 impl Transaction<'_> {
+    /// From this store on a crash, or an error, ends in the images.
+    fn hold(&mut self) -> Result<()> {
+        self.is_ended = false;
+        // It needs no fence of its own: every change of a name has one before the store that shows it.
+        self.journal.store(S_START, self.journal.first)
+    }
+
     /// All is in place: the journal is empty again.
     pub(crate) fn end(transaction: Option<Self>) -> Result<()> {
         let Some(mut transaction) = transaction else { return Ok(()) };

@@ -8,10 +8,9 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`raw`] | structures as they lie on disk |
-//! | `superblock`, `geometry`, `features` | what an image is and where everything lies |
-//! | `map` | the block map, answered in full |
-//! | `inode`, `dir`, `xattr`, `acl`, `resolve` | files and their names |
+//! | [`raw`] and the numbers, errors and values beside it | the format as data: from [`ext2_format`] |
+//! | `map` | what lookups in block maps found lately |
+//! | `inode`, `dir`, `xattr`, `resolve` | files and their names |
 //! | `path`, `walk` | the common jobs by path, each in one call; a whole tree, file by file |
 //! | `namei` | making, linking, removing and renaming |
 //! | `balloc` | free blocks and inodes, and who gets which |
@@ -23,67 +22,73 @@
 //! | [`sync`] | locks and their order |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
-// What only a writer reaches is there to be compiled, and left out of the program.
-#![cfg_attr(not(feature = "write"), allow(dead_code, unused_imports, unused_variables))]
 
 extern crate alloc;
 
-mod acl;
-mod balloc;
+mod clock;
 #[cfg(feature = "std")]
 mod cursor;
 mod dir;
-mod errno;
-mod error;
-mod features;
 mod fs;
-mod geometry;
 mod inode;
-mod journal;
 mod log;
 mod map;
-mod name;
-mod namei;
-mod number;
-mod order;
 mod path;
-pub mod placement;
-pub mod plumbing;
-pub mod raw;
 mod resolve;
 pub mod rules;
-mod space;
-mod superblock;
 pub mod sync;
-mod time;
 mod walk;
 mod xattr;
 
-pub use acl::{Acl, AclEntry, AclKind, AclTag};
-pub use balloc::Policy;
+// What only a writer needs: without the feature none of it is compiled. Modules above leave out parts of theirs in the same
+// way, each a file of its own; `fs::reader` then stands in the place of `fs::writer`.
+#[cfg(feature = "write")]
+mod balloc;
+#[cfg(feature = "write")]
+mod journal;
+#[cfg(feature = "write")]
+mod namei;
+#[cfg(feature = "write")]
+mod order;
+#[cfg(feature = "write")]
+pub mod placement;
+#[cfg(feature = "write")]
+pub mod plumbing;
+#[cfg(feature = "write")]
+mod space;
+
 #[cfg(feature = "std")]
-pub use balloc::without_reserve;
+pub use clock::SystemClock;
+pub use clock::{Clock, FixedClock};
 #[cfg(feature = "std")]
 pub use cursor::{Cursor, FileAt};
 pub use dir::{DirEntry, Entries};
-pub use errno::Errno;
-pub use error::{Corrupt, Error, Incompatible, Object, Result};
-pub use features::{CompatFeatures, Features, IncompatFeatures, RoCompatFeatures};
+#[doc(inline)]
+pub use ext2_format::{
+    Acl, AclEntry, AclKind, AclTag, Attr, BlockSize, CompatFeatures, Corrupt, DeviceBlock, DeviceNr, Errno,
+    Error, Features, FileBlock, FileKind, Geometry, GroupNr, IncompatFeatures, Incompatible, InodeFlags,
+    InodeNr, Mapping, Name, Object, OnError, Result, RoCompatFeatures, Superblock, Timestamp, raw,
+};
+pub(crate) use ext2_format::{acl, error, features};
 pub use fs::{Closed, Ext2, OpenOptions, StatFs, SuperblockAt, Unclean};
-pub use geometry::Geometry;
-pub use inode::{Attr, DeviceNr, Extents, FileKind, Inode, InodeFlags, Piece, SetAttr};
-pub use log::{recovered, replay};
-pub use map::Mapping;
-pub use name::Name;
-pub use namei::{NewInode, RenameFlags};
-pub use number::{BlockSize, DeviceBlock, FileBlock, GroupNr, InodeNr};
-pub use order::Barrier;
+pub use inode::{Extents, Inode, Piece};
+pub use log::recovered;
 pub use path::ReadDir;
 pub use resolve::Follow;
-pub use space::Wait;
-pub use superblock::{OnError, Superblock};
-#[cfg(feature = "std")]
-pub use time::SystemClock;
-pub use time::{Clock, FixedClock, Timestamp};
 pub use walk::{Found, Walk, WalkError};
-pub use xattr::XattrSet;
+
+#[cfg(feature = "write")]
+mod write {
+    pub use crate::balloc::Policy;
+    #[cfg(feature = "std")]
+    pub use crate::balloc::without_reserve;
+    pub use crate::inode::SetAttr;
+    pub use crate::log::replay;
+    pub use crate::namei::{NewInode, RenameFlags};
+    pub use crate::order::Barrier;
+    pub use crate::space::Wait;
+    pub use crate::xattr::XattrSet;
+}
+#[cfg(feature = "write")]
+#[doc(inline)]
+pub use write::*;

@@ -119,7 +119,7 @@ fn is_empty(dir: &Cell) -> Result<bool> {
     let mut buffer = alloc::vec![0; len];
     for start in (0..dir.dir_blocks()?).map(|block| block * len as u64) {
         dir.read_dir_block(start, &mut buffer)?;
-        for slot in crate::dir::slots(&buffer, dir.fs.geo.inodes_count, dir.has_type()) {
+        for slot in ext2_format::dirent::slots(&buffer, dir.fs.geo.inodes_count, dir.has_type()) {
             let slot = slot.map_err(|why| dir.corrupt(alloc::format!("block at byte {start}: {why}")))?;
             if slot.inode != 0 && slot.name != b"." && slot.name != b".." {
                 return Ok(false);

@@ -4,8 +4,11 @@
 //! This is the whole of what `ext2-image` takes from the inside of this crate. Everything here is arithmetic or a pure
 //! function of bytes: nothing holds a device, a lock or a running file system.
 
-pub use crate::dir::decode_rec_len;
-pub use crate::geometry::max_file_size;
-pub use crate::map::{DIRECT, Path, SLOTS, Shape};
-pub use crate::superblock::{STATE_ERROR, STATE_VALID};
-pub use crate::xattr::{Xattr, XattrName, parse_block, parse_inode};
+#[doc(inline)]
+pub use ext2_format::{
+    dirent::decode_rec_len,
+    geometry::max_file_size,
+    map::{DIRECT, Path, SLOTS, Shape},
+    superblock::{STATE_ERROR, STATE_VALID},
+    xattr::{Xattr, XattrName, parse_block, parse_inode},
+};

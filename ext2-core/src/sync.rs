@@ -17,6 +17,7 @@
 //! | `Super` | the superblock's counts and state | `s_lock` |
 //! | `Attr` | an inode's attributes | `i_lock` |
 //! | `Table` | the table of inodes in memory | `inode_hash_lock` |
+//! | `Stores` | stores into blocks that a transaction may hold | – |
 //! | `Leaf` | a lock under which no other is taken | spin locks |
 //! | `Log` | the commit that is under way: a device's | `j_state_lock` |
 //! | `LogState` | the blocks that the next one holds | `j_list_lock` |
@@ -48,6 +49,7 @@ pub enum Rank {
     Super,
     Attr,
     Table,
+    Stores,
     Leaf,
     Log,
     LogState,

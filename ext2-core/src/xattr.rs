@@ -6,16 +6,16 @@
 //!    (version 1).
 //! 3. An attribute that does not lie wholly in its place makes the whole place `Corrupt`.
 
+#[cfg(feature = "write")]
 mod change;
-mod layout;
-mod name;
+#[cfg(feature = "write")]
 mod strike;
 
+#[cfg(feature = "write")]
 pub(crate) use change::Shared;
+#[cfg(feature = "write")]
 pub use change::XattrSet;
-pub(crate) use layout::build_block;
-pub use layout::{Xattr, parse_block, parse_inode};
-pub use name::XattrName;
+use ext2_format::xattr::{Xattr, XattrName, parse_block, parse_inode};
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -11,6 +11,26 @@
 //! ([`DioFlags::LOCKING`]), every operation is counted so that truncation waits for the count, holes
 //! have the size that [`HoleSize`] says, and a 2 MiB fault that finds too little has allocated already.
 //! Where Linux 4.8 put pages of the page cache under holes, the zero page is mapped.
+//!
+//! ```
+//! use ext2_core::Follow;
+//! use ext2_dax::buffer_head::HoleSize;
+//! use ext2_dax::{DataPath, DaxFs, DaxOptions, File, OpenFor};
+//! # let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(16 << 20)?, &Default::default())?;
+//!
+//! fs.write("hole", "")?;
+//! let asked = |path| -> ext2_dax::Result<u64> {
+//!     let dax = DaxFs::new(fs.clone(), DaxOptions { path, ..DaxOptions::default() });
+//!     let file = File::open(&dax, fs.resolve("hole", Follow::Yes)?, OpenFor::Writing)?;
+//!     file.truncate(1 << 20, ext2_dax::Wait::Yes)?;
+//!     file.read_at(0, &mut vec![0; 1 << 20])?;
+//!     Ok(dax.asked().calls)
+//! };
+//! // A hole of 256 blocks: asked block by block there, and once here.
+//! assert!(asked(DataPath::BufferHead(HoleSize::OneBlock))? >= 256);
+//! assert_eq!(asked(DataPath::Iomap)?, 1);
+//! # Ok::<(), ext2_dax::Error>(())
+//! ```
 
 mod fault;
 mod io;

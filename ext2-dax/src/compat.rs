@@ -2,6 +2,33 @@
 //!
 //! A field is a choice, its variants say what each side does, its doc comment says why ours differs.
 //! The L-numbers are those of the list of Linux's known problems in `docs/conversion.md`.
+//!
+//! A hole of 2 MiB, read page by page, is one fault here and 512 there:
+//!
+//! ```
+//! use ext2_core::Follow;
+//! use ext2_dax::mmu::soft::{MapRequest, SoftMmu};
+//! use ext2_dax::mmu::{Protection, Sharing};
+//! use ext2_dax::{Compat, DaxFs, DaxOptions, File, OpenFor};
+//!
+//! let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(16 << 20)?, &Default::default())?;
+//! fs.write("hole", "")?;
+//! for (compat, faults) in [(Compat::FULL, 1), (Compat::LINUX_6_1, 512)] {
+//!     let dax = DaxFs::new(fs.clone(), DaxOptions { compat, ..DaxOptions::default() });
+//!     let file = File::open(&dax, fs.resolve("hole", Follow::Yes)?, OpenFor::Writing)?;
+//!     file.truncate(2 << 20, ext2_dax::Wait::Yes)?;
+//!
+//!     let mmu = SoftMmu::new();
+//!     let (sharing, protection) = (Sharing::Shared, Protection::ReadOnly);
+//!     let map = file.map(&mmu, &MapRequest { offset: 0, len: 2 << 20, sharing, protection, colour: 0 })?;
+//!     for page in 0..512 {
+//!         assert_eq!(map.load(page * 4096), Ok(0));
+//!     }
+//!     let counters = mmu.counters();
+//!     assert_eq!(counters.pte_faults + counters.pmd_faults - counters.pmd_fallbacks, faults);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 /// How much of a hole `iomap_begin` reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,15 @@
 //!
 //! An entry stands for one page or for one aligned unit of 512 pages. It is the lock of its range: who
 //! changes what is mapped there, or looks the block map up in order to map it, holds it locked.
+//!
+//! ```
+//! use ext2_dax::entry::Order;
+//!
+//! // Page 700 of a file lies in the unit of pages 512 to 1023.
+//! assert_eq!(Order::Pmd.round(700), 512);
+//! assert_eq!((Order::Pmd.pages(), Order::Pmd.bytes()), (512, 2 << 20));
+//! assert_eq!(Order::Pte.round(700), 700);
+//! ```
 
 use std::fmt;
 

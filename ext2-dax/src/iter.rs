@@ -21,8 +21,33 @@ pub enum Step {
 
 /// The walk of a range of a file, mapping by mapping (Linux: `struct iomap_iter`).
 ///
-/// ```text
-/// while iter.next()? { let step = …; iter.processed(step) }
+/// ```
+/// use ext2_dax::error::Result;
+/// use ext2_dax::iomap::{Iomap, IomapOps, OpFlags};
+/// use ext2_dax::iter::{IomapIter, Step};
+///
+/// /// A file whose first 64 KiB are on the device from byte 1 MiB on; the rest is a hole.
+/// struct Flat;
+///
+/// impl IomapOps for Flat {
+///     type Private = ();
+///     fn begin(&self, pos: u64, len: u64, _: OpFlags) -> Result<Iomap> {
+///         Ok(if pos < 65536 { Iomap::mapped(0, 65536, 1 << 20) } else { Iomap::hole(pos, len) })
+///     }
+///     fn end(&self, _: u64, _: u64, _: u64, _: OpFlags, _: Iomap) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// let mut seen = Vec::new();
+/// let mut iter = IomapIter::new(&Flat, 4096, 1 << 20, OpFlags::REPORT);
+/// while iter.next()? {
+///     let (pos, len) = (iter.pos(), iter.length());
+///     seen.push((pos, len, iter.iomap().and_then(|iomap| iomap.addr_of(pos))));
+///     iter.processed(Step::Done(len));
+/// }
+/// assert_eq!(seen, [(4096, 61440, Some((1 << 20) + 4096)), (65536, (1 << 20) - 61440, None)]);
+/// # Ok::<(), ext2_dax::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct IomapIter<'a, O: IomapOps + ?Sized> {

@@ -2,6 +2,24 @@
 //!
 //! A buffer may be a mapping of the very file that is read or written, so it may fault; no lock of the
 //! data path is held while bytes move.
+//!
+//! ```
+//! use ext2_core::Follow;
+//! use ext2_dax::rw::Limits;
+//! use ext2_dax::uio::{Faulting, SliceSource};
+//! use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
+//! # let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(16 << 20)?, &Default::default())?;
+//!
+//! fs.write("file", "")?;
+//! let dax = DaxFs::new(fs.clone(), DaxOptions::default());
+//! let file = File::open(&dax, fs.resolve("file", Follow::Yes)?, OpenFor::Writing)?;
+//!
+//! // A write from memory of which the first 5000 bytes are there: they are written, reported, and the file's size.
+//! let mut source = Faulting::new(SliceSource::new(&[7; 8192]), 5000);
+//! assert_eq!(file.write_from(0, 8192, &mut source, Limits::default())?, 5000);
+//! assert_eq!(file.size(), 5000);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use blockdev::PmemSlice;
 

@@ -10,10 +10,12 @@
 //! # Invariants
 //! 1. Any bytes are an archive, or an error that says what is wrong and names the member where there is one.
 //! 2. Nothing that cannot be kept is dropped without a [warning](Tree::warnings).
-//! 3. Memory is bounded by the number of members, their names and attributes; bytes of files are never held.
+//! 3. Memory is bounded by the number of members, their names and attributes; bytes of files are never held. A manifest
+//!    ([`ArchiveEntries`]) needs less.
 
 mod acl;
 mod contents;
+mod entries;
 mod flags;
 mod header;
 mod member;
@@ -21,15 +23,18 @@ mod merge;
 mod number;
 mod owners;
 mod pax;
+mod sorted;
 mod sparse;
 mod unpack;
 
 use std::path::Path;
 
+use crate::manifest::Manifest;
 use crate::mkfs::source::Times;
 use crate::mkfs::{Error, Result, Tree};
 
 pub use contents::ArchiveContents;
+pub use entries::ArchiveEntries;
 pub use member::{Data, Member, MemberKind, Members};
 pub use merge::{Merge, Replace};
 pub use owners::Owners;
@@ -37,12 +42,24 @@ pub use sparse::SparseMap;
 pub(crate) use unpack::copy;
 pub use unpack::{Opened, Packing, foreign, nameless, open, spooled, unpacked};
 
-/// The tree of the archive at `path` (`-`: the standard input), whose bytes go through a file without a name in the
-/// folder `spool` where they are packed or cannot be sought in.
+/// What an archive has.
+#[derive(Debug)]
+pub struct Archive {
+    /// Names and attributes.
+    pub tree: Tree,
+    /// The bytes of files.
+    pub contents: ArchiveContents,
+    /// What it says of the image that it was made of, if it is an archive of a whole image: a manifest without entries.
+    pub image: Option<Manifest>,
+}
+
+/// The archive at `path` (`-`: the standard input), whose bytes go through a file without a name in the folder `spool`
+/// where they are packed or cannot be sought in. Without a word on times an archive of a whole image gives all, as the
+/// image had them, and every other the time of the last change for all.
 ///
 /// # Errors
 /// `Source` and `Entry`.
-pub fn read(path: &Path, spool: &Path, times: Times) -> Result<(Tree, ArchiveContents)> {
+pub fn read(path: &Path, spool: &Path, times: Option<Times>) -> Result<Archive> {
     let opened = open(path, spool).map_err(|error| Error::source(b"", error))?;
     read_opened(opened, times)
 }
@@ -51,23 +68,22 @@ pub fn read(path: &Path, spool: &Path, times: Times) -> Result<(Tree, ArchiveCon
 ///
 /// # Errors
 /// `Source` and `Entry`.
-pub fn read_opened(opened: Opened, times: Times) -> Result<(Tree, ArchiveContents)> {
-    let mut merge = Merge::new(Replace::Tar, times);
-    add(&mut merge, opened)?;
-    merge.finish()
-}
-
-/// Puts all members of an archive into a tree.
-fn add(merge: &mut Merge, opened: Opened) -> Result<()> {
+pub fn read_opened(opened: Opened, times: Option<Times>) -> Result<Archive> {
+    let mut merge = Merge::new(Replace::Tar, times.unwrap_or(Times::Modified));
     let file = opened.file.try_clone().map_err(|error| Error::source(b"", error))?;
     let archive = merge.archive(opened.file);
     let members = Members::new(&file, opened.len);
     let mut members = if opened.is_device { members.until_end_mark() } else { members };
     while let Some(member) = members.next_member()? {
+        if times.is_none() {
+            merge.set_times(if members.image().is_some() { Times::All } else { Times::Modified });
+        }
         merge.member(member, archive)?;
     }
     for note in members.notes() {
         merge.note(note);
     }
-    Ok(())
+    let image = members.image().cloned();
+    let (tree, contents) = merge.finish()?;
+    Ok(Archive { tree, contents, image })
 }

@@ -222,7 +222,14 @@ impl Checker {
             true
         };
         let mut summary = Summary::default();
-        let result = self.run(dev, Mode::Mend, now, &options, &mut counting, &mut summary);
+        let mut result = Err(Stop::Again);
+        // Each group may turn out once to have been written in full.
+        for _ in 0..4 {
+            result = self.run(dev, Mode::Mend, now, &options, &mut counting, &mut summary);
+            if !matches!(result, Err(Stop::Again)) {
+                break;
+            }
+        }
         match (result, last) {
             (Ok(()), _) if mended == 0 => Ok(Outcome::Clean),
             (Ok(()), _) => Ok(Outcome::Mended(mended)),
@@ -241,7 +248,6 @@ impl Checker {
     }
 
     /// With memory of another check.
-    #[cfg(feature = "std")]
     pub(crate) fn with(scratch: Scratch) -> Self {
         Self { scratch }
     }
@@ -258,7 +264,7 @@ impl Checker {
         let raw = layout::read_super(dev)?;
         let sb = layout::check_super(dev, &raw, sink)?;
         if mode != Mode::Look {
-            sb.features.check_writable()?;
+            layout::check_mendable(sb.features)?;
         }
         let geo = layout::geometry(&sb);
         let mut run = Run {
@@ -296,18 +302,23 @@ impl Checker {
     }
 }
 
-/// One round of a repair: the passes, each finding mended that `answer` says yes to.
-#[cfg(feature = "std")]
+/// One round of a repair: the passes, each finding mended that `answer` says yes to. Gives what was found in it.
 pub(crate) fn round(
     dev: &dyn BlockDevice,
     now: u32,
     progress: &dyn Fn(Progress),
     scratch: &mut Scratch,
     answer: &mut dyn FnMut(&Finding) -> bool,
-) -> Step {
+) -> Step<Summary> {
     let mut checker = Checker { scratch: core::mem::take(scratch) };
     let options = Options { backups: true, progress };
-    let result = checker.run(dev, Mode::Repair, now, &options, answer, &mut Summary::default());
+    let mut summary = Summary::default();
+    let mut faults = 0;
+    let mut counting = |finding: &Finding| {
+        faults += u64::from(!finding.kind.is_remark());
+        answer(finding)
+    };
+    let result = checker.run(dev, Mode::Repair, now, &options, &mut counting, &mut summary);
     *scratch = checker.scratch;
-    result
+    result.map(|()| Summary { faults, complete: true, ..summary })
 }

@@ -13,6 +13,17 @@
 //! 2. A field lies inside the bytes that were given. Fields come in ascending order of their offsets and do not overlap.
 //! 3. Names are those of the kernel (`s_`, `bg_`, `i_`, `e_`, `h_`); what repeats has an index: `i_block[12]`,
 //!    `entry[3].rec_len`.
+//!
+//! ```
+//! use ext2_core::GroupNr;
+//! use ext2_image::fields::{Layout, Structure, find};
+//!
+//! let image = ext2_image::mkfs::in_memory(8 << 20)?;
+//! let superblock = Layout::read(&image)?.take(&image, Structure::Superblock(GroupNr::new(0)))?;
+//! let magic = find(&superblock.fields, "s_magic").expect("every superblock has one");
+//! assert_eq!((magic.offset, magic.length, magic.value.to_string()), (56, 2, "0xef53".into()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod bitmap;
 mod directory;

@@ -1,4 +1,12 @@
 //! Files that are no ext2 image, by what they are: who gives one to the command should be told what it is and what to do.
+//!
+//! ```
+//! use blockdev::RamDevice;
+//!
+//! let squashfs = ext2_image::foreign::recognise(&RamDevice::from_bytes(&b"hsqs".repeat(4096))?).expect("known");
+//! assert_eq!(squashfs.name, "a squashfs image");
+//! # Ok::<(), blockdev::Error>(())
+//! ```
 
 use blockdev::BlockDevice;
 

@@ -8,6 +8,25 @@
 //! No image makes a walk long: an indirect block is entered once for each inode, and a walk over all inodes enters no more
 //! of them than the file system has blocks, twice. A structure is read where it lies inside the file system, and all else
 //! is passed over.
+//!
+//! ```
+//! use ext2_core::Ext2;
+//! use ext2_image::fields::Layout;
+//! use ext2_image::inspect::whose;
+//!
+//! let image = ext2_image::mkfs::in_memory(8 << 20)?;
+//! let fs = Ext2::open(&image, &Default::default())?;
+//! fs.write("file", vec![1; 100_000])?;
+//! let inode = fs.resolve("file", ext2_core::Follow::Yes)?.nr();
+//! fs.close()?;
+//!
+//! // The superblock's block is the file system's; what holds the file leads back to its inode.
+//! let layout = Layout::read(&image)?;
+//! let blocks: Vec<u32> = (0..layout.geometry()?.blocks_count).collect();
+//! let uses = whose(&image, &layout, &blocks, &mut |_, _| ())?;
+//! assert!(uses.values().flatten().any(|one| one.inode() == Some(inode)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod deleted;
 mod journal;

@@ -75,6 +75,20 @@ pub(crate) fn has_superblock(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Resu
     }
 }
 
+/// Whether a journal whose superblock is of version 1 has features or users, which only version 2 knows.
+pub(crate) fn has_later_fields(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<bool> {
+    match Ring::open(dev, raw) {
+        Ok(ring) => Ok(ring.has_later_fields()),
+        Err(ext2_core::Error::Device(error)) => Err(error.into()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Fills the superblock of a journal with zeros behind what version 1 has.
+pub(crate) fn clear_later_fields(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<()> {
+    Ring::open(dev, raw)?.clear_later_fields(dev)
+}
+
 /// Writes what the journal holds to its places and empties the journal; `None` where there is nothing to replay.
 ///
 /// # Errors

@@ -14,13 +14,28 @@
 //!
 //! Only [`from_image`] reads a device, and takes no lock for longer than the calls that it makes: the manifest of an
 //! image that others write is one of no single moment.
+//!
+//! ```
+//! use ext2_core::{Ext2, OpenOptions};
+//! use ext2_image::manifest;
+//!
+//! let fs = Ext2::open(ext2_image::mkfs::in_memory(8 << 20)?, &OpenOptions::default())?;
+//! fs.write("greeting", "hello")?;
+//! let golden = manifest::from_image(&fs)?;
+//! assert_eq!(manifest::parse(&golden.to_string())?, golden);
+//!
+//! fs.write("greeting", "hullo")?;
+//! let differences = manifest::diff(&golden, &manifest::from_image(&fs)?);
+//! assert!(differences.iter().any(|difference| difference.to_string().starts_with("/greeting: crc")), "{differences:?}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod content;
 mod diff;
 mod flags;
 mod image;
 mod model;
-mod ordered;
+pub(crate) mod ordered;
 mod parse;
 mod quote;
 mod text;
@@ -38,6 +53,8 @@ pub use model::{ByteSpan, Entry, Inode, Kind, Manifest, Node, Time, Xattr};
 pub use parse::{ParseError, parse};
 pub use quote::{quote, unquote};
 pub use tree::TreeEntries;
+#[cfg(feature = "std")]
+pub(crate) use tree::{inode_of_attrs, sum_of_spans};
 pub use without::Without;
 
 /// The version of the text that this module writes, and the only one that it reads.

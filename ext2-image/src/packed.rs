@@ -1,8 +1,12 @@
 //! Images that are packed by gzip or zstd, or lie in a qcow2 file, unpacked to be looked at.
 //!
 //! # Invariants
-//! What is unpacked lies in a file without a name, with holes where the image has zeros, and goes with the process. The
-//! last one is kept, so that looking twice unpacks once.
+//! 1. What is unpacked lies in a file without a name, with holes where the image has zeros, and goes with the process. The
+//!    last one is kept, so that looking twice unpacks once.
+//! 2. A qcow2 file names the files behind it, and may come from anybody: they are opened for reading, and only where
+//!    [`Backing`] allows it.
+
+mod qcow2;
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
@@ -11,11 +15,19 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use imago::qcow2::Qcow2;
-use imago::{FormatAccess, FormatDriverBuilder as _, PermissiveImplicitOpenGate};
+/// Which files a qcow2 file may name as those behind it (its backing files, and a file with its data).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backing {
+    /// Regular files in the folder of the qcow2 file, or below it, wherever links in their paths lead.
+    #[default]
+    Beside,
+    /// Any: for images that are trusted. QEMU opens them like this.
+    Anywhere,
+}
 
-/// What tells one state of a file from another: device, inode, size, and time of change in nanoseconds.
-type State = (u64, u64, u64, i128);
+/// What tells one state of a file from another: device, inode, size, and time of change in nanoseconds; and which files it
+/// was allowed to name.
+type State = (u64, u64, u64, i128, Backing);
 
 /// The file that was unpacked last.
 static LAST: Mutex<Option<(State, File)>> = Mutex::new(None);
@@ -43,12 +55,13 @@ pub fn packer_of(path: &Path) -> Option<&'static str> {
 /// Unpacks an image, and gives a path that leads to it for as long as the process lives and unpacks no other.
 ///
 /// # Errors
-/// What is damaged or cut off, a backing file that is not there; no room for it in the folder for temporary files (`TMPDIR`).
-pub fn unpack(path: &Path) -> io::Result<PathBuf> {
+/// What is damaged or cut off; a backing file that is not there, or that `backing` does not allow (`PermissionDenied`); no
+/// room for it in the folder for temporary files (`TMPDIR`).
+pub fn unpack(path: &Path, backing: Backing) -> io::Result<PathBuf> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
     let time = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-    let state = (meta.dev(), meta.ino(), meta.len(), time);
+    let state = (meta.dev(), meta.ino(), meta.len(), time, backing);
     let place = |file: &File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some((known, unpacked)) = &*last
@@ -56,60 +69,44 @@ pub fn unpack(path: &Path) -> io::Result<PathBuf> {
     {
         return Ok(place(unpacked));
     }
-    let mut reader: Box<dyn Read> = match packer_of(path) {
-        Some("qcow2") => Box::new(Disk::open(path)?),
-        Some("gzip") => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        Some(_) => Box::new(zstd::stream::read::Decoder::new(file)?),
-        None => return Err(io::Error::other("is packed by nothing that is known")),
-    };
     let mut unpacked = tempfile::tempfile()?;
-    let (mut buffer, mut len) = (vec![0; CHUNK], 0_u64);
-    loop {
-        let got = fill(&mut *reader, &mut buffer)?;
-        let bytes = buffer.get(..got).unwrap_or_default();
-        if bytes.iter().any(|&byte| byte != 0) {
-            unpacked.seek(SeekFrom::Start(len))?;
-            unpacked.write_all(bytes)?;
-        }
-        len += got as u64;
-        if got < CHUNK {
-            break;
-        }
+    match packer_of(path) {
+        Some("qcow2") => qcow2::copy(path, backing, &mut unpacked)?,
+        Some("gzip") => copy(&mut flate2::read::MultiGzDecoder::new(file), &mut unpacked)?,
+        Some(_) => copy(&mut zstd::stream::read::Decoder::new(file)?, &mut unpacked)?,
+        None => return Err(io::Error::other("is packed by nothing that is known")),
     }
-    unpacked.set_len(len)?;
     let path = place(&unpacked);
     *last = Some((state, unpacked));
     Ok(path)
 }
 
-/// A disk in a qcow2 file (versions 2 and 3, with its backing files), read from its front to its end.
-struct Disk {
-    access: FormatAccess<imago::file::File>,
-    at: u64,
-    bytes: Vec<u8>,
+/// Whether [`unpack`] failed because [`Backing`] does not allow a file.
+#[must_use]
+pub fn is_refused(error: &io::Error) -> bool {
+    error.to_string().contains(qcow2::REFUSED)
 }
 
-impl Disk {
-    fn open(path: &Path) -> io::Result<Self> {
-        let image = Qcow2::<imago::file::File>::builder_path(path);
-        let image = image.open(PermissiveImplicitOpenGate::default())?;
-        Ok(Self { access: FormatAccess::new(image), at: 0, bytes: Vec::new() })
-    }
-}
-
-impl Read for Disk {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let rest = self.access.size().saturating_sub(self.at);
-        let len = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
-        if len == 0 {
-            return Ok(0);
+/// Writes all that is read, with holes in place of zeros.
+fn copy(reader: &mut dyn Read, unpacked: &mut File) -> io::Result<()> {
+    let (mut buffer, mut len) = (vec![0; CHUNK], 0_u64);
+    loop {
+        let got = fill(reader, &mut buffer)?;
+        put(unpacked, len, buffer.get(..got).unwrap_or_default())?;
+        len += got as u64;
+        if got < CHUNK {
+            return unpacked.set_len(len);
         }
-        self.bytes.resize(len, 0);
-        self.access.read(&mut self.bytes, self.at)?;
-        buffer.get_mut(..len).unwrap_or_default().copy_from_slice(&self.bytes);
-        self.at += len as u64;
-        Ok(len)
     }
+}
+
+/// Writes bytes at an offset, unless they are all zero.
+fn put(unpacked: &mut File, at: u64, bytes: &[u8]) -> io::Result<()> {
+    if bytes.iter().all(|&byte| byte == 0) {
+        return Ok(());
+    }
+    unpacked.seek(SeekFrom::Start(at))?;
+    unpacked.write_all(bytes)
 }
 
 /// Reads until the buffer is full or nothing is left.

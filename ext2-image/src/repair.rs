@@ -13,11 +13,31 @@
 //!    with extents, the file gets a map.
 //! 3. A second repair stores nothing.
 //! 4. Memory is that of a check and of the changes.
+//!
+//! ```
+//! use ext2_image::inspect::poke;
+//! use ext2_image::fields::{Layout, Structure};
+//! use ext2_image::repair::{Changes, Options, Policy, repair};
+//!
+//! // A link count that is too high, as a lesson breaks it.
+//! let image = ext2_image::mkfs::in_memory(8 << 20)?;
+//! let root = Structure::Inode(ext2_core::InodeNr::ROOT);
+//! poke(&image, &Layout::read(&image)?, root, "i_links_count", "7", false)?.expect("a possible value");
+//!
+//! let changes = Changes::new(&image);
+//! let options = Options { now: 0, policy: Policy::Asked, progress: &|_| () };
+//! let report = repair(&changes, &options, &mut |finding| {
+//!     println!("{finding}");
+//!     true // "yes" to each question
+//! })?;
+//! assert!(report.clean && report.mended > 0);
+//! assert!(!changes.list()?.is_empty(), "nothing is stored yet, and what would be can be looked at");
+//! changes.store(&mut |_, _| Ok::<_, ext2_core::Error>(()), &mut || Ok(()))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-#[cfg(feature = "std")]
 mod changes;
 mod directories;
-#[cfg(feature = "std")]
 mod engine;
 mod extents;
 mod inodes;
@@ -27,13 +47,9 @@ mod take;
 #[cfg(feature = "std")]
 mod undo;
 
-#[cfg(feature = "std")]
 pub use changes::{Change, Changes, GRAIN};
-#[cfg(feature = "std")]
 pub use engine::{Options, Policy, Report, repair};
 pub(crate) use extents::has_extents;
-#[cfg(feature = "std")]
-pub use layout::use_backup;
-pub use layout::{Backup, backup_in_block, find_backup, has_superblock, with_its_size};
+pub use layout::{Backup, backup_in_block, find_backup, has_superblock, use_backup, with_its_size};
 #[cfg(feature = "std")]
 pub use undo::{UndoWriter, play};

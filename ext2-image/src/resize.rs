@@ -7,6 +7,23 @@
 //! Blocks in the way (behind the new end, or where descriptors, bitmaps and tables of the new image have to be) move. A
 //! whole unit of 2 MiB moves to a whole unit as long as there is one; the rest goes into units that are broken already.
 //! Inodes of groups that go get the first free numbers.
+//!
+//! ```
+//! use ext2_core::Ext2;
+//! use ext2_image::resize::Resize;
+//!
+//! let image = ext2_image::mkfs::in_memory(64 << 20)?;
+//! let fs = Ext2::open(&image, &Default::default())?;
+//! fs.write("kept", "these bytes")?;
+//! fs.close()?;
+//!
+//! let blocks = Resize::minimum(&image)?;
+//! let plan = Resize::plan(&image, blocks.into())?;
+//! assert!(plan.bytes() < 8 << 20);
+//! plan.run(&image, &Default::default())?;
+//! assert_eq!(Ext2::open(&image, &Default::default())?.read("kept")?, b"these bytes");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod groups;
 mod numbers;

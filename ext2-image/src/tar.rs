@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! 1. The same tree gives the same bytes: members come parents first, names in the order of their bytes; nothing of the
-//!    time, the user or the machine goes in.
+//!    time, the user or the machine goes in. An archive of a whole image also says what the image was like, in a comment
+//!    that [`crate::input`] reads, so that the image of it is that image.
 //! 2. It holds every name, link, hole, time with its nanoseconds, owner, attribute and flag. A socket is the exception,
 //!    which no archive holds: it is left out, and told of.
 //! 3. Memory is bounded by the names with several links and the runs of data of one file. An image whose files share
@@ -15,8 +16,10 @@
 mod acl;
 mod contents;
 mod header;
+mod image;
 mod member;
 mod records;
 mod write;
 
+pub(crate) use image::image_of_comment;
 pub use write::{Error, LeftOut, Report, Result, write};

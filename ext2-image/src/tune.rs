@@ -1,6 +1,16 @@
 //! Changing what the superblock says of an image that exists: names, limits, times, options and features.
 //!
 //! The new values come into the superblock and its copies in one step (see [`rewrite`](crate::rewrite)).
+//!
+//! ```
+//! use ext2_core::{Ext2, OpenOptions};
+//! use ext2_image::tune::Tune;
+//!
+//! let image = ext2_image::mkfs::in_memory(8 << 20)?;
+//! Tune { label: Some(b"rootfs".to_vec()), ..Tune::default() }.apply(&image, &Default::default())?;
+//! assert_eq!(Ext2::open(image, &OpenOptions::read_only())?.superblock().label, b"rootfs");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use alloc::format;
 use alloc::vec::Vec;

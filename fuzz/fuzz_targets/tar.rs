@@ -14,7 +14,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 fuzz_target!(|bytes: &[u8]| {
     let mut file = File::from(memfd_create("archive", MemfdFlags::CLOEXEC).expect("memory"));
     file.write_all(bytes).expect("written");
-    if let Ok((tree, mut contents)) = read_opened(Opened { file, len: bytes.len() as u64, is_device: false }, Times::All) {
-        let _ = build(tree, &Format::default(), &Options::default(), &mut contents);
+    if let Ok(mut archive) = read_opened(Opened { file, len: bytes.len() as u64, is_device: false }, Some(Times::All)) {
+        let _ = build(archive.tree, &Format::default(), &Options::default(), &mut archive.contents);
     }
 });

@@ -14,9 +14,13 @@ function h(tag, set, ...inside) {
 
 const byId = (id) => document.getElementById(id);
 
-/** Does what may fail, and tells why it did. @param {() => any} body */
+/** Does what may fail, and tells why it did. What comes before the engine has started waits for it. @param {() => any} body */
 function attempt(body) {
   const message = byId("message");
+  if (!engine.exports && engine.started) {
+    engine.started.then(() => attempt(body), () => { /* told where it was started */ });
+    return undefined;
+  }
   try {
     message.hidden = true;
     return body();
@@ -50,6 +54,9 @@ function address() {
   return new URLSearchParams([location.search.slice(1), location.hash.slice(1)].filter(Boolean).join("&"));
 }
 
+/** The address as the page last knew it: what differs from it was changed by somebody else. */
+let known = location.href;
+
 /** Changes the address without loading anything. @param {Object<string, any>} where @param {Object<string, any>} what */
 function setAddress(where, what) {
   const query = new URLSearchParams(where).toString();
@@ -57,14 +64,20 @@ function setAddress(where, what) {
   try {
     history.replaceState(null, "", `${query ? `?${query}` : location.pathname}#${hash}`);
   } catch {
-    // Some browsers keep the address of a file as it is.
-    location.hash = new URLSearchParams({ ...where, ...what }).toString();
+    // Some browsers keep the address of a file as it is, or let it change so often and not oftener.
+    try { location.replace(`#${new URLSearchParams({ ...where, ...what })}`); } catch { /* it stays */ }
   }
+  known = location.href;
 }
 
-/** Lets the user keep a text as a file. @param {string} name @param {string} text */
-function save(name, text) {
-  const link = h("a", { href: URL.createObjectURL(new Blob([text])), download: name });
+/** Keeps where the page is for the browser's way back. */
+function keepAddress() {
+  try { history.pushState(null, "", location.href); } catch { /* the way back leaves the page then */ }
+}
+
+/** Lets the user keep a text or bytes as a file. @param {string} name @param {string|Uint8Array} contents */
+function save(name, contents) {
+  const link = h("a", { href: URL.createObjectURL(new Blob([contents])), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

@@ -7,25 +7,25 @@ const USES = {
   double: ["double indirect", "--dind"], triple: ["triple indirect", "--tind"], xattrs: ["attributes", "--xattr"], journal: ["journal", "--rest"], reserved: ["reserved", "--rest"],
 };
 
-/** The workspace; `edits` lets fields be changed. @param {HTMLElement} place @param {object} hello @param {boolean} edits */
-function workspace(place, hello, edits) {
+/** The workspace; `edits` lets fields be changed. @param {HTMLElement} place @param {object} hello @param {boolean} edits @param {(what: string) => void} moved */
+function workspace(place, hello, edits, moved) {
   let image = null;
   let what = "sb";
   let ino = 0;
   let marks = {};
   let pointed = 1;
   let hovered = 0;
-  const canvas = h("canvas", { tabindex: 0, role: "img", "aria-label": "Blocks of the image" });
+  const canvas = h("canvas", { tabindex: 0, role: "application", "aria-label": "Blocks of the image: the arrow keys go from one to the next, Enter opens one" });
   const said = h("p", { class: "note", "aria-live": "polite" });
   const summary = h("p", { class: "note" });
   const colours = h("div", { class: "legend" });
   const groups = h("div", { class: "row" });
-  const tree = h("div", { class: "tree", tabindex: 0 });
-  const file = h("div");
+  const tree = h("div", { class: "tree", tabindex: 0, role: "region", "aria-label": "Tree" });
+  const file = h("div", { tabindex: -1, role: "group", "aria-label": "File" });
   const findings = h("div");
   const title = h("h3");
-  const dump = h("div", { class: "hex", tabindex: 0, "aria-label": "Bytes" });
-  const fields = h("div", { class: "fields scroll", tabindex: 0, "aria-label": "Fields" });
+  const dump = h("div", { class: "hex", tabindex: 0, role: "region", "aria-label": "Bytes" });
+  const fields = h("div", { class: "fields scroll", tabindex: 0, role: "region", "aria-label": "Fields" });
   const jump = h("input", { size: 12, "aria-label": "Structure", placeholder: "inode:12, block:77", onchange: () => attempt(() => go(jump.value.trim())) });
   place.append(findings, summary, h("div", { class: "image" },
     h("div", null, h("h3", null, "Blocks"), canvas, said, colours, groups, h("h3", null, "Tree"), tree, file),
@@ -79,6 +79,11 @@ function workspace(place, hello, edits) {
     const owner = run.ino ? image.tree.find((one) => one.ino === run.ino) : null;
     said.textContent = `block ${block}: ${USES[run.used][0]}${run.ino ? ` of inode ${run.ino}` : ""}${owner ? ` (${owner.path})` : ""}`;
   }
+  /** Marks the names of the file that has a block. */
+  function name(block) {
+    const run = runOf(block);
+    for (const row of tree.querySelectorAll("tr[data-ino]")) row.classList.toggle("hot", Boolean(run && run.ino && +row.dataset.ino === run.ino));
+  }
   function point(block) {
     pointed = Math.max(0, Math.min(block, (image.geometry ? image.geometry.blocks : 1) - 1));
     tell(pointed);
@@ -88,8 +93,8 @@ function workspace(place, hello, edits) {
     const box = canvas.getBoundingClientRect();
     return (Math.floor((event.clientY - box.top) / cell.size) * cell.columns + Math.floor((event.clientX - box.left) / cell.size)) * cell.per;
   };
-  canvas.addEventListener("mousemove", (event) => image && tell(under(event)));
-  canvas.addEventListener("mouseleave", () => image && tell(pointed));
+  canvas.addEventListener("mousemove", (event) => { if (image) { tell(under(event)); name(under(event)); } });
+  canvas.addEventListener("mouseleave", () => { if (image) { tell(pointed); name(-1); } });
   canvas.addEventListener("click", (event) => image && attempt(() => { point(under(event)); openBlock(pointed); }));
   canvas.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -cell.columns, ArrowDown: cell.columns }[event.key];
@@ -120,6 +125,9 @@ function workspace(place, hello, edits) {
   function showStructure(view) {
     what = view.what;
     const bs = image.geometry ? image.geometry.block_size : 1024;
+    moved(what);
+    // What has the focus there goes: its place keeps it.
+    const inFields = fields.contains(document.activeElement);
     title.replaceChildren(nameOf(what), h("span", { class: "soft" }, ` at byte ${view.offset}, ${view.hex.length / 2} bytes`));
     point(Math.floor(view.offset / bs));
     const wanted = new Set(marks[what] || []);
@@ -130,8 +138,8 @@ function workspace(place, hello, edits) {
       shown.length ? h("table", null, h("thead", null, h("tr", null, ["field", "value", "meaning", ""].map((text) => h("th", null, text)))),
         h("tbody", null, shown.map((field, nr) => h("tr", { "data-field": nr, class: wanted.has(field.name) ? "marked" : null, ...over(nr) },
           h("td", null, h("code", null, field.name)),
-          h("td", null, edits ? h("input", { value: field.value, "aria-label": `Value of ${field.name}`, onchange: (event) => attempt(() => change(field.name, event.target.value)) }) : h("code", null, field.value)),
-          h("td", null, field.meaning), h("td", null, field.to ? h("button", { class: "to", onclick: () => attempt(() => go(field.to)) }, "→") : ""))))) : h("p", { class: "soft" }, "No fields: the contents of a file, or free."),
+          h("td", null, edits ? h("input", { value: field.value, "aria-label": `Value of ${field.name}`, onchange: (event) => change(field.name, event.target.value) }) : h("code", null, field.value)),
+          h("td", null, field.meaning), h("td", null, field.to ? h("button", { class: "to", "aria-label": `To what ${field.name} leads to`, onclick: () => attempt(() => go(field.to)) }, "→") : ""))))) : h("p", { class: "soft" }, "No fields: the contents of a file, or free."),
       view.fields.length > shown.length ? h("p", { class: "note" }, `and ${view.fields.length - shown.length} more`) : "");
     const owner = new Array(view.hex.length / 2).fill(-1);
     shown.forEach((field, nr) => owner.fill(nr, field.offset, field.offset + field.length));
@@ -151,13 +159,29 @@ function workspace(place, hello, edits) {
     }
     if (owner.length > most) rows.push(`… ${owner.length - most} bytes more`);
     dump.replaceChildren(...rows);
+    if (inFields) fields.focus({ preventScroll: true });
     const first = fields.querySelector(".marked");
     if (first) fields.scrollTop = first.offsetTop - fields.offsetTop - 40;
   }
 
   function change(field, value) {
     const before = what;
-    load(ask({ do: "set", what: before, field, value }), before);
+    // After the focus went where it goes: all fields are drawn anew, and the one that has it then keeps it.
+    setTimeout(() => attempt(() => {
+      const focused = fields.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+      const back = () => [...fields.querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === focused)?.focus({ preventScroll: true });
+      const top = fields.scrollTop;
+      try {
+        load(ask({ do: "set", what: before, field, value }), before);
+      } catch (error) {
+        // What is no value of the field is not kept.
+        load(ask({ do: "image" }), before);
+        throw error;
+      } finally {
+        fields.scrollTop = top;
+        back();
+      }
+    }));
   }
 
   /** Shows the blocks of an inode while the pointer is over its name. */
@@ -170,6 +194,7 @@ function workspace(place, hello, edits) {
     ino = number;
     [...tree.querySelectorAll("tr[data-ino]")].forEach((row) => row.toggleAttribute("aria-current", +row.dataset.ino === ino));
     draw();
+    const inFile = file.contains(document.activeElement);
     file.replaceChildren();
     let view;
     try { view = ask({ do: "file", ino: number }); } catch { return; }
@@ -184,6 +209,7 @@ function workspace(place, hello, edits) {
       view.refused ? h("p", { class: "bad" }, view.refused) : "",
       view.runs.length ? h("p", { class: "note" }, "Stored: ", view.runs.slice(0, 12).map(([from, count, device]) => `${from}–${from + count - 1} at ${device}–${device + count - 1}`).join("; "), view.runs.length > 12 ? " …" : "") : "",
       view.units.length ? h("div", null, h("span", { class: "note" }, "Units of 2 MiB: "), view.units.map(([first, count, state]) => h("span", { class: `u ${/mappable|zero/.test(state) ? "u-yes" : "u-no"}` }, `${count > 1 ? `${first}–${first + count - 1}` : first}: ${state === "past EOF" ? "the file ends in it" : state}`))) : "");
+    if (inFile) file.focus({ preventScroll: true });
     if (alsoOpen) showStructure(ask({ do: "structure", what: `inode:${number}` }));
   }
 
@@ -214,11 +240,12 @@ function workspace(place, hello, edits) {
     const parts = [];
     if (image.refused) parts.push(h("p", { class: "bad" }, `It does not open: ${image.refused}`));
     if (image.unchecked) parts.push(h("p", { class: "bad" }, `It cannot be checked: ${image.unchecked}`));
-    if (list && !list.length) parts.push(h("p", null, h("span", { class: "good" }, "✓ "), "check finds nothing wrong."));
+    if (list && image.complete && !image.faults) parts.push(h("p", null, h("span", { class: "good" }, "✓ "), "check finds nothing wrong."));
+    if (image.replayed) parts.push(h("p", null, `Its journal is full: this is how it looks to check after ${image.replayed} transaction${image.replayed === 1 ? "" : "s"} of it.`));
     if (list && list.length) {
-      parts.push(h("details", { open: edits || list.length < 4, class: "panel" }, h("summary", null, h("span", { class: "bad" }, `check finds ${list.length} thing${list.length === 1 ? "" : "s"}`)),
-        h("ul", { class: "findings" }, list.slice(0, 40).map((one) => h("li", null, h("button", { class: "to", onclick: () => attempt(() => go(one.what)) }, one.text),
-          h("span", { class: "soft" }, one.mends ? " – repair mends it without a question. " : " – repair stops here and asks for a person. "), one.why)))));
+      parts.push(h("details", { open: edits || list.length < 4, class: "panel" }, h("summary", null, h("span", { class: "bad" }, `check finds ${image.faults} fault${image.faults === 1 ? "" : "s"}${image.complete ? "" : ", and cannot look at the rest"}`)),
+        h("ul", { class: "findings" }, list.slice(0, 100).map((one) => h("li", null, h("button", { class: "to", onclick: () => attempt(() => go(one.what)) }, one.text),
+          h("span", { class: "soft" }, { mends: " – repair mends it without a question. ", halts: " – repair stops here and asks for a person. ", remark: " – a remark: no fault. " }[one.preen]), one.why)), image.faults > 100 ? h("li", null, `and ${image.faults - 100} more`) : null)));
     }
     findings.replaceChildren(...parts);
   }
@@ -233,56 +260,99 @@ function nameOf(word) {
   return kind === "sb" && !+number ? "Superblock" : `${names[kind]} ${number}`;
 }
 
-/** Bytes of a file, unpacked if it is packed by gzip. @param {Blob} blob */
-async function unpacked(blob) {
+/** Bytes of a file, unpacked if it is packed by gzip. @param {Blob} blob @param {number} most */
+async function unpacked(blob, most) {
   const head = new Uint8Array(await blob.slice(0, 2).arrayBuffer());
-  const packed = head[0] === 0x1f && head[1] === 0x8b;
-  const from = packed ? new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))) : blob;
-  return new Uint8Array(await from.arrayBuffer());
+  if (head[0] !== 0x1f || head[1] !== 0x8b) return new Uint8Array(await blob.arrayBuffer());
+  // A small file may unpack to anything: what is too large is noticed on the way.
+  const reader = blob.stream().pipeThrough(new DecompressionStream("gzip")).getReader();
+  const parts = [];
+  let length = 0;
+  try {
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      parts.push(part.value);
+      length += part.value.length;
+      if (length > most) throw new RangeError(`${blob.name} unpacks to more than 512 MiB, the largest image here.`);
+    }
+  } catch (error) {
+    if (error instanceof RangeError) throw error;
+    throw new Error(`${blob.name} is packed by gzip and does not unpack: ${error.message}`);
+  } finally {
+    reader.cancel().catch(() => { /* it is at its end, or broken */ });
+  }
+  const whole = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }
 
-/** A place for files, with the samples beside it. */
+/** A place for files, with the samples beside it. @param {object} hello @param {(image: object) => void} load */
 function picker(hello, load) {
   const input = h("input", { type: "file", "aria-label": "An image of yours", onchange: () => input.files[0] && take(input.files[0]) });
   async function take(blob) {
     try {
-      const bytes_ = await unpacked(blob);
-      if (bytes_.length > 512 * 2 ** 20) throw new Error("An image here has at most 512 MiB.");
-      attempt(() => { handImage(bytes_); load(ask({ do: "image" })); });
+      const most = 512 * 2 ** 20;
+      if (blob.size > most) throw new Error(`${blob.name} has ${bytes(blob.size)}; an image here has at most 512 MiB.`);
+      const bytes_ = await unpacked(blob, most);
+      attempt(() => { handImage(bytes_); held.name = blob.name || "your image"; show(ask({ do: "image" })); });
     } catch (error) {
       attempt(() => { throw error; });
     }
+    // The same file can be chosen again.
+    input.value = "";
     document.body.dataset.taken = String(+(document.body.dataset.taken || 0) + 1);
   }
-  const sample = h("select", { "aria-label": "Sample", onchange: () => attempt(() => load(ask({ do: "image", sample: sample.value }))) }, hello.samples.map((one) => h("option", { value: one.id }, one.title)));
+  const other = h("option", { value: "", disabled: true }, "");
+  const sample = h("select", { "aria-label": "Sample", onchange: () => choose(sample.value) }, hello.samples.map((one) => h("option", { value: one.id }, one.title)), other);
+  const choose = (id) => attempt(() => { const image = ask({ do: "image", sample: id }); held.name = id; show(image); });
+  function show(image) {
+    const isSample = hello.samples.some((one) => one.id === held.name);
+    other.textContent = isSample ? "" : held.name;
+    sample.value = isSample ? held.name : "";
+    load(image);
+  }
   const drop = h("div", { class: "drop row" }, h("span", null, "A sample"), sample, h("span", null, "or drop an image of yours (also packed by gzip, broken, or with partitions)"), input);
   const stop = (event) => event.preventDefault();
   drop.addEventListener("dragover", (event) => { stop(event); drop.classList.add("over"); });
   drop.addEventListener("dragleave", () => drop.classList.remove("over"));
   drop.addEventListener("drop", (event) => { stop(event); drop.classList.remove("over"); if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]); });
-  return { drop, first: () => load(ask({ do: "image", sample: hello.samples[0].id })) };
+  return {
+    drop, show,
+    /** The image that the engine holds, which another view may have changed; the first sample where it holds none. */
+    again() { attempt(() => (held.name ? show(ask({ do: "image" })) : choose(hello.samples[0].id))); },
+  };
 }
 
 function imageView(hello) {
   const place = byId("image");
   const work = h("div");
   const growth = [0, 1, 2, 6, 12, 13, 14, 40, 140, 268, 269, 270, 400, 524, 525, 526, 1000, 2000, 3000];
-  const grown = h("span", { class: "soft" }, "move it");
+  const grown = h("span", { class: "soft", role: "status" }, "move it");
   const slider = h("input", { type: "range", min: 0, max: growth.length - 1, value: 0, "aria-label": "Blocks of the file", oninput: () => attempt(() => {
     const count = growth[+slider.value];
-    grown.textContent = `${count} block${count === 1 ? "" : "s"} of 1 KiB`;
-    space.load(ask({ do: "grow", number: count }), "inode:12");
+    const text = `${count} block${count === 1 ? "" : "s"} of 1 KiB`;
+    grown.textContent = text;
+    slider.setAttribute("aria-valuetext", text);
+    const image = ask({ do: "grow", number: count });
+    held.name = `a file of ${text}`;
+    choose.show(image);
+    space.go("inode:12");
   }) });
   const choose = picker(hello, (image) => space.load(image));
   place.append(h("h2", null, "An image from three sides"), choose.drop, h("div", { class: "row" }, h("label", null, "Or let a file grow: "), slider, grown), work);
-  const space = workspace(work, hello, false);
+  const space = workspace(work, hello, false, (what) => setAddress({}, { view: "image", what }));
   return {
     begin(params) {
-      setAddress({}, { view: "image", ...(params.get("what") ? { what: params.get("what") } : {}) });
-      // The engine holds one image: what another view did to it is not shown here.
-      attempt(() => { choose.first(); if (params.get("what")) space.go(params.get("what")); });
+      const what = params.get("what");
+      setAddress({}, { view: "image", ...(what ? { what } : {}) });
+      choose.again();
+      if (what) attempt(() => space.go(what));
     },
     key: () => false,
+    paint: space.draw,
   };
 }
 
@@ -290,43 +360,53 @@ function mendView(hello) {
   const place = byId("mend");
   const work = h("div");
   const quiz = h("div");
-  const seed = h("input", { type: "number", min: 0, value: 1, size: 6, id: "seed" });
+  let asked = "";
+  const seed = h("input", { type: "number", min: 0, value: 1, size: 6, id: "seed", onkeydown: (event) => { if (event.key === "Enter") attempt(hide); } });
   const topic = h("select", { "aria-label": "Topic", id: "topic" }, h("option", { value: "" }, "any topic"), hello.topics.map((one) => h("option", { value: one }, one)));
   const choose = picker(hello, (image) => { quiz.replaceChildren(); space.load(image); });
   place.append(h("h2", null, "Break and mend"),
     h("p", { class: "prose" }, "Change any field and see what check says, and where. Or let something be broken for you: the same number gives the same fault to the whole class."),
-    choose.drop, h("div", { class: "row" }, h("label", { for: "seed" }, "Quiz number"), seed, topic, h("button", { onclick: () => attempt(hide) }, "Ask me"),
-      h("button", { onclick: () => attempt(mend) }, "Repair")), quiz, work);
-  const space = workspace(work, hello, true);
+    choose.drop, h("div", { class: "row" }, h("label", { for: "seed" }, "Quiz number"), seed, topic, h("button", { onclick: () => attempt(hide) }, "Ask me")),
+    h("div", { class: "row" }, h("button", { onclick: () => attempt(() => mend(false)) }, "Repair what needs no question"), h("button", { onclick: () => attempt(() => mend(true)) }, "Repair everything"),
+      h("button", { onclick: () => attempt(() => save("image.img", handedImage())) }, "Save the image")), quiz, work);
+  const space = workspace(work, hello, true, () => {});
 
-  function mend() {
-    const { mended, image } = ask({ do: "mend" });
+  function mend(all) {
+    const { mended, stopped, image } = ask({ do: "mend", all });
     space.load(image);
-    quiz.replaceChildren(h("div", { class: "panel" }, h("h3", null, "Repair"), mended.length ? h("ul", null, mended.map((line) => h("li", null, line))) : h("p", null, "Nothing to mend.")));
+    quiz.replaceChildren(h("div", { class: "panel", role: "status" }, h("h3", null, all ? "Repair, with yes to every question" : "Repair without questions"),
+      mended.length ? h("ul", null, mended.map((line) => h("li", null, line))) : stopped ? null : h("p", null, "Nothing to mend."),
+      stopped ? h("p", { class: "bad" }, `It stopped: ${stopped}.${all ? "" : " This needs a person."}`) : null));
   }
   function hide() {
-    const question = ask({ do: "quiz", seed: Math.max(0, Math.floor(+seed.value || 0)), topic: topic.value });
-    setAddress({}, { view: "mend", seed: question.seed, topic: topic.value });
+    const number = Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.floor(+seed.value || 0)));
+    const question = ask({ do: "quiz", seed: number, topic: topic.value });
+    held.name = `question ${question.seed}`;
+    asked = held.name;
+    setAddress({}, { view: "mend", seed: question.seed, ...(topic.value ? { topic: topic.value } : {}) });
     const verdict = h("p", { role: "status" });
     const answer = (nr) => {
       [...buttons.children].forEach((button, at) => { button.className = at === question.right ? "right" : at === nr ? "wrong" : ""; });
-      verdict.replaceChildren(h("span", { class: nr === question.right ? "good" : "bad" }, nr === question.right ? "✓ Right. " : nr < 0 ? "" : "✗ No. "), question.explanation);
+      verdict.replaceChildren(h("span", { class: nr === question.right ? "good" : nr < 0 ? null : "bad" }, nr === question.right ? "✓ Right. " : nr < 0 ? "" : `✗ No: ${question.choices[question.right]}. `), question.explanation);
       attempt(() => { if (question.place[0]) { space.load(ask({ do: "image" }), question.place[0]); } });
     };
     const buttons = h("div", { class: "choices" }, question.choices.map((text, nr) => h("button", { onclick: () => answer(nr) }, text)));
+    choose.show(ask({ do: "image" }));
     quiz.replaceChildren(h("div", { class: "panel" }, h("h3", null, `Question ${question.seed}: ${question.topic}`), h("p", { class: "prose" }, question.text), buttons,
-      h("div", { class: "row" }, h("button", { onclick: () => answer(-1) }, "Show the answer"), h("button", { onclick: () => attempt(() => space.load(ask({ do: "image" }))) }, "Let check look"),
-        h("button", { onclick: () => { seed.value = String(+seed.value + 1); attempt(hide); } }, "Next")), verdict));
-    space.load(ask({ do: "image" }));
+      h("div", { class: "row" }, h("button", { onclick: () => answer(-1) }, "Show the answer"), question.place[0] ? h("button", { onclick: () => attempt(() => space.load(ask({ do: "image" }))) }, "Let check look") : null,
+        h("button", { onclick: () => { seed.value = String(number + 1); attempt(hide); } }, "Next")), verdict));
     // What check says comes when it is asked for.
     space.hideFindings();
   }
   return {
     begin(params) {
+      if (params.get("seed")) { seed.value = params.get("seed"); topic.value = hello.topics.includes(params.get("topic")) ? params.get("topic") : ""; attempt(hide); return; }
       setAddress({}, { view: "mend" });
-      if (params.get("seed")) { seed.value = params.get("seed"); topic.value = params.get("topic") || ""; attempt(hide); return; }
-      attempt(() => { quiz.replaceChildren(); choose.first(); });
+      // A question that waits for its answer is not given away by a look.
+      if (quiz.firstChild && asked && held.name === asked) return;
+      attempt(() => { quiz.replaceChildren(); choose.again(); });
     },
     key: () => false,
+    paint: space.draw,
   };
 }

@@ -5,6 +5,7 @@ function mailView(hello) {
   const list = h("div", { class: "row", role: "group", "aria-label": "Lessons" });
   const body = h("div");
   let view = null;
+  let shown = 0;
   place.append(h("h2", null, "A mail of 26 August 2016"),
     h("p", { class: "prose" }, "Christoph Hellwig had moved DAX from buffer heads to iomap. Ross Zwisler read the patches and answered with six points. Each is a lesson: predict what happens, then see it, then switch on what the point warns of."),
     list, body);
@@ -13,8 +14,9 @@ function mailView(hello) {
   function open(number) {
     const lesson = hello.lessons.find((one) => one.number === number) || hello.lessons[0];
     [...list.children].forEach((button, nr) => button.setAttribute("aria-pressed", String(hello.lessons[nr] === lesson)));
-    setAddress({}, { view: "mail", lesson: lesson.number });
-    const seen = h("div");
+    shown = lesson.number;
+    setAddress({}, { view: "mail", lesson: shown });
+    const seen = h("div", { tabindex: -1, role: "group", "aria-label": "What is seen" });
     const choices = h("div", { class: "choices" }, lesson.choices.map((text, nr) => h("button", { onclick: () => attempt(() => reveal(nr)) }, text)));
     view = null;
     body.replaceChildren(h("article", { class: "prose" }, h("h2", null, `${lesson.number}. ${lesson.title}`),
@@ -48,10 +50,17 @@ function mailView(hello) {
         view.load(ran.flight, ran.flight.machines.length === 1 ? 0 : ran.flight.script.length - 1);
       }
       show(sound);
+      // The choices can be chosen no more: reading goes on here.
+      seen.focus({ preventScroll: true });
     }
   }
   return {
-    begin(params) { open(+(params.get("lesson") || 1)); },
+    begin(params) {
+      const lesson = +(params.get("lesson") || 0);
+      // Whoever comes back finds the lesson as it was.
+      if (lesson || !shown) open(lesson || 1);
+      else setAddress({}, { view: "mail", lesson: shown });
+    },
     key: (name) => (view ? view.key(name) : false),
   };
 }

@@ -1,17 +1,19 @@
 // Tabs, keys, colours, and the beginning.
 
-(async () => {
+(() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const root = document.documentElement;
   root.dataset.theme = dark.matches ? "dark" : "light";
-  try {
-    await start();
-  } catch (error) {
+  dark.addEventListener("change", () => paint(dark.matches));
+  // What the engine answers to the first two requests is in the page, so that something is seen before it has started.
+  const first = JSON.parse(byId("first").textContent);
+  const hello = first.hello;
+  engine.started = start();
+  engine.started.then(() => { document.body.dataset.ready = String(Math.round(performance.now())); }, (error) => {
+    engine.started = null;
     attempt(() => { throw new Error(`This browser cannot run the page: ${error.message}. It needs WebAssembly and DecompressionStream.`); });
-    return;
-  }
-  const hello = ask({ do: "hello" });
-  const views = { flight: flightView(hello), mail: mailView(hello), image: imageView(hello), mend: mendView(hello), crash: crashView(hello) };
+  });
+  const views = { flight: flightView(hello, first.flight), mail: mailView(hello), image: imageView(hello), mend: mendView(hello), crash: crashView(hello) };
   let now = "";
 
   function open(name, params) {
@@ -23,27 +25,42 @@
     }
     views[now].begin(params || new URLSearchParams());
   }
-  for (const name of Object.keys(views)) byId(`tab-${name}`).addEventListener("click", () => open(name));
+  /** Opens a view because somebody asked for it. */
+  function turn(name) {
+    keepAddress();
+    open(name);
+  }
+  const names = Object.keys(views);
+  for (const name of names) byId(`tab-${name}`).addEventListener("click", () => turn(name));
   byId("tabs").addEventListener("keydown", (event) => {
-    const names = Object.keys({ flight: 1, mail: 1, image: 1, mend: 1, crash: 1 });
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!by || event.target.id === "theme") return;
-    const next = names[(names.indexOf(now) + by + names.length) % names.length];
-    open(next);
-    byId(`tab-${next}`).focus();
+    const at = names.indexOf(now);
+    const next = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: names.length - 1 }[event.key];
+    if (next === undefined || event.target.id === "theme") return;
+    const name = names[(next + names.length) % names.length];
+    turn(name);
+    byId(`tab-${name}`).focus();
     event.stopPropagation();
     event.preventDefault();
   });
-  byId("theme").addEventListener("click", () => {
-    root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-    window.dispatchEvent(new Event("resize"));
-    if (now === "image" || now === "mend") open(now);
-  });
+  // Back, forward, and an address that somebody typed.
+  const follow = () => {
+    if (location.href === known) return;
+    known = location.href;
+    open(address().get("view") || "flight", address());
+  };
+  window.addEventListener("popstate", follow);
+  window.addEventListener("hashchange", follow);
+  function paint(isDark) {
+    root.dataset.theme = isDark ? "dark" : "light";
+    for (const view of Object.values(views)) view.paint?.();
+  }
+  byId("theme").addEventListener("click", () => paint(root.dataset.theme !== "dark"));
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
     if (views[now].key(event.key)) event.preventDefault();
   });
   const params = address();
   open(params.get("view") || "flight", params);
-  document.body.dataset.ready = String(Math.round(performance.now()));
+  // The frame that shows it is done when the next one begins.
+  requestAnimationFrame(() => setTimeout(() => { document.body.dataset.shown = String(Math.round(performance.now())); }));
 })();

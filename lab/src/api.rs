@@ -14,7 +14,7 @@
 //! | `block` | `number` | bytes and fields of a block, by what it is used for |
 //! | `file` | `ino` | pointers and 2 MiB units of a file |
 //! | `set` | `what`, `field`, `value` | the image again |
-//! | `mend` | – | what was mended, and the image again |
+//! | `mend` | `all`, or only what needs no question | what was mended, what it stopped at, and the image again |
 //! | `quiz` | `seed`, `topic` | a question with an image in which a fault is hidden |
 //!
 //! An answer has `ok` with what is given, or `error` with a sentence.
@@ -54,6 +54,7 @@ struct Request {
     value: Option<String>,
     seed: u64,
     topic: Option<String>,
+    all: bool,
 }
 
 #[derive(Serialize)]
@@ -89,6 +90,12 @@ impl Lab {
     /// Takes the bytes of an image, which the next requests are about.
     pub fn take_image(&mut self, bytes: Vec<u8>) {
         self.image = Some(image::Held::new(bytes));
+    }
+
+    /// The bytes of the file system that is held, as requests left it; none without one.
+    #[must_use]
+    pub fn image(&self) -> Vec<u8> {
+        self.image.as_ref().map(image::Held::bytes).unwrap_or_default()
     }
 
     /// Answers one request. Never fails: what is wrong is in the answer.
@@ -161,8 +168,11 @@ impl Lab {
                 json(&self.held()?.overview()?)
             }
             "mend" => {
-                let mended = self.held()?.mend()?;
-                json(&serde_json::json!({ "mended": mended, "image": self.held()?.overview()? }))
+                let mended = self.held()?.mend(request.all)?;
+                let image = self.held()?.overview()?;
+                json(
+                    &serde_json::json!({ "mended": mended.lines, "stopped": mended.stopped, "image": image }),
+                )
             }
             other => Err(format!("{other:?} is no request")),
         }

@@ -1,4 +1,4 @@
-//! The border to the page: four functions of WebAssembly. Requests and answers are JSON ([`crate::api`]); an image comes
+//! The border to the page: a few functions of WebAssembly. Requests and answers are JSON ([`crate::api`]); an image comes
 //! and goes as plain bytes.
 //!
 //! # Invariants
@@ -44,6 +44,13 @@ pub(crate) extern "C" fn lab_call() -> usize {
 pub(crate) extern "C" fn lab_image() {
     let bytes = INPUT.take();
     LAB.with_borrow_mut(|lab| lab.take_image(bytes));
+}
+
+/// Puts the bytes of the image where answers lie; how many.
+// SAFETY: no other symbol of the module has this name.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn lab_image_back() -> usize {
+    put(LAB.with_borrow(Lab::image))
 }
 
 /// Where the last answer lies.

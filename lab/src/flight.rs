@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::machines::Machine;
 use crate::snapshot;
-use crate::step::{Counts, Step};
+use crate::step::{Call, Counts, Step};
 
 /// A flight has at most so many steps; a page that shows more helps nobody.
 const STEPS: usize = 400;
@@ -56,12 +56,17 @@ impl Flight {
     /// Of steps that somebody made.
     pub(crate) fn new(script: Vec<String>, cut: usize, machines: Vec<Track>) -> Self {
         let differs = (0..script.len()).map(|step| differences(&machines, step)).collect();
+        let mut machines = machines;
+        for step in 0..script.len() {
+            compare_calls(&mut machines, step);
+        }
         Self { script, cut, machines, differs }
     }
 }
 
 fn track(machine: &Machine, script: &Script, image: &[u8]) -> Result<Track, String> {
     let mut player = machine.boot(image)?;
+    let block_size = player.fs().ext2().geometry().block_size.bytes();
     let mut names = BTreeMap::new();
     let mut before = Counts::default();
     let steps = script
@@ -83,7 +88,7 @@ fn track(machine: &Machine, script: &Script, image: &[u8]) -> Result<Track, Stri
                 total,
                 ..Step::default()
             };
-            step.hear(&outcome.events);
+            step.hear(&outcome.events, block_size);
             before = total;
             step
         })
@@ -135,6 +140,22 @@ pub(crate) fn paths(op: &Op) -> Vec<&str> {
         | Op::Touch { .. }
         | Op::Mcrc { .. }
         | Op::Msync { .. } => Vec::new(),
+    }
+}
+
+/// Marks in step `at` the fields that say something else than those of the same call on another machine.
+fn compare_calls(machines: &mut [Track], at: usize) {
+    let all: Vec<Vec<Call>> = machines
+        .iter()
+        .map(|track| track.steps.get(at).map(|step| step.calls.clone()).unwrap_or_default())
+        .collect();
+    for (nr, track) in machines.iter_mut().enumerate() {
+        let Some(step) = track.steps.get_mut(at) else { continue };
+        for (_, calls) in all.iter().enumerate().filter(|(other, _)| *other != nr) {
+            for (call, theirs) in step.calls.iter_mut().zip(calls) {
+                call.compare(theirs);
+            }
+        }
     }
 }
 

@@ -7,8 +7,9 @@ mod sample;
 mod view;
 
 use blockdev::{BlockDevice, RamDevice, partitions};
-use ext2_image::check::{self, Outcome};
 use ext2_image::fields::{self, Layout};
+use ext2_image::jbd2;
+use ext2_image::repair::{self, Changes, Policy};
 
 pub(crate) use sample::{SampleLine, grown, sample, samples};
 #[cfg(test)]
@@ -25,6 +26,14 @@ pub(crate) struct Held {
     device: Result<RamDevice, String>,
     /// Where the file system begins in what was given.
     offset: u64,
+}
+
+/// What a repair did.
+#[derive(Clone, Debug)]
+pub(crate) struct Mended {
+    pub(crate) lines: Vec<String>,
+    /// What it stopped at.
+    pub(crate) stopped: Option<String>,
 }
 
 /// Bytes 56 and 57 of a superblock, and where it lies.
@@ -119,19 +128,30 @@ impl Held {
         device.write_at(taken.offset, &taken.bytes).map_err(|error| error.to_string())
     }
 
-    /// Mends what needs no person, and says what was mended, or what it stops at.
+    /// Repairs the image as `check -y` does, or as `check -p`, which stores nothing where it stops.
     ///
     /// # Errors
     /// An image that cannot be checked.
-    pub(crate) fn mend(&self) -> Result<Vec<String>, String> {
+    pub(crate) fn mend(&self, all: bool) -> Result<Mended, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let changes = Changes::new(self.device()?);
         let mut lines = Vec::new();
-        // OK to cast: the lab's time is a positive 32-bit one.
-        let outcome = check::mend(self.device()?, NOW as u32, &mut |finding| lines.push(finding.to_string()))
-            .map_err(|error| error.to_string())?;
-        if let Outcome::Halts(finding) = outcome {
-            lines.push(format!("stopped: {finding}; this needs a person"));
+        // A journal that cannot be followed is found, and mended, with the rest.
+        if let Ok(Some(done)) = jbd2::replay(&changes) {
+            let count = done.transactions;
+            let plural = if count == 1 { "" } else { "s" };
+            lines.push(format!("the journal is replayed: {count} transaction{plural}"));
         }
-        Ok(lines)
+        let policy = if all { Policy::Asked } else { Policy::Preen };
+        // OK to cast: the lab's time is a positive 32-bit one.
+        let options = repair::Options { now: NOW as u32, policy, progress: &|_| () };
+        let report = repair::repair(&changes, &options, &mut |finding| {
+            lines.push(finding.to_string());
+            true
+        })
+        .map_err(|error| text(&error))?;
+        changes.store::<blockdev::Error>(&mut |_, _| Ok(()), &mut || Ok(())).map_err(|error| text(&error))?;
+        Ok(Mended { lines, stopped: report.stopped.map(|finding| finding.to_string()) })
     }
 
     /// What check says.
@@ -141,6 +161,7 @@ impl Held {
     #[cfg(test)]
     pub(crate) fn findings(&self) -> Result<Vec<FindingLine>, String> {
         let (device, layout) = (self.device()?, self.layout()?);
-        view::findings(device, &layout).0.ok_or_else(|| "the image cannot be checked".to_owned())
+        let looked = view::look(device, &layout);
+        looked.findings.ok_or_else(|| "the image cannot be checked".to_owned())
     }
 }

@@ -14,7 +14,7 @@
 //! | `crash` | every crash state of a few operations |
 //! | `quiz` | hidden faults, the same for the same seed |
 //! | `export` | flights in other formats; the page with a recording in it |
-//! | `border` | the four functions that the page calls, on WebAssembly only |
+//! | `border` | the functions that the page calls, on WebAssembly only |
 //!
 //! # Invariants
 //! 1. Every request is answered, if only by an error; no input makes a request panic.
@@ -40,7 +40,7 @@ mod step;
 mod toy;
 
 pub use api::Lab;
-pub use export::page_with;
+pub use export::{Recording, page_with};
 pub use flight::{Flight, fly};
 pub use machines::{Machine, standard};
 pub use quiz::{Question, TOPICS, ask};

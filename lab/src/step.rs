@@ -113,6 +113,46 @@ pub struct Call {
     pub answered: Vec<FieldOf>,
     /// What that means to who asked.
     pub meaning: String,
+    /// Fields of the question, and of the answer, that say something else than on another machine.
+    pub differs: (Vec<&'static str>, Vec<&'static str>),
+    /// What of it can be compared.
+    #[serde(skip)]
+    pub(crate) essence: Essence,
+}
+
+/// What a question and its answer say, in the words of neither interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Essence {
+    /// The first byte of the file that is asked for.
+    pos: u64,
+    /// Bytes asked for.
+    asked: u64,
+    /// Whether there are blocks.
+    mapped: bool,
+    /// Where they are on the device.
+    addr: Option<u64>,
+    /// Bytes that the caller may go by, from `pos` on.
+    answered: u64,
+}
+
+impl Call {
+    /// Marks what differs from the call that another machine made in its place.
+    pub(crate) fn compare(&mut self, other: &Self) {
+        let (ours, theirs) = (self.essence, other.essence);
+        let begin = self.what == "iomap_begin";
+        let word = |iomap: &'static str, buffer_head: &'static str| if begin { iomap } else { buffer_head };
+        let mut mark = |differs: bool, of_answer: bool, name: &'static str| {
+            let list = if of_answer { &mut self.differs.1 } else { &mut self.differs.0 };
+            if differs && !list.contains(&name) {
+                list.push(name);
+            }
+        };
+        mark(ours.pos != theirs.pos, false, word("pos", "iblock"));
+        mark(ours.asked != theirs.asked, false, word("length", "b_size"));
+        mark(ours.mapped != theirs.mapped, true, word("type", "b_state"));
+        mark(ours.addr != theirs.addr, true, word("addr", "b_blocknr"));
+        mark(ours.answered != theirs.answered, true, word("length", "b_size"));
+    }
 }
 
 /// One event.
@@ -126,11 +166,13 @@ pub struct Told {
 
 impl Step {
     /// Takes in what happened.
-    pub(crate) fn hear(&mut self, records: &[Record]) {
+    ///
+    /// Blocks of a buffer head are of `block_size` bytes.
+    pub(crate) fn hear(&mut self, records: &[Record], block_size: u64) {
         let mut within = "dax_iomap_rw";
         for record in records {
             within = asker(&record.event).unwrap_or(within);
-            if let Some(call) = call(&record.event, within) {
+            if let Some(call) = call(&record.event, within, block_size) {
                 if self.calls.len() < TOLD {
                     self.calls.push(call);
                 } else {
@@ -171,7 +213,7 @@ fn flag_names(names: impl Iterator<Item = &'static str>) -> String {
     if names.is_empty() { "–".into() } else { names.join("|") }
 }
 
-fn call(event: &Event, within: &'static str) -> Option<Call> {
+fn call(event: &Event, within: &'static str, block_size: u64) -> Option<Call> {
     match event {
         Event::IomapIter { pos, length, flags, offset, answered, kind, map_flags, addr } => {
             let who = match () {
@@ -206,6 +248,14 @@ fn call(event: &Event, within: &'static str) -> Option<Call> {
                     ("flags", special),
                 ],
                 meaning,
+                differs: Default::default(),
+                essence: Essence {
+                    pos: *pos,
+                    asked: *length,
+                    mapped: addr.is_some(),
+                    addr: addr.map(|addr| addr + pos.saturating_sub(*offset)),
+                    answered: ends.saturating_sub(*pos).min(*length),
+                },
             })
         }
         Event::GetBlock { block, asked, create, mapped, sized, addr, size } => {
@@ -231,10 +281,18 @@ fn call(event: &Event, within: &'static str) -> Option<Call> {
                 ],
                 answered: vec![
                     ("b_state", state.into()),
-                    ("b_blocknr", if *mapped { (addr / 4096).to_string() } else { "–".into() }),
+                    ("b_blocknr", if *mapped { (addr / block_size).to_string() } else { "–".into() }),
                     ("b_size", bytes(*size)),
                 ],
                 meaning,
+                differs: Default::default(),
+                essence: Essence {
+                    pos: block.saturating_mul(block_size),
+                    asked: *asked,
+                    mapped: *mapped,
+                    addr: mapped.then_some(*addr),
+                    answered: if *mapped || *sized { (*size).min(*asked) } else { block_size.min(*asked) },
+                },
             })
         }
         _ => None,

@@ -72,6 +72,11 @@ fn a_flight_shows_who_asks_whom_and_what_is_mapped() {
     assert_eq!(step(2, 5)["maps"][0]["runs"][1]["kind"], "zero");
     assert!(flight["differs"][4].as_array().unwrap().contains(&json!("table")));
     assert_eq!(flight["differs"][0], json!([]));
+    // The load of a hole: a buffer head is believed for one block, an iomap for all of it.
+    let call = |machine: usize| &step(machine, 5)["calls"][0];
+    assert!(call(0)["differs"][1].as_array().unwrap().contains(&json!("b_size")));
+    assert!(call(2)["differs"][1].as_array().unwrap().contains(&json!("length")));
+    assert!(!call(2)["differs"][0].as_array().unwrap().contains(&json!("pos")));
 }
 
 #[test]
@@ -125,8 +130,24 @@ fn an_image_is_shown_and_what_is_broken_is_found_where_it_is() {
     let finding = &image["findings"][0];
     assert_eq!((&finding["kind"], &finding["what"]), (&json!("Links"), &json!("inode:14")));
     assert_eq!(finding["fields"], json!(["i_links_count"]));
+    assert_eq!(
+        (&image["faults"], &image["complete"], &finding["preen"]),
+        (&json!(1), &json!(true), &json!("mends"))
+    );
     let mended = request(&mut lab, json!({"do": "mend"})).unwrap();
     assert_eq!(mended["image"]["findings"], json!([]));
+    assert_eq!(mended["stopped"], Value::Null);
+    // What needs a person is mended where one says yes, and only there.
+    let set = json!({"do": "set", "what": "inode:14", "field": "i_mode", "value": "0"});
+    let broken = request(&mut lab, set).unwrap();
+    assert_eq!(broken["findings"][0]["preen"], json!("halts"));
+    let stopped = request(&mut lab, json!({"do": "mend"})).unwrap();
+    assert!(stopped["stopped"].is_string());
+    assert_ne!(stopped["image"]["faults"], json!(0));
+    let mended = request(&mut lab, json!({"do": "mend", "all": true})).unwrap();
+    assert_eq!((&mended["stopped"], &mended["image"]["faults"]), (&Value::Null, &json!(0)));
+    assert_eq!(lab.image().len(), 1 << 20);
+    request(&mut lab, json!({"do": "image", "sample": "small"})).unwrap();
     // From the inode to its data and to its indirect block.
     let file = request(&mut lab, json!({"do": "file", "ino": 15})).unwrap();
     let indirect = &file["pointers"][12];

@@ -60,19 +60,21 @@ export async function browse(program) {
       }
       throw new Error(`never came true: ${expression}`);
     },
-    /** Opens an address and waits for the page to be ready; milliseconds that it took. */
+    /** Opens an address and waits for the engine; after how many milliseconds there was a picture, and the engine. */
     async open(url) {
       await call("Page.navigate", { url: "about:blank" });
       await call("Page.navigate", { url });
-      await browser.until("!!(document.body && document.body.dataset.ready)");
-      return +(await browser.run("document.body.dataset.ready"));
+      await browser.until("!!(document.body && document.body.dataset.ready && document.body.dataset.shown)");
+      return { shown: +(await browser.run("document.body.dataset.shown")), ready: +(await browser.run("document.body.dataset.ready")) };
     },
-    async size(width, height, scheme = "light") {
+    async size(width, height, scheme = "light", media = "") {
       await call("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: width < 600 });
-      await call("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
+      await call("Emulation.setEmulatedMedia", { media, features: [{ name: "prefers-color-scheme", value: scheme }, { name: "prefers-reduced-motion", value: "reduce" }] });
     },
     async key(key) {
-      const params = { key, code: key, windowsVirtualKeyCode: { ArrowRight: 39, ArrowLeft: 37, Home: 36, End: 35, Enter: 13, Tab: 9 }[key] };
+      const params = { key, code: key, windowsVirtualKeyCode: { ArrowRight: 39, ArrowLeft: 37, ArrowUp: 38, ArrowDown: 40, Home: 36, End: 35, Enter: 13, Tab: 9, " ": 32 }[key] };
+      if (key === "Enter") params.text = "\r";
+      if (key === " ") params.text = " ";
       await call("Input.dispatchKeyEvent", { type: "keyDown", ...params });
       await call("Input.dispatchKeyEvent", { type: "keyUp", ...params });
     },

@@ -15,6 +15,8 @@ export async function engineOf(page) {
     new Uint8Array(exports.memory.buffer, at, bytes.length).set(bytes);
   };
   return {
+    /** What the page shows before its engine has started. */
+    first: JSON.parse(text.match(/<script id="first" type="application\/json">([^<]*)<\/script>/)[1]),
     ask(request) {
       put(new TextEncoder().encode(JSON.stringify({ version: 1, ...request })));
       const length = exports.lab_call();

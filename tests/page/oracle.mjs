@@ -1,4 +1,4 @@
-// All scripts of testdata/linux-6.1 in the page's engine, beside the recordings of Linux.
+// All scripts of testdata/linux-6.1 in the page's engine, beside the recordings of Linux; and the page's first picture beside it.
 // node oracle.mjs docs/lab.html testdata/linux-6.1
 import { readFileSync, readdirSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
@@ -38,6 +38,13 @@ for (const name of names) {
     console.log(`${name}: line ${at}: ${JSON.stringify(ours[at])}, recorded ${JSON.stringify(theirs[at])}`);
   }
   console.log(`${name}: ${same ? "equal" : "DIFFERENT"}, ${theirs.length} lines, ${Date.now() - begun} ms`);
+}
+// What the page shows before the engine has started is what the engine says.
+const same = (left, right) => JSON.stringify(left) === JSON.stringify(right);
+const { hello, flight } = engine.first;
+if (!same(hello, engine.ask({ do: "hello" })) || !same(flight, engine.ask({ do: "flight", scenario: hello.scenarios[0].id }))) {
+  console.log("the first picture is not what the engine answers");
+  wrong += 1;
 }
 console.log(`${names.length} scripts, ${wrong} different`);
 process.exit(wrong || names.length !== 28 ? 1 : 0);

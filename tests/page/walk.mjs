@@ -1,12 +1,13 @@
-// Walks the page in a browser: every lesson to its end, every scenario, all golden images and damaged ones, the crash lab,
-// the quiz. No error may be told anywhere.
+// Walks the page in a browser: every lesson to its end, every scenario, all golden images and damaged ones, what is no image or
+// no script, the crash lab, the quiz. No error may be told where none is wanted.
 // node walk.mjs chromium docs/lab.html testdata/golden [damaged images]
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { gunzipSync } from "node:zlib";
+import { gzipSync } from "node:zlib";
 import { browse } from "./browser.mjs";
+import { damaged } from "./damage.mjs";
 
 const [program, page, golden, damagedCount = "12"] = process.argv.slice(2);
 const url = pathToFileURL(resolve(page)).href;
@@ -31,10 +32,11 @@ const text = (selector) => browser.run(`document.querySelector(${JSON.stringify(
 
 try {
   await browser.size(1280, 900);
-  const ready = await browser.open(url);
-  console.log(`first picture after ${ready} ms`);
-  // Well below a second on a machine that has nothing else to do.
-  check(`first picture after ${ready} ms`, ready < 5000);
+  // The best of three: what else the machine does is not the page's.
+  const times = [await browser.open(url), await browser.open(url), await browser.open(url)];
+  const best = (name) => Math.min(...times.map((time) => time[name]));
+  console.log(`first picture after ${best("shown")} ms, engine after ${best("ready")} ms; each time ${times.map((time) => `${time.shown} and ${time.ready}`).join(", ")}`);
+  check(`first picture after ${best("shown")} ms`, best("shown") < 1000);
   await quiet("beginning");
 
   const scenarios = await browser.run("[...document.querySelectorAll('#flight select option')].map((one) => one.value).filter(Boolean)");
@@ -62,6 +64,14 @@ try {
   check("the address follows", /step=1$/.test(await browser.run("location.href")));
   await browser.run("{ const area = document.querySelector('#flight textarea'); area.value = 'create f\\nfly f'; [...document.querySelectorAll('#flight button')].find((one) => one.textContent === 'Fly').click(); }");
   check("a mistake is named with its line", /line 2/.test(await text("#message")));
+  // Whatever is typed there is flown, or told of.
+  for (const typed of ["", "#", "\u0000", "create", "write f -1 1 1", "write f 0 99999999999999999999 1", "map m f 0 0 shared rw", "create f\nwrite f 0xffffffffffffffff 9 1", "create f\ntruncate f 0x7fffffffffffffff\nmap m f 0 0x7ffffffffffff000 shared rw\ntouch m 0 0x1000\nfiemap f", "create f\nwrite f 0 0x7fffffff 1", "create \u00e9\u4f60\nstat \u00e9\u4f60", "mkdir d\n".repeat(500), "load m 0\nunmap m\nmsync m 0 1", "symlink a a\nread a 0 1\nstat a", "rename / /", "x".repeat(100000)]) {
+    await browser.run(`{ byId('message').hidden = true; document.querySelector('#flight textarea').value = ${JSON.stringify(typed)}; [...document.querySelectorAll('#flight button')].find((one) => one.textContent === 'Fly').click(); }`);
+    const told = await text("#message");
+    check(`${JSON.stringify(typed.slice(0, 40))}: ${told.slice(0, 200)}`, !/started afresh/.test(told) && (await browser.run("document.querySelectorAll('#flight .machine').length")) === 3);
+    check(`${JSON.stringify(typed.slice(0, 40))}: ${browser.problems.join("; ")}`, browser.problems.length === 0);
+    browser.problems.length = 0;
+  }
   await browser.run("byId('message').hidden = true");
 
   await click("#tab-mail");
@@ -100,24 +110,40 @@ try {
   const list = readFileSync(join(golden, "LIST"), "utf8").split("\n").filter((line) => line && !line.startsWith("#")).map((line) => line.split(/\s+/));
   check("the golden images are there", list.length >= 30);
   for (const [name, state] of list) await drop(resolve(golden, `${name}.img.gz`), name, state === "reads");
-  // Damaged: bytes changed where structures are.
-  const small = list.filter(([name]) => readFileSync(join(golden, `${name}.img.gz`)).length < 60000).map(([name]) => name);
-  let random = 1n;
-  const below = (end) => { random = (random * 6364136223846793005n + 1442695040888963407n) & ((1n << 64n) - 1n); return Number((random >> 33n) % BigInt(end)); };
-  for (let nr = 0; nr < +damagedCount; nr += 1) {
-    const name = small[nr % small.length];
-    const image = gunzipSync(readFileSync(join(golden, `${name}.img.gz`)));
-    if (image.length > 8 << 20) continue;
-    for (let count = 1 + below(20); count > 0; count -= 1) image[1024 + below(Math.min(image.length - 1024, 120000))] = below(256);
-    const path = join(folder, `damaged-${nr}.img`);
-    writeFileSync(path, image.subarray(0, nr % 10 ? image.length : below(image.length)));
-    await drop(path, `damaged ${nr}, of ${name}`, false);
+  const path = join(folder, "image");
+  for (const { label, bytes } of damaged(golden, list, +damagedCount, 2n)) {
+    writeFileSync(path, bytes);
+    await drop(path, label, false);
   }
+  // What is no image at all.
+  async function refused(bytes, wanted) {
+    if (bytes) writeFileSync(path, bytes);
+    await browser.file("#image input[type=file]", path);
+    taken += 1;
+    await browser.until(`document.body.dataset.taken === '${taken}'`);
+    const told = `${await text("#image")} ${await text("#message")}`;
+    check(`${wanted}: ${told}`, wanted.test(told) && !/started afresh/.test(told));
+    await browser.run("byId('message').hidden = true");
+    await quiet(String(wanted));
+  }
+  const noise = Buffer.from(Array.from({ length: 200000 }, (_, nr) => (nr * nr * 31 + nr * 17) >> 3 & 255));
+  await refused(Buffer.alloc(0), /does not open/);
+  await refused(Buffer.from("hello"), /does not open/);
+  await refused(noise, /does not open/);
+  await refused(Buffer.concat([Buffer.from([0x1f, 0x8b, 8, 0]), noise]), /does not unpack/);
+  await refused(gzipSync(Buffer.alloc(513 << 20), { level: 1 }), /unpacks to more than 512 MiB/);
+  truncateSync(path, 2 ** 31);
+  await refused(null, /at most 512 MiB/);
+  await drop(resolve(golden, "block-1k.img.gz"), "an image after all that", true);
+  // Another view has the same image.
+  await click("#tab-mend");
+  check("break and mend has the image that was dropped", (await browser.run("document.querySelector('#mend .drop select').selectedOptions[0].textContent")) === "block-1k.img.gz");
+  await browser.run("{ const choose = document.querySelector('#mend .drop select'); choose.value = 'small'; choose.dispatchEvent(new Event('change')); }");
 
   await click("#tab-mend");
   await quiet("break and mend");
   await browser.run("{ const set = document.querySelector('#mend .fields input[aria-label*=s_inodes_count]'); set.value = '99'; set.dispatchEvent(new Event('change')); }");
-  check("a change is found", /check finds/.test(await text("#mend")));
+  await browser.until("/check finds/.test(byId('mend').textContent)");
   for (let seed = 0; seed < 12; seed += 1) {
     await browser.run(`byId('seed').value = '${seed}'; [...document.querySelectorAll('#mend button')].find((one) => one.textContent === 'Ask me').click()`);
     const before = await text("#mend .choices");
@@ -137,8 +163,11 @@ try {
 
   // A panic in the engine is told in its words, and a fresh engine answers.
   const told = await browser.run("(() => { try { engine.exports.lab_input(-1); return 'no trap'; } catch (trap) { return fresh(trap).message; } })()");
-  check(`a panic is told: ${told}`, /started afresh: .*capacity overflow/s.test(told));
+  check(`a panic is told: ${told}`, /started afresh.*capacity overflow/s.test(told));
   check("a fresh engine answers", (await browser.run("ask({ do: 'hello' }).lessons.length")) === 7);
+  await click("#tab-mend");
+  check("and has an image again", (await browser.run("document.querySelectorAll('#mend .tree button').length")) > 4);
+  await quiet("after a panic");
 
   // Small, dark: nothing wider than the screen.
   await browser.size(380, 800, "dark");

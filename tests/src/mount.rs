@@ -85,6 +85,13 @@ pub fn with_huge_tmpfs<T>(mib: u64, work: impl FnOnce(&Path) -> T) -> Result<T, 
     Ok(work(mounted.folder()))
 }
 
+/// [`with_mount`] for reading and writing, with the file system type and more options of mount(8) named, separated by commas.
+pub fn with_mount_as<T>(image: &Path, fs_type: &str, options: &str, work: impl FnOnce(&Path) -> T) -> T {
+    let mounted = Mounted::with(image, fs_type, &format!("rw,loop,{options}"))
+        .unwrap_or_else(|error| panic!("cannot mount {}: {error}", image.display()));
+    work(mounted.folder())
+}
+
 /// Whether the kernel mounts the image, and if not what mount(8) says.
 ///
 /// # Errors
@@ -102,11 +109,15 @@ struct Mounted {
 impl Mounted {
     /// Mounts over a new loop device, which goes away with the mount.
     fn new(image: &Path, fs_type: &str, access: Access, offset: u64) -> Result<Self, String> {
-        let folder = tempfile::Builder::new().prefix("e2dax-mount-").tempdir().expect("a folder can be made");
         let options = match access {
             Access::ReadOnly => format!("ro,noatime,loop,offset={offset}"),
             Access::ReadWrite => format!("rw,loop,offset={offset}"),
         };
+        Self::with(image, fs_type, &options)
+    }
+
+    fn with(image: &Path, fs_type: &str, options: &str) -> Result<Self, String> {
+        let folder = tempfile::Builder::new().prefix("e2dax-mount-").tempdir().expect("a folder can be made");
         let arguments = ["-t".as_ref(), fs_type.as_ref(), "-o".as_ref(), options.as_ref()];
         let paths = [image.as_os_str(), folder.path().as_os_str()];
         // Two loop devices that are set up at once may both be given the same number; mount(8) then says busy.

@@ -1,5 +1,8 @@
 //! Attributes of inodes at their edges: what Linux answers, and counts that an image lies about.
 
+#[path = "attributes/shared.rs"]
+mod shared;
+
 use blockdev::BlockDevice;
 use e2dax_tests::{
     need_tools,

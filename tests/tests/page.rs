@@ -35,3 +35,11 @@ fn a_browser_walks_all_of_the_page_without_an_error() {
     let said = node("walk.mjs", &[&chromium, &page, &testdata().join("golden"), Path::new(&damaged)]);
     assert!(said.contains(", 0 failed"), "{said}");
 }
+
+#[test]
+fn the_page_is_used_without_a_mouse_and_on_paper() {
+    need_tools!("node", "chromium");
+    let chromium = tools::find("chromium").expect("it was found before");
+    let said = node("use.mjs", &[&chromium, &repository().join("docs/lab.html")]);
+    assert!(said.contains(", 0 failed"), "{said}");
+}

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -16,6 +17,9 @@ use crate::proto::{
     ChunkHeader, REQUEST_MAGIC, Request, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk, cmd,
 };
 use crate::stream::Stream;
+
+/// Bytes in a millisecond below which a server is as good as gone.
+const LEAST_RATE: u64 = 16;
 
 #[derive(Debug)]
 struct Shared(Arc<Stream>);
@@ -31,6 +35,7 @@ impl Read for Shared {
 pub(super) struct Connection {
     stream: Arc<Stream>,
     structured: bool,
+    patience: Duration,
     writing: Mutex<()>,
     input: Mutex<BufReader<Shared>>,
     state: Mutex<State>,
@@ -66,12 +71,14 @@ pub(super) struct Ask<'a> {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, structured: bool) -> Self {
+    /// `patience` is what a server may take over a part of an answer.
+    pub(super) fn new(stream: Stream, structured: bool, patience: Duration) -> Self {
         let stream = Arc::new(stream);
         let input = BufReader::with_capacity(64 << 10, Shared(Arc::clone(&stream)));
         Self {
             stream,
             structured,
+            patience,
             writing: Mutex::new(()),
             input: Mutex::new(input),
             state: Mutex::new(State::default()),
@@ -229,6 +236,16 @@ impl Connection {
         };
         // What others read for this thread before stays together.
         let buf = buf.as_deref_mut().filter(|_| cookie == mine && reply.data.is_empty());
+        // A server that sends a byte now and then is no server: each reply has its time, and long ones more of it.
+        let expected = match (structured, want) {
+            (true, _) => header.len.get(),
+            (false, Want::Data { len, .. }) => len,
+            (false, _) => 0,
+        };
+        if expected > 0 {
+            let more = Duration::from_millis(u64::from(expected) / LEAST_RATE);
+            self.stream.set_deadline(Some(self.patience + more));
+        }
         let done = if structured {
             reply.chunk(want, header.kind.get(), header.len.get(), buf, input)?;
             header.flags.get() & chunk::DONE != 0
@@ -236,6 +253,7 @@ impl Connection {
             reply.simple(want, error, buf, input)?;
             true
         };
+        self.stream.set_deadline(None);
         if done {
             reply.finish(want)?;
         }

@@ -387,11 +387,8 @@ impl NbdDevice {
 
 /// A connection on which the export is chosen.
 fn dial(uri: &NbdUri, options: &Connect) -> io::Result<(Connection, Settled)> {
-    if uri.tls {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is not supported: use a tunnel"));
-    }
     let stream = match &uri.place {
-        Place::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+        Place::Unix(path) => UnixStream::connect(path)?.into(),
         Place::Tcp(host, port) => {
             let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
             let mut found = None;
@@ -399,7 +396,7 @@ fn dial(uri: &NbdUri, options: &Connect) -> io::Result<(Connection, Settled)> {
                 match TcpStream::connect_timeout(&address, options.timeout.min(Duration::from_secs(10))) {
                     Ok(stream) => {
                         stream.set_nodelay(true)?;
-                        found = Some(Stream::Tcp(stream));
+                        found = Some(Stream::from(stream));
                         break;
                     }
                     Err(error) => failed = error,
@@ -409,9 +406,38 @@ fn dial(uri: &NbdUri, options: &Connect) -> io::Result<(Connection, Settled)> {
         }
     };
     stream.set_timeout(Some(options.timeout))?;
+    stream.set_deadline(Some(options.timeout));
     let flags = greet(&stream)?;
+    if uri.tls {
+        encrypt(&stream, uri)?;
+    }
     let settled = choose(&stream, flags, &uri.export)?;
-    Ok((Connection::new(stream, settled.structured), settled))
+    stream.set_deadline(None);
+    Ok((Connection::new(stream, settled.structured, options.timeout), settled))
+}
+
+/// Encrypts a connection, with the server that the URI names.
+#[cfg(feature = "tls")]
+fn encrypt(stream: &Stream, uri: &NbdUri) -> io::Result<()> {
+    use crate::tls::ClientTls;
+    // Read anew for each connection: certificates are replaced while programs run.
+    let tls = match &uri.certificates {
+        Some(folder) => ClientTls::from_folder(folder)?,
+        None => ClientTls::from_folder(&ClientTls::default_folder()?)?,
+    };
+    let host = match (&uri.hostname, &uri.place) {
+        (Some(hostname), _) => hostname.as_str(),
+        (None, Place::Tcp(host, _)) => host.as_str(),
+        (None, Place::Unix(_)) => "localhost",
+    };
+    let session = tls.session(host)?;
+    super::negotiate::ask_for_tls(stream)?;
+    stream.encrypt(session)
+}
+
+#[cfg(not(feature = "tls"))]
+fn encrypt(_: &Stream, _: &NbdUri) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is not in this build: the feature tls has it"))
 }
 
 impl BlockDevice for NbdDevice {

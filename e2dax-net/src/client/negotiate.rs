@@ -57,7 +57,7 @@ impl Answer {
         let own: String = own.chars().filter(|sign| !sign.is_control()).collect();
         let what = match self.kind {
             rep::ERR_UNKNOWN => "there is no such export",
-            rep::ERR_TLS_REQD => "the server wants TLS, which is not supported",
+            rep::ERR_TLS_REQD => "the server wants TLS: nbds",
             rep::ERR_UNSUP => "the server does not know what was asked",
             _ => "the server refuses",
         };
@@ -108,6 +108,17 @@ pub(super) fn greet(stream: &Stream) -> io::Result<u16> {
     Ok(ours)
 }
 
+/// Asks for TLS, before anything else; what follows the answer is the handshake.
+#[cfg(feature = "tls")]
+pub(super) fn ask_for_tls(stream: &Stream) -> io::Result<()> {
+    ask(stream, opt::STARTTLS, b"")?;
+    match answer(stream, opt::STARTTLS)? {
+        Answer { kind: rep::ACK, data } if data.is_empty() => Ok(()),
+        // What it says in the clear is nobody's word.
+        _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the server has no TLS")),
+    }
+}
+
 fn named(export: &str) -> Vec<u8> {
     // OK to cast: at most 4096.
     let mut bytes = (export.len() as u32).to_be_bytes().to_vec();
@@ -118,7 +129,12 @@ fn named(export: &str) -> Vec<u8> {
 /// Chooses the export, after [`greet`].
 pub(super) fn choose(stream: &Stream, flags: u16, export: &str) -> io::Result<Settled> {
     ask(stream, opt::STRUCTURED_REPLY, b"")?;
-    let structured = answer(stream, opt::STRUCTURED_REPLY)?.kind == rep::ACK;
+    let answered = answer(stream, opt::STRUCTURED_REPLY)?;
+    let structured = answered.kind == rep::ACK;
+    if answered.kind == rep::ERR_TLS_REQD {
+        // Nothing else would be answered.
+        return Err(answered.refusal().unwrap_or_else(|| broken("the server wants TLS")));
+    }
     let status = if structured { choose_status(stream, export)? } else { None };
     let mut data = named(export);
     data.extend_from_slice(&1_u16.to_be_bytes());

@@ -1,5 +1,6 @@
 //! Replies, put together as their chunks come.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use super::negotiate::broken;
@@ -31,8 +32,8 @@ pub(super) struct Refused {
 pub(super) struct Reply {
     /// Where nobody gave a buffer.
     pub(super) data: Vec<u8>,
-    /// Bytes of data that came.
-    got: u64,
+    /// Bytes of data that came: by where each run of them begins, where it ends. Runs that touch are one.
+    got: BTreeMap<u64, u64>,
     pub(super) extents: Vec<(u32, u32)>,
     pub(super) refused: Option<Refused>,
 }
@@ -51,6 +52,7 @@ impl Reply {
         let Want::Data { offset, len: wanted } = want else { return Err(outside()) };
         let start = at.checked_sub(offset).ok_or_else(outside)?;
         let end = start.checked_add(len.into()).filter(|&end| end <= wanted.into()).ok_or_else(outside)?;
+        self.arrived(start, end)?;
         let whole = match buf {
             Some(buf) => buf,
             None => {
@@ -64,7 +66,22 @@ impl Reply {
             Some(input) => input.read_exact(place)?,
             None => place.fill(0),
         }
-        self.got += u64::from(len);
+        Ok(())
+    }
+
+    /// Notes that a range came, which comes once.
+    fn arrived(&mut self, start: u64, end: u64) -> io::Result<()> {
+        if start == end {
+            return Err(broken("a chunk of the server's reply has no data"));
+        }
+        let before = self.got.range(..end).next_back().map(|(&from, &to)| (from, to));
+        let from = match before {
+            Some((_, to)) if to > start => return Err(broken("the server sends data twice")),
+            Some((from, to)) if to == start => from,
+            _ => start,
+        };
+        let end = self.got.remove(&end).unwrap_or(end);
+        self.got.insert(from, end);
         Ok(())
     }
 
@@ -81,6 +98,7 @@ impl Reply {
             return Ok(());
         }
         match want {
+            Want::Data { len: 0, .. } => Ok(()),
             Want::Data { offset, len } => self.fill(want, offset, len, buf, Some(input)),
             Want::Done => Ok(()),
             Want::Status { .. } => Err(broken("the server answers a question for extents without any")),
@@ -160,7 +178,7 @@ impl Reply {
     pub(super) fn finish(&self, want: Want) -> io::Result<()> {
         match want {
             _ if self.refused.is_some() => Ok(()),
-            Want::Data { len, .. } if self.got != u64::from(len) => {
+            Want::Data { len, .. } if len > 0 && self.got.get(&0) != Some(&u64::from(len)) => {
                 Err(broken("the server leaves bytes out that were asked for"))
             }
             Want::Status { .. } if self.extents.is_empty() => Err(broken("the server gives no extents")),

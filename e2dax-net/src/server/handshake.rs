@@ -43,8 +43,15 @@ fn broken(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Settles with a client; none where it leaves in good order.
-pub(super) fn negotiate<'e>(stream: &Stream, exports: &'e [Export]) -> io::Result<Option<Chosen<'e>>> {
+/// Settles with a client; none where it leaves in good order. Where there is something to `encrypt` with, nothing else is
+/// answered before the client has asked for that.
+pub(super) fn negotiate<'e>(
+    stream: &Stream,
+    exports: &'e [Export],
+    encrypt: Option<impl FnOnce(&Stream) -> io::Result<()>>,
+) -> io::Result<Option<Chosen<'e>>> {
+    let has_tls = encrypt.is_some();
+    let mut encrypt = encrypt;
     let mut hello = [0; 18];
     hello[..8].copy_from_slice(&INIT_MAGIC.to_be_bytes());
     hello[8..16].copy_from_slice(&OPTION_MAGIC.to_be_bytes());
@@ -86,6 +93,18 @@ pub(super) fn negotiate<'e>(stream: &Stream, exports: &'e [Export]) -> io::Resul
                 let _ = state.reply(option, rep::ACK, b"");
                 return Ok(None);
             }
+            opt::STARTTLS if !has_tls => state.reply(option, rep::ERR_UNSUP, b"there are no certificates")?,
+            opt::STARTTLS if !data.is_empty() => state.reply(option, rep::ERR_INVALID, b"it has no data")?,
+            opt::STARTTLS => match encrypt.take() {
+                Some(encrypt) => {
+                    state.reply(option, rep::ACK, b"")?;
+                    encrypt(stream)?;
+                }
+                None => state.reply(option, rep::ERR_INVALID, b"it is encrypted already")?,
+            },
+            // It knows no answer.
+            opt::EXPORT_NAME if encrypt.is_some() => return Err(broken("the client does not encrypt")),
+            _ if encrypt.is_some() => state.reply(option, rep::ERR_TLS_REQD, b"TLS comes first")?,
             opt::EXPORT_NAME => return state.export_name(&data).map(Some),
             opt::LIST => state.list(&data)?,
             opt::INFO | opt::GO => {

@@ -22,14 +22,18 @@ pub(crate) struct Ours {
 
 impl Ours {
     pub(crate) fn start(socket: &Path, exports: Vec<Export>) -> Self {
-        let listener = Listener::unix(socket).unwrap();
+        Self::listen(Listener::unix(socket).unwrap(), Server::new(exports))
+    }
+
+    pub(crate) fn listen(listener: Listener, server: Server) -> Self {
+        let socket = listener.path().map(Path::to_path_buf).unwrap_or_default();
         let stop = Arc::new(Stop::new().unwrap());
         let told = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             // A device that a test makes fail cannot be flushed.
-            let _ = Server::new(exports).run(&listener, &told);
+            let _ = server.run(&listener, &told);
         });
-        Self { stop, thread: Some(thread), socket: socket.to_path_buf() }
+        Self { stop, thread: Some(thread), socket }
     }
 
     pub(crate) fn of(folder: &TempDir, device: Arc<dyn BlockDevice>) -> Self {

@@ -3,16 +3,23 @@
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blockdev::{BlockDevice, RamDevice};
 use e2dax_net::client::{Connect, NbdDevice};
+use e2dax_net::server::{Export, Server};
+use e2dax_net::stream::Listener;
 use e2dax_net::uri::NbdUri;
 use e2dax_tests::Rng;
 
 use crate::common::{Ours, connect};
 
 const SIZE: u64 = 1 << 20;
+
+/// How many conversations are made up: E2DAX_NBD_ROUNDS, or so many.
+fn rounds(default: usize) -> usize {
+    std::env::var("E2DAX_NBD_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
 
 fn option(number: u32, data: &[u8]) -> Vec<u8> {
     let head = [&b"IHAVEOPT"[..], &number.to_be_bytes(), &(data.len() as u32).to_be_bytes()].concat();
@@ -92,7 +99,7 @@ fn what_is_no_protocol_ends_the_connection_and_nothing_else() {
         option(10, b"\0\0\0\0\0\0\0\x01\0\0\0\x0fbase:allocation"),
         option(7, b"\0\0\0\0\0\0"),
     ];
-    for round in 0..400 {
+    for round in 0..rounds(400) {
         let mut bytes = 3_u32.to_be_bytes().to_vec();
         bytes.extend(sound.iter().take(1 + round % 4).flatten());
         for command in 0..8 {
@@ -120,6 +127,107 @@ fn what_is_no_protocol_ends_the_connection_and_nothing_else() {
     device.write_at(0, b"still there").unwrap();
 }
 
+/// All that a client says from its greeting to its end, every kind of request among it.
+fn conversation() -> Vec<u8> {
+    let mut bytes = 3_u32.to_be_bytes().to_vec();
+    let named = b"\0\0\0\x04disk\0\x01\0\x03";
+    for (number, data) in [
+        (3, &b""[..]),
+        (8, b""),
+        (10, b"\0\0\0\x04disk\0\0\0\x01\0\0\0\x0fbase:allocation"),
+        (6, named),
+        (7, named),
+    ] {
+        bytes.extend(option(number, data));
+    }
+    for command in [1, 0, 3, 4, 5, 6, 7, 2] {
+        bytes.extend(request(0, command, command.into(), 0, if command == 3 { 0 } else { 8 }));
+        if command == 1 {
+            bytes.extend(b"contents");
+        }
+    }
+    bytes
+}
+
+#[test]
+fn a_client_that_goes_at_any_byte_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let export = Export::new("disk", Arc::new(RamDevice::new(SIZE).unwrap()));
+    let server = Ours::start(&folder.path().join("s"), vec![export]);
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let all = conversation();
+    let mut longest = 0;
+    for len in 0..=all.len() {
+        let mut stream = UnixStream::connect(&server.socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(&all[..len]).unwrap();
+        // Half of them wait for the end, the others are gone with answers under way.
+        if len % 2 == 0 {
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answers = Vec::new();
+            stream.read_to_end(&mut answers).unwrap();
+            assert!(answers.len() >= longest, "{len} bytes are answered by {}", answers.len());
+            longest = answers.len();
+        }
+    }
+    assert!(longest > 400, "{longest}");
+    // Connections and their threads are gone; other tests run beside this one.
+    let begin = Instant::now();
+    while threads() > 200 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{} threads", threads());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_client_that_says_a_byte_now_and_then_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Arc::new(RamDevice::new(SIZE).unwrap());
+    let patience = (Duration::from_millis(150), Duration::from_millis(400));
+    let server = Server::new(vec![Export::new("disk", device)]).patience(patience.0, patience.1);
+    let server = Ours::listen(Listener::unix(&folder.path().join("s")).unwrap(), server);
+    let begin = Instant::now();
+    let mut stream = UnixStream::connect(&server.socket).unwrap();
+    // Each in time, and all of them not.
+    let ended = conversation().iter().position(|byte| {
+        std::thread::sleep(Duration::from_millis(20));
+        stream.write_all(&[*byte]).is_err()
+    });
+    assert!(ended.is_some() && begin.elapsed() < Duration::from_secs(5), "{ended:?} {:?}", begin.elapsed());
+    // And one that says nothing at all.
+    let mut stream = UnixStream::connect(&server.socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 18);
+    // Once an export is chosen a client may be silent for as long as it likes.
+    let client = connect(&server.uri());
+    std::thread::sleep(Duration::from_millis(600));
+    client.read_at(0, &mut [0; 4]).unwrap();
+}
+
+#[test]
+fn a_hundred_clients_at_once_are_all_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Ours::of(&folder, Arc::new(RamDevice::new(100 * 8192).unwrap()));
+    let together = std::sync::Barrier::new(100);
+    std::thread::scope(|scope| {
+        for client in 0..100_u64 {
+            let (server, together) = (&server, &together);
+            scope.spawn(move || {
+                let device = connect(&server.uri());
+                together.wait();
+                let wanted = vec![client as u8; 8192];
+                for _ in 0..10 {
+                    device.write_at(client * 8192, &wanted).unwrap();
+                    device.flush().unwrap();
+                    let mut found = vec![0; 8192];
+                    device.read_at(client * 8192, &mut found).unwrap();
+                    assert!(found == wanted);
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn a_server_that_lies_is_an_error_and_no_panic() {
     let folder = tempfile::tempdir().unwrap();
@@ -140,7 +248,7 @@ fn a_server_that_lies_is_an_error_and_no_panic() {
         bytes.extend(data);
         bytes
     };
-    for round in 0..300 {
+    for round in 0..rounds(300) {
         let mut bytes = b"NBDMAGICIHAVEOPT\0\x03".to_vec();
         bytes.extend(answer(8, 1, b""));
         bytes.extend(answer(10, 4, b"\0\0\0\x01base:allocation"));

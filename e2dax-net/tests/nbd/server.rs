@@ -7,9 +7,10 @@ use blockdev::{
     RamDevice, ReadOnly,
 };
 use e2dax_net::server::Export;
+use e2dax_net::uri::NbdUri;
 use e2dax_tests::{need_tools, tools};
 
-use crate::common::{Ours, file};
+use crate::common::{Ours, connect, file};
 
 const SIZE: u64 = 24 << 20;
 
@@ -142,4 +143,97 @@ fn exports_are_listed_and_chosen_by_name() {
         ("1048576", "2097152", "1048576")
     );
     assert!(size("other").contains("no export named"), "{}", size("other"));
+}
+
+/// What a person or a script does by hand: every call of libnbd that the protocol has a request for, and what is refused.
+const NBDSH: &str = r#"
+import errno
+size = h.get_size()
+assert size == 24 << 20 and h.can_flush() and h.can_fua() and h.can_zero() and h.can_trim() and h.can_cache() and h.can_df()
+assert h.can_multi_conn() and not h.is_read_only() and h.get_structured_replies_negotiated()
+assert h.can_meta_context(nbd.CONTEXT_BASE_ALLOCATION) and h.get_block_size(nbd.SIZE_MAXIMUM) == 32 << 20
+h.pwrite(b"abc" * 4096, 5000, nbd.CMD_FLAG_FUA)
+assert h.pread(12288, 5000) == b"abc" * 4096
+assert h.pread(12288, 5000, nbd.CMD_FLAG_DF) == b"abc" * 4096
+h.zero(3000, 6000, nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_NO_HOLE)
+assert h.pread(3000, 6000) == bytes(3000)
+h.trim(1 << 20, 4 << 20); h.cache(1 << 20, 0); h.flush()
+extents = []
+h.block_status(size, 0, lambda name, offset, found, error: extents.extend(found))
+assert sum(extents[::2]) == size, extents
+one = []
+h.block_status(size, 0, lambda name, offset, found, error: one.extend(found), nbd.CMD_FLAG_REQ_ONE)
+assert one == extents[:2], one
+chunks = []
+h.pread_structured(1 << 20, 0, lambda part, offset, kind, error: chunks.append((offset, len(part), kind)))
+assert sum(chunk[1] for chunk in chunks) == 1 << 20, chunks
+def refused(number, call):
+    try: call()
+    except nbd.Error as error: assert error.errnum == number, error
+    else: raise AssertionError("it is done")
+h.set_strict_mode(0)
+refused(errno.EINVAL, lambda: h.pread(2, size - 1))
+refused(errno.ENOSPC, lambda: h.pwrite(b"ab", size - 1))
+refused(errno.ENOSPC, lambda: h.zero(2, size - 1))
+refused(errno.EOVERFLOW, lambda: h.pread(2 << 20, 0, nbd.CMD_FLAG_DF))
+refused(errno.EINVAL, lambda: h.flush(1 << 9))
+buffers = [nbd.Buffer.from_bytearray(bytearray([nr] * 4096)) for nr in range(64)]
+cookies = [h.aio_pwrite(buffer, nr * 4096) for nr, buffer in enumerate(buffers)]
+while h.aio_in_flight(): h.poll(-1)
+assert all(h.aio_command_completed(cookie) for cookie in cookies)
+assert h.pread(64 * 4096, 0) == b"".join(bytes([nr] * 4096) for nr in range(64))
+h.shutdown()
+"#;
+
+#[test]
+fn scripts_of_nbdsh_run_to_their_end() {
+    need_tools!("nbdsh");
+    let folder = tempfile::tempdir().unwrap();
+    let image = file(&folder, "image", SIZE);
+    let device = FileDevice::open(&image, &DeviceOptions::read_write()).unwrap();
+    let server = Ours::of(&folder, Arc::new(device));
+    shell(
+        "nbdsh -c 'h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)' -c \"h.connect_uri('$uri')\" -c \"$script\"",
+        &[("uri", &server.uri().to_string()), ("script", NBDSH)],
+    );
+}
+
+/// Names that have characters with a meaning of their own, in URIs or anywhere.
+#[test]
+fn exports_with_odd_names_are_found_by_them() {
+    need_tools!("nbdinfo");
+    let folder = tempfile::tempdir().unwrap();
+    let names = [
+        "",
+        " ",
+        "a b",
+        "/",
+        "//a//",
+        "?socket=x",
+        "#a",
+        "%41",
+        "a&b=c",
+        "ä€😀",
+        "..",
+        "a:/b@p1",
+        "\u{1}\u{7f}",
+    ];
+    let long = "n".repeat(4096);
+    let names: Vec<&str> = names.into_iter().chain([long.as_str()]).collect();
+    let size = |at: usize| (1 + at as u64) * 4096;
+    let exports = names
+        .iter()
+        .enumerate()
+        .map(|(at, name)| Export::new(*name, Arc::new(RamDevice::new(size(at)).unwrap())));
+    let server = Ours::start(&folder.path().join("s"), exports.collect());
+    for (at, name) in names.iter().enumerate() {
+        let uri = NbdUri::unix(&server.socket, *name);
+        let read = NbdUri::parse(&uri.to_string()).unwrap();
+        assert_eq!(read, uri);
+        assert_eq!(connect(&read).size(), size(at), "{name:?}");
+        let theirs = shell("nbdinfo --size \"$uri\"", &[("uri", &uri.to_string())]);
+        assert_eq!(theirs.trim(), size(at).to_string(), "{name:?}");
+    }
+    let list = shell("nbdinfo --list \"nbd+unix:///?socket=$s\"", &[("s", server.socket.to_str().unwrap())]);
+    assert_eq!(list.matches("export-size:").count(), names.len(), "{list}");
 }

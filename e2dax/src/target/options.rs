@@ -3,6 +3,7 @@
 use blockdev::BlockDevice;
 use clap::{Args, ValueEnum};
 use ext2_core::SuperblockAt;
+use ext2_image::packed::Backing;
 
 use super::superblock::{SuperblockFrom, parse_superblock};
 use crate::failure::{Failure, Result};
@@ -39,6 +40,11 @@ pub(crate) struct ImageOptions {
     /// Read an image whose journal needs recovery, as it is without the journal
     #[arg(long, global = true)]
     pub(crate) ignore_journal: bool,
+
+    /// Open the files that a qcow2 image names (its backing files) wherever they are, as QEMU does; without it only those in
+    /// its own folder or below
+    #[arg(long, global = true)]
+    pub(crate) allow_backing: bool,
 }
 
 /// What a power cut may do to an image that is being changed.
@@ -61,6 +67,7 @@ impl Default for ImageOptions {
             wait: false,
             rescue: false,
             ignore_journal: false,
+            allow_backing: false,
         }
     }
 }
@@ -75,6 +82,7 @@ impl ImageOptions {
             wait: self.wait || others.wait,
             rescue: self.rescue || others.rescue,
             ignore_journal: self.ignore_journal || others.ignore_journal,
+            allow_backing: self.allow_backing || others.allow_backing,
         }
     }
 
@@ -89,6 +97,11 @@ impl ImageOptions {
                 from.place(device).ok_or_else(|| Failure::broken(name, "has no backup of a superblock there"))
             }
         }
+    }
+
+    /// Which files a packed image may name.
+    pub(crate) fn backing(&self) -> Backing {
+        if self.allow_backing { Backing::Anywhere } else { Backing::Beside }
     }
 
     /// What a fence is to mean on the device.

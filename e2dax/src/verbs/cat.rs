@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OFFSET", default_value_t = 0)]
     at: u64,
 
-    /// Write at most so many bytes of each file
+    /// Write at most this many bytes of each file
     #[arg(long, value_name = "BYTES")]
     len: Option<u64>,
 }

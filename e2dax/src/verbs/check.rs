@@ -40,11 +40,11 @@ Each finding names the object and says whether e2fsck -p mends it without a ques
 person (halts). Remarks are what e2fsck -n does not count as a fault.
 
 On a terminal it asks about each finding; -n only looks, which is also what it does where nobody can answer.
--p, -y and answers replay a journal that needs it first. Files that have no name are found in lost+found. A repair that is
-interrupted is finished by the same command.
+-p, -y and answers replay a journal that needs it first. Files that have no name are found in lost+found. Nothing is stored
+before everything is found; a repair that is interrupted is finished by the same command.
 
 Exit codes are those of e2fsck: 0 clean, 1 errors were mended, 4 there are errors left (5 is both), 8 there is no file
-system or it cannot be checked, 16 usage.")]
+system or it cannot be checked, 16 usage, 32 interrupted.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]
@@ -190,7 +190,7 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
     }
     let summary = summary.map_err(|error| target.failure(&*device, error))?;
     if args.json {
-        context.out.json(&print::summary_to_json(&summary))?;
+        context.out.json(&print::summary_to_json(&summary, summary.is_clean()))?;
     } else {
         context.out.line(print::verdict(&target.image_name(), &summary))?;
     }

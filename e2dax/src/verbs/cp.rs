@@ -29,7 +29,7 @@ Examples:
   e2dax cp -r --rescue broken.img: /tmp/saved    what can be read of an image that is cut off or broken
   e2dax cp disk.img:/etc/passwd disk.img:/etc/passwd.old
 
-Into a directory that is there files go under their own names; else the last argument is the new name. The root
+Files go into a directory that exists under their own names; otherwise the last argument is the new name. The root
 has no name: what is in it goes into the directory. Holes, permissions, times, links between the files and extended
 attributes are kept, and owners too, on this machine only by root. A file that is there is replaced, a directory
 is added to. Names in an image never lead out of the directory.")]

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let mut rows = vec![titles.map(String::from).to_vec()];
     for argument in &args.images {
         let space = Target::parse_image(argument).and_then(|target| {
-            let fs = target.open(&context.image, Mode::Read)?;
+            let fs = target.open(&context.image, Mode::Glance)?;
             Ok((target.image_name(), fs.statfs().of(|| target.image_name())?))
         });
         let Some((name, space)) = context.or_complain(space)? else { continue };

@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[+-]SIZE", value_parser = parse_size, allow_hyphen_values = true)]
     size: Option<Bound>,
 
-    /// With so many names
+    /// With this many names
     #[arg(long, value_name = "[+-]N", value_parser = parse_size, allow_hyphen_values = true)]
     links: Option<Bound>,
 
@@ -65,7 +65,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BITS", value_parser = parse_octal)]
     perm: Option<u16>,
 
-    /// Go down at most so many levels
+    /// Go down at most this many levels
     #[arg(long, value_name = "LEVELS")]
     max_depth: Option<usize>,
 

@@ -22,7 +22,7 @@ Examples:
   e2dax groups --json disk.img | jq .free_blocks
 
 Ranges of blocks and inodes name the first and the last. Counts are those of the bitmaps; where a descriptor says another
-number, that is said.")]
+number, it says so.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]

@@ -130,7 +130,10 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     } else {
         target.number()
     };
-    let raw = target.open_raw(&context.image, Mode::Read)?;
+    // What a block is used for is found by a walk; all else is one structure.
+    let is_one = by_path.is_none() && (args.block.is_none() || args.kind.is_some());
+    let mode = if is_one { Mode::Glance } else { Mode::Read };
+    let raw = target.open_raw(&context.image, mode)?;
     let what = args.structure(&raw, by_path, name)?;
     let taken = raw.layout.take(&*raw.device, what).of(name)?;
     if args.json {

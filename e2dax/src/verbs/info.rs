@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse_image(&args.image)?;
-    let fs = target.open(&context.image, Mode::Read)?;
+    let fs = target.open(&context.image, Mode::Glance)?;
     let space = fs.statfs().of(|| target.image_name())?;
     let dax = dax(&fs, target.bias(&**fs.device()));
     if args.json {

@@ -17,7 +17,7 @@ Examples:
   e2dax journal disk.img
   e2dax journal --json disk.img | jq 'select(.kind == \"commit\")'
 
-Each line is a block of the journal's own: its number in the journal and on the device, what it is, its transaction, and
+Each line is a block of the journal itself: its number in the journal and on the device, what it is, its transaction, and
 for descriptors and revocations the blocks that they name. Copies of blocks follow their descriptor.")]
 pub(crate) struct Args {
     /// The image

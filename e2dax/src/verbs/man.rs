@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory as _;
-
 use crate::context::Context;
 use crate::failure::{Failure, Result};
 
@@ -21,6 +19,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, _: &mut Context) -> Result<()> {
     let failed = |error| Failure::host(&args.directory, error);
     std::fs::create_dir_all(&args.directory).map_err(failed)?;
-    let command = crate::Cli::command().disable_help_subcommand(true);
+    let command = crate::help::definition().disable_help_subcommand(true);
     clap_mangen::generate_to(command, &args.directory).map_err(failed)
 }

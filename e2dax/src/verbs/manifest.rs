@@ -9,7 +9,7 @@ use ext2_image::manifest::{Difference, Manifest, VERSION, diff, diff_entries, pa
 use crate::context::Context;
 use crate::failure::{FAILED, Failure, Result, TROUBLE};
 use crate::json::{Json, object};
-use crate::side::{Part, Side, without};
+use crate::side::{Part, Side, file_system_of, without};
 
 /// Print an image, a directory or an archive as text, one line per file, or compare it with such a text
 #[derive(clap::Args)]
@@ -68,10 +68,10 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
         }
         return side.entries()?.try_for_each(|entry| context.out.line(parts.of(entry?)));
     };
-    let mut differences = diff(&Side::Manifest(expected.clone()).file_system(), &own);
+    let mut differences = diff(&file_system_of(&expected), &own);
     let lost = !side.has_blocks();
     let parts = ext2_image::manifest::Without { holes: parts.holes || lost, ..parts };
-    let left = expected.entries().to_vec().into_iter().map(|entry| Ok(parts.of(entry)));
+    let left = expected.into_entries().into_iter().map(|entry| Ok(parts.of(entry)));
     let right = side.entries()?.map(|entry| entry.map(|entry| parts.of(entry)));
     let mut printed = Ok(());
     for difference in differences.drain(..) {

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::json::{Json, object};
 use crate::target::{Mode, Target};
-use crate::text::{Align, percent, show, table};
+use crate::text::{Align, count, percent, show, table};
 
 /// Show where the bytes of a file lie, and what of it one page of 2 MiB can map
 #[derive(clap::Args)]
@@ -24,7 +24,7 @@ Examples:
 
 Each line is a mapping: the offset in the file, the length, hole or mapped, the offset on the device, all in bytes.
 A whole unit of 2 MiB can be mapped by one PMD if its blocks are one run that begins at a multiple of 2 MiB of memory,
-or if it is all hole: then the huge zero page stands for it. For every other unit it is said why not.")]
+or if it is all hole: then the huge zero page stands for it. For every other unit it says why not.")]
 pub(crate) struct Args {
     /// A file; with --all a directory, or an image
     #[arg(value_name = "IMG:/PATH")]
@@ -226,7 +226,7 @@ fn sum_up(args: &Args, context: &mut Context, target: &Target, start: &Inode, bi
         table(&columns, &rows).into_iter().try_for_each(|line| context.out.line(line))?;
         context.out.line("")?;
     }
-    context.out.line(format_args!("{files} files in {mapped} runs of blocks"))?;
+    context.out.line(format_args!("{} in {}", count(files, "file"), count(mapped, "run of blocks")))?;
     context.out.line(sentence(&total))
 }
 

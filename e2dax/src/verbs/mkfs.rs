@@ -19,8 +19,8 @@ use ext2_image::UNIT;
 use ext2_image::disk::Disk;
 use ext2_image::input::Source;
 use ext2_image::mkfs::{
-    AlignChoice, Contents, FileOutput, Format, Fresh, LostAndFound, NodeAttrs, Options, Output as _, Plan,
-    Report, Size, Synthetic, Tree, pfn,
+    AlignChoice, Contents, Error, FileOutput, Format, Fresh, Inodes, LostAndFound, NodeAttrs, Options,
+    Output as _, Plan, Report, Size, Synthetic, Tree, pfn,
 };
 
 use crate::clock;
@@ -28,7 +28,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::json::{Json, object};
 use crate::progress::bytes_bar;
-use crate::text::{parse_bytes, percent, show_os, uuid};
+use crate::text::{count, parse_bytes, percent, show_os, uuid};
 use crate::verbs::seal::options::{self, SealOptions};
 use disk::DiskPlan;
 use image::{Image, Where};
@@ -50,7 +50,8 @@ Examples:
   e2dax mkfs disk.img --from rootfs/ --disk gpt --partition EFI=esp.img
 
 The same input, options and SOURCE_DATE_EPOCH give the same bytes, for every user and on every machine. Times later
-than SOURCE_DATE_EPOCH become SOURCE_DATE_EPOCH. UUID and hash seed derive from names, sizes, owners and times of
+than SOURCE_DATE_EPOCH become SOURCE_DATE_EPOCH. An archive that `e2dax tar` made of a whole image becomes that image
+again, with its size, label and UUID, but for what options say. UUID and hash seed derive from names, sizes, owners and times of
 what goes in and from --seed. Of a directory only the time of the last change is taken (--times all takes the others).
 
 Files are laid out so that every whole 2 MiB of them can be mapped by one page of 2 MiB: from 64 MiB up, and below
@@ -71,7 +72,7 @@ pub(crate) struct Args {
     contents: Option<PathBuf>,
 
     /// Bytes (K, M, G and T are known, fractions too), or auto: as small as what goes in allows. auto+64M leaves 64 MiB
-    /// free for everybody, auto+10% a tenth of what goes in, auto+1000inodes so many more files; each may be added to
+    /// free for everybody, auto+10% a tenth of what goes in, auto+1000inodes that many more files; each may be added to
     /// the others [default: auto, with --from]
     #[arg(long, value_name = "SIZE", value_parser = size::parse, allow_hyphen_values = true)]
     size: Option<size::Wanted>,
@@ -175,7 +176,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     };
     let is_in_place = place.is_in_place();
     let wanted = Wanted { base, room, is_in_place };
-    let (plan, format) = plan(args, &mut taken, epoch, &wanted, seal.as_ref())?;
+    let (plan, format) = plan(args, &mut taken, epoch, &wanted, seal.as_ref(), context)?;
     if is_in_place && plan.bytes() > room {
         return Err(failed(ext2_image::mkfs::Error::TooSmall { needed: plan.bytes(), given: room }));
     }
@@ -195,7 +196,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
             header + plan.bytes()
         ));
     }
-    let image = Image::create(&place, start, base, args.force)?;
+    let image = Image::create(&place, start, base, args.force, context.image.wait)?;
     let pfn_id = args.pfn_header.then_some(format.uuid);
     let report = write(&image, &plan, &mut *taken.input.contents, header, pfn_id).map_err(&failed)?;
     let sealed = match &seal {
@@ -257,27 +258,33 @@ fn plan(
     epoch: Option<Timestamp>,
     wanted: &Wanted,
     seal: Option<&Seal>,
+    context: &Context,
 ) -> Result<(Plan, Format)> {
     let failed = failed(&args.image);
     let Wanted { base, room, is_in_place } = *wanted;
     let mut format = taken.format(args, epoch)?;
-    let size = match (args.size.map(|wanted| wanted.size), taken.size()) {
-        (Some(size), _) | (None, Some(size)) => size,
+    let size = |of_source: Option<Size>| match (args.size.map(|wanted| wanted.size), of_source) {
+        (Some(size), _) | (None, Some(size)) => Ok(size),
         (None, None) if is_in_place => {
-            Size::Bytes(room.saturating_sub(seal.map_or(0, |seal| seal.bytes_for(room))))
+            Ok(Size::Bytes(room.saturating_sub(seal.map_or(0, |seal| seal.bytes_for(room)))))
         }
-        (None, None) if room > 0 && !taken.input.has_source() => Size::Bytes(room),
-        (None, None) if taken.input.has_source() => Size::Auto { slack: 0 },
-        (None, None) => {
-            return Err(Failure::usage(&OsString::from("--size"), "says how large the image is to be"));
-        }
+        (None, None) if room > 0 && !taken.input.has_source() => Ok(Size::Bytes(room)),
+        (None, None) if taken.input.has_source() => Ok(Size::Auto { slack: 0 }),
+        (None, None) => Err(Failure::usage(&OsString::from("--size"), "says how large the image is to be")),
     };
+    // An archive of an image says a size, which need not be enough for what became of it, nor have room here.
+    let of_source = taken.size();
+    let fallback = match args.size {
+        None if of_source.is_some() && taken.may_have_grown() => Some(size(None)?),
+        _ => None,
+    };
+    let size = size(of_source)?;
     if let (Size::Bytes(bytes), false, None) = (size, taken.input.has_source(), format.block_size) {
         // Pages, so that files can be mapped, but where hardly a page would be left.
         let pages = BlockSize::new(4096).filter(|_| bytes >= 1 << 20);
         format.block_size = pages.or_else(|| Some(format.block_size_for(bytes)));
     }
-    let options = Options {
+    let mut options = Options {
         size,
         spare: args.size.map(|wanted| wanted.spare).unwrap_or_default(),
         align: match args.dax_align {
@@ -297,12 +304,26 @@ fn plan(
         let block = format.block_size.map_or(4096, |size| size.len());
         taken.input.find_holes(block).map_err(&failed)?;
     }
-    let plan = Plan::new(
-        std::mem::replace(&mut taken.input.tree, Tree::new(NodeAttrs::default())),
-        &format,
-        &options,
-    )
-    .map_err(&failed)?;
+    let tree = std::mem::replace(&mut taken.input.tree, Tree::new(NodeAttrs::default()));
+    let Some(fallback) = fallback else {
+        let plan = Plan::new(tree, &format, &options).map_err(&failed)?;
+        return Ok((plan, format));
+    };
+    let is_too_large = |plan: &Plan| is_in_place && plan.bytes() > room;
+    match Plan::new(tree.clone(), &format, &options) {
+        Ok(plan) if !is_too_large(&plan) => return Ok((plan, format)),
+        Ok(_) | Err(Error::TooSmall { .. } | Error::TooFewInodes { .. }) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let name = show_os(args.image.as_os_str());
+    context.note(&format!(
+        "{name}: not of the size of the image that the archive was made of, which does not fit"
+    ));
+    options.size = fallback;
+    if args.format.inodes_are_open() {
+        format.inodes = Inodes::BySize;
+    }
+    let plan = Plan::new(tree, &format, &options).map_err(&failed)?;
     Ok((plan, format))
 }
 
@@ -314,26 +335,28 @@ struct Alone {
     args: Args,
 }
 
-/// The disk that `mkfs` would make of a source with these options, without making it.
-pub(crate) fn synthetic(from: &Path, options: &[OsString], context: &Context) -> Result<Synthetic> {
+/// The disk that `mkfs` would make of sources with these options, without making it.
+pub(crate) fn synthetic(from: &[OsString], options: &[OsString], context: &Context) -> Result<Synthetic> {
     let image = std::env::temp_dir().join("disk");
-    let mut all = vec![image.into_os_string(), OsString::from("--from"), from.as_os_str().to_owned()];
+    let named = from.first().cloned().unwrap_or_default();
+    let mut all = vec![image.into_os_string()];
+    all.extend(from.iter().flat_map(|from| [OsString::from("--from"), from.clone()]));
     all.extend_from_slice(options);
     let Alone { args } = Alone::try_parse_from(all).map_err(|error| {
         let text = error.to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text);
-        Failure::usage(from.as_os_str(), text.lines().next().unwrap_or("the options make no sense"))
+        Failure::usage(&named, text.lines().next().unwrap_or("the options make no sense"))
     })?;
     if args.seal || args.pfn_header || args.disk.is_wanted() {
         let what = "a disk that is not made has no seal, no header and no partitions";
-        return Err(Failure::usage(from.as_os_str(), what));
+        return Err(Failure::usage(&named, what));
     }
     let epoch = clock::epoch()?;
     let mut taken = Taken::read(&args, epoch)?;
     let wanted = Wanted { base: 0, room: 0, is_in_place: false };
-    let (plan, _) = plan(&args, &mut taken, epoch, &wanted, None)?;
+    let (plan, _) = plan(&args, &mut taken, epoch, &wanted, None, context)?;
     plan.tree().warnings().iter().for_each(|warning| context.warn(&warning.to_string()));
-    Synthetic::new(plan, &*taken.input.contents).map_err(failed(from))
+    Synthetic::new(plan, &*taken.input.contents).map_err(failed(Path::new(&named)))
 }
 
 /// Refuses an image that would be made of itself.
@@ -422,12 +445,17 @@ fn print(plan: &Plan, report: &Report, format: &Format, context: &mut Context) -
         uuid(&format.uuid),
     ))?;
     if plan.payload() > 0 {
-        context.out.line(format_args!("{} files, {} bytes in them", report.files, plan.payload()))?;
+        context.out.line(format_args!(
+            "{}, {} bytes in them",
+            count(report.files, "file"),
+            plan.payload()
+        ))?;
     }
     if let Some(units) = plan.aligned_units().filter(|&units| units > 0) {
         let cost = plan.alignment_cost();
         context.out.line(format_args!(
-            "{units} whole units of {} MiB aligned; that takes {cost} bytes more than without, {}",
+            "{} of {} MiB aligned as a whole; that takes {cost} bytes more than without, {}",
+            count(units, "unit"),
             UNIT >> 20,
             percent(cost, plan.bytes()),
         ))?;

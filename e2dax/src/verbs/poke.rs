@@ -10,6 +10,7 @@ use ext2_image::inspect::{Refused, poke, poke_bit, structure_of};
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::json::object;
+use crate::kept;
 use crate::target::{Mode, Raw, Target};
 use crate::verbs::hex::name_of;
 
@@ -30,7 +31,7 @@ STRUCTURE is superblock[:GROUP], group:N, inode:N, inode:/path, block:N, block-b
 bit:inode; in place of the colon it may be two words. e2dax hex shows the fields of each. Numbers are decimal, 0x…
 or 0…; sets of bits also take names, with a ^ before those to clear; a time may be YYYYMMDDHHMMSS.
 Nothing else is changed: no count, no copy, no checksum. Without --force a value is refused that makes the structure
-impossible in itself: a superblock of no file system, a pointer out of it, a type that there is not.")]
+impossible in itself: a superblock of no file system, a pointer out of it, a type that does not exist.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]
@@ -68,7 +69,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         return bit(args, context, &target, of, field, value);
     }
     let by_path = by_path(context, &target, &structure)?;
-    let raw = target.open_raw(&context.image, Mode::Write)?;
+    let raw = target.open_to_poke(&context.image)?;
     let what = match by_path {
         Some(nr) => Structure::Inode(nr),
         None => parse(args, &raw, &target, &structure)?,
@@ -81,6 +82,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         };
         Failure::text(format!("{}: {}", target.image_name(), name_of(what)), format!("{refused}{hint}"))
     })?;
+    raw.end_of_poke().of(|| target.image_name())?;
     if args.json {
         return context.out.json(&object! {
             "structure": name_of(what),
@@ -98,8 +100,11 @@ fn by_path(context: &Context, target: &Target, structure: &str) -> Result<Option
     match structure.strip_prefix("inode:") {
         Some(path) if path.starts_with('/') => {
             let place = target.with_path(path.as_bytes());
-            let (_fs, inode) = place.resolve(&context.image, Mode::Read, Follow::No)?;
-            Ok(Some(inode.nr()))
+            let fs = match kept::device(target) {
+                Some(device) => target.open_on(device, &context.image, Mode::Read, false)?,
+                None => place.open(&context.image, Mode::Read)?,
+            };
+            Ok(Some(place.find_in(&fs, Follow::No).of(|| place.name())?.nr()))
         }
         _ => Ok(None),
     }
@@ -159,8 +164,9 @@ fn bit(
         "1" => true,
         _ => Bit::from_str(value, false).map_err(|_| wrong(value, "is neither free nor used"))? == Bit::Used,
     };
-    let raw = target.open_raw(&context.image, Mode::Write)?;
+    let raw = target.open_to_poke(&context.image)?;
     let before = poke_bit(&*raw.device, &raw.layout, what, is_used).of(|| target.image_name())?;
+    raw.end_of_poke().of(|| target.image_name())?;
     let word = |used: bool| if used { "used" } else { "free" };
     if args.json {
         return context.out.json(&object! {

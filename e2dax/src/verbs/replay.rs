@@ -231,9 +231,9 @@ fn html(args: &Args, context: &Context, target: &Target, path: &Path) -> Result<
     let mut image = vec![0; device.size() as usize];
     device.read_at(0, &mut image).of(|| target.image_name())?;
     let wrong = |error| Failure::text(show_os(args.script.as_os_str()), error);
-    let flight = e2dax_lab::fly(&text, &image, &e2dax_lab::standard()).map_err(wrong)?;
     let name = format!("{} on {}", show_os(args.script.as_os_str()), target.image_name());
-    let page = e2dax_lab::page_with(lab::PAGE, &name, &flight)
+    let recording = e2dax_lab::Recording::of(&name, &text, &image).map_err(wrong)?;
+    let page = e2dax_lab::page_with(lab::PAGE, &recording)
         .ok_or_else(|| Failure::text("the page", "has no place for a recording"))?;
     std::fs::write(path, page).map_err(|error| Failure::host(path, error))
 }

@@ -124,6 +124,8 @@ fn open(target: &Target, context: &Context, only_look: bool) -> Result<Arc<dyn B
     let mode = if only_look { Mode::Read } else { Mode::Write };
     let device = target.open_device(&context.image, mode, context.image.durability())?;
     settle(target, &device, context)?;
+    // What is no image is told by its name.
+    target.open_on(device.clone(), &context.image, Mode::Read, false)?;
     Ok(device)
 }
 

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use blockdev::{BlockDevice, Durability, FileOverlay, Overlay};
 use e2dax_net::server::{Export, Server};
 use e2dax_net::stream::{Listener, Stop};
+#[cfg(feature = "tls")]
+use e2dax_net::tls::ServerTls;
 use e2dax_net::uri::{NbdUri, PORT, Place};
 use ext2_image::mkfs::Synthetic;
 
@@ -40,10 +42,10 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG", required_unless_present_any = ["export", "from"])]
     image: Option<OsString>,
 
-    /// Serve the image that `mkfs --from` would make of this directory or tar archive, without making it: files stay where they
-    /// are. Options of mkfs follow behind --
+    /// Serve the image that `mkfs --from` would make of this directory, archive, manifest or container image, without making it:
+    /// files stay where they are. Several are layers, as for mkfs. Options of mkfs follow behind --
     #[arg(long, value_name = "SOURCE", conflicts_with_all = ["image", "export"])]
-    from: Option<PathBuf>,
+    from: Vec<OsString>,
 
     /// Options of mkfs, for --from
     #[arg(last = true, value_name = "MKFS OPTIONS", requires = "from")]
@@ -61,16 +63,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     socket: Option<PathBuf>,
 
-    /// Listen on the network, at an address of this machine; port 0 is any that is free. Nothing is encrypted, and nobody is
-    /// asked who he is
+    /// Listen on the network, at an address of this machine; port 0 is any that is free. An address that other machines reach
+    /// needs --tls-certificates, or --unencrypted
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = address)]
     listen: Option<SocketAddr>,
+
+    /// Serve by TLS, and only those who show a certificate that ca-cert.pem of this directory signed; server-cert.pem and
+    /// server-key.pem are the server's
+    #[cfg(feature = "tls")]
+    #[arg(long, value_name = "DIR")]
+    tls_certificates: Option<PathBuf>,
+
+    /// Let --listen take an address that other machines reach, though nothing is encrypted and nobody is asked who he is
+    #[arg(long, requires = "listen")]
+    unencrypted: bool,
 
     /// Keep what is written in this file, which is made where there is none, and leave the image as it is
     #[arg(long, value_name = "FILE", conflicts_with = "read_only")]
     overlay: Option<PathBuf>,
 
-    /// Let nobody write
+    /// Refuse all writes
     #[arg(long, short)]
     read_only: bool,
 
@@ -82,6 +94,18 @@ pub(crate) struct Args {
     /// Print what is served as JSON
     #[arg(long)]
     json: bool,
+}
+
+impl Args {
+    #[cfg(feature = "tls")]
+    fn is_encrypted(&self) -> bool {
+        self.tls_certificates.is_some()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn is_encrypted(&self) -> bool {
+        false
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -113,14 +137,23 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let exports: Result<Vec<Export>> =
         named.iter().map(|(name, image)| open(name, image, args, context)).collect();
     let mut exports = exports?;
-    let synthetic = match &args.from {
-        Some(from) => Some(Arc::new(mkfs::synthetic(from, &args.options, context)?)),
-        None => None,
+    let synthetic = if args.from.is_empty() {
+        None
+    } else {
+        Some(Arc::new(mkfs::synthetic(&args.from, &args.options, context)?))
     };
-    if let (Some(disk), Some(from)) = (&synthetic, &args.from) {
-        exports.push(synthetic_export(disk, from, args)?);
+    if let Some(disk) = &synthetic {
+        exports.push(synthetic_export(disk, args)?);
     }
     let server = Server::new(exports);
+    #[cfg(feature = "tls")]
+    let server = match &args.tls_certificates {
+        Some(folder) => {
+            let tls = ServerTls::from_folder(folder);
+            server.encrypted(tls.map_err(|error| Failure::text("", error.to_string()))?)
+        }
+        None => server,
+    };
     // The folder is emptied by the listener, which goes first.
     let (_folder, listener) = listen(args)?;
     let stop = Stop::new().map_err(|error| Failure::text("", error.to_string()))?;
@@ -128,7 +161,8 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         let told = stop.socket().and_then(|socket| signal_hook::low_level::pipe::register(signal, socket));
         told.map_err(|error| Failure::text("", error.to_string()))?;
     }
-    let uris: Vec<NbdUri> = server.exports().iter().map(|export| uri(&listener, export.name())).collect();
+    let uris: Vec<NbdUri> =
+        server.exports().iter().map(|export| uri(args, &listener, export.name())).collect();
     for (uri, export) in uris.iter().zip(server.exports()) {
         if args.json {
             context.out.json(&object! {
@@ -177,7 +211,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 }
 
 /// What `--from` names as an export; what is written goes to the overlay.
-fn synthetic_export(disk: &Arc<Synthetic>, from: &Path, args: &Args) -> Result<Export> {
+fn synthetic_export(disk: &Arc<Synthetic>, args: &Args) -> Result<Export> {
+    let names: Vec<String> = args.from.iter().map(|from| show_os(from)).collect();
+    let name = names.join(", ");
     let device: Arc<dyn BlockDevice> = match &args.overlay {
         Some(file) => {
             let overlay = FileOverlay::open(Arc::clone(disk), file, Durability::Relaxed);
@@ -185,9 +221,9 @@ fn synthetic_export(disk: &Arc<Synthetic>, from: &Path, args: &Args) -> Result<E
         }
         None if args.read_only => Arc::clone(disk) as Arc<dyn BlockDevice>,
         // In memory.
-        None => Arc::new(Overlay::new(Arc::clone(disk)).of(|| show_os(from.as_os_str()))?),
+        None => Arc::new(Overlay::new(Arc::clone(disk)).of(|| name.clone())?),
     };
-    Ok(Export::new("", device).described(show_os(from.as_os_str())))
+    Ok(Export::new("", device).described(name))
 }
 
 /// Asks for changes every second, which are logged as they are found.
@@ -265,6 +301,11 @@ impl Drop for Folder {
 
 fn listen(args: &Args) -> Result<(Option<Folder>, Listener)> {
     if let Some(address) = args.listen {
+        if !(address.ip().to_canonical().is_loopback() || args.is_encrypted() || args.unencrypted) {
+            let what = "other machines reach it, and nothing would be encrypted: --tls-certificates encrypts, \
+                and --unencrypted says that this is meant";
+            return Err(Failure::usage(&OsString::from(address.to_string()), what));
+        }
         let listener = Listener::tcp(address);
         return Ok((None, listener.map_err(|error| Failure::text(address.to_string(), error.to_string()))?));
     }
@@ -294,11 +335,11 @@ fn listen(args: &Args) -> Result<(Option<Folder>, Listener)> {
     Ok((Some(folder), listener))
 }
 
-fn uri(listener: &Listener, export: &str) -> NbdUri {
+fn uri(args: &Args, listener: &Listener, export: &str) -> NbdUri {
     let place = match (listener.path(), listener.address()) {
         (Some(path), _) => Place::Unix(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())),
         (None, Some(address)) => Place::Tcp(address.ip().to_string(), address.port()),
         (None, None) => Place::Tcp("localhost".into(), PORT),
     };
-    NbdUri { tls: false, place, export: export.into(), certificates: None }
+    NbdUri { tls: args.is_encrypted(), place, export: export.into(), certificates: None, hostname: None }
 }

@@ -103,14 +103,14 @@ fn step(args: &Args, context: &mut Context, place: &str, text: &str) -> Result<b
     let text = text.trim();
     let (text, may_fail) = text.strip_prefix('-').map_or((text, false), |rest| (rest.trim(), true));
     if args.echo && !text.is_empty() {
-        context.out.line(format_args!("> {text}"))?;
+        context.out.line(format_args!("> {}", show(text.as_bytes())))?;
     }
     let (goes_on, code) = execute(context, text)?;
     if code == 0 || may_fail {
         return Ok(goes_on);
     }
     context.set_exit(code);
-    Err(Failure::text(place, format!("{text}: failed")))
+    Err(Failure::text(place, format!("{}: failed", show(text.as_bytes()))))
 }
 
 /// Lines of a person.

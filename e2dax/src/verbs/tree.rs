@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG[:/PATH]")]
     target: OsString,
 
-    /// Go down at most so many levels
+    /// Go down at most this many levels
     #[arg(short = 'L', long, value_name = "LEVELS")]
     levels: Option<usize>,
 

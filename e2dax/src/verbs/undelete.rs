@@ -72,5 +72,8 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     };
     set(Structure::Inode(nr), "i_links_count", "1")?;
     // Bitmaps and counts are right again.
-    if was_clean { set(Structure::Superblock(GroupNr::new(0)), "s_state", "1") } else { Ok(()) }
+    if was_clean {
+        set(Structure::Superblock(GroupNr::new(0)), "s_state", "1")?;
+    }
+    raw.device.flush().of(|| target.image_name())
 }

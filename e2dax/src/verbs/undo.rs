@@ -40,6 +40,6 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let device = target.open_device(&context.image, Mode::Write, Durability::Strict)?;
     let _claim = device.claim(0, device.size()).of(|| target.image_name())?;
     let bytes = play(&file, &*device, args.force).map_err(|error| Failure::host(&args.file, error))?;
-    context.note(&format!("{}: {bytes} bytes were put back", target.image_name()));
+    context.note(&format!("{}: put back {}", target.image_name(), crate::text::count(bytes, "byte")));
     Ok(())
 }

@@ -54,6 +54,10 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
             other => other,
         };
         let inode = inode.of(|| target.name())?;
+        // Before anything is read, and also where there is nothing to read.
+        if inode.kind() == FileKind::Directory {
+            return Err(ext2_core::Error::Caller(Errno::ISDIR, "")).of(|| target.name());
+        }
         let at = if args.append { inode.size() } else { args.at };
         let end = fill(&target, &inode, at)?;
         if args.replace && inode.size() > end {
@@ -69,7 +73,7 @@ fn fill(target: &Target, inode: &Inode, mut at: u64) -> Result<u64> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let mut have = 0;
-        // Fill the buffer: a pipe gives little at a time, and blocks are best had in long runs.
+        // Fill the buffer: a pipe gives little at a time, and long runs of blocks are best.
         while have < CHUNK {
             match input.read(buffer.get_mut(have..).unwrap_or_default()) {
                 Ok(0) => break,

@@ -294,3 +294,49 @@ fn members_below_links_stay_inside_whatever_the_links_say() {
     }
     assert!(!Path::new("/real").exists());
 }
+
+#[test]
+fn permissions_and_lists_of_access_control_say_the_same_whoever_packed_them() {
+    need_tools!("tar", "bsdtar", "setfacl", "python3");
+    let folder = Folder::with(&[]);
+    fs::create_dir_all(folder.path("tree/dir")).unwrap();
+    fs::write(folder.path("tree/file"), b"x").unwrap();
+    let set = "setfacl -m u:1000:rwx,g:2000:r tree/dir && setfacl -d -m u:7:r tree/dir && setfacl -m u:5:rw tree/file";
+    if !tools::command("sh").current_dir(folder.root()).args(["-c", set]).output().unwrap().status.success() {
+        skip!("no access control lists here");
+    }
+    shell(&folder, "touch -d @1500000000 tree/dir tree/file tree");
+    folder.run(&["mkfs", "dir.img", "--quiet", "--from", "tree"]).ok();
+    let expected = files(&folder, "dir.img");
+    assert!(expected.iter().all(|line| line.contains("posix_acl_access")), "{expected:#?}");
+    assert!(expected.iter().any(|line| line.starts_with("/dir d 0775 ")), "{expected:#?}");
+    // bsdtar writes the permissions of the owning group into the header, and not the mask.
+    for pack in [
+        "tar --format=posix --acls --numeric-owner -C tree -cf a.tar .",
+        "tar --format=posix --xattrs --xattrs-include='*' -C tree -cf a.tar .",
+        "bsdtar --format=pax --acls --numeric-owner -C tree -cf a.tar .",
+    ] {
+        shell(&folder, pack);
+        folder.run(&["mkfs", "a.img", "--force", "--quiet", "--from", "a.tar"]).ok();
+        assert_eq!(files(&folder, "a.img"), expected, "{pack}");
+    }
+    // A list of three entries is the permissions; one for what is made in a directory is no file's.
+    let script = "
+import tarfile
+out = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT)
+t = tarfile.TarInfo('f')
+t.mode = 0o600
+e = lambda tag, bits: bytes([tag, 0, bits, 0]) + b'\\xff' * 4
+t.pax_headers = {'SCHILY.xattr.system.posix_acl_access':
+    (b'\\2\\0\\0\\0' + e(1, 6) + e(4, 4) + e(32, 0)).decode('utf-8', 'surrogateescape'),
+    'SCHILY.acl.default': 'user::rwx,group::r-x,other::r-x'}
+out.addfile(t)
+out.close()
+";
+    python(&folder, &script.replace("'w', format", "'w', errors='surrogateescape', format"), &[]);
+    let run = folder.run(&["mkfs", "a.img", "--force", "--quiet", "--from", "a.tar"]);
+    assert_eq!(run.code(), 0, "{}", run.err());
+    assert!(run.err().contains("posix_acl_default is left out: it is no directory"), "{}", run.err());
+    let line = files(&folder, "a.img");
+    assert!(line[0].starts_with("/f f 0640 ") && !line[0].contains("xattr"), "{line:?}");
+}

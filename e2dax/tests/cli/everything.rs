@@ -1,4 +1,5 @@
-//! One tree with everything in it, through every kind of source: it comes out equal, or what is lost is known.
+//! One tree with everything in it, through every kind of source: it comes out equal, or what is lost is known to the file and
+//! the attribute.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use e2dax_tests::{need_tools, skip, tools};
+use ext2_image::manifest::quote;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, lsetxattr, mknodat, utimensat,
 };
@@ -34,8 +36,14 @@ fn acl() -> Vec<u8> {
     [&2_u32.to_le_bytes()[..], &entries.concat()].concat()
 }
 
+/// Names of all bytes that a name may have, 100 in each but the last.
+fn odd_names() -> Vec<Vec<u8>> {
+    let all: Vec<u8> = (1..=255).filter(|&byte| byte != b'/').collect();
+    all.chunks(100).map(<[u8]>::to_vec).collect()
+}
+
 /// Makes the tree; false where the machine cannot have such files.
-fn make(root: &Path) -> bool {
+pub(crate) fn make(root: &Path) -> bool {
     fs::create_dir_all(root.join("deep/er/est")).unwrap();
     let device = |name: &str, kind, major, minor| {
         mknodat(CWD, root.join(name), kind, Mode::from_raw_mode(0o620), rustix::fs::makedev(major, minor))
@@ -57,9 +65,8 @@ fn make(root: &Path) -> bool {
     for piece in 0..30_u64 {
         sparse.write_all_at(&[7; 4096], piece * (128 << 10) + 65536).unwrap();
     }
-    let all: Vec<u8> = (1..=255).filter(|&byte| byte != b'/').collect();
-    for part in all.chunks(100) {
-        fs::write(root.join(OsStr::from_bytes(part)), b"bytes").unwrap();
+    for name in odd_names() {
+        fs::write(root.join(OsStr::from_bytes(&name)), b"bytes").unwrap();
     }
     let below = root.join("deep/er/est").join("n".repeat(200));
     fs::create_dir(&below).unwrap();
@@ -94,6 +101,8 @@ fn make(root: &Path) -> bool {
     {
         lchown(root.join(name), Some(uid), Some(gid)).unwrap();
     }
+    // Whole seconds, but where they are not.
+    whole_seconds(root);
     for (name, sec, nsec) in [
         ("small", 1_600_000_000, 123_456_789),
         ("empty", -86_400, 0),
@@ -110,8 +119,20 @@ fn make(root: &Path) -> bool {
     true
 }
 
-/// What a manifest says of each path: its fields by name, without those that a new file system has of its own.
-fn said(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+/// Gives all that is below a directory one time, links themselves.
+fn whole_seconds(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            whole_seconds(&entry.path());
+        }
+        set_time(&entry.path(), 1_400_000_000, 0);
+    }
+}
+
+/// What a manifest says of each path: its fields by name, without those that a new file system has of its own. Where files
+/// were copied into an image that was there, only the time of the last change is theirs.
+fn said(text: &str, are_copied: bool) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for line in text.lines().filter(|line| line.starts_with('/') && !line.starts_with("/lost+found")) {
         let mut words = line.split(' ');
@@ -122,42 +143,51 @@ fn said(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
                 Some((key, value)) if nr > 3 => (key.to_owned(), value.to_owned()),
                 _ => (format!("word {nr}"), word.to_owned()),
             };
-            if !matches!(key.as_str(), "atime" | "ctime" | "crtime") {
+            if !are_copied || !matches!(key.as_str(), "atime" | "ctime" | "crtime") {
                 fields.insert(key, value);
             }
         }
         // The root's links and size count lost+found.
         if path == "/" {
-            fields
-                .retain(|key, _| matches!(key.as_str(), "word 1" | "word 2" | "word 3" | "mtime" | "xattr"));
+            fields.retain(|key, _| !matches!(key.as_str(), "word 4" | "word 5"));
         }
         all.insert(path, fields);
     }
     all
 }
 
-/// What two images differ in: names of fields.
-fn differences(expected: &str, found: &str) -> BTreeSet<String> {
-    let (expected, found) = (said(expected), said(found));
+/// What is lost: the path and the attribute of each.
+fn losses(expected: &str, found: &str, are_copied: bool) -> BTreeSet<String> {
+    let (expected, found) = (said(expected, are_copied), said(found, are_copied));
     let mut all = BTreeSet::new();
     for (path, fields) in &expected {
         let Some(there) = found.get(path) else {
-            all.insert(format!("missing {path}"));
+            all.insert(format!("{path} missing"));
             continue;
         };
         let keys: BTreeSet<&String> = fields.keys().chain(there.keys()).collect();
         let differing = keys.into_iter().filter(|key| fields.get(*key) != there.get(*key));
         all.extend(differing.map(|key| match key.as_str() {
-            _ if path == "/" => "root".to_owned(),
-            "word 1" => "mode".to_owned(),
-            "word 2" | "word 3" => "owner".to_owned(),
-            "word 5" => "links".to_owned(),
-            key => key.to_owned(),
+            "word 0" => format!("{path} kind"),
+            "word 1" => format!("{path} mode"),
+            "word 2" | "word 3" => format!("{path} owner"),
+            "word 4" => format!("{path} size"),
+            "word 5" => format!("{path} links"),
+            "atime" | "mtime" | "ctime" | "crtime" => format!("{path} times"),
+            key => format!("{path} {key}"),
         }));
     }
-    all.extend(found.keys().filter(|path| !expected.contains_key(*path)).map(|path| format!("extra {path}")));
+    all.extend(found.keys().filter(|path| !expected.contains_key(*path)).map(|path| format!("{path} extra")));
     all
 }
+
+/// What archives without sparse files lose.
+const HOLES: &[&str] = &["/sparse holes"];
+/// What archives without attributes lose.
+const ATTRIBUTES: &[&str] = &["/deep xattr", "/rich xattr"];
+/// What archives lose that know whole seconds only.
+const FRACTIONS: &[&str] =
+    &["/deep/link times", "/fifo times", "/rich times", "/sparse times", "/symlink times"];
 
 const PYTHON: &str = "
 import sys, tarfile
@@ -188,28 +218,42 @@ fn a_tree_with_everything_comes_out_of_every_source_equal_or_with_known_losses()
         let _ = tools::command("tar").args(&words).output().unwrap();
     };
     let all = ["--xattrs", "--xattrs-include=*", "--acls", "--sparse"];
-    let plain = ["holes", "mtime", "xattr"];
     type Make<'a> = Box<dyn Fn() + 'a>;
     let python = |format: &'static str| -> Make<'_> {
         Box::new(move || {
             tools::run("python3", &["-c", PYTHON, format, archive, root]).unwrap();
         })
     };
-    let sources: Vec<(&str, Make<'_>, &[&str])> = vec![
-        ("GNU tar, pax, all", Box::new(|| gnu("posix", &all)), &[]),
-        ("GNU tar, pax", Box::new(|| gnu("posix", &[])), &["holes", "xattr"]),
+    // The fields of the old formats are short: tar leaves out what does not fit, says so, and ends with 2.
+    let long = format!("/deep/er/est/{}", "n".repeat(200));
+    let long_name = format!("{long} missing");
+    let long_below = format!("{long}/{} missing", "l".repeat(150));
+    let no_long_names = [long_name.as_str(), &long_below, "/deep/er/est links"];
+    // An owner past 2^21, times before 1970, a time past 2^33.
+    let no_large_numbers = ["/empty missing", "/big missing", "/sparse missing", "/fifo missing"];
+    let short_times = ["/deep/link times", "/rich times", "/symlink times"];
+    let ustar = [&no_long_names[..], &no_large_numbers, &short_times, ATTRIBUTES].concat();
+    // V7 has no devices, and no place for a name of 100 bytes with a directory in front.
+    let odd = odd_names();
+    let odd: Vec<String> = odd[..2].iter().map(|name| format!("/{} missing", quote(name))).collect();
+    let v7 = [&ustar[..], &["/block missing", "/char missing", &odd[0], &odd[1]]].concat();
+    // A fraction as a binary number of 64 bits has no nine digits behind ten.
+    let floats = ["/deep/link times", "/fifo times", "/rich times"];
+    let sources: Vec<(&str, Make<'_>, Vec<&str>)> = vec![
+        ("GNU tar, pax, all", Box::new(|| gnu("posix", &all)), vec![]),
+        ("GNU tar, pax", Box::new(|| gnu("posix", &[])), [HOLES, ATTRIBUTES].concat()),
         (
             "GNU tar, pax, sparse 0.0",
             Box::new(|| gnu("posix", &["--sparse", "--sparse-version=0.0"])),
-            &["xattr"],
+            ATTRIBUTES.to_vec(),
         ),
         (
             "GNU tar, pax, sparse 0.1",
             Box::new(|| gnu("posix", &["--sparse", "--sparse-version=0.1"])),
-            &["xattr"],
+            ATTRIBUTES.to_vec(),
         ),
-        ("GNU tar, gnu, sparse", Box::new(|| gnu("gnu", &["--sparse"])), &["mtime", "xattr"]),
-        ("GNU tar, oldgnu", Box::new(|| gnu("oldgnu", &[])), &plain),
+        ("GNU tar, gnu, sparse", Box::new(|| gnu("gnu", &["--sparse"])), [FRACTIONS, ATTRIBUTES].concat()),
+        ("GNU tar, oldgnu", Box::new(|| gnu("oldgnu", &[])), [HOLES, FRACTIONS, ATTRIBUTES].concat()),
         (
             "bsdtar, pax",
             Box::new(|| {
@@ -219,55 +263,45 @@ fn a_tree_with_everything_comes_out_of_every_source_equal_or_with_known_losses()
                 let _ = tools::command("bsdtar").args(words).output().unwrap();
             }),
             // It writes the fraction of a time before 1970 forwards: -1 and a half second as -1.5, which is another time.
-            &["mtime"],
+            vec!["/sparse times"],
         ),
-        (
-            "GNU tar, ustar",
-            Box::new(|| gnu("ustar", &[])),
-            &["holes", "mtime", "xattr", "links", "names", "numbers"],
-        ),
-        (
-            "GNU tar, V7",
-            Box::new(|| gnu("v7", &[])),
-            &["holes", "mtime", "xattr", "links", "names", "numbers", "devices"],
-        ),
-        ("Python, gnu", python("gnu"), &plain),
-        ("Python, pax", python("pax"), &["holes", "mtime", "xattr"]),
+        ("GNU tar, ustar", Box::new(|| gnu("ustar", &[])), ustar),
+        ("GNU tar, V7", Box::new(|| gnu("v7", &[])), v7),
+        ("Python, gnu", python("gnu"), [HOLES, FRACTIONS, ATTRIBUTES].concat()),
+        ("Python, pax", python("pax"), [HOLES, &floats[..], ATTRIBUTES].concat()),
     ];
     let mut table = String::new();
     let mut wrong = String::new();
-    let mut judge = |name: &str, image: &str, allowed: &[&str]| {
+    let mut judge = |name: &str, image: &str, known: &[&str], are_copied: bool| {
         let found = folder.run(&["manifest", image]).ok();
-        // What old formats have no place for, and tar said so.
-        let kind = |lost: String| match lost.strip_prefix("missing ") {
-            Some(path) if path.len() > 150 => "names".to_owned(),
-            Some("/big" | "/empty" | "/sparse") => "numbers".to_owned(),
-            // Its time has no place in ustar, and it has none in V7.
-            Some("/fifo") => "numbers".to_owned(),
-            Some("/char" | "/block") => "devices".to_owned(),
-            _ => lost,
-        };
-        let lost: BTreeSet<String> = differences(&expected, &found).into_iter().map(kind).collect();
+        let lost = losses(&expected, &found, are_copied);
         let shown: Vec<&str> = lost.iter().map(String::as_str).collect();
         table +=
             &format!("{name:<28} {}\n", if shown.is_empty() { "equal".into() } else { shown.join(", ") });
-        if lost.iter().any(|lost| !allowed.contains(&lost.as_str())) {
-            wrong += &format!("{name}: {shown:?}\n");
+        let known: BTreeSet<String> = known.iter().map(|&loss| loss.to_owned()).collect();
+        if lost != known {
+            let more: Vec<&String> = lost.difference(&known).collect();
+            let fewer: Vec<&String> = known.difference(&lost).collect();
+            wrong += &format!("{name}: lost besides {more:?}, not lost {fewer:?}\n");
         }
         if tools::have("e2fsck") {
             tools::e2fsck_fn(&folder.path(image)).unwrap();
         }
     };
-    for (name, make, allowed) in &sources {
+    for (name, make, known) in &sources {
         let _ = fs::remove_file(archive);
         make();
         let run = folder.run(&["mkfs", "tar.img", "--force", "--quiet", "--from", "a.tar"]);
         assert_eq!(run.code(), 0, "{name}: {}", run.err());
-        judge(name, "tar.img", allowed);
+        judge(name, "tar.img", known, false);
     }
     fs::write(folder.path("tree.manifest"), &expected).unwrap();
     folder.run(&["mkfs", "manifest.img", "--quiet", "--from", "tree.manifest", "--contents", "tree"]).ok();
-    judge("manifest", "manifest.img", &[]);
+    judge("manifest", "manifest.img", &[], false);
+    // The image itself as an archive.
+    folder.run(&["tar", "dir.img", "-o", "dir.tar"]).ok();
+    folder.run(&["mkfs", "tar.img", "--force", "--quiet", "--from", "dir.tar"]).ok();
+    judge("e2dax tar", "tar.img", &[], false);
     // Into an image that is there, by the command and through a mount; what the root itself is like stays the image's.
     let mut copied = vec!["cp -r"];
     folder.run(&["mkfs", "cp.img", "--quiet", "--size", "64M", "--no-lost-and-found"]).ok();
@@ -287,9 +321,10 @@ fn a_tree_with_everything_comes_out_of_every_source_equal_or_with_known_losses()
         assert!(child.wait().unwrap().success());
         cp.unwrap();
     }
-    for (name, image) in copied.into_iter().zip(["cp.img", "mount.img"]) {
-        judge(name, image, &["root"]);
+    let roots: [&[&str]; 2] = [&["/ times"], &[]];
+    for ((name, image), root_of_image) in copied.into_iter().zip(["cp.img", "mount.img"]).zip(roots) {
+        judge(name, image, root_of_image, true);
     }
     println!("{table}");
-    assert!(wrong.is_empty(), "lost what is not known to be lost:\n{wrong}\n{table}");
+    assert!(wrong.is_empty(), "{wrong}\n{table}");
 }

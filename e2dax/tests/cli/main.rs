@@ -1,6 +1,7 @@
 //! The command as a user runs it: what it prints, what it says when something is wrong, and its exit codes.
 
 mod archives;
+mod busy;
 mod check;
 mod common;
 mod compare;
@@ -13,7 +14,9 @@ mod everything;
 mod host;
 mod layers;
 mod look;
+mod machine;
 mod mkfs;
+mod page;
 mod people;
 mod read;
 mod repair;

@@ -22,11 +22,28 @@ fn files_of_other_kinds_are_named_with_what_to_do() {
         ("zeros", "e2dax mkfs makes one"),
     ];
     for (file, said) in kinds {
-        for verb in ["ls", "info", "df", "check"] {
-            let message = folder.run(&[verb, file]);
+        for line in ["ls", "info", "df", "check", "resize 8M", "tune -L x", "align", "touch", "mkdir", "rm"] {
+            let mut words: Vec<&str> = line.split(' ').collect();
+            let place = format!("{file}:/x");
+            let is_about_a_file = matches!(words[0], "touch" | "mkdir" | "rm");
+            words.insert(1, if is_about_a_file { &place } else { file });
+            let message = folder.run(&words);
             let text = format!("{}{}", message.out(), message.err());
-            assert!(text.contains(said) && message.code() == 8, "{verb} {file}: {text}");
+            assert!(text.contains(said) && message.code() == 8, "{words:?}: {text}");
         }
+    }
+    fs::write(folder.path("empty"), "").unwrap();
+    fs::write(folder.path("small"), "text").unwrap();
+    for verb in ["ls", "info", "check", "align"] {
+        assert!(folder.run(&[verb, "empty"]).fails(8).contains("is an empty file"), "{verb}");
+        assert!(folder.run(&[verb, "small"]).fails(8).contains("it has 4 bytes"), "{verb}");
+    }
+    if tools::have("xz") {
+        Command::new("xz").args(["-k", "block-1k.img"]).current_dir(folder.root()).status().unwrap();
+        let image = ["manifest", "block-1k.img.xz"];
+        assert!(folder.run(&image).fails(1).contains("is a file system of ext2 and no tar archive"));
+        let make = ["mkfs", "new.img", "--from", "block-1k.img.xz"];
+        assert!(folder.run(&make).fails(1).contains("is a file system of ext2"));
     }
     for (tool, image, make, said) in [
         ("mkfs.xfs", "xfs", vec!["-q", "-d", "file,name=xfs,size=400m"], "an XFS file system"),
@@ -97,6 +114,61 @@ fn disks_in_qcow2_files_are_read_with_what_is_behind_them() {
 }
 
 #[test]
+fn a_qcow2_file_names_no_file_outside_its_folder() {
+    need_tools!("qemu-img");
+    let folder = Folder::with(&["block-4k"]);
+    fs::create_dir_all(folder.path("in/below")).unwrap();
+    let secret = folder.path("block-4k.img");
+    fs::copy(&secret, folder.path("in/below/base.raw")).unwrap();
+    std::os::unix::fs::symlink(&secret, folder.path("in/link.raw")).unwrap();
+    let absolute = folder.path("in/below/base.raw");
+    let make = |name: &str, format: &str, behind: &str| {
+        let place = folder.path(&format!("in/{name}"));
+        let arguments = ["create", "-q", "-f", "qcow2", "-u", "-b", behind, "-F", format];
+        let made = Command::new("qemu-img").args(arguments).arg(place).arg("2M").output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    };
+    make("a", "raw", "below/base.raw");
+    make("b", "raw", absolute.to_str().unwrap());
+    for name in ["in/a", "in/b"] {
+        assert!(!folder.run(&["manifest", name]).ok().is_empty());
+    }
+    for (nr, behind) in [secret.to_str().unwrap(), "../block-4k.img", "below/../../block-4k.img", "link.raw"]
+        .iter()
+        .enumerate()
+    {
+        let name = format!("outside{nr}");
+        make(&name, "raw", behind);
+        let image = format!("in/{name}");
+        for verb in ["ls", "info", "manifest", "check"] {
+            let run = folder.run(&[verb, &image]);
+            let said = run.err();
+            assert!(
+                run.code() != 0 && said.contains("does not lie in its folder"),
+                "{behind}: {verb}: {said}"
+            );
+            assert!(said.contains("--allow-backing"), "{said}");
+        }
+        let run = folder.run(&["manifest", "--allow-backing", &image]);
+        assert_eq!(run.ok(), folder.run(&["manifest", "block-4k.img"]).ok());
+    }
+    make("device", "raw", "/dev/zero");
+    folder.run(&["ls", "in/device"]).fails(1);
+    make("folder", "raw", "below");
+    assert!(folder.run(&["ls", "in/folder"]).fails(1).contains("no regular file"));
+    // A chain without an end.
+    make("itself", "qcow2", "itself");
+    assert!(folder.run(&["ls", "in/itself"]).fails(1).contains("behind each other"));
+    folder.run(&["ls", "--allow-backing", "in/itself"]).fails(1);
+    // A disk of which nothing is there is not read byte by byte.
+    let huge = folder.path("in/huge");
+    let arguments = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=2M"];
+    let made = Command::new("qemu-img").args(arguments).arg(huge).arg("8T").output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    folder.run(&["ls", "in/huge"]).fails(8);
+}
+
+#[test]
 fn a_path_that_a_verb_would_pass_over_is_an_error() {
     let folder = Folder::with(&["block-1k"]);
     let place = "block-1k.img:/etc";
@@ -113,6 +185,42 @@ fn a_path_that_a_verb_would_pass_over_is_an_error() {
     }
     folder.run(&["check", "-y", place]).fails(16);
     folder.run(&["info", "block-1k.img:/"]).ok();
+}
+
+#[test]
+fn odd_names_are_shown_as_text_and_empty_ones_are_seen() {
+    let folder = Folder::with(&["block-1k"]);
+    let odd = "a\u{1b}[31mb\nc";
+    folder.run(&["touch", &format!("block-1k.img:/{odd}")]).ok();
+    let place = format!("block-1k.img:/{odd}/x");
+    let shell = format!("rm{odd}");
+    for words in [
+        &["ls", "block-1k.img"][..],
+        &["find", "block-1k.img"],
+        &["tree", "block-1k.img"],
+        &["lsattr", "block-1k.img"],
+        &["manifest", "block-1k.img"],
+        &["ls", "--raw", "block-1k.img"],
+        &["mkdir", &place],
+        &["cat", &place],
+        &["check", odd],
+        &["diff", odd, odd],
+        &["manifest", "--check", odd, "block-1k.img"],
+        &["shell", "block-1k.img", "-c", &shell],
+        &["shell", "block-1k.img", "-x", "-c", &shell],
+        &["replay", "block-1k.img", odd],
+        &["chmod", odd, "block-1k.img:/"],
+        &[odd],
+    ] {
+        let run = folder.run(words);
+        let (out, err) = (run.out(), run.err());
+        assert!(!out.contains('\u{1b}') && !err.contains('\u{1b}'), "{words:?}: {out:?} {err:?}");
+    }
+    for verb in ["ls", "check", "manifest", "tar", "shell"] {
+        assert!(folder.run(&[verb, ""]).err().contains("e2dax: '': No such file"), "{verb}");
+    }
+    // Nothing that is written into a directory is an error too.
+    assert!(folder.run(&["write", "block-1k.img:/"]).fails(1).contains("is a directory"));
 }
 
 #[test]

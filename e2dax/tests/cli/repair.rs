@@ -7,7 +7,7 @@ use e2dax_tests::{need_tools, tools};
 use crate::common::Folder;
 
 /// Breaks the root's link count and the free blocks of group 0 of `empty`, which `e2fsck -p` mends.
-fn break_counts(image: &mut [u8]) {
+pub(crate) fn break_counts(image: &mut [u8]) {
     let table = u32::from_le_bytes(image[2048 + 8..2048 + 12].try_into().unwrap()) as usize * 1024;
     image[table + 256 + 26] = 9;
     image[2048 + 12] = 1;
@@ -114,6 +114,10 @@ fn what_is_left_of_an_image_that_is_cut_off_is_saved_and_what_is_missing_is_told
     assert!(
         saved.chunks(1024).zip(large.chunks(1024)).all(|(a, b)| a == b || a.iter().all(|byte| *byte == 0))
     );
+    let run = folder.run(&["cat", "--rescue", "c.img:/large"]);
+    assert!(run.code() != 0 && run.err().contains("large"), "{}", run.err());
+    assert!(run.bytes() == saved, "cat saves something else than cp");
+    assert_eq!(folder.run(&["cat", "--rescue", "c.img:/small"]).ok(), "small");
     // What is left is mended where it is.
     let run = folder.run(&["check", "-y", "c.img"]);
     assert_eq!(run.code(), 1, "{}{}", run.out(), run.err());
@@ -133,4 +137,22 @@ fn a_journal_that_was_left_full_is_replayed_by_preening_and_before_a_change() {
         folder.run(&["ls", "ext3-recover.img"]).ok();
         tools::e2fsck_fn(&folder.path("ext3-recover.img")).unwrap();
     }
+}
+
+#[test]
+fn what_counts_are_not_kept_of_is_looked_at_and_not_mended() {
+    need_tools!("mke2fs", "debugfs");
+    let folder = Folder::with(&[]);
+    let path = folder.path("q.img");
+    fs::File::create(&path).unwrap().set_len(8 << 20).unwrap();
+    tools::mke2fs(&["-b", "1024", "-O", "quota", path.to_str().unwrap()]);
+    folder.run(&["check", "-n", "q.img"]).ok();
+    folder.run(&["check", "-y", "q.img"]).ok();
+    tools::run("debugfs", &["-w", "-R", "sif / links_count 9", path.to_str().unwrap()]).unwrap();
+    let before = fs::read(&path).unwrap();
+    for how in ["-p", "-y"] {
+        let said = folder.run(&["check", how, "q.img"]).fails(4);
+        assert!(said.contains("quota") && said.contains("tune2fs"), "{said}");
+    }
+    assert!(fs::read(&path).unwrap() == before);
 }

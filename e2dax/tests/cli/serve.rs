@@ -3,10 +3,16 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use blockdev::BlockDevice as _;
+use e2dax_net::client::{Connect, NbdDevice};
+use e2dax_net::uri::NbdUri;
 use e2dax_tests::{need_tools, tools};
 
 use crate::common::Folder;
+use crate::layers::{Pack, layout, tar_of};
 
 /// Runs a script of the shell while an image is served; the command is `$e`.
 fn served(folder: &Folder, arguments: &[&str], script: &str) -> (String, String, i32) {
@@ -128,31 +134,74 @@ fn what_cannot_be_reached_or_makes_no_sense_is_said() {
 }
 
 #[test]
-fn a_directory_and_an_archive_are_served_as_the_image_that_mkfs_makes_of_them() {
-    need_tools!("nbdcopy", "tar");
+fn every_source_is_served_as_the_image_that_mkfs_makes_of_it() {
+    need_tools!("nbdcopy", "tar", "gzip");
     let folder = Folder::with(&[]);
     tree(&folder);
-    let (root, archive) = (folder.path("tree"), folder.path("tree.tar"));
-    let (root, archive) = (root.to_str().unwrap(), archive.to_str().unwrap());
-    tools::run("tar", &["-C", root, "-cf", archive, "."]).unwrap();
-    for source in ["tree", "tree.tar"] {
-        for options in [
-            &["--owner", "0:0"][..],
-            &["--size", "auto+3M", "--sparse", "--dax-align", "on"],
-            &["--size", "40M", "--block-size", "1024", "--seed", "x"],
-        ] {
-            let made = [&["mkfs", "made.img", "-q", "-f", "--from", source], options].concat();
-            folder.run(&made);
-            let arguments = [&["--from", source, "--read-only", "--"], options].concat();
-            let script = "nbdcopy \"$uri\" served.img; $e check -q \"$uri\"";
-            let (out, err, code) = served(&folder, &arguments, script);
-            assert_eq!(code, 0, "{source} {options:?}: {out}{err}");
-            let same =
-                fs::read(folder.path("made.img")).unwrap() == fs::read(folder.path("served.img")).unwrap();
-            assert!(same, "{source} {options:?}");
-            fs::remove_file(folder.path("served.img")).unwrap();
-        }
+    let root = folder.path("tree");
+    let sparse = fs::File::create(root.join("sparse")).unwrap();
+    sparse.set_len(3 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"in the middle", 1 << 20).unwrap();
+    fs::hard_link(root.join("d/large"), root.join("d/same")).unwrap();
+    fs::create_dir(folder.path("extra")).unwrap();
+    fs::write(folder.path("extra/link"), "over the link").unwrap();
+    let shell = |script: &str| {
+        let script = format!("cd \"$1\"; {script}");
+        tools::run("sh", &["-euc", &script, "sh", folder.path(".").to_str().unwrap()]).unwrap();
+    };
+    shell("tar -C tree -cf tree.tar .; tar -C tree -Scf sparse.tar .; gzip -k tree.tar");
+    let manifest = folder.run(&["manifest", "tree"]).ok();
+    fs::write(folder.path("tree/manifest"), manifest).unwrap();
+    let layers = [tar_of(&root, &["."]), tar_of(&folder.path("extra"), &["."])];
+    layout(&folder, "layout", &layers, Pack::Gzip);
+    for (sources, options) in [
+        (&["tree"][..], &["--owner", "0:0"][..]),
+        (&["tree"], &["--size", "auto+3M", "--sparse", "--dax-align", "on"]),
+        (&["tree"], &["--size", "40M", "--block-size", "1024", "--seed", "x"]),
+        (&["tree.tar"], &["--owner", "0:0"]),
+        (&["tree.tar.gz"], &["--size", "40M", "--block-size", "1024"]),
+        (&["sparse.tar"], &[]),
+        (&["tree/manifest"], &[]),
+        (&["tree/manifest"], &["--contents", "tree", "--size", "auto+1M"]),
+        (&["oci:layout"], &[]),
+        (&["tree.tar", "extra"], &[]),
+        (&["extra", "tree/manifest"], &[]),
+    ] {
+        let from: Vec<&str> = sources.iter().flat_map(|source| ["--from", source]).collect();
+        folder.run(&[&["mkfs", "made.img", "-q", "-f"], &from[..], options].concat());
+        let arguments = [&from[..], &["--read-only", "--"], options].concat();
+        let (out, err, code) =
+            served(&folder, &arguments, "nbdcopy \"$uri\" served.img; $e check -q \"$uri\"");
+        assert_eq!(code, 0, "{sources:?} {options:?}: {out}{err}");
+        let same = fs::read(folder.path("made.img")).unwrap() == fs::read(folder.path("served.img")).unwrap();
+        assert!(same, "{sources:?} {options:?}");
+        fs::remove_file(folder.path("served.img")).unwrap();
     }
+    // The standard input.
+    folder.run(&["mkfs", "made.img", "-q", "-f", "--from", "tree.tar"]);
+    let e = env!("CARGO_BIN_EXE_e2dax");
+    shell(&format!(
+        "{e} serve --from - -r --run 'nbdcopy \"$uri\" served.img' <tree.tar; cmp made.img served.img"
+    ));
+}
+
+#[test]
+fn a_file_that_is_not_what_its_manifest_says_is_an_error_and_the_others_are_served() {
+    let folder = Folder::with(&[]);
+    tree(&folder);
+    let manifest = folder.run(&["manifest", "tree"]).ok();
+    fs::write(folder.path("m"), manifest).unwrap();
+    fs::write(folder.path("tree/d/small"), "other\n").unwrap();
+    let script = "! $e cat \"$uri:/d/small\"; $e cat \"$uri:/d/large\" | wc -c";
+    let (out, err, code) = served(&folder, &["--from", "m", "-r", "--", "--contents", "tree"], script);
+    assert!(code == 0 && out.contains("700000") && !out.contains("other"), "{out}{err}");
+    assert!(err.contains("/d/small") && err.contains("CRC-32"), "{err}");
+}
+
+#[test]
+fn files_that_change_while_they_are_served_are_errors() {
+    let folder = Folder::with(&[]);
+    tree(&folder);
     // What is written goes to memory or a file, and a file that changes is an error and not other bytes.
     let script = "$e mkdir \"$uri:/made\"; $e ls -d \"$uri:/made\"; $e check -q \"$uri\"; echo changed >> tree/d/small; \
         ! $e cat \"$uri:/d/small\"; $e cat \"$uri:/d/large\" | wc -c";
@@ -160,4 +209,95 @@ fn a_directory_and_an_archive_are_served_as_the_image_that_mkfs_makes_of_them() 
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.contains("made") && out.contains("700000"), "{out}");
     assert!(err.contains("/d/small") && err.contains("changed"), "{err}");
+    fs::remove_dir_all(folder.path("tree")).unwrap();
+    // Told of before anybody reads it, where that is asked for: one that is written to, one that is replaced, one that is gone.
+    tree(&folder);
+    fs::write(folder.path("tree/third"), "third").unwrap();
+    let script = "echo more >> tree/d/small; cp tree/third new; mv new tree/third; rm tree/d/large; \
+        for i in $(seq 100); do [ $(wc -l <log) -lt 3 ] || break; sleep 0.05; done";
+    let script =
+        format!("exec 2>log; {} serve --from tree --watch -r --run '{script}'", env!("CARGO_BIN_EXE_e2dax"));
+    let script = format!("cd \"$1\"; {script}");
+    tools::run("sh", &["-euc", &script, "sh", folder.path(".").to_str().unwrap()]).unwrap();
+    let log = fs::read_to_string(folder.path("log")).unwrap();
+    for name in ["/d/small", "/d/large", "/third"] {
+        assert_eq!(log.lines().filter(|line| line.contains(name)).count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn addresses_that_other_machines_reach_are_for_those_who_say_so() {
+    let folder = Folder::with(&[]);
+    folder.run(&["mkfs", "a.img", "--size", "8M", "-q"]).ok();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:1"] {
+        let refused = folder.run(&["serve", "a.img", "--listen", address, "--run", "true"]).fails(2);
+        assert!(refused.contains("--unencrypted"), "{address}: {refused}");
+    }
+    for arguments in [&["127.0.0.2:0"][..], &["0.0.0.0:0", "--unencrypted"]] {
+        let all = [&["serve", "a.img", "--run", "true", "--listen"], arguments].concat();
+        folder.run(&all).ok();
+    }
+    folder.run(&["serve", "a.img", "--unencrypted", "--run", "true"]).fails(2);
+}
+
+/// A server of its own process, on a socket.
+fn start(folder: &Folder) -> std::process::Child {
+    let mut command = folder.command(&["serve", "a.img", "--socket", "s"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    // It says where it is when it listens.
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    child
+}
+
+#[test]
+fn a_server_that_is_killed_under_load_and_started_again_loses_nothing() {
+    let kills = std::env::var("E2DAX_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    let blocks = 64_usize;
+    let folder = Folder::with(&[]);
+    fs::write(folder.path("a.img"), vec![0; blocks * 4096]).unwrap();
+    let mut child = start(&folder);
+    let uri = NbdUri::unix(&folder.path("s"), "");
+    let device = NbdDevice::open(&uri, &Connect::default()).unwrap();
+    let (over, flushed) = (AtomicBool::new(false), AtomicU64::new(0));
+    // The n-th store is of n, to the block n % 64; every seventh is flushed.
+    let writer = || {
+        let mut nr = 0_u64;
+        while !over.load(Ordering::SeqCst) || nr < 1000 {
+            nr += 1;
+            device.write_at(nr % blocks as u64 * 4096, &nr.to_le_bytes().repeat(512)).unwrap();
+            if nr.is_multiple_of(7) {
+                device.flush().unwrap();
+                flushed.store(nr, Ordering::SeqCst);
+            }
+        }
+        device.flush().unwrap();
+        nr
+    };
+    let number = |bytes: &[u8]| u64::from_le_bytes(*bytes.first_chunk().unwrap());
+    let last = std::thread::scope(|scope| {
+        let writer = scope.spawn(writer);
+        for kill in 0..kills {
+            std::thread::sleep(Duration::from_micros(300 * (kill % 29)));
+            // Asked before: what was flushed then is on the disk afterwards.
+            let promised = flushed.load(Ordering::SeqCst);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let image = fs::read(folder.path("a.img")).unwrap();
+            for nr in promised.saturating_sub(blocks as u64 - 1).max(1)..=promised {
+                let at = nr as usize % blocks * 4096;
+                assert!(number(&image[at..]) >= nr, "kill {kill}: store {nr} of {promised} is lost");
+            }
+            child = start(&folder);
+        }
+        over.store(true, Ordering::SeqCst);
+        writer.join().unwrap()
+    });
+    let image = fs::read(folder.path("a.img")).unwrap();
+    for nr in last + 1 - blocks as u64..=last {
+        let at = nr as usize % blocks * 4096;
+        assert!(image[at..at + 4096] == nr.to_le_bytes().repeat(512), "store {nr} of {last}");
+    }
+    drop(device);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -1,6 +1,8 @@
 //! The command in a terminal: prompts, completion, Ctrl-C, narrow windows, colours, and pipes that are closed early.
 
-use std::process::Command;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -130,13 +132,68 @@ fn an_interrupted_change_leaves_a_clean_image() {
     terminal.keys(&["a line", "Enter"]);
     // It waits for more, with the image open.
     let begin = Instant::now();
-    while !folder.run(&["ls", "a.img"]).err().contains("lock") {
+    while !folder.run(&["ls", "a.img"]).err().contains("is in use") {
         assert!(begin.elapsed() < Duration::from_secs(20), "{}", terminal.screen());
         sleep(Duration::from_millis(20));
     }
     terminal.keys(&["C-c"]);
     terminal.shows("ended 130");
     is_clean(&folder);
+}
+
+/// `empty.img` with two faults: the root's links, and free blocks of a group.
+fn damaged() -> (Folder, Vec<u8>) {
+    let folder = Folder::with(&["empty"]);
+    let path = folder.path("empty.img");
+    let mut image = std::fs::read(&path).unwrap();
+    crate::repair::break_counts(&mut image);
+    std::fs::write(&path, &image).unwrap();
+    (folder, image)
+}
+
+#[test]
+fn questions_are_answered_one_by_one_or_for_all_that_come() {
+    need_tools!("tmux", "e2fsck");
+    let (folder, broken) = damaged();
+    {
+        let terminal = Terminal::new(&folder, 80, "e2dax check empty.img");
+        terminal.shows("i_links_count is 9, should be 3");
+        terminal.keys(&["perhaps", "Enter", "y", "Enter"]);
+        terminal.shows("bg_free_blocks_count");
+        terminal.keys(&["n", "Enter"]);
+        // Mended, and left.
+        let screen = terminal.shows("ended 5");
+        assert!(screen.contains("1 findings mended"), "{screen}");
+    }
+    let once = std::fs::read(folder.path("empty.img")).unwrap();
+    assert!(once != broken, "what was said yes to was not stored");
+    {
+        let terminal = Terminal::new(&folder, 80, "e2dax check empty.img");
+        terminal.shows("mend?");
+        terminal.keys(&["q", "Enter"]);
+        terminal.shows("ended 4");
+    }
+    assert!(std::fs::read(folder.path("empty.img")).unwrap() == once, "what was said no to was stored");
+    std::fs::write(folder.path("empty.img"), &broken).unwrap();
+    let terminal = Terminal::new(&folder, 80, "e2dax check empty.img");
+    terminal.shows("mend?");
+    terminal.keys(&["a", "Enter"]);
+    terminal.shows("ended 1");
+    e2dax_tests::tools::e2fsck_fn(&folder.path("empty.img")).unwrap();
+}
+
+#[test]
+fn ctrl_c_at_a_question_leaves_the_image_and_says_so() {
+    need_tools!("tmux");
+    let (folder, broken) = damaged();
+    let terminal = Terminal::new(&folder, 80, "e2dax check empty.img");
+    terminal.shows("mend?");
+    terminal.keys(&["y", "Enter"]);
+    terminal.shows("bg_free_blocks_count");
+    terminal.keys(&["C-c"]);
+    let screen = terminal.shows("ended 32");
+    assert!(screen.contains("nothing of empty.img was mended; run it again"), "{screen}");
+    assert!(std::fs::read(folder.path("empty.img")).unwrap() == broken);
 }
 
 #[test]
@@ -158,11 +215,156 @@ fn narrow_windows_and_no_colour_are_respected() {
 
 #[test]
 fn a_pipe_that_is_closed_early_is_no_error() {
-    let folder = Folder::with(&["names"]);
-    for verb in ["ls -R", "find", "manifest", "tree", "groups", "hex --superblock"] {
-        let words = format!("e2dax() {{ {} \"$@\"; }}; e2dax {verb} names.img", env!("CARGO_BIN_EXE_e2dax"));
-        let line = format!("set -o pipefail; {{ {words}; echo \"code $?\" >&2; }} | head -c 1");
-        let run = Command::new("bash").args(["-c", &line]).current_dir(folder.root()).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&run.stderr), "code 0\n", "{verb}");
+    let folder = Folder::with(&["names", "two-mib", "xattr-256"]);
+    fs::create_dir(folder.path("tree")).unwrap();
+    fs::write(folder.path("tree/a"), "a").unwrap();
+    fs::write(folder.path("script"), "create f\nstat f\n").unwrap();
+    for line in [
+        "ls -R names.img",
+        "ls --raw names.img",
+        "find names.img",
+        "manifest names.img",
+        "manifest tree",
+        "tree names.img",
+        "groups names.img",
+        "hex names.img --superblock",
+        "stat names.img:/",
+        "info names.img",
+        "df names.img",
+        "du -a names.img",
+        "xattr xattr-256.img:/acl",
+        "whose names.img 1 2 3",
+        "map --all two-mib.img",
+        "dax-report two-mib.img",
+        "deleted names.img",
+        "lsattr names.img",
+        "tar names.img",
+        "check names.img",
+        "diff names.img two-mib.img",
+        "replay two-mib.img script",
+        "shell names.img -c ls -c info",
+        "quiz",
+        "lab",
+        "help",
+        "cp --help",
+        "completions bash",
+        "demo",
+    ] {
+        let mut command = folder.command(&line.split(' ').collect::<Vec<_>>());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Nobody reads, from the beginning on.
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{line}");
+        let code = output.status.code();
+        assert!(
+            code == Some(0) || line.starts_with("diff") && code == Some(1),
+            "{line}: {:?}",
+            output.status
+        );
+    }
+}
+
+/// What a command writes to a terminal of that many columns, with its controls.
+fn typescript(folder: &Folder, columns: u32, line: &str) -> String {
+    let e2dax = env!("CARGO_BIN_EXE_e2dax");
+    let line = format!("stty cols {columns}; {e2dax} {line}");
+    let output = Command::new("script")
+        .args(["-qefc", &line, "/dev/null"])
+        .current_dir(folder.root())
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn progress_is_shown_and_taken_away() {
+    need_tools!("script", "stty");
+    let folder = Folder::with(&["block-4k"]);
+    fs::create_dir(folder.path("tree")).unwrap();
+    fs::write(folder.path("tree/big"), vec![7; 12 << 20]).unwrap();
+    for (line, what) in [
+        ("mkfs --force --size 32M --from tree a.img", "copying"),
+        ("cp a.img:/big out", "copying"),
+        ("cp out a.img:/again", "copying"),
+        ("check a.img", "inodes"),
+        ("tar a.img -o a.tar", "writing"),
+        ("seal --force block-4k.img", "hashing"),
+    ] {
+        for columns in [80, 40] {
+            let _ = fs::remove_file(folder.path("a.tar"));
+            let text = typescript(&folder, columns, line);
+            // Each drawing of the bar, without what moves the cursor.
+            let drawn: Vec<&str> = text.split(['\r', '\n']).filter(|part| part.contains(what)).collect();
+            assert!(!drawn.is_empty(), "{line} shows no progress: {text:?}");
+            for part in drawn {
+                let seen = without_controls(part);
+                assert!(seen.chars().count() <= columns as usize, "{line}, {columns} columns: {seen:?}");
+            }
+            let last = text.rfind(what).unwrap();
+            assert!(text[last..].contains("\u{1b}[2K"), "{line} leaves its bar: {text:?}");
+        }
+    }
+    // Where nobody looks there is none.
+    assert_eq!(folder.run(&["cp", "a.img:/big", "out"]).err(), "");
+}
+
+/// What a terminal shows of it.
+fn without_controls(text: &str) -> String {
+    let mut shown = String::new();
+    let mut signs = text.chars();
+    while let Some(sign) = signs.next() {
+        if sign == '\u{1b}' {
+            // A control ends with a letter.
+            let _ = signs.by_ref().skip(1).find(char::is_ascii_alphabetic);
+        } else if !sign.is_control() {
+            shown.push(sign);
+        }
+    }
+    shown
+}
+
+#[test]
+fn an_interrupt_leaves_nothing_that_looks_finished() {
+    need_tools!("e2fsck", "kill");
+    let folder = image();
+    folder.run_with(&["write", "a.img:/big"], &vec![7; 1 << 20]).ok();
+    // Each waits for somebody: for more of its input, or for who reads its output.
+    for (line, waits_on_output, output) in [
+        ("mkfs --from - new.img", false, Some("new.img")),
+        ("write a.img:/written", false, None),
+        ("tar a.img", true, None),
+        ("cat a.img:/big", true, None),
+        ("shell a.img -f -", false, None),
+    ] {
+        let mut command = folder.command(&line.split(' ').collect::<Vec<_>>());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        if waits_on_output {
+            // The first byte has come, and the pipe holds less than all.
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        } else if line.starts_with("shell") {
+            input.write_all(b"mkdir /made\n").unwrap();
+        } else {
+            input.write_all(&[0; 512]).unwrap();
+        }
+        if line.starts_with("write") || line.starts_with("shell") {
+            let begin = Instant::now();
+            while !folder.run(&["ls", "a.img"]).err().contains("is in use") {
+                assert!(begin.elapsed() < Duration::from_secs(20));
+            }
+        }
+        let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let status = child.wait().unwrap();
+        assert!(!status.success(), "{line}: {status}");
+        if let Some(output) = output {
+            assert!(!folder.path(output).exists(), "{line}");
+        }
+        is_clean(&folder);
     }
 }

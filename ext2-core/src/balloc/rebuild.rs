@@ -22,7 +22,8 @@ use core::sync::atomic::Ordering;
 use zerocopy::FromBytes;
 
 use super::bitmap::Bitmap;
-use crate::dir::slots;
+use ext2_format::dirent::slots;
+
 use crate::error::{Corrupt, Object, Result};
 use crate::fs::Fs;
 use crate::inode::{Cell, FileKind, Inode};

@@ -9,9 +9,8 @@ use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
 
-use super::block::slots;
+use super::Index;
 use super::lookup::Found;
-use super::{Index, Slot};
 use crate::balloc::{Blocks, Run};
 use crate::error::{Error, Result, refuse};
 use crate::fs::Fs;
@@ -21,6 +20,7 @@ use crate::journal::Images;
 use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::raw::dirent_size;
 use crate::{Errno, FileBlock, InodeFlags, InodeNr};
+use ext2_format::dirent::{Slot, encode_rec_len, entry_bytes, slots};
 
 /// An inode that a name may be made for: its contents and fields are durable.
 #[derive(Clone, Copy, Debug)]
@@ -120,38 +120,8 @@ struct Fit {
     room: usize,
 }
 
-/// A record length as it is stored: 64 KiB does not fit in 16 bits.
-pub(super) fn encode_rec_len(len: usize) -> u16 {
-    u16::try_from(len).unwrap_or(u16::MAX)
-}
-
-/// The bytes of an entry. Without `filetype` the type byte is 0.
-pub(super) fn entry_bytes(inode: u32, rec_len: usize, name: &[u8], file_type: u8) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(dirent_size(name.len()));
-    bytes.extend(inode.to_le_bytes());
-    bytes.extend(encode_rec_len(rec_len).to_le_bytes());
-    // Names are at most 255 bytes: checked where they come in.
-    bytes.extend([name.len() as u8, file_type]);
-    bytes.extend(name);
-    bytes.resize(dirent_size(name.len()), 0);
-    bytes
-}
-
 impl Cell {
-    pub(super) fn block_bytes(&self) -> u64 {
-        self.fs.geo.block_size.bytes()
-    }
-
-    /// Where a byte of the directory lies on the device.
-    pub(super) fn device_offset(&self, at: u64) -> Result<u64> {
-        let len = self.block_bytes();
-        match self.map_blocks(self.fs.geo.block_size.block_of(at), 1)?.target {
-            Some(block) => Ok(self.fs.geo.byte_of(block) + at % len),
-            None => Err(self.corrupt(alloc::format!("no block at byte {at} of the directory"))),
-        }
-    }
-
-    pub(super) fn type_byte(&self, kind: FileKind) -> u8 {
+    pub(crate) fn type_byte(&self, kind: FileKind) -> u8 {
         if self.has_type() { kind.dirent_type() } else { 0 }
     }
 
@@ -164,16 +134,6 @@ impl Cell {
             Barrier::HashTreeDropped.fence(&*self.fs.dev)?;
         }
         Ok(())
-    }
-
-    /// The first bytes of a new directory: `.` and `..` fill a block.
-    pub(crate) fn first_block(&self, own: InodeNr, parent: InodeNr) -> Vec<u8> {
-        let len = self.fs.geo.block_size.len();
-        let kind = self.type_byte(FileKind::Directory);
-        let mut block = entry_bytes(own.get(), 12, b".", kind);
-        block.extend(entry_bytes(parent.get(), len - 12, b"..", kind));
-        block.resize(len, 0);
-        block
     }
 
     /// Finds a place for a name that is not there yet. All that has to be read for it is read here, and a block is

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use super::block::slot;
 use super::lookup::Found;
 use super::moves::cookie;
 use crate::error::Result;
@@ -10,6 +9,7 @@ use crate::features::IncompatFeatures;
 use crate::inode::{Cell, FileKind, Inode};
 use crate::sync::Glance;
 use crate::{Errno, InodeNr, Name};
+use ext2_format::dirent::slot;
 
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,19 @@ pub struct Entries {
 impl Cell {
     pub(crate) fn has_type(&self) -> bool {
         self.fs.sb.features.incompat.contains(IncompatFeatures::FILETYPE)
+    }
+
+    pub(super) fn block_bytes(&self) -> u64 {
+        self.fs.geo.block_size.bytes()
+    }
+
+    /// Where a byte of the directory lies on the device.
+    pub(super) fn device_offset(&self, at: u64) -> Result<u64> {
+        let len = self.block_bytes();
+        match self.map_blocks(self.fs.geo.block_size.block_of(at), 1)?.target {
+            Some(block) => Ok(self.fs.geo.byte_of(block) + at % len),
+            None => Err(self.corrupt(alloc::format!("no block at byte {at} of the directory"))),
+        }
     }
 
     /// Reads the directory block that begins at byte `offset` into `buffer`, which is a block long.

@@ -12,10 +12,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::block::slots;
 use crate::InodeNr;
 use crate::inode::FileKind;
 use crate::sync::{Mutex, Rank, RwLock};
+use ext2_format::dirent::slots;
 
 /// Names that all indexes of a file system hold together before the others are dropped.
 const NAMES_MAX: usize = 4 << 20;
@@ -43,7 +43,9 @@ struct Built {
     /// Hash of a name, and the byte offset of its entry in the directory.
     names: BTreeSet<(u32, u32)>,
     /// The largest slack of a block's entries in bytes, and the block.
+    #[cfg(any(feature = "write", test))]
     room: BTreeSet<(u32, u32)>,
+    #[cfg(any(feature = "write", test))]
     room_of: BTreeMap<u32, u32>,
 }
 
@@ -107,11 +109,6 @@ impl Index {
         self.built.iter().flat_map(move |built| built.names.range(range.clone())).map(|&(_, at)| at)
     }
 
-    /// A block with room for an entry of `need` bytes: the tightest.
-    pub(crate) fn block_with_room(&self, need: u32) -> Option<u32> {
-        self.built.as_ref()?.room.range((need, 0)..).next().map(|&(_, block)| block)
-    }
-
     /// Notes the entries of block `nr` (its bytes: `block`) at first.
     /// `false` when the block is broken; what comes before the break is noted all the same.
     pub(crate) fn add_block(&mut self, nr: u32, block: &[u8], inodes: u32) -> bool {
@@ -136,6 +133,15 @@ impl Index {
         self.set_room(nr, room);
         whole
     }
+}
+
+/// What only changes need.
+#[cfg(any(feature = "write", test))]
+impl Index {
+    /// A block with room for an entry of `need` bytes: the tightest.
+    pub(crate) fn block_with_room(&self, need: u32) -> Option<u32> {
+        self.built.as_ref()?.room.range((need, 0)..).next().map(|&(_, block)| block)
+    }
 
     /// Notes the most bytes that an entry could have in block `nr`.
     pub(crate) fn set_room(&mut self, nr: u32, room: usize) {
@@ -159,6 +165,12 @@ impl Index {
             self.all.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+#[cfg(not(any(feature = "write", test)))]
+impl Index {
+    /// Nobody asks for room.
+    fn set_room(&mut self, _: u32, _: usize) {}
 }
 
 impl Drop for Index {
@@ -216,6 +228,7 @@ impl Indexes {
     }
 
     /// Forgets the index of a directory that is gone.
+    #[cfg(any(feature = "write", test))]
     pub(crate) fn forget(&self, nr: InodeNr) {
         self.all.lock().of.remove(&nr);
     }

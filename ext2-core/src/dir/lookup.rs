@@ -4,13 +4,13 @@ use alloc::vec;
 
 use zerocopy::FromBytes;
 
-use super::block::slots;
-use super::{Index, NAME_MAX, Slot, decode_rec_len};
+use super::{Index, NAME_MAX};
 use crate::error::{Result, refuse};
 use crate::inode::{Cell, FileKind, Inode};
 use crate::raw::{DIRENT_HEADER, RawDirentHeader, dirent_size};
 use crate::sync::Glance;
 use crate::{Errno, InodeNr};
+use ext2_format::dirent::{Slot, decode_rec_len, slots};
 
 /// Blocks up to which a directory is first searched without an index.
 const SMALL: u64 = 4;
@@ -21,6 +21,7 @@ pub(crate) struct Found {
     /// The byte offset of the entry in the directory.
     pub(crate) at: u64,
     pub(crate) nr: InodeNr,
+    #[cfg_attr(not(feature = "write"), allow(dead_code))] // who removes or replaces the name asks for it
     pub(crate) file_type: u8,
 }
 

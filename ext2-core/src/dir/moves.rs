@@ -19,6 +19,7 @@ use crate::sync::{Mutex, Rank};
 
 /// Moves that are remembered of a directory: a listing that was left alone for longer goes on at the entry that lies
 /// where its own was.
+#[cfg(any(feature = "write", test))]
 const MOVES_MAX: usize = 256;
 
 /// The bits of a cookie that are the byte offset; a directory has less than 2 GiB.
@@ -28,6 +29,7 @@ const MOVE_MASK: u64 = (1 << (63 - BYTE_BITS)) - 1;
 
 /// The entries of a block that moved.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "write"), allow(dead_code))] // nothing moves where nothing changes
 pub(super) struct Move {
     /// The bytes of the directory that the block has.
     pub(super) start: u64,
@@ -70,6 +72,7 @@ impl Moves {
     }
 
     /// Notes one.
+    #[cfg(any(feature = "write", test))]
     pub(super) fn push(&self, moved: Move) {
         let mut noted = self.0.lock();
         if noted.last.len() == MOVES_MAX {

@@ -6,21 +6,16 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::AtomicU32;
 
-use blockdev::{BlockDevice, PAGE_SIZE};
+use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::table::InodeTable;
-use super::writer::{Behaviour, Writer};
 use super::{Ext2, Fs};
-use crate::balloc::{Groups, Place, Placement, Policy};
+use crate::clock::Clock;
 use crate::dir::Indexes;
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::inode::FileKind;
-use crate::log::Logged;
 use crate::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
-use crate::sync::{Mutex, Rank};
-use crate::time::Clock;
-use crate::xattr::Shared;
 use crate::{BlockSize, Errno, Geometry, GroupNr, OnError, Superblock};
 
 /// Which copy of the superblock to open with.
@@ -40,7 +35,8 @@ pub enum SuperblockAt {
     },
 }
 
-/// How to open a file system. The default is read-write, with the primary superblock.
+/// How to open a file system. The default is read-write, with the primary superblock; without the feature `write` that is
+/// refused with `EROFS`, and what says how to write has no effect.
 #[derive(Clone, Default)]
 pub struct OpenOptions {
     /// Write nothing, not even to the superblock.
@@ -52,16 +48,18 @@ pub struct OpenOptions {
     /// What to do on errors; `None` for what the superblock says.
     pub errors: Option<OnError>,
     /// How blocks are placed, unless `placement` says it.
-    pub policy: Policy,
+    #[cfg(feature = "write")]
+    pub policy: crate::Policy,
     /// How blocks are placed, by a policy of the caller's own.
-    pub placement: Option<Arc<dyn Placement>>,
+    #[cfg(feature = "write")]
+    pub placement: Option<Arc<dyn crate::placement::Placement>>,
     /// Bytes by which the device's first byte lies past an address aligned to 2 MiB, for a device that
     /// does not know; a memory device's page frame numbers are asked.
     pub device_offset: u64,
     /// Refuse with `EXDEV` to move a directory where a crash in the middle could need a human.
     pub strict_rename: bool,
-    /// Let inodes with equal attributes share a block. Saves space; a crash while a count of sharers
-    /// changes can need a human.
+    /// Let inodes with equal attributes share a block. Saves space, and costs a transaction for each change of such a
+    /// block. A new inode has its own until its attributes change when it has a name.
     pub share_xattrs: bool,
     /// Leave the blocks that are reserved for root alone.
     pub keep_reserved: bool,
@@ -92,7 +90,13 @@ impl OpenOptions {
         Self { read_only: true, ..Self::default() }
     }
 
-    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+    /// Whether what a crash left in a log of ours is replayed.
+    pub(super) fn replays(&self) -> bool {
+        !self.ignore_journal && self.superblock == SuperblockAt::Primary
+    }
+
+    #[cfg(feature = "write")]
+    fn clock(&self) -> Arc<dyn Clock> {
         match &self.clock {
             Some(clock) => clock.clone(),
             #[cfg(feature = "std")]
@@ -153,19 +157,9 @@ impl Ext2 {
         Self::open_shared(blockdev::shared(dev), options)
     }
 
-    fn open_shared(mut dev: Arc<dyn BlockDevice>, options: &OpenOptions) -> Result<Self> {
-        if cfg!(not(feature = "write")) && !options.read_only {
-            return refuse(Errno::ROFS, "this library was built to read only");
-        }
+    fn open_shared(dev: Arc<dyn BlockDevice>, options: &OpenOptions) -> Result<Self> {
         // What a crash left in our log comes first.
-        if !options.ignore_journal && options.superblock == SuperblockAt::Primary {
-            if options.read_only || dev.is_read_only() {
-                // A replay in memory, and no mark of what is to be replayed.
-                dev = crate::log::recovered(dev)?;
-            } else {
-                crate::log::replay(&*dev)?;
-            }
-        }
+        let dev = Self::after_crash(dev, options)?;
         let raw = find_super(&*dev, options.superblock)?;
         let sb = Superblock::from_raw(&raw, dev.size(), options.ignore_journal)?;
         let geo = Geometry::new(&sb);
@@ -182,22 +176,23 @@ impl Ext2 {
                 return refuse(Errno::INVAL, "a backup superblock can only be opened read-only");
             }
         }
-        #[cfg(feature = "write")]
-        let log = (options.log && !options.read_only)
-            .then(|| Arc::new(Logged::new(dev.clone(), geo.block_size.bytes())));
-        #[cfg(not(feature = "write"))]
-        let log: Option<Arc<Logged>> = None;
         let mut fs = Fs {
-            dev: log.clone().map_or(dev, |log| log as Arc<dyn BlockDevice>),
+            dev,
             geo,
             sb,
             super_group,
-            clock: options.clock(),
-            log,
             table: InodeTable::new(),
             inode_tables: Vec::new(),
             indexes: Indexes::new(),
-            shared_xattrs: Mutex::new(Rank::Leaf, Shared::new()),
+            #[cfg(feature = "write")]
+            clock: options.clock(),
+            #[cfg(feature = "write")]
+            log: None,
+            #[cfg(feature = "write")]
+            shared_xattrs: crate::sync::Mutex::new(crate::sync::Rank::Leaf, crate::xattr::Shared::new()),
+            #[cfg(feature = "write")]
+            stores: crate::sync::RwLock::new(crate::sync::Rank::Stores, ()),
+            #[cfg(feature = "write")]
             writer: None,
         };
         fs.inode_tables.resize_with(fs.geo.groups as usize, AtomicU32::default);
@@ -209,50 +204,7 @@ impl Ext2 {
         Self::open_for_writing(fs, options)
     }
 
-    #[cfg(not(feature = "write"))]
-    fn open_for_writing(_: Fs, _: &OpenOptions) -> Result<Self> {
-        refuse(Errno::ROFS, "this library was built to read only")
-    }
-
-    #[cfg(feature = "write")]
-    fn open_for_writing(mut fs: Fs, options: &OpenOptions) -> Result<Self> {
-        if fs.dev.is_read_only() {
-            return refuse(Errno::ROFS, "the device is read-only");
-        }
-        let claim = fs.dev.claim(0, u64::from(fs.geo.blocks_count) * fs.geo.block_size.bytes())?;
-        let device_offset =
-            fs.dev.dax().map_or(options.device_offset, |dax| dax.pfn(0).wrapping_mul(PAGE_SIZE));
-        let policy = options.placement.clone().unwrap_or_else(|| options.policy.placement());
-        let place = Place::new(policy, fs.geo.block_size.bytes(), device_offset, !options.keep_reserved);
-        let behaviour = Behaviour {
-            on_error: options.errors.unwrap_or(fs.sb.on_error),
-            strict_rename: options.strict_rename,
-            share_xattrs: options.share_xattrs,
-        };
-        let groups = Groups::load(&fs)?;
-        fs.writer = Some(Writer::new(&fs, claim, groups, place, &behaviour));
-        let ext2 = Self(Arc::new(fs));
-        match ext2.check_root().and_then(|()| ext2.start_writing()) {
-            Ok(()) => Ok(ext2),
-            Err(error) => {
-                ext2.0.abandon();
-                Err(error)
-            }
-        }
-    }
-
-    /// An image that was not unmounted cleanly has its bitmaps and counts rebuilt before anything is
-    /// allocated; then the image is marked as in use.
-    fn start_writing(&self) -> Result<()> {
-        let fs = &self.0;
-        fs.begin_writing()?;
-        if !fs.sb.clean || fs.sb.last_orphan != 0 {
-            fs.rebuild()?;
-        }
-        fs.start_log()
-    }
-
-    fn check_root(&self) -> Result<()> {
+    pub(super) fn check_root(&self) -> Result<()> {
         let root = self.root()?;
         if root.kind() != FileKind::Directory || root.size() == 0 {
             return Err(

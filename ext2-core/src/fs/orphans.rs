@@ -29,7 +29,7 @@ impl Fs {
     fn end_orphans(&self, orphans: &Orphans, last: Option<InodeNr>) -> Result<()> {
         let nr = last.map_or(0, InodeNr::get);
         match orphans.dead {
-            Some((_, inode)) => Ok(self.dev.write_u32(inode + offset_of!(RawInode, i_dtime) as u64, nr)?),
+            Some((_, inode)) => self.store_u32(inode + offset_of!(RawInode, i_dtime) as u64, nr),
             None => self.store_orphan(nr),
         }
     }

@@ -1,8 +1,6 @@
 //! What `statfs` tells.
 
-use core::sync::atomic::Ordering;
-
-use super::Ext2;
+use super::{Ext2, Fs};
 use crate::error::Result;
 
 /// The numbers of `df`. Counts are of blocks and inodes.
@@ -36,7 +34,7 @@ impl Ext2 {
         let table = u64::from(geo.inode_table_blocks()) + 2;
         let own: u64 = geo.group_numbers().map(|group| u64::from(geo.group_overhead(group)) + table).sum();
         let overhead = own + u64::from(geo.first_data_block);
-        let (blocks_free, files_free) = self.free_counts();
+        let (blocks_free, files_free) = self.0.free_counts();
         let half = |at: usize| {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(&sb.uuid[at..at + 8]);
@@ -53,14 +51,11 @@ impl Ext2 {
             fsid: half(0) ^ half(8),
         })
     }
+}
 
-    fn free_counts(&self) -> (u64, u64) {
-        match &self.0.writer {
-            Some(writer) => {
-                let groups = &writer.groups;
-                (groups.free_blocks.load(Ordering::Relaxed), groups.free_inodes.load(Ordering::Relaxed))
-            }
-            None => (u64::from(self.0.sb.free_blocks), u64::from(self.0.sb.free_inodes)),
-        }
+impl Fs {
+    /// Free blocks and inodes as the superblock had them when the file system was opened.
+    pub(super) fn counts_of_superblock(&self) -> (u64, u64) {
+        (self.sb.free_blocks.into(), self.sb.free_inodes.into())
     }
 }

@@ -8,7 +8,6 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use super::Fs;
@@ -38,15 +37,18 @@ impl InodeTable {
     fn shard(&self, nr: InodeNr) -> &Mutex<BTreeMap<InodeNr, Slot>> {
         &self.shards[(nr.get() % SHARDS) as usize]
     }
+}
 
+#[cfg(feature = "write")]
+impl InodeTable {
     /// Whether an inode is being let go.
     pub(crate) fn has_leaving(&self) -> bool {
         self.shards.iter().any(|shard| shard.lock().values().any(|slot| matches!(slot, Slot::Leaving)))
     }
 
     /// All inodes that somebody holds.
-    pub(crate) fn held(&self) -> Vec<Inode> {
-        let mut all = Vec::new();
+    pub(crate) fn held(&self) -> alloc::vec::Vec<Inode> {
+        let mut all = alloc::vec::Vec::new();
         for shard in &self.shards {
             let shard = shard.lock();
             all.extend(shard.values().filter_map(|slot| match slot {
@@ -131,7 +133,7 @@ impl Drop for Inode {
                 return;
             }
             // Of a file system that is only read there is nothing to write or free.
-            if cell.fs.writer.is_none() {
+            if !cell.fs.has_writer() {
                 slots.remove(&cell.nr);
                 return;
             }

@@ -4,17 +4,17 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use blockdev::Claim;
+use ext2_format::superblock::{STATE_ERROR, STATE_VALID};
 
-use super::Fs;
 use super::change::{Others, Running};
 use super::orphans::Orphans;
+use super::{Closed, Fs, Unclean};
 use crate::balloc::{Groups, Place};
 use crate::error::{Error, Result, refuse};
 use crate::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::order::Barrier;
 use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::space::Stores;
-use crate::superblock::{STATE_ERROR, STATE_VALID};
 use crate::sync::{Mutex, Rank};
 use crate::{Errno, Ext2, OnError};
 
@@ -42,49 +42,6 @@ pub(crate) struct Writer {
     pub(crate) strict_rename: bool,
     pub(crate) share_xattrs: bool,
     on_error: OnError,
-    /// Without the feature `write` there is none, ever: what needs one is code that the compiler leaves out.
-    #[cfg(not(feature = "write"))]
-    never: core::convert::Infallible,
-}
-
-/// How a file system was left by [`Ext2::close`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// All is written, and the image says that it was unmounted cleanly.
-    Clean,
-    /// It was open for reading only: nothing was written.
-    ReadOnly,
-    /// All is written, but the image does not say that it was unmounted cleanly.
-    Unclean(Unclean),
-}
-
-/// Why an image is not called clean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Unclean {
-    /// It was not clean when it was opened.
-    Before,
-    /// An error was found, or a change ended half-way: a check is due.
-    Errors,
-    /// Files without a name are still held: their blocks are lost until a check, or until it is opened for
-    /// writing again.
-    FilesWithoutName,
-    /// Changes of other threads were under way.
-    ChangesUnderWay,
-    /// Memory of files was lent for storing and is not back.
-    Leases,
-}
-
-impl core::fmt::Display for Unclean {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Before => "it was not clean before",
-            Self::Errors => "errors were found",
-            Self::FilesWithoutName => "files without a name are still open",
-            Self::ChangesUnderWay => "changes are under way",
-            Self::Leases => "memory of files is still lent for storing",
-        })
-    }
 }
 
 #[derive(Debug)]
@@ -110,7 +67,6 @@ pub(crate) struct Behaviour {
 }
 
 impl Writer {
-    #[cfg(feature = "write")]
     pub(crate) fn new(fs: &Fs, claim: Claim, groups: Groups, place: Place, behaviour: &Behaviour) -> Self {
         let features = fs.sb.features;
         let now = fs.clock.now();
@@ -150,11 +106,31 @@ impl Writer {
 }
 
 impl Fs {
+    /// Whether it was opened for writing.
+    pub(crate) fn has_writer(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// Whether changes are refused.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.writer().is_err() || self.is_closing()
+    }
+
+    /// Free blocks and inodes.
+    pub(super) fn free_counts(&self) -> (u64, u64) {
+        match &self.writer {
+            Some(writer) => {
+                let groups = &writer.groups;
+                (groups.free_blocks.load(Ordering::Relaxed), groups.free_inodes.load(Ordering::Relaxed))
+            }
+            None => self.counts_of_superblock(),
+        }
+    }
+
     /// The writing half.
     ///
     /// # Errors
     /// `EROFS` when the file system is open read-only, was closed, or was made read-only by an error.
-    #[cfg_attr(not(feature = "write"), inline(always))]
     pub(crate) fn writer(&self) -> Result<&Writer> {
         match &self.writer {
             Some(writer) if !writer.read_only.load(Ordering::Relaxed) => Ok(writer),
@@ -168,14 +144,14 @@ impl Fs {
         self.store_state(0)?;
         Barrier::Mounted.fence(&*self.dev)?;
         let now = self.clock.now().encode(false).0;
-        self.dev.write_u32(at!(s_mtime), now)?;
-        self.dev.write_u16(at!(s_mnt_count), self.sb.mount_count.saturating_add(1))?;
+        self.store_u32(at!(s_mtime), now)?;
+        self.store_u16(at!(s_mnt_count), self.sb.mount_count.saturating_add(1))?;
         Ok(())
     }
 
     fn store_state(&self, valid: u16) -> Result<()> {
         let state = self.writer()?.state.lock().state | valid;
-        Ok(self.dev.write_u16(at!(s_state), state)?)
+        self.store_u16(at!(s_state), state)
     }
 
     /// Sets a compatible feature that is about to be used, behind a fence of the caller's.
@@ -184,7 +160,7 @@ impl Fs {
         if !state.compat.contains(feature) {
             self.need_revision_1(&mut state)?;
             state.compat |= feature;
-            self.dev.write_u32(at!(s_feature_compat), state.compat.bits())?;
+            self.store_u32(at!(s_feature_compat), state.compat.bits())?;
         }
         Ok(())
     }
@@ -193,12 +169,12 @@ impl Fs {
     pub(crate) fn drop_compat(&self, feature: CompatFeatures) -> Result<()> {
         let mut state = self.writer()?.state.lock();
         state.compat.remove(feature);
-        Ok(self.dev.write_u32(at!(s_feature_compat), state.compat.bits())?)
+        self.store_u32(at!(s_feature_compat), state.compat.bits())
     }
 
     /// The inode of the journal, 0 for none.
     pub(crate) fn store_journal_inode(&self, nr: u32) -> Result<()> {
-        Ok(self.dev.write_u32(at!(s_journal_inum), nr)?)
+        self.store_u32(at!(s_journal_inum), nr)
     }
 
     /// Notes that a file of 2 GiB or more exists, before one does.
@@ -208,19 +184,25 @@ impl Fs {
             self.need_revision_1(&mut state)?;
             state.ro_compat |= RoCompatFeatures::LARGE_FILE;
             // e2fsck sets it where it finds such a file, so nothing waits for it.
-            self.dev.write_u32(at!(s_feature_ro_compat), state.ro_compat.bits())?;
+            self.store_u32(at!(s_feature_ro_compat), state.ro_compat.bits())?;
         }
         Ok(())
+    }
+
+    /// Makes sure that features count.
+    pub(crate) fn need_dynamic_revision(&self) -> Result<()> {
+        let mut state = self.writer()?.state.lock();
+        self.need_revision_1(&mut state)
     }
 
     /// Features need revision 1 (Linux: `ext2_update_dynamic_rev`).
     fn need_revision_1(&self, state: &mut State) -> Result<()> {
         if state.revision == 0 {
             log::warn!("the file system becomes revision 1, for a feature that revision 0 does not have");
-            self.dev.write_u32(at!(s_first_ino), self.sb.first_ino)?;
-            self.dev.write_u16(at!(s_inode_size), self.sb.inode_size)?;
+            self.store_u32(at!(s_first_ino), self.sb.first_ino)?;
+            self.store_u16(at!(s_inode_size), self.sb.inode_size)?;
             Barrier::Revision.fence(&*self.dev)?;
-            self.dev.write_u32(at!(s_rev_level), 1)?;
+            self.store_u32(at!(s_rev_level), 1)?;
             state.revision = 1;
         }
         Ok(())
@@ -228,7 +210,7 @@ impl Fs {
 
     /// The head of the list of orphans, 0 for none. The caller holds its lock.
     pub(crate) fn store_orphan(&self, nr: u32) -> Result<()> {
-        Ok(self.dev.write_u32(at!(s_last_orphan), nr)?)
+        self.store_u32(at!(s_last_orphan), nr)
     }
 
     /// Says whether the journal may hold a transaction.
@@ -249,7 +231,7 @@ impl Fs {
         if state.state & STATE_ERROR == 0 {
             state.state |= STATE_ERROR;
             // The device may be what failed; what matters is the caller's error.
-            let _ = self.dev.write_u16(at!(s_state), state.state);
+            let _ = self.store_u16(at!(s_state), state.state);
         }
         if writer.on_error == OnError::RemountRo && !writer.read_only.swap(true, Ordering::Relaxed) {
             log::error!("the file system is read-only from now on");
@@ -263,7 +245,7 @@ impl Fs {
         let mut state = writer.state.lock();
         state.state |= STATE_ERROR;
         // The device may be what failed; the image is not marked as clean in any case.
-        let _ = self.dev.write_u16(at!(s_state), state.state);
+        let _ = self.store_u16(at!(s_state), state.state);
         if !writer.read_only.swap(true, Ordering::Relaxed) {
             log::error!("a change ended half-way, the file system is read-only from now on: {why}");
         }
@@ -284,9 +266,9 @@ impl Fs {
         writer.groups.write(self)?;
         let count =
             |sum: &portable_atomic::AtomicU64| u32::try_from(sum.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        self.dev.write_u32(at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
-        self.dev.write_u32(at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
-        self.dev.write_u32(at!(s_wtime), self.clock.now().encode(false).0)?;
+        self.store_u32(at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
+        self.store_u32(at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
+        self.store_u32(at!(s_wtime), self.clock.now().encode(false).0)?;
         Barrier::Synced.flush(&*self.dev)?;
         Ok(())
     }
@@ -372,12 +354,6 @@ impl Drop for Fs {
 }
 
 impl Ext2 {
-    /// Whether changes are refused with `EROFS`.
-    #[must_use]
-    pub fn is_read_only(&self) -> bool {
-        self.0.writer().is_err() || self.0.is_closing()
-    }
-
     /// Notes that the image turned out to be broken, as the error says, and makes the file system read-only where that is
     /// asked for. Changes that find it so have noted it themselves; this is for who only reads. Nothing happens
     /// where the file system is open for reading only. Linux: `ext2_error`.
@@ -404,25 +380,5 @@ impl Ext2 {
             log.abandon();
         }
         self.0.freeze(&"it was shut down");
-    }
-
-    /// Makes everything durable: files, directories, bitmaps, counts. Linux: `sync_filesystem`.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn sync(&self) -> Result<()> {
-        self.0.sync_all()
-    }
-
-    /// Closes the file system: writes everything and marks the image as cleanly unmounted, if it was when
-    /// it was opened, no file without a name is held any more, no change is under way, and no memory is lent for
-    /// storing; the answer says which. Inodes that are still held can be read, but not changed, and mappings of
-    /// them can be loaded from, but not stored to. Changes of other threads should have ended: those that have
-    /// begun go on, and the image is left as not clean.
-    ///
-    /// # Errors
-    /// The device's; the file system is open as before then.
-    pub fn close(self) -> Result<Closed> {
-        self.0.unmount()
     }
 }

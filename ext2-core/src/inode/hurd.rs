@@ -36,7 +36,7 @@ impl Cell {
         if block == 0 {
             return Ok(());
         }
-        self.fs.dev.write_u32(at, 0)?;
+        self.fs.store_u32(at, 0)?;
         match self.fs.geo.data_block(block) {
             Some(start) => self.fs.free(gone, Run { start, len: 1 }),
             None => Err(self.corrupt(alloc::format!("translator in block {block}, outside the file system"))),

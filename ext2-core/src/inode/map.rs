@@ -110,14 +110,6 @@ impl Cell {
         let budget = u64::from(self.fs.geo.blocks_count);
         Tree { pointers: self, shape: self.shape(), inode: self.nr, budget }
     }
-
-    /// Stores 0 or another pointer in the place of one, at a byte of the device.
-    pub(crate) fn store_pointer(&self, at: u64, pointer: u32) -> Result<()> {
-        let stored = self.fs.dev.write_u32(at, pointer);
-        // Also after an error: something may have been stored.
-        self.runs.forget();
-        Ok(stored?)
-    }
 }
 
 impl Inode {

@@ -224,10 +224,14 @@ impl Cell {
         self.fs.free_inode(&gone, self.nr, self.kind)
     }
 
-    /// Puts an inode that is about to die in the list of orphans if it shares its attributes: that block has a user less
-    /// from the death on, and says so when the inode is freed. One at a time: another that dies meanwhile is in no list.
+    /// Sees to it that an inode that is about to die does not share its attributes: it gets its own. Where there is no room
+    /// for that it is put in the list of orphans: the block has a user less from the death on, and says so when the inode is
+    /// freed. One at a time: another that dies meanwhile is in no list.
     pub(crate) fn join_orphans(&self) -> Result<()> {
-        if !matches!(self.kind, FileKind::Regular | FileKind::Directory) || !self.shares_xattrs()? {
+        if !self.shares_xattrs()? || self.unshare_xattrs()? {
+            return Ok(());
+        }
+        if !matches!(self.kind, FileKind::Regular | FileKind::Directory) {
             return Ok(());
         }
         let mut orphans = self.fs.writer()?.orphan.lock();

@@ -29,11 +29,11 @@ const LARGE: u64 = 1 << 31;
 
 impl Cell {
     pub(super) fn store_u16(&self, at: u64, value: u16) -> Result<()> {
-        Ok(self.fs.dev.write_u16(self.offset + at, value)?)
+        self.fs.store_u16(self.offset + at, value)
     }
 
     pub(super) fn store_u32(&self, at: u64, value: u32) -> Result<()> {
-        Ok(self.fs.dev.write_u32(self.offset + at, value)?)
+        self.fs.store_u32(self.offset + at, value)
     }
 
     /// Stores one of the 15 pointers.
@@ -45,6 +45,14 @@ impl Cell {
         // Also after an error: something may have been stored.
         self.runs.forget();
         stored
+    }
+
+    /// Stores 0 or another pointer in the place of one, at a byte of the device.
+    pub(crate) fn store_pointer(&self, at: u64, pointer: u32) -> Result<()> {
+        let stored = self.fs.dev.write_u32(at, pointer);
+        // Also after an error: something may have been stored.
+        self.runs.forget();
+        Ok(stored?)
     }
 
     /// Stores the size. Where its high half changes, the larger of the two high halves is there as long as

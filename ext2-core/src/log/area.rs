@@ -6,15 +6,13 @@ use alloc::vec::Vec;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::record::{self, LEAST, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, SUPERBLOCKS, big};
+use super::replay::JOURNAL;
 use crate::balloc::{Blocks, Request, Role, Run};
 use crate::error::{Error, Result};
 use crate::features::CompatFeatures;
 use crate::fs::Fs;
 use crate::raw::RawInode;
-use crate::{Errno, GroupNr, InodeNr};
-
-/// The inode of a journal. Linux: `EXT4_JOURNAL_INO`.
-pub(super) const JOURNAL: InodeNr = InodeNr::new(8).unwrap();
+use crate::{Errno, GroupNr};
 
 /// Of how many of the file system's blocks one is the log's, and the most that it has.
 const SHARE: u32 = 64;

@@ -10,25 +10,53 @@ use alloc::vec::Vec;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{self, COMMIT, DESCRIPTOR, MAGIC, MARK, S_MARK, S_SEQUENCE, S_START, big};
-use crate::error::{Corrupt, Object, Result};
-use crate::features::IncompatFeatures;
+use super::record::{self, COMMIT, DESCRIPTOR, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, big};
+use crate::error::{Corrupt, Error, Object, Result};
+use crate::features::{CompatFeatures, IncompatFeatures};
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::{BlockSize, InodeNr};
+use ext2_format::superblock::STATE_VALID;
+
+/// The inode of a journal. Linux: `EXT4_JOURNAL_INO`.
+pub(super) const JOURNAL: InodeNr = InodeNr::new(8).unwrap();
+
+/// What the journal's superblock says in the place of [`S_MADE`] where it was made for one transaction.
+pub(super) const BRIEF: u8 = 2;
+/// The generation of inode 8 while it is such a journal's, so that what a crash leaves of it is known.
+pub(super) const GENERATION: u32 = u32::from_le_bytes(*b"e2dx");
+/// Its mode: a file that is root's.
+pub(super) const MODE: u16 = 0o100_600;
+
+/// Whether inode 8 is such a journal's, or what a crash left of it, on an image with blocks of so many bytes.
+pub(super) fn is_brief(raw: &RawInode, block_size: u64) -> bool {
+    let is_named = raw.i_generation.get() == GENERATION;
+    // Of a torn one the word with its mode and size may be there, and not the one with its generation.
+    is_named
+        || raw.i_mode.get() == MODE && u64::from(raw.i_size.get()) == u64::from(record::LEAST) * block_size
+}
 
 /// What a log holds that has to be replayed.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "write"), allow(dead_code))] // who only reads leaves the log as it is
 pub(crate) struct Recovered {
     pub(crate) block_size: u64,
     /// The newest image of each block.
     pub(crate) blocks: BTreeMap<u32, Vec<u8>>,
-    /// Where the log's superblock lies, in bytes, and the number after the last commit.
-    head: u64,
-    next: u32,
+    end: End,
+}
+
+/// What is left to do when everything is in its place.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "write"), allow(dead_code))] // who only reads leaves the log as it is
+enum End {
+    /// To empty the log, whose superblock lies at byte `head`; `next` is the number after the last commit.
+    Empty { head: u64, next: u32 },
+    /// To take away what is left of a journal that was made for one transaction, and its inode at a byte of the device.
+    Forget { inode: Option<u64> },
 }
 
 fn broken<T>(what: impl Into<alloc::string::String>) -> Result<T> {
-    Err(Corrupt::new(Object::Inode(super::area::JOURNAL), what).into())
+    Err(Corrupt::new(Object::Inode(JOURNAL), what).into())
 }
 
 /// The blocks of a journal in order, and those that only lead to them.
@@ -40,7 +68,7 @@ pub(super) fn walk(
 ) -> Result<(Vec<u32>, Vec<u32>)> {
     let count = usize::try_from(u64::from(raw.i_size.get()) / block_size).unwrap_or(usize::MAX);
     // A journal larger than this is nobody's; its blocks are listed in memory.
-    if count > 1 << 22 || count as u64 > u64::from(blocks_count) {
+    if count > 1 << 22 || count as u64 > u64::from(blocks_count.max(record::LEAST)) {
         return broken(format!("a journal of {count} blocks"));
     }
     let (mut data, mut meta) = (Vec::new(), Vec::new());
@@ -86,16 +114,34 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
         return Ok(None);
     }
     dev.read_at(SUPERBLOCK_OFFSET, sb.as_mut_bytes())?;
+    let is_marked = sb.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0;
+    let has_journal = sb.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() != 0;
+    let is_named = sb.s_journal_inum.get() == JOURNAL.get();
+    let is_clean = sb.s_state.get() & STATE_VALID != 0;
+    // One that was made for a moment leaves something behind where there is no journal.
     let needs = sb.s_magic.get() == crate::raw::MAGIC
-        && sb.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0
-        && sb.s_journal_inum.get() == super::area::JOURNAL.get();
+        && if has_journal { is_marked && is_named } else { is_marked || !is_clean };
     let (true, Some(size)) = (needs, BlockSize::from_s_log_block_size(sb.s_log_block_size.get())) else {
         return Ok(None);
     };
     let block_size = size.bytes();
-    let Some(at) = inode_offset(dev, &sb, block_size)? else { return Ok(None) };
     let mut raw = RawInode::new_zeroed();
-    dev.read_at(at, raw.as_mut_bytes())?;
+    let end = dev.size() - size_of::<RawInode>() as u64;
+    let inode = match inode_offset(dev, &sb, block_size) {
+        // Whoever opens it says what is wrong.
+        Ok(None) | Err(Error::Device(blockdev::Error::OutOfRange { .. })) => None,
+        at => at?.filter(|at| *at <= end),
+    };
+    match inode {
+        Some(at) => dev.read_at(at, raw.as_mut_bytes())?,
+        None if has_journal => return Ok(None),
+        None => {}
+    }
+    let is_brief = is_brief(&raw, block_size);
+    if !has_journal {
+        let left = Recovered { block_size, blocks: BTreeMap::new(), end: End::Forget { inode } };
+        return Ok(is_brief.then_some(left));
+    }
     let (blocks, _) = walk(dev, &raw, block_size, sb.s_blocks_count.get())?;
     let load = |n: usize| -> Result<Vec<u8>> {
         let mut bytes = vec![0; block_size as usize];
@@ -143,13 +189,17 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
             _ => break,
         }
     }
-    Ok(Some(Recovered { block_size, blocks: found, head: u64::from(first) * block_size, next }))
+    let end = match head.get(S_MADE) {
+        Some(&BRIEF) => End::Forget { inode: inode.filter(|_| is_brief) },
+        _ => End::Empty { head: u64::from(first) * block_size, next },
+    };
+    Ok(Some(Recovered { block_size, blocks: found, end }))
 }
 
 /// Where the journal's inode lies, in bytes.
 fn inode_offset(dev: &dyn BlockDevice, sb: &RawSuperblock, block_size: u64) -> Result<Option<u64>> {
     let inode_size = if sb.s_rev_level.get() == 0 { 128 } else { u64::from(sb.s_inode_size.get()) };
-    let index = u64::from(InodeNr::get(super::area::JOURNAL)) - 1;
+    let index = u64::from(JOURNAL.get()) - 1;
     if u64::from(sb.s_inodes_per_group.get()) <= index {
         return Ok(None);
     }
@@ -159,26 +209,51 @@ fn inode_offset(dev: &dyn BlockDevice, sb: &RawSuperblock, block_size: u64) -> R
     Ok(Some(table * block_size + index * inode_size))
 }
 
+#[cfg(feature = "write")]
 impl Recovered {
     /// Puts everything in its place, and empties the log. Linux: `jbd2_journal_recover`.
     pub(crate) fn apply(self, dev: &dyn BlockDevice) -> Result<()> {
         if !self.blocks.is_empty() {
             log::info!("{} blocks are replayed from the log", self.blocks.len());
         }
+        let is_brief = matches!(self.end, End::Forget { .. });
         for (nr, bytes) in &self.blocks {
+            if is_brief && u64::from(*nr) == SUPERBLOCK_OFFSET / self.block_size {
+                // It differs in what goes last, store by store.
+                continue;
+            }
             let start = u64::from(*nr) * self.block_size;
             let len = self.block_size.min(dev.size().saturating_sub(start)) as usize;
             dev.write_at(start, bytes.get(..len).unwrap_or_default())?;
         }
         dev.flush()?;
+        let (head, next) = match self.end {
+            End::Empty { head, next } => (head, next),
+            End::Forget { inode } => {
+                let at = SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_feature_compat) as u64;
+                let features = dev.read_u32(at)? & !CompatFeatures::HAS_JOURNAL.bits();
+                dev.write_u32(at, features)?;
+                dev.flush()?;
+                super::brief::forget(dev, inode)?;
+                return Ok(dev.flush()?);
+            }
+        };
         let mut words = [0; 8];
-        record::put(&mut words, 0, self.next);
-        dev.write_at(self.head + S_SEQUENCE as u64, &words)?;
+        record::put(&mut words, 0, next);
+        dev.write_at(head + S_SEQUENCE as u64, &words)?;
         dev.flush()?;
         let at = SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_feature_incompat) as u64;
         let features = dev.read_u32(at)? & !IncompatFeatures::RECOVER.bits();
         dev.write_u32(at, features)?;
         dev.flush()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Recovered {
+    /// These blocks, of a log that lies nowhere.
+    pub(super) fn of_blocks(block_size: u64, blocks: BTreeMap<u32, Vec<u8>>) -> Self {
+        Self { block_size, blocks, end: End::Empty { head: 0, next: 0 } }
     }
 }

@@ -17,7 +17,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
 use portable_atomic::AtomicU64;
 
-use crate::DeviceBlock;
+use crate::map::KnownRun;
 use crate::sync::Once;
 
 /// Runs in a set, which then is a cache line.
@@ -32,36 +32,6 @@ const FINEST: u32 = 7;
 /// The time of a lookup: what it finds counts as long as nothing has been taken from the map since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
-
-/// A run of blocks that lie in a row in the file and on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KnownRun {
-    /// Its first block in the file.
-    pub(crate) start: u64,
-    /// Blocks, at least 1.
-    pub(crate) count: u32,
-    /// Its first block on the device.
-    pub(crate) target: u32,
-}
-
-impl KnownRun {
-    /// The run of `count` blocks that begins with `target`, unless it is longer than one can be.
-    pub(crate) fn new(start: u64, count: u64, target: DeviceBlock) -> Option<Self> {
-        let count = u32::try_from(count).ok().filter(|&count| count > 0)?;
-        Some(Self { start, count, target: target.get() })
-    }
-
-    /// The two as one, if they touch or overlap and agree.
-    fn joined(self, other: Self) -> Option<Self> {
-        let (first, second) = if self.start <= other.start { (self, other) } else { (other, self) };
-        let apart = second.start - first.start;
-        if apart > u64::from(first.count) || u64::from(second.target) != u64::from(first.target) + apart {
-            return None;
-        }
-        let count = u64::from(first.count).max(apart + u64::from(second.count));
-        Some(Self { count: u32::try_from(count).ok()?, ..first })
-    }
-}
 
 /// A place for a run: its start, and count and target as one word, 0 for none.
 #[derive(Debug, Default)]
@@ -207,6 +177,7 @@ impl Runs {
     }
 
     /// Something was taken from the map, or is another block now: nothing that was found before counts.
+    #[cfg(any(feature = "write", test))]
     pub(crate) fn forget(&self) {
         self.now.fetch_add(1, Ordering::Release);
     }

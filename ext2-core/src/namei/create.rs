@@ -223,7 +223,13 @@ impl Inode {
         let contents = match payload {
             Payload::Block(bytes, size) => Some((*bytes, *size)),
             _ if kind == FileKind::Directory => {
-                first = self.0.first_block(nr, self.nr());
+                let kind = self.0.type_byte(kind);
+                first = ext2_format::dirent::first_block(
+                    fs.geo.block_size.len(),
+                    nr.get(),
+                    self.nr().get(),
+                    kind,
+                );
                 Some((&first[..], first.len() as u64))
             }
             _ => None,
@@ -300,7 +306,7 @@ impl Inode {
         let parts = raw.as_bytes().iter().chain(extra.as_bytes().iter());
         body.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
         let offset = fs.inode_offset(nr)?;
-        fs.dev.write_at(offset, &body)?;
+        fs.store_bytes(offset, &body)?;
 
         // What was known of a former directory of this number.
         fs.indexes.forget(nr);

@@ -3,19 +3,25 @@
 //! Every change writes a new block, a fence, and then points the inode to it; the old block goes, or loses
 //! a reference, after that. Attributes that lay in the inode move to the block with the first change to
 //! one of them, since a change in place could be torn; only a removal may be one store in place, where that needs no room
-//! that there is not (see `strike`). A block is shared between inodes with equal
-//! attributes only where that was asked for: a count of references that a crash left too high stops
-//! e2fsck.
+//! that there is not (see `strike`).
+//!
+//! A block that several inodes use has a count of them, and e2fsck stops where it is wrong. So a pointer that comes to
+//! such a block, or leaves it, changes [together](Together) with that count, in a transaction. Where there is none, or no
+//! room for it, what removes stores one after the other, and all else is refused or has a block of its own. An inode
+//! without a name shares with nobody.
 
 use alloc::vec;
+use alloc::vec::Vec;
 
-use super::{Xattr, XattrName, build_block};
+use ext2_format::xattr::{Xattr, XattrName, build_block};
+
 use crate::acl::Acl;
 use crate::error::{Result, refuse};
 use crate::features::CompatFeatures;
 use crate::inode::{Cell, FileKind, Inode};
+use crate::journal::Together;
 use crate::order::{Barrier, Durable, Unlinked, Written};
-use crate::raw::GOOD_OLD_INODE_SIZE;
+use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode};
 use crate::{AclKind, DeviceBlock, Errno};
 
 /// What setting an attribute does when it is there, or not there.
@@ -70,7 +76,7 @@ impl Cell {
         if let Some(value) = value {
             all.push(Xattr { name: name.clone(), value: value.to_vec() });
         }
-        match self.fs.may_lose(|| self.replace_xattr_block(&all, in_inode)) {
+        match self.fs.may_lose(|| self.replace_xattr_block(&all, in_inode, is_removal)) {
             Err(error) if is_removal && error.refuses(Errno::NOSPC) => {
                 self.fs.may_lose(|| self.strike_xattr(&name, in_inode))?;
             }
@@ -83,24 +89,34 @@ impl Cell {
     /// One store: without its magic number the room in the inode holds no attributes.
     fn clear_xattrs_in_inode(&self) -> Result<()> {
         let start = GOOD_OLD_INODE_SIZE + u64::from(self.attrs.lock().extra_isize);
-        Ok(self.fs.dev.write_u32(self.offset + start, 0)?)
+        self.fs.store_u32(self.offset + start, 0)
     }
 
     /// Points the inode to a block with these attributes, or to none, and lets go of those that it had: in a block, and
     /// where `in_inode` says so in the inode.
-    fn replace_xattr_block(&self, all: &[Xattr], in_inode: bool) -> Result<()> {
+    fn replace_xattr_block(&self, all: &[Xattr], in_inode: bool, is_removal: bool) -> Result<()> {
+        let together = self.way_to_share(is_removal)?;
+        let _journal = together.as_ref().and_then(Together::inode);
         let _xattr = self.fs.writer()?.xattr.lock();
         let old = self.attrs.lock().file_acl;
         let mut fresh = None;
+        let mut words = Vec::new();
         if !all.is_empty() {
             let Some(bytes) = build_block(all, self.fs.geo.block_size.len()) else {
                 return refuse(Errno::NOSPC, "the attributes do not fit in a block");
             };
             self.fs.need_compat(CompatFeatures::EXT_ATTR)?;
-            fresh = Some(self.xattr_block_with(&bytes)?);
+            let (block, sharers) = self.xattr_block_with(&bytes, together.is_some())?;
+            fresh = Some(block);
+            words.extend(sharers.map(|sharers| (sharers.at, sharers.count + 1)));
         }
         let to = fresh.map_or(0, DeviceBlock::get);
         let sharers = self.xattr_sharers(old)?;
+        words.extend(sharers.map(|sharers| (sharers.at, sharers.count - 1)));
+        if to == old && fresh.is_some() {
+            // It has them, in a block that others may share.
+            return if in_inode { self.clear_xattrs_in_inode() } else { Ok(()) };
+        }
         let more = i64::from(fresh.is_some()) - i64::from(old != 0);
         if more < 0 {
             self.count_xattr_block(more)?;
@@ -108,12 +124,7 @@ impl Cell {
                 Barrier::SymlinkCounted.fence(&*self.fs.dev)?;
             }
         }
-        let pointed = {
-            let mut attrs = self.attrs.lock();
-            // With nothing between them: at no moment else are there more users than the block says, or fewer.
-            self.store_file_acl(&mut attrs, to)
-                .and_then(|()| sharers.map_or(Ok(()), |sharers| self.leave(sharers)))
-        };
+        let pointed = self.point_to_xattrs(to, words, together);
         let settled = pointed.and_then(|()| {
             let gone = Written::new(Unlinked);
             // Nothing waits for the first block of attributes but these.
@@ -141,6 +152,59 @@ impl Cell {
             Some(gone) if sharers.is_none() => self.release_xattr_block(old, &gone),
             _ => Ok(()),
         }
+    }
+
+    /// A way to change its pointer to a block of attributes together with the counts of those that others use, where
+    /// that will be needed; `None` also where there is none, or no room for it and `can_do_without`.
+    fn way_to_share(&self, can_do_without: bool) -> Result<Option<Together<'_>>> {
+        let writer = self.fs.writer()?;
+        let is_shared = self.xattr_sharers(self.attrs.lock().file_acl)?.is_some();
+        // Where none share a block now, none will, but for the option.
+        if !is_shared && !writer.share_xattrs {
+            return Ok(None);
+        }
+        match Together::find(&self.fs) {
+            Err(error) if error.refuses(Errno::NOSPC) && (can_do_without || !is_shared) => Ok(None),
+            found => found,
+        }
+    }
+
+    /// Stores its pointer to a block of attributes, 0 for none, and counts of users at places of the device.
+    fn point_to_xattrs(
+        &self,
+        to: u32,
+        mut counts: Vec<(u64, u32)>,
+        together: Option<Together<'_>>,
+    ) -> Result<()> {
+        if let Some(together) = together.filter(|_| !counts.is_empty()) {
+            counts.push((self.offset + core::mem::offset_of!(RawInode, i_file_acl) as u64, to));
+            together.store(&self.fs, &counts)?;
+            self.attrs.lock().file_acl = to;
+            return Ok(());
+        }
+        // With nothing between them: at no moment else are there more users than a block says, or fewer.
+        self.store_file_acl(&mut self.attrs.lock(), to)?;
+        counts.iter().try_for_each(|&(at, count)| Ok(self.fs.dev.write_u32(at, count)?))
+    }
+
+    /// Gives it a block of its own with the attributes that it shares; false where there is no way, or no room.
+    pub(crate) fn unshare_xattrs(&self) -> Result<bool> {
+        let Some(together) = self.way_to_share(true)? else { return Ok(false) };
+        let _journal = together.inode();
+        let _xattr = self.fs.writer()?.xattr.lock();
+        let old = self.attrs.lock().file_acl;
+        let Some(sharers) = self.xattr_sharers(old)? else { return Ok(true) };
+        let mut bytes = vec![0; self.fs.geo.block_size.len()];
+        self.fs.dev.read_at(sharers.at - REFCOUNT, &mut bytes)?;
+        if let Some(count) = bytes.get_mut(REFCOUNT as usize..REFCOUNT as usize + 4) {
+            count.copy_from_slice(&1_u32.to_le_bytes());
+        }
+        let block = match self.new_xattr_block(&bytes) {
+            Err(error) if error.refuses(Errno::NOSPC) => return Ok(false),
+            block => block?,
+        };
+        self.point_to_xattrs(block.get(), vec![(sharers.at, sharers.count - 1)], Some(together))?;
+        Ok(true)
     }
 
     /// A block of attributes that more than one inode uses.
@@ -195,12 +259,15 @@ impl Cell {
         Ok(())
     }
 
-    /// A durable block with these bytes: a shared one, where that is allowed and one is there.
-    fn xattr_block_with(&self, bytes: &[u8]) -> Result<DeviceBlock> {
+    /// A durable block with these bytes: one that is there, with the users that it has so far, where it may be shared.
+    fn xattr_block_with(&self, bytes: &[u8], may_share: bool) -> Result<(DeviceBlock, Option<Sharers>)> {
         let writer = self.fs.writer()?;
         let hash = bytes.get(12..16).map(<[u8]>::to_vec).unwrap_or_default();
         let key = u32::from_le_bytes(hash.try_into().unwrap_or_default());
+        // One without a name is nobody's user yet.
         if writer.share_xattrs
+            && may_share
+            && self.attrs.lock().links > 0
             && key != 0
             && let Some(block) = self.fs.shared_xattrs.lock().get(&key).copied()
         {
@@ -209,17 +276,21 @@ impl Cell {
             self.fs.dev.read_at(place, &mut there)?;
             let references = self.fs.dev.read_u32(place + REFCOUNT)?;
             if there.get(8..) == bytes.get(8..) && references > 0 && references <= SHARERS_MAX {
-                self.fs.dev.write_u32(place + REFCOUNT, references + 1)?;
-                Barrier::SharerCounted.fence(&*self.fs.dev)?;
-                return Ok(block);
+                return Ok((block, Some(Sharers { at: place + REFCOUNT, count: references })));
             }
         }
-        let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
-        self.fs.dev.write_at(self.fs.geo.byte_of(block), bytes)?;
-        Written::new(guard).fence(Barrier::AttributesBuilt, &*self.fs.dev)?.into_inner().keep();
+        let block = self.new_xattr_block(bytes)?;
         if writer.share_xattrs && key != 0 {
             self.fs.shared_xattrs.lock().insert(key, block);
         }
+        Ok((block, None))
+    }
+
+    /// A durable block of its own with these bytes.
+    fn new_xattr_block(&self, bytes: &[u8]) -> Result<DeviceBlock> {
+        let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
+        self.fs.dev.write_at(self.fs.geo.byte_of(block), bytes)?;
+        Written::new(guard).fence(Barrier::AttributesBuilt, &*self.fs.dev)?.into_inner().keep();
         Ok(block)
     }
 
@@ -260,6 +331,8 @@ impl Cell {
     /// Stores an access list that goes with a mode, under no more rights than the mode had or will have: the caller
     /// gives the others. The caller holds the `io` lock exclusive.
     pub(crate) fn set_acl_below(&self, acl: &Acl, mode: u16) -> Result<()> {
+        // Where there is no room nothing changes, not for a moment.
+        drop(self.way_to_share(false)?);
         let before = {
             let mut attrs = self.attrs.lock();
             let before = attrs.mode;

@@ -8,12 +8,11 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::XattrName;
-use super::layout::{STRUCK, find_entry};
 use crate::error::{Result, refuse};
 use crate::inode::Cell;
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawXattrHeader};
 use crate::{DeviceBlock, Errno};
+use ext2_format::xattr::{STRUCK, XattrName, find_entry};
 
 impl Cell {
     /// Whether the inode's own room holds this attribute and no other.
@@ -33,7 +32,7 @@ impl Cell {
         };
         let at = at + place as u64;
         let word = if is_last { 0 } else { self.fs.dev.read_u32(at)? & !0xff00 | u32::from(STRUCK) << 8 };
-        Ok(self.fs.dev.write_u32(at, word)?)
+        self.fs.store_u32(at, word)
     }
 
     /// Where the list in the inode's own room begins on the device, and its bytes.
@@ -63,7 +62,7 @@ impl Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xattr::{Xattr, build_block, parse_block};
+    use ext2_format::xattr::{Xattr, build_block, parse_block};
 
     #[test]
     fn an_entry_that_was_struck_out_is_no_attribute_and_the_others_are() {

@@ -13,6 +13,31 @@
 //! 3. Every mapping begins in a 2 MiB place of its own, so no two share a table.
 //!
 //! Lock order: the list of mappings; then, per mapping, its tables. Neither is held during a fault.
+//!
+//! ```
+//! use ext2_core::Follow;
+//! use ext2_dax::mmu::soft::{MapRequest, SoftMmu};
+//! use ext2_dax::mmu::{Protection, Sharing};
+//! use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
+//! # let fs = ext2_core::Ext2::open(ext2_image::mkfs::in_memory(32 << 20)?, &Default::default())?;
+//!
+//! fs.write("unit", vec![1; 2 << 20])?;
+//! let dax = DaxFs::new(fs.clone(), DaxOptions::default());
+//! let file = File::open(&dax, fs.resolve("unit", Follow::Yes)?, OpenFor::Reading)?;
+//! let (sharing, protection) = (Sharing::Shared, Protection::ReadOnly);
+//!
+//! // A file that grew to 2 MiB lies in one aligned run, so that one translation maps it...
+//! let (aligned, shifted) = (SoftMmu::new(), SoftMmu::new());
+//! let map = file.map(&aligned, &MapRequest { offset: 0, len: 2 << 20, sharing, protection, colour: 0 })?;
+//! map.load_bytes(0, &mut vec![0; 2 << 20]).expect("memory");
+//! assert_eq!((aligned.counters().pmds, aligned.counters().ptes), (1, 0));
+//!
+//! // ...unless the address and the offset in the file differ modulo 2 MiB.
+//! let map = file.map(&shifted, &MapRequest { offset: 0, len: 2 << 20, sharing, protection, colour: 4096 })?;
+//! map.load_bytes(0, &mut vec![0; 2 << 20]).expect("memory");
+//! assert_eq!((shifted.counters().pmds, shifted.counters().ptes), (0, 512));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod map;
 mod tables;

@@ -5,6 +5,9 @@
 
 use ext2_core::{Acl, AclEntry, AclKind, AclTag};
 
+use crate::manifest::quote;
+use crate::mkfs::{Body, Tree};
+
 /// Whom a name is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
@@ -52,6 +55,31 @@ pub(super) fn parse(text: &[u8], kind: AclKind, number_of: &dyn Fn(Who, &[u8]) -
     // One that has no more than owner, group and others is the permissions themselves. As a default it is not.
     parsed.acl = acl.filter(|acl| valid && (kind == AclKind::Default || !acl.is_mode()));
     parsed
+}
+
+/// Lets lists and permissions say the same, as Linux does when a list is set (`posix_acl_update_mode`): the permissions of the
+/// group are the mask, which bsdtar does not write into headers; a list that says no more than the permissions is none; and
+/// only directories have a list for what is made in them.
+pub(super) fn settle(tree: &mut Tree) {
+    const ACCESS: &[u8] = b"system.posix_acl_access";
+    const DEFAULT: &[u8] = b"system.posix_acl_default";
+    for node in tree.ids() {
+        if tree.attrs(node).xattrs.is_empty() {
+            continue;
+        }
+        let is_directory = *tree.body(node) == Body::Directory;
+        let attrs = tree.attrs_mut(node);
+        let access = attrs.xattrs.iter().find(|(name, _)| name == ACCESS);
+        if let Some(acl) = access.and_then(|(_, value)| Acl::from_user(value)) {
+            attrs.mode = attrs.mode & !0o777 | acl.mode();
+            attrs.xattrs.retain(|(name, _)| name != ACCESS || !acl.is_mode());
+        }
+        if !is_directory && attrs.xattrs.iter().any(|(name, _)| name == DEFAULT) {
+            attrs.xattrs.retain(|(name, _)| name != DEFAULT);
+            let path = tree.path(node);
+            tree.warnings_mut().add(&path, format!("{} is left out: it is no directory", quote(DEFAULT)));
+        }
+    }
 }
 
 enum Entry {

@@ -59,6 +59,18 @@ impl ArchiveContents {
         Self { shared: Arc::new(Shared { files, places }), trees, open: usize::MAX, path: Vec::new() }
     }
 
+    /// The same, with other readers of the trees below.
+    fn with(
+        &self,
+        reader: fn(&(dyn Contents + Send)) -> Option<Box<dyn Contents + Send>>,
+    ) -> Option<Box<dyn Contents + Send>> {
+        let another = |lower: &Lower| {
+            Some(Lower { tree: Arc::clone(&lower.tree), contents: reader(&*lower.contents)? })
+        };
+        let trees = self.trees.iter().map(another).collect::<Option<_>>()?;
+        Some(Box::new(Self { shared: Arc::clone(&self.shared), trees, open: usize::MAX, path: Vec::new() }))
+    }
+
     fn archive(&self) -> Option<(&File, &Data)> {
         match self.shared.places.get(self.open)? {
             Place::Archive { archive, data } => Some((self.shared.files.get(*archive as usize)?, data)),
@@ -120,11 +132,18 @@ impl Contents for ArchiveContents {
     }
 
     fn another(&self) -> Option<Box<dyn Contents + Send>> {
-        let another = |lower: &Lower| {
-            Some(Lower { tree: Arc::clone(&lower.tree), contents: lower.contents.another()? })
-        };
-        let trees = self.trees.iter().map(another).collect::<Option<_>>()?;
-        Some(Box::new(Self { shared: Arc::clone(&self.shared), trees, open: usize::MAX, path: Vec::new() }))
+        self.with(|lower| lower.another())
+    }
+
+    fn at_random(&self) -> Option<Box<dyn Contents + Send>> {
+        self.with(|lower| lower.at_random())
+    }
+
+    fn lies_in(&self) -> Option<&File> {
+        match self.shared.places.get(self.open)? {
+            Place::Archive { archive, .. } => self.shared.files.get(*archive as usize),
+            Place::Tree { tree, .. } => self.trees.get(*tree as usize)?.contents.lies_in(),
+        }
     }
 
     fn host_file(&self) -> Option<(&File, u64)> {

@@ -7,8 +7,9 @@ use super::flags;
 use super::header::{BLOCK, Bad, Found, Header, more_pieces};
 use super::pax::Extended;
 use super::sparse::SparseMap;
-use crate::manifest::quote;
+use crate::manifest::{Manifest, quote};
 use crate::mkfs::{Error, NodeAttrs, Result};
+use crate::tar::image_of_comment;
 use ext2_core::{AclKind, DeviceNr, Timestamp};
 
 /// A member.
@@ -84,8 +85,12 @@ pub struct Members<'f> {
     ends: u32,
     count: u64,
     notes: Vec<String>,
+    /// What the archive says of the image that it was made of.
+    image: Option<Manifest>,
     /// Whether what follows an end mark is read too.
     beyond_end: bool,
+    /// How often `global` changed.
+    globals: u32,
 }
 
 /// What precedes a member and is about it.
@@ -108,8 +113,30 @@ impl<'f> Members<'f> {
             ends: 0,
             count: 0,
             notes: Vec::new(),
+            image: None,
             beyond_end: true,
+            globals: 0,
         }
+    }
+
+    /// Begins at a byte at which [`at`](Self::at) was, with what went for all members there.
+    pub(super) fn from(self, at: u64, global: Extended) -> Self {
+        Self { at, global, ..self }
+    }
+
+    /// The byte at which the headers of the next member begin.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// What goes for all members from here on.
+    pub(super) fn global(&self) -> &Extended {
+        &self.global
+    }
+
+    /// How often that changed.
+    pub(super) fn globals(&self) -> u32 {
+        self.globals
     }
 
     /// Stops at the first end mark, as on a tape, where older members may follow.
@@ -122,6 +149,13 @@ impl<'f> Members<'f> {
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// What the archive says of the image that it was made of, as the `fs` line of a manifest: known with the first member,
+    /// and none where the archive goes on with another.
+    #[must_use]
+    pub fn image(&self) -> Option<&Manifest> {
+        self.image.as_ref()
     }
 
     /// The next member, or none at the end.
@@ -143,6 +177,10 @@ impl<'f> Members<'f> {
                 b'g' => {
                     let bytes = self.data(&header, EXTENDED_MAX, &name)?;
                     self.global.apply(&bytes).map_err(failed)?;
+                    self.globals += 1;
+                    if self.count == 0 {
+                        self.image = self.global.comment.as_deref().and_then(image_of_comment);
+                    }
                 }
                 b'L' => before.long_path = Some(to_zero(self.data(&header, NAME_MAX, &name)?)),
                 b'K' => before.long_link = Some(to_zero(self.data(&header, NAME_MAX, &name)?)),
@@ -195,10 +233,16 @@ impl<'f> Members<'f> {
                     if self.ends > 0 {
                         // The next archive: what was said for all members of the last one ends with it.
                         self.global = Extended::default();
+                        self.globals += 1;
+                        self.image = None;
                         self.ends = 0;
                     }
                     self.at += BLOCK as u64;
                     return Ok(Some(header));
+                }
+                Found::Zeros if self.at == 0 && self.is_image() => {
+                    let what = "is a file system of ext2 and no tar archive";
+                    return Err(Error::source(b"", what));
                 }
                 Found::Zeros => {
                     self.ends = (self.ends + 1).min(2);
@@ -217,6 +261,13 @@ impl<'f> Members<'f> {
                 }
             }
         }
+    }
+
+    /// Whether it is a file system, which begins with a kibibyte of zeros, as an empty archive does.
+    fn is_image(&self) -> bool {
+        const MAGIC: u64 = 1024 + 56;
+        let mut magic = [0; 2];
+        self.len >= MAGIC + 2 && self.read(MAGIC, &mut magic).is_ok() && magic == [0x53, 0xef]
     }
 
     fn note(&mut self, what: String) {

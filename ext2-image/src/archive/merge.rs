@@ -146,6 +146,11 @@ impl Merge {
         self.name(&path, parent, name, nr)
     }
 
+    /// Which times of the members that follow are taken.
+    pub fn set_times(&mut self, times: Times) {
+        self.times = times;
+    }
+
     /// Notes something that a person should know about an archive as a whole.
     pub fn note(&mut self, what: &str) {
         self.warnings.note(what);
@@ -235,30 +240,14 @@ impl Merge {
                 set_lists(&mut tree, node, &lists, &number);
             }
         }
+        acl::settle(&mut tree);
         Ok((tree, contents))
     }
 
     /// The attributes of a member as they are kept.
-    fn taken(&mut self, path: &[u8], mut attrs: NodeAttrs) -> NodeAttrs {
-        if self.times == Times::Modified {
-            (attrs.atime, attrs.ctime, attrs.crtime) = (attrs.mtime, attrs.mtime, attrs.mtime);
-        }
+    fn taken(&mut self, path: &[u8], attrs: NodeAttrs) -> NodeAttrs {
         let warnings = &mut self.warnings;
-        attrs.xattrs.retain(|(name, value)| match XattrName::parse(name) {
-            Ok(parsed) if parsed.acl_kind().is_some() && Acl::from_user(value).is_none() => {
-                warnings.add(
-                    path,
-                    format!("attribute {} is left out: it is no access control list", quote(name)),
-                );
-                false
-            }
-            Ok(_) => true,
-            Err(_) => {
-                warnings.add(path, attribute_lost(name));
-                false
-            }
-        });
-        attrs
+        kept(attrs, self.times, &mut |what| warnings.add(path, what))
     }
 
     fn add(&mut self, path: &[u8], node: Node) -> Result<Nr> {
@@ -419,6 +408,25 @@ impl Merge {
     }
 }
 
+/// The attributes of a member as they are kept; `lost` is told of what is left out.
+pub(super) fn kept(mut attrs: NodeAttrs, times: Times, lost: &mut dyn FnMut(String)) -> NodeAttrs {
+    if times == Times::Modified {
+        (attrs.atime, attrs.ctime, attrs.crtime) = (attrs.mtime, attrs.mtime, attrs.mtime);
+    }
+    attrs.xattrs.retain(|(name, value)| match XattrName::parse(name) {
+        Ok(parsed) if parsed.acl_kind().is_some() && Acl::from_user(value).is_none() => {
+            lost(format!("attribute {} is left out: it is no access control list", quote(name)));
+            false
+        }
+        Ok(_) => true,
+        Err(_) => {
+            lost(attribute_lost(name));
+            false
+        }
+    });
+    attrs
+}
+
 /// A directory that no member has said.
 fn directory(parent: Nr) -> Node {
     Node {
@@ -431,7 +439,7 @@ fn directory(parent: Nr) -> Node {
 }
 
 /// The names of a path, without slashes at its ends and without `.`.
-fn parts(path: &[u8]) -> Result<Vec<&[u8]>> {
+pub(super) fn parts(path: &[u8]) -> Result<Vec<&[u8]>> {
     let parts = path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
     let parts: Vec<&[u8]> = parts.collect();
     if parts.contains(&&b".."[..]) {
@@ -453,6 +461,10 @@ fn set_lists(
             AclKind::Access => b"system.posix_acl_access",
             AclKind::Default => b"system.posix_acl_default",
         };
+        // The same list may be there in bytes, which need no reading.
+        if tree.attrs(node).xattrs.iter().any(|(known, _)| known == name) {
+            continue;
+        }
         let shown = quote(name);
         let parsed = acl::parse(text, *kind, number);
         if !parsed.is_valid {
@@ -466,10 +478,8 @@ fn set_lists(
             );
             tree.warnings_mut().add(&path, what);
         }
-        let xattrs = &mut tree.attrs_mut(node).xattrs;
-        // The same list may be there in bytes, which need no reading.
-        if let Some(acl) = parsed.acl.filter(|_| !xattrs.iter().any(|(known, _)| known == name)) {
-            xattrs.push((name.to_vec(), acl.to_user()));
+        if let Some(acl) = parsed.acl {
+            tree.attrs_mut(node).xattrs.push((name.to_vec(), acl.to_user()));
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Extended {
     /// Names of attribute flags.
     pub(super) flags: Option<Vec<u8>>,
     pub(super) sparse: Described,
+    /// A remark.
+    pub(super) comment: Option<Vec<u8>>,
     /// What these headers say and nobody can keep.
     pub(super) lost: Vec<String>,
 }
@@ -90,6 +92,7 @@ impl Extended {
             b"mtime" => self.mtime = time()?,
             b"atime" => self.atime = time()?,
             b"ctime" => self.ctime = time()?,
+            b"comment" => self.comment = text(),
             b"LIBARCHIVE.creationtime" => self.birth = time()?,
             b"SCHILY.devmajor" => self.device.0 = number()?,
             b"SCHILY.devminor" => self.device.1 = number()?,
@@ -123,7 +126,7 @@ impl Extended {
                     self.xattr(name, value);
                 }
             }
-            // Remarks, and what numbers say better.
+            // What numbers say better.
             _ => {}
         }
         Ok(())

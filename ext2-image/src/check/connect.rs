@@ -9,6 +9,7 @@ use super::Pass;
 use super::bits::Bits;
 use super::finding::{Kind, Place};
 use super::inodes::ROOT;
+use super::layout::DIR_NLINK;
 use super::run::{IMAGIC, Run, Step, TYPE, USED};
 use ext2_core::raw::{GOOD_OLD_INODE_SIZE, RawInode, XATTR_MAGIC};
 
@@ -81,6 +82,7 @@ impl Run<'_> {
 
     /// Compares link counts with the names that were counted.
     pub(crate) fn check_links(&mut self) -> Step {
+        let mut many = 0;
         for inode in 1..=self.geo.inodes_count {
             if inode == 1 || inode > ROOT && inode < self.geo.first_ino {
                 continue;
@@ -99,7 +101,11 @@ impl Run<'_> {
                 }
             } else {
                 if is_dir && counted > LINK_MAX {
+                    many = many.max(counted);
                     counted = 1;
+                } else if is_dir && links == 1 && self.dir_mut(inode).is_some_and(|dir| dir.indexed) {
+                    // It had more once, as ext4 counts; e2fsck calls it no fault.
+                    continue;
                 }
                 let numbers = (Some(links.into()), Some(counted.into()));
                 if links != counted && self.report(Place::Inode(inode), Kind::Links, numbers.0, numbers.1)? {
@@ -109,6 +115,13 @@ impl Run<'_> {
             if inode.is_multiple_of(1 << 16) {
                 self.tick(Pass::Links, inode.into(), self.geo.inodes_count.into());
             }
+        }
+        let has_feature = self.raw.s_feature_ro_compat.get() & DIR_NLINK != 0;
+        if many > 0
+            && !has_feature
+            && self.report(Place::Superblock, Kind::ManyDirectories, Some(many.into()), None)?
+        {
+            self.set_feature_ro(DIR_NLINK)?;
         }
         self.begin_anew()
     }

@@ -10,6 +10,7 @@ use super::layout::{BITMAP_UNWRITTEN, TABLE_UNWRITTEN};
 use super::run::{Run, Step, TYPE, USED};
 use ext2_core::GroupNr;
 use ext2_core::raw::{RawGroupDesc, RawSuperblock, SUPERBLOCK_OFFSET};
+use zerocopy::IntoBytes;
 
 /// How a bitmap on the device differs from what was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,8 +88,12 @@ impl Run<'_> {
                 if u64::from(found) != expected
                     && self.report(Place::Group(group), kind, numbers.0, numbers.1)?
                 {
-                    let at = self.geo.descriptor_offset(GroupNr::new(group), GroupNr::new(0));
-                    self.dev.write_u16(at + field as u64, expected as u16)?;
+                    self.change_descriptor(group, |desc| {
+                        if let Some(count) = desc.as_mut_bytes().get_mut(field..field + 2) {
+                            // OK to cast: 16 bits were kept.
+                            count.copy_from_slice(&(expected as u16).to_le_bytes());
+                        }
+                    })?;
                 }
             }
             free_blocks += blocks;
@@ -132,7 +137,9 @@ impl Run<'_> {
         let found = &self.s.found;
         let difference = compare(bitmap, len, |bit| found.byte(start + bit));
         let kinds = [Kind::BlocksMarkedFree, Kind::BlocksMarkedUsed, Kind::BlockBitmapPadding];
-        self.report_difference(group, &difference, kinds, desc.bg_block_bitmap.get(), bitmap)?;
+        if self.report_difference(group, &difference, kinds, desc.bg_block_bitmap.get(), bitmap)? {
+            self.note_written(group, BITMAP_UNWRITTEN)?;
+        }
         Ok(difference.free)
     }
 
@@ -171,11 +178,21 @@ impl Run<'_> {
                 used.fold(0, |all, bit| all | bit)
             });
         let kinds = [Kind::InodesMarkedFree, Kind::InodesMarkedUsed, Kind::InodeBitmapPadding];
-        self.report_difference(group, &difference, kinds, desc.bg_inode_bitmap.get(), bitmap)?;
+        if self.report_difference(group, &difference, kinds, desc.bg_inode_bitmap.get(), bitmap)? {
+            self.note_written(group, TABLE_UNWRITTEN)?;
+        }
         Ok(difference.free)
     }
 
-    /// Reports how a bitmap differs, and stores what it should be.
+    /// Takes a flag from a group whose bitmap was stored.
+    fn note_written(&mut self, group: u32, flag: u16) -> Step {
+        if self.written(group).0 & flag == 0 {
+            return Ok(());
+        }
+        self.change_descriptor(group, |desc| desc.bg_flags.set(desc.bg_flags.get() & !flag))
+    }
+
+    /// Reports how a bitmap differs, and stores what it should be; whether it was stored.
     fn report_difference(
         &mut self,
         group: u32,
@@ -183,7 +200,7 @@ impl Run<'_> {
         [free, used, padding]: [Kind; 3],
         block: u32,
         should: &[u8],
-    ) -> Step {
+    ) -> Step<bool> {
         let place = Place::Group(group);
         let mut mend = false;
         if difference.marked_free != 0 {
@@ -198,7 +215,7 @@ impl Run<'_> {
         if mend {
             self.dev.write_at(u64::from(block) << self.geo.block_size.log2(), should)?;
         }
-        Ok(())
+        Ok(mend)
     }
 }
 

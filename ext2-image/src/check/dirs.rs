@@ -149,6 +149,18 @@ impl Run<'_> {
                 return self.clear_entry(entry);
             }
         }
+        if self.is_unwritten(inode) {
+            let found = Some(inode.into());
+            if self.report_entry(entry.place, Kind::EntryUnwritten, found, None, entry.name)? {
+                // The table is read in full in the next round.
+                self.believe_all_written((inode - 1) / self.geo.inodes_per_group)?;
+                (self.later.again, self.later.unread) = (true, true);
+            }
+        }
+        if self.later.unread && self.state(inode) & USED == 0 {
+            // What it names is not known before the passes begin anew.
+            return Ok(false);
+        }
         if self.state(inode) & USED == 0 {
             let found = Some(inode.into());
             if self.report_entry(entry.place, Kind::EntryUnused, found, None, entry.name)? {
@@ -186,6 +198,12 @@ impl Run<'_> {
             *count = count.saturating_add(1);
         }
         Ok(true)
+    }
+
+    /// Whether an inode lies where its group says that the table was never written.
+    fn is_unwritten(&self, inode: u32) -> bool {
+        let index = inode - 1;
+        index % self.geo.inodes_per_group >= self.written(index / self.geo.inodes_per_group).1
     }
 
     fn entry_fault(&mut self, entry: &Entry<'_>, kind: Kind) -> Step<bool> {

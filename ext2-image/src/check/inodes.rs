@@ -161,11 +161,14 @@ impl Run<'_> {
             }
             return Ok(());
         }
-        if nr == BAD_BLOCKS {
-            return self.check_bad_blocks(inode);
-        }
-        if is_reserved {
-            return self.check_reserved(inode);
+        if nr == BAD_BLOCKS || is_reserved {
+            // What they are depends on their numbers, but for this flag.
+            if inode.flags & CASEFOLD != 0
+                && self.report(inode.place(), Kind::ForeignFlag, Some(inode.flags.into()), None)?
+            {
+                self.put_u32(nr, offset_of!(RawInode, i_flags), inode.flags & !(CASEFOLD | EXTENTS))?;
+            }
+            return if nr == BAD_BLOCKS { self.check_bad_blocks(inode) } else { self.check_reserved(inode) };
         }
         if links == 0 {
             return Ok(());
@@ -200,7 +203,7 @@ impl Run<'_> {
         if inode.flags & EXTENTS != 0
             && self.report(inode.place(), Kind::ForeignFlag, Some(inode.flags.into()), None)?
         {
-            self.put_u32(inode.nr, offset_of!(RawInode, i_flags), inode.flags & !EXTENTS)?;
+            self.put_u32(inode.nr, offset_of!(RawInode, i_flags), inode.flags & !(CASEFOLD | EXTENTS))?;
         }
         self.set_state(inode.nr, USED);
         self.walk_tree(inode.nr, raw, Owner::BadBlocks)?;

@@ -15,17 +15,25 @@ use ext2_core::{BlockSize, Error, Geometry, GroupNr, Superblock};
 use ext2_core::{CompatFeatures, Features, IncompatFeatures, RoCompatFeatures};
 use ext2_core::{Corrupt, Incompatible, Object};
 
-/// Read-only compatible features that a check knows: `sparse_super`, `large_file`, `uninit_bg`, `extra_isize`, and `quota`,
-/// of whose files it looks at the blocks and not at what they count.
-const CHECKED: u32 = 0x1 | 0x2 | UNINIT_BG | 0x40 | QUOTA;
-const UNINIT_BG: u32 = 0x10;
+/// Read-only compatible features that a check knows: `sparse_super`, `large_file`, `uninit_bg`, `dir_nlink`, `extra_isize`, and
+/// `quota`, of whose files it looks at the blocks and not at what they count.
+const CHECKED: u32 = 0x1 | 0x2 | UNINIT_BG | DIR_NLINK | 0x40 | QUOTA;
+pub(crate) const UNINIT_BG: u32 = 0x10;
 pub(crate) const QUOTA: u32 = 0x100;
+/// Directories with more links than can be counted have 1.
+pub(crate) const DIR_NLINK: u32 = 0x20;
 /// `bg_flags`: the table, or the block bitmap, was never written.
 pub(crate) const TABLE_UNWRITTEN: u16 = 1;
 pub(crate) const BITMAP_UNWRITTEN: u16 = 2;
 
 /// Compatible features that are known: what an unknown one means for the structures nobody can say.
 const CHECKED_COMPAT: u32 = 0x3f | 0x200 | 0x400 | 0x800;
+
+/// Refuses what can be looked at but not mended here: of `quota` nobody would count anew what the files use.
+pub(crate) fn check_mendable(mut features: Features) -> ext2_core::Result<()> {
+    features.ro_compat.remove(RoCompatFeatures::from_bits_retain(UNINIT_BG | DIR_NLINK));
+    features.check_writable()
+}
 
 /// Reads the superblock.
 pub(crate) fn read_super(dev: &dyn BlockDevice) -> Step<RawSuperblock> {
@@ -163,6 +171,11 @@ impl Run<'_> {
         {
             self.mend_journal()?;
         }
+        if crate::jbd2::has_later_fields(self.dev, &self.raw)?
+            && self.fault(Place::Inode(INODE), Kind::JournalFields)?
+        {
+            crate::jbd2::clear_later_fields(self.dev, &self.raw)?;
+        }
         Ok(())
     }
 
@@ -237,13 +250,44 @@ impl Run<'_> {
     }
 
     /// The checksum of a descriptor (Linux: `ext4_group_desc_csum`).
-    fn check_descriptor_sum(&mut self, group: u32, desc: &RawGroupDesc) -> Step {
+    fn descriptor_sum(&self, group: u32, desc: &RawGroupDesc) -> u16 {
         let body = desc.as_bytes().get(..offset_of!(RawGroupDesc, bg_checksum)).unwrap_or_default();
         let sum = crate::crc::crc16(!0, &self.raw.s_uuid);
-        let sum = crate::crc::crc16(crate::crc::crc16(sum, &group.to_le_bytes()), body);
+        crate::crc::crc16(crate::crc::crc16(sum, &group.to_le_bytes()), body)
+    }
+
+    fn check_descriptor_sum(&mut self, group: u32, desc: &RawGroupDesc) -> Step {
+        let sum = self.descriptor_sum(group, desc);
         if sum != desc.bg_checksum.get() {
             let numbers = (Some(desc.bg_checksum.get().into()), Some(sum.into()));
-            self.report(Place::Group(group), Kind::GroupChecksum, numbers.0, numbers.1)?;
+            if self.report(Place::Group(group), Kind::GroupChecksum, numbers.0, numbers.1)? {
+                // What it says of parts that were never written is not to be believed either.
+                self.believe_all_written(group)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what a descriptor says was never written: bitmaps and table are read from the device from now on.
+    pub(crate) fn believe_all_written(&mut self, group: u32) -> Step {
+        self.change_descriptor(group, |desc| {
+            desc.bg_flags.set(desc.bg_flags.get() & !(TABLE_UNWRITTEN | BITMAP_UNWRITTEN));
+            desc.bg_itable_unused.set(0);
+        })
+    }
+
+    /// Stores a descriptor that `change` changes, with its checksum where there are some.
+    pub(crate) fn change_descriptor(&mut self, group: u32, change: impl FnOnce(&mut RawGroupDesc)) -> Step {
+        let at = self.geo.descriptor_offset(GroupNr::new(group), GroupNr::new(0));
+        let mut desc = RawGroupDesc::default();
+        self.dev.read_at(at, desc.as_mut_bytes())?;
+        change(&mut desc);
+        if self.has_sums() {
+            desc.bg_checksum.set(self.descriptor_sum(group, &desc));
+        }
+        self.dev.write_at(at, desc.as_bytes())?;
+        if let Some(known) = self.s.descs.get_mut(group as usize) {
+            *known = desc;
         }
         Ok(())
     }

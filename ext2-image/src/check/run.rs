@@ -115,6 +115,8 @@ pub(crate) struct Later {
     pub(crate) lost_found: u32,
     /// Whether the passes have to begin anew.
     pub(crate) again: bool,
+    /// Whether there are tables that pass 1 did not read, since their groups said that they were never written.
+    pub(crate) unread: bool,
     /// The next inode to be looked at when one is taken.
     pub(crate) next_inode: u32,
     /// The next block to be looked at when one is taken.

@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use ext2_core::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
+
 use super::Field;
 use super::spec::Kind::{Bytes, Int, Text, Uuid, Words};
 use super::spec::Sense::{Bits, Choice, Hex, Inode, Plain, Time};
@@ -37,58 +39,6 @@ const MOUNT: &[(u32, &str)] = &[
 ];
 const BACKUPS: &[(u32, &str)] = &[(0, "none"), (1, "of the journal's block map")];
 
-/// As debugfs and mke2fs spell them, by bit.
-const COMPAT: &[(u32, &str)] = &[
-    (0x1, "dir_prealloc"),
-    (0x2, "imagic_inodes"),
-    (0x4, "has_journal"),
-    (0x8, "ext_attr"),
-    (0x10, "resize_inode"),
-    (0x20, "dir_index"),
-    (0x40, "lazy_bg"),
-    (0x80, "exclude_inode"),
-    (0x100, "snapshot_bitmap"),
-    (0x200, "sparse_super2"),
-    (0x400, "fast_commit"),
-    (0x800, "stable_inodes"),
-];
-const INCOMPAT: &[(u32, &str)] = &[
-    (0x1, "compression"),
-    (0x2, "filetype"),
-    (0x4, "needs_recovery"),
-    (0x8, "journal_dev"),
-    (0x10, "meta_bg"),
-    (0x40, "extents"),
-    (0x80, "64bit"),
-    (0x100, "mmp"),
-    (0x200, "flex_bg"),
-    (0x400, "ea_inode"),
-    (0x1000, "dirdata"),
-    (0x2000, "metadata_csum_seed"),
-    (0x4000, "large_dir"),
-    (0x8000, "inline_data"),
-    (0x1_0000, "encrypt"),
-    (0x2_0000, "casefold"),
-];
-const RO_COMPAT: &[(u32, &str)] = &[
-    (0x1, "sparse_super"),
-    (0x2, "large_file"),
-    (0x4, "btree_dir"),
-    (0x8, "huge_file"),
-    (0x10, "uninit_bg"),
-    (0x20, "dir_nlink"),
-    (0x40, "extra_isize"),
-    (0x80, "has_snapshot"),
-    (0x100, "quota"),
-    (0x200, "bigalloc"),
-    (0x400, "metadata_csum"),
-    (0x800, "replica"),
-    (0x1000, "read-only"),
-    (0x2000, "project"),
-    (0x4000, "shared_blocks"),
-    (0x8000, "verity"),
-];
-
 const TABLE: &[Spec] = &[
     ("s_inodes_count", 0, Int(4), Plain, "inodes, used and free"),
     ("s_blocks_count", 4, Int(4), Plain, "blocks of the file system"),
@@ -118,9 +68,9 @@ const TABLE: &[Spec] = &[
     ("s_first_ino", 84, Int(4), Plain, "first inode that is not reserved"),
     ("s_inode_size", 88, Int(2), Plain, "bytes of an inode"),
     ("s_block_group_nr", 90, Int(2), Plain, "group of this copy"),
-    ("s_feature_compat", 92, Int(4), Bits(COMPAT), ""),
-    ("s_feature_incompat", 96, Int(4), Bits(INCOMPAT), ""),
-    ("s_feature_ro_compat", 100, Int(4), Bits(RO_COMPAT), ""),
+    ("s_feature_compat", 92, Int(4), Bits(CompatFeatures::NAMES), ""),
+    ("s_feature_incompat", 96, Int(4), Bits(IncompatFeatures::NAMES), ""),
+    ("s_feature_ro_compat", 100, Int(4), Bits(RoCompatFeatures::NAMES), ""),
     ("s_uuid", 104, Uuid, Plain, ""),
     ("s_volume_name", 120, Text(16), Plain, "label"),
     ("s_last_mounted", 136, Text(64), Plain, "where it was mounted"),

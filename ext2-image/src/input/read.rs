@@ -22,8 +22,8 @@ use crate::oci;
 /// How sources are read.
 #[derive(Clone, Debug)]
 pub struct Reading<'a> {
-    /// Which times are taken.
-    pub times: Times,
+    /// Which times are taken; none for all of an archive of a whole image, and of all else the last change.
+    pub times: Option<Times>,
     /// Whether attributes are taken.
     pub xattrs: Xattrs,
     /// The directory with the contents of a manifest's files; none for the one that the manifest is in.
@@ -34,6 +34,13 @@ pub struct Reading<'a> {
     pub platform: Option<oci::Platform>,
     /// The folder for files without a name that hold what had to be unpacked.
     pub spool: &'a Path,
+}
+
+impl Reading<'_> {
+    /// The times of what is no archive of an image.
+    fn some_times(&self) -> Times {
+        self.times.unwrap_or(Times::Modified)
+    }
 }
 
 /// A source that could not be read.
@@ -78,6 +85,8 @@ pub enum Kind {
     Files,
     /// A manifest, which says all that is to be there.
     Manifest,
+    /// An archive of a whole image, which says what the image was like.
+    Image,
 }
 
 /// What goes into a new image.
@@ -88,7 +97,7 @@ pub struct Input {
     pub contents: Box<dyn Contents>,
     /// What it was read from.
     pub kind: Kind,
-    /// The manifest that it was read from.
+    /// The manifest that it was read from, or what an archive says of the image that it was made of.
     pub manifest: Option<Manifest>,
 }
 
@@ -125,7 +134,7 @@ impl Input {
             [] => return Ok(Self::nothing()),
             [source] => Self::one(source, how).map_err(failed(source))?,
             several => {
-                let mut merge = Merge::new(Replace::Layer, how.times);
+                let mut merge = Merge::new(Replace::Layer, how.some_times());
                 for source in several {
                     add(&mut merge, source, how).map_err(failed(source))?;
                 }
@@ -142,11 +151,12 @@ impl Input {
     fn one(source: &Source, how: &Reading<'_>) -> Result<Self> {
         match source {
             Source::Container { place, .. } => {
-                let (tree, contents) = oci::read(&place.path, &wanted(place, how), how.spool, how.times)?;
+                let (tree, contents) =
+                    oci::read(&place.path, &wanted(place, how), how.spool, how.some_times())?;
                 Ok(Self::new(tree, Box::new(contents), Kind::Files))
             }
             Source::Path(path) if path.is_dir() => {
-                let tree = read_directory(path, how.times, how.xattrs, &mut |_| ())?;
+                let tree = read_directory(path, how.some_times(), how.xattrs, &mut |_| ())?;
                 Self::plain(tree, Box::new(Folder::new(path)))
             }
             Source::Path(path) => match read_manifest(path)? {
@@ -156,8 +166,10 @@ impl Input {
                     Ok(Self { manifest: Some(manifest), ..input })
                 }
                 None => {
-                    let (tree, contents) = archive::read(path, how.spool, how.times)?;
-                    Self::plain(tree, Box::new(contents))
+                    let archive = archive::read(path, how.spool, how.times)?;
+                    let input = Self::plain(archive.tree, Box::new(archive.contents))?;
+                    let kind = if archive.image.is_some() { Kind::Image } else { Kind::Files };
+                    Ok(Self { kind, manifest: archive.image, ..input })
                 }
             },
         }
@@ -203,7 +215,8 @@ impl Input {
         self.tree.ids().map(|node| self.tree.attrs(node).mtime).max()
     }
 
-    /// Lets a format be what a manifest says, and gives the bytes of the file system where it says them.
+    /// Lets a format be what a manifest, or an archive of an image, says, and gives the bytes of the file system where it
+    /// says them.
     ///
     /// # Errors
     /// `Format`.
@@ -229,7 +242,7 @@ fn add(merge: &mut Merge, source: &Source, how: &Reading<'_>) -> Result<()> {
     match source {
         Source::Container { place, .. } => oci::add(merge, &place.path, &wanted(place, how), how.spool),
         Source::Path(path) if path.is_dir() => {
-            let tree = read_directory(path, how.times, how.xattrs, &mut |_| ())?;
+            let tree = read_directory(path, how.some_times(), how.xattrs, &mut |_| ())?;
             oci::add_tree(merge, tree, Box::new(Folder::new(path)))
         }
         Source::Path(path) => match read_manifest(path)? {

@@ -44,7 +44,7 @@ impl core::error::Error for Refused {}
 
 /// Sets a field of a structure, by its name, to a value as text ([`set`] has the forms). Nothing else is changed: no
 /// count, no copy, no checksum. Without `force` a value is refused that makes the structure impossible in itself
-/// ([`Layout::impossible`]) where it was not before.
+/// ([`Layout::impossible`]) where it was not before. It is durable once the device was flushed.
 ///
 /// # Errors
 /// The inner one: no such field, no such value, or one that makes no sense. The outer one: as [`Layout::take`].
@@ -75,7 +75,6 @@ pub fn poke(
     let (from, to) = (field.offset, field.offset + field.length);
     let offset = taken.offset + from as u64;
     dev.write_at(offset, bytes.get(from..to).unwrap_or_default())?;
-    dev.flush()?;
     let after = layout.fields(what, &bytes);
     let after = after.iter().find(|after| after.offset == field.offset);
     Ok(Ok(Poked {
@@ -86,7 +85,8 @@ pub fn poke(
     }))
 }
 
-/// Sets or clears the bit of a block or an inode in its bitmap, and gives what it was. No count is changed.
+/// Sets or clears the bit of a block or an inode in its bitmap, and gives what it was. No count is changed. It is durable once the
+/// device was flushed.
 ///
 /// # Errors
 /// A block or inode of no group; the device's.
@@ -109,7 +109,6 @@ pub fn poke_bit(dev: &dyn BlockDevice, layout: &Layout, of: Structure, is_used: 
     let before = byte[0] >> (bit % 8) & 1 != 0;
     byte[0] = byte[0] & !(1 << (bit % 8)) | u8::from(is_used) << (bit % 8);
     dev.write_at(at, &byte)?;
-    dev.flush()?;
     Ok(before)
 }
 

@@ -23,12 +23,17 @@ const SUMS_3: u32 = 0x10;
 const FAST_COMMIT: u32 = 0x20;
 /// Compatible: a checksum for each transaction.
 const SUMS_1: u32 = 0x1;
+/// `s_checksum_type`.
+const CRC_32C: u8 = 4;
 
 /// Where fields of the superblock lie, in bytes.
 const SEQUENCE: usize = 24;
 const START: usize = 28;
 const ERRNO: usize = 32;
 const CHECKSUM: usize = 252;
+/// What of version 2 says how to read the journal: features, and users of a journal that has a device of its own.
+const FEATURES: core::ops::Range<usize> = 36..48;
+const USERS: core::ops::Range<usize> = 64..68;
 
 /// A journal that is open.
 #[derive(Debug)]
@@ -80,6 +85,10 @@ impl Ring {
             return Err(Incompatible::Feature(format!("{name} of the journal")).into());
         }
         let (sums_2, sums_3) = (incompat & SUMS_2 != 0, incompat & SUMS_3 != 0);
+        if sums_2 && sums_3 || (sums_2 || sums_3) && (compat & SUMS_1 != 0 || head.get(80) != Some(&CRC_32C))
+        {
+            return corrupt("the journal has checksums of two versions, or of a kind that is not known");
+        }
         let ring = Self {
             block_size,
             blocks_count: geo.blocks_count,
@@ -90,7 +99,7 @@ impl Ring {
             large: incompat & LARGE != 0,
             sums_2,
             sums_3,
-            sums_transactions: compat & SUMS_1 != 0 && !sums_2 && !sums_3,
+            sums_transactions: compat & SUMS_1 != 0,
             seed: crc32c(!0, head.get(48..64).unwrap_or_default()),
             map,
             head,
@@ -130,6 +139,20 @@ impl Ring {
     /// Where a block of the file system lies, in bytes, if it has one of that number.
     pub(super) fn place(&self, block: u64) -> Option<u64> {
         (block < u64::from(self.blocks_count)).then(|| block * self.block_size as u64)
+    }
+
+    /// Whether a superblock of version 1 has fields of version 2.
+    pub(super) fn has_later_fields(&self) -> bool {
+        let is_set = |range: core::ops::Range<usize>| {
+            self.head.get(range).is_some_and(|field| field.iter().any(|&byte| byte != 0))
+        };
+        word(&self.head, 4) == 3 && (is_set(FEATURES) || is_set(USERS))
+    }
+
+    /// Leaves of a superblock of version 1 what that has.
+    pub(super) fn clear_later_fields(&self, dev: &dyn BlockDevice) -> Result<()> {
+        let len = self.block_size.saturating_sub(FEATURES.start);
+        Ok(dev.zero(self.offset(0) + FEATURES.start as u64, len as u64)?)
     }
 
     fn sum(&self) -> u32 {

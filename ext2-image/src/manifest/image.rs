@@ -96,14 +96,10 @@ impl ImageEntries {
             }
             names.push((entry.name.into_bytes(), entry.nr, is_directory));
         }
-        names.sort_unstable();
-        if let Some([twice, ..]) =
-            names.windows(2).find(|pair| pair.first().map(|one| &one.0) == pair.get(1).map(|one| &one.0))
-        {
-            return broken(format!("the name {} is there twice", quote(&twice.0)));
+        match self.folders.push(path, names.into_iter()) {
+            Some(twice) => broken(format!("the name {} is there twice", quote(&twice))),
+            None => Ok(()),
         }
-        self.folders.push(path, names.into_iter());
-        Ok(())
     }
 
     fn entry(&mut self, path: Vec<u8>, nr: InodeNr) -> Result<Entry> {

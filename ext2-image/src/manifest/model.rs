@@ -33,6 +33,12 @@ impl Manifest {
         &self.entries
     }
 
+    /// The entries, without the manifest.
+    #[must_use]
+    pub fn into_entries(self) -> Vec<Entry> {
+        self.entries
+    }
+
     /// The entry of an absolute path, if the manifest has it.
     pub fn entry(&self, path: &[u8]) -> Option<&Entry> {
         let key = quote(path);

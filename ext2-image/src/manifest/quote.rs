@@ -39,6 +39,19 @@ pub fn quote(bytes: &[u8]) -> String {
     out
 }
 
+/// The bytes of [`quote`]'s word, without making it.
+pub(super) fn quoted(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'?');
+    bytes.iter().flat_map(move |&byte| {
+        let (word, len) = if is_plain(byte) {
+            ([byte, 0, 0, 0], 1)
+        } else {
+            ([b'\\', b'x', digit(byte >> 4), digit(byte & 15)], 4)
+        };
+        word.into_iter().take(len)
+    })
+}
+
 /// The bytes that [`quote`] was given, or `None` where the word is not one that `quote` writes (a byte left unquoted,
 /// a backslash without `x` and two hexadecimal digits). Any plain byte may be quoted too.
 pub fn unquote(word: &str) -> Option<Vec<u8>> {

@@ -77,43 +77,59 @@ impl TreeEntries {
             Body::Fifo => (None, Kind::Fifo),
             Body::Socket => (None, Kind::Socket),
         };
-        Ok(Entry { path, node: Node::Inode(of_attrs(self.tree.attrs(node), size, kind)) })
+        Ok(Entry { path, node: Node::Inode(inode_of_attrs(self.tree.attrs(node), size, kind)) })
     }
 
     /// The sum of a file's bytes.
     fn file(&mut self, node: NodeId, size: u64, data: Option<&[ByteSpan]>, handle: u64) -> Result<Kind> {
-        let (mut crc, mut holes, mut at) = (ContentCrc::new(), Vec::new(), 0);
-        let all = [ByteSpan { offset: 0, length: size }];
-        let spans = data.unwrap_or(&all);
-        if spans.iter().any(|span| span.length > 0) {
-            self.contents.open(&SourceFile { tree: &self.tree, node, size, handle })?;
-            self.buffer.resize(CHUNK, 0);
-            for span in spans.iter().filter(|span| span.length > 0) {
-                if span.offset > at {
-                    holes.push(ByteSpan { offset: at, length: span.offset - at });
-                    crc.update_zeros(span.offset - at);
-                }
-                at = span.offset;
-                let end = span.offset + span.length;
-                while at < end {
-                    let want = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
-                    let buffer = self.buffer.get_mut(..want).unwrap_or_default();
-                    self.contents.read_at(at, buffer)?;
-                    crc.update(buffer);
-                    at += want as u64;
-                }
-            }
-            self.contents.close()?;
+        let contents = &mut self.contents;
+        let is_read = size > 0 && data.is_none_or(|spans| spans.iter().any(|span| span.length > 0));
+        if is_read {
+            contents.open(&SourceFile { tree: &self.tree, node, size, handle })?;
         }
-        if at < size {
-            holes.push(ByteSpan { offset: at, length: size - at });
-            crc.update_zeros(size - at);
+        let kind = sum_of_spans(size, data, &mut self.buffer, &mut |at, bytes| contents.read_at(at, bytes))?;
+        if is_read {
+            contents.close()?;
         }
-        Ok(Kind::File { holes, crc: Some(crc.finish()) })
+        Ok(kind)
     }
 }
 
-fn of_attrs(attrs: &NodeAttrs, size: Option<u64>, kind: Kind) -> Inode {
+/// The holes and the sum of a file of `size` bytes whose data lies in `spans` (`None`: everywhere); `read` fills a buffer
+/// from an offset of the file.
+pub(crate) fn sum_of_spans(
+    size: u64,
+    spans: Option<&[ByteSpan]>,
+    buffer: &mut Vec<u8>,
+    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<()>,
+) -> Result<Kind> {
+    let (mut crc, mut holes, mut at) = (ContentCrc::new(), Vec::new(), 0);
+    let all = [ByteSpan { offset: 0, length: size }];
+    for span in spans.unwrap_or(&all).iter().filter(|span| span.length > 0) {
+        if span.offset > at {
+            holes.push(ByteSpan { offset: at, length: span.offset - at });
+            crc.update_zeros(span.offset - at);
+        }
+        at = span.offset;
+        let end = span.offset + span.length;
+        buffer.resize(CHUNK, 0);
+        while at < end {
+            let want = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
+            let bytes = buffer.get_mut(..want).unwrap_or_default();
+            read(at, bytes)?;
+            crc.update(bytes);
+            at += want as u64;
+        }
+    }
+    if at < size {
+        holes.push(ByteSpan { offset: at, length: size - at });
+        crc.update_zeros(size - at);
+    }
+    Ok(Kind::File { holes, crc: Some(crc.finish()) })
+}
+
+/// What a manifest says of a file with these attributes; links and most times belong to an image.
+pub(crate) fn inode_of_attrs(attrs: &NodeAttrs, size: Option<u64>, kind: Kind) -> Inode {
     let mut xattrs: Vec<Xattr> =
         attrs.xattrs.iter().map(|(name, value)| Xattr { name: name.clone(), value: value.clone() }).collect();
     xattrs.sort();

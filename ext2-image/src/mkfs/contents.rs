@@ -57,6 +57,19 @@ pub trait Contents {
         None
     }
 
+    /// As [`another`](Self::another), for who reads parts of files again and again, and some never: what is promised of a file's
+    /// bytes is looked into before any of them is given.
+    fn at_random(&self) -> Option<Box<dyn Contents + Send>> {
+        self.another()
+    }
+
+    /// The file of the host in which the bytes of the open file lie, in whatever order: as long as it is what it was, so are
+    /// they.
+    #[cfg(feature = "std")]
+    fn lies_in(&self) -> Option<&std::fs::File> {
+        self.host_file().map(|(file, _)| file)
+    }
+
     /// The open file as a file of the host, and where in it its bytes begin: what can be copied without being read.
     #[cfg(feature = "std")]
     fn host_file(&self) -> Option<(&std::fs::File, u64)> {

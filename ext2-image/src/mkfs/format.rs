@@ -148,10 +148,10 @@ impl Format {
         }
     }
 
-    /// Refuses what contradicts itself whatever the size.
-    pub(super) fn check(&self) -> Result<()> {
-        let features = self.effective_features();
-        let makeable = Features {
+    /// The features that a new file system can have.
+    #[must_use]
+    pub fn makeable_features() -> Features {
+        Features {
             compat: CompatFeatures::EXT_ATTR
                 | CompatFeatures::RESIZE_INODE
                 | CompatFeatures::DIR_INDEX
@@ -160,7 +160,13 @@ impl Format {
                 | CompatFeatures::DIR_PREALLOC,
             incompat: IncompatFeatures::FILETYPE | IncompatFeatures::META_BG,
             ro_compat: RoCompatFeatures::SPARSE_SUPER | RoCompatFeatures::LARGE_FILE,
-        };
+        }
+    }
+
+    /// Refuses what contradicts itself whatever the size.
+    pub(super) fn check(&self) -> Result<()> {
+        let features = self.effective_features();
+        let makeable = Self::makeable_features();
         let foreign = Features {
             compat: features.compat.difference(makeable.compat),
             incompat: features.incompat.difference(makeable.incompat),

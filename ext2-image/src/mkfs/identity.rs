@@ -1,5 +1,6 @@
 //! UUID and hash seed of a new file system from what goes into it, so that they need not be given and never differ for
-//! the same input.
+//! the same input. An empty `lost+found`, which an image gets by itself, does not count: an image and an archive of it
+//! are the same input.
 //!
 //! They derive from names, kinds, sizes, holes, modes, owners, times, targets and attributes, and from a seed; not from
 //! the bytes of files, which would have to be read twice. Two trees that differ in nothing but bytes (not even in a
@@ -68,6 +69,16 @@ fn hash_node(hash: &mut Fnv, tree: &Tree, node: NodeId) {
     }
 }
 
+/// Whether a name in the root is the directory that an image gets by itself.
+fn is_made_anyway(tree: &Tree, name: &[u8], node: NodeId) -> bool {
+    let attrs = tree.attrs(node);
+    name == b"lost+found"
+        && *tree.body(node) == Body::Directory
+        && tree.children(node).next().is_none()
+        && (attrs.mode, attrs.flags) == (0o700, 0)
+        && attrs.xattrs.is_empty()
+}
+
 /// UUID and hash seed for a tree and a seed (which may be empty). The UUID is of version 8.
 ///
 /// # Errors
@@ -80,8 +91,13 @@ pub fn identity(tree: &mut Tree, seed: &[u8]) -> Result<([u8; 16], [u32; 4])> {
     // Nodes are told apart by where they come first, so that links are part of it.
     let mut seen = alloc::vec![0u32; tree.len()];
     let mut count = 0;
-    for directory in tree.directories() {
+    let made = tree.children(NodeId::ROOT).find(|(name, node)| is_made_anyway(tree, name, *node));
+    let made = made.map(|(_, node)| node);
+    for directory in tree.directories().filter(|&directory| Some(directory) != made) {
         for (name, node) in tree.children(directory) {
+            if Some(node) == made {
+                continue;
+            }
             hash.text(name);
             if let Some(place) = seen.get_mut(node.index()) {
                 if *place != 0 {
@@ -160,6 +176,16 @@ mod tests {
         let mut linked = tree(&[b"a"]);
         linked.link(NodeId::ROOT, b"b", NodeId(1)).unwrap();
         assert_ne!(identity(&mut linked, b"").unwrap(), of(&[b"a", b"b"]));
+    }
+
+    #[test]
+    fn an_empty_lost_and_found_is_no_other_input_and_one_with_a_file_is() {
+        let mut with = tree(&[b"a"]);
+        let attrs = NodeAttrs::new(0o700, (0, 0), Timestamp::from_secs(7));
+        let node = with.add(NodeId::ROOT, b"lost+found", attrs.clone(), Body::Directory).unwrap();
+        assert_eq!(identity(&mut with, b"").unwrap(), identity(&mut tree(&[b"a"]), b"").unwrap());
+        with.add(node, b"#12", attrs, Body::Fifo).unwrap();
+        assert_ne!(identity(&mut with, b"").unwrap(), identity(&mut tree(&[b"a"]), b"").unwrap());
     }
 
     #[test]

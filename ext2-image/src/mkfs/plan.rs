@@ -60,8 +60,9 @@ impl Plan {
     /// `Format`, `TooSmall` and `TooFewInodes` (which say what is needed), `Entry` for a file that ext2 cannot hold.
     pub fn new(mut tree: Tree, format: &Format, options: &Options) -> Result<Self> {
         tree.sort()?;
-        // Whole seconds, which is all that the superblock keeps of it.
-        let created = Timestamp::from_secs(format.created.sec);
+        // Whole seconds in 32 bits, which is all that the superblock keeps of it.
+        let created = format.created.sec.clamp(i32::MIN.into(), i32::MAX.into());
+        let created = Timestamp::from_secs(created);
         let mut lost_and_found =
             tree.children(NodeId::ROOT).find(|(name, _)| *name == LOST_AND_FOUND_NAME).map(|(_, node)| node);
         if lost_and_found.is_none() && options.lost_and_found == LostAndFound::Always {

@@ -171,7 +171,7 @@ impl Synthetic {
     /// # Errors
     /// As [`Plan::write`]; `Source` for contents that can only be read from front to back.
     pub fn new(plan: Plan, contents: &dyn Contents) -> Result<Self> {
-        let Some(first) = contents.another() else {
+        let Some(first) = contents.at_random() else {
             return Err(Error::source(b"/", "its files can only be read from front to back"));
         };
         let capture = Capture { size: plan.bytes(), ..Capture::default() };
@@ -260,9 +260,15 @@ impl Synthetic {
     /// # Errors
     /// `Source` where it has changed since the disk was made, or lies in no file of the host as it is.
     pub fn host_file(&self, node: NodeId) -> Result<(std::fs::File, u64)> {
-        self.with_file(node, |reader, plan| match reader.contents.host_file() {
-            Some((file, base)) => Ok((file.try_clone().map_err(|error| failed(plan, node, error))?, base)),
-            None => Err(failed(plan, node, "lies in no file of the host as it is")),
+        self.with_file(node, |reader, plan| {
+            // Whatever is promised of its bytes is looked into by who reads.
+            reader.contents.read_at(0, &mut [])?;
+            match reader.contents.host_file() {
+                Some((file, base)) => {
+                    Ok((file.try_clone().map_err(|error| failed(plan, node, error))?, base))
+                }
+                None => Err(failed(plan, node, "lies in no file of the host as it is")),
+            }
         })
     }
 
@@ -359,9 +365,9 @@ impl Reader {
         }
     }
 
-    /// What the open file is now; none for contents that lie in no file as they are, and do not change.
+    /// What the file is now in which the open file lies; none for contents that lie in no file, and do not change.
     fn now(&self) -> std::io::Result<Option<Was>> {
-        self.contents.host_file().map(|(file, _)| Was::of(file)).transpose()
+        self.contents.lies_in().map(Was::of).transpose()
     }
 }
 
@@ -444,5 +450,7 @@ impl BlockDevice for Synthetic {
     }
 }
 
+#[cfg(not(miri))]
+mod arena;
 #[cfg(test)]
 mod tests;

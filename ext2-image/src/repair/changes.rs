@@ -9,11 +9,12 @@
 //! # Locking
 //! One mutex around the grains; nothing is called with it held but reads of the device below.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::vec::Vec;
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use spin::{Mutex, MutexGuard};
 
 use blockdev::{BlockDevice, Result};
 use ext2_core::raw::{MAGIC, SUPERBLOCK_OFFSET};
@@ -83,7 +84,7 @@ impl<'d> Changes<'d> {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn grain_len(&self, nr: u64) -> usize {
@@ -92,7 +93,7 @@ impl<'d> Changes<'d> {
     }
 
     fn read_below(&self, nr: u64) -> Result<Vec<u8>> {
-        let mut bytes = std::vec![0; self.grain_len(nr)];
+        let mut bytes = alloc::vec![0; self.grain_len(nr)];
         self.below.read_at(nr * GRAIN, &mut bytes)?;
         Ok(bytes)
     }
@@ -166,7 +167,7 @@ impl<'d> Changes<'d> {
         let mut state = self.state();
         let super_nr = SUPERBLOCK_OFFSET / GRAIN;
         let mut changed: BTreeMap<u64, Grain> = BTreeMap::new();
-        for (nr, grain) in std::mem::take(&mut state.grains) {
+        for (nr, grain) in core::mem::take(&mut state.grains) {
             let old = self.read_below(nr)?;
             if old != grain.bytes {
                 before(nr * GRAIN, &old)?;

@@ -1,15 +1,16 @@
 //! Rounds of the passes over the changes, until one finds nothing more to mend.
 
-use std::collections::BTreeMap;
-use std::vec::Vec;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
-use ext2_core::Result;
 use ext2_core::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::{STATE_ERROR, STATE_VALID};
+use ext2_core::{Features, Result};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::changes::Changes;
 use super::layout::{settle_descriptors, settle_super};
+use crate::check::layout::{check_mendable, check_super, read_super};
 use crate::check::run::{Scratch, Stop};
 use crate::check::{Checker, Finding, Kind, Outcome, Place, Progress, Summary};
 use blockdev::BlockDevice;
@@ -71,10 +72,29 @@ pub fn repair(
     options: &Options<'_>,
     sink: &mut dyn FnMut(&Finding) -> bool,
 ) -> Result<Report> {
+    if let Some(report) = cannot_mend(changes, options)? {
+        return Ok(report);
+    }
     match options.policy {
         Policy::Preen => preen(changes, options, sink),
         Policy::Asked => rounds(changes, options, sink),
     }
+}
+
+/// An image with features that are not kept up here needs nothing where it is clean, and is refused otherwise.
+fn cannot_mend(changes: &Changes<'_>, options: &Options<'_>) -> Result<Option<Report>> {
+    let mut features = Features::default();
+    if let Ok(raw) = read_super(changes)
+        && let Ok(sb) = check_super(changes, &raw, &mut |_| false)
+    {
+        features = sb.features;
+    }
+    let Err(refused) = check_mendable(features) else { return Ok(None) };
+    let summary = Checker::new().check(changes, &check_options(options), &mut |_| {})?;
+    if !summary.is_clean() {
+        return Err(refused);
+    }
+    Ok(Some(Report { mended: 0, clean: true, stopped: None, summary }))
 }
 
 fn check_options<'a>(options: &Options<'a>) -> crate::check::Options<'a> {
@@ -129,6 +149,7 @@ fn rounds(
     }
     let mut scratch = Scratch::default();
     let mut stopped = None;
+    let mut sound = None;
     for _ in 0..ROUNDS {
         let before = changes.stamp();
         stopped = settle_super(changes, &mut answer)?.err();
@@ -139,18 +160,25 @@ fn rounds(
             crate::check::round(changes, options.now, options.progress, &mut scratch, &mut answer)
         });
         match round {
-            Ok(()) if changes.stamp() == before => break,
-            Ok(()) | Err(Stop::Again) if changes.stamp() != before => {}
+            Ok(summary) if changes.stamp() == before => {
+                sound = Some(summary).filter(Summary::is_clean);
+                break;
+            }
+            Ok(_) | Err(Stop::Again) if changes.stamp() != before => {}
             Err(Stop::Error(error)) => return Err(error),
             _ => break,
         }
     }
     let mut last = Vec::new();
-    let summary = Checker::with(scratch).check(changes, &check_options(options), &mut |finding| {
-        if last.is_empty() && !finding.kind.is_remark() {
-            last.push(finding.clone());
-        }
-    })?;
+    // A round that found nothing is a check of its own.
+    let summary = match sound {
+        Some(summary) => summary,
+        None => Checker::with(scratch).check(changes, &check_options(options), &mut |finding| {
+            if last.is_empty() && !finding.kind.is_remark() {
+                last.push(finding.clone());
+            }
+        })?,
+    };
     if summary.is_clean() && stopped.is_none() {
         finish(changes, options.now)?;
     }

@@ -292,8 +292,13 @@ impl Run<'_> {
 
     /// Says in the superblock that there are files of 2 GiB.
     pub(crate) fn set_feature_large_file(&mut self) -> Step {
-        self.sb.features.ro_compat |= RoCompatFeatures::LARGE_FILE;
-        let bits = self.raw.s_feature_ro_compat.get() | RoCompatFeatures::LARGE_FILE.bits();
+        self.set_feature_ro(RoCompatFeatures::LARGE_FILE.bits())
+    }
+
+    /// Sets a feature that does not keep others from reading.
+    pub(crate) fn set_feature_ro(&mut self, feature: u32) -> Step {
+        self.sb.features.ro_compat |= RoCompatFeatures::from_bits_retain(feature);
+        let bits = self.raw.s_feature_ro_compat.get() | feature;
         self.raw.s_feature_ro_compat = bits.into();
         let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_ro_compat) as u64;
         Ok(self.dev.write_u32(at, bits)?)

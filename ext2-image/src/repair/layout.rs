@@ -38,7 +38,6 @@ fn finding(kind: Kind) -> Finding {
 ///
 /// # Errors
 /// `Corrupt` when there is no superblock in that block, the device's errors.
-#[cfg(feature = "std")]
 pub fn use_backup(dev: &dyn BlockDevice, backup: &Backup) -> Result<()> {
     let at = backup.block.saturating_mul(backup.block_size);
     let Some(mut raw) = read_at(dev, at) else {

@@ -60,7 +60,7 @@ impl Run<'_> {
     }
 
     fn make_lost_and_found(&mut self) -> Step<Option<u32>> {
-        let Some(inode) = self.take_inode() else { return Ok(None) };
+        let Some(inode) = self.take_inode()? else { return Ok(None) };
         let Some(block) = self.take_block() else { return Ok(None) };
         let bytes = self.empty_directory(inode, ROOT);
         self.fill_block(block, &bytes)?;

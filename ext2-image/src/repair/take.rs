@@ -7,6 +7,7 @@ use core::mem::offset_of;
 
 use ext2_core::raw::RawInode;
 
+use crate::check::layout::TABLE_UNWRITTEN;
 use crate::check::run::{Run, Step};
 
 /// Pointers in an inode that lead to data without a level between.
@@ -28,11 +29,32 @@ impl Run<'_> {
     }
 
     /// Takes an inode that is neither reserved nor in use.
-    pub(crate) fn take_inode(&mut self) -> Option<u32> {
+    pub(crate) fn take_inode(&mut self) -> Step<Option<u32>> {
         let from = self.later.next_inode.max(self.geo.first_ino);
-        let free = (from..=self.geo.inodes_count).find(|&nr| self.state(nr) == 0)?;
+        let Some(free) = (from..=self.geo.inodes_count).find(|&nr| self.state(nr) == 0) else {
+            return Ok(None);
+        };
         self.later.next_inode = free.saturating_add(1);
-        Some(free)
+        self.write_table_up_to(free)?;
+        Ok(Some(free))
+    }
+
+    /// Makes an inode one of those that its group says were written, and those before it zeros.
+    fn write_table_up_to(&mut self, nr: u32) -> Step {
+        let (group, index) = ((nr - 1) / self.geo.inodes_per_group, (nr - 1) % self.geo.inodes_per_group);
+        let written = self.written(group).1;
+        if index < written {
+            return Ok(());
+        }
+        let Some(first) = self.inode_offset(nr - (index - written)) else { return Ok(()) };
+        let count = u64::from(index - written) + 1;
+        self.dev.zero(first, count * u64::from(self.geo.inode_size))?;
+        let unused = self.geo.inodes_per_group - index - 1;
+        self.change_descriptor(group, |desc| {
+            desc.bg_flags.set(desc.bg_flags.get() & !TABLE_UNWRITTEN);
+            // OK to cast: a group has fewer than 2^16 inodes, as the field needs it.
+            desc.bg_itable_unused.set(unused as u16);
+        })
     }
 
     /// Where a block lies, in bytes of the device.

@@ -46,7 +46,7 @@ impl Member<'_> {
     ) -> std::io::Result<()> {
         let records = self.records(attr, xattrs);
         if !records.bytes().is_empty() {
-            write_records(&records, out)?;
+            write_records(&records, b'x', b"././@PaxHeader", out)?;
         }
         let device = attr.device.map_or((0, 0), |device| (device.major, device.minor));
         let header = Header {
@@ -127,11 +127,18 @@ fn sparse_name(path: &[u8]) -> Vec<u8> {
     [folder, b"GNUSparseFile.0/", name].concat()
 }
 
-/// Writes the records that are about the next member, as a member of their own.
-fn write_records(records: &Records, out: &mut dyn Write) -> std::io::Result<()> {
+/// Writes a remark about the archive as a whole.
+pub(super) fn write_comment(text: &[u8], out: &mut dyn Write) -> std::io::Result<()> {
+    let mut records = Records::default();
+    records.add(b"comment", text);
+    write_records(&records, b'g', b"pax_global_header", out)
+}
+
+/// Writes records as a member of their own: about the next member (`x`), or about all that follow (`g`).
+fn write_records(records: &Records, kind: u8, name: &[u8], out: &mut dyn Write) -> std::io::Result<()> {
     let bytes = records.bytes();
-    let header = Header { kind: b'x', mode: 0o644, size: bytes.len() as u64, ..Header::default() };
-    out.write_all(&header.to_bytes(b"././@PaxHeader", b""))?;
+    let header = Header { kind, mode: 0o644, size: bytes.len() as u64, ..Header::default() };
+    out.write_all(&header.to_bytes(name, b""))?;
     out.write_all(bytes)?;
     let rest = bytes.len() % BLOCK;
     if rest > 0 { out.write_all(&[0; BLOCK][rest..]) } else { Ok(()) }

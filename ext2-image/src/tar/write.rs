@@ -8,7 +8,8 @@ use ext2_core::{FileKind, Inode, InodeNr};
 
 use super::contents::Reader;
 use super::header::BLOCK;
-use super::member::{Member, kind_of};
+use super::image;
+use super::member::{Member, kind_of, write_comment};
 use crate::Walk;
 use crate::manifest::quote;
 
@@ -89,7 +90,8 @@ pub struct Report {
     pub left_out: Vec<LeftOut>,
 }
 
-/// Writes the tree below `inode`, itself as `./`, or a single file under its own name. `path` is its path in the image,
+/// Writes the tree below `inode`, itself as `./`, or a single file under its own name. The archive of the root says what the
+/// image was like. `path` is its path in the image,
 /// for messages. `progress` hears how many bytes of data were written so far.
 ///
 /// # Errors
@@ -108,6 +110,9 @@ pub fn write(
         out,
         progress,
     };
+    if inode.nr() == InodeNr::ROOT {
+        write_comment(&image::comment(&fs), writer.out)?;
+    }
     let start = path.strip_suffix(b"/").unwrap_or(path);
     for found in Walk::new(inode, path) {
         let found = found.map_err(|error| Error::file(&error.path, error.error))?;

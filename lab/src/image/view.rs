@@ -7,6 +7,8 @@ use blockdev::{BlockDevice, RamDevice};
 use ext2_core::{Ext2, FileKind, Inode, InodeNr, OpenOptions};
 use ext2_image::check::{self, Finding, Options, Preen};
 use ext2_image::fields::{Layout, Structure, Taken};
+use ext2_image::jbd2;
+use ext2_image::repair::Changes;
 use ext2_image::{Units, Walk};
 use serde::Serialize;
 
@@ -33,6 +35,13 @@ pub(crate) struct Overview {
     pub(crate) findings: Option<Vec<FindingLine>>,
     /// What keeps it from that.
     pub(crate) unchecked: Option<String>,
+    /// Faults in all, remarks left out, however many are told.
+    pub(crate) faults: u64,
+    /// Whether check looked at everything.
+    pub(crate) complete: bool,
+    /// Transactions of a journal that were replayed before the look.
+    pub(crate) replayed: u64,
+    /// Whether there are more files than are told.
     pub(crate) more: bool,
 }
 
@@ -74,8 +83,8 @@ pub(crate) struct FileLine {
 pub(crate) struct FindingLine {
     pub(crate) text: String,
     pub(crate) kind: &'static str,
-    /// Whether repair without questions mends it.
-    pub(crate) mends: bool,
+    /// What repair without questions does with it: `mends`, `halts`; `remark` for what is no fault.
+    pub(crate) preen: &'static str,
     /// What it means.
     pub(crate) why: &'static str,
     /// The structure, as [`place::parse`] takes it.
@@ -124,7 +133,7 @@ pub(crate) struct FileView {
 }
 
 pub(super) fn overview(device: &RamDevice, layout: &Layout, offset: u64) -> Overview {
-    let (findings, unchecked) = findings(device, layout);
+    let looked = look(device, layout);
     let mut view = Overview {
         bytes: device.size(),
         offset,
@@ -133,8 +142,11 @@ pub(super) fn overview(device: &RamDevice, layout: &Layout, offset: u64) -> Over
         runs: Blocks::of(device, layout).runs(),
         groups: Vec::new(),
         tree: Vec::new(),
-        findings,
-        unchecked,
+        findings: looked.findings,
+        unchecked: looked.unchecked,
+        faults: looked.faults,
+        complete: looked.complete,
+        replayed: looked.replayed,
         more: false,
     };
     match layout.geometry() {
@@ -239,45 +251,60 @@ fn file_line(path: String, depth: usize, inode: &Inode) -> FileLine {
     }
 }
 
-/// What check says, or what keeps it from that.
-pub(super) fn findings(device: &RamDevice, layout: &Layout) -> (Option<Vec<FindingLine>>, Option<String>) {
+/// What check says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Look {
+    /// `None` where it cannot check.
+    pub(super) findings: Option<Vec<FindingLine>>,
+    unchecked: Option<String>,
+    faults: u64,
+    complete: bool,
+    replayed: u64,
+}
+
+/// Checks an image as the command does: as it is after its logs.
+pub(super) fn look(device: &RamDevice, layout: &Layout) -> Look {
     let mut found: Vec<Finding> = Vec::new();
-    let checked = check::check(device, &Options::default(), &mut |finding: &Finding| {
-        if found.len() < FINDINGS {
-            found.push(finding.clone());
-        }
-    });
-    let complete = match checked {
-        Ok(summary) => summary.complete,
-        Err(error) => return (None, Some(error.to_string())),
-    };
-    let blocks = if found.is_empty() { None } else { Some(Blocks::of(device, layout)) };
-    let mut lines: Vec<FindingLine> = found
-        .iter()
-        .filter_map(|finding| Some((finding, blocks.as_ref()?)))
-        .map(|(finding, blocks)| {
-            let (what, fields) = place::of_finding(finding, device, &|| device.to_vec(), layout, blocks);
-            FindingLine {
-                text: finding.to_string(),
-                kind: finding.kind.name(),
-                mends: finding.preen() == Preen::Mends,
-                why: explain::why(finding.kind.name()),
-                what,
-                fields,
+    let mut looked = Look::default();
+    let changes = Changes::new(device);
+    let checked = settle(&changes).and_then(|replayed| {
+        looked.replayed = replayed;
+        check::check(&changes, &Options::default(), &mut |finding: &Finding| {
+            if found.len() < FINDINGS {
+                found.push(finding.clone());
             }
         })
-        .collect();
-    if !complete {
-        lines.push(FindingLine {
-            text: "the rest was not looked at: nothing can be found by this layout".into(),
-            kind: "Incomplete",
-            mends: false,
-            why: explain::why("SuperblockField"),
-            what: "sb".into(),
-            fields: Vec::new(),
-        });
+    });
+    match checked {
+        Ok(summary) => (looked.faults, looked.complete) = (summary.faults, summary.complete),
+        Err(error) => {
+            looked.unchecked = Some(error.to_string());
+            return looked;
+        }
     }
-    (Some(lines), None)
+    let blocks = if found.is_empty() { None } else { Some(Blocks::of(device, layout)) };
+    let lines =
+        found.iter().filter_map(|finding| Some((finding, blocks.as_ref()?))).map(|(finding, blocks)| {
+            let (what, fields) = place::of_finding(finding, device, &|| device.to_vec(), layout, blocks);
+            let preen = match finding.preen() {
+                _ if finding.kind.is_remark() => "remark",
+                Preen::Mends => "mends",
+                Preen::Halts => "halts",
+            };
+            let kind = finding.kind.name();
+            FindingLine { text: finding.to_string(), kind, preen, why: explain::why(kind), what, fields }
+        });
+    looked.findings = Some(lines.collect());
+    looked
+}
+
+/// Replays the logs into `changes`: ours, and ext3's; how many transactions that had.
+fn settle(changes: &Changes<'_>) -> ext2_core::Result<u64> {
+    ext2_core::replay(changes)?;
+    if !jbd2::needs_replay(changes).unwrap_or(false) {
+        return Ok(0);
+    }
+    Ok(jbd2::replay(changes)?.map_or(0, |done| done.transactions))
 }
 
 pub(super) fn structure(

@@ -116,7 +116,7 @@ fn pages(mutant: bool) -> Flight {
 /// A step of the toy.
 fn toy_step(toy: &Toy, result: String) -> Step {
     let mut step = Step { result, ..Step::default() };
-    step.hear(&toy.log.take());
+    step.hear(&toy.log.take(), PAGE_SIZE);
     step.counts = Counts { calls: step.calls.len() as u64, ..Counts::default() };
     step.total = step.counts;
     step

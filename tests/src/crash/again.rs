@@ -11,7 +11,9 @@ use ext2_core::{Error, Ext2, Incompatible};
 use ext2_image::check::{Checker, Outcome};
 
 use super::{
-    Action, NOW, Plan, Promise, STALE, options, perform,
+    Action, Plan, Promise, STALE,
+    judge::mend_ours,
+    options, perform,
     states::{recorder, states_of},
 };
 use crate::{Scratch, tree};
@@ -70,7 +72,7 @@ impl Again {
 
     fn judge(&mut self, state: &CrashState<'_>, promise: &Promise<'_>) -> Result<(), String> {
         self.device.follow(state.image, state.changed);
-        match self.checker.mend(&*self.device, NOW, &mut |_| {}) {
+        match mend_ours(&mut self.checker, &*self.device, &mut |_| {}) {
             Ok(Outcome::Clean | Outcome::Mended(_)) => {}
             Ok(Outcome::Halts(finding)) => return Err(format!("needs a person: {finding}")),
             Err(error) => return Err(format!("cannot be mended: {error}")),

@@ -111,9 +111,15 @@ impl Base {
         Self { name, image, is_bare: true, ..self }
     }
 
-    /// The same with `sharers` of the files `/h`, `/t` and `/d/b` using one block of attributes, as Linux makes them.
+    /// A small one with [`sharing`](Self::sharing) files.
     pub fn shared(kib: u64, inode_size: u16, sharers: usize) -> Self {
-        let base = Self::small(kib, inode_size);
+        Self::small(kib, inode_size).sharing(sharers)
+    }
+
+    /// The same with `sharers` of the files `/h`, `/t` and `/d/b` using one block of attributes, as Linux makes them.
+    #[must_use]
+    pub fn sharing(self, sharers: usize) -> Self {
+        let base = self;
         let device = Arc::new(RamDevice::from_bytes(&base.image).expect("memory"));
         let sharing = OpenOptions { share_xattrs: true, ..options() };
         let fs = Ext2::open(device.clone(), &sharing).expect("the image opens");
@@ -124,6 +130,24 @@ impl Base {
         let mut image = device.to_vec();
         spoil_free_blocks(&mut image);
         Self { name: format!("{}, {sharers} sharers", base.name), image, ..base }
+    }
+
+    /// The same with all blocks in use but `free`, or one less.
+    #[must_use]
+    pub fn crowded(self, free: u64) -> Self {
+        let device = Arc::new(RamDevice::from_bytes(&self.image).expect("memory"));
+        let fs = Ext2::open(device.clone(), &options()).expect("the image opens");
+        perform(&fs, &Action::Create("/full")).expect("it is made");
+        let mut offset = 0;
+        while fs.statfs().expect("counted").blocks_free > free {
+            let block = Action::Write { path: "/full", offset, len: self.block_size, seed: 16 };
+            perform(&fs, &block).expect("there is room");
+            offset += self.block_size as u64;
+        }
+        fs.close().expect("the file system closes");
+        let mut image = device.to_vec();
+        spoil_free_blocks(&mut image);
+        Self { name: format!("{}, {free} free", self.name), image, ..self }
     }
 
     fn filled(name: &str, device: RamDevice, attributes: Attributes) -> Self {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
-use blockdev::crash::CrashState;
+use blockdev::{BlockDevice, crash::CrashState};
 use ext2_core::{Barrier, Error, Ext2, Incompatible, OpenOptions};
 use ext2_image::check::{Checker, Finding, Kind, Options, Outcome};
 
@@ -251,7 +251,7 @@ impl<'p> Worker<'p> {
     ) -> Result<Mended, String> {
         self.kinds.clear();
         let kinds = &mut self.kinds;
-        let outcome = self.checker.mend(&*self.device, NOW, &mut |finding| kinds.push(finding.kind));
+        let outcome = mend_ours(&mut self.checker, &*self.device, &mut |finding| kinds.push(finding.kind));
         kinds.sort_unstable();
         kinds.dedup();
         for kind in kinds {
@@ -314,6 +314,16 @@ impl<'p> Worker<'p> {
             _ => Err(format!("is marked as clean and is not: {first:?}")),
         }
     }
+}
+
+/// What our check makes of a state, after the replay of a log of ours.
+pub(super) fn mend_ours(
+    checker: &mut Checker,
+    device: &dyn BlockDevice,
+    sink: &mut dyn FnMut(&Finding),
+) -> ext2_core::Result<Outcome> {
+    ext2_core::replay(device)?;
+    checker.mend(device, NOW, sink)
 }
 
 /// Whether a directory is on its way to another parent where nothing makes that safe.

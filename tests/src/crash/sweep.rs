@@ -40,10 +40,10 @@ pub enum Moves {
 /// What becomes of a block of attributes that several inodes use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// There is none.
-    Unused,
-    /// When one of them lets go of it a state may need a person, who then finds everything; and one that dies may have
-    /// none any more.
+    /// It changes hands in a transaction.
+    Whole,
+    /// There is no room for a transaction: when one of them lets go of it a state may need a person, who then finds
+    /// everything; and one that dies may have none any more.
     Excepted,
 }
 
@@ -64,7 +64,7 @@ pub struct Plan {
     pub without: Option<Barrier>,
     /// Whether directories change their parents.
     pub moves: Moves,
-    /// Whether inodes share blocks of attributes.
+    /// How inodes let go of blocks of attributes that others use.
     pub sharing: Sharing,
     /// No more states after so many.
     pub states: u64,
@@ -85,7 +85,7 @@ impl Plan {
             again_every: 0,
             without: None,
             moves: Moves::Refused,
-            sharing: Sharing::Unused,
+            sharing: Sharing::Whole,
             states: u64::MAX,
             time: Duration::from_secs(3600),
             threads: std::thread::available_parallelism().map_or(1, usize::from),

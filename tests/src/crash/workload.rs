@@ -111,6 +111,10 @@ pub fn sharing() -> Vec<Vec<Action>> {
         ]),
         ends(&[Hold("/t"), Unlink("/t"), set("/h", 53), Sync, LetGo]),
         ends(&[Hold("/t"), Rename("/a", "/t"), Create("/n"), LetGo]),
+        ends(&[Exchange("/t", "/h"), RemoveAcl("/t"), Chmod("/h", 0o640), Unlink("/t")]),
+        // Two that are removed while they are open.
+        ends(&[Hold("/h"), Hold("/t"), Unlink("/h"), Unlink("/t"), Sync, LetGo]),
+        ends(&[Link("/h", "/l"), Unlink("/h"), Sync, Unlink("/l")]),
     ]
 }
 

@@ -108,6 +108,7 @@ const VALUES: &[(&str, &str)] = &[
     ("Walk", "`Inode::entries` and `Inode::lookup`, for a tree"),
     ("Window", "a value"),
     ("Acl", "a value"),
+    ("Bitmap", "a value"),
     ("Barrier", "a fence or flush, each left out in turn where crashes are looked at"),
     ("BlockSize", "a number"),
     ("Corrupt", "an error"),
@@ -133,16 +134,19 @@ const VALUES: &[(&str, &str)] = &[
     ("InodeNr", "a number"),
     ("IoLock", "a lock, held by what `Inode::io_lock` says"),
     ("Iomap", "a value"),
+    ("KnownRun", "a value"),
     ("Mapping", "a value"),
     ("Mutex", "a lock"),
     ("OpenOptions", "an argument"),
     ("Order", "a value"),
     ("Outcome", "an answer of the replayer"),
     ("PatternSource", "a buffer of the replayer"),
+    ("Owners", "a value"),
     ("Player", "the replayer, which calls what others call"),
     ("RwLock", "a lock"),
     ("Script", "an argument of the replayer"),
     ("Shape", "numbers"),
+    ("Slot", "a value"),
     ("SliceSink", "a buffer"),
     ("SliceSource", "a buffer"),
     ("Superblock", "a value"),
@@ -302,7 +306,7 @@ fn generics(text: &str) -> (&str, &str) {
 pub fn unsaid() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let mut there = BTreeSet::new();
-    for name in ["ext2-core", "ext2-dax"] {
+    for name in ["ext2-format", "ext2-core", "ext2-dax"] {
         methods(&root.join(name).join("src"), &mut there);
     }
     let said: BTreeMap<&str, &[Word]> = SAID.iter().copied().collect();

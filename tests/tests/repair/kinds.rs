@@ -6,14 +6,13 @@ use blockdev::BlockDevice;
 use e2dax_tests::{Scratch, golden, need_tools, tools, tree};
 use ext2_image::{
     check::Kind,
-    jbd2,
     repair::{Changes, UndoWriter, play, repair},
 };
 
 use crate::bench::{Bench, bytes_of, options, repair_all};
 
 /// Runs commands of debugfs that change an image.
-fn debugfs(path: &Path, commands: &str) {
+pub(crate) fn debugfs(path: &Path, commands: &str) {
     let mut command = tools::command("debugfs");
     command
         .args(["-w", "-f", "-"])
@@ -27,7 +26,7 @@ fn debugfs(path: &Path, commands: &str) {
 }
 
 /// An image with a few files.
-fn base(bench: &Bench, more: &[&str]) -> std::path::PathBuf {
+pub(crate) fn base(bench: &Bench, more: &[&str]) -> std::path::PathBuf {
     let path = bench.path("base.img");
     fs::File::create(&path).unwrap().set_len(16 << 20).unwrap();
     let mut args = vec!["-b", "1024"];
@@ -145,52 +144,73 @@ fn a_repair_is_put_back_by_its_undo_file_and_by_e2undo() {
 }
 
 #[test]
-fn a_journal_is_replayed_as_e2fsck_replays_it() {
+fn groups_that_were_never_written_are_mended_and_their_descriptors_have_the_right_sums() {
     need_tools!("mke2fs", "debugfs", "e2fsck");
     let bench = Bench::new();
-    let copies = bench.path("copies");
-    // The first block begins as a block of the journal does, and is escaped there.
-    let mut bytes = vec![0x5a; 1024];
-    bytes[..4].copy_from_slice(&0xc03b_3998_u32.to_be_bytes());
-    bytes.extend((0..3).flat_map(|nr| vec![nr; 1024]));
-    fs::write(&copies, bytes).unwrap();
-    let mut images = vec![("golden".to_owned(), golden::golden("ext3-recover"))];
-    for (name, sums, work) in [
-        ("plain", "", "jw -b 9000-9003 COPIES\n"),
-        ("revoked", "", "jw -b 9000-9003 COPIES\njw -r 9001-9002\njw -b 9002 COPIES\n"),
-        ("not committed", "", "jw -b 9000-9003 COPIES\njw -b 9010-9013 COPIES -c\n"),
-        ("with checksums", "-c", "jw -b 9000-9003 COPIES\n"),
+    let make = || base(&bench, &["-O", "uninit_bg,^resize_inode", "-E", "lazy_itable_init=1"]);
+    let whole = {
+        let path = make();
+        tools::e2fsck_fn(&path).unwrap();
+        tree::read(Arc::new(Scratch::new(fs::read(&path).unwrap()))).unwrap()
+    };
+    assert!(whole.keys().any(|path| path.ends_with(b"d/g")));
+    for (commands, kind) in [
+        // The part of the table in which the files are is said to be unwritten.
+        ("set_bg 0 itable_unused 2037\nset_bg 0 checksum calc\n", Some(Kind::EntryUnwritten)),
+        ("set_bg 1 checksum 0x1234\n", Some(Kind::GroupChecksum)),
+        ("set_bg 0 checksum 0\nset_bg 0 free_blocks_count 7\n", Some(Kind::GroupChecksum)),
+        ("set_bg 0 free_blocks_count 7\nset_bg 0 checksum calc\n", Some(Kind::GroupFreeBlocks)),
+        // A bitmap that was never written, although blocks of a file lie there.
+        ("set_bg 0 flags 2\nset_bg 0 checksum calc\n", Some(Kind::BlocksMarkedFree)),
+        ("unlink d/f\nunlink d/g\nrmdir lost+found\n", Some(Kind::Unattached)),
     ] {
-        let path = base(&bench, &["-t", "ext3"]);
-        let work = work.replace("COPIES", copies.to_str().unwrap());
-        debugfs(&path, &format!("jo {sums}\n{work}jc\n"));
-        images.push((name.to_owned(), fs::read(&path).unwrap()));
+        let path = make();
+        debugfs(&path, commands);
+        assert!(tools::e2fsck_fn(&path).is_err(), "{commands}");
+        let (kept, kinds) = repaired(&bench, fs::read(&path).unwrap(), commands);
+        assert!(kind.is_none_or(|kind| kinds.contains(&kind)), "{commands}: {kinds:?}");
+        let files = |tree: &tree::Tree| {
+            let mut all: Vec<_> = tree.values().map(|node| node.content.clone()).collect();
+            all.retain(|content| !content.is_empty());
+            all.sort();
+            all
+        };
+        assert_eq!(files(&kept), files(&whole), "{commands}");
     }
-    let mut transactions = 0;
-    for (name, bytes) in images {
-        let path = bench.path("theirs.img");
-        fs::write(&path, &bytes).unwrap();
-        let _ = tools::command("e2fsck").args(["-y", "-E", "journal_only"]).arg(&path).output().unwrap();
-        let theirs = fs::read(&path).unwrap();
-        let device = Scratch::new(bytes);
-        assert!(jbd2::needs_replay(&device).unwrap(), "{name}");
-        let done = jbd2::replay(&device).unwrap_or_else(|error| panic!("{name}: {error}")).unwrap();
-        assert_eq!(done.broken, None, "{name}");
-        transactions += done.transactions;
-        let ours = bytes_of(&device);
-        // The superblock and its backups have times of e2fsck; the journal's own superblock the number that is next.
-        let differ: Vec<usize> = (0..ours.len() / 1024)
-            .filter(|block| ours[block * 1024..][..1024] != theirs[block * 1024..][..1024])
-            .filter(|block| {
-                let block = &ours[block * 1024..][..1024];
-                block[56..58] != [0x53, 0xef] && block[..4] != 0xc03b_3998_u32.to_be_bytes()
-            })
-            .collect();
-        assert!(differ.is_empty(), "{name}: blocks {differ:?} differ, {done:?}");
-        assert!(!jbd2::needs_replay(&device).unwrap(), "{name}");
-        assert_eq!(jbd2::replay(&device).unwrap(), None, "{name}: a second time");
-        let report = repair_all(&device).unwrap();
-        assert!(report.clean, "{name}: {report:?}");
-    }
-    assert!(transactions >= 5, "{transactions}");
+}
+
+#[test]
+fn an_image_with_quota_is_looked_at_and_refused_where_it_would_have_to_be_counted_anew() {
+    need_tools!("mke2fs", "debugfs");
+    let bench = Bench::new();
+    let path = base(&bench, &["-O", "quota"]);
+    // What the files that were put into it use, e2fsck alone counts.
+    let bytes = fs::read(&path).unwrap();
+    let device = Scratch::new(bytes.clone());
+    let report = repair_all(&device).unwrap();
+    assert!(report.clean && report.mended == 0, "{report:?}");
+    assert!(bytes_of(&device) == bytes);
+    debugfs(&path, "sif d/f links_count 9\n");
+    let bytes = fs::read(&path).unwrap();
+    let device = Scratch::new(bytes.clone());
+    assert!(repair_all(&device).unwrap_err().contains("quota"));
+    assert!(bytes_of(&device) == bytes);
+}
+
+#[test]
+fn fields_that_only_later_formats_know_are_cleared() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = base(&bench, &["-t", "ext3"]);
+    debugfs(&path, "sif <9> flags 0x40000000\n");
+    let (_, kinds) = repaired(&bench, fs::read(&path).unwrap(), "a flag of a reserved inode");
+    assert_eq!(kinds, [Kind::ForeignFlag]);
+    // A journal of version 1, with users as those of version 2 have that lie on a device of their own.
+    let path = base(&bench, &["-t", "ext3"]);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = crate::journals::journal_map(&path)[0] * 1024;
+    bytes[at + 7] = 3;
+    bytes[at + 67] = 2;
+    let (_, kinds) = repaired(&bench, bytes, "a journal of version 1");
+    assert_eq!(kinds, [Kind::JournalFields]);
 }

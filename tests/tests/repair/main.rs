@@ -6,4 +6,5 @@
 mod bench;
 mod corpus;
 mod crashes;
+mod journals;
 mod kinds;

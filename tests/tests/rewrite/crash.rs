@@ -7,6 +7,7 @@ use blockdev::crash::{BlockModel, CrashLimits, CrashState, PmemModel, PmemOrder}
 use blockdev::{BlockDevice, RamDevice, Recorder};
 use e2dax_tests::{Scratch, need_tools, tools};
 use ext2_core::{Ext2, FileKind, NewInode, OpenOptions};
+use ext2_image::align::align;
 use ext2_image::resize::Resize;
 use ext2_image::rewrite::{self, Options};
 use ext2_image::tune::Tune;
@@ -145,6 +146,84 @@ fn a_change_of_the_superblock_that_is_cut_off_is_there_or_not() {
         assert!(tune.apply(&*device, &Options::default()).unwrap());
         assert_eq!(field(&*device, 104), 0x0909_0909);
     });
+}
+
+/// A small image with a file of a whole unit in pieces, and room for it.
+fn in_pieces() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pieces.img");
+    std::fs::File::create(&path).unwrap().set_len(7 << 20).unwrap();
+    let args = "-t ext2 -q -F -b 4096 -N 32 -O ^resize_inode";
+    let mut all: Vec<&str> = args.split(' ').collect();
+    all.push(path.to_str().unwrap());
+    tools::run("mke2fs", &all).unwrap();
+    let device = Arc::new(Scratch::new(std::fs::read(&path).unwrap()));
+    let options = OpenOptions { policy: ext2_core::Policy::Goal, ..e2dax_tests::crash::options() };
+    let fs = Ext2::open(device.clone(), &options).unwrap();
+    let root = fs.root().unwrap();
+    let make = |name: &[u8]| root.create(name, &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+    let (large, small) = (make(b"large"), make(b"small"));
+    for part in 0..8_u64 {
+        large.write_at(part * (256 << 10), &vec![b'a' + part as u8; 256 << 10]).unwrap();
+        small.write_at(part * 4096, &[b'0' + part as u8; 4096]).unwrap();
+    }
+    drop((large, small));
+    fs.close().unwrap();
+    device.to_vec()
+}
+
+#[test]
+fn an_alignment_that_is_cut_off_is_not_begun_or_is_carried_out() {
+    need_tools!("mke2fs", "e2fsck");
+    sweep("align", &in_pieces(), 3, |device| {
+        let done = align(&device, &Options::default()).unwrap();
+        println!("{done:?}");
+        assert!(done.rounds > 0 && done.after.mappable > done.before.mappable, "{done:?}");
+    });
+}
+
+#[test]
+fn a_rewrite_that_is_stopped_at_any_of_its_steps_leaves_the_image_as_it_was() {
+    need_tools!("mke2fs");
+    type Work<'w> = &'w dyn Fn(&Arc<dyn BlockDevice>, &Options<'_>) -> ext2_core::Result<()>;
+    let few = "-b 1024 -g 256 -N 64 -O resize_inode -E resize=8192";
+    let resize = |blocks: u64| {
+        move |device: &Arc<dyn BlockDevice>, options: &Options<'_>| {
+            Resize::plan(&**device, blocks)?.run(&**device, options).map(drop)
+        }
+    };
+    let (grow, shrink) = (resize(1200), resize(600));
+    let works: [(&str, Vec<u8>, Work<'_>); 3] = [
+        ("grow", base(few, 768, 512), &grow),
+        ("shrink", base(few, 1024, 0), &shrink),
+        ("align", in_pieces(), &|device, options| align(device, options).map(drop)),
+    ];
+    for (what, bytes, work) in works {
+        let before = contents(Arc::new(Scratch::new(bytes.clone())));
+        let mut stops = 0_u32;
+        loop {
+            let device: Arc<dyn BlockDevice> = Arc::new(Scratch::new(bytes.clone()));
+            let left = std::cell::Cell::new(stops);
+            let stop = || left.replace(left.get().saturating_sub(1)) == 0;
+            let watch = rewrite::Watch { progress: &|_| (), stop: &stop };
+            let done = work(&device, &Options { watch, ..Options::default() });
+            let name = format!("{what}, stopped at {stops}");
+            assert!(!rewrite::is_unfinished(&*device).unwrap(), "{name}");
+            assert_sound(&*device, &name);
+            assert!(contents(device.clone()) == before, "{name}");
+            match done {
+                Ok(()) => break,
+                Err(error) => assert!(error.is(ext2_core::Errno::INTR), "{name}: {error}"),
+            }
+            let mut head = [0; 1024];
+            device.read_at(1024, &mut head).unwrap();
+            // Of an alignment the rounds before it stay.
+            assert!(what == "align" || head == bytes[1024..2048], "{name}");
+            stops += 1;
+        }
+        println!("{what}: stopped at {stops} places");
+        assert!(stops >= 1, "{what}: {stops}");
+    }
 }
 
 #[test]

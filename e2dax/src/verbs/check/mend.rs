@@ -7,6 +7,7 @@ use std::path::Path;
 
 use blockdev::{BlockDevice, Durability};
 use ext2_core::raw::{MAGIC, SUPERBLOCK_OFFSET};
+use ext2_core::{Error, Incompatible};
 use ext2_image::check::{Finding, Kind, Place};
 use ext2_image::jbd2;
 use ext2_image::repair::{Change, Changes, Options, Policy, Report, UndoWriter, repair, use_backup};
@@ -15,9 +16,11 @@ use super::{Args, ERRORS_LEFT, How, backup_of, print};
 use crate::clock;
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
+use crate::interrupt::Partial;
 use crate::json::object;
 use crate::progress::PassBar;
 use crate::target::{Mode, Target};
+use crate::text::count;
 
 /// Errors were mended, as e2fsck says it.
 const MENDED: u8 = 1;
@@ -52,6 +55,7 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
         device
     };
     let _claim = if args.dry_run { None } else { Some(device.claim(0, device.size()).of(|| name.clone())?) };
+    let mut interrupted = Partial::mended(&name);
     let changes = Changes::new(&*device);
     if let Some(backup) = backup_of(&context.image, &*device, &name)? {
         use_backup(&changes, &backup).of(|| name.clone())?;
@@ -75,12 +79,23 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
             store(&changes, None, 0).of_store(&name)?;
         }
     }
-    let report = find(args, &changes, &mut asking, context)?.of(|| name.clone())?;
+    let report = match find(args, &changes, &mut asking, context)? {
+        Err(Error::Incompatible(Incompatible::ReadOnlyFeature(features))) => {
+            let how = "tune2fs takes it away and sets it again, or e2fsck -y mends the image";
+            let what =
+                format!("has faults, and a feature that a repair here does not keep up ({features}): {how}");
+            context.complain(&Failure::broken(name, what));
+            context.set_exit(ERRORS_LEFT);
+            return Ok(());
+        }
+        report => report.of(|| name.clone())?,
+    };
     let list = if args.dry_run { changes.list().of(|| name.clone())? } else { Vec::new() };
     let mut stored = 0;
     if args.dry_run {
         print_changes(args, &list, context)?;
     } else {
+        interrupted.storing();
         stored = match &args.undo {
             None => store(&changes, None, 0),
             Some(path) => {
@@ -95,6 +110,7 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
         }
         .of_store(&name)?;
     }
+    drop(interrupted);
     verdict(args, &name, &report, stored, list.iter().map(|change| change.new.len() as u64).sum(), context)?;
     if report.mended > 0 || replayed.is_some() {
         context.set_exit(MENDED);
@@ -271,7 +287,7 @@ fn print_changes(args: &Args, list: &[Change], context: &mut Context) -> Result<
         if args.json {
             context.out.json(&object! { "store": offset, "bytes": len as u64 })?;
         } else if !args.quiet {
-            context.out.line(format!("would store {len} bytes at {offset}"))?;
+            context.out.line(format!("would store {} at {offset}", count(len as u64, "byte")))?;
         }
     }
     Ok(())
@@ -286,8 +302,7 @@ fn verdict(
     context: &mut Context,
 ) -> Result<()> {
     if args.json {
-        let json = print::summary_to_json(&report.summary)
-            .with("clean", report.clean)
+        let json = print::summary_to_json(&report.summary, report.clean)
             .with("mended", report.mended)
             .with("stored_bytes", if args.dry_run { would } else { stored })
             .with("dry_run", args.dry_run);
@@ -295,8 +310,10 @@ fn verdict(
     }
     let did = match (args.dry_run, report.mended) {
         (_, 0) => String::new(),
-        (true, mended) => format!("{mended} findings would be mended, {would} bytes stored; "),
-        (false, mended) => format!("{mended} findings mended, {stored} bytes stored; "),
+        (true, mended) => {
+            format!("{} would be mended, {} stored; ", count(mended, "finding"), count(would, "byte"))
+        }
+        (false, mended) => format!("{} mended, {} stored; ", count(mended, "finding"), count(stored, "byte")),
     };
     let end = match &report.stopped {
         _ if report.clean => print::verdict(name, &report.summary).replacen(&format!("{name}: "), "", 1),

@@ -56,9 +56,9 @@ pub(super) fn to_json(finding: &Finding) -> Json {
         .with("preen", preen(finding))
 }
 
-pub(super) fn summary_to_json(summary: &Summary) -> Json {
+pub(super) fn summary_to_json(summary: &Summary, is_clean: bool) -> Json {
     object! {
-        "clean": summary.is_clean(),
+        "clean": is_clean,
         "complete": summary.complete,
         "faults": summary.faults,
         "inodes_used": summary.inodes.0,

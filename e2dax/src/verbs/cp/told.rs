@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::progress::{bytes_bar, is_seen};
 use crate::target::Target;
-use crate::text::show;
+use crate::text::{count, show};
 
 /// A side of a copy, whose paths are named by it.
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ impl Observer for Told<'_> {
     }
 
     fn left_out(&mut self, xattr: &[u8], files: u64) {
-        let what = format!("the attribute {} of {files} files was left out", show(xattr));
+        let what = format!("the attribute {} of {} was left out", show(xattr), count(files, "file"));
         self.bar.suspend(|| self.context.note(&what));
     }
 }

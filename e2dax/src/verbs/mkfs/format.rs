@@ -22,7 +22,7 @@ pub(super) struct FormatArgs {
     #[arg(long, short = 'N', value_name = "COUNT", conflicts_with = "inode_ratio")]
     inodes: Option<u64>,
 
-    /// One inode for so many bytes
+    /// One inode for this many bytes
     #[arg(long, short = 'i', value_name = "BYTES", value_parser = parse_bytes)]
     inode_ratio: Option<u64>,
 
@@ -68,6 +68,11 @@ fn parse_block_size(text: &str) -> Result<BlockSize, String> {
 }
 
 impl FormatArgs {
+    /// Whether nobody said how many inodes there are to be.
+    pub(super) fn inodes_are_open(&self) -> bool {
+        self.inodes.is_none() && self.inode_ratio.is_none()
+    }
+
     /// Changes what was asked for.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use blockdev::Partition;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 
 use crate::failure::{Failure, Of, Result};
-use crate::target::Place;
+use crate::target::{Place, WAIT};
 use crate::text::show_os;
 
 /// What the new file system is written to.
@@ -151,7 +151,7 @@ impl Image {
     ///
     /// # Errors
     /// What is not empty without `force`, what is in use, and the system's.
-    pub(super) fn create(place: &Where, start: u64, base: u64, force: bool) -> Result<Self> {
+    pub(super) fn create(place: &Where, start: u64, base: u64, force: bool, wait: bool) -> Result<Self> {
         let path = &place.path;
         if place.existing.is_some() && !force && !is_empty(path, start) {
             return Err(Failure::text(show_os(path.as_os_str()), "is not empty: --force replaces it"));
@@ -178,7 +178,13 @@ impl Image {
                 _ => Failure::host(path, error),
             })?;
             // Not before it is known that nobody uses what is there.
-            blockdev::take_for_replacing(&file, path).of(|| show_os(path.as_os_str()))?;
+            loop {
+                let taken = blockdev::take_for_replacing(&file, path);
+                match taken.map_err(|error| Failure::opening(show_os(path.as_os_str()), path, error)) {
+                    Err(failure) if wait && failure.is_locked() => std::thread::sleep(WAIT),
+                    taken => break taken?,
+                }
+            }
             if place.is_in_place() {
                 image.file = file;
                 return Ok(image);

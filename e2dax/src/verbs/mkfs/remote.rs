@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         return Err(Failure::text(name(), "is not empty: --force replaces it"));
     }
     let wanted = Wanted { base: target.offset(), room: device.size(), is_in_place: true };
-    let (plan, format) = plan(args, &mut taken, epoch, &wanted, None)?;
+    let (plan, format) = plan(args, &mut taken, epoch, &wanted, None, context)?;
     if plan.bytes() > device.size() {
         let small = ext2_image::mkfs::Error::TooSmall { needed: plan.bytes(), given: device.size() };
         return Err(failed(small));

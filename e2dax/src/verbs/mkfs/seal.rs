@@ -96,7 +96,7 @@ pub(super) struct Beside {
 impl Beside {
     fn create(path: &Path, force: bool) -> Result<Self> {
         let place = Where::find(path)?;
-        Ok(Self { path: place.path.clone(), image: Image::create(&place, 0, 0, force)? })
+        Ok(Self { path: place.path.clone(), image: Image::create(&place, 0, 0, force, false)? })
     }
 
     /// Gives it its name.

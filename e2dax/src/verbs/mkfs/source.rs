@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use ext2_core::Timestamp;
 use ext2_image::input::{Failed, Input, Kind, Owner, OwnerMap, Reading};
 use ext2_image::mkfs::source::{Times, Xattrs};
-use ext2_image::mkfs::{Format, NodeAttrs, NodeId, Size, identity, identity_of_seed};
+use ext2_image::mkfs::{Format, Inodes, NodeAttrs, NodeId, Size, identity, identity_of_seed};
 use ext2_image::oci::Platform;
 
 use crate::failure::{Failure, Result};
@@ -27,9 +27,9 @@ pub(super) struct SourceArgs {
     #[arg(long, value_name = "A:B", value_parser = OwnerMap::parse)]
     map_owner: Vec<OwnerMap>,
 
-    /// Which times of a directory's files are taken
-    #[arg(long, value_name = "WHICH", default_value = "modified")]
-    times: TimesArg,
+    /// Which times of files are taken [default: modified; all of an archive that `e2dax tar` made of an image]
+    #[arg(long, value_name = "WHICH")]
+    times: Option<TimesArg>,
 
     /// The platform of a container image that is there for several, as linux/amd64 or linux/arm/v7
     #[arg(long, value_name = "OS/ARCH", requires = "from")]
@@ -44,7 +44,7 @@ pub(super) struct SourceArgs {
     pub(super) sparse: bool,
 }
 
-/// Which times of a directory's files are taken.
+/// Which times of files are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TimesArg {
     /// The last change of the contents, for all four
@@ -72,7 +72,7 @@ impl Taken {
     pub(super) fn read(args: &super::Args, epoch: Option<Timestamp>) -> Result<Self> {
         let spool = spool(&args.image);
         let how = Reading {
-            times: args.source.times.into(),
+            times: args.source.times.map(Times::from),
             xattrs: if args.source.no_xattrs { Xattrs::Drop } else { Xattrs::Keep },
             contents: args.contents.as_deref(),
             default_time: epoch.unwrap_or_default(),
@@ -104,7 +104,12 @@ impl Taken {
 
     /// Whether the source says all that is to be there.
     pub(super) fn is_exact(&self) -> bool {
-        self.input.kind == Kind::Manifest
+        matches!(self.input.kind, Kind::Manifest | Kind::Image)
+    }
+
+    /// Whether the size is only that of the image which an archive was made of: the archive may have grown since.
+    pub(super) fn may_have_grown(&self) -> bool {
+        self.input.kind == Kind::Image
     }
 
     /// The size that the source says.
@@ -121,7 +126,7 @@ impl Taken {
         let created = epoch.or(newest).unwrap_or_else(now);
         let mut format = Format { created, ..Format::default() };
         let seed = args.seed.as_deref().unwrap_or_default().as_bytes();
-        let (id, hash_seed) = if input.has_source() {
+        let ids = if input.has_source() {
             identity(&mut input.tree, seed).map_err(|error| Failure::text("", error.to_string()))?
         } else if args.seed.is_some() {
             identity_of_seed(seed)
@@ -132,9 +137,16 @@ impl Taken {
         } else {
             identity_of_seed(&random()?)
         };
-        (format.uuid, format.hash_seed) = (id, hash_seed);
+        (format.uuid, format.hash_seed) = ids;
         let size = input.apply_manifest(&mut format);
         self.size = size.map_err(|error| Failure::text("", error.to_string()))?;
+        // What is asked for counts before what the source says: another seed, and the inodes of another size.
+        if args.seed.is_some() {
+            (format.uuid, format.hash_seed) = ids;
+        }
+        if all.size.is_some() && input.kind == Kind::Image {
+            format.inodes = Inodes::BySize;
+        }
         args.apply(&mut format).map_err(usage)?;
         format.root_owner = self.root_owner.unwrap_or(format.root_owner);
         if !input.has_source() {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::FromArgMatches as _;
 
 use super::names;
 use crate::context::Context;
@@ -57,13 +57,13 @@ pub(super) fn split(text: &str) -> Result<Vec<Command>> {
         _ => Err(Failure::usage(OsStr::new(first), "takes no arguments")),
     };
     match first.as_str() {
-        "cd" if rest.is_empty() => Ok(vec![Command::Go("/".into())]),
-        "cd" => Ok(vec![Command::Go(one("a directory")?)]),
+        "cd" | "change_working_directory" if rest.is_empty() => Ok(vec![Command::Go("/".into())]),
+        "cd" | "change_working_directory" => Ok(vec![Command::Go(one("a directory")?)]),
         "lcd" => Ok(vec![Command::HostGo(one("a directory of this machine")?.into())]),
-        "pwd" => none(Command::Where),
+        "pwd" | "print_working_directory" => none(Command::Where),
         "sync" | "flush" => none(Command::Sync),
         "quit" | "exit" | "q" => none(Command::Quit),
-        "help" | "?" => match rest {
+        "help" | "?" | "list_requests" | "lr" => match rest {
             [] => Ok(vec![Command::Help]),
             [topic] if topic == "debugfs" => Ok(vec![Command::HelpDebugfs]),
             [verb] => Ok(vec![Command::Verb(vec![verb.clone(), "--help".into()])]),
@@ -76,7 +76,7 @@ pub(super) fn split(text: &str) -> Result<Vec<Command>> {
 
 thread_local! {
     /// The definition of the command line, made once: it is more work than most commands are.
-    static DEFINITION: RefCell<clap::Command> = RefCell::new(crate::Cli::command());
+    static DEFINITION: RefCell<clap::Command> = RefCell::new(crate::help::definition());
 }
 
 /// Parses a command line, the name of the program first.
@@ -116,7 +116,9 @@ pub(super) fn run(context: &mut Context, words: Vec<String>) -> Result<()> {
     if OUTSIDE.contains(&verb.as_str()) {
         return Err(Failure::text(verb, "is not for a shell; call e2dax for it"));
     }
-    if !INSIDE.contains(&verb.as_str()) {
+    // What pokes goes on with the device as it is open.
+    let goes_on = verb == "poke" && kept::is_poked();
+    if !INSIDE.contains(&verb.as_str()) && !goes_on {
         kept::close(context);
     }
     let mut arguments: Vec<OsString> = vec!["e2dax".into()];
@@ -168,4 +170,35 @@ pub(super) fn help(context: &mut Context) -> Result<()> {
         ("quit", "End"),
     ];
     own.iter().try_for_each(|(name, about)| context.out.line(format_args!("{name:<12} {about}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shell_knows_what_the_documents_say_it_knows() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compared.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let table = text.split("### The jobs of debugfs").nth(1).unwrap();
+        let own = ["cd", "pwd", "lcd", "help", "list_requests", "quit"];
+        let mut seen = 0;
+        for row in table.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            if cells[3] != "✓" {
+                continue;
+            }
+            let names = cells[1].split('`').skip(1).step_by(2).filter(|name| !name.starts_with('-'));
+            for name in names {
+                let is_known = own.contains(&name) || is_verb(name) || names::is_known(name);
+                assert!(is_known, "{name} is said to be known to the shell");
+                seen += 1;
+            }
+        }
+        assert!(seen > 40, "{seen}");
+        for name in own {
+            let rest = if matches!(name, "cd" | "lcd") { " /" } else { "" };
+            assert!(split(&format!("{name}{rest}")).is_ok(), "{name}");
+        }
+    }
 }

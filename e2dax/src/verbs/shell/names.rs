@@ -24,7 +24,7 @@ const NAMES: &[(&[&str], &str, &[&str])] = &[
     (&["set_block_group", "set_bg"], "GROUP FIELD VALUE", &["poke : group:$1 $2 $3 --force"]),
     (&["show_super_stats", "stats"], "", &["info :", "groups :"]),
     (&["show_debugfs_params", "params"], "", &["info :"]),
-    (&["features", "feature"], "", &["hex : --superblock"]),
+    (&["feature", "features"], "", &["hex : --superblock"]),
     (&["testb"], "BLOCK", &["whose : $1"]),
     (&["setb"], "BLOCK", &["poke : bit:block $1 used"]),
     (&["freeb"], "BLOCK", &["poke : bit:block $1 free"]),
@@ -42,6 +42,7 @@ const NAMES: &[(&[&str], &str, &[&str])] = &[
     (&["link"], "FILE NAME", &["ln $1 $2"]),
     (&["unlink", "kill_file"], "FILE", &["rm $1"]),
     (&["show_inode_info"], "FILE", &["stat $1"]),
+    (&["list_directory"], "[DIR]…", &["ls $*"]),
     (&["dump_inode"], "FILE OUT", &["cp :$1 $2"]),
     (&["clri"], "FILE", &["poke : @1 links_count 0 --force", "poke : @1 mode 0 --force"]),
     (&["dirsearch"], "DIR NAME", &["find $1 --name $2"]),
@@ -55,8 +56,18 @@ pub(super) fn is_meant(name: &str, rest: &[String]) -> bool {
     name == "write" && rest.len() == 2 && rest.iter().all(|word| !word.starts_with('-'))
 }
 
+/// Whether debugfs has a command of this name that is known here.
+#[cfg(test)]
+pub(super) fn is_known(name: &str) -> bool {
+    NAMES.iter().any(|(names, ..)| names.contains(&name))
+}
+
 /// A command of debugfs as ours.
 pub(super) fn translate(name: &str, rest: &[String]) -> Result<Vec<Command>> {
+    if matches!(name, "dirty" | "dirty_filesys") && rest == ["-clean"] {
+        let words = ["poke", ":", "superblock", "s_state", "1"];
+        return Ok(vec![Command::Verb(words.map(String::from).to_vec())]);
+    }
     let known = NAMES.iter().find(|(names, ..)| names.contains(&name));
     let Some((_, arguments, templates)) = known else {
         return Err(Failure::usage(
@@ -153,6 +164,8 @@ mod tests {
         assert_eq!(words("seti", &["<12>"]), ["poke : bit:inode 12 used"]);
         assert!(translate("icheck", &[]).is_err());
         assert!(translate("lsdel", &["x".into()]).is_err());
+        assert_eq!(words("dirty", &["-clean"]), ["poke : superblock s_state 1"]);
+        assert_eq!(words("list_directory", &[]), ["ls"]);
         assert!(translate("nonsense", &[]).is_err());
     }
 }

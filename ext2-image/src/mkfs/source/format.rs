@@ -41,6 +41,12 @@ pub fn format_of_manifest(manifest: &Manifest, format: &mut Format) -> Result<Op
     if let Some(label) = value("label") {
         format.label.clone_from(label);
     }
+    if let Some(path) = value("last-mounted") {
+        format.last_mounted.clone_from(path);
+    }
+    if let Some(count) = number("blocks-per-group")? {
+        format.blocks_per_group = Some(u32::try_from(count).map_err(|_| bad("blocks-per-group"))?);
+    }
     if let Some(uuid) = words("uuid")? {
         format.uuid = uuid;
     }
@@ -54,15 +60,19 @@ pub fn format_of_manifest(manifest: &Manifest, format: &mut Format) -> Result<Op
         format.features = Features::default();
         format.features.apply(names).map_err(|_| bad("features"))?;
     }
-    if let Some(seconds) = number("created")? {
-        format.created = Timestamp::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+    if let Some(text) = value("created") {
+        let seconds = core::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        format.created = Timestamp::from_secs(seconds.ok_or_else(|| bad("created"))?);
     }
     let blocks = number("blocks")?;
     if let (Some(blocks @ 1..), Some(reserved)) = (blocks, number("reserved-blocks")?) {
-        // Half a block more, so that rounding down gives the number again.
-        format.reserved_percent = (reserved as f64 + 0.5) * 100.0 / blocks as f64;
+        // Nearly a block more, so that rounding down gives the number again, twice where blocks at the end are left out.
+        format.reserved_percent = (reserved as f64 + 0.999) * 100.0 / blocks as f64;
     }
-    Ok(blocks.and_then(|blocks| blocks.checked_mul(format.block_size.map_or(4096, BlockSize::bytes))))
+    let bytes = number("bytes")?;
+    Ok(bytes.or_else(|| {
+        blocks.and_then(|blocks| blocks.checked_mul(format.block_size.map_or(4096, BlockSize::bytes)))
+    }))
 }
 
 /// 16 bytes from 32 hexadecimal digits with dashes.

@@ -34,6 +34,8 @@ pub(super) struct Found {
     pub(super) body: Body,
     /// Device and inode of a file with several names.
     pub(super) linked: Option<(u64, u64)>,
+    /// How many names it has.
+    pub(super) links: u64,
     /// Names of attributes that an ext2 cannot hold.
     pub(super) lost: Vec<Vec<u8>>,
 }
@@ -99,6 +101,37 @@ impl Look {
         Ok(())
     }
 
+    /// The names in a folder, and which are folders themselves.
+    pub(super) fn names(&self, folder: &Path, shown: &[u8]) -> Result<Vec<(Vec<u8>, bool)>> {
+        let failed = |error: Errno| Error::source(shown, std::io::Error::from(error));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(CWD, folder, flags, Mode::empty()).map_err(failed)?;
+        let mut names = Vec::new();
+        for item in Dir::read_from(&opened).map_err(failed)? {
+            let item = item.map_err(failed)?;
+            let name = item.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let kind = match item.file_type() {
+                FileType::Unknown => {
+                    let found = statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                    FileType::from_raw_mode(found.st_mode)
+                }
+                kind => kind,
+            };
+            names.push((name.to_bytes().to_vec(), kind == FileType::Directory));
+        }
+        Ok(names)
+    }
+
+    /// A file of a folder that is open; `whole` is its path.
+    pub(super) fn one(&mut self, folder: BorrowedFd<'_>, whole: &Path, shown: &[u8]) -> Result<Found> {
+        let name = whole.file_name().unwrap_or_default();
+        let place = Place { folder, name, whole };
+        self.at(place, name.as_bytes(), &|| shown.to_vec())
+    }
+
     fn at(&mut self, place: Place<'_>, name: &[u8], path: &dyn Fn() -> Vec<u8>) -> Result<Found> {
         let failed = |error: std::io::Error| Error::source(&path(), error);
         let found = place.stat().map_err(failed)?;
@@ -121,10 +154,13 @@ impl Look {
             FileType::Unknown => return Err(Error::source(&path(), "is of no kind that is known")),
         };
         let id = (found.st_dev, found.st_ino);
-        let linked = (found.st_nlink > 1 && kind != FileType::Directory).then_some(id);
+        // The width of the count differs between hosts.
+        #[allow(clippy::useless_conversion)] // Other machines count in fewer bits.
+        let links = u64::try_from(found.st_nlink).unwrap_or(u64::MAX);
+        let linked = (links > 1 && kind != FileType::Directory).then_some(id);
         let mut lost = Vec::new();
         let attrs = self.attrs(place, &found, &mut lost).map_err(failed)?;
-        Ok(Found { name: name.to_vec(), attrs, body, linked, lost })
+        Ok(Found { name: name.to_vec(), attrs, body, linked, links, lost })
     }
 
     fn attrs(

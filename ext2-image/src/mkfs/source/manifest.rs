@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Folder;
+use super::summed::{Summed, SummedFolder};
 use crate::manifest::{ByteSpan, ContentCrc, Inode, Kind, Manifest, Node, Time};
 use crate::mkfs::{Body, Contents, Error, NodeAttrs, NodeId, Result, SourceFile, Tree};
 use ext2_core::{DeviceNr, Timestamp};
@@ -155,6 +156,15 @@ impl Contents for CheckedFolder {
     fn abandon(&mut self) {
         self.folder.abandon();
         self.open = None;
+    }
+
+    fn at_random(&self) -> Option<Box<dyn Contents + Send>> {
+        let summed = self.sums.iter().map(|sum| sum.map(Summed::new)).collect();
+        Some(Box::new(SummedFolder::new(self.folder.another()?, summed)))
+    }
+
+    fn lies_in(&self) -> Option<&std::fs::File> {
+        self.folder.lies_in()
     }
 
     fn host_file(&self) -> Option<(&std::fs::File, u64)> {

@@ -1,0 +1,157 @@
+//! Servers that break the protocol in one place each: what the client says of it.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use blockdev::BlockDevice as _;
+use e2dax_net::client::{Connect, NbdDevice};
+use e2dax_net::uri::NbdUri;
+
+/// Bytes of the export.
+const SIZE: u64 = 1 << 20;
+/// The first cookie that a client uses on a connection.
+const FIRST: u64 = 1;
+
+fn answer(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = 0x0003_e889_0455_65a9_u64.to_be_bytes().to_vec();
+    for word in [option, kind, data.len() as u32] {
+        bytes.extend(word.to_be_bytes());
+    }
+    bytes.extend(data);
+    bytes
+}
+
+/// What comes up to the choice of an export, in order.
+fn settled() -> Vec<u8> {
+    let info = [&[0, 0][..], &SIZE.to_be_bytes(), &[0, 0x25]].concat();
+    [
+        b"NBDMAGICIHAVEOPT\0\x03".to_vec(),
+        answer(8, 1, b""),
+        answer(10, 4, b"\0\0\0\x01base:allocation"),
+        answer(10, 1, b""),
+        answer(7, 3, &info),
+        answer(7, 1, b""),
+    ]
+    .concat()
+}
+
+fn chunk(done: bool, kind: u16, cookie: u64, data: &[u8]) -> Vec<u8> {
+    let mut bytes = 0x668e_33ef_u32.to_be_bytes().to_vec();
+    bytes.extend(u16::from(done).to_be_bytes());
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend(cookie.to_be_bytes());
+    bytes.extend((data.len() as u32).to_be_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+fn data(done: bool, cookie: u64, at: u64, bytes: &[u8]) -> Vec<u8> {
+    chunk(done, 1, cookie, &[&at.to_be_bytes()[..], bytes].concat())
+}
+
+/// Lets a client read 8 bytes at 4096 from a server that says `bytes`, and goes on with `more` when it has said them.
+fn read_from(bytes: &[u8], more: impl FnOnce(&mut UnixStream) + Send) -> Result<[u8; 8], String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(bytes);
+            more(&mut stream);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let options =
+            Connect { reconnect: Duration::ZERO, timeout: Duration::from_millis(700), ..Connect::default() };
+        let device =
+            NbdDevice::open(&NbdUri::unix(&path, ""), &options).map_err(|error| error.to_string())?;
+        let mut found = [0xee; 8];
+        device.read_at(4096, &mut found).map(|()| found).map_err(|error| error.to_string())
+    })
+}
+
+#[test]
+fn chunks_in_any_order_are_put_where_they_belong() {
+    let hole = [&4096_u64.to_be_bytes()[..], &2_u32.to_be_bytes()].concat();
+    let parts = [
+        data(false, FIRST, 4100, b"EF"),
+        chunk(false, 2, FIRST, &hole),
+        data(false, FIRST, 4102, b"GH"),
+        data(false, FIRST, 4098, b"CD"),
+        chunk(true, 0, FIRST, b""),
+    ];
+    assert_eq!(&read_from(&[settled(), parts.concat()].concat(), |_| ()).unwrap(), b"\0\0CDEFGH");
+}
+
+#[test]
+fn each_break_of_the_protocol_is_an_error_that_says_what() {
+    let whole = data(true, FIRST, 4096, b"ABCDEFGH");
+    let long = |len: u32| {
+        [&0x668e_33ef_u32.to_be_bytes()[..], &[0, 1, 0x80, 1], &FIRST.to_be_bytes(), &len.to_be_bytes()]
+            .concat()
+    };
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("not asked", data(true, 77, 4096, b"ABCDEFGH")),
+        ("data twice", [data(false, FIRST, 4096, b"ABCD"), data(true, FIRST, 4098, b"ABCD")].concat()),
+        ("data twice", [data(false, FIRST, 4096, b"ABCD"), data(true, FIRST, 4096, b"ABCD")].concat()),
+        ("leaves bytes out", data(true, FIRST, 4097, b"BCDEFGH")),
+        ("leaves bytes out", [data(false, FIRST, 4096, b"AB"), data(true, FIRST, 4099, b"DEFGH")].concat()),
+        ("leaves bytes out", chunk(true, 0, FIRST, b"")),
+        ("not asked for", data(true, FIRST, 4095, b"ABCDEFGH")),
+        ("not asked for", data(true, FIRST, 4096, b"ABCDEFGHI")),
+        ("not asked for", data(true, FIRST, u64::MAX, b"ABCDEFGH")),
+        ("no data", data(true, FIRST, 4096, b"")),
+        ("too short", chunk(true, 1, FIRST, b"short")),
+        ("too short", chunk(true, 2, FIRST, b"short")),
+        ("too long", long(u32::MAX)),
+        ("no kind that is known", chunk(true, 99, FIRST, b"")),
+        ("no reply", b"\x25\x60\x95\x13 is a request".to_vec()),
+        // An error whose text is longer than the chunk: the number counts.
+        ("the server", chunk(true, 0x8001, FIRST, b"\0\0\0\x05\xff\xffx")),
+    ];
+    for (what, bytes) in cases {
+        let error = read_from(&[settled(), bytes].concat(), |_| ()).unwrap_err();
+        assert!(error.contains(what), "{what}: {error}");
+    }
+    // A reply to what was answered already.
+    let twice = [settled(), whole.clone(), whole].concat();
+    assert_eq!(&read_from(&twice, |_| ()).unwrap(), b"ABCDEFGH");
+}
+
+#[test]
+fn a_server_without_an_end_is_left_in_a_bounded_time() {
+    let begin = Instant::now();
+    // Information about the export that never ends.
+    let start = settled()[..18].to_vec();
+    let error = read_from(&[start.clone(), answer(8, 1, b"")].concat(), |stream| {
+        for _ in 0..1000 {
+            let _ = stream.write_all(&answer(10, 4, b"\0\0\0\x02another:one"));
+        }
+    });
+    assert!(error.unwrap_err().contains("without end"));
+    // An answer that is said to be endless.
+    let mut endless = answer(8, 1, b"");
+    endless[16..].copy_from_slice(&u32::MAX.to_be_bytes());
+    assert!(read_from(&[start, endless].concat(), |_| ()).unwrap_err().contains("too long"));
+    // A byte now and then, in the negotiation and in the middle of a reply: each in time.
+    let drip = |bytes: Vec<u8>| {
+        move |stream: &mut UnixStream| {
+            for byte in bytes {
+                thread::sleep(Duration::from_millis(200));
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
+            }
+        }
+    };
+    let error = read_from(&settled()[..30], drip(settled()[30..].to_vec())).unwrap_err();
+    assert!(error.contains("does not answer"), "{error}");
+    let reply = data(true, FIRST, 4096, b"ABCDEFGH");
+    let (head, rest) = reply.split_at(22);
+    let error = read_from(&[&settled(), head].concat(), drip(rest.to_vec())).unwrap_err();
+    assert!(error.contains("does not answer"), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(12), "{:?}", begin.elapsed());
+}

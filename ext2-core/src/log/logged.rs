@@ -1,0 +1,431 @@
+//! The device that keeps what is stored of the file system's own structures until a commit.
+
+mod commit;
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use portable_atomic::AtomicU64;
+
+use blockdev::{BlockDevice, Error, Result};
+
+use crate::sync::{Mutex, Rank, RwLock};
+use commit::Committer;
+
+/// Bits of the filter that says which blocks may be in memory: a hash of one, 128 KiB together.
+const FILTER: usize = 1 << 20;
+
+/// The most blocks that are taken by one look at the room there is.
+const MOST_AT_ONCE: usize = 32;
+
+/// A device whose metadata goes through a log, once that has begun; until then, and after its end, the device below.
+#[derive(Debug)]
+pub(crate) struct Logged {
+    inner: Arc<dyn BlockDevice>,
+    block: u64,
+    on: AtomicBool,
+    /// The blocks that are in memory have their bits set, and others may.
+    filter: Vec<AtomicU64>,
+    state: RwLock<State>,
+    commit: Mutex<Committer>,
+    /// Commits that have begun, and the last of them that has succeeded.
+    begun: AtomicU64,
+    ended: AtomicU64,
+    /// Changes that a commit must not come between.
+    holds: AtomicUsize,
+}
+
+/// What is in memory.
+#[derive(Debug, Default)]
+struct State {
+    blocks: BTreeMap<u32, Captured>,
+    /// The number of the next commit.
+    running: u32,
+    /// Blocks that changed since the last one.
+    dirty: usize,
+    /// How many may.
+    most: usize,
+    /// Runs that were given up since the last commit, by their first block; and before that by those that a commit under
+    /// way holds.
+    freed: BTreeMap<u32, u32>,
+    freeing: BTreeMap<u32, u32>,
+    /// The commit that each block of the log belongs to which a replay would write.
+    live: BTreeMap<u32, u32>,
+}
+
+/// A block that is newer in memory than below.
+#[derive(Debug)]
+struct Captured {
+    bytes: Box<[u8]>,
+    /// The commit that it is for.
+    commit: u32,
+}
+
+/// Whether a run of blocks touches one of the runs.
+fn touches(runs: &BTreeMap<u32, u32>, from: u64, to: u64) -> bool {
+    let before = runs.range(..=u32::try_from(to.saturating_sub(1)).unwrap_or(u32::MAX)).next_back();
+    before.is_some_and(|(&start, &len)| u64::from(start) + u64::from(len) > from && u64::from(start) < to)
+}
+
+impl Logged {
+    /// Over a device with blocks of `block` bytes, without a log.
+    pub(crate) fn new(inner: Arc<dyn BlockDevice>, block: u64) -> Self {
+        let mut filter = Vec::new();
+        filter.resize_with(FILTER / 64, AtomicU64::default);
+        Self {
+            inner,
+            block,
+            on: AtomicBool::new(false),
+            filter,
+            state: RwLock::new(Rank::LogState, State::default()),
+            commit: Mutex::new(Rank::Log, Committer::default()),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            holds: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether the log has begun.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Acquire)
+    }
+
+    /// Whether something waits for a commit.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.is_on() && self.state.read().dirty > 0
+    }
+
+    /// The word and the bit of the filter for a block.
+    fn place(nr: u32) -> (usize, u64) {
+        let hash = (u64::from(nr).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44) as usize % FILTER;
+        (hash / 64, 1 << (hash % 64))
+    }
+
+    fn mark(&self, nr: u32) {
+        let (word, bit) = Self::place(nr);
+        if let Some(word) = self.filter.get(word) {
+            word.fetch_or(bit, Ordering::Release);
+        }
+    }
+
+    fn may_hold(&self, nr: u32) -> bool {
+        let (word, bit) = Self::place(nr);
+        self.filter.get(word).is_some_and(|word| word.load(Ordering::Acquire) & bit != 0)
+    }
+
+    /// The blocks of a range of bytes.
+    fn span(&self, offset: u64, len: u64) -> core::ops::Range<u64> {
+        offset / self.block..offset.saturating_add(len).div_ceil(self.block)
+    }
+
+    /// Whether a block of the range may be in memory.
+    #[inline]
+    fn may_touch(&self, offset: u64, len: u64) -> bool {
+        let span = self.span(offset, len);
+        // Beyond this a look at all that is in memory costs less.
+        if span.end - span.start > 64 {
+            return true;
+        }
+        span.into_iter().any(|nr| u32::try_from(nr).map_or(true, |nr| self.may_hold(nr)))
+    }
+
+    /// Calls `each` with each block of a range: its number, where in it the range begins, and where in the range it
+    /// begins and ends.
+    fn pieces(
+        &self,
+        offset: u64,
+        len: usize,
+        mut each: impl FnMut(u32, usize, core::ops::Range<usize>) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = 0;
+        while at < len {
+            let byte = offset + at as u64;
+            let nr = u32::try_from(byte / self.block).map_err(|_| self.outside(offset, len as u64))?;
+            let within = (byte % self.block) as usize;
+            let end = len.min(at + self.block as usize - within);
+            each(nr, within, at..end)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn outside(&self, offset: u64, len: u64) -> Error {
+        Error::OutOfRange { offset, len, size: self.size() }
+    }
+
+    fn check(&self, offset: u64, len: u64) -> Result<()> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size() => Ok(()),
+            _ => Err(self.outside(offset, len)),
+        }
+    }
+
+    /// Changes a block in memory; it is loaded first unless all of it changes.
+    fn capture(&self, state: &mut State, nr: u32, whole: bool, change: impl FnOnce(&mut [u8])) -> Result<()> {
+        let running = state.running;
+        let captured = match state.blocks.entry(nr) {
+            alloc::collections::btree_map::Entry::Occupied(there) => there.into_mut(),
+            alloc::collections::btree_map::Entry::Vacant(place) => {
+                let start = u64::from(nr) * self.block;
+                // The last block of a device may be cut off.
+                let len = self.block.min(self.size().saturating_sub(start)) as usize;
+                let mut bytes = vec![0; self.block as usize];
+                if !whole && let Some(part) = bytes.get_mut(..len) {
+                    self.inner.read_at(start, part)?;
+                }
+                self.mark(nr);
+                place.insert(Captured { bytes: bytes.into(), commit: running.wrapping_sub(1) })
+            }
+        };
+        if captured.commit != running {
+            captured.commit = running;
+            state.dirty += 1;
+        }
+        change(&mut captured.bytes);
+        Ok(())
+    }
+
+    /// Keeps bytes in memory for the next commit. What is larger than a commit takes several.
+    fn keep(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.check(offset, buf.len() as u64)?;
+        let step = MOST_AT_ONCE * self.block as usize;
+        let mut at = 0;
+        while at < buf.len() {
+            let start = offset + at as u64;
+            // Up to a boundary between blocks, so that no block is taken for two.
+            let end = buf.len().min(at + step - (start % self.block) as usize);
+            self.keep_part(start, buf.get(at..end).unwrap_or_default())?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn keep_part(&self, offset: u64, part: &[u8]) -> Result<()> {
+        let span = self.span(offset, part.len() as u64);
+        let blocks = (span.end - span.start) as usize;
+        loop {
+            let mut state = self.state.write();
+            if !self.is_on() {
+                // It has ended meanwhile.
+                drop(state);
+                return self.inner.write_at(offset, part);
+            }
+            if state.dirty + blocks > state.most {
+                // Whoever commits may wait for somebody who waits for a lock that this thread holds: it does not wait
+                // in turn, while there is any room. After a commit has begun there is plenty.
+                let has_room = state.dirty + blocks <= 2 * state.most;
+                drop(state);
+                match self.try_commit()? {
+                    true => continue,
+                    false if has_room => state = self.state.write(),
+                    false => {
+                        #[cfg(feature = "std")]
+                        std::thread::yield_now();
+                        core::hint::spin_loop();
+                        continue;
+                    }
+                }
+            }
+            return self.pieces(offset, part.len(), |nr, within, range| {
+                let whole = range.len() as u64 == self.block;
+                self.capture(&mut state, nr, whole, |block| {
+                    let to = block.get_mut(within..within + range.len());
+                    if let (Some(to), Some(from)) = (to, part.get(range)) {
+                        to.copy_from_slice(from);
+                    }
+                })
+            });
+        }
+    }
+
+    /// Whether contents may be stored in place, all over the range.
+    fn is_free_to_change(&self, offset: u64, len: u64) -> bool {
+        let span = self.span(offset, len);
+        let state = self.state.read();
+        if touches(&state.freed, span.start, span.end) || touches(&state.freeing, span.start, span.end) {
+            return false;
+        }
+        let first = u32::try_from(span.start).unwrap_or(u32::MAX);
+        let last = u32::try_from(span.end.saturating_sub(1)).unwrap_or(u32::MAX);
+        state.live.range(first..=last).next().is_none() && state.blocks.range(first..=last).next().is_none()
+    }
+
+    /// Stores contents: in place where that is allowed, block by block.
+    fn fill(&self, offset: u64, len: u64, store: &dyn Fn(u64, u64, bool) -> Result<()>) -> Result<()> {
+        self.check(offset, len)?;
+        if self.is_free_to_change(offset, len) {
+            return store(offset, len, true);
+        }
+        let (mut at, end) = (offset, offset + len);
+        while at < end {
+            let in_place = self.is_free_to_change(at, 1);
+            let mut stop = end.min((at / self.block + 1) * self.block);
+            while stop < end && self.is_free_to_change(stop, 1) == in_place {
+                stop = end.min(stop + self.block);
+            }
+            store(at, stop - at, in_place)?;
+            at = stop;
+        }
+        Ok(())
+    }
+}
+
+impl BlockDevice for Logged {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        if !self.is_on() || !self.may_touch(offset, buf.len() as u64) {
+            return self.inner.read_at(offset, buf);
+        }
+        self.check(offset, buf.len() as u64)?;
+        let len = buf.len();
+        let span = self.span(offset, len as u64);
+        let state = self.state.read();
+        let (first, last) = (u32::try_from(span.start), u32::try_from(span.end.saturating_sub(1)));
+        let (Ok(first), Ok(last)) = (first, last) else { return self.inner.read_at(offset, buf) };
+        if len == 0 || state.blocks.range(first..=last).next().is_none() {
+            return self.inner.read_at(offset, buf);
+        }
+        self.pieces(offset, len, |nr, within, range| {
+            let start = offset + range.start as u64;
+            let Some(part) = buf.get_mut(range) else { return Ok(()) };
+            match state.blocks.get(&nr).and_then(|there| there.bytes.get(within..within + part.len())) {
+                Some(there) => part.copy_from_slice(there),
+                None => self.inner.read_at(start, part)?,
+            }
+            Ok(())
+        })
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        if self.is_on() { self.keep(offset, buf) } else { self.inner.write_at(offset, buf) }
+    }
+
+    fn read_u32(&self, offset: u64) -> Result<u32> {
+        if self.is_on() && self.may_touch(offset, 4) {
+            let mut bytes = [0; 4];
+            self.read_at(offset, &mut bytes)?;
+            return Ok(u32::from_le_bytes(bytes));
+        }
+        self.inner.read_u32(offset)
+    }
+
+    fn write_words(&self, offset: u64, words: &[u32]) -> Result<()> {
+        if !self.is_on() {
+            return self.inner.write_words(offset, words);
+        }
+        if !offset.is_multiple_of(4) {
+            return Err(Error::Unsupported("words at a place that is no multiple of 4"));
+        }
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.keep(offset, &bytes)
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        if !self.is_on() {
+            return self.inner.zero(offset, len);
+        }
+        self.check(offset, len)?;
+        let zeros = vec![0; len.min(1 << 16) as usize];
+        let mut done = 0;
+        while done < len {
+            let part = zeros.get(..(len - done).min(1 << 16) as usize).unwrap_or_default();
+            self.keep(offset + done, part)?;
+            done += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_contents(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        if !self.is_on() {
+            return self.inner.write_at(offset, buf);
+        }
+        self.fill(offset, buf.len() as u64, &|at, len, in_place| {
+            let from = (at - offset) as usize;
+            let part = buf.get(from..from + len as usize).unwrap_or_default();
+            if in_place { self.inner.write_at(at, part) } else { self.keep(at, part) }
+        })
+    }
+
+    fn zero_contents(&self, offset: u64, len: u64) -> Result<()> {
+        if !self.is_on() {
+            return self.inner.zero(offset, len);
+        }
+        self.fill(offset, len, &|at, len, in_place| {
+            if in_place { self.inner.zero(at, len) } else { self.zero(at, len) }
+        })
+    }
+
+    fn freed(&self, offset: u64, len: u64) {
+        if !self.is_on() || len == 0 {
+            return;
+        }
+        let span = self.span(offset, len);
+        let (Ok(first), Ok(count)) = (u32::try_from(span.start), u32::try_from(span.end - span.start)) else {
+            return;
+        };
+        let mut state = self.state.write();
+        // What was given up and taken anew meanwhile may be given up again, in other runs.
+        let longest = state.freed.get(&first).copied().unwrap_or(0).max(count);
+        state.freed.insert(first, longest);
+    }
+
+    fn hold(&self, begin: bool) {
+        if begin {
+            self.holds.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.holds.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn is_in_place(&self, offset: u64, len: u64) -> bool {
+        if !self.is_on() || !self.may_touch(offset, len) {
+            return true;
+        }
+        let span = self.span(offset, len);
+        let (Ok(first), Ok(last)) = (u32::try_from(span.start), u32::try_from(span.end.saturating_sub(1)))
+        else {
+            return true;
+        };
+        first > last || self.state.read().blocks.range(first..=last).next().is_none()
+    }
+
+    fn claim(&self, offset: u64, len: u64) -> Result<blockdev::Claim> {
+        self.inner.claim(offset, len)
+    }
+
+    /// The order of stores to what a commit holds does not matter, and contents have no order of their own.
+    fn fence(&self) -> Result<()> {
+        if self.is_on() { Ok(()) } else { self.inner.fence() }
+    }
+
+    fn fence_tagged(&self, tag: u64) -> Result<()> {
+        if self.is_on() { Ok(()) } else { self.inner.fence_tagged(tag) }
+    }
+
+    fn flush(&self) -> Result<()> {
+        if self.is_on() { self.commit() } else { self.inner.flush() }
+    }
+
+    fn flush_tagged(&self, tag: u64) -> Result<()> {
+        if self.is_on() { self.commit() } else { self.inner.flush_tagged(tag) }
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.inner.is_read_only()
+    }
+
+    #[cfg(feature = "std")]
+    fn backing_file(&self) -> Option<blockdev::BackingFile<'_>> {
+        self.inner.backing_file()
+    }
+
+    fn populate(&self, offset: u64, len: u64) -> Result<()> {
+        self.inner.populate(offset, len)
+    }
+}

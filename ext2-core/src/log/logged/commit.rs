@@ -1,0 +1,252 @@
+//! Commits: from memory into the log, and from there in place.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use blockdev::{Error, Result};
+
+use super::{Logged, State};
+use crate::log::area::Area;
+use ext2_format::journal as record;
+
+/// A commit in the log: from which of its blocks on it stands, and how many it takes.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    sequence: u32,
+    start: u32,
+    len: u32,
+}
+
+/// What a commit holds.
+#[derive(Debug)]
+struct Frozen {
+    /// Its number in the log.
+    number: u32,
+    /// Its number among all, those that hold no block included.
+    turn: u64,
+    blocks: Vec<(u32, Vec<u8>)>,
+}
+
+/// Who commits, and where.
+#[derive(Debug, Default)]
+pub(super) struct Committer {
+    area: Option<Area>,
+    /// Where the next commit goes.
+    head: u32,
+    /// The commits that a replay of the log as it is on the media could need: the last two.
+    places: VecDeque<Place>,
+    /// The device failed: nothing is known of what the log holds any more.
+    failed: bool,
+}
+
+impl Logged {
+    /// Begins to log. Everything that was stored so far is durable.
+    pub(crate) fn begin(&self, area: Area) {
+        let mut committer = self.commit.lock();
+        let mut state = self.state.write();
+        state.running = area.sequence;
+        // A third of the log for each, less descriptors, the last block, and some for a change that is under way.
+        let third = (area.blocks.len() - 1) / 3;
+        state.most = third - third / 16 - 24;
+        *committer = Committer { head: 1, area: Some(area), ..Committer::default() };
+        self.on.store(true, Ordering::Release);
+    }
+
+    /// Ends logging: everything is in its place and durable, and the device is the one below again. Nobody else stores
+    /// to it meanwhile. Gives the log's place.
+    pub(crate) fn end(&self) -> Result<Option<Area>> {
+        if !self.is_on() {
+            return Ok(None);
+        }
+        loop {
+            self.commit()?;
+            let mut committer = self.commit.lock();
+            self.inner.flush()?;
+            let mut state = self.state.write();
+            if state.dirty > 0 {
+                // Somebody stores after all.
+                continue;
+            }
+            let Some(area) = committer.area.take() else { return Ok(None) };
+            let running = state.running;
+            *state = State::default();
+            self.on.store(false, Ordering::Release);
+            drop(state);
+            self.write_head(&area, running, 0)?;
+            self.inner.flush()?;
+            return Ok(Some(area));
+        }
+    }
+
+    /// Forgets what no commit holds, and takes nothing more: for a file system that is shut down as if the power went.
+    pub(crate) fn abandon(&self) {
+        self.commit.lock().failed = true;
+    }
+
+    /// Says in the superblock of the log where a replay begins; 0 where there is nothing to replay.
+    fn write_head(&self, area: &Area, sequence: u32, start: u32) -> Result<()> {
+        let mut words = [0; 8];
+        record::put(&mut words, 0, sequence);
+        record::put(&mut words, 4, start);
+        self.inner.write_at(area.byte_of(0, self.block) + record::S_SEQUENCE as u64, &words)
+    }
+
+    /// A commit, unless one is under way or a change that must be whole: false then.
+    pub(super) fn try_commit(&self) -> Result<bool> {
+        let Some(mut committer) = self.commit.try_lock() else { return Ok(false) };
+        if self.holds.load(Ordering::Acquire) > 0 {
+            return Ok(false);
+        }
+        let Some(frozen) = self.freeze() else { return Ok(false) };
+        self.run(&mut committer, frozen).map(|()| true)
+    }
+
+    /// Makes all that was stored before durable. Who comes while one is under way shares the next with all others.
+    pub(crate) fn commit(&self) -> Result<()> {
+        let before = self.begun.load(Ordering::SeqCst);
+        let mut committer = self.commit.lock();
+        if self.ended.load(Ordering::SeqCst) > before {
+            return Ok(());
+        }
+        loop {
+            if let Some(frozen) = self.freeze() {
+                return self.run(&mut committer, frozen);
+            }
+            // Whoever holds it is in the middle of a rename.
+            #[cfg(feature = "std")]
+            std::thread::yield_now();
+            core::hint::spin_loop();
+        }
+    }
+
+    fn run(&self, committer: &mut Committer, frozen: Frozen) -> Result<()> {
+        if committer.failed {
+            return Err(Error::Unsupported("writes, since its log could not be written"));
+        }
+        let number = frozen.turn;
+        let done = self.commit_with(committer, &frozen);
+        match &done {
+            Ok(()) => self.ended.store(number, Ordering::SeqCst),
+            Err(error) => {
+                log::error!("the log could not be written: {error}");
+                committer.failed = true;
+            }
+        }
+        done
+    }
+
+    /// The blocks of the next commit as they are at this moment; `None` in the middle of a change that must be whole. The
+    /// caller holds `commit`.
+    fn freeze(&self) -> Option<Frozen> {
+        let mut state = self.state.write();
+        if self.holds.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        // Who comes from here on needs another one.
+        let turn = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let number = state.running;
+        let blocks = state.blocks.iter().filter(|(_, captured)| captured.commit == number);
+        let blocks: Vec<_> = blocks.map(|(nr, captured)| (*nr, captured.bytes.to_vec())).collect();
+        if !blocks.is_empty() {
+            state.running = number.wrapping_add(1);
+        }
+        state.dirty = 0;
+        state.freeing = core::mem::take(&mut state.freed);
+        Some(Frozen { number, turn, blocks })
+    }
+
+    fn commit_with(&self, committer: &mut Committer, frozen: &Frozen) -> Result<()> {
+        let Frozen { number, blocks, .. } = frozen;
+        let number = *number;
+        if blocks.is_empty() {
+            self.inner.flush()?;
+            self.state.write().freeing.clear();
+            return Ok(());
+        }
+        let Some(area) = &committer.area else { return Err(Error::Unsupported("a log")) };
+        let (len, size) = (self.block as usize, area.blocks.len() as u32);
+        let descriptors = blocks.len().div_ceil(record::tags_in(len));
+        let need = u32::try_from(blocks.len() + descriptors + 1).unwrap_or(u32::MAX);
+        if need >= size - 1 {
+            return Err(Error::Unsupported("a change that is larger than its log"));
+        }
+        // One that does not fit beside the last two has to wait until they are in their places.
+        while committer.places.len() > 2 {
+            committer.places.pop_front();
+        }
+        let taken: u32 = committer.places.iter().map(|place| place.len).sum();
+        if taken + need > size - 1 {
+            self.inner.flush()?;
+            committer.places.clear();
+            // What is in its place is not replayed: the log begins with this commit.
+            self.write_head(area, number, committer.head)?;
+            self.inner.flush()?;
+        }
+        let start = committer.head;
+        let next = |at: u32| if at + 1 == size { 1 } else { at + 1 };
+        let mut at = start;
+        for part in blocks.chunks(record::tags_in(len)) {
+            let escaped = |bytes: &[u8]| bytes.starts_with(&record::MAGIC.to_be_bytes());
+            let tags: Vec<_> = part.iter().map(|(nr, bytes)| (*nr, escaped(bytes))).collect();
+            self.inner.write_at(area.byte_of(at, self.block), &record::descriptor(len, number, &tags))?;
+            at = next(at);
+            for ((_, bytes), (_, escaped)) in part.iter().zip(tags) {
+                let place = area.byte_of(at, self.block);
+                if escaped {
+                    let mut bytes = bytes.clone();
+                    record::put(&mut bytes, 0, 0);
+                    self.inner.write_at(place, &bytes)?;
+                } else {
+                    self.inner.write_at(place, bytes)?;
+                }
+                at = next(at);
+            }
+        }
+        // A replay begins with the commit before this one: what came before that is in its place since the flush of that.
+        let from = committer.places.back().map_or((number, start), |last| (last.sequence, last.start));
+        self.write_head(area, from.0, from.1)?;
+        self.inner.flush()?;
+        self.inner.write_at(area.byte_of(at, self.block), &record::block(len, record::COMMIT, number))?;
+        self.inner.flush()?;
+        committer.head = next(at);
+        committer.places.push_back(Place { sequence: number, start, len: need });
+        self.put_in_place(number, blocks)
+    }
+
+    /// Writes what is committed in its place, and forgets what has not changed since.
+    fn put_in_place(&self, number: u32, blocks: &[(u32, Vec<u8>)]) -> Result<()> {
+        for (nr, bytes) in blocks {
+            let start = u64::from(*nr) * self.block;
+            let len = self.block.min(self.inner.size().saturating_sub(start)) as usize;
+            self.inner.write_at(start, bytes.get(..len).unwrap_or_default())?;
+        }
+        let mut state = self.state.write();
+        let mut words = BTreeMap::<usize, u64>::new();
+        let mut gone = Vec::new();
+        for (nr, _) in blocks {
+            if state.blocks.get(nr).is_some_and(|captured| captured.commit == number) {
+                state.blocks.remove(nr);
+                gone.push(*nr);
+            }
+            state.live.insert(*nr, number);
+        }
+        // A replay may write what the last two commits hold.
+        state.live.retain(|_, commit| number.wrapping_sub(*commit) <= 1);
+        state.freeing.clear();
+        // The words of the filter in which a bit goes, with the bits of all that stays.
+        for nr in gone {
+            words.insert(Self::place(nr).0, 0);
+        }
+        for nr in state.blocks.keys() {
+            let (word, bit) = Self::place(*nr);
+            words.entry(word).and_modify(|bits| *bits |= bit);
+        }
+        for (word, bits) in words {
+            if let Some(word) = self.filter.get(word) {
+                word.store(bits, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+}

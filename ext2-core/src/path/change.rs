@@ -1,0 +1,169 @@
+//! Changes by path, each in one call.
+
+use alloc::collections::BTreeSet;
+use alloc::vec;
+
+use crate::error::{Corrupt, Object, Result, refuse};
+use crate::{Errno, Ext2, FileKind, Follow, Inode, Name, NewInode, RenameFlags, Wait};
+
+impl Ext2 {
+    /// Makes `bytes` the contents of a regular file, which is made if it is not there.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve), [`Inode::create`], [`Inode::truncate`] and [`Inode::write_at`]; `EEXIST` for a
+    /// symbolic link that leads nowhere. A part may have been written.
+    pub fn write(&self, path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> Result<()> {
+        let path = path.as_ref();
+        let file = match self.resolve(path, Follow::Yes) {
+            Err(error) if error.refuses(Errno::NOENT) => {
+                let (parent, name) = self.resolve_parent(path)?;
+                parent.create(name, &NewInode::new(FileKind::Regular, 0o644))?
+            }
+            found => found?,
+        };
+        file.truncate(0, Wait::Yes)?;
+        file.write_all_at(0, bytes.as_ref())
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve) and [`Inode::create`].
+    pub fn create_dir(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let (parent, name) = self.resolve_parent(path.as_ref())?;
+        parent.create(name, &NewInode::new(FileKind::Directory, 0o755)).map(drop)
+    }
+
+    /// Makes a directory and all above it that are not there.
+    ///
+    /// # Errors
+    /// As [`create_dir`](Self::create_dir), without `EEXIST` for a directory; `ENOTDIR` where something else has the name.
+    pub fn create_dir_all(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let path = path.as_ref();
+        let slashes = path.iter().enumerate().skip(1).filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at);
+        for end in slashes.chain([path.len()]) {
+            let part = path.get(..end).unwrap_or(path);
+            match self.create_dir(part) {
+                Err(error) if error.refuses(Errno::EXIST) || error.refuses(Errno::BUSY) => {
+                    self.resolve(part, Follow::Yes)?.need(FileKind::Directory)?;
+                }
+                made => made?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a symbolic link at `path`, in the order of `ln -s`.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve) and [`Inode::symlink`].
+    pub fn symlink(&self, target: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<()> {
+        let (parent, name) = self.resolve_parent(path.as_ref())?;
+        parent.symlink(name, target, &NewInode::new(FileKind::Symlink, 0o777)).map(drop)
+    }
+
+    /// Gives a file another name, in the order of `ln`. A symbolic link gets the name itself.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve) and [`Inode::link`].
+    pub fn hard_link(&self, file: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<()> {
+        let file = self.resolve(file, Follow::No)?;
+        let (parent, name) = self.resolve_parent(path.as_ref())?;
+        parent.link(&file, name)
+    }
+
+    /// Moves a file or directory, in the place of what has the new name, as `rename(2)` does.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve) and [`rename`](Self::rename).
+    pub fn rename_path(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        let (from, to) = (self.resolve_parent(from)?, self.resolve_parent(to)?);
+        self.rename(&from.0, from.1, &to.0, to.1, RenameFlags::empty())
+    }
+
+    /// Takes a name of a file away.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve) and [`Inode::unlink`].
+    pub fn remove_file(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let (parent, name) = self.resolve_parent(path.as_ref())?;
+        parent.unlink(name)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve) and [`Inode::rmdir`].
+    pub fn remove_dir(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let (parent, name) = self.resolve_parent(path.as_ref())?;
+        parent.rmdir(name)
+    }
+
+    /// Removes a directory and all that is in it. No symbolic link is followed.
+    ///
+    /// # Errors
+    /// The first that there is; what was removed before it stays removed. As [`remove_dir`](Self::remove_dir) and
+    /// [`remove_file`](Self::remove_file).
+    pub fn remove_dir_all(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let (parent, name) = self.resolve_parent(path.as_ref())?;
+        match name {
+            // Before anything below is gone.
+            b"." | b".." => return refuse(Errno::INVAL, "a directory cannot be removed by way of itself"),
+            b"/" => return refuse(Errno::BUSY, "the root"),
+            _ => {}
+        }
+        let top = parent.lookup(name)?;
+        top.need(FileKind::Directory)?;
+        let mut entered = BTreeSet::from([top.nr()]);
+        let mut open = vec![(parent, Name::from(name), top)];
+        while let Some((parent, name, dir)) = open.last() {
+            match first_directory(dir)? {
+                Some((name, child)) if entered.insert(child.nr()) => open.push((dir.clone(), name, child)),
+                Some((_, child)) => {
+                    return Err(Corrupt::new(Object::Directory(child.nr()), "has a second name").into());
+                }
+                None => {
+                    parent.rmdir(name)?;
+                    open.pop();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes what is no directory in `dir`, up to the first directory in it.
+fn first_directory(dir: &Inode) -> Result<Option<(Name, Inode)>> {
+    for entry in dir.entries(0)? {
+        let name = entry?.name;
+        if name.is_dots() {
+            continue;
+        }
+        let child = dir.lookup(&name)?;
+        if child.kind() == FileKind::Directory {
+            return Ok(Some((name, child)));
+        }
+        dir.unlink(&name)?;
+    }
+    Ok(None)
+}
+
+impl Inode {
+    /// Writes all of `data` at byte `offset` of a regular file.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at), after what was written before.
+    pub fn write_all_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let (mut at, mut rest) = (offset, data);
+        while !rest.is_empty() {
+            let done = self.write_at(at, rest)?;
+            if done == 0 {
+                return refuse(Errno::NOSPC, "nothing more is written");
+            }
+            at += done as u64;
+            rest = rest.get(done..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}

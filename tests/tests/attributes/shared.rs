@@ -1,0 +1,249 @@
+//! A block of attributes that several inodes use, as Linux makes them for inodes that have no room of their own.
+
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+
+use blockdev::{
+    RamDevice, Recorder,
+    crash::{CrashLimits, CrashState, PmemModel},
+};
+use e2dax_tests::{
+    need_tools,
+    small::{image, is_clean, open, ram},
+};
+use ext2_core::{Errno, Ext2, FileKind, Follow, GroupNr, Inode, NewInode, OpenOptions, XattrSet};
+
+use super::{DIR, FILE, refused};
+
+const NAME: &[u8] = b"security.selinux";
+const VALUE: &[u8] = b"system_u:object_r:etc_t:s0";
+
+/// An image of ext2 in which inodes of these names share their attributes: files, and by their first letter directories,
+/// links and pipes.
+fn shared(names: &[&str]) -> Vec<u8> {
+    shared_in("ext2", names)
+}
+
+fn shared_in(kind: &str, names: &[&str]) -> Vec<u8> {
+    let device = ram(&image(&["-t", kind, "-I", "128"]));
+    let options = OpenOptions { share_xattrs: true, ..OpenOptions::default() };
+    let fs = Ext2::open(device.clone(), &options).expect("opened");
+    let root = fs.root().expect("root");
+    for name in names {
+        let made = match name.as_bytes()[0] {
+            b'd' => root.create(name.as_bytes(), &DIR),
+            b'l' => root.symlink(name.as_bytes(), b"to", &NewInode::new(FileKind::Symlink, 0o777)),
+            b'p' => root.create(name.as_bytes(), &NewInode::new(FileKind::Fifo, 0o600)),
+            _ => root.create(name.as_bytes(), &FILE),
+        };
+        made.expect("made").xattr_set(NAME, VALUE, XattrSet::Any).expect("set");
+    }
+    drop(root);
+    fs.close().expect("closed");
+    device.to_vec()
+}
+
+fn at(fs: &Ext2, name: &str) -> Inode {
+    fs.resolve(name.as_bytes(), Follow::No).expect("there")
+}
+
+/// How many users the block of attributes of this name has, by what it says; 0 where there is none.
+fn users(image: &[u8], name: &str) -> u32 {
+    let fs = Ext2::open(ram(image), &OpenOptions::read_only()).expect("opened");
+    let (nr, geo) = (at(&fs, name).nr().get(), fs.geometry());
+    let table = fs.descriptor(GroupNr::new(0)).expect("read").bg_inode_table.get() as usize * 1024;
+    let word = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().expect("4 bytes"));
+    let block = word(table + (nr as usize - 1) * usize::from(geo.inode_size) + 104) as usize;
+    if block == 0 { 0 } else { word(block * 1024 + 4) }
+}
+
+#[test]
+fn sharers_of_every_kind_let_go_and_the_others_keep_what_they_have() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = shared(&["f0", "f1", "f2", "f3", "l", "p", "d", "f4"]);
+    assert_eq!(users(&base, "f2"), 8);
+    assert!(is_clean(&base));
+    let device = ram(&base);
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let held = [at(&fs, "f0"), at(&fs, "f3")];
+    for name in ["f0", "l", "p", "f3"] {
+        root.unlink(name).expect("removed");
+    }
+    root.rmdir("d").expect("removed");
+    let changed = at(&fs, "f1");
+    changed.xattr_set(NAME, b"another", XattrSet::Replace).expect("set");
+    changed.xattr_remove(NAME).expect("removed");
+    for file in &held {
+        assert_eq!(file.xattr_get(NAME).expect("an open file keeps them"), VALUE);
+    }
+    for name in ["f2", "f4"] {
+        assert_eq!(at(&fs, name).xattr_get(NAME).expect("there"), VALUE);
+    }
+    refused(changed.xattr_get(NAME), Errno::NODATA);
+    drop((held, changed, root));
+    fs.close().expect("closed");
+    let image = device.to_vec();
+    assert_eq!(users(&image, "f2"), 2);
+    assert!(is_clean(&image));
+}
+
+#[test]
+fn on_a_full_disk_a_sharer_can_be_removed_and_its_attributes_not_set() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&shared(&["a", "b", "c", "e"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let hog = root.create(b"hog", &FILE).expect("created");
+    while hog.write_at(hog.size(), &[1; 1024]).is_ok() {}
+    assert_eq!(fs.statfs().expect("counted").blocks_free, 0);
+    let file = at(&fs, "a");
+    fs.sync().expect("synced");
+    let before = device.to_vec();
+    refused(file.xattr_set(NAME, b"another", XattrSet::Any), Errno::NOSPC);
+    assert!(device.to_vec() == before, "something changed");
+    assert_eq!(file.xattr_get(NAME).expect("there"), VALUE);
+    file.xattr_remove(NAME).expect("removed");
+    root.unlink(b"b").expect("removed");
+    assert_eq!(at(&fs, "c").xattr_get(NAME).expect("there"), VALUE);
+    drop((file, hog, root));
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+#[test]
+fn whoever_opens_what_a_crash_left_of_the_journal_of_a_moment_goes_on_and_it_is_gone() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = shared(&["a", "b"]);
+    let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(&base).expect("memory")));
+    let fs = Ext2::open(recorder.clone(), &OpenOptions::default()).expect("opened");
+    at(&fs, "a").xattr_set(NAME, b"another", XattrSet::Any).expect("set");
+    fs.shut_down();
+    let log = recorder.snapshot();
+    let (mut seen, mut states) = (BTreeSet::new(), 0);
+    let mut model = PmemModel::new(&base, &log);
+    model.limits = CrashLimits { exhaustive: 32, edges: 12, pairs: 4, samples: 4, ..CrashLimits::default() };
+    model.run(|state: &CrashState<'_>| {
+        states += 1;
+        let device = ram(state.image);
+        let read = |options: &OpenOptions| {
+            let fs = Ext2::open(device.clone(), options).unwrap_or_else(|error| panic!("{error}"));
+            let value = at(&fs, "a").xattr_get(NAME).expect("there");
+            assert_eq!(at(&fs, "b").xattr_get(NAME).expect("there"), VALUE);
+            (value, fs)
+        };
+        let (first, fs) = read(&OpenOptions::read_only());
+        drop(fs);
+        let (value, fs) = read(&OpenOptions::default());
+        assert_eq!(value, first, "who only reads sees the same");
+        fs.close().expect("closed");
+        let image = device.to_vec();
+        let word = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().expect("4 bytes"));
+        let (compat, incompat, journal) = (word(1024 + 0x5c) & 4, word(1024 + 0x60) & 4, word(1024 + 0xe0));
+        assert_eq!((compat, incompat, journal), (0, 0, 0), "something of the journal is left");
+        assert_eq!(users(&image, "b"), if value == VALUE { 2 } else { 1 });
+        seen.insert(value);
+        ControlFlow::Continue(())
+    });
+    println!("{states} states");
+    assert!(states > 100 && seen.len() == 2, "{states} states, {seen:?}");
+}
+
+/// One transaction stands at a time, and nobody else's store is undone or lost by it.
+#[test]
+fn many_who_let_go_at_once_beside_others_leave_the_right_count() {
+    need_tools!("mke2fs", "e2fsck");
+    let names: Vec<String> = (0..24).map(|nr| format!("{}{nr}", ["f", "d", "p"][nr % 3])).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (kind, log) in [("ext2", false), ("ext3", false), ("ext3", true)] {
+        let base = shared_in(kind, &names);
+        assert_eq!(users(&base, "f0"), 24, "{kind}");
+        let device = ram(&base);
+        let options = OpenOptions { log, ..OpenOptions::default() };
+        let fs = Ext2::open(device.clone(), &options).expect("opened");
+        std::thread::scope(|scope| {
+            for (nr, mine) in names[1..23].chunks(6).enumerate() {
+                let fs = &fs;
+                scope.spawn(move || {
+                    let root = fs.root().expect("root");
+                    for name in mine {
+                        at(fs, name)
+                            .xattr_set(b"security.other", name.as_bytes(), XattrSet::Any)
+                            .expect("set");
+                        // In the same blocks of inodes, and with the superblock's list.
+                        let other = root.create(format!("n{nr}{name}"), &FILE).expect("created");
+                        other.write_at(0, &[7; 3000]).expect("written");
+                        other.truncate(100, ext2_core::Wait::Yes).expect("cut");
+                        other.sync().expect("synced");
+                        match name.starts_with('d') {
+                            true => root.rmdir(name).expect("removed"),
+                            false => root.unlink(name).expect("removed"),
+                        }
+                    }
+                });
+            }
+        });
+        for name in [names[0], names[23]] {
+            assert_eq!(at(&fs, name).xattr_get(NAME).expect("there"), VALUE);
+        }
+        fs.close().expect("closed");
+        let image = device.to_vec();
+        assert!(is_clean(&image), "{kind}");
+        assert_eq!(users(&image, "f0"), 2, "{kind}");
+        let fs = Ext2::open(ram(&image), &OpenOptions::read_only()).expect("opened");
+        let made = fs.root().expect("root").entries(0).expect("listed").map(|entry| entry.expect("read"));
+        let made: Vec<_> = made.filter(|entry| entry.name.as_bytes().starts_with(b"n")).collect();
+        assert_eq!(made.len(), 22);
+        assert!(made.iter().all(|entry| fs.inode(entry.nr).expect("there").size() == 100));
+    }
+}
+
+#[test]
+fn a_directory_that_shares_its_list_is_replaced_by_another_and_a_file_with_two_names_shares_until_the_last() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = shared(&["d0", "d1", "f0", "f1"]);
+    let device = ram(&base);
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    fs.rename(&root, b"d1", &root, b"d0", ext2_core::RenameFlags::empty()).expect("renamed");
+    root.link(&at(&fs, "f0"), b"f2").expect("linked");
+    root.unlink("f0").expect("removed");
+    fs.sync().expect("synced");
+    assert_eq!(users(&device.to_vec(), "f1"), 3);
+    root.unlink("f2").expect("removed");
+    fs.sync().expect("synced");
+    assert_eq!(users(&device.to_vec(), "f1"), 2);
+    fs.rename(&root, b"d0", &at(&fs, "d0"), b"d1", ext2_core::RenameFlags::empty()).expect_err("into itself");
+    drop(root);
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+/// Fences and bytes of a change.
+fn cost(base: &[u8], change: impl Fn(&Ext2)) -> (u64, u64) {
+    let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(base).expect("memory")));
+    let fs = Ext2::open(recorder.clone(), &OpenOptions::default()).expect("opened");
+    let fences = recorder.fences();
+    change(&fs);
+    let fences = recorder.fences() - fences;
+    let log = recorder.snapshot();
+    let stored = log.iter().map(|op| match op {
+        blockdev::RecordedOp::Store { data, .. } => data.len(),
+        _ => 0,
+    });
+    let stored = stored.sum();
+    fs.shut_down();
+    (fences, stored)
+}
+
+#[test]
+fn a_change_of_shared_attributes_costs_six_fences_more() {
+    need_tools!("mke2fs");
+    let (alone, two) = (shared(&["a"]), shared(&["a", "b"]));
+    let set = |fs: &Ext2| at(fs, "a").xattr_set(NAME, b"another", XattrSet::Any).expect("set");
+    let remove = |fs: &Ext2| fs.root().expect("root").unlink(b"a").expect("removed");
+    for (what, change) in [("set", &set as &dyn Fn(&Ext2)), ("unlink", &remove)] {
+        let (alone, two) = (cost(&alone, change), cost(&two, change));
+        println!("{what}: {} fences and {} bytes alone, {} and {} shared", alone.0, alone.1, two.0, two.1);
+        assert!(two.0 <= alone.0 + 7, "{what}: {} fences", two.0);
+    }
+}
