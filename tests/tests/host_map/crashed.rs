@@ -43,7 +43,7 @@ fn record(way: HostOptions, forget: bool) -> (Vec<u8>, Vec<RecordedOp>) {
     format(&device);
     let recorder = Arc::new(Recorder::of_mapped(device).unwrap());
     let fs = open(Arc::clone(&recorder) as Arc<dyn BlockDevice>);
-    fs.ext2().write("f", []).unwrap();
+    fs.ext2().write("f", "").unwrap();
     let file = file_of(&fs, OpenFor::Writing);
     file.truncate(PAGES * PAGE, Wait::Yes).unwrap();
     for page in (0..PAGES).step_by(3) {

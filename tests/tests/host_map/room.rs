@@ -3,111 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use blockdev::host_map::{Reserve, max_map_count};
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{HostMmu, HostOptions};
 use ext2_dax::mmu::soft::Signal;
 use ext2_dax::{Wait, mmu::host::Tracking};
 
 use crate::setup::{PAGE, UNIT, answered, image, loaded, map, need_faults, pattern, read, request, ways};
-
-/// What is run in a process of its own, since it takes all that the process may have.
-const MARK: &str = "E2DAX_HOST_FULL";
-
-fn in_a_process_of_its_own(test: &str) -> bool {
-    if std::env::var_os(MARK).is_some() {
-        return false;
-    }
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads", "1"])
-        .env(MARK, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{:?}: {said}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    true
-}
-
-/// Mappings of this process.
-fn mappings() -> u64 {
-    std::fs::read_to_string("/proc/self/maps").unwrap().lines().count() as u64
-}
-
-/// Takes all mappings that the process may have, but a few.
-fn take_all_but(few: u64) -> Vec<Reserve> {
-    let mut all = Vec::new();
-    let mut there = mappings();
-    for size in [16_384, 1024, 64, 8, 2] {
-        while there + size + few < max_map_count() {
-            let Ok(reserve) = Reserve::take(size) else { break };
-            all.push(reserve);
-            // Neighbours that are alike are one.
-            let before = std::mem::replace(&mut there, mappings());
-            if there <= before {
-                break;
-            }
-        }
-    }
-    all
-}
-
-#[test]
-fn pages_go_although_the_process_has_no_mapping_left() {
-    need_faults!();
-    if max_map_count() > 300_000 {
-        e2dax_tests::skip!("the process may have {} mappings", max_map_count());
-    }
-    if in_a_process_of_its_own("room::pages_go_although_the_process_has_no_mapping_left") {
-        return;
-    }
-    let [extents, pages, _] = answered();
-    for (way, few) in [(extents, 0), (extents, 5), (pages, 0), (pages, 3)] {
-        let image = image(32);
-        let (file, other) = (image.file(b"f"), image.file(b"g"));
-        for page in 0..512 {
-            file.write_at(page * PAGE, &pattern(page)).unwrap();
-        }
-        let mapped = map(&file, way, UNIT, Sharing::Shared);
-        assert!((0..512).all(|page| mapped.load(page * PAGE).is_ok()));
-        let all = take_all_but(few);
-        for page in (3..500).step_by(7) {
-            file.punch_hole(page * PAGE, PAGE, Wait::Yes).unwrap();
-        }
-        // The blocks are somebody else's before anything of this process is given back.
-        for page in 0..71 {
-            other.write_at(page * PAGE, &[0xee; 4096]).unwrap();
-        }
-        for page in 0..512 {
-            // A page that could not be made missing is a bus error, for a moment: never what was there.
-            let mut bytes = vec![0; 4096];
-            let expected =
-                if (3..500).contains(&page) && (page - 3) % 7 == 0 { vec![0; 4096] } else { pattern(page) };
-            if mapped.try_load(page * PAGE, &mut bytes).is_ok() {
-                assert!(bytes == expected, "{way:?}, {few} left: page {page} is stale");
-            }
-        }
-        drop(all);
-        let came_back = (0..400).any(|_| {
-            thread::sleep(std::time::Duration::from_millis(5));
-            (0..512).all(|page| mapped.load(page * PAGE).is_ok())
-        });
-        assert!(came_back, "{way:?}, {few} left: {:?}", mapped.explain());
-        for page in 0..512 {
-            let is_hole = (3..500).contains(&page) && (page - 3) % 7 == 0;
-            let expected = if is_hole { vec![0; 4096] } else { pattern(page) };
-            assert!(loaded(&mapped, page * PAGE, 4096) == expected, "{way:?}: page {page}");
-        }
-        mapped.store(10 * PAGE, 9).unwrap();
-        assert_eq!(read(&file, 10 * PAGE, 1), [9], "{way:?}: {few} left");
-        drop((mapped, file, other));
-        image.close();
-    }
-}
 
 #[test]
 fn an_image_that_somebody_cuts_is_an_error_of_the_access() {

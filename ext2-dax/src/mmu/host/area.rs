@@ -249,7 +249,7 @@ impl Area {
     }
 
     /// Notes all of a run that goes as stored to, if it can have been.
-    fn note_stored(&self, state: &mut State, run: Run) {
+    pub(super) fn note_stored(&self, state: &mut State, run: Run) {
         if let (Kind::File(first), true) = (run.kind, self.vma.is_shared())
             && let Some(device) = DevPage::new(first)
         {

@@ -134,12 +134,20 @@ impl Area {
         let (start, end) =
             if past_end && run.kind == Kind::Missing { (page, run.end) } else { (page, page + 1) };
         if self.place(&mut state, start, end, Kind::End).is_err() {
-            // There is no room for one more mapping: the whole run, which needs none.
-            let Err(error) = self.place(&mut state, run.start, run.end, Kind::End) else {
-                state.refused.extend(run.start..run.end);
-                return self.service.note_refused();
-            };
-            log::error!(target: "ext2_dax::mmu", "page {page} of the file can neither be supplied nor refused: {error}");
+            // There is no room for one more mapping: the whole run, which needs none, or what was kept for this.
+            let mut done = self.place(&mut state, run.start, run.end, Kind::End);
+            if done.is_err() {
+                self.service.with_reserve(|| done = self.place(&mut state, run.start, run.end, Kind::End));
+            }
+            match done {
+                Ok(()) => {
+                    state.refused.extend(run.start..run.end);
+                    self.service.note_refused();
+                }
+                Err(error) => {
+                    log::error!(target: "ext2_dax::mmu", "page {page} of the file can neither be supplied nor refused: {error}");
+                }
+            }
         } else if !past_end {
             state.refused.push(page);
             self.service.note_refused();

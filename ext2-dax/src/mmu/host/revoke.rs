@@ -18,12 +18,36 @@ impl Area {
     pub(super) fn revoke(&self, state: &mut State, start: u64, end: u64, copies: PrivateCopies) {
         let Err(error) = self.take_away(state, start, end, copies) else { return };
         log::debug!(target: "ext2_dax::mmu", "pages {start} to {end} of a file are taken away in pieces: {error}");
-        self.service.with_reserve(|| {
+        let has_reserve = self.service.with_reserve(|| {
             for _ in 0..MAKE_ROOM {
                 self.evict(state, start, end);
             }
             self.revoke_in_pieces(state, start, end, copies);
         });
+        if !has_reserve && self.is_answered() && !self.is_private() {
+            // The next one needs it as well. A mapping of which all is missing is one piece.
+            self.service.with_reserve(|| self.evict_all(state));
+        }
+    }
+
+    /// Makes all of the mapping missing, as far as it can be.
+    fn evict_all(&self, state: &mut State) {
+        let (first, after) = self.pages();
+        // What is past the end, or refused, stays so.
+        let mut runs = state.runs.within(first, after);
+        if runs.iter().all(|run| run.kind != Kind::End) {
+            runs.iter().for_each(|run| self.note_stored(state, *run));
+            if self.place(state, first, after, Kind::Missing).is_ok() {
+                return;
+            }
+        }
+        runs.retain(|run| matches!(run.kind, Kind::File(_) | Kind::Zeros));
+        for run in runs {
+            self.note_stored(state, run);
+            if self.place(state, run.start, run.end, Kind::Missing).is_err() {
+                return;
+            }
+        }
     }
 
     fn revoke_in_pieces(&self, state: &mut State, start: u64, end: u64, copies: PrivateCopies) {

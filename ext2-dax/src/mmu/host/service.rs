@@ -105,12 +105,15 @@ impl Service {
         }
     }
 
-    /// Runs `work` with the mappings given back that are kept for it.
-    pub(super) fn with_reserve(&self, work: impl FnOnce()) {
+    /// Runs `work` with the mappings given back that are kept for it. Gives whether as many could be kept again.
+    pub(super) fn with_reserve(&self, work: impl FnOnce()) -> bool {
         let mut reserve = self.reserve.lock();
         drop(reserve.take());
         work();
-        *reserve = Reserve::take(RESERVE).ok();
+        let whole = Reserve::take(RESERVE).ok();
+        let is_whole = whole.is_some();
+        *reserve = whole.or_else(|| Reserve::take(RESERVE / 4).ok());
+        is_whole
     }
 
     pub(super) fn stop(&self) {
