@@ -15,6 +15,8 @@ function workspace(place, hello, edits, moved) {
   let marks = {};
   let pointed = 1;
   let hovered = 0;
+  /** The file that is selected, as the engine described it; null for none. */
+  let chosen = null;
   const canvas = h("canvas", { tabindex: 0, role: "application", "aria-label": "Blocks of the image: the arrow keys go from one to the next, Enter opens one" });
   const said = h("p", { class: "note", "aria-live": "polite" });
   const summary = h("p", { class: "note" });
@@ -67,10 +69,46 @@ function workspace(place, hello, edits, moved) {
       pen.fillStyle = style.getPropertyValue("--text");
       for (const group of image.groups) { const [x, y] = at(Math.floor(group.first / per)); pen.fillRect(x, y, 2, size); }
     }
+    drawUnits(pen, style, at);
     const [x, y] = at(Math.floor(pointed / per));
     pen.strokeStyle = style.getPropertyValue("--text");
     pen.lineWidth = 2;
     pen.strokeRect(x, y, size - 1, size - 1);
+  }
+
+  /** Frames around the blocks of the selected file's units of 2 MiB: whole where one translation can map them. */
+  function drawUnits(pen, style, at) {
+    if (!chosen || chosen.size < 2 ** 21) return;
+    const blocks = 2 ** 21 / image.geometry.block_size;
+    const isWhole = (unit) => chosen.units.some(([first, count, state]) => unit >= first && unit < first + count && state === "mappable");
+    for (const [from, count, device] of chosen.runs) {
+      for (let block = from; block < from + count;) {
+        const unit = Math.floor(block / blocks);
+        const end = Math.min((unit + 1) * blocks, from + count);
+        const whole = isWhole(unit);
+        pen.strokeStyle = style.getPropertyValue(whole ? "--good" : "--bad");
+        pen.setLineDash(whole ? [] : [2, 2]);
+        pen.lineWidth = 2;
+        // Row by row: the frame of a unit goes over several.
+        const [first, last] = [Math.floor((device + block - from) / cell.per), Math.floor((device + end - 1 - from) / cell.per)];
+        for (let nr = first; nr <= last;) {
+          const stop = Math.min(last, (Math.floor(nr / cell.columns) + 1) * cell.columns - 1);
+          const [x, y] = at(nr);
+          const column = (one) => x + (one - nr) * cell.size;
+          const line = (x0, y0, x1, y1) => { pen.moveTo(x0, y0); pen.lineTo(x1, y1); };
+          const [top, bottom] = [Math.min(stop, first + cell.columns - 1), Math.max(nr, last - cell.columns + 1)];
+          pen.beginPath();
+          if (top >= nr) line(x, y, column(top + 1) - 1, y);
+          if (bottom <= stop) line(column(bottom), y + cell.size - 1, column(stop + 1) - 1, y + cell.size - 1);
+          if (nr === first) line(x, y, x, y + cell.size - 1);
+          if (stop === last) line(column(stop + 1) - 1, y, column(stop + 1) - 1, y + cell.size - 1);
+          pen.stroke();
+          nr = stop + 1;
+        }
+        block = end;
+      }
+    }
+    pen.setLineDash([]);
   }
 
   function tell(block) {
@@ -192,12 +230,15 @@ function workspace(place, hello, edits, moved) {
 
   function select(number, alsoOpen = true) {
     ino = number;
+    chosen = null;
     [...tree.querySelectorAll("tr[data-ino]")].forEach((row) => row.toggleAttribute("aria-current", +row.dataset.ino === ino));
     draw();
     const inFile = file.contains(document.activeElement);
     file.replaceChildren();
     let view;
     try { view = ask({ do: "file", ino: number }); } catch { return; }
+    chosen = view;
+    draw();
     const slots = view.pointers.map((pointer, nr) => h("button", {
       class: pointer === 0 ? "p-none" : nr < 12 ? "p-direct" : `p-${nr - 11}`, disabled: pointer === 0, title: `i_block[${nr}]`,
       onclick: () => attempt(() => go(nr < 12 ? `?${pointer}` : `ind:${pointer}:${nr - 11}`)),
@@ -208,7 +249,7 @@ function workspace(place, hello, edits, moved) {
       isTree ? h("p", { class: "note" }, `12 direct pointers; then blocks of ${view.per_block} pointers each: indirect, double, triple.`) : "",
       view.refused ? h("p", { class: "bad" }, view.refused) : "",
       view.runs.length ? h("p", { class: "note" }, "Stored: ", view.runs.slice(0, 12).map(([from, count, device]) => `${from}–${from + count - 1} at ${device}–${device + count - 1}`).join("; "), view.runs.length > 12 ? " …" : "") : "",
-      view.units.length ? h("div", null, h("span", { class: "note" }, "Units of 2 MiB: "), view.units.map(([first, count, state]) => h("span", { class: `u ${/mappable|zero/.test(state) ? "u-yes" : "u-no"}` }, `${count > 1 ? `${first}–${first + count - 1}` : first}: ${state === "past EOF" ? "the file ends in it" : state}`))) : "");
+      view.units.length ? h("div", null, h("span", { class: "note" }, view.size < 2 ** 21 ? "Units of 2 MiB: " : "Units of 2 MiB, framed in the picture: "), view.units.map(([first, count, state]) => h("span", { class: `u ${/mappable|zero/.test(state) ? "u-yes" : "u-no"}` }, `${count > 1 ? `${first}–${first + count - 1}` : first}: ${state === "past EOF" ? "the file ends in it" : state}`))) : "");
     if (inFile) file.focus({ preventScroll: true });
     if (alsoOpen) showStructure(ask({ do: "structure", what: `inode:${number}` }));
   }
@@ -230,6 +271,7 @@ function workspace(place, hello, edits, moved) {
     if (image.more) tree.append(h("p", { class: "note" }, "and more"));
     showFindings();
     ino = 0;
+    chosen = null;
     file.replaceChildren();
     draw();
     try { go(then); } catch { fields.replaceChildren(); dump.replaceChildren(); title.textContent = ""; }

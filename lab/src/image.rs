@@ -128,7 +128,7 @@ impl Held {
         device.write_at(taken.offset, &taken.bytes).map_err(|error| error.to_string())
     }
 
-    /// Repairs the image as `check -y` does, or as `check -p`, which stores nothing where it stops.
+    /// Repairs the image as `check -y` does, or as `check -p`, which stops at what needs a person.
     ///
     /// # Errors
     /// An image that cannot be checked.
