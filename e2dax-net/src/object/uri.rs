@@ -82,7 +82,9 @@ impl ObjectUri {
                     patience = Duration::from_secs(seconds.ok_or("has a patience of no 1 to 3600 seconds")?);
                 }
                 _ => {
-                    return Err(format!("says {pair:?}: what is known is block, cache, cache-size, patience"));
+                    return Err(format!(
+                        "says {pair:?}: what is known is block, cache, cache-size, patience"
+                    ));
                 }
             }
         }
