@@ -27,7 +27,7 @@ const THREADS: usize = 16;
 const PIECE: usize = 1 << 20;
 /// Nanoseconds from which on a device is slow.
 const SLOW: u64 = 60_000;
-/// Bytes for which the device is asked at a time what they are.
+/// Bytes of which the device is asked at most how many are data.
 const LOOK_AHEAD: u64 = 1 << 30;
 /// Bytes from which on it is worth asking for holes before reading.
 const ASK_FOR_HOLES: u32 = 64 << 10;
@@ -336,11 +336,14 @@ impl<'s> Session<'s> {
         if start <= at && at < end {
             return Ok((Extent::Data, (end - at).min(len)));
         }
-        let (extent, run) = self.device.extent(at, (self.device.size() - at).min(LOOK_AHEAD))?;
-        if extent == Extent::Data {
+        let found = self.device.extent(at, len).map(|(extent, run)| (extent, run.clamp(1, len)))?;
+        // Of holes no more is asked than is needed: they cannot be remembered.
+        if found == (Extent::Data, len)
+            && let Ok((Extent::Data, run)) = self.device.extent(at, (self.device.size() - at).min(LOOK_AHEAD))
+        {
             *known() = at..at + run;
         }
-        Ok((extent, run.clamp(1, len)))
+        Ok(found)
     }
 
     fn read_in_chunks(&self, asked: &Asked, buf: &mut Vec<u8>) -> io::Result<()> {
