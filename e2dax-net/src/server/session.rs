@@ -5,6 +5,7 @@
 //! are added as requests are under way.
 
 use std::io::{self, BufReader, Read};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
@@ -26,6 +27,8 @@ const THREADS: usize = 16;
 const PIECE: usize = 1 << 20;
 /// Nanoseconds from which on a device is slow.
 const SLOW: u64 = 60_000;
+/// Bytes of which the device is asked at most how many are data.
+const LOOK_AHEAD: u64 = 1 << 30;
 /// Bytes from which on it is worth asking for holes before reading.
 const ASK_FOR_HOLES: u32 = 64 << 10;
 
@@ -44,6 +47,9 @@ pub(super) struct Session<'s> {
     waiting: AtomicUsize,
     /// Nanoseconds that a request took lately.
     pace: AtomicU64,
+    /// Bytes that are known to be data: to ask where they end may take as long as to read all of them (tmpfs). They may have become
+    /// a hole since, and then are sent as the zeros that they are.
+    data: Mutex<Range<u64>>,
 }
 
 #[derive(Debug)]
@@ -78,6 +84,7 @@ impl<'s> Session<'s> {
             threads: AtomicUsize::new(1),
             waiting: AtomicUsize::new(0),
             pace: AtomicU64::new(0),
+            data: Mutex::new(0..0),
         }
     }
 
@@ -319,6 +326,26 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
+    /// What lies from `at` on, and how much of it within `len` bytes.
+    fn extent(&self, at: u64, len: u64) -> blockdev::Result<(Extent, u64)> {
+        let known = || self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        let (start, end) = {
+            let known = known();
+            (known.start, known.end)
+        };
+        if start <= at && at < end {
+            return Ok((Extent::Data, (end - at).min(len)));
+        }
+        let found = self.device.extent(at, len).map(|(extent, run)| (extent, run.clamp(1, len)))?;
+        // Of holes no more is asked than is needed: they cannot be remembered.
+        if found == (Extent::Data, len)
+            && let Ok((Extent::Data, run)) = self.device.extent(at, (self.device.size() - at).min(LOOK_AHEAD))
+        {
+            *known() = at..at + run;
+        }
+        Ok(found)
+    }
+
     fn read_in_chunks(&self, asked: &Asked, buf: &mut Vec<u8>) -> io::Result<()> {
         let end = asked.offset + u64::from(asked.len);
         let mut at = asked.offset;
@@ -327,8 +354,8 @@ impl<'s> Session<'s> {
             let failed = |error: Error| {
                 self.replies.failed(asked.cookie, errno_of(&error), &error.to_string(), Some(at))
             };
-            let (extent, run) = match self.device.extent(at, end - at) {
-                Ok((extent, run)) => (extent, run.clamp(1, end - at)),
+            let (extent, run) = match self.extent(at, end - at) {
+                Ok(found) => found,
                 Err(error) => return failed(error),
             };
             let run = if extent == Extent::Data { run.min(PIECE as u64) } else { run };

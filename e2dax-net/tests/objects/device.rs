@@ -80,7 +80,8 @@ fn threads_that_want_the_same_blocks_fetch_them_once() {
 
 #[test]
 fn an_object_that_changes_is_an_error_and_no_mixture() {
-    let changes: [(&str, fn(&Http)); 4] = [
+    type Change = fn(&Http);
+    let changes: [(&str, Change); 4] = [
         ("ETag", |http| http.set(|state| state.etag = Some("\"two\"".into()))),
         // Servers that do not look at If-Match.
         ("ETag", |http| http.set(|state| (state.etag, state.matches) = (Some("\"two\"".into()), false))),
