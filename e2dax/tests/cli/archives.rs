@@ -301,7 +301,7 @@ fn permissions_and_lists_of_access_control_say_the_same_whoever_packed_them() {
     let folder = Folder::with(&[]);
     fs::create_dir_all(folder.path("tree/dir")).unwrap();
     fs::write(folder.path("tree/file"), b"x").unwrap();
-    let set = "setfacl -m u:1000:rwx,g:2000:r tree/dir && setfacl -d -m u:7:r tree/dir && setfacl -m u:5:rw tree/file";
+    let set = "setfacl -m u:31000:rwx,g:32000:r tree/dir && setfacl -d -m u:31007:r tree/dir && setfacl -m u:31005:rw tree/file";
     if !tools::command("sh").current_dir(folder.root()).args(["-c", set]).output().unwrap().status.success() {
         skip!("no access control lists here");
     }

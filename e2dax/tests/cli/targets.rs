@@ -75,7 +75,7 @@ fn what_is_broken_or_not_supported_fails_with_8_and_says_why() {
         ("ext4-extents.img", "extents"),
         ("ext3-recover.img", "journal"),
         ("zeros.img", "zeros"),
-        ("short.img", "superblock"),
+        ("short.img", "too small"),
     ] {
         let message = folder.run(&["info", image]).fails(8);
         assert!(message.starts_with(&format!("e2dax: {image}: ")) && message.contains(why), "{message}");

@@ -268,7 +268,7 @@ fn a_pipe_that_is_closed_early_is_no_error() {
 /// What a command writes to a terminal of that many columns, with its controls.
 fn typescript(folder: &Folder, columns: u32, line: &str) -> String {
     let e2dax = env!("CARGO_BIN_EXE_e2dax");
-    let line = format!("stty cols {columns}; {e2dax} {line}");
+    let line = format!("stty rows 24 cols {columns}; {e2dax} {line}");
     let output = Command::new("script")
         .args(["-qefc", &line, "/dev/null"])
         .current_dir(folder.root())

@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
             let how = "tune2fs takes it away and sets it again, or e2fsck -y mends the image";
             let what =
                 format!("has faults, and a feature that a repair here does not keep up ({features}): {how}");
-            context.complain(&Failure::broken(name, what));
+            context.tell(&Failure::broken(name, what));
             context.set_exit(ERRORS_LEFT);
             return Ok(());
         }
@@ -140,6 +140,8 @@ fn find(
                 true => out.json(&print::to_json(finding)),
                 false => out.line(print::to_text(finding)),
             });
+            // What is asked about has to be seen before the question.
+            let line = if asking.asks() { line.and_then(|()| out.flush()) } else { line };
             if let Err(failure) = line {
                 closed.replace(Some(failure));
             }
@@ -161,6 +163,11 @@ struct Asking {
 }
 
 impl Asking {
+    /// Whether the next finding is a question to a person.
+    fn asks(&self) -> bool {
+        self.how == How::Ask && self.all.is_none()
+    }
+
     fn wants(&mut self, _finding: &Finding) -> bool {
         if self.how != How::Ask {
             return true;
@@ -220,6 +227,7 @@ fn grow(target: &Target, args: &Args, asking: &mut Asking, context: &mut Context
     };
     if !args.quiet && !args.json {
         context.out.line(print::to_text(&finding))?;
+        context.out.flush()?;
     }
     if asking.wants(&finding) {
         let host = |error| Failure::host(&target.image, error);

@@ -47,6 +47,8 @@ pub(super) struct State {
     /// Why the page table could not do what a fault asked of it.
     pub(super) failed: Option<Error>,
     pub(super) stopped: bool,
+    /// The mapping has ended: its runs count no more, whoever is still at work on them.
+    pub(super) has_ended: bool,
 }
 
 /// What the device's bytes are, if the host can map them.
@@ -80,6 +82,7 @@ impl Area {
             refused: Vec::new(),
             failed: None,
             stopped: false,
+            has_ended: false,
         };
         Arc::new(Self { vma, file, space, service, ahead, tracked, state: Mutex::new(state) })
     }
@@ -130,7 +133,16 @@ impl Area {
         let (first, after) = self.pages();
         self.file.pages().keep_stored(self.take_stored(first, after));
         self.file.pages().detach(&translations);
-        self.service.changed(self.state().runs.len(), 0);
+        let mut state = self.state();
+        state.has_ended = true;
+        self.service.changed(state.runs.len(), 0);
+    }
+
+    /// Notes that there were `before` runs, and how many there are now.
+    pub(super) fn counted(&self, state: &State, before: usize) {
+        if !state.has_ended {
+            self.service.changed(before, state.runs.len());
+        }
     }
 
     /// Maps what there is, as far as it is mapped ahead.
@@ -170,7 +182,7 @@ impl Area {
         }
         let before = state.runs.len();
         state.runs.set(start, end, kind);
-        self.service.changed(before, state.runs.len());
+        self.counted(state, before);
         match kind {
             Kind::Missing => self.service.counts.add(|counts| &counts.revoked),
             _ => {

@@ -24,6 +24,9 @@ pub struct HostMap {
     area: Arc<Area>,
 }
 
+/// How often a page is asked for that others take away.
+const TRIES: usize = 1000;
+
 impl HostMap {
     pub(super) fn new(mmu: Arc<HostMmu>, area: Arc<Area>) -> Self {
         Self { mmu, area }
@@ -131,28 +134,39 @@ impl HostMap {
             if self.vma().protection == Protection::ReadOnly {
                 return Err(died(Signal::Segv));
             }
-            self.prepare_store(self.vma().pgoff + at / PAGE_SIZE).map_err(|_| died(Signal::Bus))?;
-            memory.copy_in_cached(0, &bytes[done..done + len]).map_err(|_| died(Signal::Bus))?;
+            let page = self.vma().pgoff + at / PAGE_SIZE;
+            self.store_page(page, &memory, &bytes[done..done + len]).map_err(|_| died(Signal::Bus))?;
             done += len;
         }
         Ok(())
     }
 
-    /// What has to be done before a store where nobody does it in the fault.
-    fn prepare_store(&self, page: u64) -> Result<()> {
-        if !self.vma().is_shared() {
-            return Ok(());
+    /// Stores to one page. Where nobody answers faults, this is who makes the page one that can be stored to, and no page is
+    /// taken away meanwhile: one that is on its way can be read and not stored to.
+    fn store_page(&self, page: u64, memory: &PmemSlice<'_>, bytes: &[u8]) -> Result<()> {
+        for _ in 0..TRIES {
+            let state = self.area.state();
+            if state.stopped && self.vma().is_shared() {
+                return Err(Error::refused(Errno::ROFS, "the file system is closed"));
+            }
+            if self.area.is_answered() {
+                drop(state);
+                return Ok(memory.copy_in_cached(0, bytes)?);
+            }
+            match state.runs.kind(page) {
+                Some(Kind::Zeros | Kind::Missing) if self.vma().is_shared() => {
+                    drop(state);
+                    self.area.fault(page, StoreOrLoad::Store)?;
+                }
+                Some(Kind::Missing) => {
+                    drop(state);
+                    // Until whoever takes pages away is done.
+                    drop(self.area.file.pages().lock_shared());
+                }
+                _ => return Ok(memory.copy_in_cached(0, bytes)?),
+            }
         }
-        let state = self.area.state();
-        if state.stopped {
-            return Err(Error::refused(Errno::ROFS, "the file system is closed"));
-        }
-        let is_hole = state.runs.kind(page) == Some(Kind::Zeros);
-        drop(state);
-        if is_hole && !self.area.is_answered() {
-            self.area.fault(page, StoreOrLoad::Store)?;
-        }
-        Ok(())
+        Err(Error::refused(Errno::AGAIN, "the page is taken away over and over"))
     }
 
     /// Reads from byte `pos` of a file of the host straight into `len` bytes from `offset` (`pread`), with no copy in between.

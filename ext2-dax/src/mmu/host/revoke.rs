@@ -73,7 +73,7 @@ impl Area {
         // Nothing there can be used any more.
         let before = state.runs.len();
         state.runs.set(first, after, Kind::End);
-        self.service.changed(before, state.runs.len());
+        self.counted(state, before);
     }
 
     /// Takes a run away as it should go.
@@ -89,7 +89,7 @@ impl Area {
         self.space.place_snapshot(at, len)?;
         let before = state.runs.len();
         state.runs.set(start, end, Kind::Missing);
-        self.service.changed(before, state.runs.len());
+        self.counted(state, before);
         Ok(())
     }
 }

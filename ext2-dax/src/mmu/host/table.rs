@@ -101,7 +101,7 @@ impl PageTable for Area {
                 let before = state.runs.len();
                 state.runs.set(page, page + 1, Kind::Zeros);
                 state.recent.push_back(page);
-                self.service.changed(before, state.runs.len());
+                self.counted(&state, before);
                 copied.map_err(Into::into)
             }
         };
