@@ -16,7 +16,8 @@ struct Writer {
 impl Writer {
     /// A verb that writes what it reads into a file of `a.img`.
     fn begin(folder: &Folder) -> Self {
-        let mut command = folder.command(&["write", "a.img:/file"]);
+        // The one who asks whether it has begun has the image open, too.
+        let mut command = folder.command(&["write", "--wait", "a.img:/file"]);
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let begin = Instant::now();

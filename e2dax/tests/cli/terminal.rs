@@ -163,7 +163,7 @@ fn questions_are_answered_one_by_one_or_for_all_that_come() {
         terminal.keys(&["n", "Enter"]);
         // Mended, and left.
         let screen = terminal.shows("ended 5");
-        assert!(screen.contains("1 findings mended"), "{screen}");
+        assert!(screen.contains("1 finding mended"), "{screen}");
     }
     let once = std::fs::read(folder.path("empty.img")).unwrap();
     assert!(once != broken, "what was said yes to was not stored");

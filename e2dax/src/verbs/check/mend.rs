@@ -136,12 +136,14 @@ fn find(
     let out = &mut context.out;
     let report = repair(changes, &options, &mut |finding| {
         if !args.quiet && closed.borrow().is_none() {
-            let line = bar.hidden_for(|| match args.json {
-                true => out.json(&print::to_json(finding)),
-                false => out.line(print::to_text(finding)),
+            let line = bar.hidden_for(|| {
+                match args.json {
+                    true => out.json(&print::to_json(finding)),
+                    false => out.line(print::to_text(finding)),
+                }?;
+                // What is asked about has to be seen before the question.
+                if asking.asks() { out.flush() } else { Ok(()) }
             });
-            // What is asked about has to be seen before the question.
-            let line = if asking.asks() { line.and_then(|()| out.flush()) } else { line };
             if let Err(failure) = line {
                 closed.replace(Some(failure));
             }
