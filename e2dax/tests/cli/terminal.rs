@@ -128,7 +128,7 @@ fn the_shell_has_a_prompt_and_completes_verbs_and_names() {
 fn an_interrupted_change_leaves_a_clean_image() {
     need_tools!("tmux", "e2fsck");
     let folder = image();
-    let terminal = Terminal::new(&folder, 80, "e2dax write a.img:/file");
+    let terminal = Terminal::new(&folder, 80, "e2dax write --wait a.img:/file");
     terminal.keys(&["a line", "Enter"]);
     // It waits for more, with the image open.
     let begin = Instant::now();
@@ -335,10 +335,10 @@ fn an_interrupt_leaves_nothing_that_looks_finished() {
     // Each waits for somebody: for more of its input, or for who reads its output.
     for (line, waits_on_output, output) in [
         ("mkfs --from - new.img", false, Some("new.img")),
-        ("write a.img:/written", false, None),
+        ("write --wait a.img:/written", false, None),
         ("tar a.img", true, None),
         ("cat a.img:/big", true, None),
-        ("shell a.img -f -", false, None),
+        ("shell --wait a.img -f -", false, None),
     ] {
         let mut command = folder.command(&line.split(' ').collect::<Vec<_>>());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -358,7 +358,8 @@ fn an_interrupt_leaves_nothing_that_looks_finished() {
                 assert!(begin.elapsed() < Duration::from_secs(20));
             }
         }
-        let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        // Not SIGINT, which who runs this in the background ignores; both are one to us.
+        let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         let status = child.wait().unwrap();
         assert!(!status.success(), "{line}: {status}");
