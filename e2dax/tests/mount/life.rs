@@ -79,7 +79,7 @@ fn a_second_mount_for_writing_is_refused() {
             .output()
             .unwrap();
         assert!(
-            !output.status.success() && tools::words(&output).contains("locked"),
+            !output.status.success() && tools::words(&output).contains("has the image open"),
             "{}",
             tools::words(&output)
         );

@@ -39,7 +39,7 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -ec '
     echo kept >dir/f
     mkdir dir/d
     cat dir/f
-    ./e2dax mount image dir 2>&1 | grep -o locked
+    ./e2dax mount image dir 2>&1 | grep -o "is in use"
     fusermount3 -u dir
     flock image true
     ./e2dax cat image:/f
@@ -64,7 +64,7 @@ fn who_is_not_root_mounts_through_fusermount3() {
         chown(folder.join(name), Some(NOBODY), Some(NOBODY)).unwrap();
     }
     let said = alone(AS_NOBODY, &[folder]);
-    assert_eq!(said, "1\nkept\nlocked\nkept\nkept\nmore\n");
+    assert_eq!(said, "1\nkept\nis in use\nkept\nkept\nmore\n");
     image.check();
 }
 
