@@ -8,7 +8,7 @@ use e2dax_tests::tools;
 const MAKE: &str = r#"
 cd "$1"
 new="openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-$new -x509 -days 2 -subj "/CN=CA of $1" -keyout ca-key.pem -out ca-cert.pem \
+$new -x509 -days 2 -subj "/CN=CA of ${1##*/}" -keyout ca-key.pem -out ca-cert.pem \
     -addext keyUsage=critical,keyCertSign,cRLSign
 for who in server client; do
     $new -subj "/CN=$who" -keyout $who-key.pem -out $who.csr

@@ -132,8 +132,8 @@ fn a_server_that_fails_for_a_moment_is_asked_again() {
 fn a_server_that_lies_or_stalls_is_an_error_in_a_bounded_time() {
     let http = Http::start(bytes(0));
     for (how, words) in [
-        (How::Silent, &["does not answer"][..]),
-        (How::Drips, &["does not answer"]),
+        (How::Silent, &["does not answer", "timed out"][..]),
+        (How::Drips, &["does not answer", "timed out"]),
         (How::Busy(1000), &["does not answer", "503"]),
         (How::Whole, &["non-partial", "Range request not supported", "Range"]),
         (How::Beside, &["Requested", "another range"]),
