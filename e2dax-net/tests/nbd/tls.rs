@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use blockdev::{BlockDevice as _, RamDevice, conformance};
@@ -27,7 +28,9 @@ fn encrypted(folder: &Path, device: Arc<RamDevice>) -> Server {
 
 /// A server of ours on a socket of this machine.
 fn ours(folder: &TempDir, certificates: &Path, device: Arc<RamDevice>) -> Ours {
-    let socket = folder.path().join(format!("{}.sock", certificates.file_name().unwrap().display()));
+    // Several may have the same certificates.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let socket = folder.path().join(format!("{}.sock", NEXT.fetch_add(1, Ordering::Relaxed)));
     Ours::listen(Listener::unix(&socket).unwrap(), encrypted(certificates, device))
 }
 
