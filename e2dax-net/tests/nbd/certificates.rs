@@ -23,7 +23,19 @@ done
 const REVOKE: &str = r#"
 cd "$1"
 touch index
-printf '[ca]\ndefault_ca=own\n[own]\ndatabase=index\ndefault_md=sha256\ndefault_crl_days=2\n' >ca.conf
+echo 01 >number
+cat >ca.conf <<'END'
+[ca]
+default_ca = own
+[own]
+database = index
+crlnumber = number
+crl_extensions = second_version
+default_md = sha256
+default_crl_days = 2
+[second_version]
+authorityKeyIdentifier = keyid
+END
 ca="openssl ca -config ca.conf -cert ca-cert.pem -keyfile ca-key.pem"
 $ca -revoke client-cert.pem
 $ca -gencrl -out ca-crl.pem
