@@ -21,5 +21,6 @@ mod member;
 mod records;
 mod write;
 
+#[cfg(feature = "archive")]
 pub(crate) use image::image_of_comment;
 pub use write::{Error, LeftOut, Report, Result, write};

@@ -24,6 +24,8 @@ pub(super) struct Service {
     pub(super) counts: Counts,
     pub(super) budget: u64,
     areas: RwLock<BTreeMap<u64, Arc<Area>>>,
+    /// Held while a fault is answered: who ends a mapping waits for that, and is then the last who has its file.
+    turn: Mutex<()>,
     mappings: AtomicU64,
     /// Whether some mapping has pages that are refused for the moment.
     has_refused: AtomicBool,
@@ -38,6 +40,7 @@ impl Service {
             counts: Counts::default(),
             budget,
             areas: RwLock::new(BTreeMap::new()),
+            turn: Mutex::new(()),
             mappings: AtomicU64::new(0),
             has_refused: AtomicBool::new(false),
             reserve: Mutex::new(Reserve::take(RESERVE).ok()),
@@ -68,6 +71,7 @@ impl Service {
         loop {
             if refused.is_some_and(|since| since.elapsed() >= REFUSED_FOR) {
                 refused = None;
+                let _turn = self.turn.lock();
                 let areas: Vec<Arc<Area>> = self.areas.read().values().map(Arc::clone).collect();
                 areas.iter().for_each(|area| area.forget_refused());
             }
@@ -79,6 +83,7 @@ impl Service {
                 Ok(Next::Timeout) => {}
                 Ok(Next::Fault(fault)) => {
                     self.counts.add(|counts| &counts.faults);
+                    let _turn = self.turn.lock();
                     let area = self
                         .areas
                         .read()
@@ -127,8 +132,10 @@ impl Service {
         self.mappings.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Nobody answers faults of the mapping any more when this returns.
     pub(super) fn remove(&self, area: &Area) {
         self.areas.write().remove(&area.vma().start);
+        drop(self.turn.lock());
     }
 
     /// Notes that there are as many mappings as after as were before.
