@@ -136,6 +136,8 @@ fn an_interrupted_change_leaves_a_clean_image() {
         assert!(begin.elapsed() < Duration::from_secs(20), "{}", terminal.screen());
         sleep(Duration::from_millis(20));
     }
+    // It has the image, and a moment later all that it needs to close it.
+    sleep(Duration::from_millis(500));
     terminal.keys(&["C-c"]);
     terminal.shows("ended 130");
     is_clean(&folder);
@@ -357,6 +359,8 @@ fn an_interrupt_leaves_nothing_that_looks_finished() {
             while !folder.run(&["ls", "a.img"]).err().contains("is in use") {
                 assert!(begin.elapsed() < Duration::from_secs(20));
             }
+            // It has the image, and a moment later all that it needs to close it.
+            sleep(Duration::from_millis(500));
         }
         // Not SIGINT, which who runs this in the background ignores; both are one to us.
         let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
