@@ -15,7 +15,6 @@ mod disk;
 mod machine;
 
 use alloc::string::ToString;
-
 use alloc::sync::Arc;
 
 use blockdev::{BlockDevice, Partition, ReadDevice, partitions};
@@ -26,11 +25,15 @@ fn main() -> Result<(), alloc::boxed::Box<dyn core::error::Error>> {
     let disk = disk::Disk::find().ok_or("no disk")?;
     let size = disk.size();
     let disk: Arc<dyn BlockDevice> = Arc::new(ReadDevice::with_size(disk, size));
-    let disk = match partitions(&*disk)?.first() {
-        Some(first) => Arc::new(Partition::new(disk, first.offset, first.len)?),
-        None => disk,
+    let fs = match partitions(&*disk)?.as_slice() {
+        [] => Ext2::open(disk, &OpenOptions::read_only())?,
+        // The first that has a file system of ours.
+        table => table
+            .iter()
+            .filter_map(|one| Partition::new(Arc::clone(&disk), one.offset, one.len).ok())
+            .find_map(|part| Ext2::open(part, &OpenOptions::read_only()).ok())
+            .ok_or("no partition has an ext2 file system")?,
     };
-    let fs = Ext2::open(disk, &OpenOptions::read_only())?;
     machine::print(&ext2_image::manifest::from_image(&fs)?.to_string());
     Ok(())
 }
