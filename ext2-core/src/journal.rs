@@ -24,6 +24,8 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use ext2_format::journal::{COMMIT, MAGIC, S_SEQUENCE, S_START, SUPERBLOCKS, big, block, described, tags_in};
+
 use crate::error::{Result, refuse};
 use crate::fs::Fs;
 use crate::inode::Inode;
@@ -31,23 +33,8 @@ use crate::order::Barrier;
 use crate::sync::MutexGuard;
 use crate::{DeviceBlock, Errno, FileBlock};
 
-/// Begins every block of the journal that is not data (Linux: `JBD2_MAGIC_NUMBER`).
-const MAGIC: u32 = 0xc03b_3998;
-const DESCRIPTOR: u32 = 1;
-const COMMIT: u32 = 2;
-/// Superblocks of the two versions.
-const SUPERBLOCKS: [u32; 2] = [3, 4];
 /// Incompatible feature of the journal that changes nothing for us: revoke records.
 const REVOKE: u32 = 1;
-
-/// Flags of a tag in a descriptor.
-const ESCAPED: u16 = 1;
-const SAME_UUID: u16 = 2;
-const LAST_TAG: u16 = 8;
-
-/// Byte offsets in the journal's superblock; numbers there are big-endian.
-const S_SEQUENCE: u64 = 24;
-const S_START: u64 = 28;
 
 /// Blocks as they will be when a change is done.
 #[derive(Debug, Default)]
@@ -89,12 +76,6 @@ pub(crate) struct Journal<'f> {
     uuid: [u8; 16],
 }
 
-fn big(bytes: &[u8], at: usize) -> u32 {
-    let mut four = [0; 4];
-    four.iter_mut().zip(bytes.iter().skip(at)).for_each(|(to, from)| *to = *from);
-    u32::from_be_bytes(four)
-}
-
 impl<'f> Journal<'f> {
     /// The journal of the file system, if it has one that can be used.
     pub(crate) fn find(fs: &'f Arc<Fs>) -> Result<Option<Self>> {
@@ -111,7 +92,7 @@ impl<'f> Journal<'f> {
         let usable = big(&head, 0) == MAGIC
             && SUPERBLOCKS.contains(&big(&head, 4))
             && u64::from(big(&head, 12)) == fs.geo.block_size.bytes()
-            && big(&head, S_START as usize) == 0
+            && big(&head, S_START) == 0
             && big(&head, 32) == 0
             && (big(&head, 4) == SUPERBLOCKS[0] || big(&head, 40) & !REVOKE == 0);
         let mut uuid = [0; 16];
@@ -123,17 +104,21 @@ impl<'f> Journal<'f> {
             superblock,
             first: big(&head, 20),
             blocks: big(&head, 16),
-            sequence: big(&head, S_SEQUENCE as usize),
+            sequence: big(&head, S_SEQUENCE),
             uuid,
         }))
     }
 
     /// Whether a transaction with these images fits.
     pub(crate) fn fits(&self, images: &Images) -> bool {
-        let count = images.0.len();
+        self.has_room(images.0.len())
+    }
+
+    /// Whether a transaction of `count` blocks fits.
+    fn has_room(&self, count: usize) -> bool {
         self.first != 0
             && self.end(count) <= u64::from(self.blocks)
-            && 12 + 8 * count + 16 <= self.fs.geo.block_size.len()
+            && count <= tags_in(self.fs.geo.block_size.len())
     }
 
     /// The block of the journal after a transaction of `count` images, its descriptor and its commit.
@@ -151,39 +136,11 @@ impl<'f> Journal<'f> {
     /// Writes a transaction that does not hold yet.
     fn begin(self, images: &Images) -> Result<Transaction<'f>> {
         let len = self.fs.geo.block_size.len();
-        let count = images.0.len();
-        let end = self.end(count);
-        let record = |kind: u32| {
-            let mut block = vec![0; len];
-            for (place, word) in block.chunks_exact_mut(4).zip([MAGIC, kind, self.sequence]) {
-                place.copy_from_slice(&word.to_be_bytes());
-            }
-            block
-        };
-        let mut tags = Vec::new();
-        for (nr, (block, image)) in images.0.iter().enumerate() {
-            let escaped = image.starts_with(&MAGIC.to_be_bytes());
-            let mut flags = if escaped { ESCAPED } else { 0 };
-            flags |= if nr > 0 { SAME_UUID } else { 0 };
-            flags |= if nr + 1 == count { LAST_TAG } else { 0 };
-            tags.extend(block.get().to_be_bytes());
-            tags.extend([0; 2]);
-            tags.extend(flags.to_be_bytes());
-            if nr == 0 {
-                tags.extend(self.uuid);
-            }
-            let mut image = image.clone();
-            if escaped && let Some(head) = image.get_mut(..4) {
-                head.fill(0);
-            }
-            self.write(self.first as u64 + 1 + nr as u64, &image)?;
+        let blocks: Vec<_> = images.0.iter().map(|(nr, bytes)| (nr.get(), bytes.as_slice())).collect();
+        for (nr, bytes) in (u64::from(self.first)..).zip(described(len, self.sequence, &self.uuid, &blocks)) {
+            self.write(nr, &bytes)?;
         }
-        let mut descriptor = record(DESCRIPTOR);
-        if let Some(place) = descriptor.get_mut(12..12 + tags.len()) {
-            place.copy_from_slice(&tags);
-        }
-        self.write(self.first.into(), &descriptor)?;
-        self.write(end - 1, &record(COMMIT))?;
+        self.write(self.end(blocks.len()) - 1, &block(len, COMMIT, self.sequence))?;
         // With an empty journal this flag means nothing; the store after it is what commits.
         self.fs.store_recover(true)?;
         Barrier::JournalWritten.fence(&*self.fs.dev)?;
@@ -198,8 +155,8 @@ impl<'f> Journal<'f> {
     }
 
     /// Stores a field of the journal's superblock.
-    fn store(&self, field: u64, value: u32) -> Result<()> {
-        Ok(self.fs.dev.write_u32(self.superblock + field, value.swap_bytes())?)
+    fn store(&self, field: usize, value: u32) -> Result<()> {
+        Ok(self.fs.dev.write_u32(self.superblock + field as u64, value.swap_bytes())?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What stands in a journal: the records of Linux's `jbd2` (include/linux/jbd2.h). All numbers are big-endian.
 
+use alloc::borrow::Cow;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -98,6 +99,31 @@ pub fn descriptor(len: usize, sequence: u32, blocks: &[(u32, bool)]) -> Vec<u8> 
     record
 }
 
+/// A descriptor, and behind it the blocks that it names, by their numbers, as they lie in a journal with this UUID: the first
+/// word of one that begins as a record does is zero there.
+#[must_use]
+pub fn described<'b>(
+    len: usize,
+    sequence: u32,
+    uuid: &[u8; UUID],
+    blocks: &[(u32, &'b [u8])],
+) -> Vec<Cow<'b, [u8]>> {
+    let is_escaped = |bytes: &[u8]| bytes.starts_with(&MAGIC.to_be_bytes());
+    let tags: Vec<_> = blocks.iter().map(|(nr, bytes)| (*nr, is_escaped(bytes))).collect();
+    let mut head = descriptor(len, sequence, &tags);
+    if let Some(place) = head.get_mut(HEADER + TAG..HEADER + TAG + UUID).filter(|_| !tags.is_empty()) {
+        place.copy_from_slice(uuid);
+    }
+    let images = blocks.iter().map(|&(_, bytes)| {
+        let mut image = Cow::Borrowed(bytes);
+        if is_escaped(bytes) {
+            put(image.to_mut(), 0, 0);
+        }
+        image
+    });
+    core::iter::once(Cow::Owned(head)).chain(images).collect()
+}
+
 /// The tags of a descriptor: the number of each block, and whether it is escaped.
 #[must_use]
 pub fn tags(record: &[u8]) -> Vec<(u32, bool)> {
@@ -128,5 +154,16 @@ mod tests {
             }
         }
         assert!(tags(&[0; 1024]).len() < 128, "a hostile one ends");
+    }
+
+    #[test]
+    fn a_block_that_begins_as_a_record_lies_behind_its_descriptor_without_that() {
+        let (plain, record) = ([7; 1024], block(1024, COMMIT, 5));
+        let found = described(1024, 9, &[3; UUID], &[(20, &plain), (30, &record)]);
+        assert_eq!(found.len(), 3);
+        assert_eq!(tags(&found[0]), [(20, false), (30, true)]);
+        assert_eq!(found[0][HEADER + TAG..HEADER + TAG + UUID], [3; UUID]);
+        assert_eq!(found[1], &plain[..]);
+        assert_eq!((big(&found[2], 0), &found[2][4..]), (0, &record[4..]));
     }
 }

@@ -21,6 +21,9 @@ use crate::log::Brief;
 use crate::order::Barrier;
 use crate::sync::MutexGuard;
 
+/// The most blocks in which the words lie.
+const MOST: usize = 4;
+
 /// A way to change words together.
 pub(crate) enum Together<'f> {
     /// One commit of the log holds them.
@@ -41,7 +44,7 @@ impl<'f> Together<'f> {
             return Ok(Some(Self::Logged));
         }
         if fs.sb.journal_inode.is_some() {
-            return Ok(Journal::find(fs)?.filter(Journal::has_room).map(Self::Journal));
+            return Ok(Journal::find(fs)?.filter(|journal| journal.has_room(MOST)).map(Self::Journal));
         }
         let lock = fs.writer()?.journal.lock();
         Ok(Brief::reserve(fs)?.map(|brief| Self::Brief(brief, lock)))
@@ -95,13 +98,6 @@ impl<'f> Together<'f> {
                 })
             }
         }
-    }
-}
-
-impl Journal<'_> {
-    /// Whether a transaction of a few blocks fits.
-    fn has_room(&self) -> bool {
-        self.first != 0 && self.end(4) <= u64::from(self.blocks)
     }
 }
 

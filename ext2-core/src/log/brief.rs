@@ -19,6 +19,7 @@
 //! 1. `has_journal` is there only while the transaction is whole and everything that leads to it is durable.
 //! 2. Nobody else stores into the blocks that it holds (see `fs/stores.rs`).
 
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -28,7 +29,7 @@ use core::mem::offset_of;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{self, COMMIT, LEAST, MAGIC, MARK, S_MADE, S_MARK, S_START};
+use super::record::{self, COMMIT, LEAST, MARK, S_MADE, S_MARK, S_START};
 use super::replay::{BRIEF, GENERATION, JOURNAL, MODE, is_brief};
 use crate::balloc::{Blocks, Request, Role};
 use crate::error::{Error, Result, refuse};
@@ -183,19 +184,12 @@ impl Brief {
         if let Some(place) = head.get_mut(S_MADE) {
             *place = BRIEF;
         }
-        let is_escaped = |bytes: &[u8]| bytes.starts_with(&MAGIC.to_be_bytes());
-        let tags: Vec<_> = images.iter().map(|(nr, bytes)| (*nr, is_escaped(bytes))).collect();
-        let mut blocks = vec![head, record::descriptor(len, sequence, &tags)];
-        for bytes in images.values() {
-            let mut bytes = bytes.clone();
-            if is_escaped(&bytes) {
-                record::put(&mut bytes, 0, 0);
-            }
-            blocks.push(bytes);
-        }
-        blocks.push(record::block(len, COMMIT, sequence));
+        let images: Vec<_> = images.iter().map(|(nr, bytes)| (*nr, bytes.as_slice())).collect();
+        let mut blocks = vec![Cow::Owned(head)];
+        blocks.extend(record::described(len, sequence, &[0; 16], &images));
+        blocks.push(Cow::Owned(record::block(len, COMMIT, sequence)));
         // The inode's other blocks are the last of these: its number is not the one that would come next.
-        blocks.resize(LOG, record::block(len, COMMIT, sequence));
+        blocks.resize(LOG, Cow::Owned(record::block(len, COMMIT, sequence)));
         for (nr, bytes) in self.log.iter().zip(&blocks) {
             fs.dev.write_at(u64::from(*nr) * len as u64, bytes)?;
         }

@@ -187,19 +187,9 @@ impl Logged {
         let next = |at: u32| if at + 1 == size { 1 } else { at + 1 };
         let mut at = start;
         for part in blocks.chunks(record::tags_in(len)) {
-            let escaped = |bytes: &[u8]| bytes.starts_with(&record::MAGIC.to_be_bytes());
-            let tags: Vec<_> = part.iter().map(|(nr, bytes)| (*nr, escaped(bytes))).collect();
-            self.inner.write_at(area.byte_of(at, self.block), &record::descriptor(len, number, &tags))?;
-            at = next(at);
-            for ((_, bytes), (_, escaped)) in part.iter().zip(tags) {
-                let place = area.byte_of(at, self.block);
-                if escaped {
-                    let mut bytes = bytes.clone();
-                    record::put(&mut bytes, 0, 0);
-                    self.inner.write_at(place, &bytes)?;
-                } else {
-                    self.inner.write_at(place, bytes)?;
-                }
+            let part: Vec<_> = part.iter().map(|(nr, bytes)| (*nr, bytes.as_slice())).collect();
+            for bytes in record::described(len, number, &[0; 16], &part) {
+                self.inner.write_at(area.byte_of(at, self.block), &bytes)?;
                 at = next(at);
             }
         }
