@@ -11,7 +11,7 @@ pub(crate) fn is_seen() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Short enough for a window of 40 columns: a bar over `total` bytes with rate and time left; silent unless the standard error is a terminal.
+/// A bar over `total` bytes with rate and time left, in 40 columns too; silent unless the standard error is a terminal.
 pub(crate) fn bytes_bar(what: &'static str, total: u64) -> ProgressBar {
     bar(what, total, "{msg} {wide_bar} {percent}% {bytes_per_sec} {eta}")
 }

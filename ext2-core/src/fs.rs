@@ -4,6 +4,14 @@
 //! 1. Geometry and features never change while it is open.
 //! 2. Read-only: no byte of the device is written. Without the feature `write` there is nothing else.
 
+/// Byte of the device at which a field of the primary superblock lies.
+macro_rules! super_at {
+    ($field:ident) => {
+        $crate::raw::SUPERBLOCK_OFFSET + core::mem::offset_of!($crate::raw::RawSuperblock, $field) as u64
+    };
+}
+pub(crate) use super_at;
+
 #[cfg(feature = "write")]
 pub(crate) mod change;
 mod close;

@@ -13,7 +13,6 @@ use crate::balloc::{Groups, Place};
 use crate::error::{Error, Result, refuse};
 use crate::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::order::Barrier;
-use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::space::Stores;
 use crate::sync::{Mutex, Rank};
 use crate::{Errno, Ext2, OnError};
@@ -50,13 +49,6 @@ struct State {
     revision: u32,
     compat: CompatFeatures,
     ro_compat: RoCompatFeatures,
-}
-
-/// Byte offset of a field of the primary superblock.
-macro_rules! at {
-    ($field:ident) => {
-        SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, $field) as u64
-    };
 }
 
 /// How a file system that is open for writing behaves.
@@ -144,14 +136,14 @@ impl Fs {
         self.store_state(0)?;
         Barrier::Mounted.fence(&*self.dev)?;
         let now = self.clock.now().encode(false).0;
-        self.store_u32(at!(s_mtime), now)?;
-        self.store_u16(at!(s_mnt_count), self.sb.mount_count.saturating_add(1))?;
+        self.store_u32(super_at!(s_mtime), now)?;
+        self.store_u16(super_at!(s_mnt_count), self.sb.mount_count.saturating_add(1))?;
         Ok(())
     }
 
     fn store_state(&self, valid: u16) -> Result<()> {
         let state = self.writer()?.state.lock().state | valid;
-        self.store_u16(at!(s_state), state)
+        self.store_u16(super_at!(s_state), state)
     }
 
     /// Sets a compatible feature that is about to be used, behind a fence of the caller's.
@@ -160,7 +152,7 @@ impl Fs {
         if !state.compat.contains(feature) {
             self.need_revision_1(&mut state)?;
             state.compat |= feature;
-            self.store_u32(at!(s_feature_compat), state.compat.bits())?;
+            self.store_u32(super_at!(s_feature_compat), state.compat.bits())?;
         }
         Ok(())
     }
@@ -169,12 +161,12 @@ impl Fs {
     pub(crate) fn drop_compat(&self, feature: CompatFeatures) -> Result<()> {
         let mut state = self.writer()?.state.lock();
         state.compat.remove(feature);
-        self.store_u32(at!(s_feature_compat), state.compat.bits())
+        self.store_u32(super_at!(s_feature_compat), state.compat.bits())
     }
 
     /// The inode of the journal, 0 for none.
     pub(crate) fn store_journal_inode(&self, nr: u32) -> Result<()> {
-        self.store_u32(at!(s_journal_inum), nr)
+        self.store_u32(super_at!(s_journal_inum), nr)
     }
 
     /// Notes that a file of 2 GiB or more exists, before one does.
@@ -184,7 +176,7 @@ impl Fs {
             self.need_revision_1(&mut state)?;
             state.ro_compat |= RoCompatFeatures::LARGE_FILE;
             // e2fsck sets it where it finds such a file, so nothing waits for it.
-            self.store_u32(at!(s_feature_ro_compat), state.ro_compat.bits())?;
+            self.store_u32(super_at!(s_feature_ro_compat), state.ro_compat.bits())?;
         }
         Ok(())
     }
@@ -199,10 +191,10 @@ impl Fs {
     fn need_revision_1(&self, state: &mut State) -> Result<()> {
         if state.revision == 0 {
             log::warn!("the file system becomes revision 1, for a feature that revision 0 does not have");
-            self.store_u32(at!(s_first_ino), self.sb.first_ino)?;
-            self.store_u16(at!(s_inode_size), self.sb.inode_size)?;
+            self.store_u32(super_at!(s_first_ino), self.sb.first_ino)?;
+            self.store_u16(super_at!(s_inode_size), self.sb.inode_size)?;
             Barrier::Revision.fence(&*self.dev)?;
-            self.store_u32(at!(s_rev_level), 1)?;
+            self.store_u32(super_at!(s_rev_level), 1)?;
             state.revision = 1;
         }
         Ok(())
@@ -210,14 +202,14 @@ impl Fs {
 
     /// The head of the list of orphans, 0 for none. The caller holds its lock.
     pub(crate) fn store_orphan(&self, nr: u32) -> Result<()> {
-        self.store_u32(at!(s_last_orphan), nr)
+        self.store_u32(super_at!(s_last_orphan), nr)
     }
 
     /// Says whether the journal may hold a transaction.
     pub(crate) fn store_recover(&self, recover: bool) -> Result<()> {
         let mut incompat = self.sb.features.incompat;
         incompat.set(IncompatFeatures::RECOVER, recover);
-        Ok(self.dev.write_u32(at!(s_feature_incompat), incompat.bits())?)
+        Ok(self.dev.write_u32(super_at!(s_feature_incompat), incompat.bits())?)
     }
 
     /// Does what is to be done when the image turns out to be broken. Linux: `ext2_error`.
@@ -231,7 +223,7 @@ impl Fs {
         if state.state & STATE_ERROR == 0 {
             state.state |= STATE_ERROR;
             // The device may be what failed; what matters is the caller's error.
-            let _ = self.store_u16(at!(s_state), state.state);
+            let _ = self.store_u16(super_at!(s_state), state.state);
         }
         if writer.on_error == OnError::RemountRo && !writer.read_only.swap(true, Ordering::Relaxed) {
             log::error!("the file system is read-only from now on");
@@ -245,7 +237,7 @@ impl Fs {
         let mut state = writer.state.lock();
         state.state |= STATE_ERROR;
         // The device may be what failed; the image is not marked as clean in any case.
-        let _ = self.store_u16(at!(s_state), state.state);
+        let _ = self.store_u16(super_at!(s_state), state.state);
         if !writer.read_only.swap(true, Ordering::Relaxed) {
             log::error!("a change ended half-way, the file system is read-only from now on: {why}");
         }
@@ -266,9 +258,9 @@ impl Fs {
         writer.groups.write(self)?;
         let count =
             |sum: &portable_atomic::AtomicU64| u32::try_from(sum.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        self.store_u32(at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
-        self.store_u32(at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
-        self.store_u32(at!(s_wtime), self.clock.now().encode(false).0)?;
+        self.store_u32(super_at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
+        self.store_u32(super_at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
+        self.store_u32(super_at!(s_wtime), self.clock.now().encode(false).0)?;
         Barrier::Synced.flush(&*self.dev)?;
         Ok(())
     }

@@ -24,7 +24,6 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::mem::offset_of;
 
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
@@ -34,9 +33,9 @@ use super::replay::{BRIEF, GENERATION, JOURNAL, MODE, is_brief};
 use crate::balloc::{Blocks, Request, Role};
 use crate::error::{Error, Result, refuse};
 use crate::features::{CompatFeatures, IncompatFeatures};
-use crate::fs::Fs;
+use crate::fs::{Fs, super_at};
 use crate::order::Barrier;
-use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::raw::{RawInode, SUPERBLOCK_OFFSET};
 use crate::{Errno, GroupNr};
 
 /// The most blocks that a transaction changes, the superblock's among them.
@@ -45,19 +44,12 @@ const MOST_IMAGES: usize = 4;
 const LOG: usize = MOST_IMAGES + 3;
 const _: () = assert!(LOG <= 12);
 
-/// Byte offset of a field of the primary superblock.
-macro_rules! at {
-    ($field:ident) => {
-        SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, $field) as u64
-    };
-}
-
 /// Takes what leads to such a journal away: from the superblock, then, durably after that, inode 8 if it lies at byte
 /// `inode` of the device. The journal does not hold, or no more: there is no `has_journal`.
 pub(super) fn forget(dev: &dyn BlockDevice, inode: Option<u64>) -> Result<()> {
-    let incompat = dev.read_u32(at!(s_feature_incompat))?;
-    dev.write_u32(at!(s_feature_incompat), incompat & !IncompatFeatures::RECOVER.bits())?;
-    dev.write_u32(at!(s_journal_inum), 0)?;
+    let incompat = dev.read_u32(super_at!(s_feature_incompat))?;
+    dev.write_u32(super_at!(s_feature_incompat), incompat & !IncompatFeatures::RECOVER.bits())?;
+    dev.write_u32(super_at!(s_journal_inum), 0)?;
     Barrier::BriefForgotten.fence(dev)?;
     match inode {
         Some(inode) => Ok(dev.write_at(inode, RawInode::new_zeroed().as_bytes())?),
@@ -153,19 +145,19 @@ impl Brief {
         *step = Step::Named;
         self.write_inode(fs)?;
         Barrier::BriefWritten.fence(dev)?;
-        let compat = dev.read_u32(at!(s_feature_compat))?;
-        let incompat = dev.read_u32(at!(s_feature_incompat))?;
-        dev.write_u32(at!(s_feature_incompat), incompat | IncompatFeatures::RECOVER.bits())?;
-        dev.write_u32(at!(s_journal_inum), JOURNAL.get())?;
+        let compat = dev.read_u32(super_at!(s_feature_compat))?;
+        let incompat = dev.read_u32(super_at!(s_feature_incompat))?;
+        dev.write_u32(super_at!(s_feature_incompat), incompat | IncompatFeatures::RECOVER.bits())?;
+        dev.write_u32(super_at!(s_journal_inum), JOURNAL.get())?;
         Barrier::BriefNamed.fence(dev)?;
         *step = Step::Committed;
-        dev.write_u32(at!(s_feature_compat), compat | CompatFeatures::HAS_JOURNAL.bits())?;
+        dev.write_u32(super_at!(s_feature_compat), compat | CompatFeatures::HAS_JOURNAL.bits())?;
         Barrier::TogetherHeld.fence(dev)?;
         for &(at, word) in words {
             dev.write_u32(at, word)?;
         }
         Barrier::TogetherPlaced.fence(dev)?;
-        dev.write_u32(at!(s_feature_compat), compat)?;
+        dev.write_u32(super_at!(s_feature_compat), compat)?;
         Barrier::BriefEnded.fence(dev)?;
         *step = Step::Named;
         forget(dev, Some(self.inode))

@@ -13,6 +13,8 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::record::{self, COMMIT, DESCRIPTOR, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, big};
 use crate::error::{Corrupt, Error, Object, Result};
 use crate::features::{CompatFeatures, IncompatFeatures};
+#[cfg(feature = "write")]
+use crate::fs::super_at;
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::{BlockSize, InodeNr};
 use ext2_format::superblock::STATE_VALID;
@@ -230,7 +232,7 @@ impl Recovered {
         let (head, next) = match self.end {
             End::Empty { head, next } => (head, next),
             End::Forget { inode } => {
-                let at = SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_feature_compat) as u64;
+                let at = super_at!(s_feature_compat);
                 let features = dev.read_u32(at)? & !CompatFeatures::HAS_JOURNAL.bits();
                 dev.write_u32(at, features)?;
                 dev.flush()?;
@@ -242,7 +244,7 @@ impl Recovered {
         record::put(&mut words, 0, next);
         dev.write_at(head + S_SEQUENCE as u64, &words)?;
         dev.flush()?;
-        let at = SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_feature_incompat) as u64;
+        let at = super_at!(s_feature_incompat);
         let features = dev.read_u32(at)? & !IncompatFeatures::RECOVER.bits();
         dev.write_u32(at, features)?;
         dev.flush()?;

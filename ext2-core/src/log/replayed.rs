@@ -5,13 +5,12 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use core::mem::offset_of;
 
 use blockdev::{BlockDevice, Error, Result};
 
 use super::replay::Recovered;
 use crate::features::IncompatFeatures;
-use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::fs::super_at;
 
 /// Reads what a log holds from memory, and all else from the device below. Nothing is written.
 pub(super) struct Replayed {
@@ -25,7 +24,7 @@ impl Replayed {
     pub(super) fn new(inner: Arc<dyn BlockDevice>, found: Recovered) -> Result<Self> {
         let (block, mut blocks) = (found.block_size, found.blocks);
         // What is replayed needs no recovery any more.
-        let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_incompat) as u64;
+        let at = super_at!(s_feature_incompat);
         // OK to cast: the superblock is at the begin of the device.
         let (nr, within) = ((at / block) as u32, (at % block) as usize);
         let mut head = match blocks.remove(&nr) {
