@@ -1,10 +1,26 @@
 //! The texts behind the options in a verb's help: written in lines of the source, shown in lines of the terminal.
 
-use clap::CommandFactory as _;
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::Cli;
+
+/// Parses a command line. Only a help that is asked for needs the texts of [`definition`], which is more work than most verbs
+/// are.
+pub(crate) fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            definition().try_get_matches_from(arguments).err().unwrap_or(error)
+        }
+        _ => error,
+    })
+}
 
 /// The command line with texts whose paragraphs are one line each, for clap to wrap.
 pub(crate) fn definition() -> clap::Command {
-    let command = crate::Cli::command();
+    let command = Cli::command();
     let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
     verbs.into_iter().fold(flowing(command), |command, verb| command.mut_subcommand(verb, flowing))
 }

@@ -47,7 +47,7 @@ mod verbs;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{FromArgMatches as _, Parser};
+use clap::Parser;
 
 use context::Context;
 use target::ImageOptions;
@@ -87,8 +87,7 @@ fn main() -> ExitCode {
     let arguments = verbs::mount::as_helper(arguments);
     let arguments = verbs::find::with_double_dashes(arguments);
     let usage = verbs::check::usage_code(&arguments).unwrap_or(failure::USAGE);
-    let parsed = help::definition().try_get_matches_from(arguments);
-    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let cli = match help::parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to the standard output, which may be closed.
