@@ -32,6 +32,8 @@ enum Output {
     Named(PathBuf),
     /// An image that is being mended, and whether any of it may have been stored.
     Mended(String, bool),
+    /// An image into which what a repair stored over is put back.
+    PutBack(String),
 }
 
 /// What e2fsck says when it is cancelled.
@@ -98,6 +100,11 @@ impl Partial {
     /// An image that is being mended: nothing of it was stored yet.
     pub(crate) fn mended(name: &str) -> Self {
         Self::watch(Output::Mended(name.to_owned(), false))
+    }
+
+    /// An image that gets back what a repair stored over.
+    pub(crate) fn put_back(name: &str) -> Self {
+        Self::watch(Output::PutBack(name.to_owned()))
     }
 
     /// From now on something of it may be stored.
@@ -174,6 +181,9 @@ fn end(signal: i32) {
                     false => format!("nothing of {name} was mended; run it again to begin anew"),
                     true => format!("{name} is half mended; run it again, and the rest is mended"),
                 });
+            }
+            Output::PutBack(name) => {
+                say(format!("{name} may be half put back; run it again, and the rest is put back"));
             }
             Output::Removed(path) => {
                 let is_file = std::fs::metadata(&path).is_ok_and(|found| found.is_file());
