@@ -92,3 +92,8 @@ mod write {
 #[cfg(feature = "write")]
 #[doc(inline)]
 pub use write::*;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+struct Readme;

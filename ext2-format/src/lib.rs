@@ -60,3 +60,8 @@ pub use name::Name;
 pub use number::{BlockSize, DeviceBlock, FileBlock, GroupNr, InodeNr};
 pub use superblock::{OnError, Superblock};
 pub use time::Timestamp;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+struct Readme;
