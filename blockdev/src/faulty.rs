@@ -109,6 +109,18 @@ struct State {
 ///
 /// To fail a workload at every point: run it once with [`arm`](Self::arm) of a fault far away and read
 /// [`counted`](Self::counted); then run it again for each number below.
+///
+/// ```
+/// use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
+///
+/// let device = Faulty::new(RamDevice::new(1 << 20)?);
+/// // The second write from here on fails, and no other.
+/// device.arm(Fault::once(Calls::WRITE, 1));
+/// assert!(device.write_at(0, b"a").is_ok());
+/// assert!(device.write_at(0, b"b").is_err());
+/// assert!(device.write_at(0, b"c").is_ok());
+/// # Ok::<(), blockdev::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Faulty<D> {
     state: Mutex<State>,

@@ -27,6 +27,15 @@ pub(crate) const FIRST_PFN: u64 = 1 << 20;
 ///
 /// Its page frame numbers are those of a pmem device at 4 GiB whatever the addresses are, so that traces
 /// of two runs are the same.
+///
+/// ```
+/// use blockdev::{BlockDevice, RamDevice};
+///
+/// let ram = RamDevice::new(1 << 20)?;
+/// ram.write_at(4096, b"bytes")?;
+/// assert_eq!(&ram.to_vec()[4096..4101], b"bytes");
+/// # Ok::<(), blockdev::Error>(())
+/// ```
 pub struct RamDevice {
     memory: Memory,
     size: u64,

@@ -56,6 +56,24 @@ impl fmt::Display for WalkError {
 impl core::error::Error for WalkError {}
 
 /// A walk. Errors do not end it.
+///
+/// ```
+/// use ext2_core::{Ext2, OpenOptions};
+///
+/// let fs = Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &OpenOptions::default())?;
+/// fs.create_dir_all("a/b/c")?;
+/// let mut depths = Vec::new();
+/// let mut walk = fs.walk("a")?;
+/// while let Some(found) = walk.next() {
+///     let found = found?;
+///     depths.push(found.depth);
+///     if found.path.ends_with(b"/b") {
+///         walk.skip_below();
+///     }
+/// }
+/// assert_eq!(depths.len(), 2); // a and a/b
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Walk {
     fs: Ext2,

@@ -12,6 +12,15 @@
 //! 3. Findings come in an order that depends on the image alone.
 //! 4. [`Checker::mend`] does what `e2fsck -p` does, and stops where that stops. It writes nothing after a
 //!    finding that needs a person.
+//!
+//! ```
+//! use ext2_image::check::{Options, check};
+//!
+//! let image = ext2_image::mkfs::in_memory(1 << 20)?;
+//! let summary = check(&image, &Options::default(), &mut |finding| println!("{finding}"))?;
+//! assert!(summary.is_clean());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod attrs;
 mod bits;
