@@ -133,8 +133,3 @@ pub use sigbus::LostPages;
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../../docs/your-own-device.md")]
 struct YourOwnDevice;
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-#[derive(Debug)]
-struct Readme;

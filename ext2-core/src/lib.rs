@@ -36,7 +36,6 @@ mod map;
 mod path;
 mod resolve;
 pub mod rules;
-pub mod sync;
 mod walk;
 mod xattr;
 
@@ -70,6 +69,8 @@ pub use ext2_format::{
     InodeNr, Mapping, Name, Object, OnError, Result, RoCompatFeatures, Superblock, Timestamp, raw,
 };
 pub(crate) use ext2_format::{acl, error, features};
+#[doc(inline)]
+pub use ext2_sync as sync;
 pub use fs::{Closed, Ext2, OpenOptions, StatFs, SuperblockAt, Unclean};
 pub use inode::{Extents, Inode, Piece};
 pub use log::recovered;
@@ -92,8 +93,3 @@ mod write {
 #[cfg(feature = "write")]
 #[doc(inline)]
 pub use write::*;
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-#[derive(Debug)]
-struct Readme;

@@ -60,8 +60,3 @@ pub use name::Name;
 pub use number::{BlockSize, DeviceBlock, FileBlock, GroupNr, InodeNr};
 pub use superblock::{OnError, Superblock};
 pub use time::Timestamp;
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-#[derive(Debug)]
-struct Readme;

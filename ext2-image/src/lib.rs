@@ -75,8 +75,3 @@ pub use ext2_core::{Found, Walk, WalkError};
 #[cfg(feature = "std")]
 pub use file_range::FileRange;
 pub use units::{UNIT, UnitCounts, UnitRun, UnitState, Units};
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-#[derive(Debug)]
-struct Readme;
