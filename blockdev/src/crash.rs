@@ -53,6 +53,7 @@ pub use model::{BlockModel, FenceMeans, PmemModel, PmemOrder};
 
 /// When a crash is tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Points {
     /// Before each fence, flush and mark, and at the end of the log.
     #[default]
@@ -107,6 +108,7 @@ pub enum Choice {
 
 /// What the media may hold after a crash.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct CrashState<'i> {
     /// All bytes of the device.
     pub image: &'i [u8],
@@ -135,6 +137,7 @@ impl CrashState<'_> {
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CrashReport {
     /// Crash points tried.
     pub points: u64,

@@ -53,6 +53,7 @@ pub enum FaultError {
 
 /// How often a fault strikes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Repeat {
     /// One call fails; later ones work.
     #[default]
@@ -63,6 +64,7 @@ pub enum Repeat {
 
 /// What a failing write leaves behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Tear {
     /// Nothing.
     #[default]

@@ -49,6 +49,7 @@ use portable as arch;
 
 /// What a device's memory is, which decides what the best store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Media {
     /// RAM or page cache: caches are as good a place for a byte as any, and ordering is program order.
     Volatile,

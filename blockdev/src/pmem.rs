@@ -39,6 +39,7 @@ impl StoreData<'_> {
 
 /// Which way a store takes to the media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StorePath {
     /// Past the caches, or written back at once: the next fence makes it durable.
     Bypassing,

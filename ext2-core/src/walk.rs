@@ -21,6 +21,7 @@ use crate::{Corrupt, Errno, Error, Ext2, FileKind, Inode, InodeNr, Name, Object}
 
 /// A file that a walk has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Found {
     /// Its path: that of the walk's start, and the names below it. A start of `/` makes it absolute.
     pub path: Vec<u8>,
@@ -40,6 +41,7 @@ impl Found {
 
 /// A part of a tree that cannot be walked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WalkError {
     /// The path of the file, or of the directory that cannot be read.
     pub path: Vec<u8>,

@@ -59,6 +59,7 @@ pub enum Pass {
 
 /// How far a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
     /// The pass.
     pub pass: Pass,
@@ -91,6 +92,7 @@ impl fmt::Debug for Options<'_> {
 
 /// What a check came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Summary {
     /// Findings, remarks left out.
     pub faults: u64,

@@ -155,6 +155,7 @@ pub(crate) struct Counts {
 
 /// Whether an address space has a huge zero page to map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HugeZeroPage {
     /// It has.
     #[default]
