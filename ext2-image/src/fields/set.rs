@@ -9,6 +9,7 @@ use super::{Field, Order, Value};
 
 /// Why a value cannot be stored, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Wrong(pub String);
 
 impl fmt::Display for Wrong {

@@ -20,6 +20,7 @@ const GROUPS: [u64; 18] = [1, 3, 5, 7, 9, 25, 27, 49, 81, 125, 2, 4, 6, 8, 10, 1
 
 /// A backup of the superblock that describes the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Backup {
     /// The block in which it lies.
     pub block: u64,
