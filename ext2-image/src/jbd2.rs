@@ -90,6 +90,20 @@ pub(crate) fn clear_later_fields(dev: &dyn BlockDevice, raw: &RawSuperblock) -> 
     Ring::open(dev, raw)?.clear_later_fields(dev)
 }
 
+/// How many file systems the superblock of a journal in an image says it has; it can have one.
+pub(crate) fn users(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<u32> {
+    match Ring::open(dev, raw) {
+        Ok(ring) => Ok(ring.users()),
+        Err(ext2_core::Error::Device(error)) => Err(error.into()),
+        Err(_) => Ok(0),
+    }
+}
+
+/// Makes the superblock of a journal say that one file system has it.
+pub(crate) fn set_one_user(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<()> {
+    Ring::open(dev, raw)?.set_one_user(dev)
+}
+
 /// Writes what the journal holds to its places and empties the journal; `None` where there is nothing to replay.
 ///
 /// # Errors

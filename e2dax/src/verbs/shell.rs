@@ -163,7 +163,7 @@ fn execute(context: &mut Context, text: &str) -> Result<(bool, u8)> {
                 kept::close(&mut inner);
                 Ok(())
             }
-            Command::Help => line::help(&mut inner),
+            Command::Help => line::show_verbs(&mut inner),
             Command::HelpDebugfs => names::help(&mut inner),
         };
         let done = done.and_then(|()| inner.out.flush());
