@@ -15,6 +15,9 @@ use crate::mem::Media;
 use crate::open::io_error;
 use crate::{Access, Error, PAGE_SIZE, PmemSlice, Result};
 
+/// Linux 6.1: `MADV_COLLAPSE` of `<linux/mman.h>`, which libc knows for glibc alone.
+const MADV_COLLAPSE: libc::c_int = 25;
+
 /// What threads may do in a [`HostSpace`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
@@ -389,7 +392,7 @@ impl HostSpace {
     pub fn collapse(&self, at: u64) -> Result<bool> {
         let start = self.address(at, HUGE)?;
         // SAFETY: pages of ours, whose contents stay what they are.
-        Ok(unsafe { libc::madvise(start, HUGE as usize, libc::MADV_COLLAPSE) } == 0)
+        Ok(unsafe { libc::madvise(start, HUGE as usize, MADV_COLLAPSE) } == 0)
     }
 
     /// Makes every access to the range `SIGSEGV`. It needs nothing that there could be too little of, and so is what is left
