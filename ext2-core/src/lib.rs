@@ -36,7 +36,6 @@ mod map;
 mod path;
 mod resolve;
 pub mod rules;
-pub mod sync;
 mod walk;
 mod xattr;
 
@@ -70,6 +69,8 @@ pub use ext2_format::{
     InodeNr, Mapping, Name, Object, OnError, Result, RoCompatFeatures, Superblock, Timestamp, raw,
 };
 pub(crate) use ext2_format::{acl, error, features};
+#[doc(inline)]
+pub use ext2_sync as sync;
 pub use fs::{Closed, Ext2, OpenOptions, StatFs, SuperblockAt, Unclean};
 pub use inode::{Extents, Inode, Piece};
 pub use log::recovered;

@@ -29,7 +29,7 @@
 //! // A hole of 256 blocks: asked block by block there, and once here.
 //! assert!(asked(DataPath::BufferHead(HoleSize::OneBlock))? >= 256);
 //! assert_eq!(asked(DataPath::Iomap)?, 1);
-//! # Ok::<(), ext2_dax::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod fault;

@@ -10,12 +10,14 @@
 //! is passed over.
 //!
 //! ```
+//! use std::sync::Arc;
+//!
 //! use ext2_core::Ext2;
 //! use ext2_image::fields::Layout;
 //! use ext2_image::inspect::whose;
 //!
-//! let image = ext2_image::mkfs::in_memory(8 << 20)?;
-//! let fs = Ext2::open(&image, &Default::default())?;
+//! let image = Arc::new(ext2_image::mkfs::in_memory(8 << 20)?);
+//! let fs = Ext2::open(Arc::clone(&image), &Default::default())?;
 //! fs.write("file", vec![1; 100_000])?;
 //! let inode = fs.resolve("file", ext2_core::Follow::Yes)?.nr();
 //! fs.close()?;

@@ -29,6 +29,7 @@ use ring::Ring;
 
 /// What a replay did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Replay {
     /// Transactions that were in the journal.
     pub transactions: u64,
@@ -87,6 +88,20 @@ pub(crate) fn has_later_fields(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Re
 /// Fills the superblock of a journal with zeros behind what version 1 has.
 pub(crate) fn clear_later_fields(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<()> {
     Ring::open(dev, raw)?.clear_later_fields(dev)
+}
+
+/// How many file systems the superblock of a journal in an image says it has; it can have one.
+pub(crate) fn users(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<u32> {
+    match Ring::open(dev, raw) {
+        Ok(ring) => Ok(ring.users()),
+        Err(ext2_core::Error::Device(error)) => Err(error.into()),
+        Err(_) => Ok(0),
+    }
+}
+
+/// Makes the superblock of a journal say that one file system has it.
+pub(crate) fn set_one_user(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<()> {
+    Ring::open(dev, raw)?.set_one_user(dev)
 }
 
 /// Writes what the journal holds to its places and empties the journal; `None` where there is nothing to replay.

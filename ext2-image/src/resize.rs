@@ -9,11 +9,13 @@
 //! Inodes of groups that go get the first free numbers.
 //!
 //! ```
+//! use std::sync::Arc;
+//!
 //! use ext2_core::Ext2;
 //! use ext2_image::resize::Resize;
 //!
-//! let image = ext2_image::mkfs::in_memory(64 << 20)?;
-//! let fs = Ext2::open(&image, &Default::default())?;
+//! let image = Arc::new(ext2_image::mkfs::in_memory(64 << 20)?);
+//! let fs = Ext2::open(Arc::clone(&image), &Default::default())?;
 //! fs.write("kept", "these bytes")?;
 //! fs.close()?;
 //!
@@ -21,7 +23,7 @@
 //! let plan = Resize::plan(&image, blocks.into())?;
 //! assert!(plan.bytes() < 8 << 20);
 //! plan.run(&image, &Default::default())?;
-//! assert_eq!(Ext2::open(&image, &Default::default())?.read("kept")?, b"these bytes");
+//! assert_eq!(Ext2::open(image, &Default::default())?.read("kept")?, b"these bytes");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -12,14 +12,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
 use ext2_core::raw::{RawInode, RawSuperblock};
-use ext2_core::{
-    CompatFeatures, Errno, Error, Features, Geometry, Incompatible, Result, RoCompatFeatures, Superblock,
-};
+use ext2_core::{CompatFeatures, Errno, Error, Features, Geometry, Result, RoCompatFeatures, Superblock};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::resize::relaid;
@@ -77,8 +74,8 @@ impl Tune {
     ///
     /// # Errors
     /// `EBUSY` where the image is in use, `UCLEAN` where it is not clean, `EINVAL` for a value that the superblock has no
-    /// room for, `NOSPC` where there is no room for the log of the change; `Incompatible` for a feature that cannot be set
-    /// or cleared, or that something in the image needs.
+    /// room for, `NOSPC` where there is no room for the log of the change; `OPNOTSUPP` for a feature that cannot be set or
+    /// cleared, or that something in the image needs; `Incompatible` for an image that uses what is not known.
     pub fn apply(&self, dev: &dyn BlockDevice, options: &Options<'_>) -> Result<bool> {
         let image = Image::read(dev)?;
         let _claim = dev.claim(0, u64::from(image.geo.blocks_count) << image.geo.block_size.log2())?;
@@ -175,8 +172,8 @@ fn text<const N: usize>(from: &[u8], what: &'static str) -> Result<[u8; N]> {
     Ok(field)
 }
 
-fn refuse<T>(what: &str) -> Result<T> {
-    Err(Incompatible::Feature(what.into()).into())
+fn refuse<T>(what: &'static str) -> Result<T> {
+    Err(Error::Caller(Errno::OPNOTSUPP, what))
 }
 
 /// Refuses a change of features that is not known how to make.
@@ -187,7 +184,7 @@ fn check_features(before: Features, after: Features) -> Result<()> {
         ro_compat: (before.ro_compat ^ after.ro_compat) - CHANGED_RO,
     };
     if changed != Features::default() {
-        return refuse(&format!("{} cannot be set or cleared", changed.to_names()));
+        return refuse("only dir_index, ext_attr, large_file and sparse_super can be set and cleared");
     }
     if after.compat.contains(CompatFeatures::RESIZE_INODE)
         && !after.ro_compat.contains(RoCompatFeatures::SPARSE_SUPER)

@@ -29,7 +29,19 @@ pub use rng::Rng;
 pub use scratch::Scratch;
 pub use walk::walk;
 
-/// The program in the README, which is compiled with the documentation tests.
+/// The programs in the README of the project and of its crates, which are compiled with the documentation tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-pub struct Readme;
+mod readme {
+    #[doc = include_str!("../../README.md")]
+    pub struct Project;
+    #[doc = include_str!("../../blockdev/README.md")]
+    pub struct Blockdev;
+    #[doc = include_str!("../../ext2-sync/README.md")]
+    pub struct Sync;
+    #[doc = include_str!("../../ext2-format/README.md")]
+    pub struct Format;
+    #[doc = include_str!("../../ext2-core/README.md")]
+    pub struct Core;
+    #[doc = include_str!("../../ext2-image/README.md")]
+    pub struct Image;
+}

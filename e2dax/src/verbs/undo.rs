@@ -9,9 +9,10 @@ use ext2_image::repair::play;
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
+use crate::interrupt::Partial;
 use crate::target::{Mode, Target};
 
-/// Put back what a repair stored over
+/// Undo a repair
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +30,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG")]
     image: OsString,
 
-    /// Put it back although the image was changed since
+    /// Undo it although the image has changed since
     #[arg(short, long)]
     force: bool,
 }
@@ -39,6 +40,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let file = File::open(&args.file).map_err(|error| Failure::host(&args.file, error))?;
     let device = target.open_device(&context.image, Mode::Write, Durability::Strict)?;
     let _claim = device.claim(0, device.size()).of(|| target.image_name())?;
+    let _interrupted = Partial::put_back(&target.image_name());
     let bytes = play(&file, &*device, args.force).map_err(|error| Failure::host(&args.file, error))?;
     context.note(&format!("{}: put back {}", target.image_name(), crate::text::count(bytes, "byte")));
     Ok(())

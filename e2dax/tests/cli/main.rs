@@ -3,6 +3,7 @@
 mod archives;
 mod busy;
 mod check;
+mod codes;
 mod common;
 mod compare;
 mod container;

@@ -14,7 +14,7 @@ pub(crate) fn break_counts(image: &mut [u8]) {
 }
 
 /// Makes the mode of the root say no kind of file, which a person has to decide about.
-fn break_root(image: &mut [u8]) {
+pub(crate) fn break_root(image: &mut [u8]) {
     let table = u32::from_le_bytes(image[2048 + 8..2048 + 12].try_into().unwrap()) as usize * 1024;
     image[table + 256 + 1] &= 0x0f;
 }

@@ -143,6 +143,8 @@ kinds! {
     JournalInode Halts "the journal is not in inode 8, but in inode",
     JournalSuperblock Halts "the journal has no superblock",
     JournalFields Mends "the journal is of version 1, but has fields of version 2",
+    JournalElsewhere Halts "the journal is in the image, but one elsewhere is named by its UUID",
+    JournalUsers Mends "the file systems that have the journal are",
     BlockBitmapPlace Halts "the block bitmap is not in its group: block",
     InodeBitmapPlace Halts "the inode bitmap is not in its group: block",
     InodeTablePlace Halts "the inode table is not in its group: block",

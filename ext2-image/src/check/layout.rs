@@ -176,6 +176,16 @@ impl Run<'_> {
         {
             crate::jbd2::clear_later_fields(self.dev, &self.raw)?;
         }
+        // Whoever looks for the journal would look for that one, and e2fsck does not know which is meant.
+        if self.raw.s_journal_uuid != [0; 16] && self.fault(Place::Superblock, Kind::JournalElsewhere)? {
+            let field = core::mem::offset_of!(RawSuperblock, s_journal_uuid) as u64;
+            self.dev.zero(SUPERBLOCK_OFFSET + field, 16)?;
+            self.later.again = true;
+        }
+        let users = crate::jbd2::users(self.dev, &self.raw)?;
+        if users > 1 && self.report(Place::Inode(INODE), Kind::JournalUsers, Some(users.into()), Some(1))? {
+            crate::jbd2::set_one_user(self.dev, &self.raw)?;
+        }
         Ok(())
     }
 

@@ -155,6 +155,18 @@ impl Ring {
         Ok(dev.zero(self.offset(0) + FEATURES.start as u64, len as u64)?)
     }
 
+    /// How many file systems a superblock of version 2 says have this journal (`s_nr_users`); 0 and 1 are both said of a
+    /// journal in an image.
+    pub(super) fn users(&self) -> u32 {
+        if word(&self.head, 4) == 4 { word(&self.head, USERS.start) } else { 0 }
+    }
+
+    /// Says that one file system has this journal.
+    pub(super) fn set_one_user(mut self, dev: &dyn BlockDevice) -> Result<()> {
+        self.head.get_mut(USERS).unwrap_or_default().copy_from_slice(&1u32.to_be_bytes());
+        self.store_head(dev)
+    }
+
     fn sum(&self) -> u32 {
         let mut head = self.head.clone();
         head.resize(1024, 0);
@@ -169,13 +181,17 @@ impl Ring {
         for (at, value) in [(SEQUENCE, sequence), (START, 0), (ERRNO, 0)] {
             self.head.get_mut(at..at + 4).unwrap_or_default().copy_from_slice(&value.to_be_bytes());
         }
+        self.store_head(dev)?;
+        dev.flush()?;
+        Ok(errno)
+    }
+
+    fn store_head(&mut self, dev: &dyn BlockDevice) -> Result<()> {
         if self.sums_2 || self.sums_3 {
             let sum = self.sum();
             self.head.get_mut(CHECKSUM..CHECKSUM + 4).unwrap_or_default().copy_from_slice(&sum.to_be_bytes());
         }
-        dev.write_at(self.offset(0), &self.head)?;
-        dev.flush()?;
-        Ok(errno)
+        Ok(dev.write_at(self.offset(0), &self.head)?)
     }
 }
 

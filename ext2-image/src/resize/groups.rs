@@ -215,7 +215,12 @@ pub(super) fn find_places(draft: &mut Draft<'_>, in_the_way: &[Run], done: &mut 
     }
     for (mut start, mut len) in small {
         while len > 0 {
-            let Some((to, count)) = draft.space.take_small(len)? else {
+            let found = match draft.space.take_small(len)? {
+                // Where it is tight, also what the tables and descriptors of the old image had.
+                None => draft.space.take_freed(len)?,
+                found => found,
+            };
+            let Some((to, count)) = found else {
                 return Err(Error::Caller(Errno::NOSPC, "the files of the image do not fit into so little"));
             };
             moves.push(start, to, count);

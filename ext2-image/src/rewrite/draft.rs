@@ -97,7 +97,7 @@ impl<'d> Draft<'d> {
         self.put(block, &all)
     }
 
-    /// Copies the blocks that move to their new places, which are free in the old image.
+    /// Copies the blocks that move to their new places: at once where these are free in the old image, otherwise by the log.
     pub(crate) fn copy(&mut self, moves: &Moves) -> Result<()> {
         let size = self.geo.block_size.bytes();
         let total = moves.blocks() * size;
@@ -105,11 +105,17 @@ impl<'d> Draft<'d> {
         for run in moves.runs() {
             let (mut from, mut to, mut left) =
                 (self.byte_of(run.from), self.byte_of(run.to), u64::from(run.len) * size);
+            let by_log = self.space.next_used(run.to, run.to + run.len)?.is_some();
             while left > 0 {
-                let part = left.min(COPY);
+                let part = if by_log { size } else { left.min(COPY) };
                 buffer.resize(part as usize, 0);
                 self.dev.read_at(from, &mut buffer)?;
-                self.dev.write_contents(to, &buffer)?;
+                if by_log {
+                    // OK to cast: it was the number of a block.
+                    self.put((to / size) as u32, &buffer)?;
+                } else {
+                    self.dev.write_contents(to, &buffer)?;
+                }
                 (from, to, left, done) = (from + part, to + part, left - part, done + part);
                 self.watch.tick(Step::Copy, done, total)?;
             }

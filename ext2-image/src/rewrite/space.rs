@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //! A block that is given away is free in both: so that writing it changes nothing of the old image, and it is nobody
-//! else's in the new one. Blocks that are freed by the rewrite are not given away in the same one; so what is free in both
-//! only becomes less, and no search begins at the start again.
+//! else's in the new one. What is free in both only becomes less, and no search begins at the start again. Only
+//! [`Space::take_freed`] gives away blocks that the rewrite itself frees: they may be written through the log alone.
 
 use alloc::vec::Vec;
 use core::cell::OnceCell;
@@ -28,6 +28,7 @@ pub(crate) struct Space<'d> {
     next_unit: u32,
     /// Where small runs are looked for: in units that are broken, and then anywhere.
     next_small: [u32; 2],
+    next_freed: u32,
 }
 
 fn get(bitmap: &[u8], bit: u32) -> bool {
@@ -72,6 +73,7 @@ impl<'d> Space<'d> {
             bias: (bias / size) as u32,
             next_unit: first,
             next_small: [first; 2],
+            next_freed: first,
         }
     }
 
@@ -245,6 +247,24 @@ impl<'d> Space<'d> {
     /// As [`take_small`](Self::take_small), and never of a unit that is whole.
     pub(crate) fn take_broken(&mut self, most: u32) -> Result<Option<(u32, u32)>> {
         self.search_small(most, false)
+    }
+
+    /// Takes at most `most` blocks in a row that only the new image has free: what metadata had before. All of what is free in
+    /// the new image has to be known by now.
+    pub(crate) fn take_freed(&mut self, most: u32) -> Result<Option<(u32, u32)>> {
+        while self.next_freed < self.new.blocks_count {
+            let start = self.next_freed;
+            let mut end = start;
+            while end - start < most && end < self.new.blocks_count && !self.is_used_after(end)? {
+                end += 1;
+            }
+            self.next_freed = end.max(start + 1);
+            if end > start {
+                self.mark(start, end - start, true)?;
+                return Ok(Some((start, end - start)));
+            }
+        }
+        Ok(None)
     }
 
     fn search_small(&mut self, most: u32, anywhere: bool) -> Result<Option<(u32, u32)>> {

@@ -214,3 +214,22 @@ fn fields_that_only_later_formats_know_are_cleared() {
     let (_, kinds) = repaired(&bench, bytes, "a journal of version 1");
     assert_eq!(kinds, [Kind::JournalFields]);
 }
+
+#[test]
+fn a_journal_in_an_image_has_one_file_system_and_is_not_elsewhere() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = base(&bench, &["-t", "ext3"]);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1024 + 0xd0..1024 + 0xe0].fill(0x5a);
+    // e2fsck has no repair for this one.
+    let (_, kinds) = repaired(&bench, bytes, "a journal that is said to be elsewhere");
+    assert_eq!(kinds, [Kind::JournalElsewhere]);
+    let path = base(&bench, &["-t", "ext3"]);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = crate::journals::journal_map(&path)[0] * 1024;
+    assert_eq!(bytes[at + 4..at + 8], [0, 0, 0, 4]);
+    bytes[at + 64..at + 68].copy_from_slice(&[0xf9, 0x36, 0xbc, 0x61]);
+    let (_, kinds) = repaired(&bench, bytes, "a journal of many");
+    assert_eq!(kinds, [Kind::JournalUsers]);
+}

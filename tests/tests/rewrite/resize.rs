@@ -91,3 +91,35 @@ fn images_come_to_the_same_numbers_as_under_resize2fs_with_the_same_contents() {
         }
     }
 }
+
+#[test]
+fn the_smallest_size_holds_what_is_in_the_image_and_nothing_smaller_does() {
+    need_tools!("mke2fs", "e2fsck");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.img");
+    // With much metadata and little else: files go where descriptors and tables were.
+    for (args, mib) in [
+        ("-b 1024 -O ^resize_inode", 2048),
+        ("-b 1024 -O resize_inode", 512),
+        ("-b 1024 -O meta_bg,^resize_inode -I 128", 700),
+        ("-b 4096 -O ^resize_inode,^sparse_super -N 90000", 600),
+    ] {
+        fs::File::create(&path).unwrap().set_len(mib * MIB).unwrap();
+        let mut words: Vec<&str> = args.split(' ').collect();
+        words.extend(["-q", "-F", path.to_str().unwrap()]);
+        tools::mke2fs(&words);
+        let before = contents(open(&path));
+        let least = Resize::minimum(&*open(&path)).unwrap();
+        let size = 1024 << field(&*open(&path), 24);
+        assert!(Resize::plan(&*open(&path), u64::from(least) - 1).is_err(), "{args}");
+        let done = resize(&path, u64::from(least) * size);
+        println!("{args}: {done:?}");
+        assert_eq!(field(&*open(&path), 4), least, "{args}");
+        tools::e2fsck_fn(&path).unwrap_or_else(|error| panic!("{args}: {error}"));
+        assert!(before == contents(open(&path)), "{args}");
+        // And grows again.
+        resize(&path, 64 * MIB);
+        tools::e2fsck_fn(&path).unwrap_or_else(|error| panic!("{args}, grown: {error}"));
+        assert!(before == contents(open(&path)), "{args}, grown");
+    }
+}
