@@ -205,6 +205,9 @@ impl HostSpace {
 
     /// Makes pages zeros, which are there already as far as they are whole units of 2 MiB and not too many.
     ///
+    /// Where stores become private and nobody answers faults, they are of 4 KiB: the kernel would copy the whole unit of
+    /// 2 MiB at the first store to it, and 511 pages that nobody stored to would not follow the file any more.
+    ///
     /// # Errors
     /// `Io`; nothing has changed then.
     pub fn place_zeros(&self, at: u64, len: u64) -> Result<()> {
@@ -217,7 +220,11 @@ impl HostSpace {
         };
         let stage = Stage::new(len, target.addr() as u64 % HUGE, prot)?;
         self.keep_from_children(stage.start, len);
-        stage.populate_zeros();
+        if faults.is_none() && self.rights == Rights::Private {
+            stage.keep_pages_small();
+        } else {
+            stage.populate_zeros();
+        }
         let Some(faults) = faults else { return stage.put(target) };
         let address = stage.start.addr() as u64;
         let register = |error| Error::io("register", at, error);
@@ -265,6 +272,9 @@ impl HostSpace {
                 };
             }
         }
+        // SAFETY: pages of the stage, which stay mapped.
+        unsafe { mprotect(stage.start, len as usize, MprotectFlags::READ) }
+            .map_err(|error| failed("protect", at, error))?;
         stage.put(target)
     }
 
