@@ -1,8 +1,14 @@
 //! What stands in a journal: the records of Linux's `jbd2` (include/linux/jbd2.h). All numbers are big-endian.
 
 use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+
+use crate::InodeNr;
+use crate::error::{Corrupt, Object, Result};
+use crate::raw::RawInode;
 
 /// Begins every block of the log that is no image of a block (Linux: `JBD2_MAGIC_NUMBER`).
 pub const MAGIC: u32 = 0xc03b_3998;
@@ -33,6 +39,9 @@ pub const S_MARK: usize = 0x80;
 pub const MARK: &[u8; 8] = b"e2daxlog";
 /// Byte at which it says that the journal was made for the log, and goes with it.
 pub const S_MADE: usize = 0x88;
+
+/// The inode of a journal (Linux: `EXT4_JOURNAL_INO`).
+pub const JOURNAL: InodeNr = InodeNr::new(8).unwrap();
 
 /// The fewest blocks of a journal (Linux: `JBD2_MIN_JOURNAL_BLOCKS`).
 pub const LEAST: u32 = 1024;
@@ -140,6 +149,60 @@ pub fn tags(record: &[u8]) -> Vec<(u32, bool)> {
     tags
 }
 
+/// The error of a journal that is not what it should be.
+///
+/// # Errors
+/// Always: `Corrupt`, about the journal's inode.
+pub fn broken<T>(what: impl Into<String>) -> Result<T> {
+    Err(Corrupt::new(Object::Inode(JOURNAL), what).into())
+}
+
+/// The blocks of the device that hold the journal of this inode, in order, and those that only lead to them. `load` reads
+/// a block of `block_size` bytes.
+///
+/// # Errors
+/// `Corrupt` for a journal with a hole, with blocks that are not of the file system's `blocks_count`, or larger than that;
+/// and those of `load`.
+pub fn blocks_of(
+    raw: &RawInode,
+    block_size: u64,
+    blocks_count: u32,
+    load: impl Fn(u32) -> Result<Vec<u8>>,
+) -> Result<(Vec<u32>, Vec<u32>)> {
+    let count = usize::try_from(u64::from(raw.i_size.get()) / block_size).unwrap_or(usize::MAX);
+    // A journal larger than this is nobody's; its blocks are listed in memory.
+    if count > 1 << 22 || count as u64 > u64::from(blocks_count.max(LEAST)) {
+        return broken(format!("a journal of {count} blocks"));
+    }
+    let (mut data, mut leading) = (Vec::new(), Vec::new());
+    for (slot, top) in raw.i_block.iter().enumerate() {
+        if data.len() >= count {
+            break;
+        }
+        let mut level = vec![top.get()];
+        for _ in 0..slot.saturating_sub(11) {
+            let mut below = Vec::new();
+            for nr in level {
+                if data.len() + below.len() >= count {
+                    break;
+                }
+                if nr == 0 || nr >= blocks_count {
+                    return broken(format!("the journal leads to block {nr}"));
+                }
+                leading.push(nr);
+                let word = |four: &[u8]| four.try_into().map_or(0, u32::from_le_bytes);
+                below.extend(load(nr)?.chunks_exact(4).map(word));
+            }
+            level = below;
+        }
+        data.extend(level.into_iter().take(count - data.len()));
+    }
+    if data.len() < count || data.iter().any(|&nr| nr == 0 || nr >= blocks_count) {
+        return broken("the journal has a hole, or a block that there is not");
+    }
+    Ok((data, leading))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,5 +228,39 @@ mod tests {
         assert_eq!(found[0][HEADER + TAG..HEADER + TAG + UUID], [3; UUID]);
         assert_eq!(found[1], &plain[..]);
         assert_eq!((big(&found[2], 0), &found[2][4..]), (0, &record[4..]));
+    }
+
+    #[test]
+    fn a_journal_is_found_through_all_its_levels_and_a_wrong_one_refused() {
+        use zerocopy::FromZeros as _;
+        // 1,024 bytes: 12 direct, 256 through one leaf, then leaves on a root. Blocks 100 and up are data, 10 and up lead.
+        let count = 12 + 256 + 300;
+        let mut raw = RawInode::new_zeroed();
+        raw.i_size = (count * 1024).into();
+        (0..12).for_each(|n| raw.i_block[n] = (100 + n as u32).into());
+        raw.i_block[12] = 10.into();
+        raw.i_block[13] = 11.into();
+        let words =
+            |first: u32, len: u32| (first..first + len).flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
+        let load = |nr| {
+            Ok(match nr {
+                10 => words(112, 256),
+                11 => words(12, 2),
+                12 => words(368, 256),
+                13 => words(624, 256),
+                _ => unreachable!("{nr}"),
+            })
+        };
+        let (data, leading) = blocks_of(&raw, 1024, 1000, load).unwrap();
+        assert_eq!(data, (100..100 + count).collect::<Vec<_>>());
+        assert_eq!(leading, [10, 11, 12, 13]);
+        // A block past the end, at each level; one more than there are; a hole.
+        assert!(blocks_of(&raw, 1024, 600, load).is_err());
+        assert!(blocks_of(&raw, 1024, 11, load).is_err());
+        raw.i_size = u32::MAX.into();
+        assert!(blocks_of(&raw, 1024, 1000, load).is_err());
+        raw.i_size = (3 * 1024).into();
+        raw.i_block[1] = 0.into();
+        assert!(blocks_of(&raw, 1024, 1000, load).is_err());
     }
 }

@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{self, LEAST, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, SUPERBLOCKS, big};
-use super::replay::JOURNAL;
+use super::record::{
+    self, JOURNAL, LEAST, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, SUPERBLOCKS, big,
+};
 use crate::balloc::{Blocks, Request, Role, Run};
 use crate::error::{Error, Result};
 use crate::features::CompatFeatures;

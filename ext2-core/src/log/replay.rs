@@ -10,17 +10,16 @@ use alloc::vec::Vec;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{self, COMMIT, DESCRIPTOR, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, big};
-use crate::error::{Corrupt, Error, Object, Result};
+use super::record::{
+    self, COMMIT, DESCRIPTOR, JOURNAL, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, big,
+};
+use crate::BlockSize;
+use crate::error::{Error, Result};
 use crate::features::{CompatFeatures, IncompatFeatures};
 #[cfg(feature = "write")]
 use crate::fs::super_at;
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
-use crate::{BlockSize, InodeNr};
 use ext2_format::superblock::STATE_VALID;
-
-/// The inode of a journal. Linux: `EXT4_JOURNAL_INO`.
-pub(super) const JOURNAL: InodeNr = InodeNr::new(8).unwrap();
 
 /// What the journal's superblock says in the place of [`S_MADE`] where it was made for one transaction.
 pub(super) const BRIEF: u8 = 2;
@@ -57,10 +56,6 @@ enum End {
     Forget { inode: Option<u64> },
 }
 
-fn broken<T>(what: impl Into<alloc::string::String>) -> Result<T> {
-    Err(Corrupt::new(Object::Inode(JOURNAL), what).into())
-}
-
 /// The blocks of a journal in order, and those that only lead to them.
 pub(super) fn walk(
     dev: &dyn BlockDevice,
@@ -68,45 +63,11 @@ pub(super) fn walk(
     block_size: u64,
     blocks_count: u32,
 ) -> Result<(Vec<u32>, Vec<u32>)> {
-    let count = usize::try_from(u64::from(raw.i_size.get()) / block_size).unwrap_or(usize::MAX);
-    // A journal larger than this is nobody's; its blocks are listed in memory.
-    if count > 1 << 22 || count as u64 > u64::from(blocks_count.max(record::LEAST)) {
-        return broken(format!("a journal of {count} blocks"));
-    }
-    let (mut data, mut meta) = (Vec::new(), Vec::new());
-    let load = |nr: u32| -> Result<Vec<u32>> {
+    record::blocks_of(raw, block_size, blocks_count, |nr| {
         let mut bytes = vec![0; block_size as usize];
         dev.read_at(u64::from(nr) * block_size, &mut bytes)?;
-        let word = |four: &[u8]| four.try_into().map_or(0, u32::from_le_bytes);
-        Ok(bytes.chunks_exact(4).map(word).collect())
-    };
-    let pointers: Vec<u32> = raw.i_block.iter().map(|word| word.get()).collect();
-    for (slot, &top) in pointers.iter().enumerate() {
-        if data.len() >= count {
-            break;
-        }
-        let depth = slot.saturating_sub(11);
-        let mut level = vec![top];
-        for _ in 0..depth {
-            let mut below = Vec::new();
-            for nr in level {
-                if data.len() + below.len() >= count {
-                    break;
-                }
-                if nr == 0 || nr >= blocks_count {
-                    return broken(format!("the journal leads to block {nr}"));
-                }
-                meta.push(nr);
-                below.extend(load(nr)?);
-            }
-            level = below;
-        }
-        data.extend(level.into_iter().take(count - data.len()));
-    }
-    if data.len() < count || data.iter().any(|&nr| nr == 0 || nr >= blocks_count) {
-        return broken("the journal has a hole, or a block that there is not");
-    }
-    Ok((data, meta))
+        Ok(bytes)
+    })
 }
 
 /// Finds what is to be replayed; `None` where there is no need, or where the journal is not ours to replay.
@@ -159,7 +120,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     let (mut next, start) = (big(&head, S_SEQUENCE), big(&head, S_START) as usize);
     let mut found = BTreeMap::new();
     if start >= blocks.len() {
-        return broken(format!("its journal begins at block {start}"));
+        return record::broken(format!("its journal begins at block {start}"));
     }
     let (mut at, mut steps) = (start, 0);
     let mut pending = Vec::new();
@@ -178,7 +139,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
                         record::put(&mut bytes, 0, MAGIC);
                     }
                     if nr >= sb.s_blocks_count.get() {
-                        return broken(format!("its log names block {nr}"));
+                        return record::broken(format!("its log names block {nr}"));
                     }
                     pending.push((nr, bytes));
                     (at, steps) = (forward(at), steps + 1);
