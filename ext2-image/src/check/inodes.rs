@@ -162,8 +162,10 @@ impl Run<'_> {
             return Ok(());
         }
         if nr == BAD_BLOCKS || is_reserved {
-            // What they are depends on their numbers, but for this flag.
-            if inode.flags & CASEFOLD != 0
+            // That of the list of bad blocks is looked at with the list.
+            let foreign = if nr == BAD_BLOCKS { CASEFOLD } else { CASEFOLD | EXTENTS };
+            // What they are depends on their numbers, but for these flags.
+            if inode.flags & foreign != 0
                 && self.report(inode.place(), Kind::ForeignFlag, Some(inode.flags.into()), None)?
             {
                 self.put_u32(nr, offset_of!(RawInode, i_flags), inode.flags & !(CASEFOLD | EXTENTS))?;

@@ -275,6 +275,11 @@ fn what_a_sound_image_has_no_use_for_is_cleared_and_all_else_is_kept() {
     debugfs(&path, "sif <1> flags 0x10000000\n");
     let (_, kinds) = repaired(&bench, fs::read(&path).unwrap(), "bad blocks with a flag");
     assert_eq!(kinds, [Kind::ForeignFlag]);
+    // Others that are reserved.
+    let path = base(&bench, &[]);
+    debugfs(&path, "sif <5> flags 0x80000\nsif <9> flags 0x80000\n");
+    let (_, kinds) = repaired(&bench, fs::read(&path).unwrap(), "extents of reserved inodes");
+    assert_eq!(kinds, [Kind::ForeignFlag, Kind::ForeignFlag]);
     // The resize inode leads to what is no block, beside its own.
     let path = base(&bench, &["-O", "resize_inode"]);
     let mut bytes = fs::read(&path).unwrap();
@@ -297,4 +302,27 @@ fn a_journal_is_found_by_its_copy_in_the_superblock_and_brings_the_descriptors_b
     bytes[2048 + 8..2048 + 12].copy_from_slice(&7u32.to_le_bytes());
     let (after, _) = repaired(&bench, bytes, "a full journal, and no table of inodes");
     assert!(before == after, "{:?} {:?}", before.keys(), after.keys());
+}
+
+#[test]
+fn metadata_that_a_file_claims_for_pointers_stays_as_it_is() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = base(&bench, &[]);
+    let before = tree::read(Arc::new(Scratch::new(fs::read(&path).unwrap()))).unwrap();
+    // The table of inodes is no indirect block: few of its words are numbers of blocks.
+    let bytes = fs::read(&path).unwrap();
+    let table = u32::from_le_bytes(bytes[2048 + 8..2048 + 12].try_into().unwrap());
+    for block in [2, table] {
+        debugfs(&path, &format!("sif d/f block[IND] {block}\n"));
+        let (after, _) = repaired(&bench, fs::read(&path).unwrap(), "metadata as an indirect block");
+        for (name, node) in &before {
+            let same = after.get(name).is_some_and(|other| other.kind == node.kind);
+            assert!(same, "{}: {:?}", name.escape_ascii(), after.keys());
+        }
+        let large = |tree: &tree::Tree| {
+            tree.iter().find(|(name, _)| name.ends_with(b"d/g")).unwrap().1.content.clone()
+        };
+        assert!(large(&before) == large(&after));
+    }
 }
