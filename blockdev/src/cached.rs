@@ -73,6 +73,17 @@ pub struct CacheStats {
 ///
 /// `fence` keeps order and costs nothing; `flush` writes everything that is dirty in that order and flushes
 /// the device below. Dropping the cache flushes it, with errors logged.
+///
+/// ```
+/// use blockdev::{BlockDevice, CacheOptions, Cached, RamDevice};
+///
+/// let cached = Cached::new(RamDevice::new(1 << 20)?, CacheOptions::default())?;
+/// cached.write_at(100, b"later")?;
+/// assert_ne!(&cached.inner().to_vec()[100..105], b"later");
+/// cached.flush()?;
+/// assert_eq!(&cached.inner().to_vec()[100..105], b"later");
+/// # Ok::<(), blockdev::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Cached<D: BlockDevice> {
     inner: D,

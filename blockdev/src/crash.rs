@@ -21,6 +21,27 @@
 //!
 //! A state costs work in proportion to the cells that change from the state before it: the image is one
 //! buffer that is changed and changed back, and its fingerprint is a sum over cells.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//!
+//! use blockdev::crash::{CrashState, PmemModel};
+//! use blockdev::{BlockDevice, Media, RamDevice, Recorder};
+//!
+//! let device = Recorder::new(RamDevice::with_media(4096, Media::Persistent)?);
+//! let before = device.inner().to_vec();
+//! device.write_at(0, &[1; 8])?;
+//! device.fence()?;
+//! device.write_at(64, &[2; 8])?;
+//!
+//! // No crash shows the second store without the first.
+//! let report = PmemModel::new(&before, &device.take()).run(|state: &CrashState<'_>| {
+//!     assert!(state.image[64] == 0 || state.image[0] == 1);
+//!     ControlFlow::Continue(())
+//! });
+//! assert!(report.states >= 2);
+//! # Ok::<(), blockdev::Error>(())
+//! ```
 
 use core::ops::{ControlFlow, Range};
 
@@ -32,6 +53,7 @@ pub use model::{BlockModel, FenceMeans, PmemModel, PmemOrder};
 
 /// When a crash is tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Points {
     /// Before each fence, flush and mark, and at the end of the log.
     #[default]
@@ -86,6 +108,7 @@ pub enum Choice {
 
 /// What the media may hold after a crash.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct CrashState<'i> {
     /// All bytes of the device.
     pub image: &'i [u8],
@@ -114,6 +137,7 @@ impl CrashState<'_> {
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CrashReport {
     /// Crash points tried.
     pub points: u64,

@@ -53,6 +53,7 @@ pub enum FaultError {
 
 /// How often a fault strikes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Repeat {
     /// One call fails; later ones work.
     #[default]
@@ -63,6 +64,7 @@ pub enum Repeat {
 
 /// What a failing write leaves behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Tear {
     /// Nothing.
     #[default]
@@ -109,6 +111,18 @@ struct State {
 ///
 /// To fail a workload at every point: run it once with [`arm`](Self::arm) of a fault far away and read
 /// [`counted`](Self::counted); then run it again for each number below.
+///
+/// ```
+/// use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
+///
+/// let device = Faulty::new(RamDevice::new(1 << 20)?);
+/// // The second write from here on fails, and no other.
+/// device.arm(Fault::once(Calls::WRITE, 1));
+/// assert!(device.write_at(0, b"a").is_ok());
+/// assert!(device.write_at(0, b"b").is_err());
+/// assert!(device.write_at(0, b"c").is_ok());
+/// # Ok::<(), blockdev::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Faulty<D> {
     state: Mutex<State>,

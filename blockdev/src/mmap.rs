@@ -49,6 +49,19 @@ use rented::Rented;
 /// larger, and [`Error::NoSpace`] says if there are none. A page that the system cannot supply all the same (the file was
 /// truncated, the disk is full or fails) is an error of the call that met it, see [`sigbus`](crate::sigbus). Into page cache, the first writes of 64 KiB or more to a chunk go
 /// through the file, and save the page faults. (On a file system that copies on write, such as btrfs, an allocation is no promise.)
+///
+/// ```
+/// use blockdev::{BlockDevice, DeviceOptions, MmapDevice};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("image");
+/// std::fs::write(&path, [0; 8192])?;
+/// let device = MmapDevice::open(&path, &DeviceOptions::read_write())?;
+/// device.write_at(4096, b"stored")?;
+/// device.flush()?;
+/// assert_eq!(&std::fs::read(&path)?[4096..4102], b"stored");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct MmapDevice {
     /// `None` for an empty file, which cannot be mapped.

@@ -32,6 +32,7 @@ pub enum Durability {
 /// Whether to take the advisory lock of the file, and to ask what the kernel does with it before it is
 /// [claimed](BlockDevice::claim) for writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Locking {
     /// Exclusive for writing, shared for reading; an error if somebody has it. It is what keeps a second
     /// writer, or a truncation by one of our own kind, away from under a map.

@@ -20,6 +20,19 @@ const STRIPES: u64 = 64;
 
 /// A golden image below, which is only read, and the pages written since in memory above. Everything that
 /// is written is lost with the overlay. It has DAX whatever is below, in its own memory.
+///
+/// ```
+/// use blockdev::{BlockDevice, Overlay, RamDevice};
+///
+/// let below = RamDevice::from_bytes(&[1; 8192])?;
+/// let overlay = Overlay::new(&below)?;
+/// overlay.write_at(0, &[2])?;
+/// let (mut changed, mut kept) = ([0], [0]);
+/// overlay.read_at(0, &mut changed)?;
+/// below.read_at(0, &mut kept)?;
+/// assert_eq!((changed, kept), ([2], [1]));
+/// # Ok::<(), blockdev::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Overlay<D> {
     lower: D,

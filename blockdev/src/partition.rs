@@ -222,6 +222,7 @@ impl<D: BlockDevice> StoreObserver for Partition<D> {
 
 /// What a partition table says that a partition is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PartitionKind {
     /// The type byte of an MBR: 0x83 for Linux.
     Mbr(u8),
@@ -250,6 +251,7 @@ impl fmt::Display for PartitionKind {
 
 /// One entry of a partition table.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PartitionEntry {
     /// Its number, as Linux counts.
     pub index: u32,

@@ -39,6 +39,7 @@ impl StoreData<'_> {
 
 /// Which way a store takes to the media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StorePath {
     /// Past the caches, or written back at once: the next fence makes it durable.
     Bypassing,
@@ -78,6 +79,18 @@ pub trait StoreObserver: Send + Sync {
 ///
 /// Every access can also give `Io` with the offset on the device, where the page behind it cannot be supplied (see
 /// `sigbus`), or `Poisoned`.
+///
+/// ```
+/// use blockdev::{Access, BlockDevice, DaxDevice, RamDevice};
+///
+/// let ram = RamDevice::new(1 << 20)?;
+/// let page = ram.direct_access(1, 1, Access::Write)?;
+/// page.store_u32(8, 0x1234_5678)?;
+/// let mut bytes = [0; 4];
+/// ram.read_at(4096 + 8, &mut bytes)?;
+/// assert_eq!(u32::from_le_bytes(bytes), 0x1234_5678);
+/// # Ok::<(), blockdev::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct PmemSlice<'a> {
     ptr: *mut u8,

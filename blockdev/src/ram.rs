@@ -27,6 +27,15 @@ pub(crate) const FIRST_PFN: u64 = 1 << 20;
 ///
 /// Its page frame numbers are those of a pmem device at 4 GiB whatever the addresses are, so that traces
 /// of two runs are the same.
+///
+/// ```
+/// use blockdev::{BlockDevice, RamDevice};
+///
+/// let ram = RamDevice::new(1 << 20)?;
+/// ram.write_at(4096, b"bytes")?;
+/// assert_eq!(&ram.to_vec()[4096..4101], b"bytes");
+/// # Ok::<(), blockdev::Error>(())
+/// ```
 pub struct RamDevice {
     memory: Memory,
     size: u64,
@@ -233,8 +242,12 @@ mod tests {
 
     #[test]
     fn a_huge_device_costs_nothing_until_touched() {
-        // An allocator reserves what it gives; the system itself does not have to.
-        let size = if cfg!(feature = "std") { 64 << 30 } else { 4 << 30 };
+        // An allocator reserves what it gives; the system itself does not have to. Words of 32 bits reach 4 GiB in all.
+        let size = match (cfg!(target_pointer_width = "64"), cfg!(feature = "std")) {
+            (true, true) => 64 << 30,
+            (true, false) => 4 << 30,
+            (false, _) => 1 << 30,
+        };
         let device = RamDevice::new(size).unwrap();
         device.write_at(size - 4, b"last").unwrap();
         let mut buf = [1; 8];

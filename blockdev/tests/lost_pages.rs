@@ -179,8 +179,12 @@ fn threads_that_fault_at_once_get_an_error_each() {
 
 /// Runs a test of this file in a process of its own, which is to die or to live.
 fn in_a_process(test: &str) -> std::process::ExitStatus {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env("LOST_PAGES_CHILD", "1");
+    // Under an emulator a process is started by it, in words of a command.
+    let emulator = std::env::var("E2DAX_EMULATED").unwrap_or_default();
+    let program = std::env::current_exe().unwrap();
+    let mut words = emulator.split_whitespace().map(Into::into).chain([program.into_os_string()]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).args(["--exact", test, "--nocapture"]).env("LOST_PAGES_CHILD", "1");
     command.output().unwrap().status
 }
 

@@ -1,16 +1,28 @@
 //! The texts behind the options in a verb's help: written in lines of the source, shown in lines of the terminal.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::Cli;
 
-/// Parses a command line. Only a help that is asked for needs the texts of [`definition`], which is more work than most verbs
-/// are.
+thread_local! {
+    /// The command line without the texts of [`definition`], made once: it is more work than most verbs are.
+    static COMMAND: RefCell<clap::Command> = RefCell::new(Cli::command());
+}
+
+/// Looks something up in the command line.
+pub(crate) fn with_command<T>(look: impl FnOnce(&clap::Command) -> T) -> T {
+    COMMAND.with(|command| look(&command.borrow()))
+}
+
+/// Parses a command line, the name of the program first. Only a help that is asked for needs the texts of [`definition`].
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
+    let matches = COMMAND.with(|command| command.borrow_mut().try_get_matches_from_mut(arguments));
+    let parsed = matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             definition().try_get_matches_from(arguments).err().unwrap_or(error)
         }

@@ -108,12 +108,15 @@ impl Images {
 }
 
 fn close_one(context: &mut Context, target: &Target, fs: Ext2, before: &Before) {
-    interrupt::forget_image(&fs);
-    let changed = before.is_changed();
-    let closed = fs.close();
-    if closed.is_ok() && !changed {
-        before.restore().of(|| target.image_name()).unwrap_or_else(|error| context.complain(&error));
-    }
+    let closed = interrupt::passing(|| {
+        interrupt::forget_image(&fs);
+        let changed = before.is_changed();
+        let closed = fs.close();
+        if closed.is_ok() && !changed {
+            before.restore().of(|| target.image_name()).unwrap_or_else(|error| context.complain(&error));
+        }
+        closed
+    });
     if let Err(error) = closed {
         let what = format!("cannot be closed, and is not clean: {error}");
         context.complain(&Failure::text(target.image_name(), what));
@@ -156,11 +159,14 @@ impl Images {
         let ordered = options.durability.map_or(self.much, |asked| asked == Durable::Ordered);
         let log = ordered && options.device != DeviceKind::Ram;
         let mut before = Before::of(device);
-        let fs = target.open_on(before.device.clone(), options, Mode::Write, log)?;
+        let fs = interrupt::passing(|| {
+            let fs = target.open_on(before.device.clone(), options, Mode::Write, log)?;
+            interrupt::watch_image(target.image_name(), &fs);
+            Result::Ok(fs)
+        })?;
         before.opened = before.device.snapshot();
         // What a log holds back is not counted.
         before.can_tell = fs.superblock().clean && !log;
-        interrupt::watch_image(target.image_name(), &fs);
         self.open.push((target.clone(), fs.clone(), before));
         Ok(fs)
     }

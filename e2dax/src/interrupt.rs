@@ -2,11 +2,13 @@
 //!
 //! # Invariants
 //! Nothing listens until there is something to look after, so that verbs with signals of their own are left alone. What is
-//! looked after is given back before it is done with in the ordinary way; the thread that listens never waits for a verb,
-//! but a file system may wait for the call that is under way.
+//! looked after is given back before it is done with in the ordinary way. The thread that listens waits for a verb only
+//! while that opens or closes an image, and no longer than to a second signal; a file system may wait for the call that is
+//! under way.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ext2_core::{Closed, Ext2};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -15,6 +17,8 @@ use signal_hook::iterator::Signals;
 /// What is to be done when a signal comes.
 struct State {
     is_listening: bool,
+    /// Images that are being opened or closed: their superblock may say by now that they are not clean.
+    passages: usize,
     images: Vec<(String, Ext2)>,
     outputs: Vec<Output>,
 }
@@ -35,11 +39,36 @@ enum Output {
 /// What e2fsck says when it is cancelled.
 const CANCELLED: i32 = 32;
 
+/// How long a signal waits for an image to be opened or closed. A device may never answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 static STATE: Mutex<State> =
-    Mutex::new(State { is_listening: false, images: Vec::new(), outputs: Vec::new() });
+    Mutex::new(State { is_listening: false, passages: 0, images: Vec::new(), outputs: Vec::new() });
 
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether an image is being opened or closed.
+fn is_passing() -> bool {
+    state().passages > 0
+}
+
+/// Opens or closes an image; a signal that comes meanwhile waits.
+pub(crate) fn passing<T>(work: impl FnOnce() -> T) -> T {
+    struct Passage;
+    impl Drop for Passage {
+        fn drop(&mut self) {
+            state().passages -= 1;
+        }
+    }
+    {
+        let mut state = state();
+        state.passages += 1;
+        listen(&mut state);
+    }
+    let _passage = Passage;
+    work()
 }
 
 /// Closes an image, should a signal come.
@@ -114,6 +143,10 @@ fn listen(state: &mut State) {
     let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
     let wait = move || {
         if let Some(signal) = signals.forever().next() {
+            let asked = Instant::now();
+            while is_passing() && asked.elapsed() < PATIENCE && signals.pending().next().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             end(signal);
         }
     };

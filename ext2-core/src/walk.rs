@@ -21,6 +21,7 @@ use crate::{Corrupt, Errno, Error, Ext2, FileKind, Inode, InodeNr, Name, Object}
 
 /// A file that a walk has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Found {
     /// Its path: that of the walk's start, and the names below it. A start of `/` makes it absolute.
     pub path: Vec<u8>,
@@ -40,6 +41,7 @@ impl Found {
 
 /// A part of a tree that cannot be walked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WalkError {
     /// The path of the file, or of the directory that cannot be read.
     pub path: Vec<u8>,
@@ -56,6 +58,24 @@ impl fmt::Display for WalkError {
 impl core::error::Error for WalkError {}
 
 /// A walk. Errors do not end it.
+///
+/// ```
+/// use ext2_core::{Ext2, OpenOptions};
+///
+/// let fs = Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &OpenOptions::default())?;
+/// fs.create_dir_all("a/b/c")?;
+/// let mut depths = Vec::new();
+/// let mut walk = fs.walk("a")?;
+/// while let Some(found) = walk.next() {
+///     let found = found?;
+///     depths.push(found.depth);
+///     if found.path.ends_with(b"/b") {
+///         walk.skip_below();
+///     }
+/// }
+/// assert_eq!(depths.len(), 2); // a and a/b
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Walk {
     fs: Ext2,

@@ -6,6 +6,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// A sum of questions and answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Asked {
     /// Calls of `iomap_begin`, or of `get_block`.
     pub calls: u64,

@@ -32,6 +32,7 @@
 
 /// How much of a hole `iomap_begin` reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Holes {
     /// All of the range asked, as point 6 of the mail wants.
     Full,
@@ -41,6 +42,7 @@ pub enum Holes {
 
 /// Whether 2 MiB faults are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PmdFaults {
     /// Tried first, falling back to 4 KiB for a named reason.
     Tried,
@@ -50,6 +52,7 @@ pub enum PmdFaults {
 
 /// What a read fault does to the dirty mark of its entry (L13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReadFaults {
     /// Nothing: only stores make dirty.
     Clean,
@@ -60,6 +63,7 @@ pub enum ReadFaults {
 /// When the blocks of a write(2) into a hole become part of the file, and what a short copy takes back
 /// (L1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Publish {
     /// When the bytes are in them: `iomap_end` publishes what was written and frees the rest. `i_size`
     /// rises with each mapping that is done, so nothing reported is ever taken back.
@@ -72,6 +76,7 @@ pub enum Publish {
 /// What happens to the bytes between the old end of file and the end of its block when the file grows
 /// (L6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Growth {
     /// They are zeroed first: a mapping may have stored to them, before or while the file was cut there
     /// (L5).
@@ -82,6 +87,7 @@ pub enum Growth {
 
 /// What read(2) of a hole into a buffer that cannot be written says (L7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HoleIntoBadBuffer {
     /// `EFAULT`.
     Fault,
@@ -91,6 +97,7 @@ pub enum HoleIntoBadBuffer {
 
 /// Whether truncation waits for who leases the blocks (L4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Layouts {
     /// It waits, or says `EBUSY` when asked not to.
     Broken,
@@ -100,6 +107,7 @@ pub enum Layouts {
 
 /// What `SEEK_DATA` and `SEEK_HOLE` look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Seeks {
     /// The block map.
     BlockMap,
@@ -109,6 +117,7 @@ pub enum Seeks {
 
 /// Whether a mapping may be synchronous (`MAP_SYNC`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SyncMappings {
     /// Yes: the file system knows whether block map and size are durable.
     Offered,
@@ -118,6 +127,7 @@ pub enum SyncMappings {
 
 /// How many blocks a write asks for at once (L14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WriteBlocks {
     /// Those that it touches.
     Touched,
@@ -128,6 +138,7 @@ pub enum WriteBlocks {
 
 /// How far one answer of the block map goes (L15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Runs {
     /// To the end of the run, or of the request.
     InFull,

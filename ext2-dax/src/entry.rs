@@ -184,6 +184,7 @@ impl fmt::Debug for Entry {
 
 /// An entry as others may see it, with the file page at which it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EntryInfo {
     /// First file page.
     pub index: u64,

@@ -38,6 +38,7 @@ pub(crate) use guard::Mark;
 
 /// Whether private copies of pages go with the pages that they were copied from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PrivateCopies {
     /// They stay: only the file's own translations are stale.
     Keep,
@@ -99,6 +100,7 @@ pub trait Translations: std::fmt::Debug + Send + Sync {
 
 /// Pages that were stored to by a mapping which is asked, and where they lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoredRun {
     /// First file page.
     pub first: u64,
@@ -175,6 +177,7 @@ pub struct DaxMapping {
 
 /// Why there is no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GrabError {
     /// A smaller entry is in the way; nobody waits for it.
     Conflict,

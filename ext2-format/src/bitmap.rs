@@ -11,6 +11,17 @@ const WORD: usize = size_of::<usize>();
 const BITS: usize = 8 * WORD;
 
 /// Bits of one group, in ext2's order: bit 0 is the lowest of the first byte.
+///
+/// ```
+/// use ext2_format::bitmap::Bitmap;
+///
+/// let mut bitmap = Bitmap::new(64);
+/// bitmap.fill(0..10, true);
+/// bitmap.set(12);
+/// assert_eq!(bitmap.first_free(0..64), Some(10));
+/// assert_eq!(bitmap.free_run(10, 64), 2);
+/// assert_eq!(bitmap.count_free(0..64), 53);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bitmap(BitVec<usize, Lsb0>);
 

@@ -63,6 +63,15 @@ bitflags! {
 }
 
 /// The three sets of an image.
+///
+/// ```
+/// use ext2_format::Features;
+///
+/// let mut features = Features::default();
+/// features.apply("filetype,sparse_super,dir_index").expect("names of features");
+/// features.apply("^dir_index").expect("the same with ^ to clear");
+/// assert!(features.to_names().contains("filetype") && !features.to_names().contains("dir_index"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Features {
     /// May be ignored.

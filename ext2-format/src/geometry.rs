@@ -260,6 +260,9 @@ impl Geometry {
     /// Checks more of a descriptor, before anything is written by it: what it names lies in its own group, and apart from
     /// each other and from the copies of superblock and descriptors. Linux: `ext2_check_descriptors`, which asks for the
     /// group alone.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the group.
     pub fn check_places(&self, group: GroupNr, desc: &RawGroupDesc) -> Result<()> {
         let (start, end) = (u64::from(self.group_start(group)), u64::from(self.group_len(group)));
         let end = start + end;

@@ -3,6 +3,15 @@
 use core::fmt;
 
 /// Seconds since 1970 (negative before) and nanoseconds into that second.
+///
+/// ```
+/// use ext2_format::Timestamp;
+///
+/// // A date past 2038 needs the second word, which inodes of 256 bytes have.
+/// let time = Timestamp { sec: 1 << 33, nsec: 500 };
+/// let (seconds, extra) = time.encode(true);
+/// assert_eq!(Timestamp::decode(seconds, Some(extra)), time);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp {
     /// Seconds since the epoch.

@@ -19,6 +19,7 @@ use crate::{UNIT, UnitCounts, UnitState, Units, Walk};
 
 /// What aligning did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Aligned {
     /// Whole units of all files before, by their states.
     pub before: UnitCounts,

@@ -12,6 +12,15 @@
 //! 3. Findings come in an order that depends on the image alone.
 //! 4. [`Checker::mend`] does what `e2fsck -p` does, and stops where that stops. It writes nothing after a
 //!    finding that needs a person.
+//!
+//! ```
+//! use ext2_image::check::{Options, check};
+//!
+//! let image = ext2_image::mkfs::in_memory(1 << 20)?;
+//! let summary = check(&image, &Options::default(), &mut |finding| println!("{finding}"))?;
+//! assert!(summary.is_clean());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod attrs;
 mod bits;
@@ -50,6 +59,7 @@ pub enum Pass {
 
 /// How far a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
     /// The pass.
     pub pass: Pass,
@@ -82,6 +92,7 @@ impl fmt::Debug for Options<'_> {
 
 /// What a check came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Summary {
     /// Findings, remarks left out.
     pub faults: u64,

@@ -14,6 +14,18 @@
 //! 4. Nothing is left out in silence: attributes that the other side does not take are told.
 //!
 //! No locks of its own.
+//!
+//! ```
+//! use ext2_core::{Ext2, OpenOptions};
+//!
+//! let fs = Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &OpenOptions::default())?;
+//! fs.write("motd", "welcome")?;
+//! let folder = tempfile::tempdir()?;
+//! let mut problems = Vec::<String>::new();
+//! ext2_image::copy::extract(&fs.root()?, b"/", folder.path(), None, &mut problems)?;
+//! assert_eq!(std::fs::read(folder.path().join("motd"))?, b"welcome");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod duplicate;
 mod extract;

@@ -14,6 +14,7 @@ use ext2_core::{BlockSize, Inode};
 
 /// Whole units of one or more files, and who can map them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Coverage {
     /// By the state of their blocks: what our layer maps, and why not the rest.
     pub units: UnitCounts,

@@ -57,6 +57,7 @@ pub use xattr::xattr_block;
 
 /// A field of a structure.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Field {
     /// Where it begins, in bytes from the structure's first byte.
     pub offset: usize,

@@ -12,6 +12,7 @@ use blockdev::BlockDevice;
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Foreign {
     /// What it is, with its article.
     pub name: &'static str,

@@ -29,6 +29,7 @@ use ring::Ring;
 
 /// What a replay did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Replay {
     /// Transactions that were in the journal.
     pub transactions: u64,

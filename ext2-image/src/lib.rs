@@ -46,6 +46,8 @@ pub mod fields;
 #[cfg(feature = "std")]
 mod file_range;
 pub mod foreign;
+#[cfg(feature = "std")]
+mod host_time;
 #[cfg(feature = "archive")]
 pub mod input;
 pub mod inspect;

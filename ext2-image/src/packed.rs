@@ -17,6 +17,7 @@ use std::sync::Mutex;
 
 /// Which files a qcow2 file may name as those behind it (its backing files, and a file with its data).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backing {
     /// Regular files in the folder of the qcow2 file, or below it, wherever links in their paths lead.
     #[default]

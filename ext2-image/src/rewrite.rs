@@ -64,6 +64,7 @@ pub enum Step {
 
 /// How far a rewrite is: of what a [`Step`] counts (bytes, inodes, blocks), `done` of `total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
     /// What it is at.
     pub step: Step,

@@ -9,6 +9,18 @@
 //! 3. [`verify`] believes nothing of a tree that the root hash does not vouch for, and ends for any.
 //!
 //! No locks that a caller would see; with `std` several threads hash.
+//!
+//! ```
+//! use ext2_image::seal::{Params, data_blocks, read_superblock, seal, verify};
+//!
+//! let image = ext2_image::mkfs::in_memory(1 << 20)?;
+//! let tree = blockdev::RamDevice::new(1 << 20)?;
+//! let params = Params::default();
+//! let root = seal(&image, data_blocks(1 << 20, &params), &tree, &params, &|_| ())?;
+//! let broken = verify(&image, &tree, &read_superblock(&tree)?, &root, &|_| (), &mut |_| ())?;
+//! assert_eq!(broken, 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod error;
 #[cfg(feature = "std")]

@@ -18,6 +18,7 @@ const PART: u64 = 1 << 20;
 
 /// What was given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sparsified {
     /// Bytes of free blocks that the file had room for.
     pub free: u64,

@@ -12,6 +12,17 @@
 //! Fields that a plain header holds are there; PAX records are written only for what it does not hold, in the spelling
 //! of GNU tar (`SCHILY.xattr`, `SCHILY.acl`, sparse files of version 1.0) and bsdtar (`SCHILY.fflags`,
 //! `LIBARCHIVE.creationtime`).
+//!
+//! ```
+//! use ext2_core::{Ext2, OpenOptions};
+//!
+//! let fs = Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &OpenOptions::default())?;
+//! fs.write("motd", "welcome")?;
+//! let mut archive = Vec::new();
+//! ext2_image::tar::write(&fs.root()?, b"/", &mut archive, &mut |_| ())?;
+//! assert!(archive.windows(7).any(|bytes| bytes == b"welcome"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod acl;
 mod contents;

@@ -50,6 +50,7 @@ impl UnitState {
 
 /// Units in a row that are in the same state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnitRun {
     /// The first unit; it begins at byte `first * UNIT` of the file.
     pub first: u64,

@@ -1,4 +1,5 @@
-//! A manifest as the test of another project's images: the example of `docs/golden-images.md`.
+//! Programs of other projects: a manifest as the test of their images (the example of `docs/golden-images.md`), and common
+//! jobs in the fewest lines.
 
 use std::{fs, path::Path};
 
@@ -6,6 +7,9 @@ use e2dax_tests::{need_tools, tools};
 use ext2_core::{Ext2, OpenOptions};
 use ext2_image::manifest::{Manifest, diff, from_image, parse};
 use tempfile::tempdir;
+
+#[path = "golden_kit/jobs.rs"]
+mod jobs;
 
 /// What the other project does: it builds an image, here of two files and a link.
 fn build(image: &Path, password_mode: u32) {

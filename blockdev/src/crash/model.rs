@@ -12,6 +12,7 @@ use crate::recorder::{RecordedOp, Stored};
 
 /// In which order persistent memory takes stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PmemOrder {
     /// M1: the stores to a 64-byte line in program order, lines independently.
     #[default]

@@ -20,6 +20,7 @@ use crate::{Error, Result};
 
 /// A thread waits for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PageFault {
     /// The address of the page.
     pub address: u64,

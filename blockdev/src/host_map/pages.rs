@@ -9,6 +9,7 @@ use super::abi;
 
 /// What a page is, as the kernel has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PageKind {
     /// It is in memory and mapped: an access does not fault.
     pub present: bool,
@@ -24,6 +25,7 @@ pub struct PageKind {
 
 /// Pages one after the other that are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PageRun {
     /// First address.
     pub start: u64,

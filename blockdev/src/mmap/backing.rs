@@ -56,9 +56,12 @@ impl Backing {
     pub(super) fn of(file: &File, size: u64) -> Result<Option<Self>> {
         let metadata = file.metadata().map_err(|error| io_error("open", 0, error))?;
         // Either alone may lie: blocks of metadata count as well, and a file system that does not know its
-        // holes names none.
-        let no_hole = rustix::fs::seek(file, SeekFrom::Hole(0)) == Ok(size);
-        if !metadata.is_file() || (no_hole && metadata.blocks().saturating_mul(512) >= size) {
+        // holes names none. Holes are looked for last: that can take milliseconds.
+        let has_no_hole = || {
+            metadata.blocks().saturating_mul(512) >= size
+                && rustix::fs::seek(file, SeekFrom::Hole(0)) == Ok(size)
+        };
+        if !metadata.is_file() || has_no_hole() {
             return Ok(None);
         }
         let loads_allocate = is_tmpfs(file);

@@ -28,7 +28,7 @@ pub(crate) struct ImageOptions {
     #[arg(long, global = true, value_name = "HOW")]
     pub(crate) durability: Option<Durable>,
 
-    /// Wait for whoever has the image open, in place of an error
+    /// Wait while another program has the image open, instead of failing
     #[arg(long, global = true)]
     pub(crate) wait: bool,
 

@@ -17,11 +17,11 @@ use crate::text::{Align, parse_bytes, table};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  e2dax bench                 in RAM, beside memcpy; takes some seconds
+  e2dax bench                 in RAM, against memcpy; takes some seconds
   e2dax bench nbd://host/x    what opening, walking and reading cost in requests and bytes, once
-  e2dax bench disk.img        opening, walking and reading that image, beside plain copies of its bytes
+  e2dax bench disk.img        opening, walking and reading that image, against plain copies of its bytes
 
-An image is only read. The median of five rounds counts, in which all of a row take turns. Benchmarks beside other file
+An image is only read. Each figure is the median of five rounds, in which the contestants of a row alternate. Benchmarks beside other file
 systems and programs are in the sources: cargo bench -p bench.")]
 pub(crate) struct Args {
     /// The image, or a part of its tree

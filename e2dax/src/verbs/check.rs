@@ -23,7 +23,7 @@ use crate::verbs::seal::options::parse_root;
 /// Errors are left, as e2fsck says it.
 const ERRORS_LEFT: u8 = 4;
 
-/// Check an image in the passes of e2fsck, and mend it where that is asked for
+/// Check an image in the passes of e2fsck, and repair it on request
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,14 +32,14 @@ Examples:
   e2dax check --backups a.img
   e2dax check -p a.img                       mend what needs no question, as e2fsck -p does
   e2dax check -y --undo a.undo a.img         mend everything; e2dax undo a.undo a.img puts it back
-  e2dax check -y --dry-run a.img             only tell what would be stored
-  e2dax check --superblock auto a.img        look by a backup of the superblock
+  e2dax check -y --dry-run a.img             only print what would be stored
+  e2dax check --superblock auto a.img        use a backup of the superblock
   e2dax check --seal 4392712b… a.img         first whether the seal is whole and of this root hash
 
 Each finding names the object and says whether e2fsck -p mends it without a question (mends) or stops and asks for a
 person (halts). Remarks are what e2fsck -n does not count as a fault.
 
-On a terminal it asks about each finding; -n only looks, which is also what it does where nobody can answer.
+On a terminal it asks about each finding. With -n, and where nobody can answer, it only looks.
 -p, -y and answers replay a journal that needs it first. Files that have no name are found in lost+found. Nothing is stored
 before everything is found; a repair that is interrupted is finished by the same command.
 
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG")]
     image: OsString,
 
-    /// Mend what needs no question, as e2fsck -p; stop at what does
+    /// Repair what needs no question, as e2fsck -p; stop at anything else
     #[arg(short, long, group = "how")]
     preen: bool,
 
@@ -62,11 +62,11 @@ pub(crate) struct Args {
     #[arg(short, long, group = "how")]
     no: bool,
 
-    /// With -p or -y: store nothing, and tell what would be stored
+    /// With -p or -y: store nothing, and print what would be stored
     #[arg(long, conflicts_with = "no")]
     dry_run: bool,
 
-    /// Write what is stored over into a new file first; `e2dax undo FILE IMG` and e2undo put it back
+    /// Save what will be overwritten to a new file first; `e2dax undo FILE IMG` and e2undo put it back
     #[arg(long, value_name = "FILE", conflicts_with_all = ["no", "dry_run"])]
     undo: Option<PathBuf>,
 

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG:/PATH", required = true)]
     targets: Vec<OsString>,
 
-    /// Everything below too; links are left alone
+    /// Everything below, too; links are left alone
     #[arg(short = 'R', long)]
     recursive: bool,
 }

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    /// A link itself, and not what it leads to
+    /// A link itself, not what it leads to
     #[arg(short = 'n', long)]
     no_dereference: bool,
 }

@@ -12,7 +12,7 @@ use crate::json::{Json, object};
 use crate::target::{Mode, Target};
 use crate::text::{Align, percent, show, table};
 
-/// Show how much of an image pages of 2 MiB can map, by whom, and what keeps the rest from it
+/// Show how much of an image pages of 2 MiB can map, for which driver, and why not the rest
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -19,7 +19,7 @@ Examples:
   e2dax deleted disk.img
   e2dax undelete 'disk.img:<12>' disk.img:/found
 
-Linux and e2dax clear the pointers of a file that they delete, so that nothing of it can be found. debugfs leaves them, and
+Linux and e2dax clear the pointers of a file that they delete, so nothing of it can be found. debugfs leaves them, and
 a crash may.")]
 pub(crate) struct Args {
     /// The image

@@ -16,7 +16,7 @@ use crate::describe::{allocated, kind_name};
 use crate::failure::{Failure, Of, Result};
 use crate::text::{Align, show, table};
 
-/// Show what this is about, on images that are built in: nothing to prepare, nothing is written
+/// Show what e2dax is about, on built-in images: needs no preparation and writes nothing
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 

@@ -10,7 +10,7 @@ use crate::json::object;
 use crate::target::{Mode, Target};
 use crate::text::{Align, human, percent, table};
 
-/// Show how much space is used and free, in bytes and in inodes
+/// Show used and free space, in bytes and in inodes
 #[derive(clap::Args)]
 #[command(
     disable_help_flag = true,

@@ -43,11 +43,11 @@ pub(crate) struct Args {
     #[arg(long)]
     layout: bool,
 
-    /// Images whose bits differ are different
+    /// Compare every bit, too
     #[arg(long)]
     bits: bool,
 
-    /// Leave out what does not matter, several separated by commas
+    /// Leave out what does not matter; several, separated by commas
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     without: Vec<Part>,
 

@@ -22,7 +22,7 @@ Examples:
   e2dax find disk.img -links +1 -type f --json
   e2dax find disk.img -perm 4000
 
-The tests may be written with one dash, as find(1) has them, or with two. All have to hold. Patterns have * ? [abc] [!abc] and \\, and are compared with bytes.
+The tests may be written with one dash, as find(1) has them, or with two. All must hold. Patterns have * ? [abc] [!abc] and \\, and are compared with bytes.
 SIZE is in bytes or with K, M, G (powers of 1024): +SIZE is more, -SIZE less, SIZE exactly.")]
 pub(crate) struct Args {
     /// Where to begin
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long = "type", value_name = "LETTERS", value_parser = parse_kinds)]
     kinds: Option<Kinds>,
 
-    /// Of a size
+    /// This size
     #[arg(long, value_name = "[+-]SIZE", value_parser = parse_size, allow_hyphen_values = true)]
     size: Option<Bound>,
 
@@ -49,15 +49,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[+-]N", value_parser = parse_size, allow_hyphen_values = true)]
     links: Option<Bound>,
 
-    /// Of an owner, by number
+    /// This owner, by number
     #[arg(long, value_name = "UID")]
     uid: Option<u32>,
 
-    /// Of a group, by number
+    /// This group, by number
     #[arg(long, value_name = "GID")]
     gid: Option<u32>,
 
-    /// The inode of a number
+    /// The inode with this number
     #[arg(long, value_name = "NR")]
     inum: Option<u32>,
 

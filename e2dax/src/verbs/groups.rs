@@ -12,7 +12,7 @@ use crate::json::{Json, object};
 use crate::target::{Mode, Raw, Target};
 use crate::text::count;
 
-/// Show the block groups: where their structures lie, and what of them is free and used
+/// Show the block groups: where their structures lie, and what is free and used in them
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -6,7 +6,7 @@ use crate::failure::Result;
 /// `docs/lab.html`: style, scripts, and the library as WebAssembly, in one file.
 pub(super) const PAGE: &str = include_str!("../../../docs/lab.html");
 
-/// Print a page, for a browser, on which all this is seen happening
+/// Print a page for a browser that shows all this happening
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:

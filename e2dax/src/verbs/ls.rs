@@ -47,11 +47,11 @@ pub(crate) struct Args {
     #[arg(short, long)]
     all: bool,
 
-    /// Directories themselves and not what is in them
+    /// Directories themselves, not what is in them
     #[arg(short, long)]
     directory: bool,
 
-    /// Every entry as it lies in the blocks of the directory, those that were removed too
+    /// Every entry in the blocks of the directory, removed ones too
     #[arg(long, conflicts_with_all = ["recursive", "directory"])]
     raw: bool,
 

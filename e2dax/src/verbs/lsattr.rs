@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG:/PATH", required = true)]
     targets: Vec<OsString>,
 
-    /// Directories themselves, and not what is in them
+    /// Directories themselves, not what is in them
     #[arg(short = 'd', long, conflicts_with = "recursive")]
     directory: bool,
 

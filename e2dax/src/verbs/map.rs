@@ -13,7 +13,7 @@ use crate::json::{Json, object};
 use crate::target::{Mode, Target};
 use crate::text::{Align, count, percent, show, table};
 
-/// Show where the bytes of a file lie, and what of it one page of 2 MiB can map
+/// Show where the bytes of a file lie, and which of them pages of 2 MiB can map
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

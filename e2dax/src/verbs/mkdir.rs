@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG:/PATH", required = true)]
     targets: Vec<OsString>,
 
-    /// Also the directories above, and no error if it is there
+    /// Also create the directories above; no error if it exists
     #[arg(short, long)]
     parents: bool,
 

@@ -77,7 +77,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = size::parse, allow_hyphen_values = true)]
     size: Option<size::Wanted>,
 
-    /// Replace an image that is there
+    /// Replace an existing image
     #[arg(long, short)]
     force: bool,
 
@@ -100,7 +100,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     source: source::SourceArgs,
 
-    /// Make no directory lost+found unless the source has it
+    /// Create no lost+found unless the source has one
     #[arg(long)]
     no_lost_and_found: bool,
 

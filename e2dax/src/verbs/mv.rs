@@ -26,11 +26,11 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG:/PATH")]
     destination: OsString,
 
-    /// Fail if the new name is there
+    /// Fail if the new name exists
     #[arg(short, long, conflicts_with = "exchange")]
     no_clobber: bool,
 
-    /// The two names change places
+    /// Exchange the two names
     #[arg(long)]
     exchange: bool,
 }

@@ -14,7 +14,7 @@ use crate::kept;
 use crate::target::{Mode, Raw, Target};
 use crate::verbs::hex::name_of;
 
-/// Set a field of a structure, to damage an image on purpose or to mend it by hand
+/// Set a field of a structure, to damage an image on purpose or to repair it by hand
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long)]
     force: bool,
 
-    /// Take a block for this, and not for what it is used for
+    /// Read a block as this, whatever it is used for
     #[arg(long = "as", value_name = "KIND")]
     kind: Option<super::hex::Kind>,
 

@@ -10,7 +10,7 @@ use crate::images::change;
 use crate::target::Target;
 use crate::text::parse_bytes;
 
-/// Make a part of a file in an image a hole
+/// Turn a part of a file in an image into a hole
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:

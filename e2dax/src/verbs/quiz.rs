@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::json::{Json, object};
 
-/// Ask about ext2 and its paging: the same number asks the same question
+/// Ask a question about ext2 and paging; the same number gives the same question
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

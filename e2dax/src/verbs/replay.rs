@@ -29,7 +29,7 @@ use crate::json::object;
 use crate::target::{DeviceKind, ImageOptions, Mode, Target};
 use crate::text::show_os;
 
-/// Play a script of file operations, and show what came of each
+/// Play a script of file operations, and show the result of each
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -60,11 +60,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", default_value = "iomap")]
     path: PathName,
 
-    /// On the old path, what is said of the size of a hole
+    /// On the old path, what is reported of the size of a hole
     #[arg(long, value_name = "HOW", default_value = "untold")]
     holes: HoleName,
 
-    /// What of the device's memory is believed
+    /// What the device says about its memory
     #[arg(long, value_name = "MEDIA", default_value = "needs-flush")]
     media: MediaName,
 
@@ -80,7 +80,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORMAT", default_value = "listing")]
     trace_format: TraceFormat,
 
-    /// At the end, what was asked of the file system
+    /// At the end, print what the file system was asked
     #[arg(long)]
     asked: bool,
 

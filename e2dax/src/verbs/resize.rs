@@ -46,15 +46,15 @@ pub(crate) struct Args {
         required_unless_present = "minimum",
         conflicts_with = "minimum",
         allow_hyphen_values = true,
-        help = "Bytes, with K, M, G or T for powers of 1024; +N or -N for more or fewer; auto for all there is room for"
+        help = "Bytes, with K, M, G or T for powers of 1024; +N or -N for more or fewer; auto for all the room there is"
     )]
     size: Option<Size>,
 
-    /// As small as what is in the image allows
+    /// As small as the contents allow
     #[arg(short = 'M', long)]
     minimum: bool,
 
-    /// Only say what it would come to
+    /// Only print what the result would be
     #[arg(short = 'n', long)]
     dry_run: bool,
 

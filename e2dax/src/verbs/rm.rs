@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     dir: bool,
 
-    /// No error if it is not there
+    /// No error if it does not exist
     #[arg(short, long)]
     force: bool,
 }

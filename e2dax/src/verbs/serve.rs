@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(last = true, value_name = "MKFS OPTIONS", requires = "from")]
     options: Vec<OsString>,
 
-    /// Look every second whether files of --from have changed, and say so
+    /// Check every second whether files of --from have changed, and report it
     #[arg(long, requires = "from")]
     watch: bool,
 
@@ -78,7 +78,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "listen")]
     unencrypted: bool,
 
-    /// Keep what is written in this file, which is made where there is none, and leave the image as it is
+    /// Keep writes in this file, which is created if it does not exist, and leave the image as it is
     #[arg(long, value_name = "FILE", conflicts_with = "read_only")]
     overlay: Option<PathBuf>,
 

@@ -20,7 +20,7 @@ use crate::target::{Mode, Target};
 use crate::text::show;
 use line::{Command, split};
 
-/// Work in an image: all verbs, with a current directory, by hand or by a script
+/// Work in an image: all verbs, with a current directory, interactively or from a script
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,11 +44,11 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
     file: Option<PathBuf>,
 
-    /// Run a command; several in their order
+    /// Run a command; several run in order
     #[arg(short, long, value_name = "COMMAND", visible_short_alias = 'R')]
     command: Vec<String>,
 
-    /// Print each command of a script before what it prints
+    /// Print each command of a script before its output
     #[arg(short = 'x', long)]
     echo: bool,
 }
@@ -163,7 +163,7 @@ fn execute(context: &mut Context, text: &str) -> Result<(bool, u8)> {
                 kept::close(&mut inner);
                 Ok(())
             }
-            Command::Help => line::help(&mut inner),
+            Command::Help => line::show_verbs(&mut inner),
             Command::HelpDebugfs => names::help(&mut inner),
         };
         let done = done.and_then(|()| inner.out.flush());

@@ -11,13 +11,13 @@ use crate::json::{Json, object};
 use crate::settle::open_settled;
 use crate::stop::{Stop, explained};
 
-/// Give back the blocks of an image's file that hold nothing: free ones, and those that are all zeros
+/// Free the blocks of an image's file that hold nothing: unused ones, and those that are all zeros
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
   e2dax sparsify disk.img
 
-Nothing that is read of a file in the image changes. It may be stopped at any time, and run again.")]
+Files in the image read the same afterwards. It can be stopped at any time and run again.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]

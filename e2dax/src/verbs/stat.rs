@@ -13,7 +13,7 @@ use crate::json::Json;
 use crate::target::{Mode, Target};
 use crate::text::{Align, mode_letters, table, time_utc_exact};
 
-/// Show all that is known of a file
+/// Show everything about a file
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Replace an archive that is there
+    /// Replace an existing archive
     #[arg(long, short, requires = "output")]
     force: bool,
 }

@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::failure::{Of, Result};
 use crate::images::for_each;
 
-/// Set times in an image; a file that is not there is made
+/// Set times in an image; create files that do not exist
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

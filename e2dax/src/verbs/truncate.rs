@@ -9,14 +9,14 @@ use crate::failure::{Of, Result};
 use crate::images::for_each;
 use crate::text::parse_bytes;
 
-/// Set the size of files in an image; what is added is a hole
+/// Set the size of files in an image; a file grows by a hole
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   e2dax truncate -s 0 disk.img:/var/log/messages
   e2dax truncate -s 1G disk.img:/swap")]
 pub(crate) struct Args {
-    /// Files; one that is not there is made
+    /// Files; created if they do not exist
     #[arg(value_name = "IMG:/PATH", required = true)]
     targets: Vec<OsString>,
 

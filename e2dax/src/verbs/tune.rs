@@ -46,15 +46,15 @@ pub(crate) struct Args {
     #[arg(short = 'r', long, value_name = "COUNT")]
     reserved_blocks: Option<u32>,
 
-    /// The user who may take them
+    /// The user who may use them
     #[arg(short = 'u', long, value_name = "UID")]
     reserved_uid: Option<u16>,
 
-    /// The group that may take them
+    /// The group that may use them
     #[arg(short = 'g', long, value_name = "GID")]
     reserved_gid: Option<u16>,
 
-    /// What to do when it turns out to be broken
+    /// What to do when the image turns out to be broken
     #[arg(short = 'e', long, value_name = "WHAT")]
     errors: Option<OnError>,
 
@@ -86,11 +86,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = parse_time)]
     created: Option<When>,
 
-    /// Options of a mount that need not be told: names with commas, ^ for those that go
+    /// Default mount options: names with commas, ^ to remove one
     #[arg(short = 'o', long, value_name = "OPTIONS", allow_hyphen_values = true)]
     mount_options: Option<String>,
 
-    /// Features: names with commas, ^ for those that go
+    /// Features: names with commas, ^ to remove one
     #[arg(short = 'O', long, value_name = "FEATURES")]
     features: Option<String>,
 

@@ -12,7 +12,7 @@ use crate::failure::{Failure, Of, Result};
 use crate::interrupt::Partial;
 use crate::target::{Mode, Target};
 
-/// Put back what a repair stored over
+/// Undo a repair
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG")]
     image: OsString,
 
-    /// Put it back although the image was changed since
+    /// Undo it although the image has changed since
     #[arg(short, long)]
     force: bool,
 }

@@ -14,7 +14,7 @@ use crate::progress::count_bar;
 use crate::target::{Mode, Target};
 use crate::text::show;
 
-/// Show whose blocks are, and what inodes are called
+/// Show which file or structure blocks belong to, and the names of inodes
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -18,7 +18,7 @@ Examples:
   echo hello | e2dax write --replace disk.img:/etc/motd
   e2dax write --at 4096 disk.img:/data < page")]
 pub(crate) struct Args {
-    /// The file; it is made if it is not there
+    /// The file; created if it does not exist
     #[arg(value_name = "IMG:/PATH")]
     target: OsString,
 
@@ -30,11 +30,11 @@ pub(crate) struct Args {
     #[arg(short, long, conflicts_with_all = ["at", "replace"])]
     append: bool,
 
-    /// The file ends after what is written
+    /// Cut the file off after what is written
     #[arg(short, long)]
     replace: bool,
 
-    /// Permissions of a file that is made, octal
+    /// Permissions of a new file, octal
     #[arg(short, long, value_name = "BITS", value_parser = parse_octal, default_value = "644")]
     mode: u16,
 }

@@ -13,6 +13,7 @@ use ext2_format::dirent::slot;
 
 /// A name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DirEntry {
     /// The inode that it names.
     pub nr: InodeNr,

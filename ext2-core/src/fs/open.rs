@@ -37,6 +37,19 @@ pub enum SuperblockAt {
 
 /// How to open a file system. The default is read-write, with the primary superblock; without the feature `write` that is
 /// refused with `EROFS`, and what says how to write has no effect.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use ext2_core::{Ext2, FixedClock, OpenOptions, Timestamp};
+///
+/// let release = Timestamp::from_secs(1_700_000_000);
+/// let options = OpenOptions { clock: Some(Arc::new(FixedClock(release))), ..OpenOptions::default() };
+/// let fs = Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &options)?;
+/// fs.write("file", "the same bytes each time")?;
+/// assert_eq!(fs.metadata("file")?.mtime, release);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct OpenOptions {
     /// Write nothing, not even to the superblock.

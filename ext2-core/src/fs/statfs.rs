@@ -5,6 +5,7 @@ use crate::error::Result;
 
 /// The numbers of `df`. Counts are of blocks and inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StatFs {
     /// Bytes of a block.
     pub block_size: u64,

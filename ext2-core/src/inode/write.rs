@@ -7,6 +7,17 @@ use crate::order::Barrier;
 use crate::{AclKind, Errno, InodeFlags, Timestamp};
 
 /// What to change of an inode's attributes; what is `None` stays.
+///
+/// ```
+/// use ext2_core::{Ext2, Follow, OpenOptions, SetAttr};
+///
+/// let fs = Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &OpenOptions::default())?;
+/// fs.write("file", "")?;
+/// let file = fs.resolve("file", Follow::Yes)?;
+/// file.set_attr(&SetAttr { mode: Some(0o600), uid: Some(1000), ..SetAttr::default() })?;
+/// assert_eq!((file.attr().mode, file.attr().uid), (0o600, 1000));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetAttr {
     /// The lower 12 bits of the mode.

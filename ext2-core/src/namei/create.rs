@@ -16,6 +16,17 @@ use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra, U32};
 use crate::{AclKind, Errno, InodeFlags, InodeNr};
 
 /// What a new inode is to be.
+///
+/// ```
+/// use ext2_core::{Ext2, FileKind, NewInode, OpenOptions};
+///
+/// let fs = Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &OpenOptions::default())?;
+/// let new = NewInode { uid: 1000, ..NewInode::new(FileKind::Regular, 0o644) };
+/// let file = fs.root()?.create("file", &new)?;
+/// file.write_all_at(0, b"bytes")?;
+/// assert_eq!((file.attr().uid, file.size()), (1000, 5));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewInode {
     /// Its kind.

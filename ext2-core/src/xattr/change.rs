@@ -25,6 +25,17 @@ use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode};
 use crate::{AclKind, DeviceBlock, Errno};
 
 /// What setting an attribute does when it is there, or not there.
+///
+/// ```
+/// use ext2_core::{Errno, Ext2, OpenOptions, XattrSet};
+///
+/// let fs = Ext2::open(ext2_image::mkfs::in_memory(4 << 20)?, &OpenOptions::default())?;
+/// let root = fs.root()?;
+/// root.xattr_set(b"user.origin", b"here", XattrSet::Create)?;
+/// assert_eq!(root.xattr_get(b"user.origin")?, b"here");
+/// assert!(root.xattr_set(b"user.origin", b"there", XattrSet::Create).is_err_and(|error| error.is(Errno::EXIST)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XattrSet {
     /// Sets it in either case.

@@ -72,6 +72,7 @@ pub struct LeasedPart {
 
 /// A run of a leased range that is one thing on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeasedRun {
     /// The file byte at which it begins.
     pub start: u64,

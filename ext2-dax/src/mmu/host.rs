@@ -53,6 +53,7 @@ use service::Service;
 
 /// How missing pages are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Faulting {
     /// By userfaultfd where it is allowed, and eagerly elsewhere.
     #[default]
@@ -65,6 +66,7 @@ pub enum Faulting {
 
 /// How much is mapped at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Granularity {
     /// Runs of the block map, ahead of any touch where they are data.
     #[default]
@@ -75,6 +77,7 @@ pub enum Granularity {
 
 /// Who knows which pages were stored to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Tracking {
     /// The host's kernel where the image is in page cache, pages where it is persistent memory.
     #[default]
@@ -105,6 +108,7 @@ pub struct HostOptions {
 
 /// What can be done here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// What the kernel allows.
     pub features: Features,
@@ -133,6 +137,7 @@ impl fmt::Display for Capabilities {
 
 /// How many of what happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HostCounters {
     /// Page faults that the kernel told of.
     pub faults: u64,

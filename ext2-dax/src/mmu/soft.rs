@@ -155,6 +155,7 @@ pub(crate) struct Counts {
 
 /// Whether an address space has a huge zero page to map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HugeZeroPage {
     /// It has.
     #[default]
@@ -164,6 +165,27 @@ pub enum HugeZeroPage {
 }
 
 /// One address space.
+///
+/// ```
+/// use ext2_core::{Ext2, Follow, OpenOptions};
+/// use ext2_dax::mmu::soft::{MapRequest, SoftMmu};
+/// use ext2_dax::mmu::{Protection, Sharing};
+/// use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
+///
+/// let fs = Ext2::open(ext2_image::mkfs::in_memory(8 << 20)?, &OpenOptions::default())?;
+/// fs.write("file", vec![7; 8192])?;
+/// let inode = fs.resolve("file", Follow::Yes)?;
+/// let file = File::open(&DaxFs::new(fs, DaxOptions::default()), inode, OpenFor::Writing)?;
+///
+/// let mmu = SoftMmu::new();
+/// let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
+/// let map = file.map(&mmu, &MapRequest { offset: 0, len: 8192, sharing, protection, colour: 0 })?;
+/// assert_eq!(map.store(4096, 9), Ok(()));
+/// let mut byte = [0];
+/// file.read_at(4096, &mut byte)?;
+/// assert_eq!(byte, [9]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SoftMmu {
     areas: RwLock<BTreeMap<u64, Arc<Area>>>,

@@ -47,6 +47,7 @@ pub enum Op {
 
 /// An operation and how it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Line {
     /// The line without comment and surrounding blanks.
     pub text: String,
@@ -63,6 +64,7 @@ pub struct Script {
 
 /// A line that is no operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ParseError {
     /// Number of the line, from 1.
     pub line: usize,

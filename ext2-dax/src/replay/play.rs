@@ -23,6 +23,7 @@ use crate::volume::DaxFs;
 
 /// What an operation came to.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Outcome {
     /// Number of the operation, from 1.
     pub number: usize,
@@ -53,6 +54,7 @@ impl Outcome {
 
 /// Whether events are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Events {
     /// Under the operation that caused them.
     Shown,

@@ -7,6 +7,14 @@ pub const DIRECT: u64 = 12;
 pub const SLOTS: usize = 15;
 
 /// The shape of all trees with `pointers` pointers an indirect block.
+///
+/// ```
+/// use ext2_format::map::Shape;
+///
+/// // Blocks of 4 KiB hold 1,024 pointers: two levels of them lead to 4 GiB.
+/// let shape = Shape::new(1024);
+/// assert_eq!(shape.span(2) * 4096, 4 << 30);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Logarithm of the pointers in an indirect block: it is a power of two, and a shift is cheaper than a

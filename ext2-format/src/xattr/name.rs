@@ -6,6 +6,14 @@ use crate::error::{Result, refuse};
 use crate::{AclKind, Errno};
 
 /// An attribute's name as it is stored.
+///
+/// ```
+/// use ext2_format::xattr::XattrName;
+///
+/// let name = XattrName::parse(b"user.origin")?;
+/// assert_eq!(name.full(), b"user.origin");
+/// # Ok::<(), ext2_format::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XattrName {
     /// Stands for the prefix (Linux: `EXT2_XATTR_INDEX_*`).

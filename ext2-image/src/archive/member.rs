@@ -32,6 +32,7 @@ pub struct Member {
 
 /// What a member is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MemberKind {
     /// A file.
     File(Data),

@@ -11,6 +11,7 @@ const MEMORY: u32 = 1 << 20;
 
 /// What makes bytes of packed ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Packing {
     /// gzip (RFC 1952), of one member or several.
     Gzip,

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::string::String;
 use std::vec::Vec;
 
-use ext2_core::{DeviceNr, FileKind, Timestamp};
+use ext2_core::{DeviceNr, FileKind};
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, getxattr, lgetxattr, listxattr,
     llistxattr, major, minor, openat, readlinkat, seek, statat,
@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::{Xattr, like::Like};
+use crate::host_time::host_time;
 
 /// A file, held by a descriptor that reads nothing and has no effect on devices and pipes (Linux: `O_PATH`).
 #[derive(Debug)]
@@ -130,16 +131,15 @@ impl HostFile {
         let (kind, stat) = (self.kind(), &self.stat);
         let device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice)
             .then(|| DeviceNr { major: major(stat.st_rdev), minor: minor(stat.st_rdev) });
-        // OK to cast: nanoseconds of a second are below 10^9, a mode has 12 bits below its kind.
-        let time = |sec: i64, nsec: i64| Timestamp { sec, nsec: nsec.clamp(0, 999_999_999) as u32 };
         let (xattrs, left_out) = self.xattrs()?;
         let like = Like {
             kind,
+            // OK to cast: a mode has 12 bits below its kind.
             mode: (stat.st_mode & 0o7777) as u16,
             uid: stat.st_uid,
             gid: stat.st_gid,
-            atime: time(stat.st_atime, stat.st_atime_nsec),
-            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+            atime: host_time(stat.st_atime, stat.st_atime_nsec),
+            mtime: host_time(stat.st_mtime, stat.st_mtime_nsec),
             device,
             xattrs,
         };

@@ -26,6 +26,7 @@ pub enum Cause {
 
 /// A file that was not copied, or not whole.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Problem {
     /// Which file.
     pub place: Place,

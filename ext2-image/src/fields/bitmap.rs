@@ -9,6 +9,7 @@ use super::{Field, Value};
 
 /// Bits beside each other that have one value.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BitRun {
     /// The bits, from the bitmap's first one; the end is not of them.
     pub bits: Range<u32>,

@@ -31,6 +31,7 @@ const ENTRY: &[Spec] = &[
 
 /// An entry of a directory block, in use or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DirRecord {
     /// Where it begins in the block, in bytes.
     pub offset: usize,

@@ -87,6 +87,7 @@ const FAST_LINK: u64 = 60;
 
 /// What the 60 bytes of `i_block` hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InodeShape {
     /// Pointers to blocks.
     Pointers,

@@ -3,13 +3,12 @@
 use alloc::format;
 use alloc::vec::Vec;
 
+use ext2_format::journal::MAGIC;
+
 use super::spec::Kind::{Big, Text, Uuid};
 use super::spec::Sense::{Bits, Choice, Hex, Plain};
 use super::spec::{Order, Spec, big, take_apart};
 use super::{Field, PointsTo, Value};
-
-/// `h_magic` of every block of a journal that is not a copy of another block.
-const MAGIC: u64 = 0xc03b_3998;
 
 const KINDS: &[(u32, &str)] = &[
     (1, "descriptor: copies of blocks follow"),
@@ -49,7 +48,7 @@ const SUPERBLOCK: &[Spec] = &[
 /// Whether a block of a journal is one of the journal's own, and not a copy of another.
 #[must_use]
 pub fn is_journal_block(block: &[u8]) -> bool {
-    big(block, 0, 4) == Some(MAGIC)
+    big(block, 0, 4) == Some(MAGIC.into())
 }
 
 /// The fields of a block of a journal; none for a copy of another block.

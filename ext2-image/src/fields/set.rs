@@ -9,6 +9,7 @@ use super::{Field, Order, Value};
 
 /// Why a value cannot be stored, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Wrong(pub String);
 
 impl fmt::Display for Wrong {
@@ -178,7 +179,7 @@ mod tests {
                 bytes.iter_mut().for_each(|byte| *byte &= 0x1f);
             }
             if round % 2 == 0 && len >= 160 {
-                bytes[0..4].copy_from_slice(&0xc03b_3998_u32.to_be_bytes());
+                bytes[0..4].copy_from_slice(&ext2_format::journal::MAGIC.to_be_bytes());
                 bytes[128..132].copy_from_slice(&[32, 0, 0, 0]);
             }
             let fields = [

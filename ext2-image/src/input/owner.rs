@@ -52,6 +52,7 @@ impl Owner {
 
 /// From whom to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OwnerMap {
     /// A number, be it a user's or a group's.
     Number(u32, u32),

@@ -7,6 +7,7 @@ use crate::oci::Place;
 
 /// A source by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// A directory, an archive or a manifest; `-` is an archive on the standard input.
     Path(PathBuf),

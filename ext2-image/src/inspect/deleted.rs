@@ -16,6 +16,7 @@ use crate::fields::{Layout, Structure};
 
 /// An inode that was deleted, and still says where its contents lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Deleted {
     /// Its number.
     pub inode: InodeNr,

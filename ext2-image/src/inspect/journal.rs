@@ -12,6 +12,7 @@ use crate::fields::{Field, Layout, PointsTo, journal_block};
 
 /// A block of a journal that is one of its own: a superblock, a descriptor, a commit, a list of revoked blocks.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct JournalBlock {
     /// Its number in the journal.
     pub nr: u64,

@@ -11,6 +11,7 @@ use crate::fields::{Layout, Structure, Wrong, find, set};
 
 /// A field that was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Poked {
     /// The kernel's name of the field.
     pub field: String,

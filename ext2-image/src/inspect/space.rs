@@ -15,6 +15,7 @@ use crate::fields::{BitRun, Layout, Structure, bit_runs};
 
 /// A group.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GroupSpace {
     /// Which.
     pub group: GroupNr,

@@ -5,12 +5,11 @@ use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
 use ext2_core::Result;
+pub(super) use ext2_format::journal::MAGIC as JOURNAL_MAGIC;
 
 use super::ring::Ring;
 use crate::crc::crc32c;
 
-/// `JBD2_MAGIC_NUMBER`.
-pub(super) const JOURNAL_MAGIC: u32 = 0xc03b_3998;
 /// Bytes of a header: magic, kind, sequence.
 const HEADER: usize = 12;
 /// Flags of a tag: the copy begins with the magic number, which was taken out; no UUID follows; the last tag.

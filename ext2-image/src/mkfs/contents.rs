@@ -7,6 +7,7 @@ use super::{Error, NodeId, Result, Tree};
 
 /// A file whose bytes are wanted.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct SourceFile<'t> {
     /// The tree.
     pub tree: &'t Tree,

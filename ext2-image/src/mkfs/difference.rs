@@ -17,6 +17,7 @@ use ext2_core::{Ext2, GroupNr};
 
 /// The first byte in which two images differ, and what lies there.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FirstDifference {
     /// The byte, counted from the file system's start.
     pub offset: u64,

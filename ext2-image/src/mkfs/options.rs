@@ -23,6 +23,7 @@ pub struct Spare {
 
 /// What is to be done about 2 MiB pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AlignChoice {
     /// Align where that takes no room, and from 64 MiB up where it takes some, unless the given size has no room for it.
     Auto,
@@ -34,6 +35,7 @@ pub enum AlignChoice {
 
 /// Whether there is a directory `lost+found`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LostAndFound {
     /// There is.
     Always,

@@ -36,6 +36,25 @@ pub(super) struct Piece {
 }
 
 /// A file system that is settled down to the last block, but not written.
+///
+/// ```
+/// use ext2_core::{Ext2, OpenOptions, Timestamp};
+/// use ext2_image::mkfs::{
+///     Body, DeviceOutput, Format, Fresh, MemoryContents, NodeAttrs, NodeId, Options, Plan, Tree,
+/// };
+///
+/// let attrs = |mode| NodeAttrs::new(mode, (0, 0), Timestamp::from_secs(1_700_000_000));
+/// let mut contents = MemoryContents::default();
+/// let handle = contents.push(b"welcome".to_vec());
+/// let mut tree = Tree::new(attrs(0o755));
+/// tree.add(NodeId::ROOT, b"motd", attrs(0o644), Body::File { size: 7, data: None, handle })?;
+///
+/// let plan = Plan::new(tree, &Format::default(), &Options::default())?;
+/// let device = blockdev::RamDevice::new(plan.bytes())?;
+/// plan.write(&mut contents, &DeviceOutput::new(&device, Fresh::Zeros), &mut |_| ())?;
+/// assert_eq!(Ext2::open(device, &OpenOptions::read_only())?.read("/motd")?, b"welcome");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Plan {
     pub(super) tree: Tree,

@@ -27,6 +27,7 @@ pub enum Align {
 
 /// What some files take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Needs {
     /// Whole units.
     pub units: u64,

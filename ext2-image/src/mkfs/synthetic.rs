@@ -67,6 +67,7 @@ pub struct Segment {
 
 /// What bytes of the disk are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SegmentKind {
     /// Structures of the file system, and what they leave of a page: read them.
     Structures,

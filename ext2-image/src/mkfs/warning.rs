@@ -18,6 +18,7 @@ const KINDS: usize = 200;
 
 /// One kind of loss.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Warning {
     /// What is lost or changed.
     pub what: String,

@@ -30,6 +30,7 @@ use ext2_core::{BlockSize, FileKind, InodeNr};
 
 /// What was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// Inodes in use, the reserved ones not counted but for the root.
     pub files: u64,

@@ -55,6 +55,7 @@ pub struct Changes<'d> {
 
 /// A range of the image that is stored otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Change {
     /// Where it begins, in bytes of the device.
     pub offset: u64,

@@ -21,6 +21,7 @@ const ROUNDS: u32 = 64;
 
 /// Who decides what is mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Policy {
     /// What needs no person, as `e2fsck -p`; the first finding that does ends it.
     Preen,
@@ -50,6 +51,7 @@ impl core::fmt::Debug for Options<'_> {
 
 /// What a repair came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// Findings that were mended.
     pub mended: u64,

@@ -20,6 +20,7 @@ const GROUPS: [u64; 18] = [1, 3, 5, 7, 9, 25, 27, 49, 81, 125, 2, 4, 6, 8, 10, 1
 
 /// A backup of the superblock that describes the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Backup {
     /// The block in which it lies.
     pub block: u64,
@@ -508,18 +509,9 @@ impl Run<'_> {
             && is_run
         {
             raw.s_journal_inum = INODE.into();
-            let mut journal = vec![0; self.block_len()];
-            // Magic, kind (superblock of version 2), sequence; size of a block, blocks, first block, first sequence.
-            // OK to cast: a block has at most 64 KiB.
-            let words = [0xc03b_3998, 4, 0, self.block_len() as u32, blocks, 1, 1];
-            for (slot, word) in journal.chunks_exact_mut(4).zip(words) {
-                slot.copy_from_slice(&word.to_be_bytes());
-            }
+            let mut journal = ext2_format::journal::superblock(self.block_len(), blocks, 1);
             if let Some(uuid) = journal.get_mut(48..64) {
                 uuid.copy_from_slice(&raw.s_uuid);
-            }
-            if let Some(users) = journal.get_mut(64..68) {
-                users.copy_from_slice(&1u32.to_be_bytes());
             }
             self.dev.write_at(self.byte_of(first.get()), &journal)?;
         }

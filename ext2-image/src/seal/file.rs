@@ -11,6 +11,7 @@ use blockdev::BlockDevice;
 
 /// A seal that was made, and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sealed {
     /// The parameters.
     pub params: Params,
@@ -86,6 +87,7 @@ pub fn extent_of(device: &dyn BlockDevice) -> ext2_core::Result<Extent> {
 
 /// What lies behind a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Behind {
     /// Nothing, or zeros.
     Nothing,

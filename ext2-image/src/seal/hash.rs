@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 /// A hash function, by the name that the kernel has for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// SHA-256, of 32 bytes.
     #[default]

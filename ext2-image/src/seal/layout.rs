@@ -7,6 +7,7 @@ use super::{Error, Params, Result};
 
 /// A level of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Level {
     /// The first byte, counted from the superblock.
     pub offset: u64,

@@ -72,6 +72,7 @@ impl From<std::io::Error> for Error {
 
 /// A file that is not in the archive, because none can hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeftOut {
     /// Its path.
     pub path: Vec<u8>,
@@ -81,6 +82,7 @@ pub struct LeftOut {
 
 /// What is in the archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// Names.
     pub members: u64,

@@ -30,7 +30,7 @@ pub(super) struct FormatArgs {
     #[arg(long, short = 'g', value_name = "COUNT")]
     blocks_per_group: Option<u32>,
 
-    /// Revision of the format: 0 or 1
+    /// Revision of the format, 0 or 1
     #[arg(long, short = 'r', value_name = "NR", value_parser = clap::value_parser!(u8).range(0..=1))]
     revision: Option<u8>,
 
@@ -46,7 +46,7 @@ pub(super) struct FormatArgs {
     #[arg(long, short = 'L', value_name = "TEXT")]
     pub(super) label: Option<String>,
 
-    /// Where it says that it was last mounted
+    /// Where the image says it was last mounted
     #[arg(long, short = 'M', value_name = "PATH")]
     last_mounted: Option<String>,
 
@@ -54,7 +54,7 @@ pub(super) struct FormatArgs {
     #[arg(long, short = 'U', value_name = "UUID", value_parser = parse_uuid)]
     pub(super) uuid: Option<[u8; 16]>,
 
-    /// What UUID and hash seed derive from, besides what goes in
+    /// What UUID and hash seed derive from, besides the contents
     #[arg(long, value_name = "TEXT")]
     pub(super) seed: Option<String>,
 

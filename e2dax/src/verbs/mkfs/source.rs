@@ -39,7 +39,7 @@ pub(super) struct SourceArgs {
     #[arg(long)]
     no_xattrs: bool,
 
-    /// Let runs of zero blocks be holes; every file is read twice for it
+    /// Turn runs of zero blocks into holes; this reads every file twice
     #[arg(long)]
     pub(super) sparse: bool,
 }

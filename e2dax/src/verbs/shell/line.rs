@@ -1,15 +1,12 @@
 //! A line of the shell as commands.
 
-use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-
-use clap::FromArgMatches as _;
 
 use super::names;
 use crate::context::Context;
 use crate::failure::{Failure, Result, USAGE};
-use crate::kept;
+use crate::{help, kept};
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,26 +71,18 @@ pub(super) fn split(text: &str) -> Result<Vec<Command>> {
     }
 }
 
-thread_local! {
-    /// The definition of the command line, made once: it is more work than most commands are.
-    static DEFINITION: RefCell<clap::Command> = RefCell::new(crate::help::definition());
-}
-
 /// Parses a command line, the name of the program first.
 fn parse(arguments: Vec<OsString>) -> std::result::Result<crate::Cli, clap::Error> {
-    let arguments = crate::verbs::find::with_double_dashes(arguments);
-    let matches = DEFINITION.with(|command| command.borrow_mut().try_get_matches_from_mut(arguments))?;
-    crate::Cli::from_arg_matches(&matches)
+    help::parse(&crate::verbs::find::with_double_dashes(arguments))
 }
 
 fn is_verb(name: &str) -> bool {
-    DEFINITION.with(|command| command.borrow().find_subcommand(name).is_some())
+    help::with_command(|command| command.find_subcommand(name).is_some())
 }
 
 /// The verbs that a shell has.
 pub(super) fn verbs() -> Vec<String> {
-    DEFINITION.with(|command| {
-        let command = command.borrow();
+    help::with_command(|command| {
         let names = command.get_subcommands().map(|verb| verb.get_name().to_owned());
         names.filter(|name| !OUTSIDE.contains(&name.as_str())).collect()
     })
@@ -101,8 +90,7 @@ pub(super) fn verbs() -> Vec<String> {
 
 /// Whether the first argument of a verb is the image itself, which a shell leaves out.
 fn takes_image(verb: &str) -> bool {
-    DEFINITION.with(|command| {
-        let command = command.borrow();
+    help::with_command(|command| {
         let verb = command.find_subcommand(verb);
         let first =
             verb.and_then(|verb| verb.get_positionals().next()).and_then(|first| first.get_value_names());
@@ -153,10 +141,9 @@ pub(super) fn run(context: &mut Context, words: Vec<String>) -> Result<()> {
 }
 
 /// What there is.
-pub(super) fn help(context: &mut Context) -> Result<()> {
+pub(super) fn show_verbs(context: &mut Context) -> Result<()> {
     for name in verbs() {
-        let about = DEFINITION.with(|command| {
-            let command = command.borrow();
+        let about = help::with_command(|command| {
             command.find_subcommand(&name).and_then(|verb| verb.get_about().map(ToString::to_string))
         });
         context.out.line(format_args!("{name:<12} {}", about.unwrap_or_default()))?;

@@ -11,6 +11,7 @@ use crate::error::Result;
 
 /// Why a unit is not one translation of 2 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Why {
     /// It is one.
     Huge,
@@ -52,6 +53,7 @@ impl Why {
 
 /// A unit of 2 MiB of addresses, cut to the mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HostUnit {
     /// The first file page.
     pub first: u64,

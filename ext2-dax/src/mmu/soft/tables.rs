@@ -31,6 +31,7 @@ impl From<Target> for Leads {
 
 /// Translations of one size beside each other that lead to pages beside each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Translation {
     /// First address.
     pub address: u64,

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::folder::open_quietly;
 use super::which::{Times, Xattrs};
+use crate::host_time::host_time;
 use crate::manifest::ByteSpan;
 use crate::mkfs::{Body, Error, NodeAttrs, Result, Xattr};
 use ext2_core::rules::XattrName;
@@ -169,12 +170,12 @@ impl Look {
         found: &Stat,
         lost: &mut Vec<Vec<u8>>,
     ) -> std::io::Result<NodeAttrs> {
-        let mtime = time(found.st_mtime, found.st_mtime_nsec);
+        let mtime = host_time(found.st_mtime, found.st_mtime_nsec);
         let mode = (found.st_mode & 0o7777) as u16; // 12 bits
         let mut attrs = NodeAttrs::new(mode, (found.st_uid, found.st_gid), mtime);
         if self.times == Times::All {
-            attrs.atime = time(found.st_atime, found.st_atime_nsec);
-            attrs.ctime = time(found.st_ctime, found.st_ctime_nsec);
+            attrs.atime = host_time(found.st_atime, found.st_atime_nsec);
+            attrs.ctime = host_time(found.st_ctime, found.st_ctime_nsec);
             attrs.crtime = place.birth().unwrap_or(mtime);
         }
         if matches!(FileType::from_raw_mode(found.st_mode), FileType::RegularFile | FileType::Directory) {
@@ -219,11 +220,6 @@ impl Look {
     }
 }
 
-/// A time in seconds and nanoseconds, which the host counts in types of various widths.
-fn time(sec: i64, nsec: impl TryInto<u32>) -> Timestamp {
-    Timestamp { sec, nsec: nsec.try_into().unwrap_or(0) }
-}
-
 impl Place<'_> {
     /// By `fstatat`, which every preload that pretends other owners or devices answers; not all know `statx`.
     fn stat(&self) -> std::io::Result<Stat> {
@@ -246,7 +242,7 @@ impl Place<'_> {
     fn birth(&self) -> Option<Timestamp> {
         let found = statx(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME).ok()?;
         let known = found.stx_mask & StatxFlags::BTIME.bits() != 0;
-        known.then(|| time(found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
+        known.then(|| host_time(found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
     }
 
     /// Where the data of a file is, if it has holes. Only a file with fewer blocks than bytes is opened for it.

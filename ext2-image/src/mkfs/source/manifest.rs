@@ -11,6 +11,7 @@ use ext2_core::{DeviceNr, Timestamp};
 
 /// A tree from a manifest, and the sums that its files have to have.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Built {
     /// The tree; the handle of a file is its index in `sums`.
     pub tree: Tree,
