@@ -254,6 +254,8 @@ impl Inode {
     #[must_use]
     pub fn attr(&self) -> Attr {
         let (cell, attrs) = (&*self.0, self.0.attrs.lock());
+        // As they will be read back: in memory a time may be finer, or further away, than the inode has room for.
+        let held = |time: crate::Timestamp, end: u16| time.as_stored(attrs.extra_isize >= end);
         Attr {
             nr: cell.nr,
             kind: cell.kind,
@@ -263,10 +265,10 @@ impl Inode {
             size: cell.size(),
             links: attrs.links,
             blocks_512: attrs.blocks_512,
-            atime: attrs.atime,
-            mtime: attrs.mtime,
-            ctime: attrs.ctime,
-            crtime: attrs.crtime,
+            atime: held(attrs.atime, attr::ATIME_EXTRA_END),
+            mtime: held(attrs.mtime, attr::MTIME_EXTRA_END),
+            ctime: held(attrs.ctime, attr::CTIME_EXTRA_END),
+            crtime: attrs.crtime.map(|time| time.as_stored(true)),
             flags: attrs.flags,
             generation: cell.generation,
             device: self.device_nr(),

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use blockdev::{BlockDevice, RamDevice};
 use ext2_core::placement::{Aligned, FreeSpace, Placed, Placement, Request, Which};
 use ext2_core::{
-    Cursor, Errno, Ext2, FileBlock, FileKind, Follow, GroupNr, NewInode, OpenOptions, Result, Timestamp,
+    Cursor, Errno, Ext2, FileBlock, FileKind, Follow, GroupNr, NewInode, OpenOptions, Result, SetAttr,
+    Timestamp,
 };
 use ext2_image::check;
-use ext2_image::mkfs::in_memory;
+use ext2_image::mkfs::{self, in_memory};
 
 fn empty() -> Ext2 {
     Ext2::open(in_memory(4 << 20).unwrap(), &OpenOptions::default()).unwrap()
@@ -239,4 +240,31 @@ fn a_policy_says_from_which_size_on_a_file_gets_whole_units() {
     };
     assert_eq!(first_block(Arc::new(Aligned)), 0);
     assert_ne!(first_block(Arc::new(NeverBig)), 0);
+}
+
+#[test]
+fn a_time_is_shown_as_the_inode_can_hold_it_before_it_is_stored_and_after() {
+    let far = Timestamp { sec: i64::MAX, nsec: 5 };
+    let early = Timestamp { sec: i64::MIN, nsec: 4_000_000_000 };
+    for (inode_size, latest) in [(128, i64::from(i32::MAX)), (256, Timestamp::MAX_SEC)] {
+        let device: Arc<dyn BlockDevice> = Arc::new(RamDevice::new(4 << 20).unwrap());
+        mkfs::format(&*device, &mkfs::Format { inode_size, ..Default::default() }, mkfs::Fresh::Zeros)
+            .unwrap();
+        let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
+        fs.write("file", "").unwrap();
+        let change = SetAttr { mtime: Some(far), atime: Some(early), ..SetAttr::default() };
+        let file = fs.resolve("file", Follow::Yes).unwrap();
+        file.set_attr(&change).unwrap();
+        let held = file.attr();
+        assert_eq!((held.mtime.sec, held.atime.sec), (latest, i64::from(i32::MIN)), "{inode_size}");
+        drop(file);
+        fs.close().unwrap();
+        let fs = Ext2::open(device, &OpenOptions::read_only()).unwrap();
+        let stored = fs.metadata("file").unwrap();
+        assert_eq!(
+            (held.mtime, held.atime, held.ctime),
+            (stored.mtime, stored.atime, stored.ctime),
+            "{inode_size}"
+        );
+    }
 }

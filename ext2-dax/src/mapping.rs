@@ -514,10 +514,17 @@ impl DaxMapping {
             return;
         }
         self.emit(|| Event::Invalidate { start, end });
-        for at in self.entries_in(start, end, |entry| !entry.is_dirty() && !entry.is_towrite()) {
-            self.remove_unlocked(at, |entry| !entry.is_dirty() && !entry.is_towrite());
+        let is_clean = |entry: Entry| !entry.is_dirty() && !entry.is_towrite();
+        // An entry of 2 MiB goes whole, so must every translation that it stands for.
+        let (mut first, mut after) = (start, end);
+        for at in self.entries_in(start, end, is_clean) {
+            if let Some(entry) = self.shard(at).lock().entries.get(&at) {
+                first = first.min(at);
+                after = after.max(at + entry.order().pages());
+            }
+            self.remove_unlocked(at, is_clean);
         }
-        self.tell_published(start, end);
+        self.tell_published(first, after);
     }
 
     /// A fault of the calling thread, which holds the one entry of the file pages `start..end`, gave the file blocks

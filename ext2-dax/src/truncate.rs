@@ -77,6 +77,7 @@ pub fn take_pages<T>(
         wait_idle(mapping, &touched)?;
     };
     let is_mapped = mapping.pages() > 0 || mapping.is_mapped_ahead();
+    let mut taken = Taken { mapping, pages: start..start };
     if start < end && is_mapped {
         if i64::try_from(range.end).is_ok() && !range.end.is_multiple_of(PAGE_SIZE) {
             // The bytes after the range stay; so must the mark that says that they were stored to.
@@ -84,18 +85,41 @@ pub fn take_pages<T>(
         }
         for info in mapping.straddling(start, end) {
             let last = info.index + info.order.pages();
+            taken.add(info.index..last);
             if info.dirty {
                 writeback_range(mapping, memory, info.index, last - 1)?;
             }
             // The entry goes whole, so must every translation that it stands for.
             mapping.unmap(info.index, last, PrivateCopies::Keep);
         }
+        taken.add(start..end);
         mapping.unmap(start, end, copies);
         mapping.delete(start, end);
     }
-    let done = change();
-    if start < end && is_mapped {
-        mapping.tell_settled(start, end);
+    Ok(change())
+}
+
+/// All the pages whose translations were taken, those around the range with them. Whoever maps ahead is told of each that
+/// it may be mapped again, also where the change failed half-way: nobody else would.
+struct Taken<'a> {
+    mapping: &'a DaxMapping,
+    pages: Range<u64>,
+}
+
+impl Taken<'_> {
+    fn add(&mut self, pages: Range<u64>) {
+        if self.pages.is_empty() {
+            self.pages = pages;
+        } else {
+            self.pages = self.pages.start.min(pages.start)..self.pages.end.max(pages.end);
+        }
     }
-    Ok(done)
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.pages.is_empty() {
+            self.mapping.tell_settled(self.pages.start, self.pages.end);
+        }
+    }
 }

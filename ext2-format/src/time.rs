@@ -60,6 +60,16 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// The time that an inode gives back for this one: [`encode`](Self::encode) and [`decode`](Self::decode). Linux:
+    /// `timestamp_truncate`.
+    #[must_use]
+    pub fn as_stored(self, has_extra: bool) -> Self {
+        let (seconds, extra) = self.encode(has_extra);
+        Self::decode(seconds, has_extra.then_some(extra))
+    }
+}
+
 /// The host's time as an inode holds it; times before 1970 are negative.
 #[cfg(feature = "std")]
 impl From<std::time::SystemTime> for Timestamp {

@@ -15,6 +15,9 @@ use crate::mem::Media;
 use crate::open::io_error;
 use crate::{Access, Error, PAGE_SIZE, PmemSlice, Result};
 
+/// Linux 6.1: `MADV_COLLAPSE` of `<linux/mman.h>`, which libc knows for glibc alone.
+const MADV_COLLAPSE: libc::c_int = 25;
+
 /// What threads may do in a [`HostSpace`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
@@ -202,6 +205,9 @@ impl HostSpace {
 
     /// Makes pages zeros, which are there already as far as they are whole units of 2 MiB and not too many.
     ///
+    /// Where stores become private and nobody answers faults, they are of 4 KiB: the kernel would copy the whole unit of
+    /// 2 MiB at the first store to it, and 511 pages that nobody stored to would not follow the file any more.
+    ///
     /// # Errors
     /// `Io`; nothing has changed then.
     pub fn place_zeros(&self, at: u64, len: u64) -> Result<()> {
@@ -214,7 +220,11 @@ impl HostSpace {
         };
         let stage = Stage::new(len, target.addr() as u64 % HUGE, prot)?;
         self.keep_from_children(stage.start, len);
-        stage.populate_zeros();
+        if faults.is_none() && self.rights == Rights::Private {
+            stage.keep_pages_small();
+        } else {
+            stage.populate_zeros();
+        }
         let Some(faults) = faults else { return stage.put(target) };
         let address = stage.start.addr() as u64;
         let register = |error| Error::io("register", at, error);
@@ -262,6 +272,9 @@ impl HostSpace {
                 };
             }
         }
+        // SAFETY: pages of the stage, which stay mapped.
+        unsafe { mprotect(stage.start, len as usize, MprotectFlags::READ) }
+            .map_err(|error| failed("protect", at, error))?;
         stage.put(target)
     }
 
@@ -389,7 +402,7 @@ impl HostSpace {
     pub fn collapse(&self, at: u64) -> Result<bool> {
         let start = self.address(at, HUGE)?;
         // SAFETY: pages of ours, whose contents stay what they are.
-        Ok(unsafe { libc::madvise(start, HUGE as usize, libc::MADV_COLLAPSE) } == 0)
+        Ok(unsafe { libc::madvise(start, HUGE as usize, MADV_COLLAPSE) } == 0)
     }
 
     /// Makes every access to the range `SIGSEGV`. It needs nothing that there could be too little of, and so is what is left

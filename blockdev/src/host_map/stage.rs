@@ -89,6 +89,13 @@ impl Stage {
         }
     }
 
+    /// Lets a store make one page of 4 KiB private, and nothing put such pages together afterwards: neither the first
+    /// store nor the kernel's thread that looks for pages of 2 MiB.
+    pub(super) fn keep_pages_small(&self) {
+        // SAFETY: a hint about pages of ours. OK to cast: they are mapped.
+        let _ = unsafe { madvise(self.start, self.len as usize, Advice::LinuxNoHugepage) };
+    }
+
     /// Moves it over what is at `target`, in one step.
     pub(super) fn put(self, target: *mut c_void) -> Result<()> {
         let len = self.len as usize;

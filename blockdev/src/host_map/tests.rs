@@ -100,3 +100,18 @@ fn a_thread_that_keeps_signals_away_lets_its_own_faults_through() {
     assert!([libc::SIGALRM, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1].into_iter().all(is_blocked));
     assert!(![libc::SIGBUS, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE].into_iter().any(is_blocked));
 }
+
+#[test]
+fn a_page_on_its_way_can_be_read_and_not_stored_to() {
+    for rights in [Rights::ReadWrite, Rights::Private] {
+        let space = HostSpace::reserve(None, rights, 2 * PAGE_SIZE, 0).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[7; 8192], 0).unwrap();
+        space.place_file(0, 2 * PAGE_SIZE, file.as_fd(), 0, FileUse::Plain).unwrap();
+        space.place_snapshot(0, PAGE_SIZE).unwrap();
+        assert_eq!(space.memory(0, PAGE_SIZE).unwrap().load_u8(5).unwrap(), 7);
+        // A store would be lost; the kernel's is refused as a bare one is.
+        assert!(space.read_from(0, 10, file.as_fd(), 0).is_err(), "{rights:?}");
+        assert_eq!(space.read_from(PAGE_SIZE, 10, file.as_fd(), 0).unwrap(), 10);
+    }
+}

@@ -25,11 +25,12 @@ use super::bitmap::Bitmap;
 use ext2_format::dirent::slots;
 
 use crate::error::{Corrupt, Object, Result};
-use crate::fs::Fs;
+use crate::fs::{Fs, super_at};
 use crate::inode::{Cell, FileKind, Inode};
+use crate::journal::Together;
 use crate::map::{DIRECT, Pointers, SLOTS};
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra, RawXattrHeader, XATTR_MAGIC};
-use crate::{DeviceBlock, GroupNr, InodeNr};
+use crate::{DeviceBlock, Errno, GroupNr, InodeNr};
 
 /// What is found while all inodes are read.
 struct Found {
@@ -242,7 +243,7 @@ impl Fs {
             // The next one of the list, which others (ext3) make longer than one.
             next = InodeNr::new(raw.i_dtime.get());
             if raw.i_links_count.get() == 0 {
-                self.drop_user(&raw)?;
+                self.drop_user(&raw, next)?;
             } else {
                 let inode: Inode = self.inode(nr)?;
                 if inode.kind() == FileKind::Regular {
@@ -253,8 +254,9 @@ impl Fs {
         self.store_orphan(0)
     }
 
-    /// The block of attributes of a dead inode has a user less.
-    fn drop_user(&self, raw: &RawInode) -> Result<()> {
+    /// The block of attributes of a dead inode has a user less, and the list of truncations begins with `next`: together,
+    /// since whoever finds the inode on the list takes a user away.
+    fn drop_user(self: &Arc<Self>, raw: &RawInode, next: Option<InodeNr>) -> Result<()> {
         let is_counted =
             matches!(FileKind::from_mode(raw.i_mode.get()), Some(FileKind::Regular | FileKind::Directory));
         let Some(block) = self.geo.data_block(raw.i_file_acl.get()).filter(|_| is_counted) else {
@@ -262,9 +264,22 @@ impl Fs {
         };
         let at = self.geo.byte_of(block) + core::mem::offset_of!(RawXattrHeader, h_refcount) as u64;
         let magic = self.dev.read_u32(self.geo.byte_of(block))?;
-        match self.dev.read_u32(at)? {
-            count @ 2.. if magic == XATTR_MAGIC => Ok(self.dev.write_u32(at, count - 1)?),
-            _ => Ok(()),
+        let count = self.dev.read_u32(at)?;
+        if count < 2 || magic != XATTR_MAGIC {
+            return Ok(());
+        }
+        let next = next.map_or(0, InodeNr::get);
+        match Together::find(self) {
+            Ok(Some(together)) => {
+                let _journal = together.inode();
+                together.store(self, &[(at, count - 1), (super_at!(s_last_orphan), next)])
+            }
+            // Without a journal a crash in between is for a person to settle.
+            Err(error) if !error.refuses(Errno::NOSPC) => Err(error),
+            Ok(None) | Err(_) => {
+                self.dev.write_u32(at, count - 1)?;
+                self.store_orphan(next)
+            }
         }
     }
 }

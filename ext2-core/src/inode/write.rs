@@ -1,5 +1,6 @@
 //! Writing contents by copying through the device, and the size that follows.
 
+use super::attr::{ATIME_EXTRA_END, CRTIME_END, CTIME_EXTRA_END, MTIME_EXTRA_END};
 use super::{Allocate, Attrs, Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
 use crate::fs::change::Change;
@@ -34,6 +35,12 @@ pub struct SetAttr {
     pub ctime: Option<Timestamp>,
     /// When it was made, where the inode has room for it. For tools that restore a tree.
     pub crtime: Option<Timestamp>,
+}
+
+/// A time as an inode gives it back, with an extra field for it or without.
+fn as_stored(time: Timestamp, has_extra: bool) -> Timestamp {
+    let (seconds, extra) = time.encode(has_extra);
+    Timestamp::decode(seconds, has_extra.then_some(extra))
 }
 
 impl Cell {
@@ -213,7 +220,8 @@ impl Inode {
         self.0.store_rights(&mut attrs, &changed)
     }
 
-    /// Changes attributes. Linux: `ext2_setattr`; the caller decides who may.
+    /// Changes attributes. Linux: `ext2_setattr`; the caller decides who may. A time that the inode has no room for is the
+    /// nearest that it has.
     ///
     /// # Errors
     /// `EPERM` for an immutable or append-only inode, `EROFS`, the device's.
@@ -224,10 +232,13 @@ impl Inode {
             self.0.set_rights(change)?;
             let now = self.0.fs.clock.now();
             let mut attrs = self.0.attrs.lock();
-            attrs.atime = change.atime.unwrap_or(attrs.atime);
-            attrs.mtime = change.mtime.unwrap_or(attrs.mtime);
-            attrs.ctime = change.ctime.unwrap_or(now);
-            attrs.crtime = attrs.crtime.map(|crtime| change.crtime.unwrap_or(crtime));
+            // A time is held as it will be found again.
+            let size = attrs.extra_isize;
+            let given = |time: Option<Timestamp>, end: u16| time.map(|time| as_stored(time, size >= end));
+            attrs.atime = given(change.atime, ATIME_EXTRA_END).unwrap_or(attrs.atime);
+            attrs.mtime = given(change.mtime, MTIME_EXTRA_END).unwrap_or(attrs.mtime);
+            attrs.ctime = given(change.ctime, CTIME_EXTRA_END).unwrap_or(now);
+            attrs.crtime = attrs.crtime.map(|crtime| given(change.crtime, CRTIME_END).unwrap_or(crtime));
             attrs.late = true;
             Ok(())
         })

@@ -221,7 +221,12 @@ impl Recovered {
         let is_brief = matches!(self.end, End::Forget { .. });
         for (nr, bytes) in &self.blocks {
             if is_brief && u64::from(*nr) == SUPERBLOCK_OFFSET / self.block_size {
-                // It differs in what goes last, store by store.
+                // It differs in what goes last, store by store, and in a word that a transaction may have.
+                let at = super_at!(s_last_orphan);
+                let within = (at % self.block_size) as usize;
+                if let Some(Ok(word)) = bytes.get(within..within + 4).map(<[u8; 4]>::try_from) {
+                    dev.write_u32(at, u32::from_le_bytes(word))?;
+                }
                 continue;
             }
             let start = u64::from(*nr) * self.block_size;

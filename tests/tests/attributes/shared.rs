@@ -9,7 +9,7 @@ use blockdev::{
 use e2dax_tests::{
     crash::Base,
     need_tools,
-    small::{image, is_clean, open, ram},
+    small::{image, is_clean, mended, open, ram},
 };
 use ext2_core::{Errno, Ext2, FileKind, Follow, GroupNr, Inode, NewInode, OpenOptions, XattrSet};
 
@@ -145,6 +145,51 @@ fn whoever_opens_what_a_crash_left_of_the_journal_of_a_moment_goes_on_and_it_is_
     });
     println!("{states} states");
     assert!(states > 100 && seen.len() == 2, "{states} states, {seen:?}");
+}
+
+/// Whoever opens what a crash left beside a removed file that was open ends it: the list of truncations and the count of
+/// users change together, or the next one who finds the file on the list would count it once more.
+#[test]
+fn a_crash_while_a_removed_sharer_is_ended_leaves_the_right_count() {
+    need_tools!("mke2fs", "e2fsck", "debugfs");
+    // As the driver of ext4 leaves one: without a name and without links, on the list.
+    let clean = shared(&["a", "b", "c"]);
+    let path = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(path.path(), &clean).expect("written");
+    let nr = at(&Ext2::open(ram(&clean), &OpenOptions::read_only()).expect("opened"), "a").nr();
+    for request in [
+        "sif a links_count 0".into(),
+        "unlink a".into(),
+        format!("ssv last_orphan {nr}"),
+        "ssv state 0".into(),
+    ] {
+        let run =
+            std::process::Command::new("debugfs").args(["-w", "-R", &request]).arg(path.path()).output();
+        assert!(run.is_ok_and(|run| run.status.success()), "{request}");
+    }
+    let base = std::fs::read(path.path()).expect("read");
+    assert_eq!(users(&base, "b"), 3, "the removed file is still one of them");
+    let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(&base).expect("memory")));
+    let fs = Ext2::open(recorder.clone(), &OpenOptions::default()).expect("opened");
+    fs.shut_down();
+    assert_eq!(users(&recorder.inner().to_vec(), "b"), 2);
+    let log = recorder.snapshot();
+    let mut model = PmemModel::new(&base, &log);
+    model.limits = CrashLimits { exhaustive: 32, edges: 12, pairs: 4, samples: 4, ..CrashLimits::default() };
+    let (mut states, mut counts) = (0, BTreeSet::new());
+    model.run(|state: &CrashState<'_>| {
+        states += 1;
+        let device = ram(state.image);
+        open(&device).close().expect("closed");
+        let ended = device.to_vec();
+        assert_eq!(users(&ended, "b"), 2, "state {states}");
+        if counts.insert((users(state.image, "b"), states % 40 == 0)) {
+            mended(&ended, "what was ended");
+            mended(state.image, "a state of the ending");
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(states > 20, "{states}");
 }
 
 /// One transaction stands at a time, and nobody else's store is undone or lost by it.

@@ -2,6 +2,7 @@
 //! edges of every number, and file systems and address spaces of somebody else's.
 
 mod edges;
+mod elsewhere;
 mod foreign_fs;
 mod foreign_mmu;
 mod leases;

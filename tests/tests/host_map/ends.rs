@@ -183,3 +183,44 @@ fn an_eager_mapping_of_a_file_that_grows_by_a_hole_can_be_read() {
     drop((map, file));
     image.close();
 }
+
+#[test]
+fn numbers_at_their_edges_are_errors_and_no_panic() {
+    let edges =
+        [0, 1, 4095, 4096, 1 << 32, 1 << 47, 1 << 52, (1 << 63) - 4096, 1 << 63, u64::MAX - 4095, u64::MAX];
+    for way in ways() {
+        let image = image(32);
+        let file = image.file(b"f");
+        file.write_at(0, &[1; 8192]).unwrap();
+        let map = map(&file, way, 8192, Sharing::Shared);
+        let (sink, mmu) = (tempfile::tempfile().unwrap(), map.mmu());
+        for a in edges {
+            let inside = |len: u64| a.checked_add(len).is_some_and(|end| end <= 8192);
+            assert_eq!(map.load(a).is_ok(), inside(1), "{a}");
+            assert_eq!(map.store(a, 1).is_ok(), inside(1), "{a}");
+            assert_eq!(map.try_load(a, &mut [0; 8]).is_ok(), inside(8), "{a}");
+            for b in edges {
+                assert_eq!(map.slice(a, b).is_ok(), inside(b), "{a} {b}");
+                assert!(map.read_from(a, b, &sink, a).is_ok() || !inside(b), "{a} {b}");
+                assert!(map.write_to(a, b, &sink, a).is_err() || inside(b), "{a} {b}");
+                assert!(
+                    map.msync(a, b).is_err() || (a.is_multiple_of(PAGE) && b <= 8192 || b == 0),
+                    "{a} {b}"
+                );
+                let asked =
+                    ext2_dax::mmu::soft::MapRequest { offset: a, colour: 0, ..request(b, Sharing::Shared) };
+                if b < 1 << 40 {
+                    // Past the end of the file there is nothing, and nothing is allocated.
+                    let made = file.map_host(mmu, &asked);
+                    assert!(made.as_ref().map_or(true, |made| made.load(0).is_ok() == (a < 8192)), "{a} {b}");
+                } else {
+                    drop(file.map_host(mmu, &asked));
+                }
+            }
+            sink.set_len(0).unwrap();
+        }
+        assert_eq!(file.size(), 8192);
+        drop((map, file));
+        image.close();
+    }
+}

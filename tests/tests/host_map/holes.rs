@@ -53,6 +53,26 @@ fn a_store_into_a_hole_gives_it_a_unit_or_a_page() {
     }
 }
 
+/// The write ends the entry of 2 MiB that the hole has, and all translations of it have to end with it: nobody would tell
+/// them of the store.
+#[test]
+fn a_store_beside_a_write_into_a_hole_of_2_mib_is_seen_by_who_has_looked_at_the_hole() {
+    for way in ways() {
+        let image = image(32);
+        let file = image.file(b"f");
+        file.truncate(3 * UNIT, Wait::Yes).unwrap();
+        let [reader, writer] = [0, 1].map(|_| map(&file, way, 3 * UNIT, Sharing::Shared));
+        assert_eq!((reader.load(UNIT + 5 * PAGE), writer.load(UNIT)), (Ok(0), Ok(0)));
+        file.write_at(UNIT + 100 * PAGE, &pattern(100)).unwrap();
+        for page in [5, 99, 101, 511] {
+            writer.store(UNIT + page * PAGE + 9, 7).unwrap();
+            assert_eq!(reader.load(UNIT + page * PAGE + 9), Ok(7), "{way:?}: page {page}");
+        }
+        drop((reader, writer, file));
+        image.close();
+    }
+}
+
 #[test]
 fn a_hole_of_a_unit_is_the_huge_zero_page() {
     need_faults!();

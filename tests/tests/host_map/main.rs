@@ -7,6 +7,7 @@ mod ends;
 mod holes;
 mod huge;
 mod killed;
+mod limits;
 mod oracle;
 mod private;
 mod races;

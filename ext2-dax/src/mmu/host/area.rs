@@ -308,6 +308,21 @@ impl Area {
         Ok(())
     }
 
+    /// Where nobody answers faults: maps a page of the file that is a bus error since it could not be mapped when it came.
+    /// False where that is not so.
+    pub(super) fn map_again(&self, page: u64) -> Result<bool> {
+        if self.is_answered() {
+            return Ok(false);
+        }
+        let _no_truncate = self.file.pages().lock_shared();
+        let mut state = self.state();
+        if state.runs.kind(page) != Some(Kind::End) || page >= self.file.end_page() {
+            return Ok(false);
+        }
+        self.refill(&mut state, page, page + 1)?;
+        Ok(true)
+    }
+
     /// Leaves pages to be mapped when they are touched.
     fn unless_missing(&self, state: &mut State, extent: Extent) -> Result<()> {
         for run in state.runs.within(extent.first, extent.first + extent.count) {

@@ -113,7 +113,15 @@ impl HostMap {
             let len = piece(at, buf.len() - done);
             let died = |signal| Died { signal, done: done as u64 };
             let memory = self.area.space.memory(at, len as u64).map_err(|_| died(Signal::Segv))?;
-            memory.copy_out(0, &mut buf[done..done + len]).map_err(|_| died(Signal::Bus))?;
+            let buf = &mut buf[done..done + len];
+            let loaded = memory.copy_out(0, buf);
+            let page = self.vma().pgoff + at / PAGE_SIZE;
+            // Where nobody answers faults, a page that could not be mapped when it came is tried once more.
+            if loaded.is_err() && self.area.map_again(page).is_ok_and(|mapped| mapped) {
+                memory.copy_out(0, buf).map_err(|_| died(Signal::Bus))?;
+            } else {
+                loaded.map_err(|_| died(Signal::Bus))?;
+            }
             done += len;
         }
         Ok(())
@@ -162,6 +170,12 @@ impl HostMap {
                     drop(state);
                     // Until whoever takes pages away is done.
                     drop(self.area.file.pages().lock_shared());
+                }
+                Some(Kind::End) if page < self.area.file.end_page() => {
+                    drop(state);
+                    if !self.area.map_again(page)? {
+                        break;
+                    }
                 }
                 _ => return Ok(memory.copy_in_cached(0, bytes)?),
             }

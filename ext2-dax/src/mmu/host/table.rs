@@ -209,10 +209,10 @@ impl Translations for Area {
         for run in holes {
             let mut at = run.start;
             while at < run.end {
-                // What cannot be looked up is looked up again by whoever touches it.
+                // What cannot be looked up is a bus error: zeros would be wrong.
                 let extents = self.file.layout(at, run.end, 64).unwrap_or_default();
                 if extents.is_empty() && at < self.file.end_page() {
-                    self.revoke(&mut state, at, run.end, PrivateCopies::Keep);
+                    self.revoke(&mut state, at, run.end, PrivateCopies::Drop);
                 }
                 let Some(last) = extents.last() else { break };
                 at = last.first + last.count;
@@ -222,8 +222,8 @@ impl Translations for Area {
                     if let Err(error) =
                         self.place_within_budget(&mut state, first, after, Kind::File(device.get()))
                     {
-                        log::debug!(target: "ext2_dax::mmu", "pages {first} to {after} wait for a touch: {error}");
-                        self.revoke(&mut state, first, after, PrivateCopies::Keep);
+                        log::debug!(target: "ext2_dax::mmu", "pages {first} to {after} are bus errors: {error}");
+                        self.revoke(&mut state, first, after, PrivateCopies::Drop);
                     }
                 }
             }
