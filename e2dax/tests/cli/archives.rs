@@ -340,3 +340,40 @@ out.close()
     let line = files(&folder, "a.img");
     assert!(line[0].starts_with("/f f 0640 ") && !line[0].contains("xattr"), "{line:?}");
 }
+
+#[test]
+fn names_of_attributes_and_permissions_of_links_are_those_that_tar_unpacks() {
+    need_tools!("tar", "bsdtar", "setfattr", "python3");
+    let folder = Folder::with(&[]);
+    fs::create_dir(folder.path("tree")).unwrap();
+    fs::write(folder.path("tree/f"), b"x").unwrap();
+    let set = "setfattr -n 'user.a=b' -v 1 tree/f && setfattr -n 'user.50% of%41' -v 2 tree/f && setfattr -n user.empty tree/f";
+    if !tools::command("sh").current_dir(folder.root()).args(["-c", set]).output().unwrap().status.success() {
+        skip!("no extended attributes here");
+    }
+    folder.run(&["mkfs", "dir.img", "--quiet", "--from", "tree"]).ok();
+    let expected = files(&folder, "dir.img");
+    assert!(expected[0].contains("user.50%\\x20of%41:32,user.a=b:31,user.empty:"), "{expected:?}");
+    for pack in [
+        "tar --format=posix --xattrs -C tree -cf a.tar .",
+        "bsdtar --format=pax --xattrs -C tree -cf a.tar .",
+        "\"$0\" tar --force dir.img -o a.tar",
+    ] {
+        let pack = pack.replace("$0", env!("CARGO_BIN_EXE_e2dax"));
+        shell(&folder, &pack);
+        folder.run(&["mkfs", "a.img", "--force", "--quiet", "--from", "a.tar"]).ok();
+        assert_eq!(files(&folder, "a.img"), expected, "{pack}");
+    }
+    // Python gives links the permissions of files, if nobody tells it others; Linux has one kind for links.
+    let script = "
+import tarfile
+out = tarfile.open('a.tar', 'w')
+t = tarfile.TarInfo('l')
+t.type, t.linkname = tarfile.SYMTYPE, 'f'
+out.addfile(t)
+out.close()
+";
+    python(&folder, script, &[]);
+    folder.run(&["mkfs", "a.img", "--force", "--quiet", "--from", "a.tar"]).ok();
+    assert!(files(&folder, "a.img")[0].starts_with("/l l 0777 "), "{:?}", files(&folder, "a.img"));
+}

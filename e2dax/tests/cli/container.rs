@@ -409,3 +409,16 @@ fn nothing_of_an_image_is_ever_outside_of_it() {
     let said = folder.run(&["mkfs", "x.img", "--from", "oci:empty"]).fails(1);
     assert!(said.contains("no container image"), "{said}");
 }
+
+#[test]
+fn a_layer_without_a_mark_at_its_end_is_whole_where_its_digest_says_so() {
+    need_tools!("tar");
+    let folder = Folder::with(&[]);
+    write(&folder.path("tree/f"), b"x");
+    let tree = folder.path("tree");
+    let archive = tools::run("tar", &["-C", tree.to_str().unwrap(), "-cf", "-", "f"]).unwrap();
+    // One header and one block.
+    layout(&folder, "image", &[archive[..1024].to_vec()], Pack::Gzip);
+    folder.run(&["mkfs", "a.img", "--quiet", "--from", "oci:image"]).ok();
+    assert_eq!(folder.run(&["cat", "a.img:/f"]).ok(), "x");
+}

@@ -67,26 +67,21 @@ fn attributes_of_a_directory_are_in_the_image_those_of_links_and_of_the_root_too
 }
 
 #[test]
-fn owners_and_devices_are_those_that_fakeroot_tells() {
-    need_tools!("fakeroot");
-    pretended_owners(&mut Command::new("fakeroot"));
+fn what_fakeroot_tells_of_a_tree_goes_in_and_comes_out() {
+    need_tools!("fakeroot", "setfattr", "tar");
+    pretended(&mut Command::new("fakeroot"));
 }
 
 #[test]
 fn owners_and_devices_are_those_that_pseudo_tells() {
     need_tools!("pseudo");
     let state = tempfile::tempdir().unwrap();
-    pretended_owners(
-        Command::new("pseudo").env("PSEUDO_PREFIX", "/usr").env("PSEUDO_LOCALSTATEDIR", state.path()),
-    );
-}
-
-/// Owners and devices that are only pretended, by what `preload` starts programs with.
-fn pretended_owners(preload: &mut Command) {
     let folder = with_file();
     let script =
         "mknod tree/console c 5 1 && chown 7:8 tree/console && chown 9:10 tree/f && exec \"$0\" \"$@\"";
-    let run = preload
+    let run = Command::new("pseudo")
+        .env("PSEUDO_PREFIX", "/usr")
+        .env("PSEUDO_LOCALSTATEDIR", state.path())
         .args(["sh", "-c", script, env!("CARGO_BIN_EXE_e2dax"), "mkfs", "i.img", "--from", "tree"])
         .current_dir(folder.root())
         .output()
@@ -98,6 +93,78 @@ fn pretended_owners(preload: &mut Command) {
         "{text}"
     );
     assert!(text.lines().any(|line| line.starts_with("/f f 0644 9 10 ")), "{text}");
+}
+
+/// A tree as whoever builds a root without root makes it, and all that takes it in and out again.
+const PRETENDED: &str = "
+set -e
+mkdir tree/d && echo g > tree/d/g && ln tree/f tree/h && ln -s f tree/s && mkfifo tree/p
+mknod tree/c c 5 1 && mknod tree/b b 259 70000
+chown 7:8 tree/c && chown 9:10 tree/f && chown -h 11:12 tree/s && chown 100000:200000 tree/d
+chmod 4755 tree/f && chmod 1777 tree/d && chmod 2711 tree/d/g && chmod 640 tree/c
+setfattr -n user.x -v y tree/f
+setfattr -n security.capability -v 0sAQAAAgAgAAAAAAAAAAAAAAAAAAA= tree/d/g
+\"$0\" mkfs dir.img --quiet --from tree
+tar --xattrs --xattrs-include='*' --numeric-owner --format=posix -C tree -cf t.tar .
+\"$0\" mkfs tar.img --quiet --from t.tar
+\"$0\" mkfs in.img --quiet --size 4M
+\"$0\" cp -r tree in.img:/x
+\"$0\" cp -r in.img:/x out
+\"$0\" mkfs out.img --quiet --from out
+stat -c '%n %a %u %g %h %t %T' out/* out/d/g > said
+";
+
+/// Owners, devices, permissions and attributes that are only pretended, by what `preload` starts programs with.
+fn pretended(preload: &mut Command) {
+    let folder = with_file();
+    let run = preload
+        .args(["sh", "-c", PRETENDED, env!("CARGO_BIN_EXE_e2dax")])
+        .current_dir(folder.root())
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", tools::words(&run));
+    let said = |image: &str, root: &str| -> Vec<String> {
+        let text = folder.run(&["manifest", &format!("{image}:{root}")]).ok();
+        let lines = text.lines().filter(|line| {
+            line.starts_with('/') && !line.starts_with("/ ") && !line.starts_with("/lost+found")
+        });
+        let without_times = |line: &str| -> String {
+            let words = line.split(' ').filter(|word| !word.contains("time="));
+            words.collect::<Vec<_>>().join(" ")
+        };
+        lines.map(without_times).collect()
+    };
+    let capability = "xattr=security.capability:0100000200200000000000000000000000000000";
+    let expected = said("dir.img", "");
+    let begins = [
+        "/b b 0644 0 0 0 1 dev=259:70000",
+        "/c c 0640 7 8 0 1 dev=5:1",
+        "/d d 1777 100000 200000 ",
+        &format!("/d/g f 2711 0 0 2 1 {capability}"),
+        "/f f 4755 9 10 ",
+        "/h h hardlink=/f",
+        "/p p 0644 0 0 ",
+        "/s l 0777 11 12 1 1 target=f",
+    ];
+    assert_eq!(expected.len(), begins.len(), "{expected:#?}");
+    for (line, begin) in expected.iter().zip(begins) {
+        assert!(line.starts_with(begin), "{line}: {begin}");
+    }
+    assert_eq!(said("tar.img", ""), expected, "by tar");
+    let mut copied = said("in.img", "/x");
+    copied.iter_mut().for_each(|line| *line = line.replace("hardlink=/x/", "hardlink=/"));
+    assert_eq!(copied, expected, "copied in");
+    assert_eq!(said("out.img", ""), expected, "copied out");
+    // And so say the tools.
+    let stat = std::fs::read_to_string(folder.path("said")).unwrap();
+    for line in [
+        "out/c 640 7 8 1 5 1",
+        "out/d 1777 100000 200000 2 0 0",
+        "out/d/g 2711 0 0 1 0 0",
+        "out/f 4755 9 10 2 0 0",
+    ] {
+        assert!(stat.lines().any(|said| said == line), "{line}: {stat}");
+    }
 }
 
 #[test]

@@ -90,6 +90,8 @@ pub struct Members<'f> {
     image: Option<Manifest>,
     /// Whether what follows an end mark is read too.
     beyond_end: bool,
+    /// Whether it is known that nothing of it is missing.
+    is_whole: bool,
     /// How often `global` changed.
     globals: u32,
 }
@@ -116,6 +118,7 @@ impl<'f> Members<'f> {
             notes: Vec::new(),
             image: None,
             beyond_end: true,
+            is_whole: false,
             globals: 0,
         }
     }
@@ -144,6 +147,11 @@ impl<'f> Members<'f> {
     #[must_use]
     pub fn until_end_mark(self) -> Self {
         Self { beyond_end: false, ..self }
+    }
+
+    /// Takes the archive for whole although it may have no mark at its end: who calls knows its digest.
+    pub(crate) fn known_whole(self) -> Self {
+        Self { is_whole: true, ..self }
     }
 
     /// What a person should know about the archive as a whole, once it was read.
@@ -217,8 +225,10 @@ impl<'f> Members<'f> {
                     if left > 0 {
                         return Err(cut_off(self.at));
                     }
-                    let what = "the archive has no mark at its end: it may have been cut off";
-                    self.note(what.into());
+                    if !self.is_whole {
+                        let what = "the archive has no mark at its end: it may have been cut off";
+                        self.note(what.into());
+                    }
                 } else if self.ends == 0 && self.len > 0 {
                     return Err(Error::source(b"", "is no tar archive"));
                 }
@@ -320,7 +330,12 @@ impl<'f> Members<'f> {
             Some(size) => size,
             None => header.size().map_err(bad)?,
         };
-        let attrs = attrs(header, &extended, &mut lost).map_err(bad)?;
+        let mut attrs = attrs(header, &extended, &mut lost).map_err(bad)?;
+        // On Linux links have these permissions and no others, whatever a program wrote; what is said of a whole image is
+        // kept as it was there.
+        if header.kind() == b'2' && self.image.is_none() {
+            attrs.mode = 0o777;
+        }
         let link =
             || extended.link.clone().or(before.long_link.clone()).unwrap_or_else(|| header.link().to_vec());
         let device = || -> Result<DeviceNr> {

@@ -26,6 +26,8 @@ pub(super) struct Extended {
     pub(super) device: (Option<i64>, Option<i64>),
     /// Whole names and values.
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Names as libarchive spells them, of those that it said.
+    spelled: Vec<Vec<u8>>,
     /// Lists of access control, as text.
     pub(super) acls: Vec<(AclKind, Vec<u8>)>,
     /// Names of attribute flags.
@@ -116,15 +118,22 @@ impl Extended {
                 self.sparse.record(&key[b"GNU.sparse.".len()..], value).ok_or_else(wrong)?;
             }
             _ if key.starts_with(b"SCHILY.xattr.") => {
-                self.xattr(key[b"SCHILY.xattr.".len()..].to_vec(), value.to_vec());
+                let spelled = &key[b"SCHILY.xattr.".len()..];
+                // libarchive says each attribute twice, and spells the name in its own way in both.
+                if !self.spelled.iter().any(|known| known == spelled) {
+                    self.xattr(of_percents(spelled, |byte| matches!(byte, b'=' | b'%')), value.to_vec());
+                }
             }
             _ if key.starts_with(b"LIBARCHIVE.xattr.") => {
-                let name = of_percents(&key[b"LIBARCHIVE.xattr.".len()..]);
-                // bsdtar writes both spellings; the other one needs no decoding.
-                if !self.xattrs.iter().any(|(known, _)| *known == name) {
-                    let value = of_base64(value).ok_or_else(wrong)?;
-                    self.xattr(name, value);
-                }
+                let spelled = &key[b"LIBARCHIVE.xattr.".len()..];
+                let (name, other) = (
+                    of_percents(spelled, |_| true),
+                    of_percents(spelled, |byte| matches!(byte, b'=' | b'%')),
+                );
+                let value = of_base64(value).ok_or_else(wrong)?;
+                self.xattrs.retain(|(known, _)| *known != other);
+                self.xattr(name, value);
+                self.spelled.push(spelled.to_vec());
             }
             // What numbers say better.
             _ => {}
@@ -151,19 +160,20 @@ impl Extended {
     }
 }
 
-/// A name in which bytes may be written `%HH`.
-fn of_percents(text: &[u8]) -> Vec<u8> {
+/// A name in which those bytes may be written `%HH` that `may` says: all of them by libarchive, two by GNU tar.
+fn of_percents(text: &[u8], may: impl Fn(u8) -> bool) -> Vec<u8> {
     let mut name = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {
         let digit = |at: usize| after.get(at).and_then(|&byte| char::from(byte).to_digit(16));
         rest = after;
-        match (byte, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                name.push((high << 4 | low) as u8); // two hexadecimal digits
+        let coded = digit(0).zip(digit(1)).map(|(high, low)| (high << 4 | low) as u8); // two hexadecimal digits
+        match coded.filter(|&coded| byte == b'%' && may(coded)) {
+            Some(coded) => {
+                name.push(coded);
                 rest = &after[2..];
             }
-            _ => name.push(byte),
+            None => name.push(byte),
         }
     }
     name
@@ -232,6 +242,23 @@ mod tests {
         let mut found = Extended::default();
         found.apply(&record(b"LIBARCHIVE.xattr.user.a%20b", b"AAEC/w")).unwrap();
         assert_eq!(found.xattrs, [(b"user.a b".to_vec(), vec![0, 1, 2, 255])]);
+    }
+
+    #[test]
+    fn names_of_attributes_are_what_whoever_wrote_them_meant() {
+        let name = |records: &[Vec<u8>]| {
+            let mut found = Extended::default();
+            found.apply(&records.concat()).unwrap();
+            found.xattrs.into_iter().map(|(name, _)| String::from_utf8(name).unwrap()).collect::<Vec<_>>()
+        };
+        // GNU tar writes two bytes otherwise, and nothing else: Go writes none so.
+        assert_eq!(name(&[record(b"SCHILY.xattr.user.a%3Db%25c%20d", b"v")]), ["user.a=b%c%20d"]);
+        let (one, other) = (
+            record(b"LIBARCHIVE.xattr.user.a%3Db%20c%2541", b"AA"),
+            record(b"SCHILY.xattr.user.a%3Db%20c%2541", b"\0"),
+        );
+        assert_eq!(name(&[one.clone(), other.clone()]), ["user.a=b c%41"]);
+        assert_eq!(name(&[other, one]), ["user.a=b c%41"]);
     }
 
     #[test]

@@ -162,8 +162,10 @@ impl Run<'_> {
             return Ok(());
         }
         if nr == BAD_BLOCKS || is_reserved {
-            // What they are depends on their numbers, but for this flag.
-            if inode.flags & CASEFOLD != 0
+            // That of the list of bad blocks is looked at with the list.
+            let foreign = if nr == BAD_BLOCKS { CASEFOLD } else { CASEFOLD | EXTENTS };
+            // What they are depends on their numbers, but for these flags.
+            if inode.flags & foreign != 0
                 && self.report(inode.place(), Kind::ForeignFlag, Some(inode.flags.into()), None)?
             {
                 self.put_u32(nr, offset_of!(RawInode, i_flags), inode.flags & !(CASEFOLD | EXTENTS))?;
@@ -200,10 +202,11 @@ impl Run<'_> {
             }
             self.put_u32(inode.nr, offset_of!(RawInode, i_file_acl), 0)?;
         }
-        if inode.flags & EXTENTS != 0
+        if inode.flags & (EXTENTS | INLINE) != 0
             && self.report(inode.place(), Kind::ForeignFlag, Some(inode.flags.into()), None)?
         {
-            self.put_u32(inode.nr, offset_of!(RawInode, i_flags), inode.flags & !(CASEFOLD | EXTENTS))?;
+            let flags = inode.flags & !(CASEFOLD | EXTENTS | INLINE);
+            self.put_u32(inode.nr, offset_of!(RawInode, i_flags), flags)?;
         }
         self.set_state(inode.nr, USED);
         self.walk_tree(inode.nr, raw, Owner::BadBlocks)?;
@@ -309,6 +312,8 @@ impl Run<'_> {
                 }
                 state |= BAD;
             }
+            // Pointers that no symlink has are taken away with its blocks, and the target is looked at after that.
+            Some(FileKind::Symlink) if self.has_stray_pointers(raw) => {}
             Some(FileKind::Symlink) if !self.is_good_symlink(inode)? => {
                 if self.fault(inode.place(), Kind::Symlink)? {
                     return self.clear_inode(nr);
@@ -391,6 +396,16 @@ impl Run<'_> {
         let good = block.iter().position(|&byte| byte == 0) == Some(size);
         self.s.block = block;
         Ok(good)
+    }
+
+    /// Whether a symlink that is to be mended has a block for its target, and pointers behind that.
+    fn has_stray_pointers(&self, raw: &RawInode) -> bool {
+        let [first, rest @ ..] = &raw.i_block;
+        self.mode == super::Mode::Repair
+            && raw.i_size_high.get() == 0
+            && (60..self.geo.block_size.bytes()).contains(&raw.i_size.get().into())
+            && self.is_block(first.get())
+            && rest.iter().any(|block| block.get() != 0)
     }
 
     /// A device, FIFO or socket whose first block looks like that of a directory.

@@ -153,6 +153,12 @@ impl Run<'_> {
     /// The journal, as far as ext2 is concerned: where it is, and that it begins as one.
     fn check_journal(&mut self) -> Step {
         const INODE: u32 = 8;
+        // Whoever looks for the journal would look for that one, and e2fsck does not know which is meant.
+        if self.raw.s_journal_uuid != [0; 16] && self.fault(Place::Superblock, Kind::JournalElsewhere)? {
+            let field = offset_of!(RawSuperblock, s_journal_uuid) as u64;
+            self.dev.zero(SUPERBLOCK_OFFSET + field, 16)?;
+            self.later.again = true;
+        }
         if !self.sb.features.compat.contains(CompatFeatures::HAS_JOURNAL) {
             return Ok(());
         }
@@ -175,12 +181,6 @@ impl Run<'_> {
             && self.fault(Place::Inode(INODE), Kind::JournalFields)?
         {
             crate::jbd2::clear_later_fields(self.dev, &self.raw)?;
-        }
-        // Whoever looks for the journal would look for that one, and e2fsck does not know which is meant.
-        if self.raw.s_journal_uuid != [0; 16] && self.fault(Place::Superblock, Kind::JournalElsewhere)? {
-            let field = core::mem::offset_of!(RawSuperblock, s_journal_uuid) as u64;
-            self.dev.zero(SUPERBLOCK_OFFSET + field, 16)?;
-            self.later.again = true;
         }
         let users = crate::jbd2::users(self.dev, &self.raw)?;
         if users > 1 && self.report(Place::Inode(INODE), Kind::JournalUsers, Some(users.into()), Some(1))? {
@@ -223,12 +223,13 @@ impl Run<'_> {
             let flags = desc.bg_flags.get() & 3;
             if self.has_sums() {
                 self.check_descriptor_sum(group, &desc)?;
-            } else if flags != 0
+            } else if (flags != 0 || desc.bg_itable_unused.get() != 0)
                 && self.report(Place::Group(group), Kind::GroupFlags, Some(flags.into()), None)?
             {
                 let at = self.geo.descriptor_offset(GroupNr::new(group), GroupNr::new(0));
-                let at = at + offset_of!(RawGroupDesc, bg_flags) as u64;
-                self.dev.write_u16(at, desc.bg_flags.get() & !3)?;
+                let field = |field: usize| at + field as u64;
+                self.dev.write_u16(field(offset_of!(RawGroupDesc, bg_flags)), desc.bg_flags.get() & !3)?;
+                self.dev.write_u16(field(offset_of!(RawGroupDesc, bg_itable_unused)), 0)?;
             }
             for (kind, block, len) in places {
                 let first = u64::from(block);
@@ -381,11 +382,21 @@ impl Run<'_> {
             }
             self.read_block(block, &mut leaf)?;
             let backups = (1..self.geo.groups).filter(|&group| self.geo.has_super(GroupNr::new(group)));
+            let mut behind = 0;
             for (index, group) in backups.enumerate() {
                 let expected = block.wrapping_add(group.wrapping_mul(self.geo.blocks_per_group));
                 good &= index >= pointers || pointer(&leaf, index) == expected;
+                behind = index + 1;
             }
+            // Former backups may be left there by resize2fs, what is no block not.
+            let is_left = |at: u32| at == 0 || self.is_block(at);
+            good &= (behind..pointers).all(|index| is_left(pointer(&leaf, index)));
         }
+        // Those of other descriptors nobody leaves.
+        let spare = usize::from(self.geo.reserved_gdt_blocks);
+        let first = self.geo.descriptor_blocks() as usize % pointers;
+        let is_spare = |index: usize| (index + pointers - first) % pointers < spare;
+        good &= (0..pointers).all(|index| is_spare(index) || pointer(&top, index) == 0);
         self.s.block = top;
         self.s.levels = [leaf, Vec::new(), Vec::new()];
         Ok(good)

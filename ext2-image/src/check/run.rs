@@ -221,7 +221,8 @@ impl Run<'_> {
 
     /// Whether a block may have a use: it is in a group.
     pub(crate) fn is_block(&self, block: u32) -> bool {
-        block >= self.geo.first_data_block && block < self.geo.blocks_count
+        // 0 says that there is none, also where the superblock lies in it.
+        block != 0 && block >= self.geo.first_data_block && block < self.geo.blocks_count
     }
 
     /// Bytes of a block.

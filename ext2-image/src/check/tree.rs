@@ -127,6 +127,10 @@ impl Run<'_> {
             if owner == Owner::Resize {
                 return self.count_resize(block, level, walk);
             }
+            // What lies in metadata is not mended as pointers: the file gets a copy first, and that is looked at again.
+            if !fresh && self.mode == Mode::Repair && self.s.metadata.get(block.into()) {
+                return Ok(());
+            }
             return self.descend(nr, owner, pointer, first, walk);
         }
         walk.end = first + 1;

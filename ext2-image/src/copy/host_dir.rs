@@ -3,18 +3,19 @@
 //! # Invariants
 //! Every name is one component: no `/`, no NUL, not `.` or `..`. Nothing here follows a link, so that nothing is ever
 //! made outside the directory that was opened first, whatever an image says.
+//! Owners, permissions and devices are set through the C library, so that a preloaded fakeroot or pseudo sees it.
 
-use std::fs::File;
+use std::fs::{File, Permissions, set_permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt as _, fchown};
 use std::path::Path;
 use std::vec::Vec;
 
 use ext2_core::{Attr, FileKind};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, chmodat, chownat, fchmod, fchown,
-    fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, setxattr, symlinkat, unlinkat,
-    utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, chownat, fsetxattr, fstat,
+    futimens, linkat, makedev, mkdirat, mknodat, openat, setxattr, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -167,13 +168,14 @@ impl Made {
         owners: Owners,
     ) -> io::Result<(Identity, Vec<Vec<u8>>)> {
         if owners == Owners::Keep {
-            chownat(&self.0, "", uid(attr), gid(attr), AtFlags::EMPTY_PATH)?;
+            let (uid, gid) = (uid(attr).map(Uid::from_raw), gid(attr).map(Gid::from_raw));
+            chownat(&self.0, "", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         // What has no call for such a descriptor goes through its name in /proc, which leads to the file that is held.
         let path = std::format!("/proc/self/fd/{}", self.0.as_raw_fd());
         let refused = refused(xattrs, |xattr, value| setxattr(&path, xattr, value, XattrFlags::empty()));
         if attr.kind != FileKind::Symlink {
-            chmodat(CWD, &path, mode(attr, owners), AtFlags::empty())?;
+            set_permissions(&path, mode(attr, owners))?;
         }
         utimensat(&self.0, "", &times(attr), AtFlags::EMPTY_PATH)?;
         Ok((identity_of(&self.0)?, refused))
@@ -209,17 +211,17 @@ impl Owners {
 }
 
 /// An id that the system takes: all ones stand for "leave it".
-fn uid(attr: &Attr) -> Option<Uid> {
-    (attr.uid != u32::MAX).then(|| Uid::from_raw(attr.uid))
+fn uid(attr: &Attr) -> Option<u32> {
+    (attr.uid != u32::MAX).then_some(attr.uid)
 }
 
-fn gid(attr: &Attr) -> Option<Gid> {
-    (attr.gid != u32::MAX).then(|| Gid::from_raw(attr.gid))
+fn gid(attr: &Attr) -> Option<u32> {
+    (attr.gid != u32::MAX).then_some(attr.gid)
 }
 
-fn mode(attr: &Attr, owners: Owners) -> Mode {
+fn mode(attr: &Attr, owners: Owners) -> Permissions {
     let kept = if owners == Owners::Keep { 0o7777 } else { 0o1777 };
-    Mode::from_raw_mode(u32::from(attr.mode) & kept)
+    Permissions::from_mode(u32::from(attr.mode) & kept)
 }
 
 fn times(attr: &Attr) -> Timestamps {
@@ -246,7 +248,7 @@ pub(super) fn set_all(
         fchown(fd, uid(attr), gid(attr))?;
     }
     let refused = refused(xattrs, |name, value| fsetxattr(fd, name, value, XattrFlags::empty()));
-    fchmod(fd, mode(attr, owners))?;
+    File::from(fd.try_clone_to_owned()?).set_permissions(mode(attr, owners))?;
     futimens(fd, &times(attr))?;
     Ok((identity_of(fd)?, refused))
 }

@@ -1,6 +1,6 @@
 //! A file of the host that is copied from: held open, so that kind, attributes and bytes are one file's.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -11,8 +11,8 @@ use std::vec::Vec;
 
 use ext2_core::{DeviceNr, FileKind};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, getxattr, listxattr, major, minor,
-    openat, readlinkat, seek, statat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, getxattr, lgetxattr, listxattr,
+    llistxattr, major, minor, openat, readlinkat, seek, statat,
 };
 use rustix::io::Errno;
 
@@ -88,6 +88,17 @@ impl HostFile {
         std::format!("/proc/self/fd/{}", self.handle.as_raw_fd())
     }
 
+    /// The path of a symbolic link, as long as the link is there: a preloaded pseudo takes the name in /proc for what the link
+    /// leads to.
+    fn link_path(&self) -> Option<CString> {
+        if self.kind() != FileKind::Symlink {
+            return None;
+        }
+        let path = readlinkat(CWD, self.proc_path(), Vec::new()).ok()?;
+        let there = statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        ((there.st_dev, there.st_ino) == self.identity()).then_some(path)
+    }
+
     /// The file once more, for reading. Nothing is followed: the descriptor is the file.
     fn reopen(&self, more: OFlags) -> io::Result<OwnedFd> {
         // Through /proc a descriptor is opened as what it is; NOFOLLOW would refuse the name there itself.
@@ -138,9 +149,14 @@ impl HostFile {
     /// The extended attributes that ext2 can hold, and the names of the others.
     fn xattrs(&self) -> io::Result<(Vec<Xattr>, Vec<Vec<u8>>)> {
         // The name in /proc leads to the file that is held, be it a link itself.
-        let path = self.proc_path();
+        let held = self.proc_path();
+        let link = self.link_path();
         let mut names = std::vec![0; XATTR_MAX];
-        let len = match listxattr(&path, &mut names[..]) {
+        let listed = match &link {
+            Some(path) => llistxattr(path, &mut names[..]),
+            None => listxattr(&held, &mut names[..]),
+        };
+        let len = match listed {
             Ok(len) => len,
             Err(Errno::OPNOTSUPP) => return Ok((Vec::new(), Vec::new())),
             Err(error) => return Err(error.into()),
@@ -154,7 +170,11 @@ impl HostFile {
                 left_out.push(name.to_vec());
                 continue;
             }
-            match getxattr(&path, name, &mut value[..]) {
+            let got = match &link {
+                Some(path) => lgetxattr(path, name, &mut value[..]),
+                None => getxattr(&held, name, &mut value[..]),
+            };
+            match got {
                 Ok(len) => all.push((name.to_vec(), value.get(..len).unwrap_or_default().to_vec())),
                 // Gone meanwhile.
                 Err(Errno::NODATA) => {}

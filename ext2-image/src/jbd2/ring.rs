@@ -67,6 +67,24 @@ impl Ring {
             return Err(Incompatible::Feature("journal on another device".to_string()).into());
         }
         let map = blocks_of(dev, &geo, nr)?;
+        Self::with_map(dev, &geo, map)
+    }
+
+    /// Finds the journal by the copy of its inode's map in the superblock (`s_jnl_blocks`), as e2fsck does where the inode is
+    /// no journal.
+    pub(super) fn open_by_backup(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Self> {
+        let sb = Superblock::from_raw(raw, dev.size(), true)?;
+        let geo = Geometry::new(&sb);
+        let [pointers @ .., high, low] = &raw.s_jnl_blocks;
+        if raw.s_jnl_backup_type != 1 {
+            return corrupt("the superblock has no copy of the journal's map");
+        }
+        let size = u64::from(high.get()) << 32 | u64::from(low.get());
+        let map = follow(dev, &geo, pointers.iter().map(|pointer| pointer.get()), size)?;
+        Self::with_map(dev, &geo, map)
+    }
+
+    fn with_map(dev: &dyn BlockDevice, geo: &Geometry, map: Vec<u32>) -> Result<Self> {
         let block_size = geo.block_size.len();
         let Some(&block) = map.first() else { return corrupt("the journal has no blocks") };
         let mut head = vec![0; block_size.min(1024)];
@@ -209,11 +227,21 @@ fn blocks_of(dev: &dyn BlockDevice, geo: &Geometry, nr: u32) -> Result<Vec<u32>>
         return corrupt("the journal's inode is not one with a map of blocks");
     }
     let size = u64::from(inode.i_size_high.get()) << 32 | u64::from(inode.i_size.get());
+    follow(dev, geo, inode.i_block.iter().map(|pointer| pointer.get()), size)
+}
+
+/// The blocks of a file of `size` bytes below the pointers of its inode.
+fn follow(
+    dev: &dyn BlockDevice,
+    geo: &Geometry,
+    pointers: impl Iterator<Item = u32>,
+    size: u64,
+) -> Result<Vec<u32>> {
     let want = (size >> geo.block_size.log2()).min(geo.blocks_count.into());
     let mut map = Vec::new();
-    for (slot, pointer) in inode.i_block.iter().enumerate() {
+    for (slot, pointer) in pointers.enumerate() {
         let level = slot.saturating_sub(11) as u32;
-        if map.len() as u64 >= want || !collect(dev, geo, pointer.get(), level, want, &mut map)? {
+        if map.len() as u64 >= want || !collect(dev, geo, pointer, level, want, &mut map)? {
             break;
         }
     }

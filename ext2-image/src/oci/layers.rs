@@ -73,9 +73,18 @@ fn hide(merge: &mut Merge, folder: &[u8], what: &Hides<'_>) -> Result<()> {
 /// # Errors
 /// `Source` and `Entry`.
 pub fn add_layer(merge: &mut Merge, layer: Opened) -> Result<()> {
+    apply(merge, layer, false)
+}
+
+/// `is_whole`: a digest says that nothing of the archive is missing, whatever its end looks like. (Layers by umoci with
+/// nothing but a whiteout have no mark at their end.)
+fn apply(merge: &mut Merge, layer: Opened, is_whole: bool) -> Result<()> {
     let file = layer.file.try_clone().map_err(|error| Error::source(b"", error))?;
     let archive = merge.archive(layer.file);
     let mut members = archive::Members::new(&file, layer.len);
+    if is_whole {
+        members = members.known_whole();
+    }
     let mut kept = Vec::new();
     while let Some(member) = members.next_member()? {
         let (folder, name) = split(&member.path);
@@ -135,7 +144,7 @@ pub(super) fn add(merge: &mut Merge, store: &Store, layers: &[Layer], spool: &Pa
     };
     let unpacked = unpack_all(store, layers, spool);
     for (layer, opened) in layers.iter().zip(unpacked) {
-        opened.and_then(|opened| add_layer(merge, opened)).map_err(|error| named(layer, error))?;
+        opened.and_then(|opened| apply(merge, opened, true)).map_err(|error| named(layer, error))?;
     }
     Ok(())
 }

@@ -233,3 +233,96 @@ fn a_journal_in_an_image_has_one_file_system_and_is_not_elsewhere() {
     let (_, kinds) = repaired(&bench, bytes, "a journal of many");
     assert_eq!(kinds, [Kind::JournalUsers]);
 }
+
+#[test]
+fn a_hole_in_a_directory_is_closed_and_the_superblock_stays_where_it_lies_in_block_0() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = base(&bench, &["-b", "4096"]);
+    // A second block, and none before it; no indirect block, which number 0 would be.
+    debugfs(&path, "sif d block[3] 300\nsif d size 16384\n");
+    let bytes = fs::read(&path).unwrap();
+    let (tree, kinds) = repaired(&bench, bytes.clone(), "a directory with a hole");
+    assert!(kinds.contains(&Kind::DirectoryHole), "{kinds:?}");
+    assert!(tree.contains_key(&b"d/f"[..]) || tree.contains_key(&b"/d/f"[..]), "{:?}", tree.keys());
+    let after = fs::read(bench.path("repaired.img")).unwrap();
+    // Features, sizes and the UUID; counts and times may differ.
+    for field in [1024..1028, 1024 + 24..1024 + 44, 1024 + 92..1024 + 136] {
+        assert_eq!(after[field.clone()], bytes[field]);
+    }
+}
+
+#[test]
+fn what_a_sound_image_has_no_use_for_is_cleared_and_all_else_is_kept() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    // A symlink with a pointer more, in an image of ext2.
+    let path = base(&bench, &[]);
+    let target = "t".repeat(80);
+    debugfs(&path, &format!("symlink long {target}\nsif long block[2] 548102836\n"));
+    let (tree, kinds) = repaired(&bench, fs::read(&path).unwrap(), "a symlink with a pointer more");
+    assert!(kinds.contains(&Kind::IllegalBlock) && !kinds.contains(&Kind::Symlink), "{kinds:?}");
+    assert!(tree.values().any(|node| node.content == target.as_bytes()), "{:?}", tree.keys());
+    // Inodes that were never written, which only uninit_bg knows; a journal elsewhere.
+    let path = base(&bench, &[]);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[2048 + 28] = 7;
+    bytes[1024 + 0xd0..1024 + 0xe0].fill(0x5a);
+    let (_, kinds) = repaired(&bench, bytes, "fields of features that are not there");
+    assert_eq!(kinds, [Kind::GroupFlags, Kind::JournalElsewhere]);
+    // The list of bad blocks with data in its inode.
+    let path = base(&bench, &[]);
+    debugfs(&path, "sif <1> flags 0x10000000\n");
+    let (_, kinds) = repaired(&bench, fs::read(&path).unwrap(), "bad blocks with a flag");
+    assert_eq!(kinds, [Kind::ForeignFlag]);
+    // Others that are reserved.
+    let path = base(&bench, &[]);
+    debugfs(&path, "sif <5> flags 0x80000\nsif <9> flags 0x80000\n");
+    let (_, kinds) = repaired(&bench, fs::read(&path).unwrap(), "extents of reserved inodes");
+    assert_eq!(kinds, [Kind::ForeignFlag, Kind::ForeignFlag]);
+    // The resize inode leads to what is no block, beside its own.
+    let path = base(&bench, &["-O", "resize_inode"]);
+    let mut bytes = fs::read(&path).unwrap();
+    let double = tools::run("debugfs", &["-c", "-R", "stat <7>", path.to_str().unwrap()]).unwrap();
+    let double = String::from_utf8(double).unwrap();
+    let double: usize =
+        double.split("(DIND):").nth(1).unwrap().split(',').next().unwrap().trim().parse().unwrap();
+    bytes[double * 1024 + 1020..double * 1024 + 1024].fill(0xff);
+    let (_, kinds) = repaired(&bench, bytes, "a resize inode with a pointer more");
+    assert_eq!(kinds[0], Kind::ResizeInode, "{kinds:?}");
+}
+
+#[test]
+fn a_journal_is_found_by_its_copy_in_the_superblock_and_brings_the_descriptors_back() {
+    need_tools!("e2fsck");
+    let bench = Bench::new();
+    let mut bytes = golden::golden("ext3-recover");
+    let (before, _) = repaired(&bench, bytes.clone(), "a full journal");
+    // The journal has this block as it should be.
+    bytes[2048 + 8..2048 + 12].copy_from_slice(&7u32.to_le_bytes());
+    let (after, _) = repaired(&bench, bytes, "a full journal, and no table of inodes");
+    assert!(before == after, "{:?} {:?}", before.keys(), after.keys());
+}
+
+#[test]
+fn metadata_that_a_file_claims_for_pointers_stays_as_it_is() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = base(&bench, &[]);
+    let before = tree::read(Arc::new(Scratch::new(fs::read(&path).unwrap()))).unwrap();
+    // The table of inodes is no indirect block: few of its words are numbers of blocks.
+    let bytes = fs::read(&path).unwrap();
+    let table = u32::from_le_bytes(bytes[2048 + 8..2048 + 12].try_into().unwrap());
+    for block in [2, table] {
+        debugfs(&path, &format!("sif d/f block[IND] {block}\n"));
+        let (after, _) = repaired(&bench, fs::read(&path).unwrap(), "metadata as an indirect block");
+        for (name, node) in &before {
+            let same = after.get(name).is_some_and(|other| other.kind == node.kind);
+            assert!(same, "{}: {:?}", name.escape_ascii(), after.keys());
+        }
+        let large = |tree: &tree::Tree| {
+            tree.iter().find(|(name, _)| name.ends_with(b"d/g")).unwrap().1.content.clone()
+        };
+        assert!(large(&before) == large(&after));
+    }
+}
