@@ -37,12 +37,6 @@ pub struct SetAttr {
     pub crtime: Option<Timestamp>,
 }
 
-/// A time as an inode gives it back, with an extra field for it or without.
-fn as_stored(time: Timestamp, has_extra: bool) -> Timestamp {
-    let (seconds, extra) = time.encode(has_extra);
-    Timestamp::decode(seconds, has_extra.then_some(extra))
-}
-
 impl Cell {
     /// Changes mode and owners, and the access list with the mode. The caller holds the `io` lock exclusive.
     fn set_rights(&self, change: &SetAttr) -> Result<()> {
@@ -234,7 +228,7 @@ impl Inode {
             let mut attrs = self.0.attrs.lock();
             // A time is held as it will be found again.
             let size = attrs.extra_isize;
-            let given = |time: Option<Timestamp>, end: u16| time.map(|time| as_stored(time, size >= end));
+            let given = |time: Option<Timestamp>, end: u16| time.map(|time| time.as_stored(size >= end));
             attrs.atime = given(change.atime, ATIME_EXTRA_END).unwrap_or(attrs.atime);
             attrs.mtime = given(change.mtime, MTIME_EXTRA_END).unwrap_or(attrs.mtime);
             attrs.ctime = given(change.ctime, CTIME_EXTRA_END).unwrap_or(now);

@@ -28,8 +28,7 @@ use alloc::vec::Vec;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::JOURNAL;
-use super::record::{self, COMMIT, LEAST, MARK, S_MADE, S_MARK, S_START};
+use super::record::{self, COMMIT, JOURNAL, LEAST, MARK, S_MADE, S_MARK, S_START};
 use super::replay::{BRIEF, GENERATION, MODE, is_brief};
 use crate::balloc::{Blocks, Request, Role};
 use crate::error::{Error, Result, refuse};

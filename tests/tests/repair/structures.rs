@@ -66,7 +66,8 @@ impl Structures {
                 }
                 let kind = half(bytes, at) >> 12;
                 // A short symlink and a device have no blocks.
-                if !matches!(kind, 4 | 8) && !(kind == 10 && word(bytes, at + 28) > 8) {
+                let is_long_link = kind == 10 && word(bytes, at + 28) > 8;
+                if !matches!(kind, 4 | 8) && !is_long_link {
                     continue;
                 }
                 let mut data = Vec::new();
@@ -82,7 +83,7 @@ impl Structures {
                 }
             }
         }
-        let supers = vec![SUPER..SUPER + 264];
+        let supers = std::iter::once(SUPER..SUPER + 264).collect();
         let descriptors = (0..groups).map(|nr| descriptors + nr * 32..descriptors + nr * 32 + 32).collect();
         let kinds = vec![supers, descriptors, inodes, pointers, directories, attributes, journal];
         let inside = |kind: Vec<Range<usize>>| -> Vec<Range<usize>> {
