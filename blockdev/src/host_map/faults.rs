@@ -18,6 +18,9 @@ use super::uffd::{FOR_FAULTS, FOR_STORES, Features, Uffd};
 use crate::open::io_error;
 use crate::{Error, Result};
 
+/// How often faults are looked for where they cannot be waited for.
+const LOOKS: Duration = Duration::from_micros(200);
+
 /// A thread waits for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -197,6 +200,11 @@ impl HostFaults {
         });
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::INVAL) => {
+                // A program that shuts itself in has set RLIMIT_NOFILE below two. Its faults are looked for instead.
+                std::thread::sleep(patience.unwrap_or(LOOKS).min(LOOKS));
+                return Ok(rustix::io::read(self.bell.as_fd(), &mut [0; 8]).is_ok());
+            }
             Err(error) => return Err(io_error("poll", 0, error.into())),
         }
         let rung = fds[1].revents().contains(PollFlags::IN);

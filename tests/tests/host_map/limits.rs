@@ -58,15 +58,19 @@ fn without_file_descriptors_a_mapping_is_refused_and_those_that_are_there_go_on(
     if !is_alone("limits::without_file_descriptors_a_mapping_is_refused_and_those_that_are_there_go_on") {
         return;
     }
-    // The next descriptor would be one too many.
-    let next = || std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
-    let none = |is_limited: bool| limit(Resource::Nofile, is_limited.then(next));
+    // The next descriptor would be one too many; or all are, as in a program that shuts itself in.
+    let next = |is_limited: bool| {
+        let next = || std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+        limit(Resource::Nofile, is_limited.then(next));
+    };
+    let none = |is_limited: bool| limit(Resource::Nofile, is_limited.then_some(0));
     let limited = |way, file: &ext2_dax::File| {
         let error = HostMmu::new(way)
             .and_then(|mmu| file.map_host(&mmu, &request(PAGE, Sharing::Shared)))
             .expect_err("refused");
         assert!(error.is(Errno::MFILE), "{way:?}: {error}");
     };
+    under(limited, next);
     under(limited, none);
 }
 
