@@ -16,7 +16,7 @@ use core::ops::Range;
 
 use spin::{Mutex, MutexGuard};
 
-use blockdev::{BlockDevice, Result};
+use blockdev::{BlockDevice, Extent, Result};
 use ext2_core::raw::{MAGIC, SUPERBLOCK_OFFSET};
 use ext2_core::rules::STATE_VALID;
 
@@ -258,6 +258,17 @@ impl BlockDevice for Changes<'_> {
             }
         }
         Ok(())
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<(Extent, u64)> {
+        let mut grains = 0..0;
+        if len > 0 {
+            grains = offset / GRAIN..(offset + len).div_ceil(GRAIN);
+        }
+        match self.state().grains.range(grains).next() {
+            Some(_) => Ok((Extent::Data, len)),
+            None => self.below.extent(offset, len),
+        }
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
