@@ -68,6 +68,7 @@ pub mod sparsify;
 pub mod tar;
 pub mod tune;
 mod units;
+mod zeros;
 
 pub use capability::{capability_from_text, is_capability};
 pub use coverage::{Coverage, array_ends_in_unit};

@@ -103,7 +103,7 @@ fn copy(reader: &mut dyn Read, unpacked: &mut File) -> io::Result<()> {
 
 /// Writes bytes at an offset, unless they are all zero.
 fn put(unpacked: &mut File, at: u64, bytes: &[u8]) -> io::Result<()> {
-    if bytes.iter().all(|&byte| byte == 0) {
+    if crate::zeros::is_zero(bytes) {
         return Ok(());
     }
     unpacked.seek(SeekFrom::Start(at))?;

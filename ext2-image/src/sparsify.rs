@@ -148,7 +148,7 @@ impl Holes<'_> {
                 let mut zeros: Option<u64> = None;
                 for (nr, page) in part.chunks_exact(PAGE as usize).enumerate() {
                     let here = at + nr as u64 * PAGE;
-                    if page.iter().all(|&byte| byte == 0) {
+                    if crate::zeros::is_zero(page) {
                         zeros.get_or_insert(here);
                     } else if let Some(first) = zeros.take() {
                         given += self.punch(first, here)?;

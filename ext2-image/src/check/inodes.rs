@@ -112,7 +112,7 @@ impl Run<'_> {
                 let first = (u64::from(group) * per_group + done + 1) as u32;
                 let Some(offset) = self.inode_offset(first) else { break };
                 self.dev.read_at(offset, &mut buffer)?;
-                if !asked && first >= self.geo.first_ino && buffer.iter().all(|&byte| byte == 0) {
+                if !asked && first >= self.geo.first_ino && crate::zeros::is_zero(&buffer) {
                     // Most of a table that is little used is often a hole of the image's file. There is nothing to check in it.
                     asked = true;
                     if let Ok((Extent::Hole, len)) = self.dev.extent(offset, (used - done) * size) {

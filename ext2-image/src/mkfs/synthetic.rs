@@ -140,7 +140,7 @@ impl Output for Capture {
         while !rest.is_empty() {
             let within = (at % PAGE) as usize;
             let (piece, after) = rest.split_at(rest.len().min(PAGE as usize - within));
-            let is_zero = piece.iter().all(|&byte| byte == 0);
+            let is_zero = crate::zeros::is_zero(piece);
             // Nothing is written twice but zeros that others are to be put into.
             if !is_zero || kept.pages.contains_key(&(at / PAGE)) {
                 let page = kept.pages.entry(at / PAGE).or_insert_with(|| Box::new([0; PAGE as usize]));

@@ -111,7 +111,8 @@ impl<'t> Worker<'t> {
             let piece = &mut self.input[..count as usize * size as usize];
             device.read_at(offset + at * u64::from(size), piece)?;
             for (block, place) in piece.chunks_exact(size as usize).zip(place.by_ref()) {
-                let digest = if is_zero(block) { self.zeros } else { self.hasher.digest(block) };
+                let digest =
+                    if crate::zeros::is_zero(block) { self.zeros } else { self.hasher.digest(block) };
                 place.copy_from_slice(&digest);
             }
             at += count;
@@ -120,8 +121,4 @@ impl<'t> Worker<'t> {
         place.for_each(|rest| rest.fill(0));
         Ok(())
     }
-}
-
-fn is_zero(block: &[u8]) -> bool {
-    block.chunks(64).all(|piece| piece.iter().fold(0, |all, byte| all | byte) == 0)
 }

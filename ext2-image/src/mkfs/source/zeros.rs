@@ -36,7 +36,7 @@ pub fn find_holes(
                 let len = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
                 contents.read_at(at, &mut buffer[..len])?;
                 for (nr, bytes) in buffer[..len].chunks(block).enumerate() {
-                    if bytes.iter().all(|&byte| byte == 0) {
+                    if crate::zeros::is_zero(bytes) {
                         continue;
                     }
                     let (offset, length) = (at + (nr * block) as u64, bytes.len() as u64);
