@@ -6,8 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 target=wasm32-unknown-unknown
 # The same sources give the same bytes wherever they lie, and whatever flags the machine has for itself.
-unset CARGO_ENCODED_RUSTFLAGS RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_RUSTFLAGS
-export RUSTFLAGS="--remap-path-prefix=$PWD=/e2dax --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+unset RUSTFLAGS RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_RUSTFLAGS
+# In this form the flags may have spaces in them, as a path may.
+export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$PWD=/e2dax"$'\x1f'"--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 std=()
 if ! [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$target/lib" ]; then
     if ! [ -x /usr/bin/wasm-ld ] || ! [ -d "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library/std" ]; then
