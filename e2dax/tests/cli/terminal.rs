@@ -359,6 +359,8 @@ fn an_interrupt_leaves_nothing_that_looks_finished() {
             while !folder.run(&["ls", "a.img"]).err().contains("is in use") {
                 assert!(begin.elapsed() < Duration::from_secs(20));
             }
+            // It has the image, and a moment later waits for its input: a signal in the middle of a change leaves it not clean.
+            sleep(Duration::from_millis(500));
         }
         // Not SIGINT, which who runs this in the background ignores; both are one to us.
         let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
