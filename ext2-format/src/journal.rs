@@ -149,11 +149,7 @@ pub fn tags(record: &[u8]) -> Vec<(u32, bool)> {
     tags
 }
 
-/// The error of a journal that is not what it should be.
-///
-/// # Errors
-/// Always: `Corrupt`, about the journal's inode.
-pub fn broken<T>(what: impl Into<String>) -> Result<T> {
+fn broken<T>(what: impl Into<String>) -> Result<T> {
     Err(Corrupt::new(Object::Inode(JOURNAL), what).into())
 }
 

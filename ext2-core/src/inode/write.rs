@@ -1,6 +1,5 @@
 //! Writing contents by copying through the device, and the size that follows.
 
-use super::attr::{ATIME_EXTRA_END, CRTIME_END, CTIME_EXTRA_END, MTIME_EXTRA_END};
 use super::{Allocate, Attrs, Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
 use crate::fs::change::Change;
@@ -226,13 +225,10 @@ impl Inode {
             self.0.set_rights(change)?;
             let now = self.0.fs.clock.now();
             let mut attrs = self.0.attrs.lock();
-            // A time is held as it will be found again.
-            let size = attrs.extra_isize;
-            let given = |time: Option<Timestamp>, end: u16| time.map(|time| time.as_stored(size >= end));
-            attrs.atime = given(change.atime, ATIME_EXTRA_END).unwrap_or(attrs.atime);
-            attrs.mtime = given(change.mtime, MTIME_EXTRA_END).unwrap_or(attrs.mtime);
-            attrs.ctime = given(change.ctime, CTIME_EXTRA_END).unwrap_or(now);
-            attrs.crtime = attrs.crtime.map(|crtime| given(change.crtime, CRTIME_END).unwrap_or(crtime));
+            attrs.atime = change.atime.unwrap_or(attrs.atime);
+            attrs.mtime = change.mtime.unwrap_or(attrs.mtime);
+            attrs.ctime = change.ctime.unwrap_or(now);
+            attrs.crtime = attrs.crtime.map(|crtime| change.crtime.unwrap_or(crtime));
             attrs.late = true;
             Ok(())
         })

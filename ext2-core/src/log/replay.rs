@@ -14,7 +14,7 @@ use super::record::{
     self, COMMIT, DESCRIPTOR, JOURNAL, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, big,
 };
 use crate::BlockSize;
-use crate::error::{Error, Result};
+use crate::error::{Corrupt, Error, Object, Result};
 use crate::features::{CompatFeatures, IncompatFeatures};
 #[cfg(feature = "write")]
 use crate::fs::super_at;
@@ -54,6 +54,10 @@ enum End {
     Empty { head: u64, next: u32 },
     /// To take away what is left of a journal that was made for one transaction, and its inode at a byte of the device.
     Forget { inode: Option<u64> },
+}
+
+fn broken<T>(what: alloc::string::String) -> Result<T> {
+    Err(Corrupt::new(Object::Inode(JOURNAL), what).into())
 }
 
 /// The blocks of a journal in order, and those that only lead to them.
@@ -120,7 +124,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     let (mut next, start) = (big(&head, S_SEQUENCE), big(&head, S_START) as usize);
     let mut found = BTreeMap::new();
     if start >= blocks.len() {
-        return record::broken(format!("its journal begins at block {start}"));
+        return broken(format!("its journal begins at block {start}"));
     }
     let (mut at, mut steps) = (start, 0);
     let mut pending = Vec::new();
@@ -139,7 +143,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
                         record::put(&mut bytes, 0, MAGIC);
                     }
                     if nr >= sb.s_blocks_count.get() {
-                        return record::broken(format!("its log names block {nr}"));
+                        return broken(format!("its log names block {nr}"));
                     }
                     pending.push((nr, bytes));
                     (at, steps) = (forward(at), steps + 1);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
 use ext2_core::Result;
-pub(super) use ext2_format::journal::MAGIC as JOURNAL_MAGIC;
+pub(super) use ext2_format::journal::{MAGIC as JOURNAL_MAGIC, big};
 
 use super::ring::Ring;
 use crate::crc::crc32c;
@@ -16,12 +16,6 @@ const HEADER: usize = 12;
 const ESCAPED: u32 = 1;
 const SAME_UUID: u32 = 2;
 const LAST: u32 = 8;
-
-/// The big-endian number at a place; 0 past the end.
-pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
-    let word = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());
-    word.map_or(0, |word| u32::from_be_bytes(*word))
-}
 
 /// What a block of the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +61,10 @@ impl<'d> Log<'d> {
     pub(super) fn read(&self, at: u32, sequence: u32) -> Result<Option<Block>> {
         let mut bytes = vec![0; self.ring.block_size];
         self.read_bytes(at, &mut bytes)?;
-        if word(&bytes, 0) != JOURNAL_MAGIC || word(&bytes, 8) != sequence {
+        if big(&bytes, 0) != JOURNAL_MAGIC || big(&bytes, 8) != sequence {
             return Ok(None);
         }
-        let kind = match word(&bytes, 4) {
+        let kind = match big(&bytes, 4) {
             1 => Kind::Descriptor,
             2 => Kind::Commit,
             5 => Kind::Revocation,
@@ -101,12 +95,12 @@ impl<'d> Log<'d> {
         let mut at = HEADER;
         while at + size <= body.len() {
             let (flags, sum) = match self.ring.sums_3 {
-                true => (word(body, at + 4), word(body, at + 12)),
+                true => (big(body, at + 4), big(body, at + 12)),
                 // Two halves: checksum and flags.
-                false => (word(body, at + 4) & 0xffff, word(body, at + 4) >> 16),
+                false => (big(body, at + 4) & 0xffff, big(body, at + 4) >> 16),
             };
-            let high = if large { u64::from(word(body, at + 8)) << 32 } else { 0 };
-            let block = high | u64::from(word(body, at));
+            let high = if large { u64::from(big(body, at + 8)) << 32 } else { 0 };
+            let block = high | u64::from(big(body, at));
             tags.push(Tag { block, escaped: flags & ESCAPED != 0, sum });
             at += size + if flags & SAME_UUID == 0 { 16 } else { 0 };
             if flags & LAST != 0 {
@@ -119,7 +113,7 @@ impl<'d> Log<'d> {
     /// The blocks that a block of revocations names.
     pub(super) fn revoked(&self, bytes: &[u8]) -> Vec<u64> {
         let size = if self.ring.large { 8 } else { 4 };
-        let end = (word(bytes, HEADER) as usize).min(self.body(bytes).len());
+        let end = (big(bytes, HEADER) as usize).min(self.body(bytes).len());
         let records = bytes.get(HEADER + 4..end).unwrap_or_default().chunks_exact(size);
         let number = |record: &[u8]| record.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
         records.map(number).collect()
@@ -132,7 +126,7 @@ impl<'d> Log<'d> {
         }
         let body = self.body(bytes);
         let sum = crc32c(crc32c(self.ring.seed, body), &[0; 4]);
-        word(bytes, body.len()) == sum
+        big(bytes, body.len()) == sum
     }
 
     /// Whether a copy is what its tag says.
@@ -147,7 +141,7 @@ impl<'d> Log<'d> {
     /// Whether a commit is whole. `sum` is the checksum of its transaction's blocks.
     pub(super) fn is_commit_whole(&self, bytes: &[u8], sum: u32) -> bool {
         const SUM: usize = 16;
-        let found = word(bytes, SUM);
+        let found = big(bytes, SUM);
         if self.has_sums() {
             let mut bytes = bytes.to_vec();
             bytes.get_mut(SUM..SUM + 4).unwrap_or_default().fill(0);

@@ -11,7 +11,7 @@ use ext2_core::raw::{RawGroupDesc, RawInode, RawSuperblock};
 use ext2_core::{Geometry, GroupNr, Incompatible, Result, Superblock};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::block::{JOURNAL_MAGIC, word};
+use super::block::{JOURNAL_MAGIC, big};
 use super::corrupt;
 use crate::crc::crc32c;
 
@@ -89,11 +89,11 @@ impl Ring {
         let Some(&block) = map.first() else { return corrupt("the journal has no blocks") };
         let mut head = vec![0; block_size.min(1024)];
         dev.read_at(u64::from(block) << geo.block_size.log2(), &mut head)?;
-        let kind = word(&head, 4);
-        if word(&head, 0) != JOURNAL_MAGIC || !matches!(kind, 3 | 4) {
+        let kind = big(&head, 4);
+        if big(&head, 0) != JOURNAL_MAGIC || !matches!(kind, 3 | 4) {
             return corrupt("the journal has no superblock");
         }
-        let (compat, incompat) = if kind == 4 { (word(&head, 36), word(&head, 40)) } else { (0, 0) };
+        let (compat, incompat) = if kind == 4 { (big(&head, 36), big(&head, 40)) } else { (0, 0) };
         if incompat & !KNOWN != 0 {
             let name = if incompat & FAST_COMMIT != 0 {
                 "fast_commit".to_string()
@@ -110,10 +110,10 @@ impl Ring {
         let ring = Self {
             block_size,
             blocks_count: geo.blocks_count,
-            first: word(&head, 20),
-            end: word(&head, 16),
-            start: word(&head, START),
-            sequence: word(&head, SEQUENCE),
+            first: big(&head, 20),
+            end: big(&head, 16),
+            start: big(&head, START),
+            sequence: big(&head, SEQUENCE),
             large: incompat & LARGE != 0,
             sums_2,
             sums_3,
@@ -122,11 +122,11 @@ impl Ring {
             map,
             head,
         };
-        if (sums_2 || sums_3) && word(&ring.head, CHECKSUM) != ring.sum() {
+        if (sums_2 || sums_3) && big(&ring.head, CHECKSUM) != ring.sum() {
             return corrupt("the checksum of the journal's superblock is wrong");
         }
         let blocks = ring.map.len() as u64;
-        if word(&ring.head, 12) as usize != block_size
+        if big(&ring.head, 12) as usize != block_size
             || u64::from(ring.end) > blocks
             || ring.first == 0
             || ring.first >= ring.end
@@ -164,7 +164,7 @@ impl Ring {
         let is_set = |range: core::ops::Range<usize>| {
             self.head.get(range).is_some_and(|field| field.iter().any(|&byte| byte != 0))
         };
-        word(&self.head, 4) == 3 && (is_set(FEATURES) || is_set(USERS))
+        big(&self.head, 4) == 3 && (is_set(FEATURES) || is_set(USERS))
     }
 
     /// Leaves of a superblock of version 1 what that has.
@@ -176,7 +176,7 @@ impl Ring {
     /// How many file systems a superblock of version 2 says have this journal (`s_nr_users`); 0 and 1 are both said of a
     /// journal in an image.
     pub(super) fn users(&self) -> u32 {
-        if word(&self.head, 4) == 4 { word(&self.head, USERS.start) } else { 0 }
+        if big(&self.head, 4) == 4 { big(&self.head, USERS.start) } else { 0 }
     }
 
     /// Says that one file system has this journal.
@@ -195,7 +195,7 @@ impl Ring {
     /// Says that nothing is in the journal, and that transactions go on with `sequence`; gives the error that the last mount
     /// left in it.
     pub(super) fn empty(mut self, dev: &dyn BlockDevice, sequence: u32) -> Result<u32> {
-        let errno = word(&self.head, ERRNO);
+        let errno = big(&self.head, ERRNO);
         for (at, value) in [(SEQUENCE, sequence), (START, 0), (ERRNO, 0)] {
             self.head.get_mut(at..at + 4).unwrap_or_default().copy_from_slice(&value.to_be_bytes());
         }

@@ -261,11 +261,8 @@ impl BlockDevice for Changes<'_> {
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<(Extent, u64)> {
-        let mut grains = 0..0;
-        if len > 0 {
-            grains = offset / GRAIN..(offset + len).div_ceil(GRAIN);
-        }
-        match self.state().grains.range(grains).next() {
+        blockdev_check(offset, len, self.size())?;
+        match self.state().grains.range(offset / GRAIN..(offset + len).div_ceil(GRAIN)).next() {
             Some(_) => Ok((Extent::Data, len)),
             None => self.below.extent(offset, len),
         }
