@@ -255,7 +255,10 @@ impl Inode {
     pub fn attr(&self) -> Attr {
         let (cell, attrs) = (&*self.0, self.0.attrs.lock());
         // As they will be read back: in memory a time may be finer, or further away, than the inode has room for.
-        let held = |time: crate::Timestamp, end: u16| time.as_stored(attrs.extra_isize >= end);
+        let held = |time: crate::Timestamp, end: u16| match crate::sync::Mended::TimesUncut.is_back() {
+            true => time,
+            false => time.as_stored(attrs.extra_isize >= end),
+        };
         Attr {
             nr: cell.nr,
             kind: cell.kind,

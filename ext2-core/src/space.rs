@@ -15,7 +15,7 @@ use core::ops::Range;
 
 use crate::Errno;
 use crate::error::Result;
-use crate::sync::Once;
+use crate::sync::{Mended, Once};
 
 /// Whether to wait for whoever holds the pages, or be refused with `EBUSY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +163,9 @@ impl Space {
 
     /// Tells that blocks came.
     pub(crate) fn published(&self, range: Range<u64>, by: Publisher) {
-        if let Some(space) = self.get() {
+        if let Some(space) = self.get()
+            && !(by == Publisher::Call && Mended::WriteLeavesPages.is_back())
+        {
             space.published(range, by);
         }
     }

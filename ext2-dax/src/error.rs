@@ -5,6 +5,7 @@ use std::fmt;
 pub use ext2_core::Errno;
 
 use crate::map_kind::MapKind;
+use ext2_core::sync::Mended;
 
 /// `Result` of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -83,6 +84,7 @@ impl Error {
             Self::BadMapping(_) => Errno::IO,
             Self::Refused { errno, .. } => *errno,
             Self::Device(error) => ext2_core::Error::Device(error.clone()).errno(),
+            Self::FileSystem(_) if Mended::NumberLost.is_back() => Errno::INVAL,
             Self::FileSystem(error) => error.errno(),
         }
     }

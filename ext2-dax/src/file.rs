@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use blockdev::{Access, DaxDevice};
 use ext2_core::plumbing::Plumbing;
+use ext2_core::sync::Mended;
 use ext2_core::{FileKind, Inode, InodeFlags};
 
 use crate::Wait;
@@ -156,7 +157,8 @@ impl File {
         }
         self.0.counts().shared();
         let io = self.0.inode.io_lock();
-        let _io = if limits.nowait { io.try_read().ok_or(BUSY_NOW)? } else { io.read() };
+        let may_wait = !limits.nowait || Mended::NowaitWaits.is_back();
+        let _io = if may_wait { io.read() } else { io.try_read().ok_or(BUSY_NOW)? };
         rw::read(&*self.0, pos, len, sink, limits)
     }
 
@@ -185,7 +187,8 @@ impl File {
         }
         inner.counts().exclusive();
         let io = inner.inode.io_lock();
-        let _io = if limits.nowait { io.try_write().ok_or(BUSY_NOW)? } else { io.write() };
+        let may_wait = !limits.nowait || Mended::NowaitWaits.is_back();
+        let _io = if may_wait { io.write() } else { io.try_write().ok_or(BUSY_NOW)? };
         let pos = if inner.open_for == OpenFor::Appending { inner.inode.size() } else { pos };
         let len = if limits.nowait {
             #[cfg(feature = "buffer-head")]

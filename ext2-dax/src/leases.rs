@@ -10,6 +10,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use ext2_core::sync::Mended;
+
 use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, ThreadId, current_thread};
 
 /// The leases of one file.
@@ -147,7 +149,7 @@ impl Leases {
 
     /// Whether there is anything to write back that entries do not tell of.
     pub(crate) fn has_unwritten(&self) -> bool {
-        self.unwritten.load(Ordering::SeqCst) > 0
+        self.unwritten.load(Ordering::SeqCst) > 0 && !Mended::LeaseNotWritten.is_back()
     }
 
     /// Writes back, by `write` with device byte and length, what was lent of these file pages or came back of them.
@@ -193,6 +195,7 @@ impl Held {
         let mut there = self.leases.values().filter(|lease| touch(&lease.pages, pages)).peekable();
         there.peek()?;
         let me = current_thread().id();
-        Some(if there.any(|lease| lease.thread == me) { InTheWay::Own } else { InTheWay::Others })
+        let is_own = there.any(|lease| lease.thread == me) && !Mended::WaitsForItself.is_back();
+        Some(if is_own { InTheWay::Own } else { InTheWay::Others })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, DaxDevice};
 use ext2_core::plumbing::{AddressSpace, Plumbing, Publisher, Stores, Taken};
+use ext2_core::sync::Mended;
 use ext2_core::{Ext2, Inode};
 
 use crate::Wait;
@@ -175,6 +176,7 @@ impl AddressSpace for Pages {
     ) -> ext2_core::Result<()> {
         let copies = match why {
             Taken::Truncated => PrivateCopies::Drop,
+            _ if Mended::PrivateCopiesGo.is_back() => PrivateCopies::Drop,
             Taken::Punched | Taken::Moved => PrivateCopies::Keep,
         };
         let (layouts, refuse) = (self.compat.layouts, Wait::No);
@@ -198,7 +200,9 @@ impl AddressSpace for Pages {
     }
 
     fn stop_stores(&self) -> Stores {
-        self.mapping.stop_stores();
+        if !Mended::StoresAfterClose.is_back() {
+            self.mapping.stop_stores();
+        }
         if self.mapping.leases().is_lent() { Stores::Lent } else { Stores::Ended }
     }
 

@@ -45,12 +45,16 @@ impl IoLock {
     /// Waits for the lock, shared.
     #[inline]
     pub fn read(&self) -> IoReadGuard<'_> {
+        #[cfg(feature = "turns")]
+        turn::waits();
         self.lock.read()
     }
 
     /// Waits for the lock, exclusive.
     #[inline]
     pub fn write(&self) -> IoGuard<'_> {
+        #[cfg(feature = "turns")]
+        turn::waits();
         self.hold(self.lock.write())
     }
 

@@ -37,6 +37,7 @@ mod imp;
 #[path = "system.rs"]
 mod imp;
 mod io;
+mod mended;
 mod mutex;
 mod once;
 mod rank;
@@ -46,6 +47,8 @@ pub mod turn;
 
 pub use guard::Guard;
 pub use io::{Glance, IoGuard, IoLock, IoReadGuard};
+#[doc(hidden)] // for tests
+pub use mended::Mended;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::Once;
 pub use rank::Rank;

@@ -12,6 +12,9 @@ pub trait Turns: Send + Sync {
     /// Another thread may go on here; returns when this one may. One that is stuck cannot before another has done
     /// something.
     fn pass(&self, is_stuck: bool);
+
+    /// This thread takes the lock around the contents of an inode by a call that waits for it.
+    fn waits(&self) {}
 }
 
 std::thread_local! {
@@ -48,6 +51,13 @@ fn turns() -> Option<Arc<dyn Turns>> {
 #[must_use]
 pub fn is_entered() -> bool {
     turns().is_some()
+}
+
+/// This thread is about to wait for the lock around the contents of an inode, if somebody holds it.
+pub(crate) fn waits() {
+    if let Some(turns) = turns() {
+        turns.waits();
+    }
 }
 
 /// A place where another thread may go on.

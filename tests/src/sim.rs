@@ -13,7 +13,9 @@
 //! | `model` | what every answer has to be |
 //! | `run` | one seed, from `mkfs` to `e2fsck` |
 //! | `schedule`, `threads` | actors that are threads, and the turns that a seed gives them |
-//! | `crashes`, `failing` | power that fails at every moment, and a device that fails |
+//! | `crashes`, `second`, `failing` | power that fails at every moment, once and again, and a device that fails |
+//! | `ends` | closing under all that is held, and kills |
+//! | `put_back` | faults that were mended, and how long it takes to find each again |
 //! | `campaign` | many seeds |
 //! | `shrink` | fewer steps that fail alike |
 //! | `api` | the vocabulary against what the crates offer |
@@ -27,14 +29,17 @@ mod choose;
 mod clock;
 mod compare;
 mod crashes;
+mod ends;
 mod failing;
 mod kept_out;
 mod model;
 mod operation;
 mod options;
 mod perform;
+mod put_back;
 mod run;
 mod schedule;
+mod second;
 mod shrink;
 mod threads;
 mod world;
@@ -44,6 +49,7 @@ pub use campaign::{Campaign, Tally, commit, new_seed};
 pub use model::{Content, Id, Model, Node, Room, Verdict};
 pub use operation::{Actor, Data, HANDS, Operation, Step, Word, name, user, xattr_name};
 pub use options::{Backend, Mode, Options};
+pub use put_back::{Fault, Search, Sought};
 pub use run::{Failure, Outcome, run, run_steps};
 pub use shrink::shrink;
 pub use world::World;

@@ -21,7 +21,7 @@ fn campaign(mode: Mode, runs: u64) {
         runs: if seconds.is_some() { u64::MAX } else { runs },
         time: Duration::from_secs(seconds.unwrap_or(u64::from(u32::MAX))),
         mode: Some(mode),
-        without: None,
+        fault: None,
         enough: 5,
     };
     let mut found = Vec::new();

@@ -30,6 +30,7 @@ use crate::inode::{Cell, FileKind, Inode};
 use crate::journal::Together;
 use crate::map::{DIRECT, Pointers, SLOTS};
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra, RawXattrHeader, XATTR_MAGIC};
+use crate::sync::Mended;
 use crate::{DeviceBlock, Errno, GroupNr, InodeNr};
 
 /// What is found while all inodes are read.
@@ -69,7 +70,9 @@ impl Fs {
                 blocks.fill(own, true);
             }
             let mut inodes = Bitmap::new(self.geo.inodes_per_group);
-            inodes.fill(0..self.geo.reserved_inodes(nr), true);
+            if nr.get() == 0 || !Mended::ReservedGivenOut.is_back() {
+                inodes.fill(0..self.geo.reserved_inodes(nr), true);
+            }
             found.blocks.push(blocks);
             found.inodes.push(inodes);
             found.dirs.push(0);
@@ -216,7 +219,7 @@ impl Fs {
                     if let Some((_, names)) = found.links.get_mut(&named) {
                         *names = names.saturating_add(1);
                     }
-                } else if slot.name != b"." && slot.name != b".." {
+                } else if slot.name != b"." && slot.name != b".." && !Mended::DanglingNamesStay.is_back() {
                     log::warn!(
                         "directory inode {nr}: a name of inode {named}, which has no links, is cleared"
                     );

@@ -8,7 +8,7 @@ use super::{Index, NAME_MAX};
 use crate::error::{Result, refuse};
 use crate::inode::{Cell, FileKind, Inode};
 use crate::raw::{DIRENT_HEADER, RawDirentHeader, dirent_size};
-use crate::sync::Glance;
+use crate::sync::{Glance, Mended};
 use crate::{Errno, InodeNr};
 use ext2_format::dirent::{Slot, decode_rec_len, slots};
 
@@ -189,12 +189,14 @@ impl Inode {
         self.check_searched(name)?;
         if let Some((found, glance)) = self.0.find_known(name)
             && let Ok(inode) = self.of_entry(name, &found)
-            && self.0.io.unchanged(glance)
+            && (self.0.io.unchanged(glance) || Mended::LookupLetsGo.is_back())
         {
             return Ok(inode);
         }
-        let _io = self.0.io.read();
-        match self.0.find(name)? {
+        let io = self.0.io.read();
+        let found = self.0.find(name)?;
+        let _io = Some(io).filter(|_| !Mended::LookupLetsGo.is_back());
+        match found {
             Some(found) => self.of_entry(name, &found),
             None => refuse(Errno::NOENT, ""),
         }

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::inode::Cell;
 use crate::order::{Barrier, Unlinked, Written};
 use crate::raw::dirent_size;
+use crate::sync::Mended;
 use crate::{Errno, FileBlock};
 use ext2_format::dirent::{rebuild, slots};
 
@@ -50,7 +51,7 @@ impl Cell {
         };
         // The block's entries may move: begin anew.
         self.dir.write().clear();
-        if let Some(places) = places {
+        if let Some(places) = places.filter(|_| !Mended::CookiesMove.is_back()) {
             self.moves.push(Move { start, end: start + len, places });
         }
         // From here on something may point to the copy, whatever the device answers.

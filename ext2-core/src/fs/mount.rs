@@ -10,6 +10,7 @@ use crate::Errno;
 use crate::balloc::{Groups, Place};
 use crate::error::{Result, refuse};
 use crate::log::Logged;
+use crate::sync::Mended;
 
 impl Ext2 {
     /// The device as it is after what a crash left in a log of ours: replayed in place, or in memory alone where nothing is to
@@ -38,7 +39,8 @@ impl Ext2 {
             fs.dev = log.clone();
             fs.log = Some(log);
         }
-        let claim = fs.dev.claim(0, u64::from(fs.geo.blocks_count) * fs.geo.block_size.bytes())?;
+        let len = u64::from(fs.geo.blocks_count) * fs.geo.block_size.bytes();
+        let claim = fs.dev.claim(0, if Mended::OpenTwice.is_back() { 0 } else { len })?;
         let device_offset =
             fs.dev.dax().map_or(options.device_offset, |dax| dax.pfn(0).wrapping_mul(PAGE_SIZE));
         let policy = options.placement.clone().unwrap_or_else(|| options.policy.placement());

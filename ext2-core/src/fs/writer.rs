@@ -14,7 +14,7 @@ use crate::error::{Error, Result, refuse};
 use crate::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::order::Barrier;
 use crate::space::Stores;
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mended, Mutex, Rank};
 use crate::{Errno, Ext2, OnError};
 
 /// The writing half of an open file system.
@@ -306,7 +306,7 @@ impl Fs {
             // The blocks that the log had are free now.
             self.sync_all()?;
         }
-        let why = if is_held {
+        let why = if is_held && !Mended::ClosedIsClean.is_back() {
             Some(Unclean::FilesWithoutName)
         } else if others == Others::Running {
             Some(Unclean::ChangesUnderWay)

@@ -24,6 +24,7 @@ use super::{Attrs, Cell, FileKind};
 use crate::error::Result;
 use crate::order::Barrier;
 use crate::raw::RawInode;
+use crate::sync::Mended;
 
 /// The set-id bits of a mode.
 const SET_ID: u16 = 0o6000;
@@ -78,6 +79,7 @@ impl Cell {
                 if !is_one || changed.mode != attrs.mode {
                     // The set-id bit of a directory gives nobody a right.
                     let is_risk = self.kind != FileKind::Directory;
+                    let is_risk = is_risk && !Mended::SetIdKept.is_back();
                     let kept = if is_risk { changed.mode & !SET_ID } else { changed.mode };
                     self.lower_mode(attrs, kept)?;
                 }
@@ -104,6 +106,11 @@ impl Cell {
     fn move_owners(&self, attrs: &mut Attrs, new: Owners) -> Result<()> {
         if self.fs.is_hurd() {
             return self.move_owners_past_nobody(new);
+        }
+        if Mended::OwnersInPieces.is_back() {
+            attrs.owners_move = true;
+            (attrs.uid, attrs.gid) = (new.uid, new.gid);
+            return self.settle_owners(attrs);
         }
         self.store_u32(offset_of!(RawInode, i_osd1) as u64, new.note())?;
         Barrier::OwnersNoted.fence(&*self.fs.dev)?;

@@ -13,6 +13,7 @@ use crate::error::{Result, refuse};
 use crate::inode::{Attrs, Cell, DeviceNr, FAST_SYMLINK_MAX, FileKind, Inode};
 use crate::order::Written;
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra, U32};
+use crate::sync::Mended;
 use crate::{AclKind, Errno, InodeFlags, InodeNr};
 
 /// What a new inode is to be.
@@ -385,7 +386,9 @@ impl Inode {
             self.0.fs.whole(|| {
                 if links == 0 {
                     // A file without a name gets its first: its times, the name, then the count.
-                    target.0.write_late()?;
+                    if !Mended::LateTimesForgotten.is_back() {
+                        target.0.write_late()?;
+                    }
                     let born = Written::new(target.0.as_named());
                     self.0.put_name(name, room, born)?;
                     return target.0.count_link(1);

@@ -22,6 +22,7 @@ use crate::error::{Error, Result, refuse};
 use crate::inode::{FileKind, Inode, InodeFlags};
 use crate::journal::{Images, Journal, Transaction};
 use crate::order::Written;
+use crate::sync::Mended;
 use crate::{Errno, Ext2, InodeNr, Timestamp};
 
 bitflags! {
@@ -99,7 +100,7 @@ impl Ext2 {
         }
         // Linux refuses dots before it looks anything up, and a name that is too long when it is looked up.
         let (old_name, new_name) = (check_name(old), check_name(new));
-        if is_dots(old) || is_dots(new) {
+        if (is_dots(old) || is_dots(new)) && !Mended::DotsAsNames.is_back() {
             return refuse(Errno::BUSY, "the name of a directory itself");
         }
         old_name?;
@@ -153,11 +154,11 @@ impl Ext2 {
                 };
                 let done = with_locks(&locks, || {
                     let there = |found: Option<Found>| found.map(|found| found.nr);
-                    if there(old_dir.0.find(old)?) != Some(source_nr)
+                    let is_other = there(old_dir.0.find(old)?) != Some(source_nr)
                         || there(new_dir.0.find(new)?) != target_nr
                         // It was another rename's, and is gone.
-                        || rename.lost.as_ref().is_some_and(|lost| lost.0.attrs.lock().links == 0)
-                    {
+                        || rename.lost.as_ref().is_some_and(|lost| lost.0.attrs.lock().links == 0);
+                    if is_other && !Mended::RenameLooksOnce.is_back() {
                         return Ok(false);
                     }
                     rename.run(flags, &above_new, &above_old)?;
@@ -201,7 +202,9 @@ impl Shelter {
         }
         let root = fs.root()?;
         // Where names may be added and not removed, it would stay.
-        if root.0.attrs.lock().flags.intersects(InodeFlags::APPEND | InodeFlags::IMMUTABLE) {
+        if root.0.attrs.lock().flags.intersects(InodeFlags::APPEND | InodeFlags::IMMUTABLE)
+            || Mended::NoShelter.is_back()
+        {
             return Ok(None);
         }
         let times = || {
@@ -513,6 +516,7 @@ impl Rename<'_> {
             (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
         let keeper =
             if target.kind() == FileKind::Directory { None } else { Some(self.find_keeper(target)?) };
+        let keeper = keeper.filter(|_| !Mended::ExchangeKeepsNothing.is_back());
         let transaction = if moves_directory {
             let plan = |images: &mut Images| {
                 self.old_dir.0.plan_to_replace(images, &old_found, target.0.as_named())?;

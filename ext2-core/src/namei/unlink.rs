@@ -6,6 +6,7 @@ use crate::dir::Removal;
 use crate::error::{Result, refuse};
 use crate::inode::{FileKind, Inode};
 use crate::order::Barrier;
+use crate::sync::Mended;
 
 impl Inode {
     /// Takes a name of a file away. The file itself goes with its last name and its last holder. Linux:
@@ -81,7 +82,7 @@ impl Inode {
                 }
                 let done = with_locks(&[self, &victim], || {
                     let found = self.0.must_find(name)?;
-                    if found.nr != victim.nr() {
+                    if found.nr != victim.nr() && !Mended::RmdirLooksOnce.is_back() {
                         return Ok(false);
                     }
                     self.0.check_removable(&victim.0)?;

@@ -22,6 +22,7 @@ use crate::inode::{Cell, FileKind, Inode};
 use crate::journal::Together;
 use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode};
+use crate::sync::Mended;
 use crate::{AclKind, DeviceBlock, Errno};
 
 /// What setting an attribute does when it is there, or not there.
@@ -88,7 +89,9 @@ impl Cell {
             all.push(Xattr { name: name.clone(), value: value.to_vec() });
         }
         match self.fs.may_lose(|| self.replace_xattr_block(&all, in_inode, is_removal)) {
-            Err(error) if is_removal && error.refuses(Errno::NOSPC) => {
+            Err(error)
+                if is_removal && error.refuses(Errno::NOSPC) && !Mended::RemovalNeedsRoom.is_back() =>
+            {
                 self.fs.may_lose(|| self.strike_xattr(&name, in_inode))?;
             }
             replaced => replaced?,
@@ -171,7 +174,7 @@ impl Cell {
         let writer = self.fs.writer()?;
         let is_shared = self.xattr_sharers(self.attrs.lock().file_acl)?.is_some();
         // Where none share a block now, none will, but for the option.
-        if !is_shared && !writer.share_xattrs {
+        if !is_shared && !writer.share_xattrs || Mended::SharersApart.is_back() {
             return Ok(None);
         }
         match Together::find(&self.fs) {

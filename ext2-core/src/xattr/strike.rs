@@ -58,32 +58,3 @@ impl Cell {
         Ok((at + header as u64, list))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ext2_format::xattr::{Xattr, build_block, parse_block};
-
-    #[test]
-    fn an_entry_that_was_struck_out_is_no_attribute_and_the_others_are() {
-        let xattr = |suffix: &[u8]| Xattr {
-            name: XattrName { index: 1, suffix: suffix.to_vec() },
-            value: b"value".to_vec(),
-        };
-        let all = [xattr(b"a"), xattr(b"b"), xattr(b"c")];
-        let block = build_block(&all, 1024).unwrap();
-        let header = size_of::<RawXattrHeader>();
-        for (nr, gone) in all.iter().enumerate() {
-            let (place, is_last) = find_entry(&block[header..], &gone.name).unwrap();
-            assert_eq!(is_last, nr == 2);
-            let mut block = block.clone();
-            match is_last {
-                true => block[header + place..header + place + 4].fill(0),
-                false => block[header + place + 1] = STRUCK,
-            }
-            let left: Vec<Xattr> = all.iter().filter(|xattr| *xattr != gone).cloned().collect();
-            assert_eq!(parse_block(&block), Ok(left));
-        }
-        assert_eq!(find_entry(&block[header..], &xattr(b"d").name), None);
-    }
-}

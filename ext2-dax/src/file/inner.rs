@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use blockdev::{Access, BlockDevice, DaxDevice};
 use ext2_core::plumbing::Plumbing;
+use ext2_core::sync::Mended;
 use ext2_core::{Barrier, DeviceBlock, FileBlock, Inode};
 
 use super::OpenFor;
@@ -242,14 +243,16 @@ impl VmFile for FileInner {
             let offered = self.compat().sync_mappings == SyncMappings::Offered
                 && self.fs.options().media == Flushing::AsDevice;
             let memory = DaxInode::memory(self).direct_access(0, 1, Access::Read)?;
-            if !offered || memory.media() != blockdev::Media::Persistent {
+            let is_volatile = memory.media() != blockdev::Media::Persistent;
+            if !offered || is_volatile && !Mended::SyncOnVolatile.is_back() {
                 return Err(Error::refused(
                     Errno::OPNOTSUPP,
                     "the memory is not persistent: map it as shared, and sync",
                 ));
             }
         }
-        if sharing != Sharing::Private && protection == Protection::ReadWrite {
+        let stores = sharing != Sharing::Private && protection == Protection::ReadWrite;
+        if stores && !Mended::MapAsksNobody.is_back() {
             self.check_store()?;
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! An entry that is held locked, and what may be done with it.
 
+use ext2_core::sync::Mended;
+
 use super::DaxMapping;
 use crate::entry::{Content, DevPage, Entry, Order};
 use crate::wait::Wake;
@@ -63,7 +65,7 @@ impl EntryGuard<'_> {
     /// A store fault failed: the file may have blocks by now where the entry says hole, so nobody may go on to map that
     /// hole.
     pub(crate) fn forget_hole(&mut self) {
-        if self.entry.content() == Content::Zero {
+        if self.entry.content() == Content::Zero && !Mended::FaultLeavesHole.is_back() {
             self.mapping.unmap_zero(self.at);
             self.entry = self.entry.with_content(Content::Empty);
         }

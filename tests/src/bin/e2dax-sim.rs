@@ -1,11 +1,13 @@
 //! `e2dax-sim`: runs of the simulator.
 //!
 //! ```text
-//! e2dax-sim [--seed N] [--runs N] [--seconds S] [--mode plain|threads|...] [--without BARRIER] [--shrink] [--trace]
+//! e2dax-sim [--seed N] [--runs N] [--seconds S] [--mode plain|threads|...] [--with FAULT] [--shrink] [--trace]
+//! e2dax-sim --put-back FAULT|all [--searches N] [--seconds S] [--mode ...] [--seed N]
 //! ```
 //! Without a seed it begins with one of its own, and goes on with the ones after it: for `--runs`, for `--seconds`, or
-//! one run of the seed that was given. `--without` leaves out a fence or flush wherever it is made, and ends with the first
-//! run that shows it. What fails is printed as one line, which repeats it: `--shrink`
+//! one run of the seed that was given. `--with` puts a fault back that was mended, or leaves out a fence or flush wherever it
+//! is made, and ends with the first run that shows it; `--put-back` does that several times, and prints a row of a table
+//! with the runs and seconds that it took. What fails is printed as one line, which repeats it: `--shrink`
 //! leaves out what it does not take, and `--trace` tells it step by step. The exit code is 1 where something was found.
 
 use std::{
@@ -13,8 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use e2dax_tests::sim::{self, Campaign, Failure, Mode};
-use ext2_core::Barrier;
+use e2dax_tests::sim::{self, Campaign, Failure, Fault, Mode, Search};
 
 #[derive(Default)]
 struct Asked {
@@ -22,7 +23,9 @@ struct Asked {
     runs: Option<u64>,
     seconds: Option<u64>,
     mode: Option<Mode>,
-    without: Option<Barrier>,
+    with: Option<Fault>,
+    put_back: Vec<Fault>,
+    searches: Option<u64>,
     shrink: bool,
     trace: bool,
 }
@@ -44,10 +47,11 @@ fn asked() -> Result<Asked, String> {
                 let found = Mode::ALL.iter().find(|(own, _)| *own == name);
                 asked.mode = Some(found.ok_or_else(|| format!("there is no mode {name:?}"))?.1);
             }
-            "--without" => {
+            "--searches" => asked.searches = Some(number()?),
+            "--with" => asked.with = Some(fault(&words.next().unwrap_or_default())?),
+            "--put-back" => {
                 let name = words.next().unwrap_or_default();
-                let found = Barrier::ALL.iter().find(|barrier| format!("{barrier:?}") == name);
-                asked.without = Some(*found.ok_or_else(|| format!("there is no barrier {name:?}"))?);
+                asked.put_back = if name == "all" { Fault::mended().collect() } else { vec![fault(&name)?] };
             }
             "--shrink" => asked.shrink = true,
             "--trace" => asked.trace = true,
@@ -55,6 +59,10 @@ fn asked() -> Result<Asked, String> {
         }
     }
     Ok(asked)
+}
+
+fn fault(name: &str) -> Result<Fault, String> {
+    Fault::named(name).ok_or_else(|| format!("there is no fault {name:?}"))
 }
 
 fn tell(failure: &Failure, asked: &Asked) {
@@ -70,6 +78,41 @@ fn tell(failure: &Failure, asked: &Asked) {
     }
 }
 
+/// A row of a table for each fault. What is not found by every search makes the exit code 1.
+fn put_back(asked: &Asked) -> ExitCode {
+    let search = Search {
+        searches: asked.searches.unwrap_or(5),
+        time: Duration::from_secs(asked.seconds.unwrap_or(600)),
+        mode: asked.mode,
+        first: asked.seed,
+    };
+    let mut all = true;
+    println!("| fault | put back | found | runs | seconds |\n|---|---|---|---|---|");
+    for fault in &asked.put_back {
+        match search.go(*fault) {
+            Ok(sought) => {
+                all &= sought.found == search.searches;
+                let runs = sought.runs.map_or("–".to_owned(), |runs| runs.to_string());
+                let time = sought.time.map_or("–".to_owned(), |time| format!("{:.1}", time.as_secs_f64()));
+                println!(
+                    "| `{fault}` | {} | {} of {} | {runs} | {time} |",
+                    fault.text(),
+                    sought.found,
+                    search.searches
+                );
+                if asked.trace {
+                    println!("{}", sought.words);
+                }
+            }
+            Err(error) => {
+                eprintln!("e2dax-sim: {error}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    ExitCode::from(u8::from(!all))
+}
+
 fn main() -> ExitCode {
     let asked = match asked() {
         Ok(asked) => asked,
@@ -78,15 +121,18 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if !asked.put_back.is_empty() {
+        return put_back(&asked);
+    }
     // What panics is told with its steps.
     std::panic::set_hook(Box::new(|_| {}));
     let campaign = Campaign {
         first: asked.seed.unwrap_or_else(sim::new_seed),
         runs: asked.runs.unwrap_or(if asked.seconds.is_some() { u64::MAX } else { 1 }),
         time: Duration::from_secs(asked.seconds.unwrap_or(u64::from(u32::MAX))),
-        mode: asked.mode.or(asked.without.map(|_| Mode::Crash)),
-        without: asked.without,
-        enough: if asked.without.is_some() { 1 } else { u64::MAX },
+        mode: asked.mode,
+        fault: asked.with,
+        enough: if asked.with.is_some() { 1 } else { u64::MAX },
     };
     let begin = Instant::now();
     let tally = campaign.go(|failure| tell(failure, &asked));

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ext2_core::{Acl, Attr, DirEntry, Errno, FileKind, StatFs};
+use ext2_core::{Acl, Attr, Closed, DirEntry, Errno, FileKind, StatFs};
 use ext2_dax::mmu::soft::Died;
 
 /// The number of an error that is the caller's, as Linux has it.
@@ -40,6 +40,8 @@ pub enum Answer {
     Inode(u32, FileKind),
     /// A number: of an inode, of bytes, an offset.
     Number(u64),
+    /// What closing left.
+    Closed(Closed),
     /// Bytes.
     Bytes(Vec<u8>),
     /// Attributes.
@@ -85,7 +87,11 @@ impl Answer {
     /// Of an error of the DAX layer.
     pub(super) fn of_dax(error: &ext2_dax::Error) -> Self {
         match error {
-            ext2_dax::Error::FileSystem(error) => Self::of(error),
+            ext2_dax::Error::FileSystem(below) => match Self::of(below) {
+                // As the caller sees it.
+                Self::Refused(_) => Self::Refused(error.errno().into()),
+                other => other,
+            },
             ext2_dax::Error::Device(_) => Self::Failed(error.to_string()),
             ext2_dax::Error::BadMapping(_) => Self::Broken(error.to_string()),
             _ => Self::Refused(error.errno().into()),

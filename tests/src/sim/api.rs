@@ -13,10 +13,10 @@ use super::Word;
 const SAID: &[(&str, &[Word])] = {
     use Word as W;
     &[
-        ("Ext2::close", &[W::Remount]),
+        ("Ext2::close", &[W::Remount, W::Close]),
         ("Ext2::inode", &[W::ByNumber]),
         ("Ext2::max_size", &[W::Write]),
-        ("Ext2::open", &[W::Remount]),
+        ("Ext2::open", &[W::Remount, W::Kill]),
         ("Ext2::rename", &[W::Rename]),
         ("Ext2::resolve", &[W::Resolve]),
         ("Ext2::resolve_parent", &[W::ResolveParent]),

@@ -9,15 +9,17 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ext2_core::Barrier;
+use ext2_core::sync::Mended;
 
 use super::{
-    Failure, Mode, Options, run,
+    Failure, Fault, Mode, Options, run,
     run::{now, over},
 };
 
 /// Seconds that a run may take.
 const STUCK: u64 = 60;
+/// The same where a fault was put back, which may hang it.
+const STUCK_BY_FAULT: u64 = 5;
 
 /// Runs that have ended.
 static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -33,8 +35,8 @@ pub struct Campaign {
     pub time: Duration,
     /// The mode of all of them, or each its own.
     pub mode: Option<Mode>,
-    /// A fence or flush that is left out.
-    pub without: Option<Barrier>,
+    /// A fault that is put back, or a fence or flush that is left out.
+    pub fault: Option<Fault>,
     /// Findings after which it is enough.
     pub enough: u64,
 }
@@ -55,7 +57,14 @@ pub struct Tally {
 impl Campaign {
     /// Runs the seeds, and tells each failure.
     pub fn go(&self, mut tell: impl FnMut(&Failure)) -> Tally {
-        watch();
+        let without = match self.fault {
+            Some(Fault::Without(barrier)) => Some(barrier),
+            _ => None,
+        };
+        if let Some(Fault::Mended(fault)) = self.fault {
+            Mended::put_back(Some(fault));
+        }
+        watch(if self.fault.is_some() { STUCK_BY_FAULT } else { STUCK }, self.first);
         let begin = Instant::now();
         let mut tally = Tally::default();
         for seed in (self.first..).take(usize::try_from(self.runs).unwrap_or(usize::MAX)) {
@@ -63,7 +72,7 @@ impl Campaign {
                 break;
             }
             let options = self.mode.map_or_else(|| Options::of(seed), |mode| Options::of_mode(seed, mode));
-            let options = Options { without: self.without, ..options };
+            let options = Options { without, ..options };
             match run(&options) {
                 Ok(outcome) => {
                     tally.operations += outcome.done;
@@ -98,10 +107,10 @@ pub fn commit() -> String {
 }
 
 /// Ends the program where a run does not end: nothing else can be done with a thread that hangs.
-fn watch() {
+fn watch(stuck: u64, first: u64) {
     static WATCH: Once = Once::new();
     WATCH.call_once(|| {
-        std::thread::spawn(|| {
+        std::thread::spawn(move || {
             let mut last = (0, Instant::now());
             loop {
                 std::thread::sleep(Duration::from_millis(200));
@@ -109,8 +118,9 @@ fn watch() {
                 let runs = crc32fast::hash(format!("{runs:?}").as_bytes());
                 if runs != last.0 {
                     last = (runs, Instant::now());
-                } else if last.1.elapsed().as_secs() >= STUCK && !now().is_empty() {
+                } else if last.1.elapsed().as_secs() >= stuck && !now().is_empty() {
                     println!("{}: does not return (commit {})", now(), commit());
+                    println!("{} runs from seed {first} on", RUNS.load(Ordering::Relaxed) + 1);
                     std::process::exit(1);
                 }
             }

@@ -9,7 +9,7 @@ use ext2_dax::{
 use super::{
     Actor, Data, HANDS, Model, Operation, Options, Step, Word,
     kept_out::kept_out,
-    operation::{FILES, LEASES, LISTINGS, MAPS, Need},
+    operation::{FILES, LEASES, LISTINGS, MAPS, Need, WHOLE},
 };
 use crate::Rng;
 
@@ -193,6 +193,10 @@ impl Chooser {
     }
 
     fn time(&mut self) -> Option<i64> {
+        let far = [i64::MIN, i64::from(i32::MIN) - 1, -1, 1 << 31, 1 << 33, 1 << 34, i64::MAX];
+        if self.rng.one_in(6) {
+            return Some(*self.rng.pick(&far));
+        }
         *self.rng.pick(&[None, Some(0), Some(1), Some(1_600_000_000), Some(i64::from(i32::MAX))])
     }
 
@@ -324,6 +328,8 @@ impl Chooser {
             Word::Sync => O::Sync { of: self.hand(actor, model, None) },
             Word::SyncAll => O::SyncAll,
             Word::Exit => O::Exit,
+            Word::Close => O::Close,
+            Word::Kill => O::Kill { mended: self.rng.one_in(2) },
             Word::Remount => O::Remount { read_only: self.rng.one_in(4) && !model.is_read_only() },
             Word::Open => {
                 let open_for = *self.rng.pick(&[
@@ -339,7 +345,7 @@ impl Chooser {
             Word::FileRead => O::FileRead {
                 file: self.used(&model.held(actor).files),
                 at: self.offset(),
-                len: self.len(),
+                len: if self.rng.one_in(12) { WHOLE } else { self.len() },
                 nowait: self.rng.one_in(4),
             },
             Word::FileWrite => O::FileWrite {
@@ -373,7 +379,7 @@ impl Chooser {
             Word::Lease => O::Lease {
                 file: self.used(&model.held(actor).files),
                 at: self.offset(),
-                len: u64::from(self.len()),
+                len: if self.rng.one_in(12) { u64::MAX } else { u64::from(self.len()) },
                 writing: self.rng.one_in(2),
                 lease: self.slot(LEASES),
             },
@@ -384,7 +390,14 @@ impl Chooser {
             Word::LeaseSync => O::LeaseSync { lease: self.used(&model.held(actor).leases) },
             Word::EndLease => O::EndLease { lease: self.slot(LEASES) },
             Word::Map => {
-                let sharing = *self.rng.pick(&[Sharing::Shared, Sharing::Shared, Sharing::Private]);
+                let sharing = *self.rng.pick(&[
+                    Sharing::Shared,
+                    Sharing::Shared,
+                    Sharing::Shared,
+                    Sharing::Private,
+                    Sharing::Private,
+                    Sharing::Synchronous,
+                ]);
                 let protection = *self.rng.pick(&[
                     Protection::ReadWrite,
                     Protection::ReadWrite,

@@ -31,7 +31,7 @@ pub(super) fn compare(fs: &Ext2, model: &Model) -> Verdict {
 }
 
 /// The inode of a path, none of whose links is followed.
-fn walk(fs: &Ext2, path: &[u8]) -> ext2_core::Result<Inode> {
+pub(super) fn walk(fs: &Ext2, path: &[u8]) -> ext2_core::Result<Inode> {
     let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
     let mut at = fs.root()?;
     for name in names {

@@ -7,10 +7,10 @@ use blockdev::{
     BlockDevice, RamDevice, Recorder,
     crash::{BlockModel, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder},
 };
-use ext2_core::RenameFlags;
+use ext2_core::{Barrier, RenameFlags};
 use ext2_image::check::{Checker, Outcome};
 
-use super::{Answer, Model, Operation, Options, Step, Word, World, name, run::e2fsck_p};
+use super::{Answer, Model, Operation, Options, Step, Word, World, name, run::e2fsck_p, second::Second};
 use crate::{
     Scratch,
     crash::{Action, Device, History, Moment, NOW},
@@ -22,6 +22,8 @@ use crate::{
 const STATES: u64 = 4000;
 /// One state in so many is given to e2fsck, in one run of four.
 const E2FSCK_EVERY: u64 = 500;
+/// One state in so many is opened as it is, and crashes again.
+const AGAIN_EVERY: u64 = 97;
 /// Where `s_state` is in an image.
 const STATE_OFFSET: usize = 1024 + 58;
 
@@ -41,8 +43,13 @@ pub(super) struct Crashes {
 
 /// A device that records, with the image that is on it.
 pub(super) fn recorder(options: &Options, image: &[u8]) -> Arc<Recorder<RamDevice>> {
+    recorder_without(options.without, image)
+}
+
+/// The same, with or without a fence.
+pub(super) fn recorder_without(without: Option<Barrier>, image: &[u8]) -> Arc<Recorder<RamDevice>> {
     let recorder = Recorder::new(RamDevice::from_bytes(image).expect("memory"));
-    if let Some(left_out) = options.without {
+    if let Some(left_out) = without {
         recorder.ignore_fence(move |fence| fence.tag == left_out.tag());
     }
     Arc::new(recorder)
@@ -51,6 +58,7 @@ pub(super) fn recorder(options: &Options, image: &[u8]) -> Arc<Recorder<RamDevic
 impl Crashes {
     /// Begins: what there is by now is durable.
     pub(super) fn new(
+        options: &Options,
         world: &World,
         recorder: Arc<Recorder<RamDevice>>,
         image: &[u8],
@@ -58,6 +66,7 @@ impl Crashes {
         let block = world.ext2().geometry().block_size.len();
         let last = tree::of(world.ext2())?;
         let history = History::new(last.clone(), block);
+        let history = if options.share_xattrs { history.of_shared_attributes() } else { history };
         let next = Action::Sync;
         Ok(Self { image: image.to_vec(), recorder, history, last, next, steps: 0, dirty: BTreeSet::new() })
     }
@@ -115,6 +124,7 @@ impl Crashes {
             checker: Checker::new(),
             states: 0,
             with_e2fsck,
+            second: Second::new(options, &self.image),
             found: None,
         };
         let visit = |state: &CrashState<'_>| judge.visit(state);
@@ -143,6 +153,7 @@ struct Judge<'h> {
     checker: Checker,
     states: u64,
     with_e2fsck: bool,
+    second: Second,
     found: Option<String>,
 }
 
@@ -184,7 +195,11 @@ impl Judge<'_> {
                 return Err(format!("e2fsck mends it to another tree than ours: {words}"));
             }
         }
-        self.history.judge(moment, &found)
+        self.history.judge(moment, &found)?;
+        if self.states.is_multiple_of(AGAIN_EVERY) {
+            self.states += self.second.look(state.image, moment, self.history, &found)?;
+        }
+        Ok(())
     }
 }
 

@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, Calls, Fault, FaultError, Faulty, RamDevice, Repeat, Tear};
 use ext2_core::{Errno, Ext2, FileKind, Follow, NewInode};
+use ext2_dax::mmu::Sharing;
 use ext2_image::check::{Checker, Outcome};
 
-use super::{Answer, Model, Options, Step, World, base, crashes::action_of};
+use super::{Answer, Model, Options, Step, World, base, crashes::action_of, world::Held};
 use crate::{
     Rng, Scratch,
     crash::{History, Moment, NOW},
     tree,
 };
 
+/// Bytes of a page.
+const PAGE: u64 = 4096;
 /// A file that is made afterwards, to see whether that goes on.
 const AFTER: &[u8] = b"made-afterwards";
 
@@ -59,20 +62,39 @@ pub(super) fn run(
     // What is on the device so far lacks the times that memory has later ones of.
     let stored = tree::read(mended(device.inner().to_vec())?)?;
     let mut history = History::new(stored, block).of_failing_device();
+    if options.share_xattrs {
+        history = history.of_shared_attributes();
+    }
     history.push(None, tree.clone());
     let stands_for = action_of(last, model, &tree);
-    let fault = fault(&mut Rng::named(options.seed, "fault"));
-    device.arm(fault);
+    let mut rng = Rng::named(options.seed, "fault");
+    let fault = fault(&mut rng);
+    // Or some of the memory is poisoned, until it is written or what is under it is replaced.
+    let pages = device.size() / PAGE;
+    let poisoned: Vec<u64> = (0..1 + rng.below(3)).map(|_| rng.below(pages)).collect();
+    let poisoned = if rng.one_in(5) { poisoned } else { Vec::new() };
+    if poisoned.is_empty() {
+        device.arm(fault);
+    }
+    poisoned.iter().try_for_each(|page| device.poison(*page)).map_err(|error| error.to_string())?;
     let answer = world.perform(last);
-    let is_gone = fault.repeat == Repeat::FromThenOn;
-    let told = |words: String| format!("{words}; {fault:?} of {last}, which gave {}", answer.words());
+    poisoned.iter().for_each(|page| device.heal(*page));
+    let is_gone = fault.repeat == Repeat::FromThenOn && poisoned.is_empty();
+    let told = |words: String| {
+        let what = if poisoned.is_empty() { format!("{fault:?}") } else { format!("poison of {poisoned:?}") };
+        format!("{words}; {what} in {last}, which gave {}", answer.words())
+    };
+    if !is_gone && rng.one_in(3) && world.fs.is_some() {
+        device.disarm();
+        return mappings_show_what_is_written(world).map_err(told);
+    }
     let mut is_root_touched = false;
     if !is_gone {
         device.disarm();
         is_root_touched = usable(world, &answer).map_err(&told)?;
     }
     let closed = if world.fs.is_some() { world.close() } else { Ok(()) };
-    if let (0, Err(error)) = (device.fired(), closed) {
+    if let (0, true, Err(error)) = (device.fired(), poisoned.is_empty(), closed) {
         return Err(told(format!("nothing failed, and it cannot be closed: {error}")));
     }
     device.disarm();
@@ -84,6 +106,42 @@ pub(super) fn run(
     let mut found = tree::read(left)?;
     found.remove(&[b"/", AFTER].concat());
     history.judge(moment, &found).map_err(told)
+}
+
+/// What is written to each page that is mapped, where it can be, is what every mapping of it shows.
+fn mappings_show_what_is_written(world: &World) -> Result<(), String> {
+    let of = |held: &Held| {
+        let both = held.maps.iter().zip(&held.mapped);
+        both.filter_map(|(map, inode)| Some((*map.as_ref()?.vma(), inode.clone()?))).collect::<Vec<_>>()
+    };
+    let written: Vec<_> = world.actors.iter().flat_map(of).filter(|(vma, _)| vma.is_shared()).collect();
+    for (vma, inode) in written {
+        let mapped = vma.pgoff..vma.page_at(vma.end);
+        for page in mapped.start..inode.size().div_ceil(PAGE).min(mapped.start + 6).min(mapped.end) {
+            let byte = 0xc0 | (page & 0x3f) as u8;
+            // No room, a file system that is read-only by now, and flags are no faults.
+            if inode.write_at(page * PAGE, &[byte]).is_err() {
+                continue;
+            }
+            for held in &world.actors {
+                for (map, own) in held.maps.iter().zip(&held.mapped) {
+                    let (Some(map), Some(own)) = (map, own) else { continue };
+                    let at = page.checked_sub(map.vma().pgoff).filter(|_| own == &inode);
+                    let mut seen = [byte];
+                    // What cannot be loaded shows nothing.
+                    let _ = at
+                        .filter(|_| map.vma().sharing != Sharing::Private)
+                        .map(|at| map.load(at * PAGE, &mut seen));
+                    if seen != [byte] {
+                        return Err(format!(
+                            "page {page} was written as {byte:#x}, and a mapping shows {seen:?}"
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An image, mended as by `e2fsck -p`.

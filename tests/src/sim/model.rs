@@ -14,10 +14,10 @@ mod node;
 
 use std::{collections::BTreeMap, ops::Range};
 
-use ext2_core::{Errno, FileKind};
+use ext2_core::{Closed, Errno, Ext2, FileKind, Unclean};
 use ext2_dax::OpenFor;
 
-use super::{Actor, Answer, HANDS, Operation, Options, Step, answer::Refusal, operation};
+use super::{Actor, Answer, HANDS, Operation, Options, Step, answer::Refusal, compare::walk, operation};
 pub(super) use dax::Mapping;
 pub(super) use listing::Listing;
 pub(super) use node::ROOT;
@@ -93,6 +93,7 @@ pub struct Model {
     actor: Actor,
     has_threads: bool,
     buffer_head: bool,
+    persistent: bool,
 }
 
 impl Model {
@@ -115,6 +116,7 @@ impl Model {
             actor: 0,
             has_threads: false,
             buffer_head: options.buffer_head,
+            persistent: options.persistent,
         }
     }
 
@@ -253,6 +255,35 @@ impl Model {
         self.held(actor).hands[usize::from(hand)].map(|id| self.node(id).kind)
     }
 
+    /// What a close has to say of what it left.
+    fn closed(&self, answer: &Answer) -> Verdict {
+        let nameless = self.nodes.values().any(|node| node.links == 0);
+        // Memory that was looked at counts as lent for as long as the lease is there.
+        let leased = self.actors.iter().any(|held| held.leases.iter().any(Option::is_some));
+        let fits = match answer {
+            Answer::Closed(Closed::ReadOnly) => self.read_only,
+            _ if self.read_only => false,
+            Answer::Closed(Closed::Unclean(Unclean::FilesWithoutName)) => nameless,
+            Answer::Closed(Closed::Unclean(Unclean::Leases)) => leased && !nameless,
+            Answer::Closed(Closed::Clean) => !nameless,
+            _ => false,
+        };
+        let found = format!("{answer:?}; files without a name: {nameless}, leases: {leased}");
+        if fits { Ok(()) } else { Err(found) }
+    }
+
+    /// Takes over the times that an image has after a kill: those that were late are lost.
+    pub(super) fn adopt_times(&mut self, fs: &Ext2) -> Verdict {
+        for (path, id) in self.paths() {
+            let inode = walk(fs, &path).map_err(|error| error.to_string())?;
+            let attr = inode.attr();
+            let node = self.node_mut(id);
+            (node.atime, node.mtime, node.ctime) = (attr.atime.sec, attr.mtime.sec, attr.ctime.sec);
+            node.perhaps.clear();
+        }
+        Ok(())
+    }
+
     /// What is no operation of names.
     fn rest_step(&mut self, step: &Step, answer: &Answer) -> Verdict {
         match &step.operation {
@@ -263,6 +294,18 @@ impl Model {
                 }
                 self.actors.iter_mut().for_each(|held| *held = Held::new());
                 self.read_only = *read_only;
+            }
+            Operation::Close => {
+                self.closed(answer)?;
+                self.actors.iter_mut().for_each(|held| *held = Held::new());
+                self.read_only = false;
+            }
+            Operation::Kill { .. } => {
+                if *answer != Answer::Done {
+                    return Err(format!("{answer:?}"));
+                }
+                self.actors.iter_mut().for_each(|held| *held = Held::new());
+                self.read_only = false;
             }
             Operation::Sync { .. } | Operation::SyncAll => {
                 self.agree(answer, Ok(()))?;

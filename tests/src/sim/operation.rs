@@ -22,6 +22,11 @@ pub(super) const LEASES: u8 = 2;
 /// So many directories that are being listed.
 pub(super) const LISTINGS: u8 = 2;
 
+/// A length that means: as much as there is, up to [`WHOLE_READ`] bytes.
+pub(super) const WHOLE: u32 = u32::MAX;
+/// The bytes that are read then.
+pub(super) const WHOLE_READ: u32 = 60_000;
+
 /// One step of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -184,6 +189,11 @@ operations! {
     Exit,
     /// Everybody lets go, and the file system is closed and opened again.
     Remount { read_only: bool },
+    /// The file system is closed under all that everybody holds, which may not be changed any more; then as above.
+    Close,
+    /// The process of the file system is killed: what it stored is what there is. Opened again as it is left or, where
+    /// `mended` says so, after `e2fsck -p`.
+    Kill { mended: bool },
 }
 
 /// What an operation is done with, besides hands that hold anything.

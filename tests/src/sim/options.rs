@@ -82,6 +82,10 @@ pub struct Options {
     pub on_error: OnError,
     /// Whether files are reached through the DAX layer as it was before iomap.
     pub buffer_head: bool,
+    /// Whether the memory is persistent.
+    pub persistent: bool,
+    /// Whether changes go through a log.
+    pub log: bool,
     /// Whether files are mapped into this process, by its own page tables, where that can be.
     pub real_mappings: bool,
     /// How many take part.
@@ -137,6 +141,8 @@ impl Options {
             kib: block,
             inodes: 64,
             backend: Backend::Ram,
+            persistent: false,
+            log: false,
             real_mappings: false,
             forgets: rng.one_in(2),
             actors: 2 + rng.below(2) as Actor,
@@ -153,15 +159,21 @@ impl Options {
         let plain = Self::plain(seed);
         let mut rng = Rng::named(seed, "crash");
         let (block, kib) = *rng.pick(&[(1024, 80), (1024, 96), (1024, 128), (4096, 256), (4096, 384)]);
+        // What changes a block that is shared needs room for a journal.
+        let kib = if plain.share_xattrs { kib * 4 } else { kib };
+        let mut shares = plain.shares;
+        shares.retain(|(word, _)| !is_of_plain(*word));
         Self {
             mode: Mode::Crash,
+            shares,
             block,
             kib,
             inodes: 32,
             backend: Backend::Ram,
             real_mappings: false,
+            persistent: false,
+            log: false,
             strict_rename: true,
-            share_xattrs: false,
             has_lost_and_found: !rng.one_in(4),
             crash: *rng.pick(&[
                 Device::Lines,
@@ -236,6 +248,8 @@ impl Options {
             strict_rename: rng.one_in(4),
             on_error: *rng.pick(&[OnError::Continue, OnError::RemountRo]),
             buffer_head: rng.one_in(12),
+            persistent: false,
+            log: false,
             real_mappings: false,
             actors: 1 + rng.below(3) as Actor,
             steps: *rng.pick(&[20, 60, 120, 300]),
@@ -245,7 +259,16 @@ impl Options {
         };
         // Not among the draws above, so that seeds stay what they are.
         let real = plain.block == 4096 && plain.backend == Backend::Mmap && !plain.buffer_head;
-        Self { real_mappings: real, ..plain }
+        let persistent = plain.backend == Backend::Ram && rng.one_in(3);
+        let is_copied = matches!(plain.backend, Backend::File | Backend::CachedFile);
+        let log = is_copied && plain.kib >= 4096 && rng.one_in(2);
+        // Two groups, of which the second has fewer inodes than there are reserved ones.
+        let few = plain.block == 1024 && plain.kib > 8 << 10 && rng.one_in(2);
+        let inodes = if few { 16 } else { plain.inodes };
+        let mut plain = Self { real_mappings: real, persistent, log, inodes, ..plain };
+        // What a log has not committed goes with the process.
+        plain.shares.retain(|(word, _)| !(log && *word == Word::Kill));
+        plain
     }
 
     /// Whether files can be mapped.
@@ -288,6 +311,8 @@ fn is_at_once(word: Word) -> bool {
             | W::Stat
             | W::StatFs
             | W::Remount
+            | W::Close
+            | W::Kill
             | W::Exit
             | W::Extents
             | W::FileExtents
@@ -296,6 +321,11 @@ fn is_at_once(word: Word) -> bool {
             | W::LeaseWrite
             | W::LeaseSync
     )
+}
+
+/// Whether it needs a device that is as it was stored to, whatever became of who stored.
+fn is_of_plain(word: Word) -> bool {
+    matches!(word, Word::Close | Word::Kill)
 }
 
 fn is_needed(word: Word) -> bool {
@@ -310,7 +340,7 @@ fn base_share(word: Word) -> u32 {
         W::Lookup | W::Rename | W::Unlink | W::Link | W::List | W::Load | W::Open | W::Map | W::Truncate => 6,
         W::FileRead | W::Read | W::FileTruncate | W::Punch | W::FilePunch | W::BeginListing => 5,
         W::Stat | W::Rmdir | W::SetXattr | W::LetGo | W::Zero | W::FileZero | W::Lease | W::LeaseRead => 4,
-        W::Remount | W::Exit | W::Root => 1,
+        W::Remount | W::Exit | W::Root | W::Close | W::Kill => 1,
         _ => 2,
     }
 }
@@ -319,7 +349,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--seed {} --mode {}: blocks of {}, {} KiB, {} inodes of {}, {:?}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
+            "--seed {} --mode {}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
             self.seed,
             Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
             self.block,
@@ -327,6 +357,8 @@ impl fmt::Display for Options {
             self.inodes,
             self.inode_size,
             self.backend,
+            if self.persistent { ", persistent" } else { "" },
+            if self.log { ", log" } else { "" },
             self.policy,
             if self.share_xattrs { ", shared attributes" } else { "" },
             if self.strict_rename { ", strict renames" } else { "" },

@@ -17,7 +17,7 @@ use ext2_dax::{
 
 use super::{
     Actor, Answer, Operation, Step, World, name,
-    operation::{Data, user, xattr_name},
+    operation::{Data, WHOLE, WHOLE_READ, user, xattr_name},
     world::{Held, Mapped},
 };
 
@@ -25,9 +25,9 @@ use super::{
 const PAGE: u64 = 4096;
 
 /// How an operation ends that has no answer but an error.
-type Done = Result<Answer, Answer>;
+pub(super) type Done = Result<Answer, Answer>;
 
-fn core<T>(result: Result<T, ext2_core::Error>) -> Result<T, Answer> {
+pub(super) fn core<T>(result: Result<T, ext2_core::Error>) -> Result<T, Answer> {
     result.map_err(|error| Answer::of(&error))
 }
 
@@ -90,6 +90,11 @@ impl World {
         if let Operation::Remount { read_only } = step.operation {
             let reopened = self.close().and_then(|()| self.mount(read_only));
             return done(core(reopened)).unwrap_or_else(|answer| answer);
+        }
+        match step.operation {
+            Operation::Close => return self.close_under_all().unwrap_or_else(|answer| answer),
+            Operation::Kill { mended } => return done(self.kill(mended)).unwrap_or_else(|answer| answer),
+            _ => {}
         }
         let nr = usize::from(step.actor) % self.actors.len();
         let fs = self.fs.as_ref().expect("the file system is open");
@@ -385,10 +390,14 @@ impl Doer<'_> {
             }
             O::FileRead { file, at, len, nowait } => {
                 let file = self.file(*file)?;
-                let mut bytes = vec![0xee; *len as usize];
-                let got = if *nowait {
-                    let limits = Limits { nowait: true, ..Limits::default() };
-                    file.read_to(*at, u64::from(*len), &mut SliceSink::new(&mut bytes), limits)
+                let (room, len) = match *len {
+                    WHOLE => (WHOLE_READ, u64::MAX),
+                    len => (len, u64::from(len)),
+                };
+                let mut bytes = vec![0xee; room as usize];
+                let got = if *nowait || len > u64::from(room) {
+                    let limits = Limits { nowait: *nowait, ..Limits::default() };
+                    file.read_to(*at, len, &mut SliceSink::new(&mut bytes), limits)
                 } else {
                     file.read_at(*at, &mut bytes)
                 };

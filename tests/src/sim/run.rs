@@ -152,10 +152,11 @@ impl Run {
         let world = world.map_err(early)?;
         let free = world.ext2().statfs().map_err(early)?;
         let model = Model::new(options, world.ext2().max_size(), free.files_free);
-        let crashes = match recorder.map(|recorder| Crashes::new(&world, recorder, &image)).transpose() {
-            Ok(crashes) => crashes,
-            Err(words) => return Err(fail(words, Vec::new(), 0)),
-        };
+        let crashes =
+            match recorder.map(|recorder| Crashes::new(options, &world, recorder, &image)).transpose() {
+                Ok(crashes) => crashes,
+                Err(words) => return Err(fail(words, Vec::new(), 0)),
+            };
         let mut run = Self { world, model, outcome: Outcome::default(), programs, crashes, faulty };
         let mut prepared = 0;
         // A panic is a finding like any other; what was locked by it is let go of unlocked.
@@ -235,6 +236,10 @@ impl Run {
         }
         self.outcome.done += u64::from(answer != Answer::Nothing);
         self.model.step(&step, &answer, now, room)?;
+        if matches!(step.operation, Operation::Kill { .. }) {
+            self.model.adopt_times(self.world.ext2())?;
+            compare(self.world.ext2(), &self.model)?;
+        }
         if nr % COMPARE_EVERY == COMPARE_EVERY - 1 {
             compare(self.world.ext2(), &self.model)?;
         }
@@ -253,6 +258,9 @@ impl Run {
 
     fn finish(&mut self, seed: u64) -> Result<(), String> {
         compare(self.world.ext2(), &self.model)?;
+        if !self.model.is_read_only() && self.world.opens_twice() {
+            return Err("it was opened for writing twice".to_owned());
+        }
         self.world.close().map_err(|error| format!("cannot be closed: {error}"))?;
         let image = self.world.bytes();
         sound(&image)?;

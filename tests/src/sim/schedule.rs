@@ -1,6 +1,9 @@
 //! Turns: of some threads one goes on at a time, and at each lock a seed decides which.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use ext2_core::sync::turn::Turns;
 
@@ -74,7 +77,7 @@ impl Schedule {
     /// The seat of a thread.
     #[must_use]
     pub(super) fn seat(self: &Arc<Self>, nr: usize) -> Arc<Seat> {
-        Arc::new(Seat { schedule: self.clone(), nr })
+        Arc::new(Seat { schedule: self.clone(), nr, nowait: AtomicBool::new(false) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -113,12 +116,19 @@ impl Schedule {
 pub(super) struct Seat {
     schedule: Arc<Schedule>,
     nr: usize,
+    /// What it does now must not wait.
+    nowait: AtomicBool,
 }
 
 impl Seat {
     /// Waits for the first turn.
     pub(super) fn begin(&self) {
         self.schedule.wait_for(self.nr, self.schedule.lock());
+    }
+
+    /// Says whether what comes next must not wait.
+    pub(super) fn must_not_wait(&self, nowait: bool) {
+        self.nowait.store(nowait, Ordering::Relaxed);
     }
 
     /// Leaves.
@@ -133,6 +143,14 @@ impl Seat {
 }
 
 impl Turns for Seat {
+    fn waits(&self) {
+        if self.nowait.load(Ordering::Relaxed) {
+            let mut state = self.schedule.lock();
+            state.ended = Some("a call that must not wait waits for the lock of an inode");
+            self.schedule.wait_for(self.nr, state);
+        }
+    }
+
     fn pass(&self, is_stuck: bool) {
         let mut state = self.schedule.lock();
         state.turns += 1;

@@ -67,6 +67,11 @@ fn in_one_piece(operation: Operation) -> Operation {
     }
 }
 
+/// Whether it is a call that must not wait for anybody.
+fn must_not_wait(operation: &Operation) -> bool {
+    matches!(operation, Operation::FileRead { nowait: true, .. } | Operation::FileWrite { nowait: true, .. })
+}
+
 /// Runs programs at the same time, and looks for an order.
 ///
 /// # Errors
@@ -96,7 +101,9 @@ pub(super) fn run(
                 for step in program {
                     let begin = moment.fetch_add(1, Ordering::Relaxed);
                     turn::pass();
+                    seat.must_not_wait(must_not_wait(&step.operation));
                     let answer = Doer { fs: &fs, device: &device, held: &mut held }.perform(&step);
+                    seat.must_not_wait(false);
                     let end = moment.fetch_add(1, Ordering::Relaxed);
                     let event = Event { step, answer, begin, end };
                     histories.lock().unwrap_or_else(PoisonError::into_inner)[nr].push(event);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use blockdev::{
-    BlockDevice, CacheOptions, Cached, Counted, FileDevice, Locking, MmapDevice, Overlay, RamDevice,
+    BlockDevice, CacheOptions, Cached, Counted, FileDevice, Locking, Media, MmapDevice, Overlay, RamDevice,
 };
 use ext2_core::{Ext2, Inode, OpenOptions};
 use ext2_dax::{
     DataPath, DaxFs, DaxOptions, File, Lease, OpenFor,
     buffer_head::HoleSize,
     mmu::{
+        Vma,
         host::{Granularity, HostMap, HostMmu, HostOptions},
         soft::{Died, MapRequest, SoftMap, SoftMmu},
     },
@@ -45,6 +46,14 @@ impl Mapped {
                 // A page that was refused is a bus error to loads as well, for a moment.
                 std::thread::sleep(std::time::Duration::from_millis(30));
             }),
+        }
+    }
+
+    /// What is mapped, and for what.
+    pub(super) fn vma(&self) -> &Vma {
+        match self {
+            Self::Soft(map) => map.vma(),
+            Self::Host(map) => map.vma(),
         }
     }
 
@@ -121,7 +130,9 @@ pub struct World {
     pub(super) fs: Option<DaxFs>,
     pub(super) clock: Arc<StepClock>,
     pub(super) actors: Vec<Held>,
-    _folder: Option<TempDir>,
+    pub(super) backend: Backend,
+    pub(super) persistent: bool,
+    pub(super) folder: Option<TempDir>,
 }
 
 impl World {
@@ -136,6 +147,7 @@ impl World {
             policy: options.policy,
             strict_rename: options.strict_rename,
             share_xattrs: options.share_xattrs,
+            log: options.log,
             clock: Some(clock.clone()),
             ..OpenOptions::default()
         };
@@ -149,7 +161,9 @@ impl World {
             fs: None,
             clock,
             actors: (0..options.actors).map(|_| Held::new(host.clone())).collect(),
-            _folder: None,
+            backend: options.backend,
+            persistent: options.persistent,
+            folder: None,
         };
         world.mount(false)?;
         Ok(world)
@@ -160,8 +174,8 @@ impl World {
     /// # Errors
     /// Those of opening it.
     pub fn of_image(options: &Options, image: &[u8]) -> Result<Self, ext2_core::Error> {
-        let (device, folder) = device(options.backend, image);
-        Ok(Self { _folder: folder, ..Self::new(options, device)? })
+        let (device, folder) = device(options.backend, options.persistent, image);
+        Ok(Self { folder, ..Self::new(options, device)? })
     }
 
     /// The file system.
@@ -205,6 +219,11 @@ impl World {
         fs.ext2().clone().close().map(drop)
     }
 
+    /// Whether the device can be opened for writing once more.
+    pub(super) fn opens_twice(&self) -> bool {
+        Ext2::open(self.device.clone(), &self.open).is_ok()
+    }
+
     /// All bytes of the device.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
@@ -215,8 +234,17 @@ impl World {
 }
 
 /// A device that holds these bytes, and the folder that its file lies in.
-fn device(backend: Backend, image: &[u8]) -> (Arc<dyn BlockDevice>, Option<TempDir>) {
-    let ram = || RamDevice::from_bytes(image).expect("memory");
+pub(super) fn device(
+    backend: Backend,
+    persistent: bool,
+    image: &[u8],
+) -> (Arc<dyn BlockDevice>, Option<TempDir>) {
+    let media = if persistent { Media::Persistent } else { Media::Volatile };
+    let ram = || {
+        let device = RamDevice::with_media(image.len() as u64, media).expect("memory");
+        device.write_at(0, image).expect("memory is written");
+        device
+    };
     let file = || {
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };

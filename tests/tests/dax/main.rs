@@ -10,6 +10,7 @@ mod nowait;
 mod permissions;
 mod seam;
 mod setup;
+mod siblings;
 mod sweep;
 mod torn_writes;
 mod toy;

@@ -61,10 +61,14 @@ impl Model {
             O::SetTimes { of, atime, mtime } => {
                 let id = self.hand(actor, *of);
                 if self.agree(answer, self.cuttable(id))? {
+                    // The nearest that the inode has room for.
+                    let most = if self.has_crtime { (1 << 34) - (1 << 31) - 1 } else { i64::from(i32::MAX) };
+                    let held = |time: &i64| (*time).clamp(i64::from(i32::MIN), most);
+                    let (atime, mtime) = (atime.as_ref().map(held), mtime.as_ref().map(held));
                     let node = self.node_mut(id);
                     node.atime = atime.unwrap_or(node.atime);
                     if let Some(mtime) = mtime {
-                        node.mtime = *mtime;
+                        node.mtime = mtime;
                         node.perhaps.clear();
                     }
                     node.changed(now);

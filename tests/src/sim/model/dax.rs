@@ -12,7 +12,10 @@ use ext2_dax::{
 };
 
 use super::{Id, Model, Verdict, Wanted, contents::PAGE};
-use crate::sim::{Actor, Answer, Operation, Step, Word, operation::Data};
+use crate::sim::{
+    Actor, Answer, Operation, Step, Word,
+    operation::{Data, WHOLE, WHOLE_READ},
+};
 
 const IMMUTABLE: u32 = 0x10;
 const APPEND: u32 = 0x20;
@@ -75,7 +78,8 @@ impl Model {
                 if *nowait && self.may_meet(answer) {
                     return Ok(());
                 }
-                self.same(answer, Ok(Answer::Bytes(self.read(id, *at, *len))))
+                let len = if *len == WHOLE { WHOLE_READ } else { *len };
+                self.same(answer, Ok(Answer::Bytes(self.read(id, *at, len))))
             }
             O::FileWrite { file, at, data, nowait } => {
                 self.file_write(self.file(actor, *file), *at, *data, *nowait, answer)
@@ -157,6 +161,7 @@ impl Model {
                 let wanted = match () {
                     () if *pages == 0 => no(Errno::INVAL),
                     () if !self.is_dax => no(Errno::OPNOTSUPP),
+                    () if *sharing == Sharing::Synchronous && !self.persistent => no(Errno::OPNOTSUPP),
                     () if stores => self.storable(id, open_for),
                     () => Ok(()),
                 };

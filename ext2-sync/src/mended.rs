@@ -1,0 +1,87 @@
+//! Faults that were mended: a test puts one back, to see that it would be found.
+//!
+//! Each is at one place in the code. Without the feature `turns` none can be put back, and what asks for it compiles to
+//! nothing.
+
+#[cfg(feature = "turns")]
+use core::sync::atomic::{AtomicU32, Ordering};
+
+macro_rules! mended {
+    ($($name:ident: $text:literal,)*) => {
+        /// A fault that was mended, and can be put back by a test.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Mended {
+            $(#[doc = $text] $name,)*
+        }
+
+        #[cfg(feature = "turns")]
+        impl Mended {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// What is wrong where it is put back.
+            #[must_use]
+            pub fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+mended! {
+    LookupLetsGo: "a lookup lets go of the directory before it takes the inode by its number",
+    RenameLooksOnce: "a rename does not look names up again under its locks",
+    RmdirLooksOnce: "the removal of a directory does not look its name up again under its locks",
+    WaitsForItself: "a thread waits for a lease of its own",
+    NowaitWaits: "a call that must not wait waits for the inode's lock",
+    WriteLeavesPages: "blocks that the core's own write gives a hole do not reach who maps the hole",
+    FaultLeavesHole: "a store fault that fails leaves translations of the hole that it gave blocks to",
+    PrivateCopiesGo: "private copies go when blocks move or are punched",
+    MapAsksNobody: "a shared mapping for stores is given of files that may not be stored to",
+    LeaseAsksNobody: "memory is lent for storing of files that may not be stored to",
+    RightsOfTheDevice: "where the file system was closed, memory is given for storing as the device allows it",
+    SyncOnVolatile: "a synchronous mapping is given of memory that is not persistent",
+    LeaseNotWritten: "what was stored through a lease is not written back by a sync",
+    StoresAfterClose: "stores through mappings go on after the file system was closed",
+    ClosedIsClean: "a close says that it left the image clean while a removed file is held",
+    OpenTwice: "a device is opened for writing twice",
+    OwnersInPieces: "owners that lie in several words change one after another",
+    SetIdKept: "set-id bits stay while owners change",
+    SharersApart: "a block of attributes and the count of its users change one after the other",
+    NoShelter: "a file that is replaced has its second name beside the first where there is no lost+found",
+    ExchangeKeepsNothing: "an exchange takes the second file's name before it has another",
+    LateTimesForgotten: "a file without a name gets its first one before its times are stored",
+    ReservedGivenOut: "reserved inodes past the first group are given out after an unclean stop",
+    DanglingNamesStay: "names of inodes without links stay when bitmaps are rebuilt",
+    CookiesMove: "a rename that packs a block of a directory loses where listings were",
+    RemovalNeedsRoom: "the removal of an attribute needs a free block",
+    TimesUncut: "times that the inode has no room for are shown until it is read again",
+    LeaseTooLong: "the end of a lease is not cut at the largest offset",
+    NumberLost: "errors of the file system reach callers of the DAX layer as EINVAL",
+    DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",
+}
+
+/// The one that is put back, as its number from 1 on.
+#[cfg(feature = "turns")]
+static BACK: AtomicU32 = AtomicU32::new(0);
+
+impl Mended {
+    /// Whether it is put back.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_back(self) -> bool {
+        #[cfg(feature = "turns")]
+        let back = BACK.load(Ordering::Relaxed) == self as u32 + 1;
+        #[cfg(not(feature = "turns"))]
+        let back = false;
+        back
+    }
+
+    /// Puts a fault back for the whole process, or none.
+    #[cfg(feature = "turns")]
+    pub fn put_back(fault: Option<Self>) {
+        BACK.store(fault.map_or(0, |fault| fault as u32 + 1), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,127 @@
+//! Ends of a file system that somebody still uses: closed under all that everybody holds, or killed.
+
+use blockdev::Access;
+use ext2_core::{Closed, Ext2, FileKind, InodeFlags, NewInode};
+use ext2_dax::{
+    OpenFor,
+    mmu::{Protection, Sharing, soft::MapRequest},
+};
+use ext2_image::check::{Checker, Outcome};
+
+use super::{
+    Answer, World,
+    perform::{Done, core},
+    world::device,
+};
+use crate::crash::NOW;
+
+/// A file that is made in an image as a kill left it.
+const AFTER: &[u8] = b"made-after-a-kill";
+
+impl World {
+    /// Closes it, and tries to change it all the same. What was left unclean is mended.
+    pub(super) fn close_under_all(&mut self) -> Done {
+        let closed = core(self.ext2().clone().close())?;
+        let before = self.bytes();
+        let went_on = self.change_all_the_same();
+        if let Some(words) = went_on.or((self.bytes() != before).then_some("the image changed")) {
+            return Err(Answer::Broken(format!("after a close that said {closed:?}: {words}")));
+        }
+        self.let_go();
+        self.fs = None;
+        if matches!(closed, Closed::Unclean(_)) {
+            self.mend()?;
+        }
+        core(self.mount(false))?;
+        Ok(Answer::Closed(closed))
+    }
+
+    /// Tries whatever changes a file, with all that is held. What was done.
+    fn change_all_the_same(&self) -> Option<&'static str> {
+        let request = MapRequest {
+            offset: 0,
+            len: 4096,
+            sharing: Sharing::Shared,
+            protection: Protection::ReadWrite,
+            colour: 0,
+        };
+        for held in &self.actors {
+            for map in held.maps.iter().flatten() {
+                if map.vma().is_shared() && map.store(0, &[7]).is_ok() {
+                    return Some("a mapping was stored to");
+                }
+            }
+            for (file, open_for) in held.files.iter().flatten() {
+                if *open_for != OpenFor::Reading && file.write_at(0, b"x").is_ok() {
+                    return Some("a file was written to");
+                }
+                if *open_for == OpenFor::Writing && file.lease(0..1, Access::Write).is_ok() {
+                    return Some("memory was lent for storing");
+                }
+                if *open_for == OpenFor::Writing && held.map(file, &request).is_ok() {
+                    return Some("a file was mapped for storing");
+                }
+            }
+            for inode in held.hands.iter().flatten() {
+                let changed = match inode.kind() {
+                    FileKind::Directory => inode.create(AFTER, &NewInode::new(FileKind::Fifo, 0)).is_ok(),
+                    FileKind::Regular => inode.write_at(0, b"x").is_ok(),
+                    _ => inode.touch().is_ok(),
+                };
+                if changed {
+                    return Some("an inode in hand was changed");
+                }
+            }
+        }
+        None
+    }
+
+    /// Ends the process of the file system: what it stored is what there is.
+    pub(super) fn kill(&mut self, mended: bool) -> Result<(), Answer> {
+        self.die();
+        if !mended {
+            core(self.mount(false))?;
+            self.use_it()?;
+            self.die();
+        }
+        self.mend()?;
+        core(self.mount(false))
+    }
+
+    /// The device goes on with what was stored so far; what is stored after that is on another.
+    fn die(&mut self) {
+        let bytes = self.bytes();
+        self.let_go();
+        self.fs = None;
+        (self.device, self.folder) = device(self.backend, self.persistent, &bytes);
+    }
+
+    /// Makes a file in the image as it was left, and removes it.
+    fn use_it(&self) -> Result<(), Answer> {
+        let fs: &Ext2 = self.ext2();
+        let root = core(fs.root())?;
+        if root.attr().flags.intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND) {
+            return Ok(());
+        }
+        let made = match core(root.create(AFTER, &NewInode::new(FileKind::Regular, 0o644))) {
+            Ok(made) => made,
+            // There may be no room.
+            Err(Answer::Refused(_)) => return Ok(()),
+            Err(answer) => return Err(answer),
+        };
+        if made.nr().get() < fs.geometry().first_ino {
+            return Err(Answer::Broken(format!("inode {} is reserved, and was given out", made.nr())));
+        }
+        let _ = core(made.write_at(0, &[7; 5000]));
+        core(root.unlink(AFTER))
+    }
+
+    /// Mends it as `e2fsck -p` would. Nobody uses it.
+    fn mend(&self) -> Result<(), Answer> {
+        match Checker::new().mend(&*self.device, NOW, &mut |_| {}) {
+            Ok(Outcome::Clean | Outcome::Mended(_)) => Ok(()),
+            Ok(Outcome::Halts(finding)) => Err(Answer::Broken(format!("needs a person: {finding}"))),
+            Err(error) => Err(Answer::Broken(format!("cannot be mended: {error}"))),
+        }
+    }
+}

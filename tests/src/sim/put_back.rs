@@ -1,0 +1,117 @@
+//! Faults that were mended, put back one at a time: how many runs, and how long, it takes to find each again.
+
+use std::{
+    fmt,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use ext2_core::{Barrier, sync::Mended};
+
+use super::{Mode, new_seed};
+
+/// What is put back, or left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A fault that was mended.
+    Mended(Mended),
+    /// A fence or flush.
+    Without(Barrier),
+}
+
+impl Fault {
+    /// All faults that were mended.
+    pub fn mended() -> impl Iterator<Item = Self> {
+        Mended::ALL.iter().map(|fault| Self::Mended(*fault))
+    }
+
+    /// The one of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let barriers = Barrier::ALL.iter().map(|barrier| Self::Without(*barrier));
+        Self::mended().chain(barriers).find(|fault| fault.to_string() == name)
+    }
+
+    /// What is wrong with it; of a fence what it is for.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Mended(fault) => fault.text(),
+            Self::Without(barrier) => barrier.text(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mended(fault) => write!(f, "{fault:?}"),
+            Self::Without(barrier) => write!(f, "{barrier:?}"),
+        }
+    }
+}
+
+/// Searches for a fault, each from a seed of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    /// How many.
+    pub searches: u64,
+    /// The longest time of one.
+    pub time: Duration,
+    /// The mode of all runs; else each its own.
+    pub mode: Option<Mode>,
+    /// The seed that the first begins with.
+    pub first: Option<u64>,
+}
+
+/// What became of searches.
+#[derive(Clone, Debug)]
+pub struct Sought {
+    /// Those that found it.
+    pub found: u64,
+    /// Runs that it took in the middle search, where it found it.
+    pub runs: Option<u64>,
+    /// Time that it took there.
+    pub time: Option<Duration>,
+    /// What the fastest one said.
+    pub words: String,
+}
+
+/// Seeds between searches.
+const APART: u64 = 1 << 32;
+
+impl Search {
+    /// Searches. Each search is a process of its own, this very program: a fault may hang it.
+    ///
+    /// # Errors
+    /// Where this program cannot be run.
+    pub fn go(&self, fault: Fault) -> std::io::Result<Sought> {
+        let first = self.first.unwrap_or_else(new_seed);
+        let mut found: Vec<(u64, Duration, String)> = Vec::new();
+        for nr in 0..self.searches {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["--with", &fault.to_string()]);
+            command.args(["--seed", &first.wrapping_add(nr * APART).to_string()]);
+            command.args(["--seconds", &self.time.as_secs().to_string()]);
+            if let Some((name, _)) = Mode::ALL.iter().find(|(_, mode)| Some(*mode) == self.mode) {
+                command.args(["--mode", name]);
+            }
+            let begin = Instant::now();
+            let output = command.stderr(Stdio::null()).output()?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.code() == Some(1) {
+                let runs = text.lines().find_map(|line| line.split_once(" runs from seed ")?.0.parse().ok());
+                let words = text.lines().next().unwrap_or_default().to_owned();
+                found.push((runs.unwrap_or(0), begin.elapsed(), words));
+            }
+        }
+        found.sort();
+        let (count, middle) = (found.len() as u64, (self.searches / 2) as usize);
+        Ok(Sought {
+            found: count,
+            runs: found.get(middle).map(|(runs, ..)| *runs),
+            time: found.get(middle).map(|(_, time, _)| *time),
+            words: found.first().map(|(.., words)| words.clone()).unwrap_or_default(),
+        })
+    }
+}
