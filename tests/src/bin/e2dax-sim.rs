@@ -89,7 +89,7 @@ fn put_back(asked: &Asked) -> ExitCode {
     let mut all = true;
     println!("| fault | put back | found | runs | seconds |\n|---|---|---|---|---|");
     for fault in &asked.put_back {
-        match search.go(*fault) {
+        match std::env::current_exe().and_then(|program| search.go(&program, *fault)) {
             Ok(sought) => {
                 all &= sought.found == search.searches;
                 let runs = sought.runs.map_or("–".to_owned(), |runs| runs.to_string());
@@ -130,7 +130,8 @@ fn main() -> ExitCode {
         first: asked.seed.unwrap_or_else(sim::new_seed),
         runs: asked.runs.unwrap_or(if asked.seconds.is_some() { u64::MAX } else { 1 }),
         time: Duration::from_secs(asked.seconds.unwrap_or(u64::from(u32::MAX))),
-        mode: asked.mode,
+        // Nothing else sees a fence.
+        mode: asked.mode.or(matches!(asked.with, Some(Fault::Without(_))).then_some(Mode::Crash)),
         fault: asked.with,
         enough: if asked.with.is_some() { 1 } else { u64::MAX },
     };

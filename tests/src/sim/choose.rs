@@ -9,7 +9,7 @@ use ext2_dax::{
 use super::{
     Actor, Data, HANDS, Model, Operation, Options, Step, Word,
     kept_out::kept_out,
-    operation::{FILES, LEASES, LISTINGS, MAPS, Need, WHOLE},
+    operation::{FILES, LEASES, LISTINGS, MAPS, Need, WHOLE, name, xattr_name},
 };
 use crate::Rng;
 
@@ -26,6 +26,8 @@ pub(super) struct Chooser {
     names: u8,
     block: u64,
     reach: u64,
+    /// Whether little makes the disk full.
+    is_small: bool,
     /// Operations that come first, the next one last.
     first: Vec<Operation>,
 }
@@ -42,6 +44,7 @@ impl Chooser {
             names: options.names,
             block: options.block,
             reach: options.reach,
+            is_small: options.kib <= 128,
             first: if options.has_lost_and_found && part == "steps" { lost_and_found() } else { Vec::new() },
         }
     }
@@ -74,6 +77,10 @@ impl Chooser {
     /// An operation, or most of the time where it has nothing to be done with one that gets it.
     fn prepared(&mut self, actor: Actor, model: &Model) -> Operation {
         let mut word = self.word();
+        if model.is_full() && self.rng.one_in(4) {
+            // What needs no room.
+            word = *self.rng.pick(&[Word::RemoveXattr, Word::Chmod, Word::Rename, Word::Unlink]);
+        }
         let held = model.held(actor);
         let regular = (0..HANDS).any(|hand| model.kind_in(actor, hand) == Some(FileKind::Regular));
         // What needs something needs what that needs.
@@ -121,6 +128,12 @@ impl Chooser {
 
     fn name(&mut self) -> u8 {
         self.slot(self.names)
+    }
+
+    /// A name, of those that a directory has in most cases.
+    fn name_in(&mut self, dir: u8, actor: Actor, model: &Model) -> u8 {
+        let there: Vec<u8> = (0..self.names).filter(|nr| model.has_name(actor, dir, &name(*nr))).collect();
+        if there.is_empty() || self.rng.one_in(3) { self.name() } else { *self.rng.pick(&there) }
     }
 
     /// A hand to take something in; what holds the root is kept most of the time.
@@ -205,7 +218,10 @@ impl Chooser {
         let dir = |own: &mut Self| own.hand(actor, model, Some(FileKind::Directory));
         match word {
             Word::Root => O::Root { to: self.to() },
-            Word::Lookup => O::Lookup { dir: dir(self), name: self.name(), to: self.to() },
+            Word::Lookup => {
+                let dir = dir(self);
+                O::Lookup { dir, name: self.name_in(dir, actor, model), to: self.to() }
+            }
             Word::LookupNr => O::LookupNr { dir: dir(self), name: self.name() },
             Word::ByNumber => O::ByNumber { of: self.hand(actor, model, None), to: self.to() },
             Word::Resolve => {
@@ -231,8 +247,14 @@ impl Chooser {
             }
             Word::Tmpfile => O::Tmpfile { dir: dir(self), mode: self.mode(), to: self.to() },
             Word::Link => O::Link { of: self.hand(actor, model, None), dir: dir(self), name: self.name() },
-            Word::Unlink => O::Unlink { dir: dir(self), name: self.name() },
-            Word::Rmdir => O::Rmdir { dir: dir(self), name: self.name() },
+            Word::Unlink => {
+                let dir = dir(self);
+                O::Unlink { dir, name: self.name_in(dir, actor, model) }
+            }
+            Word::Rmdir => {
+                let dir = dir(self);
+                O::Rmdir { dir, name: self.name_in(dir, actor, model) }
+            }
             Word::Rename => {
                 let flags = match self.rng.below(8) {
                     0 => RenameFlags::NOREPLACE,
@@ -240,8 +262,10 @@ impl Chooser {
                     3 if self.rng.one_in(4) => RenameFlags::all(),
                     _ => RenameFlags::empty(),
                 };
-                let (from, to) = (dir(self), dir(self));
-                O::Rename { dir: from, name: self.name(), to_dir: to, to_name: self.name(), flags }
+                let from = dir(self);
+                let to = if self.rng.one_in(2) { from } else { dir(self) };
+                let name = self.name_in(from, actor, model);
+                O::Rename { dir: from, name, to_dir: to, to_name: self.name(), flags }
             }
             Word::ReadLink => O::ReadLink { of: self.hand(actor, model, Some(FileKind::Symlink)) },
             Word::BeginListing => O::BeginListing { dir: dir(self), listing: self.slot(LISTINGS) },
@@ -279,7 +303,13 @@ impl Chooser {
                     how: self.slot(3),
                 }
             }
-            Word::RemoveXattr => O::RemoveXattr { of: self.hand(actor, model, None), name: self.slot(7) },
+            Word::RemoveXattr => {
+                let of = self.hand(actor, model, None);
+                let there: Vec<u8> =
+                    (0..7).filter(|nr| model.has_xattr(actor, of, xattr_name(*nr))).collect();
+                let name = if there.is_empty() { self.slot(7) } else { *self.rng.pick(&there) };
+                O::RemoveXattr { of, name }
+            }
             Word::GetXattr => O::GetXattr { of: self.hand(actor, model, None), name: self.slot(7) },
             Word::ListXattrs => O::ListXattrs { of: self.hand(actor, model, None) },
             Word::Xattrs => O::Xattrs { of: self.hand(actor, model, None) },
@@ -308,7 +338,14 @@ impl Chooser {
         match word {
             Word::Read => O::Read { of: of(self), at: self.offset(), len: self.len() },
             Word::ReadPieces => O::ReadPieces { of: of(self), at: self.offset(), len: self.len() },
-            Word::Write => O::Write { of: of(self), at: self.offset(), data: self.data() },
+            Word::Write => {
+                let mut data = self.data();
+                if self.is_small && self.rng.one_in(10) {
+                    // So that it is full at times.
+                    data.len = 60_000;
+                }
+                O::Write { of: of(self), at: self.offset(), data }
+            }
             Word::Truncate => O::Truncate { of: of(self), size: self.offset(), wait: self.rng.one_in(2) },
             Word::Punch => {
                 O::Punch { of: of(self), at: self.offset(), len: self.long(), wait: self.rng.one_in(2) }
@@ -443,7 +480,12 @@ impl Chooser {
         let map = *self.rng.pick(&maps);
         let mapping = held.maps[usize::from(map)].as_ref().expect("just found");
         let size = model.node(mapping.id).size().clamp(1, mapping.len());
-        let at = if self.rng.one_in(6) { self.rng.below(mapping.len() + PAGE) } else { self.rng.below(size) };
+        let copied = mapping.copied();
+        let at = match self.rng.below(6) {
+            0 => self.rng.below(mapping.len() + PAGE),
+            1 | 2 if !copied.is_empty() => self.rng.pick(&copied) * PAGE + self.rng.below(PAGE),
+            _ => self.rng.below(size),
+        };
         (map, at)
     }
 }

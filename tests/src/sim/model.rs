@@ -250,6 +250,24 @@ impl Model {
         found
     }
 
+    /// Whether no block was free at the last step.
+    pub(super) fn is_full(&self) -> bool {
+        self.room.blocks == 0
+    }
+
+    /// Whether a directory in a hand has a name.
+    pub(super) fn has_name(&self, actor: Actor, hand: u8, name: &[u8]) -> bool {
+        self.held(actor).hands[usize::from(hand)].is_some_and(|id| match &self.node(id).content {
+            Content::Directory(names) => names.contains_key(name),
+            _ => false,
+        })
+    }
+
+    /// Whether what is in a hand has an attribute.
+    pub(super) fn has_xattr(&self, actor: Actor, hand: u8, name: &[u8]) -> bool {
+        self.held(actor).hands[usize::from(hand)].is_some_and(|id| self.node(id).xattrs.contains_key(name))
+    }
+
     /// The kind of what an actor has in a hand.
     pub(super) fn kind_in(&self, actor: Actor, hand: u8) -> Option<FileKind> {
         self.held(actor).hands[usize::from(hand)].map(|id| self.node(id).kind)

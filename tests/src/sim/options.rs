@@ -340,7 +340,7 @@ fn base_share(word: Word) -> u32 {
         W::Lookup | W::Rename | W::Unlink | W::Link | W::List | W::Load | W::Open | W::Map | W::Truncate => 6,
         W::FileRead | W::Read | W::FileTruncate | W::Punch | W::FilePunch | W::BeginListing => 5,
         W::Stat | W::Rmdir | W::SetXattr | W::LetGo | W::Zero | W::FileZero | W::Lease | W::LeaseRead => 4,
-        W::Remount | W::Exit | W::Root | W::Close | W::Kill => 1,
+        W::Remount | W::Exit | W::Root => 1,
         _ => 2,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -81,15 +82,15 @@ pub struct Sought {
 const APART: u64 = 1 << 32;
 
 impl Search {
-    /// Searches. Each search is a process of its own, this very program: a fault may hang it.
+    /// Searches. Each search is a process of its own, of `program`, which is `e2dax-sim`: a fault may hang it.
     ///
     /// # Errors
-    /// Where this program cannot be run.
-    pub fn go(&self, fault: Fault) -> std::io::Result<Sought> {
+    /// Where the program cannot be run.
+    pub fn go(&self, program: &Path, fault: Fault) -> std::io::Result<Sought> {
         let first = self.first.unwrap_or_else(new_seed);
         let mut found: Vec<(u64, Duration, String)> = Vec::new();
         for nr in 0..self.searches {
-            let mut command = Command::new(std::env::current_exe()?);
+            let mut command = Command::new(program);
             command.args(["--with", &fault.to_string()]);
             command.args(["--seed", &first.wrapping_add(nr * APART).to_string()]);
             command.args(["--seconds", &self.time.as_secs().to_string()]);

@@ -115,7 +115,7 @@ impl Second {
         }
         // The root was changed when the file was made.
         if let (Some(root), Some(before)) = (found.get_mut(&b""[..]), mended.get(&b""[..])) {
-            root.times = before.times;
+            (root.times, root.size) = (before.times, before.size);
         }
         history.judge(moment, &found)
     }

@@ -40,6 +40,11 @@ impl Mapping {
         self.sharing == Sharing::Private
     }
 
+    /// Pages of the mapping with copies of its own.
+    pub(in crate::sim) fn copied(&self) -> Vec<u64> {
+        self.copies.keys().filter_map(|page| page.checked_sub(self.first)).collect()
+    }
+
     /// Bytes of the mapping.
     pub(in crate::sim) fn len(&self) -> u64 {
         self.pages * PAGE
@@ -241,6 +246,9 @@ impl Model {
             return self.agree(answer, no(Errno::OPNOTSUPP)).map(drop);
         }
         if wanted.is_ok() && self.may_meet(answer) {
+            // It may have come as far as to note the time.
+            let now = self.now;
+            self.node_mut(id).perhaps_modified(now);
             return Ok(());
         }
         // What is inside the file is written where there are blocks; the file does not grow.
