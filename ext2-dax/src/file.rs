@@ -224,7 +224,8 @@ impl File {
     /// Writes through the device, by way of a buffer.
     fn copy_in(&self, pos: u64, len: u64, source: &mut dyn Source, limits: Limits<'_>) -> Result<u64> {
         let pos = if self.0.open_for == OpenFor::Appending { self.size() } else { pos };
-        let len = len.min(MAX_BYTES.saturating_sub(pos));
+        // One byte at least, so that an offset past all files is refused as such.
+        let len = len.min(MAX_BYTES.saturating_sub(pos).max(1));
         let mut buf = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(1 << 20)];
         let mut done = 0;
         while done < len {

@@ -5,7 +5,23 @@
 
 use std::time::Duration;
 
-use e2dax_tests::sim::{self, Campaign, Mode};
+use e2dax_tests::sim::{self, Campaign, Fault, Mode, Search};
+
+/// Faults that are found within seconds, and by which mode.
+const FOUND: &[(&str, Mode)] = &[
+    ("WriteLeavesPages", Mode::Plain),
+    ("MapAsksNobody", Mode::Plain),
+    ("LeaseAsksNobody", Mode::Plain),
+    ("RightsOfTheDevice", Mode::Plain),
+    ("SyncOnVolatile", Mode::Plain),
+    ("ClosedIsClean", Mode::Plain),
+    ("OpenTwice", Mode::Plain),
+    ("TimesUncut", Mode::Plain),
+    ("NumberLost", Mode::Plain),
+    ("DotsAsNames", Mode::Plain),
+    ("RenameLooksOnce", Mode::Threads),
+    ("NowaitWaits", Mode::Threads),
+];
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {

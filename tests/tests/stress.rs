@@ -1,7 +1,7 @@
 //! Many threads on one file system: shared directories, random operations, and a watchdog. In debug builds the
 //! order of locks is asserted at each acquisition.
 //!
-//! `E2DAX_STRESS_SECONDS=N` runs for N seconds instead of 3.
+//! `E2DAX_STRESS_SECONDS=N` runs for N seconds instead of 1.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -84,7 +84,7 @@ fn fsck(device: &RamDevice) {
 }
 
 fn seconds() -> u64 {
-    std::env::var("E2DAX_STRESS_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(3)
+    std::env::var("E2DAX_STRESS_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(1)
 }
 
 #[test]

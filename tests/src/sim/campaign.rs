@@ -19,10 +19,13 @@ use super::{
 /// Seconds that a run may take.
 const STUCK: u64 = 60;
 /// The same where a fault was put back, which may hang it.
-const STUCK_BY_FAULT: u64 = 5;
+const STUCK_BY_FAULT: u64 = 10;
 
 /// Runs that have ended.
 static RUNS: AtomicU64 = AtomicU64::new(0);
+
+/// States of crashes that were looked at.
+pub(super) static STATES: AtomicU64 = AtomicU64::new(0);
 
 /// Which seeds, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +117,7 @@ fn watch(stuck: u64, first: u64) {
             let mut last = (0, Instant::now());
             loop {
                 std::thread::sleep(Duration::from_millis(200));
-                let runs = (RUNS.load(Ordering::Relaxed), now());
+                let runs = (RUNS.load(Ordering::Relaxed), STATES.load(Ordering::Relaxed), now());
                 let runs = crc32fast::hash(format!("{runs:?}").as_bytes());
                 if runs != last.0 {
                     last = (runs, Instant::now());

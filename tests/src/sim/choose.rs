@@ -7,7 +7,7 @@ use ext2_dax::{
 };
 
 use super::{
-    Actor, Data, HANDS, Model, Operation, Options, Step, Word,
+    Actor, Data, HANDS, Mode, Model, Operation, Options, Step, Word,
     kept_out::kept_out,
     operation::{FILES, LEASES, LISTINGS, MAPS, Need, WHOLE, name, xattr_name},
 };
@@ -28,14 +28,24 @@ pub(super) struct Chooser {
     reach: u64,
     /// Whether little makes the disk full.
     is_small: bool,
+    /// Whether inodes share attributes.
+    alike: bool,
     /// Operations that come first, the next one last.
     first: Vec<Operation>,
+    /// The operation that ends a run.
+    last: Option<Operation>,
 }
 
 impl Chooser {
     /// One that gives the same steps for the same options, if the answers are the same.
     #[must_use]
     pub(super) fn new(options: &Options, part: &str) -> Self {
+        let mut rng = Rng::named(options.seed, "scene");
+        let scene = if part == "steps" { scene(options, &mut rng) } else { None };
+        let (mut first, last) = scene.unwrap_or_default();
+        if options.has_lost_and_found && part == "steps" {
+            first.append(&mut lost_and_found());
+        }
         Self {
             rng: Rng::named(options.seed, part),
             shares: options.shares.clone(),
@@ -45,7 +55,9 @@ impl Chooser {
             block: options.block,
             reach: options.reach,
             is_small: options.kib <= 128,
-            first: if options.has_lost_and_found && part == "steps" { lost_and_found() } else { Vec::new() },
+            alike: options.share_xattrs,
+            first,
+            last,
         }
     }
 
@@ -57,6 +69,11 @@ impl Chooser {
         }
         let actor = self.rng.below(self.actors.into()) as Actor;
         self.next_of(actor, model)
+    }
+
+    /// The step that a run ends with, where that is known when it begins.
+    pub(super) fn last(&mut self) -> Option<Step> {
+        self.last.take().map(|operation| Step { actor: 0, operation })
     }
 
     /// The next step of an actor.
@@ -180,7 +197,7 @@ impl Chooser {
         if self.rng.one_in(3) {
             self.rng.below(0o10000) as u16
         } else {
-            *self.rng.pick(&[0o644, 0o755, 0o600])
+            *self.rng.pick(&[0o644, 0o755, 0o600, 0o6755, 0o4711])
         }
     }
 
@@ -265,7 +282,8 @@ impl Chooser {
                 let from = dir(self);
                 let to = if self.rng.one_in(2) { from } else { dir(self) };
                 let name = self.name_in(from, actor, model);
-                O::Rename { dir: from, name, to_dir: to, to_name: self.name(), flags }
+                let to_name = if self.rng.one_in(2) { self.name_in(to, actor, model) } else { self.name() };
+                O::Rename { dir: from, name, to_dir: to, to_name, flags }
             }
             Word::ReadLink => O::ReadLink { of: self.hand(actor, model, Some(FileKind::Symlink)) },
             Word::BeginListing => O::BeginListing { dir: dir(self), listing: self.slot(LISTINGS) },
@@ -295,10 +313,12 @@ impl Chooser {
             }
             Word::SetXattr => {
                 let len = *self.rng.pick(&[0, 5, 100, 300, 900, 3000]) as u32;
-                let value = Data { len, seed: self.rng.below(8) as u8 };
+                // Where inodes may share them, few that differ.
+                let (len, seeds, names) = if self.alike { (len % 7, 1, 2) } else { (len, 8, 7) };
+                let value = Data { len, seed: self.slot(seeds) };
                 O::SetXattr {
                     of: self.hand(actor, model, None),
-                    name: self.slot(7),
+                    name: self.slot(names),
                     value,
                     how: self.slot(3),
                 }
@@ -488,6 +508,39 @@ impl Chooser {
         };
         (map, at)
     }
+}
+
+/// What some runs begin with, backwards, and end with: a file that is mapped twice and has a hole, where the device fails in
+/// a store to that; a file whose memory is lent and synced, where power fails.
+fn scene(options: &Options, rng: &mut Rng) -> Option<(Vec<Operation>, Option<Operation>)> {
+    use Operation as O;
+    let fits = options.is_dax() && !options.buffer_head;
+    if !fits || options.mode == Mode::Plain || options.mode == Mode::Threads || !rng.one_in(3) {
+        return None;
+    }
+    let (umask, mode, kind) = (0, 0o644, FileKind::Regular);
+    let mut steps = vec![
+        O::Root { to: 0 },
+        O::Create { dir: 0, name: 1, kind, mode, umask, to: 1 },
+        O::Open { of: 1, open_for: OpenFor::Writing, file: 0 },
+    ];
+    let at = rng.below(9000);
+    let data = Data { len: 1 + rng.below(100) as u32, seed: 3 };
+    let last = if options.mode == Mode::Failing {
+        let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
+        steps.push(O::FileTruncate { file: 0, size: 10_000, wait: true });
+        steps.extend([0, 1].map(|map| O::Map { file: 0, page: 0, pages: 3, sharing, protection, map }));
+        steps.push(O::Load { map: 0, at, len: 1 });
+        Some(O::Store { map: 1, at, data })
+    } else {
+        steps.push(O::FileWrite { file: 0, at, data, nowait: false });
+        steps.push(O::Lease { file: 0, at: 0, len: 12_000, writing: true, lease: 0 });
+        steps.push(O::LeaseWrite { lease: 0, seed: 9 });
+        steps.push(if rng.one_in(2) { O::FileSync { file: 0 } } else { O::SyncAll });
+        None
+    };
+    steps.reverse();
+    Some((steps, last))
 }
 
 /// Makes `lost+found`, backwards.

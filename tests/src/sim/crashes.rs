@@ -1,7 +1,11 @@
 //! Crashes: what a run stored is recorded, and every state that the media may hold at any moment of it is mended as
 //! `e2fsck -p` would and compared with what was promised then (see [`History`]).
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    sync::{Arc, atomic::Ordering},
+};
 
 use blockdev::{
     BlockDevice, RamDevice, Recorder,
@@ -10,6 +14,7 @@ use blockdev::{
 use ext2_core::{Barrier, RenameFlags};
 use ext2_image::check::{Checker, Outcome};
 
+use super::campaign::STATES as PROGRESS;
 use super::{Answer, Model, Operation, Options, Step, Word, World, name, run::e2fsck_p, second::Second};
 use crate::{
     Scratch,
@@ -160,6 +165,7 @@ struct Judge<'h> {
 impl Judge<'_> {
     fn visit(&mut self, state: &CrashState<'_>) -> ControlFlow<()> {
         self.states += 1;
+        PROGRESS.fetch_add(1, Ordering::Relaxed);
         let moment = match state.mark {
             None => Moment::After(0),
             Some(mark) if mark % 2 == 1 => Moment::During((mark / 2) as usize),

@@ -79,7 +79,8 @@ impl Source<'_> {
             Self::Chosen(_, 0) => None,
             Self::Chosen(chooser, left) => {
                 *left -= 1;
-                Some(chooser.next(model))
+                let last = if *left == 0 { chooser.last() } else { None };
+                Some(last.unwrap_or_else(|| chooser.next(model)))
             }
             Self::Given(steps) => steps.next().cloned(),
         }

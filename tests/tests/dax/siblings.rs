@@ -7,7 +7,7 @@ use std::sync::Arc;
 use blockdev::crash::{CrashLimits, CrashState, PmemModel, PmemOrder};
 use blockdev::{Access, BlockDevice, FileDevice, Media, RamDevice, Recorder};
 use e2dax_tests::Scratch;
-use e2dax_tests::small::{image, is_clean, ram};
+use e2dax_tests::small::{is_clean, ram};
 use e2dax_tests::{need_tools, tree};
 use ext2_core::{
     BlockSize, Closed, Errno, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, RenameFlags, Wait,
@@ -300,76 +300,6 @@ fn no_rename_over_anything_leaves_a_name_that_nobody_made_where_there_is_no_lost
             );
             assert!(count > 5 && seen.len() > 1, "{what}: {seen:?}");
         }
-    }
-}
-
-#[test]
-fn directories_that_move_by_a_journal_are_somewhere_at_every_moment_whatever_is_full() {
-    need_tools!("mke2fs");
-    let base = {
-        let device = ram(&image(&["-t", "ext3", "-J", "size=1"]));
-        let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
-        let root = fs.root().unwrap();
-        for name in ["from", "to", "over"] {
-            root.create(name, &DIR).unwrap();
-        }
-        let dir = |path: &str| fs.resolve(path, Follow::No).unwrap();
-        for path in ["from", "to"] {
-            dir(path).create(b"sub", &DIR).unwrap().create(b"x", &FILE).unwrap();
-            dir(path).create(b"empty", &DIR).unwrap();
-            dir(path).create(b"file", &FILE).unwrap();
-        }
-        // No room in its block for one more name.
-        let pipe = root.create(b"pipe", &FIFO).unwrap();
-        for nr in 0..4 {
-            dir("to").link(&pipe, format!("{nr}{}", "n".repeat(200))).unwrap();
-        }
-        for nr in 0..20 {
-            match dir("to").link(&pipe, format!("{nr:02}")) {
-                Ok(()) if dir("to").size() > 1024 => panic!("it has grown"),
-                _ if nr == 3 => break,
-                done => done.unwrap(),
-            }
-        }
-        drop((root, pipe));
-        fs.close().unwrap();
-        device.to_vec()
-    };
-    let long = format!("to/{}", "s".repeat(240));
-    let exchange = RenameFlags::EXCHANGE;
-    let none = RenameFlags::empty();
-    let moves = [
-        ("from/sub", &long[..], none),
-        ("from/empty", &long, none),
-        ("from/sub", "to/empty", none),
-        ("from/sub", "over", none),
-        ("from/sub", "to/sub", exchange),
-        ("from/sub", "to/file", exchange),
-        ("from/file", "to/sub", exchange),
-        ("to/sub", "from/a", none),
-    ];
-    for (from, to, flags) in moves {
-        let before = tree::read(ram(&base)).unwrap();
-        let moved = before[&format!("/{from}").into_bytes()].inode;
-        let strict = OpenOptions { strict_rename: true, ..OpenOptions::default() };
-        let what = format!("{from} to {to} with {flags:?}");
-        let count = states(
-            &base,
-            &strict,
-            |fs| {
-                let (old_dir, old) = fs.resolve_parent(from.as_bytes()).unwrap();
-                let (new_dir, new) = fs.resolve_parent(to.as_bytes()).unwrap();
-                fs.rename(&old_dir, old, &new_dir, new, flags).unwrap();
-            },
-            |tree| {
-                let names: Vec<_> = tree.iter().filter(|(_, node)| node.inode == moved).collect();
-                let is_there = [from, to].iter().any(|name| {
-                    tree.get(&format!("/{name}").into_bytes()).is_some_and(|node| node.inode == moved)
-                });
-                assert!(is_there && names.len() == 1, "{what}: {:?}", names);
-            },
-        );
-        assert!(count > 5, "{what}: {count} states");
     }
 }
 
