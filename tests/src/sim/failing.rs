@@ -8,7 +8,7 @@ use ext2_core::{Errno, Ext2, FileKind, Follow, NewInode};
 use ext2_dax::mmu::Sharing;
 use ext2_image::check::{Checker, Outcome};
 
-use super::{Answer, Model, Options, Step, World, base, crashes::action_of, world::Held};
+use super::{Answer, Model, Operation, Options, Step, World, base, crashes::action_of, world::Held};
 use crate::{
     Rng, Scratch,
     crash::{History, Moment, NOW},
@@ -84,7 +84,8 @@ pub(super) fn run(
         let what = if poisoned.is_empty() { format!("{fault:?}") } else { format!("poison of {poisoned:?}") };
         format!("{words}; {what} in {last}, which gave {}", answer.words())
     };
-    if !is_gone && rng.one_in(3) && world.fs.is_some() {
+    let stores = matches!(last.operation, Operation::Store { .. });
+    if !is_gone && (rng.one_in(4) || stores) && world.fs.is_some() {
         device.disarm();
         return mappings_show_what_is_written(world).map_err(told);
     }

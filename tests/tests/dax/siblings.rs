@@ -9,9 +9,7 @@ use blockdev::{Access, BlockDevice, FileDevice, Media, RamDevice, Recorder};
 use e2dax_tests::Scratch;
 use e2dax_tests::small::{is_clean, ram};
 use e2dax_tests::{need_tools, tree};
-use ext2_core::{
-    BlockSize, Closed, Errno, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, RenameFlags, Wait,
-};
+use ext2_core::{BlockSize, Closed, Errno, Ext2, FileKind, Inode, NewInode, OpenOptions, RenameFlags, Wait};
 use ext2_dax::mmu::Sharing;
 use ext2_dax::rw::Limits;
 use ext2_dax::uio::{SliceSink, SliceSource};
