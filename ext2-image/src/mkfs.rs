@@ -35,6 +35,7 @@ mod plan;
 #[cfg(feature = "std")]
 pub mod source;
 mod space;
+mod stamp;
 #[cfg(feature = "std")]
 mod synthetic;
 mod tree;
@@ -55,6 +56,7 @@ pub use options::{AlignChoice, LostAndFound, Options, Size, Spare};
 pub use output::{DeviceOutput, Fresh, Output};
 pub use plan::Plan;
 pub use space::{Align, Needs};
+pub use stamp::Stamp;
 #[cfg(feature = "std")]
 pub use synthetic::{Segment, SegmentKind, Synthetic};
 pub use tree::{Body, NodeAttrs, NodeId, Tree, Xattr};
