@@ -35,6 +35,7 @@ mod plan;
 #[cfg(feature = "std")]
 pub mod source;
 mod space;
+#[cfg(feature = "std")]
 mod stamp;
 #[cfg(feature = "std")]
 mod synthetic;
@@ -56,6 +57,7 @@ pub use options::{AlignChoice, LostAndFound, Options, Size, Spare};
 pub use output::{DeviceOutput, Fresh, Output};
 pub use plan::Plan;
 pub use space::{Align, Needs};
+#[cfg(feature = "std")]
 pub use stamp::Stamp;
 #[cfg(feature = "std")]
 pub use synthetic::{Segment, SegmentKind, Synthetic};

@@ -1,6 +1,5 @@
 //! What a file of the host was when it was looked at.
 
-#[cfg(feature = "std")]
 use rustix::fs::Stat;
 
 /// A file of the host as it was at a moment: equal stamps are the same file with the same contents, as far as its device, inode,
@@ -14,7 +13,6 @@ pub struct Stamp {
     nanoseconds: [u32; 2],
 }
 
-#[cfg(feature = "std")]
 impl Stamp {
     /// What an open file is now.
     ///
