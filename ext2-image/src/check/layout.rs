@@ -4,7 +4,6 @@ use core::mem::offset_of;
 
 use alloc::vec::Vec;
 
-
 use super::Pass;
 use super::finding::{Kind, Place};
 use super::run::{Run, Step, Stop};
