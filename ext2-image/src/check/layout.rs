@@ -4,6 +4,8 @@ use core::mem::offset_of;
 
 use alloc::vec::Vec;
 
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
 use super::Pass;
 use super::finding::{Kind, Place};
 use super::run::{Run, Step, Stop};
