@@ -63,8 +63,8 @@ fn a_full_image_that_lost_its_resize_inode_gives_up_the_feature_and_no_file() {
     let bench = Bench::new();
     let path = base(&bench, &["-O", "resize_inode", "-m", "0"]);
     let device = Arc::new(Scratch::new(fs::read(&path).unwrap()));
-    let fs_ = Ext2::open(device.clone(), &crash::options()).unwrap();
-    let rest = fs_.root().unwrap().create(b"rest", &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+    let image = Ext2::open(device.clone(), &crash::options()).unwrap();
+    let rest = image.root().unwrap().create(b"rest", &NewInode::new(FileKind::Regular, 0o644)).unwrap();
     let mut at = 0;
     for step in [1 << 20, 64 << 10, 1 << 10] {
         while rest.write_at(at, &vec![b'r'; step]).is_ok_and(|written| written == step) {
@@ -72,7 +72,13 @@ fn a_full_image_that_lost_its_resize_inode_gives_up_the_feature_and_no_file() {
         }
     }
     drop(rest);
-    fs_.close().unwrap();
+    // What was too little for a block and one of pointers to it.
+    for nr in b'0'..b'4' {
+        let last =
+            image.root().unwrap().create(&[b'r', nr], &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+        let _ = last.write_at(0, &[b'l'; 1 << 10]);
+    }
+    image.close().unwrap();
     fs::write(&path, device.to_vec()).unwrap();
     // The block that the resize inode had is a file's now, and there is no other.
     let double = double(&path);
