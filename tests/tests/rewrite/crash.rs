@@ -132,7 +132,7 @@ fn a_resize_that_is_cut_off_is_not_begun_or_is_carried_out() {
         let blocks = Resize::minimum(&*device).unwrap();
         resize(blocks.into())(device);
     };
-    sweep("shrink as far as it goes", &base(few, 1024, 0), 4, least);
+    sweep("shrink as far as it goes", &base(few, 1024, 0), 2, least);
 }
 
 #[test]
