@@ -92,7 +92,9 @@ impl Crashes {
     ) -> Result<(), String> {
         self.recorder.mark(2 * self.steps + 2);
         self.steps += 1;
-        let action = answer.is_done().then(|| self.action(step, file));
+        // A rename that is refused may have made a `lost+found` for the moment first.
+        let is_rename = step.operation.word() == Word::Rename && *answer != Answer::Nothing;
+        let action = (answer.is_done() || is_rename).then(|| self.action(step, file));
         self.last = tree::of(world.ext2())?;
         self.history.push(action, self.last.clone());
         Ok(())
