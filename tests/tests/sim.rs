@@ -9,18 +9,14 @@ use e2dax_tests::sim::{self, Campaign, Fault, Mode, Search};
 
 /// Faults that are found within seconds, and by which mode.
 const FOUND: &[(&str, Mode)] = &[
-    ("WriteLeavesPages", Mode::Plain),
     ("MapAsksNobody", Mode::Plain),
     ("LeaseAsksNobody", Mode::Plain),
     ("RightsOfTheDevice", Mode::Plain),
     ("SyncOnVolatile", Mode::Plain),
-    ("ClosedIsClean", Mode::Plain),
     ("OpenTwice", Mode::Plain),
     ("TimesUncut", Mode::Plain),
     ("NumberLost", Mode::Plain),
     ("DotsAsNames", Mode::Plain),
-    ("RenameLooksOnce", Mode::Threads),
-    ("NowaitWaits", Mode::Threads),
 ];
 
 /// A number from the environment.

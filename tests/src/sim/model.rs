@@ -94,6 +94,8 @@ pub struct Model {
     has_threads: bool,
     buffer_head: bool,
     persistent: bool,
+    /// Blocks that a change of attributes may need.
+    for_xattrs: u64,
 }
 
 impl Model {
@@ -117,6 +119,8 @@ impl Model {
             has_threads: false,
             buffer_head: options.buffer_head,
             persistent: options.persistent,
+            // Where they are shared, with a journal for the moment.
+            for_xattrs: if options.share_xattrs { 11 } else { 1 },
         }
     }
 

@@ -38,7 +38,7 @@ impl Model {
             }
             O::Chmod { of, mode } => {
                 let id = self.hand(actor, *of);
-                if self.agree_in(answer, self.cuttable(id), 1, 0)? {
+                if self.agree_in(answer, self.cuttable(id), self.for_xattrs, 0)? {
                     let node = self.node_mut(id);
                     node.mode = mode & 0o7777;
                     let name = acl_name(AclKind::Access);
@@ -285,7 +285,7 @@ impl Model {
         };
         let wanted =
             wanted.and_then(|()| if self.xattrs_fit(xattrs.iter()) { Ok(()) } else { no(Errno::NOSPC) });
-        if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()), 0)? {
+        if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()) * self.for_xattrs, 0)? {
             let now = self.now;
             let node = self.node_mut(id);
             node.xattrs = xattrs;
@@ -311,7 +311,7 @@ impl Model {
         };
         let fits = self.xattrs_fit(xattrs.iter());
         let wanted = self.cuttable(id).and_then(|()| if fits { Ok(()) } else { no(Errno::NOSPC) });
-        if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()), 0)? {
+        if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()) * self.for_xattrs, 0)? {
             let now = self.now;
             let node = self.node_mut(id);
             node.xattrs = xattrs;
