@@ -361,6 +361,16 @@ impl BlockDevice for Logged {
         })
     }
 
+    /// What a crash may bring back stays as it is.
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        if !self.is_on() {
+            return self.inner.discard(offset, len);
+        }
+        self.fill(offset, len, &|at, len, in_place| {
+            if in_place { self.inner.discard(at, len) } else { Ok(()) }
+        })
+    }
+
     fn freed(&self, offset: u64, len: u64) {
         if !self.is_on() || len == 0 {
             return;
