@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use e2dax_tests::{Rng, need_tools, tools};
 use rustix::fs::{AtFlags, CWD, FileType, RenameFlags};
@@ -21,7 +22,9 @@ def ask(request, data):
     except OSError as error: return errno.errorcode[error.errno]
 def text(answer): return answer if isinstance(answer, str) else answer.split(b'\\0')[0].decode()
 def get(): return text(ask(0x81009431, bytes(256)))
-def put(name): return text(ask(0x41009432, name.encode().ljust(256, b'\\0'))) and 'refused' or get()
+def put(name):
+    answer = ask(0x41009432, name.encode().ljust(256, b'\\0'))
+    return 'refused' if isinstance(answer, str) else get()
 def trim(start=0, length=2**64 - 1, least=0):
     answer = ask(0xc0185879, struct.pack('3Q', start, length, least))
     return answer if isinstance(answer, str) else struct.unpack('3Q', answer)[1]
@@ -238,7 +241,8 @@ fn a_shutdown_under_load_fails_what_is_under_way_and_leaves_an_image_that_is_men
                     }
                 });
             }
-            while done.load(Ordering::Relaxed) < 150 {
+            let begin = Instant::now();
+            while done.load(Ordering::Relaxed) < 150 && begin.elapsed() < Duration::from_secs(30) {
                 thread::yield_now();
             }
             assert_eq!(ask(&mount, "print(shutdown())"), "\n");
