@@ -116,7 +116,7 @@ proptest! {
                     let fault = fault_of(&answer, pos, flags, block);
                     prop_assert_eq!(fault, None, "{:?} at {} of {} bytes, {:?}", answer, pos, len, flags);
                     let covered = len.min(answer.end().unwrap() - pos);
-                    let written = covered * u64::from(done) / 256;
+                    let written = (u128::from(covered) * u128::from(done) / 256) as u64;
                     file.0.end(pos, covered, if flags.contains(OpFlags::WRITE) { written } else { 0 }, flags, answer).unwrap();
                 }
             }
