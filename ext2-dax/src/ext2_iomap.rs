@@ -149,9 +149,6 @@ impl IomapOps for FileInner {
 }
 
 #[cfg(test)]
-mod served;
-
-#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
