@@ -75,7 +75,7 @@ fn a_full_image_that_lost_its_resize_inode_gives_up_the_feature_and_no_file() {
     // What was too little for a block and one of pointers to it.
     for nr in b'0'..b'4' {
         let last =
-            image.root().unwrap().create(&[b'r', nr], &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+            image.root().unwrap().create([b'r', nr], &NewInode::new(FileKind::Regular, 0o644)).unwrap();
         let _ = last.write_at(0, &[b'l'; 1 << 10]);
     }
     image.close().unwrap();
