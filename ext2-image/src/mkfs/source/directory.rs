@@ -112,9 +112,12 @@ fn gather(
                         tree.link(parent, &found.name, first)?;
                         continue;
                     }
-                    let lost = found.lost;
+                    let (lost, stamp) = (found.lost, found.stamp);
                     let is_folder = found.body == Body::Directory;
                     let node = tree.add(parent, &found.name, found.attrs, found.body)?;
+                    if let Some(stamp) = stamp {
+                        tree.set_stamp(node, stamp);
+                    }
                     for name in lost {
                         let path = tree.path(node);
                         tree.warnings_mut().add(&path, attribute_lost(&name));

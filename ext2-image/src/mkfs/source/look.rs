@@ -16,7 +16,7 @@ use super::folder::open_quietly;
 use super::which::{Times, Xattrs};
 use crate::host_time::host_time;
 use crate::manifest::ByteSpan;
-use crate::mkfs::{Body, Error, NodeAttrs, Result, Xattr};
+use crate::mkfs::{Body, Error, NodeAttrs, Result, Stamp, Xattr};
 use ext2_core::rules::XattrName;
 use ext2_core::{DeviceNr, Timestamp};
 
@@ -39,6 +39,8 @@ pub(super) struct Found {
     pub(super) links: u64,
     /// Names of attributes that an ext2 cannot hold.
     pub(super) lost: Vec<Vec<u8>>,
+    /// Of a file that can be opened, as far as its mode tells, what it was.
+    pub(super) stamp: Option<Stamp>,
 }
 
 /// Looks at files.
@@ -46,6 +48,8 @@ pub(super) struct Look {
     times: Times,
     xattrs: Xattrs,
     buffer: Vec<u8>,
+    /// Whose files can be opened if their mode lets the owner.
+    me: u32,
 }
 
 /// A file of the host.
@@ -60,7 +64,7 @@ struct Place<'a> {
 
 impl Look {
     pub(super) fn new(times: Times, xattrs: Xattrs) -> Self {
-        Self { times, xattrs, buffer: Vec::new() }
+        Self { times, xattrs, buffer: Vec::new(), me: rustix::process::geteuid().as_raw() }
     }
 
     /// The attributes of a folder, the first of a tree.
@@ -161,7 +165,14 @@ impl Look {
         let linked = (links > 1 && kind != FileType::Directory).then_some(id);
         let mut lost = Vec::new();
         let attrs = self.attrs(place, &found, &mut lost).map_err(failed)?;
-        Ok(Found { name: name.to_vec(), attrs, body, linked, links, lost })
+        let stamp =
+            (kind == FileType::RegularFile && self.may_read(&found)).then(|| Stamp::from_stat(&found));
+        Ok(Found { name: name.to_vec(), attrs, body, linked, links, lost, stamp })
+    }
+
+    /// Whether the mode of a file lets this process read it, whatever groups it is in and whatever else it may do.
+    fn may_read(&self, found: &Stat) -> bool {
+        found.st_mode & 0o444 == 0o444 || (found.st_mode & 0o400 != 0 && found.st_uid == self.me)
     }
 
     fn attrs(
