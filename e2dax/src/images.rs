@@ -22,7 +22,7 @@ use crate::target::{DeviceKind, Durable, Mode, Target};
 #[derive(Default)]
 pub(crate) struct Images {
     open: Vec<(Target, Ext2, Before)>,
-    /// Much is to be changed: through a log.
+    /// Much is to be changed: it is brought to the disk as one.
     much: bool,
 }
 
@@ -157,16 +157,16 @@ impl Images {
     ) -> Result<Ext2> {
         let options = &context.image;
         let ordered = options.durability.map_or(self.much, |asked| asked == Durable::Ordered);
-        let log = ordered && options.device != DeviceKind::Ram;
+        let batch = ordered && options.device != DeviceKind::Ram;
         let mut before = Before::of(device);
         let fs = interrupt::passing(|| {
-            let fs = target.open_on(before.device.clone(), options, Mode::Write, log)?;
+            let fs = target.open_on(before.device.clone(), options, Mode::Write, batch)?;
             interrupt::watch_image(target.image_name(), &fs);
             Result::Ok(fs)
         })?;
         before.opened = before.device.snapshot();
-        // What a log holds back is not counted.
-        before.can_tell = fs.superblock().clean && !log;
+        // What is kept back is not counted; where nothing changed, it is dropped below.
+        before.can_tell = fs.superblock().clean && !batch;
         self.open.push((target.clone(), fs.clone(), before));
         Ok(fs)
     }

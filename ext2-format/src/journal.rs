@@ -1,6 +1,11 @@
 //! What stands in a journal: the records of Linux's `jbd2` (include/linux/jbd2.h). All numbers are big-endian.
 
+mod map;
+
+pub use map::{COPIED, MODE, Map, copied};
+
 use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -197,6 +202,54 @@ pub fn blocks_of(
         return broken("the journal has a hole, or a block that there is not");
     }
     Ok((data, leading))
+}
+
+/// What complete transactions hold, the newest image of each block, in a log of `blocks` blocks that begins at its block `start`
+/// with the number `first`; and the number that would come next. `load` reads a block of the log by its place in it.
+///
+/// # Errors
+/// `Corrupt` where the log begins past its end, or names a block past the last of `blocks_count`; and those of `load`.
+pub fn replayed(
+    blocks: usize,
+    start: usize,
+    first: u32,
+    blocks_count: u32,
+    load: impl Fn(usize) -> Result<Vec<u8>>,
+) -> Result<(BTreeMap<u32, Vec<u8>>, u32)> {
+    let (mut found, mut pending, mut next) = (BTreeMap::new(), Vec::new(), first);
+    if start >= blocks {
+        return broken(format!("its journal begins at block {start}"));
+    }
+    let (mut at, mut steps) = (start, 0);
+    let forward = |at: usize| if at + 1 == blocks { 1 } else { at + 1 };
+    while start != 0 && steps < blocks {
+        let record = load(at)?;
+        if big(&record, 0) != MAGIC || big(&record, 8) != next {
+            break;
+        }
+        (at, steps) = (forward(at), steps + 1);
+        match big(&record, 4) {
+            DESCRIPTOR => {
+                for (nr, escaped) in tags(&record) {
+                    let mut bytes = load(at)?;
+                    if escaped {
+                        put(&mut bytes, 0, MAGIC);
+                    }
+                    if nr >= blocks_count {
+                        return broken(format!("its log names block {nr}"));
+                    }
+                    pending.push((nr, bytes));
+                    (at, steps) = (forward(at), steps + 1);
+                }
+            }
+            COMMIT => {
+                found.extend(pending.drain(..));
+                next = next.wrapping_add(1);
+            }
+            _ => break,
+        }
+    }
+    Ok((found, next))
 }
 
 #[cfg(test)]

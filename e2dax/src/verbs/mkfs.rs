@@ -162,7 +162,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let epoch = clock::epoch()?;
     let seal = Seal::new(args)?;
     let disk = DiskPlan::new(&args.disk, &place)?;
-    let mut taken = Taken::read(args, epoch)?;
+    let mut taken = Taken::read(args, epoch, true)?;
     let header = match &disk {
         Some(disk) => disk.start(),
         None if args.pfn_header => pfn::DATA_OFFSET,
@@ -352,7 +352,7 @@ pub(crate) fn synthetic(from: &[OsString], options: &[OsString], context: &Conte
         return Err(Failure::usage(&named, what));
     }
     let epoch = clock::epoch()?;
-    let mut taken = Taken::read(&args, epoch)?;
+    let mut taken = Taken::read(&args, epoch, false)?;
     let wanted = Wanted { base: 0, room: 0, is_in_place: false };
     let (plan, _) = plan(&args, &mut taken, epoch, &wanted, None, context)?;
     plan.tree().warnings().iter().for_each(|warning| context.warn(&warning.to_string()));

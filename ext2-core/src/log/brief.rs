@@ -28,8 +28,8 @@ use alloc::vec::Vec;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{self, COMMIT, JOURNAL, LEAST, MARK, S_MADE, S_MARK, S_START};
-use super::replay::{BRIEF, GENERATION, MODE, is_brief};
+use super::record::{self, COMMIT, JOURNAL, LEAST, MARK, MODE, S_MADE, S_MARK, S_START};
+use super::replay::{BRIEF, GENERATION, is_brief};
 use crate::balloc::{Blocks, Request, Role};
 use crate::error::{Error, Result, refuse};
 use crate::features::{CompatFeatures, IncompatFeatures};

@@ -68,8 +68,9 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// Reads what `--from` names, contents aside.
-    pub(super) fn read(args: &super::Args, epoch: Option<Timestamp>) -> Result<Self> {
+    /// Reads what `--from` names, contents aside; with `at_once`, which says that they are wanted next, those of small files
+    /// as well.
+    pub(super) fn read(args: &super::Args, epoch: Option<Timestamp>, at_once: bool) -> Result<Self> {
         let spool = spool(&args.image);
         let how = Reading {
             times: args.source.times.map(Times::from),
@@ -78,6 +79,7 @@ impl Taken {
             default_time: epoch.unwrap_or_default(),
             platform: args.source.platform.clone(),
             spool: &spool,
+            at_once,
         };
         let mut input = Input::read(&args.sources(), &how).map_err(|failed| of_source(&failed))?;
         let mut numbers = |owner: &Option<Owner>, option: &str| {
