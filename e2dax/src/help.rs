@@ -1,6 +1,6 @@
 //! The texts behind the options in a verb's help: written in lines of the source, shown in lines of the terminal.
 
-use std::cell::RefCell;
+use std::cell::{LazyCell, RefCell};
 use std::collections::HashMap;
 use std::ffi::OsString;
 
@@ -15,6 +15,8 @@ thread_local! {
     /// The command line of one verb and no other, for each that was asked for: to make up all of them is more work than most
     /// verbs are.
     static VERBS: RefCell<HashMap<&'static str, clap::Command>> = RefCell::default();
+    /// All of it, without the texts of [`definition`].
+    static WHOLE: LazyCell<RefCell<clap::Command>> = LazyCell::new(|| RefCell::new(Cli::command()));
 }
 
 /// Looks something up in what a verb takes; none where there is no such verb.
@@ -45,7 +47,7 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     if let Some(cli) = known {
         return Ok(cli);
     }
-    let matches = Cli::command().try_get_matches_from(arguments);
+    let matches = WHOLE.with(|command| command.borrow_mut().try_get_matches_from_mut(arguments));
     let parsed = matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
