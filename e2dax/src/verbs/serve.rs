@@ -36,7 +36,7 @@ Examples:
   e2dax serve a.img --run 'nbdcopy \"$uri\" copy.img'
 
 Clients: qemu -drive file=URI, nbd-client, nbdcopy, e2dax itself (wherever it takes an IMG), and all others that speak
-NBD. What a client flushes is durable in the image when it is told so. Whoever may open the socket may read and write.")]
+NBD. A flush is answered when the data is durable in the image. Whoever can open the socket can read and write.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG", required_unless_present_any = ["export", "from"])]
@@ -55,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "from")]
     watch: bool,
 
-    /// Serve an image under a name; may come several times
+    /// Serve an image under a name; may be repeated
     #[arg(long, value_name = "NAME=IMG", value_parser = clap::builder::OsStringValueParser::new())]
     export: Vec<OsString>,
 
@@ -74,7 +74,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     tls_certificates: Option<PathBuf>,
 
-    /// Let --listen take an address that other machines reach, though nothing is encrypted and nobody is asked who he is
+    /// Let --listen take an address that other machines reach, without encryption or authentication
     #[arg(long, requires = "listen")]
     unencrypted: bool,
 
@@ -86,8 +86,7 @@ pub(crate) struct Args {
     #[arg(long, short)]
     read_only: bool,
 
-    /// Serve for as long as this command of the shell runs, which finds $uri and $unixsocket; its exit code becomes that of
-    /// e2dax
+    /// Serve while this shell command runs, with $uri and $unixsocket set, and exit with its exit code
     #[arg(long, value_name = "COMMAND")]
     run: Option<OsString>,
 
