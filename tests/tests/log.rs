@@ -97,9 +97,12 @@ fn keeps(fs: &Ext2, promised: Option<&BTreeMap<String, Vec<u8>>>, state: &str) {
     }
 }
 
+/// Not forced: an image that is called clean has to be.
 fn mended(image: &[u8], path: &Path, state: &str) {
     std::fs::write(path, image).unwrap();
-    tools::e2fsck_p(path).unwrap_or_else(|error| panic!("{state}: {error}"));
+    let output = tools::command("e2fsck").arg("-p").arg(path).output().unwrap();
+    let is_mended = matches!(output.status.code(), Some(0 | 1));
+    assert!(is_mended, "{state}: {}", tools::words(&output));
     tools::e2fsck_fn(path).unwrap_or_else(|error| panic!("{state}: after e2fsck -p: {error}"));
 }
 
@@ -156,6 +159,7 @@ fn crash(
     tools::e2fsck_fn(&path).unwrap();
     let limits = CrashLimits { exhaustive: 4, edges: 2, pairs: 1, samples: 2, ..CrashLimits::default() };
     let (mut states, mut asked) = (0, 0);
+    let by_opening = if by_e2fsck > 100 { by_e2fsck } else { 11 };
     let look = |state: &CrashState<'_>| {
         states += 1;
         let name =
@@ -167,7 +171,7 @@ fn crash(
             let fs = RamDevice::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
             keeps(&Ext2::open(Arc::new(fs), &OpenOptions::read_only()).unwrap(), promised, &name);
         }
-        if states % 11 == 0 {
+        if states % by_opening == 0 {
             // Read as it is, then opened for writing and closed: the log is replayed, and nothing is wrong after it.
             let device: Arc<dyn BlockDevice> = Arc::new(RamDevice::from_bytes(state.image).unwrap());
             keeps(&Ext2::open(device.clone(), &OpenOptions::read_only()).unwrap(), promised, &name);
@@ -175,7 +179,7 @@ fn crash(
             keeps(&fs, promised, &name);
             file(&fs.root().unwrap(), "new", &[9; 5000]);
             fs.close().unwrap();
-            if states % 33 == 0 {
+            if states % (3 * by_opening) == 0 {
                 let mut image = vec![0; base.len()];
                 device.read_at(0, &mut image).unwrap();
                 mended(&image, &path, &format!("{name}, opened and closed"));
@@ -217,14 +221,15 @@ fn every_crash_of_a_logged_file_system_is_mended_without_a_question() {
 fn every_crash_of_changes_that_were_kept_back_is_mended_without_a_question() {
     need_tools!("mke2fs", "e2fsck");
     let times: u64 = std::env::var("E2DAX_LOG_TIMES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let (small, large) =
-        (["-t", "ext2", "-b", "1024", "-I", "128"], ["-t", "ext2", "-b", "4096", "-I", "256"]);
+    // So many blocks that e2fsck makes a journal of its own where it finds half of one.
+    let small = ["-t", "ext2", "-b", "1024", "-I", "128", "-N", "1024"];
+    let large = ["-t", "ext2", "-b", "4096", "-I", "256", "-N", "1024"];
     for (arguments, size, takes, by_e2fsck) in [
-        (&small, "12M", Takes::Sectors, 5),
-        (&large, "40M", Takes::Sectors, 7),
-        (&small, "12M", Takes::Memory(PmemOrder::Lines), 29),
-        (&small, "12M", Takes::Memory(PmemOrder::Words), 29),
-        (&small, "12M", Takes::Memory(PmemOrder::Program), 97),
+        (&small, "2M", Takes::Sectors, 3),
+        (&large, "8M", Takes::Sectors, 5),
+        (&small, "2M", Takes::Memory(PmemOrder::Lines), 11),
+        (&small, "2M", Takes::Memory(PmemOrder::Words), 11),
+        (&small, "2M", Takes::Memory(PmemOrder::Program), 301),
     ] {
         let (states, asked) = crash(arguments, size, 2 * times, by_e2fsck, &batched(), takes);
         println!("{arguments:?}, {takes:?}: {states} states, {asked} mended by e2fsck");
