@@ -51,6 +51,12 @@ impl Before {
         !self.can_tell || since.writes + since.zeros + since.discards + since.stores > 0
     }
 
+    /// Whether its superblock is what it was, which says that it is in use from the first change on.
+    fn is_untouched(&self) -> bool {
+        let mut now = [0; 1024];
+        self.device.read_at(SUPERBLOCK_OFFSET, &mut now).is_ok() && now == self.superblock
+    }
+
     /// Takes the times and the count of this opening back, where nothing else of the superblock has changed either.
     fn restore(&self) -> blockdev::Result<()> {
         let mut now = self.superblock;
@@ -118,7 +124,10 @@ fn close_one(context: &mut Context, target: &Target, fs: Ext2, before: &Before) 
         closed
     });
     if let Err(error) = closed {
-        let what = format!("cannot be closed, and is not clean: {error}");
+        let what = match before.is_untouched() {
+            true => format!("the changes did not reach it: {error}"),
+            false => format!("cannot be closed, and is not clean: {error}"),
+        };
         context.complain(&Failure::text(target.image_name(), what));
     }
 }

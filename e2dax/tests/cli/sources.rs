@@ -76,9 +76,7 @@ fn what_fakeroot_tells_of_a_tree_goes_in_and_comes_out() {
 fn what_pseudo_tells_of_a_tree_goes_in_and_comes_out() {
     need_tools!("pseudo", "setfattr", "tar");
     let state = tempfile::tempdir().unwrap();
-    pretended(
-        Command::new("pseudo").env("PSEUDO_PREFIX", "/usr").env("PSEUDO_LOCALSTATEDIR", state.path()),
-    );
+    pretended(Command::new("pseudo").env("PSEUDO_PREFIX", "/usr").env("PSEUDO_LOCALSTATEDIR", state.path()));
 }
 
 /// A tree as whoever builds a root without root makes it, and all that takes it in and out again.

@@ -168,3 +168,55 @@ fn gather(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mkfs::{Contents as _, SourceFile};
+
+    #[test]
+    fn small_files_are_kept_as_they_were_and_others_read_when_they_are_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let bytes = |len: usize| (0..len).map(|n| (n * 7 + len) as u8 | 1).collect::<Vec<u8>>();
+        let sizes = [0, 1, 300, 4096, 4097, 100_000];
+        for size in sizes {
+            std::fs::write(root.join(format!("{size:06}")), bytes(size)).unwrap();
+        }
+        std::fs::hard_link(root.join("000300"), root.join("linked")).unwrap();
+        std::fs::File::create(root.join("hole")).unwrap().set_len(8192).unwrap();
+        std::os::unix::fs::symlink("000001", root.join("symlink")).unwrap();
+        let (tree, mut contents) = read_folder(root, Times::Modified, Xattrs::Keep, &mut |_| ()).unwrap();
+        // What else is known of them is what is known without keeping any.
+        let plain = read_directory(root, Times::Modified, Xattrs::Keep, &mut |_| ()).unwrap();
+        let lines = |tree: Tree| {
+            let entries = crate::manifest::TreeEntries::new(tree, Box::new(Folder::new(root))).unwrap();
+            entries.map(Result::unwrap).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(tree.clone()), lines(plain));
+        for size in sizes {
+            std::fs::remove_file(root.join(format!("{size:06}"))).unwrap();
+        }
+        let mut other = contents.another().unwrap();
+        for size in sizes.into_iter().filter(|size| *size > 0) {
+            let node = tree.ids().find(
+                |node| matches!(tree.body(*node), Body::File { size: found, .. } if *found == size as u64),
+            );
+            let node = node.unwrap();
+            let Body::File { handle, .. } = *tree.body(node) else { panic!("it is a file") };
+            let file = SourceFile { tree: &tree, node, size: size as u64, handle };
+            for contents in [&mut contents as &mut dyn crate::mkfs::Contents, &mut *other] {
+                if size > 4096 {
+                    assert!(contents.open(&file).is_err(), "it is gone");
+                    continue;
+                }
+                contents.open(&file).unwrap();
+                let mut part = vec![0; size - size / 3];
+                contents.read_at((size / 3) as u64, &mut part).unwrap();
+                assert_eq!(part, bytes(size)[size / 3..]);
+                assert!(contents.read_at(1, &mut vec![0; size]).is_err());
+                contents.close().unwrap();
+            }
+        }
+    }
+}
