@@ -15,23 +15,20 @@
 //! Four flushes, however much changed. e2fsck stores its copy of the map into inode 8 before it replays; so the block of that
 //! inode is part of every commit.
 //!
-//! # Invariants
-//! 1. `has_journal` is there only while the journal is whole and what leads to it is durable.
-//! 2. `needs_recovery` is there from before `s_journal_inum` until after it, so that what a crash leaves is known.
+//! In which order the superblock is stored is said in `ext2-format` (`journal/naming.rs`).
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use blockdev::{Access, BlockDevice, Media};
-use ext2_format::superblock::STATE_VALID;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::area::Area;
-use super::record::{COPIED, JOURNAL, LEAST, Map, tags_in};
+use super::record::{self, JOURNAL, LEAST, Map, Step, tags_in};
 use crate::balloc::{Blocks, Run};
 use crate::error::Result;
-use crate::features::{CompatFeatures, IncompatFeatures};
-use crate::fs::{Fs, super_at};
+use crate::features::CompatFeatures;
+use crate::fs::Fs;
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::{DeviceBlock, Errno};
 
@@ -73,70 +70,41 @@ fn is_by_sectors(dev: &dyn BlockDevice) -> bool {
     })
 }
 
-/// Orders what was stored into the superblock's sector before what comes.
-fn order(dev: &dyn BlockDevice) -> blockdev::Result<()> {
-    if is_by_sectors(dev) { Ok(()) } else { dev.fence() }
-}
-
-/// The word of the superblock that `s_jnl_backup_type` is a byte of.
-const BACKUP_WORD: u64 = super_at!(s_jnl_backup_type) / 4 * 4;
-const BACKUP_SHIFT: u32 = (super_at!(s_jnl_backup_type) % 4 * 8) as u32;
-
-/// Puts what leads to the journal into the superblock: from the last of its stores on the journal holds.
-pub(super) fn name(dev: &dyn BlockDevice, batch: &Batch) -> blockdev::Result<()> {
-    dev.write_words(super_at!(s_jnl_blocks), &batch.map.copy(batch.size))?;
-    let kind = dev.read_u32(BACKUP_WORD)? & !(0xff << BACKUP_SHIFT);
-    dev.write_u32(BACKUP_WORD, kind | u32::from(COPIED) << BACKUP_SHIFT)?;
-    order(dev)?;
-    let incompat = dev.read_u32(super_at!(s_feature_incompat))?;
-    dev.write_u32(super_at!(s_feature_incompat), incompat | IncompatFeatures::RECOVER.bits())?;
-    order(dev)?;
-    dev.write_u32(super_at!(s_journal_inum), JOURNAL.get())?;
-    order(dev)?;
-    let compat = dev.read_u32(super_at!(s_feature_compat))?;
-    dev.write_u32(super_at!(s_feature_compat), compat | CompatFeatures::HAS_JOURNAL.bits())
-}
-
-/// Makes the superblock what the journal has as its image, which has no journal. All else of it is in place, durably.
-pub(super) fn settle(dev: &dyn BlockDevice, image: &[u8]) -> blockdev::Result<()> {
-    let word = |at: u64| {
-        let start = (at - SUPERBLOCK_OFFSET) as usize;
-        let four = image.get(start..start + 4).and_then(|four| four.try_into().ok());
-        four.map_or(0, u32::from_le_bytes)
-    };
-    dev.write_u32(super_at!(s_feature_compat), word(super_at!(s_feature_compat)))?;
-    order(dev)?;
-    // Those that say what is left of the journal go last.
-    let marks = [super_at!(s_feature_incompat), super_at!(s_journal_inum), BACKUP_WORD];
-    for at in (SUPERBLOCK_OFFSET..SUPERBLOCK_OFFSET + size_of::<RawSuperblock>() as u64).step_by(4) {
-        let is_map = (super_at!(s_jnl_blocks)..super_at!(s_jnl_blocks) + 17 * 4).contains(&at);
-        if !is_map && !marks.contains(&at) && dev.read_u32(at)? != word(at) {
-            dev.write_u32(at, word(at))?;
+/// Does stores into the superblock, step after step.
+fn store(dev: &dyn BlockDevice, steps: Vec<Step>) -> blockdev::Result<()> {
+    for step in steps {
+        for (at, word) in step {
+            dev.write_u32(SUPERBLOCK_OFFSET + at as u64, word)?;
+        }
+        if !is_by_sectors(dev) {
+            dev.fence()?;
         }
     }
-    unname(dev, word(super_at!(s_feature_incompat)))?;
-    dev.write_u32(BACKUP_WORD, word(BACKUP_WORD))?;
-    let map: Vec<u32> = (0..17).map(|n| word(super_at!(s_jnl_blocks) + n * 4)).collect();
-    dev.write_words(super_at!(s_jnl_blocks), &map)
+    Ok(())
 }
 
-/// Takes away what says that the journal needs recovery. It does not hold: there is no `has_journal`.
-fn unname(dev: &dyn BlockDevice, incompat: u32) -> blockdev::Result<()> {
-    order(dev)?;
-    dev.write_u32(super_at!(s_journal_inum), 0)?;
-    order(dev)?;
-    dev.write_u32(super_at!(s_feature_incompat), incompat & !IncompatFeatures::RECOVER.bits())?;
-    order(dev)
+fn superblock(dev: &dyn BlockDevice) -> blockdev::Result<RawSuperblock> {
+    let mut sb = RawSuperblock::new_zeroed();
+    dev.read_at(SUPERBLOCK_OFFSET, sb.as_mut_bytes())?;
+    Ok(sb)
 }
 
-/// Takes away what a crash left of a journal that does not hold: before it did, or after. In the second case counts of the
-/// superblock may be old.
+/// Makes the journal hold.
+pub(super) fn name(dev: &dyn BlockDevice, batch: &Batch) -> blockdev::Result<()> {
+    store(dev, record::naming(&superblock(dev)?, &batch.map.copy(batch.size)))
+}
+
+/// Puts the superblock's image, from its block, in its place: the last of what the journal holds.
+pub(super) fn settle(dev: &dyn BlockDevice, image: &[u8]) -> blockdev::Result<()> {
+    match RawSuperblock::read_from_prefix(image) {
+        Ok((image, _)) => store(dev, record::settling(&superblock(dev)?, &image)),
+        Err(_) => Err(blockdev::Error::Unsupported("a journal without the superblock")),
+    }
+}
+
+/// Takes away what a crash left of a journal that does not hold.
 pub(super) fn forget(dev: &dyn BlockDevice) -> blockdev::Result<()> {
-    // The state is the upper half of the word that begins with the magic number.
-    let state = (dev.read_u32(super_at!(s_magic))? >> 16) as u16;
-    dev.write_u16(super_at!(s_state), state & !STATE_VALID)?;
-    let incompat = dev.read_u32(super_at!(s_feature_incompat))?;
-    unname(dev, incompat)
+    store(dev, record::forgetting(&superblock(dev)?))
 }
 
 impl Fs {

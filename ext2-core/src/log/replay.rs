@@ -10,9 +10,7 @@ use alloc::vec::Vec;
 use blockdev::{BlockDevice, Patched};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{
-    self, COPIED, JOURNAL, MAGIC, MARK, MODE, S_MADE, S_MARK, S_SEQUENCE, S_START, big, copied,
-};
+use super::record::{self, JOURNAL, MAGIC, MARK, MODE, S_MADE, S_MARK, S_SEQUENCE, S_START, big, copied};
 use crate::BlockSize;
 use crate::error::{Error, Result};
 use crate::features::{CompatFeatures, IncompatFeatures};
@@ -87,7 +85,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     dev.read_at(SUPERBLOCK_OFFSET, sb.as_mut_bytes())?;
     let is_marked = sb.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0;
     let has_journal = sb.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() != 0;
-    let (has_number, is_named) = (sb.s_journal_inum.get() != 0, sb.s_journal_inum.get() == JOURNAL.get());
+    let is_named = sb.s_journal_inum.get() == JOURNAL.get();
     let is_clean = sb.s_state.get() & STATE_VALID != 0;
     // One that was made for a moment leaves something behind where there is no journal.
     let needs = sb.s_magic.get() == crate::raw::MAGIC
@@ -110,10 +108,7 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     }
     let is_brief = is_brief(&raw, block_size);
     if !has_journal {
-        let is_unnamed = is_marked
-            && sb.s_jnl_backup_type == COPIED
-            && raw.i_links_count.get() == 0
-            && (is_named || !has_number);
+        let is_unnamed = record::is_left(&sb, &raw);
         let end = if is_unnamed { End::Unname } else { End::Forget { inode } };
         let left = Recovered { block_size, blocks: BTreeMap::new(), end };
         return Ok((is_brief || is_unnamed).then_some(left));

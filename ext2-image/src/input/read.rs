@@ -163,7 +163,7 @@ impl Input {
                 let (times, xattrs) = (how.some_times(), how.xattrs);
                 if how.at_once {
                     let (tree, contents) = read_folder(path, times, xattrs, &mut |_| ())?;
-                    return Ok(Self::plain(tree, Box::new(contents))?);
+                    return Self::plain(tree, Box::new(contents));
                 }
                 let tree = read_directory(path, times, xattrs, &mut |_| ())?;
                 Self::plain(tree, Box::new(Folder::new(path)))

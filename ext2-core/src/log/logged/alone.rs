@@ -151,32 +151,13 @@ impl Logged {
         number: u32,
         images: &BTreeMap<u32, &[u8]>,
     ) -> Result<()> {
-        // OK to cast: a block has at most 64 KiB, and a log far fewer than 2^32 blocks.
-        let (len, count) = (self.block as usize, area.blocks.len() as u32);
-        let mut head = record::superblock(len, count, number);
-        record::put(&mut head, record::S_START, 1);
-        if let Some(place) = head.get_mut(record::S_MARK..record::S_MARK + record::MARK.len()) {
-            place.copy_from_slice(record::MARK);
-        }
-        if let Some(place) = head.get_mut(record::S_MADE) {
-            *place = BATCH;
-        }
         let images: Vec<_> = images.iter().map(|(nr, bytes)| (*nr, *bytes)).collect();
-        let commit = record::block(len, record::COMMIT, number);
-        let mut places = area.blocks.iter();
-        let mut write = |bytes: &[u8]| match places.next() {
-            Some(nr) => self.put(*nr, bytes),
-            None => Err(Error::Unsupported("a change that is larger than its log")),
-        };
-        write(&head)?;
-        for part in images.chunks(record::tags_in(len)) {
-            for bytes in record::described(len, number, &[0; 16], part) {
-                write(&bytes)?;
-            }
+        // OK to cast: a block has at most 64 KiB, and a log far fewer than 2^32 blocks.
+        let log = record::whole(self.block as usize, area.blocks.len() as u32, number, BATCH, &images);
+        if log.len() > area.blocks.len() {
+            return Err(Error::Unsupported("a change that is larger than its log"));
         }
-        write(&commit)?;
-        // Once more: its number is not the one that would come next, whatever lies behind it.
-        write(&commit)?;
+        area.blocks.iter().zip(&log).try_for_each(|(nr, bytes)| self.put(*nr, bytes))?;
         batch.map.leading.iter().try_for_each(|(nr, bytes)| self.put(*nr, bytes))
     }
 }
