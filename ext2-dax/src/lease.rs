@@ -5,6 +5,36 @@
 //! under `invalidate_lock` held exclusively; if there are any they drop the lock, wait, and look again.
 //! A lease is taken under the same lock held shared, so it never slips in between. A thread that took the lease
 //! in the way, or used it last, does not wait for itself: it is refused with `EBUSY`.
+//!
+//! This is for file systems on the DAX layer; of a file of an ext2, [`File::lease`](crate::File::lease) is the way.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use blockdev::{BlockDevice, RamDevice};
+//! use ext2_dax::compat::Layouts;
+//! use ext2_dax::lease::PageLease;
+//! use ext2_dax::mapping::{DaxMapping, PrivateCopies};
+//! use ext2_dax::trace::{InodeId, Tracer};
+//! use ext2_dax::truncate::take_pages;
+//! use ext2_dax::{Errno, Wait, WaitTable};
+//!
+//! let device = RamDevice::new(1 << 20)?;
+//! let memory = device.dax().ok_or("it is memory")?;
+//! let pages = Arc::new(DaxMapping::new(InodeId::default(), Arc::new(WaitTable::new()), Arc::new(Tracer::new())));
+//! let truncate = |freed: &mut bool| {
+//!     take_pages(&pages, memory, 0..u64::MAX, Wait::No, Layouts::Broken, PrivateCopies::Drop, || *freed = true)
+//! };
+//! // The first four pages of a file; what the file has there is looked up while nothing can go.
+//! let (lease, _) = PageLease::take(&pages, 0..4, || "its blocks");
+//! let mut freed = false;
+//! assert_eq!(truncate(&mut freed).unwrap_err().errno(), Errno::BUSY);
+//! assert!(!freed);
+//! drop(lease);
+//! truncate(&mut freed)?;
+//! assert!(freed);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -73,6 +73,12 @@ pub trait Translations: std::fmt::Debug + Send + Sync {
         self.zap(start, end, PrivateCopies::Keep);
     }
 
+    /// As [`published`](Self::published), where nobody else maps the file: the blocks may be mapped at once. Where others map
+    /// it, all have to be told before the first maps them, or a store through one would not be seen through another.
+    fn published_alone(&self, start: u64, end: u64) {
+        self.published(start, end);
+    }
+
     /// What was [zapped](Self::zap) may be mapped again, as the file has it now. No fault is handled yet.
     fn settled(&self, start: u64, end: u64) {
         let _ = (start, end);
@@ -283,8 +289,9 @@ impl DaxMapping {
 
     /// Tells all who map the pages that they have blocks, or may have.
     fn tell_published(&self, start: u64, end: u64) {
-        for one in self.translations.read().iter() {
-            one.published(start, end);
+        match self.translations.read().as_slice() {
+            [one] => one.published_alone(start, end),
+            all => all.iter().for_each(|one| one.published(start, end)),
         }
     }
 
@@ -531,8 +538,9 @@ impl DaxMapping {
     /// there, or some: takes the translations of the hole away, in all address spaces, whatever becomes of the fault.
     pub(crate) fn hole_ended(&self, start: u64, end: u64) {
         if self.is_mapped_ahead() {
-            for one in self.translations.read().iter().filter(|one| one.maps_ahead()) {
-                one.published(start, end);
+            match self.translations.read().as_slice() {
+                [one] => one.published_alone(start, end),
+                all => all.iter().filter(|one| one.maps_ahead()).for_each(|one| one.published(start, end)),
             }
         }
         if self.pages() == 0 {

@@ -1,4 +1,22 @@
 //! POSIX access control lists: ext2's form on disk and Linux's form for programs.
+//!
+//! ```
+//! use ext2_format::{Acl, AclEntry, AclTag};
+//!
+//! // u::rw-, u:1000:rw-, g::r--, m::rw-, o::---
+//! let entry = |tag, permissions| AclEntry { tag, permissions };
+//! let entries = vec![
+//!     entry(AclTag::UserObj, 6),
+//!     entry(AclTag::User(1000), 6),
+//!     entry(AclTag::GroupObj, 4),
+//!     entry(AclTag::Mask, 6),
+//!     entry(AclTag::Other, 0),
+//! ];
+//! let acl = Acl::new(entries).ok_or("owner, owning group, others, and a mask")?;
+//! assert_eq!(acl.mode(), 0o660, "the mask stands where the group's bits are");
+//! assert_eq!(Acl::from_disk(&acl.to_disk()), Some(acl));
+//! # Ok::<(), &str>(())
+//! ```
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -5,6 +5,27 @@
 //! is free, those that hold the least (small files, ends of files, directories, indirect blocks) are emptied into
 //! others that are broken anyway. A unit of a file that has a hole in it stays: it could only be mapped by giving it
 //! blocks that it does not need.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use blockdev::BlockDevice;
+//! use ext2_core::placement::Policy;
+//! use ext2_core::{Ext2, OpenOptions};
+//! use ext2_image::align::align;
+//! use ext2_image::rewrite::Options;
+//!
+//! // As Linux writes it: blocks follow the metadata, wherever that ends.
+//! let device: Arc<dyn BlockDevice> = Arc::new(ext2_image::mkfs::in_memory(64 << 20)?);
+//! let as_linux = OpenOptions { placement: Some(Policy::Goal.placement()), ..OpenOptions::default() };
+//! let fs = Ext2::open(Arc::clone(&device), &as_linux)?;
+//! fs.write("file", vec![1; 4 << 20])?;
+//! let _ = fs.close()?;
+//!
+//! let done = align(&device, &Options::default())?;
+//! assert_eq!((done.before.mappable, done.after.mappable), (0, 2));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;

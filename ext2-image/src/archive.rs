@@ -12,6 +12,18 @@
 //! 2. Nothing that cannot be kept is dropped without a [warning](Tree::warnings).
 //! 3. Memory is bounded by the number of members, their names and attributes; bytes of files are never held. A manifest
 //!    ([`ArchiveEntries`]) needs less.
+//!
+//! ```no_run
+//! use ext2_image::mkfs::{FileOutput, Format, Fresh, Options, Plan};
+//!
+//! let mut rootfs = ext2_image::archive::read("rootfs.tar.gz".as_ref(), &std::env::temp_dir(), None)?;
+//! rootfs.tree.for_each_attrs(|attrs| (attrs.uid, attrs.gid) = (0, 0));
+//! let plan = Plan::new(rootfs.tree, &Format::default(), &Options::default())?;
+//! let image = std::fs::File::create_new("rootfs.img")?;
+//! image.set_len(plan.bytes())?;
+//! plan.write(&mut rootfs.contents, &FileOutput::new(&image, 0, plan.bytes(), Fresh::Zeros), &mut |_| ())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod acl;
 mod contents;

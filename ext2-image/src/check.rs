@@ -34,6 +34,7 @@ pub(crate) mod inodes;
 pub(crate) mod layout;
 mod orphans;
 pub(crate) mod run;
+pub(crate) mod superblock;
 mod tree;
 
 pub use finding::{Finding, Kind, Place, Preen};
@@ -272,12 +273,12 @@ impl Checker {
         sink: &mut dyn FnMut(&Finding) -> bool,
         summary: &mut Summary,
     ) -> Step {
-        let raw = layout::read_super(dev)?;
-        let sb = layout::check_super(dev, &raw, sink)?;
+        let raw = superblock::read_super(dev)?;
+        let sb = superblock::check_super(dev, &raw, sink)?;
         if mode != Mode::Look {
-            layout::check_mendable(sb.features)?;
+            superblock::check_mendable(sb.features)?;
         }
-        let geo = layout::geometry(&sb);
+        let geo = superblock::geometry(&sb);
         let mut run = Run {
             dev,
             mode,

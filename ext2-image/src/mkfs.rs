@@ -36,6 +36,8 @@ mod plan;
 pub mod source;
 mod space;
 #[cfg(feature = "std")]
+mod stamp;
+#[cfg(feature = "std")]
 mod synthetic;
 mod tree;
 mod warning;
@@ -55,6 +57,8 @@ pub use options::{AlignChoice, LostAndFound, Options, Size, Spare};
 pub use output::{DeviceOutput, Fresh, Output};
 pub use plan::Plan;
 pub use space::{Align, Needs};
+#[cfg(feature = "std")]
+pub use stamp::Stamp;
 #[cfg(feature = "std")]
 pub use synthetic::{Segment, SegmentKind, Synthetic};
 pub use tree::{Body, NodeAttrs, NodeId, Tree, Xattr};

@@ -10,6 +10,21 @@
 //! 3. Which image is taken depends on what is asked for, not on the machine that asks.
 //! 4. Memory is bounded by names and attributes; documents are at most 4 MiB; layers are unpacked into files without a
 //!    name.
+//!
+//! ```no_run
+//! use ext2_image::mkfs::source::Times;
+//! use ext2_image::mkfs::{FileOutput, Format, Fresh, Options, Plan};
+//! use ext2_image::oci::{self, Wanted};
+//!
+//! let wanted = Wanted { tag: Some("latest".into()), ..Wanted::default() };
+//! let spool = std::env::temp_dir();
+//! let (tree, mut contents) = oci::read("alpine.tar".as_ref(), &wanted, &spool, Times::Modified)?;
+//! let plan = Plan::new(tree, &Format::default(), &Options::default())?;
+//! let image = std::fs::File::create_new("alpine.img")?;
+//! image.set_len(plan.bytes())?;
+//! plan.write(&mut contents, &FileOutput::new(&image, 0, plan.bytes(), Fresh::Zeros), &mut |_| ())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod blob;
 mod choose;

@@ -1,6 +1,15 @@
 //! Each fence and flush is there for a reason: leave one out wherever it is made, and some crash shows it.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use blockdev::{
     BlockDevice, RamDevice, RecordedOp, Recorder,
@@ -76,23 +85,33 @@ fn rooms() -> Vec<Room> {
     ]
 }
 
-/// Leaves out each barrier that the workloads make, until a state shows it.
-fn try_out(rooms: &[Room], shown: &mut Shown) {
-    for Room { plan, workloads } in rooms {
-        for workload in workloads {
-            for (barrier, times) in crash::barriers_of(plan, workload) {
-                if shown.contains_key(&barrier) {
-                    continue;
-                }
-                let without = Plan { without: Some(barrier), ..plan.clone() };
-                let report = crash::run(&without, [workload.clone()].into_iter());
-                if let Some(violation) = report.violations.first() {
-                    let whole = crash::run(plan, [workload.clone()].into_iter());
-                    assert_eq!(whole.violated, 0, "nothing left out of {workload:?}: {:?}", whole.violations);
-                    let words = violation.lines().next().unwrap_or_default();
-                    shown.insert(barrier, format!("{words}; left out {times} times of {workload:?}"));
-                }
-            }
+/// Leaves out each barrier that the workloads make, until a state shows it. Every processor takes the next workload.
+fn try_out(rooms: &[Room], shown: &Mutex<Shown>) {
+    let work: Vec<_> =
+        rooms.iter().flat_map(|room| room.workloads.iter().map(|words| (&room.plan, words))).collect();
+    let next = AtomicUsize::new(0);
+    let each = || {
+        while let Some((plan, workload)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+            try_workload(plan, workload, shown);
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(each))));
+}
+
+fn try_workload(plan: &Plan, workload: &[Action], shown: &Mutex<Shown>) {
+    for (barrier, times) in crash::barriers_of(plan, workload) {
+        if shown.lock().unwrap().contains_key(&barrier) {
+            continue;
+        }
+        let without = Plan { without: Some(barrier), ..plan.clone() };
+        let report = crash::run(&without, [workload.to_vec()].into_iter());
+        if let Some(violation) = report.violations.first() {
+            let whole = crash::run(plan, [workload.to_vec()].into_iter());
+            assert_eq!(whole.violated, 0, "nothing left out of {workload:?}: {:?}", whole.violations);
+            let words = violation.lines().next().unwrap_or_default();
+            let words = format!("{words}; left out {times} times of {workload:?}");
+            shown.lock().unwrap().entry(barrier).or_insert(words);
         }
     }
 }
@@ -281,15 +300,16 @@ fn rooms_of_e2fsck() -> Vec<Room> {
 #[test]
 fn a_fence_that_is_left_out_is_noticed() {
     need_tools!("e2fsck");
-    let mut shown = Shown::new();
-    try_out(&rooms(), &mut shown);
+    let shown = Mutex::new(Shown::new());
+    try_out(&rooms(), &shown);
     for special in specials() {
         assert_eq!(special.first_fault(None), None, "{:?} is not left out", special.barrier);
         if let Some(words) = special.first_fault(Some(special.barrier)) {
-            shown.insert(special.barrier, words);
+            shown.lock().unwrap().insert(special.barrier, words);
         }
     }
-    try_out(&rooms_of_e2fsck(), &mut shown);
+    try_out(&rooms_of_e2fsck(), &shown);
+    let shown = shown.into_inner().unwrap();
     println!("{} fences and flushes in the code, each left out wherever it is made:", Barrier::ALL.len());
     for barrier in Barrier::ALL {
         let words = shown.get(barrier).map_or("NOT NOTICED", String::as_str);

@@ -215,7 +215,7 @@ fn sweep(
     run: impl Fn(&Victim, &[Damage]) -> Result<Came, String>,
 ) {
     let only = std::env::var("E2DAX_HOSTILE").ok();
-    let count = std::env::var("E2DAX_HOSTILE_VARIANTS").map_or(120, |n| n.parse().expect("a number"));
+    let count = std::env::var("E2DAX_HOSTILE_VARIANTS").map_or(60, |n| n.parse().expect("a number"));
     let images = golden::all().into_iter().filter(pick);
     let variants = images.flat_map(|image| {
         let (victim, only) = (Victim::new(image.file_system()), &only);
@@ -229,7 +229,7 @@ fn sweep(
         })
     });
     let tally = run_all(variants, run);
-    if only.is_none() && count >= 100 {
+    if only.is_none() && count >= 60 {
         let fewest = tally.refused.min(tally.in_part).min(tally.whole);
         assert!(fewest >= least, "the damage is of every depth: {tally:?}");
     }
@@ -237,19 +237,19 @@ fn sweep(
 
 #[test]
 fn damaged_golden_images_give_errors_or_consistent_answers() {
-    sweep(|_| true, 200, run_variant);
+    sweep(|_| true, 100, run_variant);
 }
 
 #[test]
 fn damaged_golden_images_can_be_written_without_harm_to_the_process() {
     // The larger ones would spend the time with being copied.
     let pick = |image: &Golden| image.reads() && image.bytes().len() <= 4 << 20;
-    sweep(pick, 200, |victim, damage| run_write(victim, damage, Policy::Aligned));
+    sweep(pick, 100, |victim, damage| run_write(victim, damage, Policy::Aligned));
 }
 
 #[test]
 fn damaged_golden_images_read_by_dax_as_by_copying() {
-    sweep(|image| image.bytes().len() <= 6 << 20, 20, run_dax);
+    sweep(|image| image.bytes().len() <= 6 << 20, 10, run_dax);
 }
 
 #[test]

@@ -453,7 +453,7 @@ fn run_in_memory(block: u64, ops: &[Op]) {
 
 /// Runs cases on one kind of device at each block size.
 fn cases(backend: Backend, policy: Policy) {
-    let cases = std::env::var("E2DAX_POSIX_CASES").map_or(150, |n| n.parse().expect("a number of cases"));
+    let cases = std::env::var("E2DAX_POSIX_CASES").map_or(75, |n| n.parse().expect("a number of cases"));
     let folder = scratch_folder();
     let image = folder.path().join("image");
     for block in [1024_u64, 2048, 4096] {

@@ -24,6 +24,9 @@ use ext2_dax::{DaxFs, DaxOptions, File, OpenFor, Wait};
 
 use crate::{Bench, Result};
 
+mod bare;
+use bare::Bare;
+
 const PAGE: u64 = 4096;
 const UNIT: u64 = 2 << 20;
 const RUN: u64 = 64 << 10;
@@ -108,7 +111,15 @@ fn of_map(map: &HostMap) -> Option<PmemSlice<'_>> {
 }
 
 /// First touch, second touch and random loads of the file `big` of an image and of a plain file as long.
-fn loads(what: &str, fs: &DaxFs, plain: &Plain, mounted: Option<&Path>, len: u64) -> Result<()> {
+/// Where the file lies in `runs`, in that order, what the kernel takes for a mapping of each is beside it.
+fn loads(
+    what: &str,
+    fs: &DaxFs,
+    plain: &Plain,
+    mounted: Option<&Path>,
+    runs: &[u64],
+    len: u64,
+) -> Result<()> {
     let file = find(fs, "big")?;
     let mmu = HostMmu::new(HostOptions::default())?;
     let mounted = mounted.and_then(|folder| Plain::open(folder.join("big")).ok());
@@ -126,6 +137,11 @@ fn loads(what: &str, fs: &DaxFs, plain: &Plain, mounted: Option<&Path>, len: u64
     if let Some(theirs) = &mounted {
         first.push(Contestant::timed("loop mount, mapped", || {
             map_and_touch(len, || plain_map(theirs, len, Rights::Read), of_space)
+        }));
+    }
+    if !runs.is_empty() {
+        first.push(Contestant::timed("a plain file, one mmap for each run", || {
+            map_and_touch(len, || bare::in_runs(plain, runs, RUN), of_space)
         }));
     }
     first.push(Contestant::new("File::read_at, each page", copies));
@@ -208,7 +224,7 @@ fn small_pages(bench: &Bench, len: u64) -> Result<()> {
     let (image, plain) = contiguous(&bench.path(""), len)?;
     let run = |mounted: Option<&Path>| -> Result<()> {
         let fs = open(&image, None)?;
-        loads("4 KiB pages", &fs, &plain, mounted, len)?;
+        loads("4 KiB pages", &fs, &plain, mounted, &[], len)?;
         close(fs)
     };
     match mount::possible() {
@@ -218,7 +234,7 @@ fn small_pages(bench: &Bench, len: u64) -> Result<()> {
             run(None)?;
         }
     }
-    on_demand(&image, bench.scaled(256 << 20))?;
+    on_demand(&image, &plain, bench.scaled(256 << 20))?;
     std::fs::remove_file(image)?;
     aged(bench, &plain, len)?;
     std::fs::remove_file(bench.path("plain"))?;
@@ -229,7 +245,7 @@ fn huge_pages(len: u64) -> Result<()> {
     let done = mount::with_huge_tmpfs((2 * len + (256 << 20)) >> 20, |folder| -> Result<()> {
         let (image, plain) = contiguous(folder, len)?;
         let fs = open(&image, None)?;
-        loads("2 MiB pages", &fs, &plain, None, len)?;
+        loads("2 MiB pages", &fs, &plain, None, &[], len)?;
         close(fs)
     });
     match done {
@@ -254,18 +270,18 @@ fn aged(bench: &Bench, plain: &Plain, len: u64) -> Result<()> {
         order.swap(at, rng.below(at as u64 + 1) as usize);
     }
     let bytes = vec![0x33; RUN as usize];
-    for run in order {
+    for run in &order {
         file.inode().write_at(run * RUN, &bytes)?;
     }
     drop(file);
-    loads("aged, runs of 64 KiB", &fs, plain, None, len)?;
+    loads("aged, runs of 64 KiB", &fs, plain, None, &order, len)?;
     close(fs)?;
     std::fs::remove_file(image)?;
     Ok(())
 }
 
 /// Faults of 4 KiB that somebody answers, one by one.
-fn on_demand(image: &Path, len: u64) -> Result<()> {
+fn on_demand(image: &Path, plain: &Plain, len: u64) -> Result<()> {
     let fs = open(image, None)?;
     let file = find(&fs, "big")?;
     let mmu = HostMmu::new(HostOptions { granularity: Granularity::Pages, ..HostOptions::default() })?;
@@ -275,10 +291,20 @@ fn on_demand(image: &Path, len: u64) -> Result<()> {
         let Ok(map) = file.map_host(&mmu, &odd) else { return Duration::MAX };
         of_map(&map).map_or(Duration::MAX, |memory| time(|| touch(&memory, len)))
     };
+    let calls_alone = || {
+        let Some(bare) = Bare::new(plain, len) else { return Duration::MAX };
+        bare.memory().map_or(Duration::MAX, |memory| time(|| touch(&memory, len)))
+    };
     row(
         "a fault on demand, 4 KiB",
         Unit::Calls((len / PAGE) as f64),
-        &medians(3, &mut [Contestant::timed("ours", took)]),
+        &medians(
+            3,
+            &mut [
+                Contestant::timed("ours", took),
+                Contestant::timed("the kernel's calls alone", calls_alone),
+            ],
+        ),
     );
     drop(file);
     close(fs)
@@ -328,10 +354,18 @@ fn holes(bench: &Bench, len: u64) -> Result<()> {
         let memory = space.memory(0, space.len())?;
         Ok(time(|| (0..count).for_each(|page| drop(memory.store_u64((2 * page + 1) * PAGE, 1)))))
     };
+    let calls_alone = || -> Option<Duration> {
+        let file = Plain::options().read(true).write(true).create(true).truncate(true).open(&path).ok()?;
+        file.set_len(count * 2 * PAGE).ok()?;
+        let bare = Bare::with_holes(&file, count * 2 * PAGE)?;
+        let memory = bare.memory()?;
+        Some(time(|| (0..count).for_each(|page| drop(memory.store_u64((2 * page + 1) * PAGE, 1)))))
+    };
     let took = medians(
         ROUNDS,
         &mut [
             Contestant::timed("ours", || fresh().unwrap_or(Duration::MAX)),
+            Contestant::timed("the kernel's calls alone", || calls_alone().unwrap_or(Duration::MAX)),
             Contestant::timed("a plain file, mapped", || plain().unwrap_or(Duration::MAX)),
         ],
     );

@@ -23,8 +23,9 @@ const MAX_RANGE: u64 = 1 << 30;
 const BUSY: usize = 4;
 /// Bytes from which on it is worth a request to have the server read them ahead.
 const AHEAD_MIN: u64 = 1 << 20;
-/// How often a request is sent on connections that are lost under it.
-const TRIES: u32 = 4;
+/// Between two tries to connect, or to send a request again, lies a pause that grows from the first to the second of these. A
+/// server that is started again and again lives for a moment only, which must not be slept through.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -37,7 +38,8 @@ pub struct Connect {
     pub connections: usize,
     /// How long the server may take over one step: a part of an answer.
     pub timeout: Duration,
-    /// How long a lost connection is sought anew. Zero: not at all.
+    /// How long a lost connection is sought anew, and how long a request is sent again on connections that are lost under it. Zero:
+    /// not at all.
     pub reconnect: Duration,
 }
 
@@ -101,7 +103,7 @@ impl NbdDevice {
     /// # Errors
     /// `Io` with `op` `connect`, which says what the server or the system says.
     pub fn open(uri: &NbdUri, options: &Connect) -> Result<Self> {
-        let (first, settled) = dial(uri, options).map_err(|error| {
+        let (first, settled) = dial(uri, options, options.timeout).map_err(|error| {
             let errno = error.raw_os_error();
             Error::Io { op: "connect", offset: 0, errno, message: describe(&error) }
         })?;
@@ -166,7 +168,7 @@ impl NbdDevice {
         drop(links);
         // One at a time; whoever finds that somebody does it goes on with what is there.
         if let Ok(_mending) = self.mending.try_lock()
-            && let Ok((another, settled)) = dial(&self.uri, &self.options)
+            && let Ok((another, settled)) = dial(&self.uri, &self.options, self.options.timeout)
             && settled == self.settled
         {
             let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
@@ -191,7 +193,8 @@ impl NbdDevice {
         store: impl Fn() -> Option<Store>,
     ) -> Result<Reply> {
         let failed = |message: String, errno| Error::Io { op, offset: ask.offset, errno, message };
-        let mut tries = 0;
+        let mut first_loss = None;
+        let mut pause = PAUSES.0;
         loop {
             let (links, link) = self.link().map_err(|why| failed(why, None))?;
             let epoch = links.epoch;
@@ -212,9 +215,16 @@ impl NbdDevice {
                 }
                 Err(error) => {
                     drop(links);
-                    tries += 1;
-                    if tries == TRIES {
-                        return Err(failed(describe(&error), None));
+                    match first_loss {
+                        None => first_loss = Some(Instant::now()),
+                        // It may be this very request that ends them.
+                        Some(first) if first.elapsed() >= self.options.reconnect => {
+                            return Err(failed(describe(&error), None));
+                        }
+                        Some(_) => {
+                            thread::sleep(pause);
+                            pause = (pause * 2).min(PAUSES.1);
+                        }
                     }
                     self.mend(epoch, &describe(&error)).map_err(|why| failed(why, None))?;
                 }
@@ -253,7 +263,7 @@ impl NbdDevice {
         }
         log::warn!("{}: {why}; connecting again", self.uri);
         let begin = Instant::now();
-        let mut pause = Duration::from_millis(20);
+        let mut pause = PAUSES.0;
         loop {
             let left = self.options.reconnect.saturating_sub(begin.elapsed());
             if left.is_zero() {
@@ -262,7 +272,7 @@ impl NbdDevice {
                 links.all.clear();
                 return Err(over);
             }
-            match dial(&self.uri, &self.options) {
+            match dial(&self.uri, &self.options, self.options.timeout.min(left)) {
                 Ok((_, settled)) if settled != self.settled => {
                     let over = "the server offers another export than before under this name".to_owned();
                     links.over = Some(over.clone());
@@ -279,7 +289,7 @@ impl NbdDevice {
                 Err(error) => log::debug!("{}: {}", self.uri, describe(&error)),
             }
             thread::sleep(pause.min(left));
-            pause = (pause * 2).min(Duration::from_secs(1));
+            pause = (pause * 2).min(PAUSES.1);
         }
     }
 
@@ -386,14 +396,16 @@ impl NbdDevice {
 }
 
 /// A connection on which the export is chosen.
-fn dial(uri: &NbdUri, options: &Connect) -> io::Result<(Connection, Settled)> {
+///
+/// To reach the server, and to settle with it, may take `step` each; what an answer may take later is the options' affair.
+fn dial(uri: &NbdUri, options: &Connect, step: Duration) -> io::Result<(Connection, Settled)> {
     let stream = match &uri.place {
         Place::Unix(path) => UnixStream::connect(path)?.into(),
         Place::Tcp(host, port) => {
             let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
             let mut found = None;
             for address in (host.as_str(), *port).to_socket_addrs()? {
-                match TcpStream::connect_timeout(&address, options.timeout.min(Duration::from_secs(10))) {
+                match TcpStream::connect_timeout(&address, step.min(Duration::from_secs(10))) {
                     Ok(stream) => {
                         stream.set_nodelay(true)?;
                         found = Some(Stream::from(stream));
@@ -405,14 +417,15 @@ fn dial(uri: &NbdUri, options: &Connect) -> io::Result<(Connection, Settled)> {
             found.ok_or(failed)?
         }
     };
-    stream.set_timeout(Some(options.timeout))?;
-    stream.set_deadline(Some(options.timeout));
+    stream.set_timeout(Some(step))?;
+    stream.set_deadline(Some(step));
     let flags = greet(&stream)?;
     if uri.tls {
         encrypt(&stream, uri)?;
     }
     let settled = choose(&stream, flags, &uri.export)?;
     stream.set_deadline(None);
+    stream.set_timeout(Some(options.timeout))?;
     Ok((Connection::new(stream, settled.structured, options.timeout), settled))
 }
 

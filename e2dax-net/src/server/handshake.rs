@@ -234,6 +234,11 @@ impl<'e> Negotiation<'e, '_> {
     }
 
     fn meta_context(&mut self, option: u32, data: &[u8]) -> io::Result<()> {
+        let is_list = option == opt::LIST_META_CONTEXT;
+        if !is_list {
+            // What was chosen before is not, whatever comes of this.
+            self.status_of = None;
+        }
         if !self.structured {
             return self.reply(option, rep::ERR_INVALID, b"structured replies come first");
         }
@@ -249,7 +254,6 @@ impl<'e> Negotiation<'e, '_> {
         if self.find(name).is_none() {
             return self.reply(option, rep::ERR_UNKNOWN, b"there is no such export");
         }
-        let is_list = option == opt::LIST_META_CONTEXT;
         let namespace = ALLOCATION.split_inclusive(':').next().unwrap_or_default();
         let matches = (is_list && queries.is_empty())
             || queries

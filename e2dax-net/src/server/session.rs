@@ -191,7 +191,8 @@ impl<'s> Session<'s> {
     fn refuse(&self, asked: &Asked) -> Option<(u32, &'static str)> {
         let writes = matches!(asked.command, cmd::WRITE | cmd::TRIM | cmd::WRITE_ZEROES);
         let known = match asked.command {
-            cmd::READ => flag::DF | flag::FUA,
+            cmd::READ if self.replies.is_structured() => flag::DF | flag::FUA,
+            cmd::READ => flag::FUA,
             cmd::WRITE | cmd::TRIM => flag::FUA,
             cmd::WRITE_ZEROES => flag::FUA | flag::NO_HOLE,
             cmd::FLUSH | cmd::CACHE => flag::FUA,
@@ -207,7 +208,9 @@ impl<'s> Session<'s> {
         let size = self.device.size();
         let inside = asked.offset <= size && u64::from(asked.len) <= size - asked.offset;
         if asked.command != cmd::FLUSH && !inside {
-            let code = if writes { errno::NOSPC } else { errno::INVAL };
+            // As the protocol asks: what needs no room is never short of it.
+            let needs_room = matches!(asked.command, cmd::WRITE | cmd::WRITE_ZEROES);
+            let code = if needs_room { errno::NOSPC } else { errno::INVAL };
             return Some((code, "the range lies outside of the export"));
         }
         match asked.command {

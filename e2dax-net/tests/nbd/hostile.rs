@@ -79,13 +79,89 @@ fn requests_that_make_no_sense_are_refused_and_the_connection_lives_on() {
     refused(request(0, 77, 7, 0, 0), b"", inval);
     refused(request(0, 7, 8, 0, 512), b"", inval);
     refused(request(0, 6, 9, 1, u32::MAX), b"", nospc);
-    refused(request(0, 4, 10, SIZE, 1), b"", nospc);
+    // What needs no room is never short of it.
+    refused(request(0, 4, 10, SIZE, 1), b"", inval);
+    refused(request(0, 4, 10, SIZE - 1, 2), b"", inval);
+    refused(request(0, 5, 10, SIZE - 1, 2), b"", inval);
+    // In one piece: nothing else is known without structured replies.
+    refused(request(4, 0, 10, 0, 8), b"", inval);
     // More than one request may have, all of which comes.
     refused(request(0, 1, 11, 0, (32 << 20) + 1), &vec![1; (32 << 20) + 1], nospc);
     let mut first = [1; 4];
     device.read_at(0, &mut first).unwrap();
     assert_eq!(first, [0; 4], "something of a refused request was written");
     refused(request(0, 3, 12, 0, 0), b"", 0);
+}
+
+#[test]
+fn requests_of_nothing_are_done_and_what_follows_a_goodbye_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Arc::new(RamDevice::new(SIZE).unwrap());
+    let server = Ours::of(&folder, device.clone());
+    let mut stream = chosen(&server);
+    for command in [0, 1, 4, 5, 6] {
+        for at in [0, 1, SIZE - 1, SIZE] {
+            stream.write_all(&request(0, command, at, at, 0)).unwrap();
+            assert_eq!(simple(&mut stream), (0, at), "{command} at {at}");
+        }
+        stream.write_all(&request(0, command, 7, SIZE + 1, 0)).unwrap();
+        assert!(matches!(simple(&mut stream), (22 | 28, 7)), "{command}");
+    }
+    // Two stores of the same bytes, neither of which waits for the other: one of them is there, and whole.
+    let mut both = Vec::new();
+    for nr in [1, 2] {
+        both.extend(request(0, 1, nr, 100, 3000));
+        both.extend([nr as u8; 3000]);
+    }
+    stream.write_all(&both).unwrap();
+    let mut answered = [simple(&mut stream), simple(&mut stream)];
+    answered.sort_unstable();
+    assert_eq!(answered, [(0, 1), (0, 2)]);
+    let mut found = [0; 3000];
+    device.read_at(100, &mut found).unwrap();
+    assert!(found == [1; 3000] || found == [2; 3000]);
+    let mut last = request(0, 1, 8, 0, 4);
+    last.extend(b"kept");
+    last.extend(request(0, 2, 9, 0, 0));
+    last.extend(request(0, 1, 10, 0, 4));
+    last.extend(b"lost");
+    stream.write_all(&last).unwrap();
+    assert_eq!(simple(&mut stream), (0, 8));
+    // It may be reset: there is what nobody has read.
+    assert!(!stream.read(&mut [0; 16]).is_ok_and(|read| read > 0), "it goes on after the goodbye");
+    drop(server);
+    let mut found = [0; 4];
+    device.read_at(0, &mut found).unwrap();
+    assert_eq!(&found, b"kept");
+}
+
+#[test]
+fn a_choice_of_contexts_that_fails_leaves_none_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Ours::of(&folder, Arc::new(RamDevice::new(SIZE).unwrap()));
+    let chosen = b"\0\0\0\0\0\0\0\x01\0\0\0\x0fbase:allocation";
+    let unknown = b"\0\0\0\x04gone\0\0\0\x01\0\0\0\x0fbase:allocation";
+    for (again, has_status) in
+        [(&chosen[..], true), (&chosen[..10], false), (&unknown[..], false), (&[0; 8], false)]
+    {
+        let mut stream = UnixStream::connect(&server.socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let all = [
+            3_u32.to_be_bytes().to_vec(),
+            option(8, b""),
+            option(10, chosen),
+            option(10, again),
+            option(7, &[0; 6]),
+            request(0, 7, 1, 0, 4096),
+        ];
+        stream.write_all(&all.concat()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answers = Vec::new();
+        stream.read_to_end(&mut answers).unwrap();
+        let at = answers.windows(4).position(|four| four == 0x668e_33ef_u32.to_be_bytes()).unwrap();
+        let kind = u16::from_be_bytes(*answers[at + 6..].first_chunk().unwrap());
+        assert_eq!(kind == 5, has_status, "{again:?}: {kind:#x}");
+    }
 }
 
 #[test]

@@ -155,3 +155,124 @@ fn a_server_without_an_end_is_left_in_a_bounded_time() {
     assert!(error.contains("does not answer"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(12), "{:?}", begin.elapsed());
 }
+
+/// The next request that a client sends, behind whatever it says before it: its cookie and offset.
+fn request(stream: &mut UnixStream, is_new: bool) -> std::io::Result<(u64, u64)> {
+    let mut word = [0; 4];
+    if is_new {
+        // Its flags.
+        stream.read_exact(&mut word)?;
+    }
+    loop {
+        stream.read_exact(&mut word)?;
+        if word == 0x2560_9513_u32.to_be_bytes() {
+            let mut rest = [0; 24];
+            stream.read_exact(&mut rest)?;
+            let number = |at: usize| u64::from_be_bytes(*rest[at..].first_chunk().unwrap());
+            return Ok((number(4), number(12)));
+        }
+        assert_eq!(&word, b"IHAV");
+        let mut rest = [0; 12];
+        stream.read_exact(&mut rest)?;
+        let len = u32::from_be_bytes(*rest[8..].first_chunk().unwrap());
+        stream.read_exact(&mut vec![0; len as usize])?;
+    }
+}
+
+/// A server that answers reads of 8 bytes, but hangs up instead where `hangs_up` says so of the number of the connection and the
+/// offset. Gives what `work` gives, and how many connections there were.
+fn unsteady<T>(
+    hangs_up: impl Fn(u32, u64) -> bool + Send,
+    reconnect: Duration,
+    work: impl FnOnce(&NbdDevice) -> T,
+) -> (T, u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::scope(|scope| {
+        let server = scope.spawn(move || {
+            let mut connections = 0;
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                connections += 1;
+                let _ = stream.write_all(&settled());
+                let mut is_new = true;
+                while let Ok((cookie, at)) = request(&mut stream, is_new) {
+                    if at == u64::MAX {
+                        return connections - 1;
+                    }
+                    if hangs_up(connections, at) {
+                        break;
+                    }
+                    is_new = false;
+                    let _ = stream.write_all(&data(true, cookie, at, b"ABCDEFGH"));
+                }
+            }
+        });
+        let options = Connect { reconnect, connections: 1, ..Connect::default() };
+        let device = NbdDevice::open(&NbdUri::unix(&path, ""), &options).unwrap();
+        let done = work(&device);
+        drop(device);
+        let mut last = UnixStream::connect(&path).unwrap();
+        let end = [&3_u32.to_be_bytes()[..], &0x2560_9513_u32.to_be_bytes(), &[0; 12], &[0xff; 8], &[0; 4]];
+        last.write_all(&end.concat()).unwrap();
+        (done, server.join().unwrap())
+    })
+}
+
+#[test]
+fn a_request_is_sent_again_as_often_as_connections_are_lost_under_it() {
+    let patient = Connect::default().reconnect;
+    let (found, connections) = unsteady(
+        |connection, _| connection <= 9,
+        patient,
+        |device| {
+            let mut found = [0; 8];
+            device.read_at(4096, &mut found).map(|()| found)
+        },
+    );
+    assert_eq!((found.unwrap(), connections), (*b"ABCDEFGH", 10));
+}
+
+#[test]
+fn a_request_that_ends_every_connection_is_an_error_and_others_are_done() {
+    let begin = Instant::now();
+    let (done, connections) = unsteady(
+        |_, at| at == 4096,
+        Duration::from_millis(300),
+        |device| {
+            let error = device.read_at(4096, &mut [0; 8]).unwrap_err().to_string();
+            let mut found = [0; 8];
+            (error, device.read_at(8192, &mut found).map(|()| found))
+        },
+    );
+    assert!(done.0.contains("closed the connection"), "{}", done.0);
+    assert_eq!(&done.1.unwrap(), b"ABCDEFGH");
+    // Not as fast as it goes: with a pause that grows.
+    assert!((3..=14).contains(&connections), "{connections}");
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_server_that_comes_back_and_says_nothing_is_given_up_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let begin = Instant::now();
+    let error = thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut first, _) = listener.accept().unwrap();
+            first.write_all(&settled()).unwrap();
+            request(&mut first, true).unwrap();
+            drop(first);
+            let (mut silent, _) = listener.accept().unwrap();
+            let _ = silent.read_to_end(&mut Vec::new());
+        });
+        // A minute for an answer of a server that is known to live.
+        let options = Connect { reconnect: Duration::from_millis(300), ..Connect::default() };
+        let device = NbdDevice::open(&NbdUri::unix(&path, ""), &options).unwrap();
+        device.read_at(4096, &mut [0; 8]).unwrap_err().to_string()
+    });
+    assert!(error.contains("cannot be reached again"), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+}

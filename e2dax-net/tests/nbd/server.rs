@@ -201,6 +201,58 @@ fn scripts_of_nbdsh_run_to_their_end() {
     );
 }
 
+/// A disk whose size is a multiple of nothing, to its last byte.
+const ODD: &str = r#"
+import errno
+size = h.get_size()
+assert size == 1000003
+h.pwrite(b"end", size - 3, nbd.CMD_FLAG_FUA); h.pwrite(b"x", 999999)
+assert h.pread(7, size - 7) == b"\0\0\0xend", h.pread(7, size - 7)
+h.zero(1, size - 1); h.trim(513, size - 513); h.cache(size, 0)
+found = []
+h.block_status(1, size - 1, lambda name, offset, extents, error: found.extend(extents))
+assert found[0] == 1, found
+h.zero(size, 0, nbd.CMD_FLAG_NO_HOLE)
+assert h.pread(size, 0) == bytes(size)
+h.set_strict_mode(0)
+def refused(number, call):
+    try: call()
+    except nbd.Error as error: assert error.errnum == number, error
+    else: raise AssertionError("it is done")
+refused(errno.EINVAL, lambda: h.trim(2, size - 1))
+refused(errno.EINVAL, lambda: h.block_status(0, 0, lambda *_: 0))
+refused(errno.EINVAL, lambda: h.pread(1, 1 << 63))
+h.pwrite(bytes(range(256)) * 3906 + b"tail...", 0)
+h.shutdown()
+"#;
+
+#[test]
+fn a_disk_of_an_odd_size_is_served_to_its_last_byte() {
+    need_tools!("nbdsh", "nbdcopy", "qemu-io");
+    let folder = tempfile::tempdir().unwrap();
+    let image = file(&folder, "image", 1_000_003);
+    let server = Ours::of(&folder, Arc::new(FileDevice::open(&image, &DeviceOptions::read_write()).unwrap()));
+    let uri = server.uri().to_string();
+    let copy = folder.path().join("copy");
+    shell(
+        "PATH=/usr/bin:$PATH nbdsh -c 'h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)' -c \"h.connect_uri('$uri')\" \
+         -c \"$script\"; nbdcopy \"$uri\" \"$copy\"; cmp \"$copy\" \"$image\"; printf changed | dd of=\"$copy\" bs=1 seek=999996 \
+         conv=notrunc 2>/dev/null; nbdcopy --flush \"$copy\" \"$uri\"; cmp \"$copy\" \"$image\"; \
+         qemu-io -f raw -c 'write -P 9 999990 10' -c 'read -P 9 999990 10' \"$uri\"",
+        &[
+            ("uri", &uri),
+            ("script", ODD),
+            ("copy", copy.to_str().unwrap()),
+            ("image", image.to_str().unwrap()),
+        ],
+    );
+    // And as our own client sees it.
+    let device = connect(&server.uri());
+    let mut found = [0; 7];
+    device.read_at(1_000_003 - 7, &mut found).unwrap();
+    assert_eq!(&found, b"\x09\x09\x09\x09ged");
+}
+
 /// Names that have characters with a meaning of their own, in URIs or anywhere.
 #[test]
 fn exports_with_odd_names_are_found_by_them() {

@@ -41,8 +41,8 @@ pub(crate) struct State {
     pub(crate) matches: bool,
     /// Methods, paths and ranges of the requests.
     pub(crate) asked: Vec<String>,
-    /// Whether requests have to be signed as S3 wants it.
-    pub(crate) signed: bool,
+    /// How the header begins by which a request has to say who asks.
+    pub(crate) authorization: Option<&'static str>,
 }
 
 /// The server, which ends with the process.
@@ -63,7 +63,7 @@ impl Http {
             how: How::Right,
             matches: true,
             asked: Vec::new(),
-            signed: false,
+            authorization: None,
         }));
         let served = Arc::clone(&state);
         thread::spawn(move || {
@@ -96,7 +96,7 @@ struct Request {
     path: String,
     range: Option<(usize, usize)>,
     if_match: Option<String>,
-    signed: bool,
+    authorization: String,
 }
 
 fn read(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<Request>> {
@@ -106,7 +106,7 @@ fn read(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<Request>> 
     }
     let mut words = line.split_whitespace().map(str::to_owned);
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let mut request = Request { method, path, range: None, if_match: None, signed: false };
+    let mut request = Request { method, path, range: None, if_match: None, authorization: String::new() };
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
@@ -117,7 +117,7 @@ fn read(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<Request>> 
                 request.range = Some((from.parse().unwrap(), to.parse().unwrap()));
             }
             ("if-match", value) => request.if_match = Some(value.to_owned()),
-            ("authorization", value) => request.signed = value.starts_with("AWS4-HMAC-SHA256"),
+            ("authorization", value) => request.authorization = value.to_owned(),
             _ => {}
         }
     }
@@ -132,7 +132,7 @@ fn answer(state: &mut State, request: &Request) -> (String, Vec<u8>, How) {
     });
     let error =
         |status: &str| (format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"), Vec::new(), How::Right);
-    if state.signed && !request.signed {
+    if state.authorization.is_some_and(|start| !request.authorization.starts_with(start)) {
         return error("403 Forbidden");
     }
     if let How::Busy(left) = state.how {

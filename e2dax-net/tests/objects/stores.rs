@@ -1,4 +1,4 @@
-//! Object stores: one that speaks as S3 does, of our own, and moto's, which checks more.
+//! Object stores: one of our own that asks who asks as S3, Google and Azure do, and moto's S3, which checks more.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -53,7 +53,7 @@ fn request(port: u16, head: &str, body: &[u8]) -> std::io::Result<String> {
 fn objects_of_s3_are_devices() {
     let bytes: Vec<u8> = (0..200_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let http = Http::start(bytes.clone());
-    http.set(|state| state.signed = true);
+    http.set(|state| state.authorization = Some("AWS4-HMAC-SHA256 Credential=key/"));
     let device = ObjectDevice::open(&object(http.port, "images/a%20b.img#block=16K")).unwrap();
     let mut found = vec![0; 50_000];
     device.read_at(100_000, &mut found).unwrap();
@@ -85,4 +85,54 @@ fn objects_of_s3_are_devices() {
     let error = device.read_at(0, &mut found).unwrap_err().to_string();
     assert!(error.contains("has changed"), "{error}");
     assert!(ObjectDevice::open(&object(port, "other.img")).is_err());
+}
+
+/// An object of a store on this machine, whose scheme and what is said besides are given.
+fn of(scheme: &str, options: &[(&str, String)]) -> ObjectUri {
+    let mut uri = ObjectUri::parse(&format!("{scheme}://golden/images/a%20b.img#block=16K")).unwrap();
+    uri.options = options.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    uri
+}
+
+#[test]
+fn objects_of_google_and_azure_are_devices() {
+    let bytes: Vec<u8> = (0..200_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let http = Http::start(bytes.clone());
+    let url = format!("http://127.0.0.1:{}", http.port);
+    // As one writes it for an emulator that asks nobody who he is, and with a token.
+    let account = format!(
+        r#"{{"private_key": "x", "private_key_id": "x", "client_email": "x", "disable_oauth": true, "gcs_base_url": "{url}"}}"#
+    );
+    let token = [("google_base_url", url.clone()), ("google_bearer_token", "token".into())];
+    let name = ("azure_storage_account_name", "account".to_owned());
+    let key = ("azure_storage_account_key", "c2VjcmV0".to_owned());
+    let endpoint = ("azure_storage_endpoint", url);
+    let signature = ("azure_storage_sas_token", "sv=2026-01-01&sig=signed".to_owned());
+    for (scheme, options, authorization, query) in [
+        ("gs", &[("google_service_account_key", account)][..], None, ""),
+        ("gs", &token[..], Some("Bearer token"), ""),
+        ("az", &[name.clone(), key, endpoint.clone()][..], Some("SharedKey account:"), ""),
+        ("az", &[name, signature, endpoint], None, "sig=signed"),
+    ] {
+        http.set(|state| {
+            state.authorization = authorization;
+            state.etag = Some("\"one\"".into());
+        });
+        let device = ObjectDevice::open(&of(scheme, options)).unwrap();
+        assert_eq!(device.size(), bytes.len() as u64);
+        let mut found = vec![0; 50_000];
+        device.read_at(100_000, &mut found).unwrap();
+        assert!(found == bytes[100_000..150_000], "{scheme}");
+        let asked = http.asked();
+        let head = "HEAD /golden/images/a%20b.img";
+        assert!(asked[0].starts_with(head) && asked[1].starts_with("GET "), "{asked:?}");
+        assert!(asked.len() == 2 && asked.iter().all(|request| request.contains(query)), "{asked:?}");
+        http.set(|state| state.etag = Some("\"two\"".into()));
+        let error = device.read_at(0, &mut found).unwrap_err().to_string();
+        assert!(error.contains("has changed") && !error.contains("sig=signed"), "{scheme}: {error}");
+        http.set(|state| state.authorization = Some("Nobody"));
+        let error = ObjectDevice::open(&of(scheme, options)).unwrap_err().to_string();
+        assert!(error.contains("403") && !error.contains("sig=signed"), "{scheme}: {error}");
+        http.asked();
+    }
 }

@@ -36,7 +36,7 @@ Examples:
   e2dax serve a.img --run 'nbdcopy \"$uri\" copy.img'
 
 Clients: qemu -drive file=URI, nbd-client, nbdcopy, e2dax itself (wherever it takes an IMG), and all others that speak
-NBD. A flush is answered when the data is durable in the image. Whoever can open the socket can read and write.")]
+NBD. A flush is answered when the data is durable in the image. Everyone who can open the socket can read and write.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG", required_unless_present_any = ["export", "from"])]
@@ -59,7 +59,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME=IMG", value_parser = clap::builder::OsStringValueParser::new())]
     export: Vec<OsString>,
 
-    /// The socket [default: one in a new folder that is yours alone]
+    /// The socket [default: one in a new private directory]
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     socket: Option<PathBuf>,
 
@@ -74,7 +74,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     tls_certificates: Option<PathBuf>,
 
-    /// Let --listen take an address that other machines reach, without encryption or authentication
+    /// Let --listen take an address that other machines reach, without encryption and without authentication
     #[arg(long, requires = "listen")]
     unencrypted: bool,
 
@@ -86,7 +86,7 @@ pub(crate) struct Args {
     #[arg(long, short)]
     read_only: bool,
 
-    /// Serve while this shell command runs, with $uri and $unixsocket set, and exit with its exit code
+    /// Serve while this shell command runs, with $uri and $unixsocket set for it, and exit with its exit code
     #[arg(long, value_name = "COMMAND")]
     run: Option<OsString>,
 

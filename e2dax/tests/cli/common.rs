@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use e2dax_tests::golden;
 use tempfile::TempDir;
@@ -13,6 +15,22 @@ pub(crate) struct Folder(TempDir);
 
 /// What a run of the command gave.
 pub(crate) struct Run(Output);
+
+/// Waits until a process sleeps for something to come from outside: not once between two steps of its work, and not for a
+/// disk, which has a state of its own.
+#[track_caller]
+pub(crate) fn is_waiting(pid: u32) {
+    let begin = Instant::now();
+    let mut in_a_row = 0;
+    while in_a_row < 10 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "process {pid} goes on");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // The state follows the name, which may hold any byte.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        in_a_row = if state == Some('S') { in_a_row + 1 } else { 0 };
+        sleep(Duration::from_millis(10));
+    }
+}
 
 impl Folder {
     /// With these golden images, each as `NAME.img`.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use e2dax_tests::need_tools;
 
-use crate::common::Folder;
+use crate::common::{Folder, is_waiting};
 
 /// A terminal of its own, gone when it is dropped.
 struct Terminal<'f> {
@@ -61,6 +61,14 @@ impl<'f> Terminal<'f> {
         while prompts(&self.screen()) == before && begin.elapsed() < Duration::from_secs(20) {
             sleep(Duration::from_millis(20));
         }
+    }
+
+    /// The process that the shell in it waits for.
+    fn child(&self) -> u32 {
+        let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
+        let shell = shell.trim();
+        let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).unwrap();
+        children.trim().parse().expect("one child")
     }
 
     fn screen(&self) -> String {
@@ -136,8 +144,7 @@ fn an_interrupted_change_leaves_a_clean_image() {
         assert!(begin.elapsed() < Duration::from_secs(20), "{}", terminal.screen());
         sleep(Duration::from_millis(20));
     }
-    // It has the image, and a moment later all that it needs to close it.
-    sleep(Duration::from_millis(500));
+    is_waiting(terminal.child());
     terminal.keys(&["C-c"]);
     terminal.shows("ended 130");
     is_clean(&folder);
@@ -359,8 +366,8 @@ fn an_interrupt_leaves_nothing_that_looks_finished() {
             while !folder.run(&["ls", "a.img"]).err().contains("is in use") {
                 assert!(begin.elapsed() < Duration::from_secs(20));
             }
-            // It has the image, and a moment later waits for its input: a signal in the middle of a change leaves it not clean.
-            sleep(Duration::from_millis(500));
+            // It has the image, and waits for its input: a signal in the middle of a change leaves it not clean.
+            is_waiting(child.id());
         }
         // Not SIGINT, which who runs this in the background ignores; both are one to us.
         let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use super::member::Data;
-use crate::mkfs::{Body, Contents, Error, NodeId, Result, SourceFile, Tree};
+use crate::mkfs::{Body, Contents, Error, NodeId, Result, SourceFile, Stamp, Tree};
 
 /// Where the bytes of one file are.
 #[derive(Debug)]
@@ -143,6 +143,17 @@ impl Contents for ArchiveContents {
         match self.shared.places.get(self.open)? {
             Place::Archive { archive, .. } => self.shared.files.get(*archive as usize),
             Place::Tree { tree, .. } => self.trees.get(*tree as usize)?.contents.lies_in(),
+        }
+    }
+
+    fn stamp(&self, file: &SourceFile<'_>) -> Option<Stamp> {
+        match self.shared.places.get(usize::try_from(file.handle).ok()?)? {
+            Place::Archive { .. } => None,
+            &Place::Tree { tree, node } => {
+                let Lower { tree, contents } = self.trees.get(tree as usize)?;
+                let Body::File { size, handle, .. } = *tree.body(node) else { return None };
+                contents.stamp(&SourceFile { tree, node, size, handle })
+            }
         }
     }
 

@@ -2,6 +2,9 @@
 
 use alloc::vec::Vec;
 
+/// Words of an array that is made anew rather than cleared.
+const LARGE: usize = 1 << 13;
+
 /// An array of bits, all 0 at first. A bit past the end reads as 0 and is not set.
 #[derive(Debug, Default)]
 pub(crate) struct Bits {
@@ -11,9 +14,15 @@ pub(crate) struct Bits {
 impl Bits {
     /// Makes it an array of `len` zero bits, in the memory it has.
     pub(crate) fn reset(&mut self, len: u64) {
-        self.words.clear();
         // Cannot be cut off: blocks and inodes have 32-bit numbers.
-        self.words.resize(len.div_ceil(64) as usize, 0);
+        let words = len.div_ceil(64) as usize;
+        if words > LARGE {
+            // Fresh memory is zeros that need no pages as long as nobody writes to them.
+            self.words = alloc::vec![0; words];
+            return;
+        }
+        self.words.clear();
+        self.words.resize(words, 0);
     }
 
     pub(crate) fn get(&self, bit: u64) -> bool {
@@ -48,15 +57,15 @@ impl Bits {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// The 8 bits from `bit` on, the first of them the lowest.
-    pub(crate) fn byte(&self, bit: u64) -> u8 {
+    /// The 64 bits from `bit` on, the first of them the lowest.
+    pub(crate) fn word(&self, bit: u64) -> u64 {
         let (word, shift) = ((bit / 64) as usize, bit % 64);
         let low = self.words.get(word).copied().unwrap_or(0) >> shift;
         let high = match shift {
-            57.. => self.words.get(word + 1).copied().unwrap_or(0) << (64 - shift),
-            _ => 0,
+            0 => 0,
+            _ => self.words.get(word + 1).copied().unwrap_or(0) << (64 - shift),
         };
-        (low | high) as u8
+        low | high
     }
 }
 
@@ -78,17 +87,18 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_read_across_words() {
+    fn bits_are_read_across_words() {
         let mut bits = Bits::default();
         bits.reset(130);
         for bit in [1, 60, 63, 64, 67, 129] {
             assert!(!bits.set(bit));
             assert!(bits.set(bit));
         }
-        assert_eq!(bits.byte(0), 0b10);
-        assert_eq!(bits.byte(60), 0b1001_1001);
-        assert_eq!(bits.byte(129), 1);
-        assert_eq!(bits.byte(1000), 0);
+        assert_eq!(bits.word(0), 1 << 1 | 1 << 60 | 1 << 63);
+        assert_eq!(bits.word(60), 0b1001_1001);
+        assert_eq!(bits.word(64), 0b1001);
+        assert_eq!(bits.word(129), 1);
+        assert_eq!(bits.word(1000), 0);
         assert_eq!(bits.count(), 6);
         bits.reset(64);
         assert!(!bits.get(60));

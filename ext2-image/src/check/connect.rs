@@ -9,8 +9,8 @@ use super::Pass;
 use super::bits::Bits;
 use super::finding::{Kind, Place};
 use super::inodes::ROOT;
-use super::layout::DIR_NLINK;
-use super::run::{IMAGIC, Run, Step, TYPE, USED};
+use super::run::{IMAGIC, Mode, Run, Step, TYPE, USED};
+use super::superblock::DIR_NLINK;
 use ext2_core::raw::{GOOD_OLD_INODE_SIZE, RawInode, XATTR_MAGIC};
 
 /// The most links that ext2 counts (Linux: `EXT2_LINK_MAX` as e2fsck has it).
@@ -21,7 +21,7 @@ impl Run<'_> {
     pub(crate) fn check_connections(&mut self) -> Step {
         let dirs = take(&mut self.s.dirs);
         let index = |inode: u32| dirs.binary_search_by_key(&inode, |dir| dir.inode).ok();
-        let mut lost = Vec::new();
+        let (mut lost, mut moved) = (Vec::new(), Vec::new());
         let mut passed = Bits::default();
         let mut done = Bits::default();
         passed.reset(dirs.len() as u64);
@@ -46,7 +46,8 @@ impl Run<'_> {
             {
                 // The circle ends here: its name goes, and it gets one that can be reached.
                 self.dev.write_u32(dir.entry_at, 0)?;
-                lost.push((dir.inode, dir.dotdot_at));
+                self.recount(dir.inode, -1);
+                lost.push(dir.inode);
             }
             let mut at = Some(start);
             while let Some(here) = at
@@ -57,15 +58,14 @@ impl Run<'_> {
             let place = Place::Inode(dir.inode);
             if dir.parent == 0 && dir.inode != ROOT {
                 if self.fault(place, Kind::Unconnected)? {
-                    lost.push((dir.inode, dir.dotdot_at));
+                    lost.push(dir.inode);
                 }
             } else {
                 let expected = if dir.inode == ROOT { ROOT } else { dir.parent };
                 if dir.dotdot != expected && dir.dotdot != 0 {
                     let numbers = (Some(dir.dotdot.into()), Some(expected.into()));
                     if self.report(place, Kind::DotDotInode, numbers.0, numbers.1)? {
-                        self.dev.write_u32(dir.dotdot_at, expected)?;
-                        self.later.again = true;
+                        moved.push((dir.inode, expected));
                     }
                 }
             }
@@ -74,30 +74,57 @@ impl Run<'_> {
             }
         }
         self.s.dirs = dirs;
-        for (inode, dotdot_at) in lost {
-            self.connect(inode, 2, dotdot_at)?;
+        for (inode, parent) in moved {
+            self.set_parent(inode, parent)?;
+        }
+        for inode in lost {
+            self.connect(inode, 2)?;
         }
         self.begin_anew()
+    }
+
+    /// Lets the `..` of a directory name its parent, and counts that.
+    pub(crate) fn set_parent(&mut self, inode: u32, parent: u32) -> Step {
+        let Some(dir) = self.dir_mut(inode) else { return Ok(()) };
+        let (before, at) = (dir.dotdot, dir.dotdot_at);
+        if at == 0 {
+            return Ok(());
+        }
+        if inode != ROOT {
+            dir.parent = parent;
+        }
+        dir.dotdot = parent;
+        self.dev.write_u32(at, parent)?;
+        self.recount(before, -1);
+        self.recount(parent, 1);
+        Ok(())
+    }
+
+    /// Counts names that an inode has gained or lost since its directory was read.
+    pub(crate) fn recount(&mut self, inode: u32, by: i16) {
+        let index = (inode as usize).checked_sub(1);
+        if let Some(count) = index.and_then(|index| self.s.counted.get_mut(index)) {
+            *count = count.saturating_add_signed(by);
+        }
     }
 
     /// Compares link counts with the names that were counted.
     pub(crate) fn check_links(&mut self) -> Step {
         let mut many = 0;
-        for inode in 1..=self.geo.inodes_count {
-            if inode == 1 || inode > ROOT && inode < self.geo.first_ino {
-                continue;
+        if self.mode == Mode::Repair {
+            // Names that are given now change the counts of directories that come before.
+            for inode in ROOT..=self.geo.inodes_count {
+                if let Some((_, 0, kind)) = self.links_of(inode) {
+                    self.check_unattached(inode, kind)?;
+                }
             }
-            let state = self.state(inode);
-            if state & (USED | IMAGIC) != USED {
-                continue;
-            }
-            let index = inode as usize - 1;
-            let links = self.s.links.get(index).copied().unwrap_or(0);
-            let mut counted = self.s.counted.get(index).copied().unwrap_or(0);
-            let is_dir = state & TYPE == 2;
+        }
+        for inode in ROOT..=self.geo.inodes_count {
+            let Some((links, mut counted, kind)) = self.links_of(inode) else { continue };
+            let is_dir = kind == 2;
             if counted == 0 {
-                if self.check_unattached(inode, state & TYPE)? {
-                    continue;
+                if self.mode != Mode::Repair {
+                    self.check_unattached(inode, kind)?;
                 }
             } else {
                 if is_dir && counted > LINK_MAX {
@@ -126,9 +153,20 @@ impl Run<'_> {
         self.begin_anew()
     }
 
-    /// An inode without a name: an empty one is deleted. Whether that was done.
-    fn check_unattached(&mut self, inode: u32, kind: u8) -> Step<bool> {
-        let Some(offset) = self.inode_offset(inode) else { return Ok(true) };
+    /// The links of an inode as it says and as they were counted, and the type of its entries; `None` where they do not count.
+    fn links_of(&self, inode: u32) -> Option<(u16, u16, u8)> {
+        let state = self.state(inode);
+        let counts = inode == ROOT || inode >= self.geo.first_ino;
+        if !counts || state & (USED | IMAGIC) != USED {
+            return None;
+        }
+        let of = |table: &[u16]| table.get(inode as usize - 1).copied().unwrap_or(0);
+        Some((of(&self.s.links), of(&self.s.counted), state & TYPE))
+    }
+
+    /// An inode without a name: an empty one is deleted, another gets a name.
+    fn check_unattached(&mut self, inode: u32, kind: u8) -> Step {
+        let Some(offset) = self.inode_offset(inode) else { return Ok(()) };
         let mut raw = RawInode::new_zeroed();
         self.dev.read_at(offset, raw.as_mut_bytes())?;
         let mut has_attributes = false;
@@ -146,12 +184,12 @@ impl Run<'_> {
             if self.fault(Place::Inode(inode), Kind::UnattachedEmpty)? {
                 self.clear_inode(inode)?;
             }
-            return Ok(true);
+            return Ok(());
         }
         // A directory without a name was reported as not connected.
         if kind != 2 && self.fault(Place::Inode(inode), Kind::Unattached)? {
-            self.connect(inode, kind, 0)?;
+            self.connect(inode, kind)?;
         }
-        Ok(true)
+        Ok(())
     }
 }

@@ -25,27 +25,30 @@ struct Difference {
     free: u64,
 }
 
-/// Compares the `len` bits of `stored` with those that `truth` gives by the byte, and what follows with
-/// ones; `stored` becomes what it should be.
-fn compare(stored: &mut [u8], len: u64, truth: impl Fn(u64) -> u8) -> Difference {
+/// Compares the `len` bits of `stored` with those that `truth` gives by 64, and what follows with ones; `stored` becomes what
+/// it should be.
+fn compare(stored: &mut [u8], len: u64, truth: impl Fn(u64) -> u64) -> Difference {
     let mut difference = Difference::default();
-    let (used, padding) = stored.split_at_mut((len.div_ceil(8) as usize).min(stored.len()));
-    for (index, byte) in used.iter_mut().enumerate() {
-        let first = index as u64 * 8;
-        // The bits of this byte that stand for something.
+    for (index, bytes) in stored.chunks_mut(8).enumerate() {
+        let first = index as u64 * 64;
+        let mut word = [0xff; 8];
+        word.get_mut(..bytes.len()).unwrap_or_default().copy_from_slice(bytes);
+        let stored = u64::from_le_bytes(word);
+        // The bits that stand for something.
         let valid = match len.saturating_sub(first) {
-            8.. => 0xff,
-            bits => (1u16 << bits).wrapping_sub(1) as u8,
+            64.. => u64::MAX,
+            bits => (1 << bits) - 1,
         };
-        let should = truth(first) & valid;
+        let should = if valid == 0 { 0 } else { truth(first) & valid };
         difference.free += u64::from((!should & valid).count_ones());
-        difference.marked_free += u64::from((should & !*byte & valid).count_ones());
-        difference.marked_used += u64::from((!should & *byte & valid).count_ones());
-        difference.padding |= *byte | valid != 0xff;
-        *byte = should | !valid;
+        let word = should | !valid;
+        if stored != word {
+            difference.marked_free += u64::from((should & !stored).count_ones());
+            difference.marked_used += u64::from((!should & stored & valid).count_ones());
+            difference.padding |= stored | valid != u64::MAX;
+            bytes.copy_from_slice(word.to_le_bytes().get(..bytes.len()).unwrap_or_default());
+        }
     }
-    difference.padding |= padding.iter().fold(0xff, |all, byte| all & byte) != 0xff;
-    padding.fill(0xff);
     difference
 }
 
@@ -135,7 +138,7 @@ impl Run<'_> {
         let start = u64::from(self.geo.group_start(GroupNr::new(group)));
         let len = self.geo.group_len(GroupNr::new(group)).into();
         let found = &self.s.found;
-        let difference = compare(bitmap, len, |bit| found.byte(start + bit));
+        let difference = compare(bitmap, len, |bit| found.word(start + bit));
         let kinds = [Kind::BlocksMarkedFree, Kind::BlocksMarkedUsed, Kind::BlockBitmapPadding];
         if self.report_difference(group, &difference, kinds, desc.bg_block_bitmap.get(), bitmap)? {
             self.note_written(group, BITMAP_UNWRITTEN)?;
@@ -147,13 +150,7 @@ impl Run<'_> {
     fn unwritten(&self, group: u32, bitmap: &mut [u8]) {
         let (nr, metadata) = (GroupNr::new(group), &self.s.metadata);
         let (start, len) = (u64::from(self.geo.group_start(nr)), u64::from(self.geo.group_len(nr)));
-        for (byte, first) in bitmap.iter_mut().zip((0u64..).step_by(8)) {
-            let valid = match len.saturating_sub(first) {
-                8.. => 0xff,
-                bits => (1u16 << bits).wrapping_sub(1) as u8,
-            };
-            *byte = metadata.byte(start + first) & valid | !valid;
-        }
+        compare(bitmap, len, |bit| metadata.word(start + bit));
     }
 
     fn check_inode_bitmap(&mut self, group: u32, desc: &RawGroupDesc, bitmap: &mut Vec<u8>) -> Step<u64> {
@@ -172,8 +169,8 @@ impl Run<'_> {
                 let first = start + bit;
                 let states = state.get(first as usize..).unwrap_or_default();
                 let used =
-                    states.iter().take(8).zip(first..).enumerate().map(|(shift, (state, index))| {
-                        u8::from(state & USED != 0 || index < reserved) << shift
+                    states.iter().take(64).zip(first..).enumerate().map(|(shift, (state, index))| {
+                        u64::from(state & USED != 0 || index < reserved) << shift
                     });
                 used.fold(0, |all, bit| all | bit)
             });
@@ -225,13 +222,13 @@ mod tests {
 
     #[test]
     fn a_bitmap_is_compared_up_to_its_length_and_its_rest_with_ones() {
-        let truth = [0b0000_1111, 0b0000_0001];
+        let truth = 0b0000_0001_0000_1111;
         let mut stored = [0b0001_1101, 0b1111_1101, 0xff];
-        let difference = compare(&mut stored, 10, |bit| truth[(bit / 8) as usize]);
+        let difference = compare(&mut stored, 10, |_| truth);
         assert_eq!(difference, Difference { marked_free: 1, marked_used: 1, padding: false, free: 5 });
         assert_eq!(stored, [0b0000_1111, 0b1111_1101, 0xff]);
         let mut stored = [0b0000_1111, 0b0000_0001, 0];
-        let difference = compare(&mut stored, 10, |bit| truth[(bit / 8) as usize]);
+        let difference = compare(&mut stored, 10, |_| truth);
         assert_eq!(difference, Difference { marked_free: 0, marked_used: 0, padding: true, free: 5 });
     }
 }

@@ -124,7 +124,9 @@ impl Run<'_> {
             0 if self.check_dot(dir, entry, len)? => inode = dir,
             0 => {}
             1 => self.check_dotdot(dir, entry)?,
-            _ if inode == dir && self.entry_fault(entry, Kind::EntrySelf)? => return self.clear_entry(entry),
+            _ if inode == dir && self.entry_fault(entry, Kind::EntrySelf)? => {
+                return self.clear_entry(dir, entry);
+            }
             _ => {}
         }
         if inode == 0 {
@@ -132,7 +134,7 @@ impl Run<'_> {
         }
         if inode != ROOT && inode < self.geo.first_ino || inode > self.geo.inodes_count {
             if self.report_entry(entry.place, Kind::EntryInode, Some(inode.into()), None, entry.name)? {
-                return self.clear_entry(entry);
+                return self.clear_entry(dir, entry);
             }
             return Ok(false);
         }
@@ -146,7 +148,7 @@ impl Run<'_> {
             if let Some(kind) = kind
                 && self.entry_fault(entry, kind)?
             {
-                return self.clear_entry(entry);
+                return self.clear_entry(dir, entry);
             }
         }
         if self.is_unwritten(inode) {
@@ -164,7 +166,7 @@ impl Run<'_> {
         if self.state(inode) & USED == 0 {
             let found = Some(inode.into());
             if self.report_entry(entry.place, Kind::EntryUnused, found, None, entry.name)? {
-                return self.clear_entry(entry);
+                return self.clear_entry(dir, entry);
             }
         }
         if entry.name.iter().any(|&byte| byte == b'/' || byte == 0)
@@ -190,7 +192,7 @@ impl Run<'_> {
             if parent != 0 {
                 let (found, expected) = (Some(inode.into()), None);
                 if self.report_entry(entry.place, Kind::EntryDirectory, found, expected, entry.name)? {
-                    return self.clear_entry(entry);
+                    return self.clear_entry(dir, entry);
                 }
             }
         }
@@ -212,11 +214,14 @@ impl Run<'_> {
 
     /// Takes the inode of an entry away: the name is none any more. That of `..` becomes the root, until it is known
     /// better.
-    fn clear_entry(&mut self, entry: &Entry<'_>) -> Step<bool> {
+    fn clear_entry(&mut self, dir: u32, entry: &Entry<'_>) -> Step<bool> {
         if self.mode == Mode::Repair && entry.ordinal == 1 {
             self.dev.write_u32(entry.at, ROOT)?;
-            self.later.again = true;
-            return Ok(false);
+            self.recount(ROOT, 1);
+            if let Some(dir) = self.dir_mut(dir) {
+                dir.dotdot = ROOT;
+            }
+            return Ok(true);
         }
         self.dev.write_u32(entry.at, 0)?;
         Ok(false)

@@ -132,19 +132,26 @@ kinds! {
     // The superblock and the descriptors.
     SuperblockField Halts "a field is impossible",
     SuperblockLost Halts "the superblock cannot be used; there is a backup in block",
+    BlockSize Halts "s_log_block_size",
+    FirstDataBlock Halts "s_first_data_block",
     FragmentSize Halts "fragments are not blocks: s_log_frag_size",
     FragmentsPerGroup Halts "s_frags_per_group",
+    BlocksPerGroup Halts "s_blocks_per_group",
+    InodesPerGroup Halts "s_inodes_per_group",
     ReservedBlocks Halts "s_r_blocks_count, of at most half of all blocks,",
     DeviceTooSmall Halts "bytes that the file system needs, more than the device has",
     InodeCount Halts "s_inodes_count",
     FirstInode Halts "s_first_ino",
     InodeSize Halts "s_inode_size",
+    SpareDescriptors Halts "s_reserved_gdt_blocks, of at most as many as a block has pointers,",
     ReservedDescriptors Halts "s_reserved_gdt_blocks without the feature resize_inode",
     JournalInode Halts "the journal is not in inode 8, but in inode",
+    JournalLeft Mends "names a journal, but has no feature has_journal: inode",
     JournalSuperblock Halts "the journal has no superblock",
     JournalFields Mends "the journal is of version 1, but has fields of version 2",
     JournalElsewhere Halts "names a journal elsewhere by its UUID, but the image has its own or none",
     JournalUsers Mends "the file systems that have the journal are",
+    OrphansPresent Mends "says that the file of orphans has some, but there is no such file",
     BlockBitmapPlace Halts "the block bitmap is not in its group: block",
     InodeBitmapPlace Halts "the inode bitmap is not in its group: block",
     InodeTablePlace Halts "the inode table is not in its group: block",
@@ -257,6 +264,7 @@ impl Kind {
                 | Self::DotLong
                 | Self::OrphanList
                 | Self::ResizeInodeLeft
+                | Self::ReservedDescriptors
                 | Self::FreeBlocks
                 | Self::FreeInodes
         )

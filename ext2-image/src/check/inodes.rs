@@ -233,7 +233,7 @@ impl Run<'_> {
             }
             return self.check_blocks(inode).map(|_| ());
         }
-        if QUOTA.contains(&nr) && self.sb.features.ro_compat.bits() & super::layout::QUOTA != 0 {
+        if QUOTA.contains(&nr) && self.sb.features.ro_compat.bits() & super::superblock::QUOTA != 0 {
             return self.check_blocks(inode).map(|_| ());
         }
         if nr == JOURNAL || QUOTA.contains(&nr) {

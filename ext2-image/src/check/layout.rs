@@ -1,129 +1,21 @@
-//! Pass 0: the superblock, the descriptors, and the blocks that they claim.
+//! Pass 0: the descriptors, and the blocks that they and the superblock claim.
 
-use alloc::vec::Vec;
 use core::mem::offset_of;
 
-use blockdev::BlockDevice;
+use alloc::vec::Vec;
+
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::Pass;
-use super::finding::{Finding, Kind, Place};
+use super::finding::{Kind, Place};
 use super::run::{Run, Step, Stop};
-use ext2_core::Barrier;
-use ext2_core::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
-use ext2_core::{BlockSize, Error, Geometry, GroupNr, Superblock};
-use ext2_core::{CompatFeatures, Features, IncompatFeatures, RoCompatFeatures};
-use ext2_core::{Corrupt, Incompatible, Object};
+use super::superblock::{ORPHANS, UNINIT_BG};
+use ext2_core::raw::{RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
+use ext2_core::{Barrier, CompatFeatures, GroupNr};
 
-/// Read-only compatible features that a check knows: `sparse_super`, `large_file`, `uninit_bg`, `dir_nlink`, `extra_isize`, and
-/// `quota`, of whose files it looks at the blocks and not at what they count.
-const CHECKED: u32 = 0x1 | 0x2 | UNINIT_BG | DIR_NLINK | 0x40 | QUOTA;
-pub(crate) const UNINIT_BG: u32 = 0x10;
-pub(crate) const QUOTA: u32 = 0x100;
-/// Directories with more links than can be counted have 1.
-pub(crate) const DIR_NLINK: u32 = 0x20;
 /// `bg_flags`: the table, or the block bitmap, was never written.
 pub(crate) const TABLE_UNWRITTEN: u16 = 1;
 pub(crate) const BITMAP_UNWRITTEN: u16 = 2;
-
-/// Compatible features that are known: what an unknown one means for the structures nobody can say.
-const CHECKED_COMPAT: u32 = 0x3f | 0x200 | 0x400 | 0x800;
-
-/// Refuses what can be looked at but not mended here: of `quota` nobody would count anew what the files use.
-pub(crate) fn check_mendable(mut features: Features) -> ext2_core::Result<()> {
-    features.ro_compat.remove(RoCompatFeatures::from_bits_retain(UNINIT_BG | DIR_NLINK));
-    features.check_writable()
-}
-
-/// Reads the superblock.
-pub(crate) fn read_super(dev: &dyn BlockDevice) -> Step<RawSuperblock> {
-    let mut raw = RawSuperblock::new_zeroed();
-    let end = SUPERBLOCK_OFFSET + size_of::<RawSuperblock>() as u64;
-    if dev.size() < end {
-        let what = alloc::format!("a device of {} bytes has none", dev.size());
-        return Err(Stop::Error(Corrupt::new(Object::Superblock, what).into()));
-    }
-    dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
-    if raw.s_magic.get() != MAGIC {
-        let what = alloc::format!("magic number is {:#06x} and not {MAGIC:#06x}", raw.s_magic.get());
-        return Err(Stop::Error(Corrupt::new(Object::Superblock, what).into()));
-    }
-    Ok(raw)
-}
-
-/// Checks the fields without which nothing else can be found, and gives the validated superblock.
-pub(crate) fn check_super(
-    dev: &dyn BlockDevice,
-    raw: &RawSuperblock,
-    sink: &mut dyn FnMut(&Finding) -> bool,
-) -> Step<Superblock> {
-    let mut wrong = |kind, found: u64, expected: Option<u64>| {
-        let place = Place::Superblock;
-        sink(&Finding { place, kind, found: Some(found), expected, name: Vec::new() });
-        Stop::Unusable
-    };
-    let features = Features {
-        compat: CompatFeatures::from_bits_retain(raw.s_feature_compat.get()),
-        incompat: IncompatFeatures::from_bits_retain(raw.s_feature_incompat.get()),
-        ro_compat: RoCompatFeatures::from_bits_retain(raw.s_feature_ro_compat.get()),
-    };
-    if raw.s_rev_level.get() > 1 {
-        return Err(Stop::Error(Incompatible::Revision(raw.s_rev_level.get()).into()));
-    }
-    features.check_readable(false).map_err(Stop::Error)?;
-    let only = Features {
-        compat: CompatFeatures::from_bits_retain(features.compat.bits() & !CHECKED_COMPAT),
-        ro_compat: RoCompatFeatures::from_bits_retain(features.ro_compat.bits() & !CHECKED),
-        incompat: IncompatFeatures::empty(),
-    };
-    if only != Features::default() {
-        return Err(Stop::Error(Incompatible::Feature(only.to_names()).into()));
-    }
-    let Some(block_size) = BlockSize::from_s_log_block_size(raw.s_log_block_size.get()) else {
-        return Err(wrong(Kind::SuperblockField, raw.s_log_block_size.get().into(), None));
-    };
-    if raw.s_log_frag_size.get() != raw.s_log_block_size.get() {
-        let expected = raw.s_log_block_size.get().into();
-        return Err(wrong(Kind::FragmentSize, raw.s_log_frag_size.get().into(), Some(expected)));
-    }
-    let per_group = raw.s_blocks_per_group.get();
-    if raw.s_frags_per_group.get() != per_group {
-        return Err(wrong(
-            Kind::FragmentsPerGroup,
-            raw.s_frags_per_group.get().into(),
-            Some(per_group.into()),
-        ));
-    }
-    let bytes = u64::from(raw.s_blocks_count.get()) << block_size.log2();
-    if bytes > dev.size() {
-        return Err(wrong(Kind::DeviceTooSmall, bytes, Some(dev.size())));
-    }
-    if raw.s_rev_level.get() == 1 {
-        let (size, first) = (u64::from(raw.s_inode_size.get()), raw.s_first_ino.get());
-        if !size.is_power_of_two() || size < 128 || size > block_size.bytes() {
-            return Err(wrong(Kind::InodeSize, size, None));
-        }
-        if first < 11 || first > raw.s_inodes_count.get() {
-            return Err(wrong(Kind::FirstInode, first.into(), None));
-        }
-    }
-    if raw.s_r_blocks_count.get() > raw.s_blocks_count.get() / 2 {
-        return Err(wrong(Kind::ReservedBlocks, raw.s_r_blocks_count.get().into(), None));
-    }
-    match Superblock::from_raw(raw, dev.size(), false) {
-        Ok(sb) => Ok(sb),
-        Err(Error::Corrupt(_)) => {
-            let groups = u64::from(raw.s_blocks_count.get().saturating_sub(raw.s_first_data_block.get()))
-                .div_ceil(u64::from(per_group.max(1)));
-            let inodes = groups * u64::from(raw.s_inodes_per_group.get());
-            if inodes != u64::from(raw.s_inodes_count.get()) && inodes != 0 {
-                return Err(wrong(Kind::InodeCount, raw.s_inodes_count.get().into(), Some(inodes)));
-            }
-            Err(wrong(Kind::SuperblockField, per_group.into(), None))
-        }
-        Err(error) => Err(Stop::Error(error)),
-    }
-}
 
 impl Run<'_> {
     /// Checks the descriptors and marks all metadata.
@@ -145,6 +37,13 @@ impl Run<'_> {
             self.claim_tables(group)?;
             self.tick(Pass::Layout, u64::from(group) + 1, groups.into());
         }
+        if self.raw.s_feature_ro_compat.get() & ORPHANS != 0
+            && self.fault(Place::Superblock, Kind::OrphansPresent)?
+        {
+            self.raw.s_feature_ro_compat = (self.raw.s_feature_ro_compat.get() & !ORPHANS).into();
+            let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_ro_compat) as u64;
+            self.dev.write_u32(at, self.raw.s_feature_ro_compat.get())?;
+        }
         self.check_resize_inode()?;
         self.check_journal()?;
         self.begin_anew()
@@ -160,6 +59,12 @@ impl Run<'_> {
             self.later.again = true;
         }
         if !self.sb.features.compat.contains(CompatFeatures::HAS_JOURNAL) {
+            let nr = self.raw.s_journal_inum.get();
+            if nr != 0 && self.report(Place::Superblock, Kind::JournalLeft, Some(nr.into()), None)? {
+                self.raw.s_journal_inum = 0.into();
+                let field = offset_of!(RawSuperblock, s_journal_inum) as u64;
+                self.dev.write_u32(SUPERBLOCK_OFFSET + field, 0)?;
+            }
             return Ok(());
         }
         let nr = self.raw.s_journal_inum.get();
@@ -445,9 +350,4 @@ impl Run<'_> {
 pub(crate) fn pointer(block: &[u8], nr: usize) -> u32 {
     let bytes = block.get(nr * 4..).unwrap_or_default();
     ext2_core::raw::U32::read_from_prefix(bytes).map_or(0, |(value, _)| value.get())
-}
-
-/// The layout of an image.
-pub(crate) fn geometry(sb: &Superblock) -> Geometry {
-    Geometry::new(sb)
 }

@@ -121,6 +121,8 @@ pub(crate) struct Later {
     pub(crate) next_inode: u32,
     /// The next block to be looked at when one is taken.
     pub(crate) next_block: u32,
+    /// Blocks that were taken.
+    pub(crate) taken: u32,
     /// Findings that nobody wanted mended, or that could not be.
     pub(crate) left: u64,
 }

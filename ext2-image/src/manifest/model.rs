@@ -6,7 +6,7 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{AttributeFlags, quote};
+use super::{AttributeFlags, Without, quote};
 
 /// A tree of files as data: every name with its attributes, in the order of the printed paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,28 @@ impl Manifest {
     #[must_use]
     pub fn into_entries(self) -> Vec<Entry> {
         self.entries
+    }
+
+    /// The manifest without what does not matter, so that [`diff`](super::diff()) does not compare it.
+    ///
+    /// ```
+    /// use ext2_core::{Ext2, OpenOptions};
+    /// use ext2_image::manifest::{Without, diff, from_image};
+    ///
+    /// let fs = Ext2::open(ext2_image::mkfs::in_memory(1 << 20)?, &OpenOptions::default())?;
+    /// fs.write("file", "the same")?;
+    /// let before = from_image(&fs)?;
+    /// fs.remove_file("file")?;
+    /// fs.write("file", "the same")?;
+    ///
+    /// let no_times = Without { times: true, ..Without::default() };
+    /// assert!(diff(&before.without(no_times), &from_image(&fs)?.without(no_times)).is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn without(self, what: Without) -> Self {
+        let Self { filesystem, entries } = self;
+        Self { filesystem, entries: entries.into_iter().map(|entry| what.of(entry)).collect() }
     }
 
     /// The entry of an absolute path, if the manifest has it.

@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+#[cfg(feature = "std")]
+use super::Stamp;
 use super::{Error, NodeId, Result, Tree};
 
 /// A file whose bytes are wanted.
@@ -69,6 +71,14 @@ pub trait Contents {
     #[cfg(feature = "std")]
     fn lies_in(&self) -> Option<&std::fs::File> {
         self.host_file().map(|(file, _)| file)
+    }
+
+    /// What a file of the host in which the bytes of `file` lie was when the tree was made, where that was seen and the file can be
+    /// opened; none elsewhere: then it has to be opened to be known again.
+    #[cfg(feature = "std")]
+    fn stamp(&self, file: &SourceFile<'_>) -> Option<Stamp> {
+        let _ = file;
+        None
     }
 
     /// The open file as a file of the host, and where in it its bytes begin: what can be copied without being read.

@@ -10,12 +10,11 @@
 //! `readers` is held to take a reader and to give it back, `told` to say that a file has changed; nobody holds both.
 
 use std::collections::{BTreeMap, HashSet};
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Mutex, PoisonError};
 
 use blockdev::{BlockDevice, Extent};
 
-use super::{Body, Contents, Error, NoContents, NodeId, Output, Plan, Report, Result, SourceFile};
+use super::{Body, Contents, Error, NoContents, NodeId, Output, Plan, Report, Result, SourceFile, Stamp};
 
 const PAGE: u64 = 4096;
 
@@ -29,29 +28,6 @@ struct Placed {
     from: u64,
     len: u64,
     node: NodeId,
-}
-
-/// What a file of the host was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Was {
-    device: u64,
-    inode: u64,
-    size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
-}
-
-impl Was {
-    fn of(file: &std::fs::File) -> std::io::Result<Self> {
-        let found = file.metadata()?;
-        Ok(Self {
-            device: found.dev(),
-            inode: found.ino(),
-            size: found.size(),
-            mtime: (found.mtime(), found.mtime_nsec()),
-            ctime: (found.ctime(), found.ctime_nsec()),
-        })
-    }
 }
 
 /// Bytes of the disk that are of one kind.
@@ -96,7 +72,7 @@ pub struct Synthetic {
     /// Ascending, and apart.
     parts: Vec<Placed>,
     /// By node, of files that have parts.
-    was: Vec<Option<Was>>,
+    was: Vec<Option<Stamp>>,
     readers: Mutex<Vec<Reader>>,
     /// Files that were said to have changed.
     told: Mutex<HashSet<NodeId>>,
@@ -166,11 +142,12 @@ impl Output for Capture {
 }
 
 impl Synthetic {
-    /// The disk that `plan` and `contents` give. Every file that has bytes is opened once, to know it again; nothing of it is
-    /// read.
+    /// The disk that `plan` and `contents` give. Nothing of a file is read, and none is opened that the contents know without that
+    /// ([`Contents::stamp`]).
     ///
     /// # Errors
-    /// As [`Plan::write`]; `Source` for contents that can only be read from front to back.
+    /// As [`Plan::write`]; `Source` for contents that can only be read from front to back, and for a file that has to be opened
+    /// and cannot be.
     pub fn new(plan: Plan, contents: &dyn Contents) -> Result<Self> {
         let Some(first) = contents.at_random() else {
             return Err(Error::source(b"/", "its files can only be read from front to back"));
@@ -180,15 +157,14 @@ impl Synthetic {
         let Kept { pages, mut parts } = capture.kept.into_inner().unwrap_or_else(PoisonError::into_inner);
         parts.sort_unstable_by_key(|part| part.offset);
         let mut reader = Reader { contents: first, open: None };
-        let mut was: Vec<Option<Was>> = Vec::new();
+        let mut was: Vec<Option<Stamp>> = Vec::new();
         for part in &parts {
             let at = part.node.index();
             if was.len() <= at {
                 was.resize(at + 1, None);
             }
             if was[at].is_none() {
-                reader.open(&plan, part.node)?;
-                was[at] = reader.now().map_err(|error| Error::source(&plan.tree.path(part.node), error))?;
+                was[at] = reader.stamp(&plan, part.node)?;
             }
         }
         let (readers, told) = (Mutex::new(vec![reader]), Mutex::new(HashSet::new()));
@@ -346,18 +322,31 @@ fn failed(plan: &Plan, node: NodeId, what: impl core::fmt::Display) -> Error {
     Error::source(&plan.tree.path(node), what)
 }
 
+fn source_file(plan: &Plan, node: NodeId) -> Result<SourceFile<'_>> {
+    match *plan.tree.body(node) {
+        Body::File { size, handle, .. } => Ok(SourceFile { tree: &plan.tree, node, size, handle }),
+        _ => Error::format("a part of what is no file is to be read"),
+    }
+}
+
 impl Reader {
     fn open(&mut self, plan: &Plan, node: NodeId) -> Result<()> {
         if self.open == Some(node) {
             return Ok(());
         }
         self.close();
-        let Body::File { size, handle, .. } = *plan.tree.body(node) else {
-            return Error::format("a part of what is no file is to be read");
-        };
-        self.contents.open(&SourceFile { tree: &plan.tree, node, size, handle })?;
+        self.contents.open(&source_file(plan, node)?)?;
         self.open = Some(node);
         Ok(())
+    }
+
+    /// What the file in which those of `node` lie was when the tree was made, or is now; none as for [`now`](Self::now).
+    fn stamp(&mut self, plan: &Plan, node: NodeId) -> Result<Option<Stamp>> {
+        if let Some(stamp) = self.contents.stamp(&source_file(plan, node)?) {
+            return Ok(Some(stamp));
+        }
+        self.open(plan, node)?;
+        self.now().map_err(|error| failed(plan, node, error))
     }
 
     fn close(&mut self) {
@@ -367,8 +356,8 @@ impl Reader {
     }
 
     /// What the file is now in which the open file lies; none for contents that lie in no file, and do not change.
-    fn now(&self) -> std::io::Result<Option<Was>> {
-        self.contents.lies_in().map(Was::of).transpose()
+    fn now(&self) -> std::io::Result<Option<Stamp>> {
+        self.contents.lies_in().map(Stamp::of).transpose()
     }
 }
 

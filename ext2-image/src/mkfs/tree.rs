@@ -10,6 +10,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+#[cfg(feature = "std")]
+use super::Stamp;
 use super::{Error, Result, Warnings};
 use crate::manifest::ByteSpan;
 use ext2_core::{DeviceNr, FileKind, Timestamp};
@@ -145,6 +147,9 @@ pub struct Tree {
     /// Where the entries of each directory begin, once sorted; indexed by node, one more than there are nodes.
     starts: Vec<u32>,
     warnings: Warnings,
+    /// Of files of the host what they were when they were looked at; indexed by node.
+    #[cfg(feature = "std")]
+    stamps: Vec<Option<Stamp>>,
 }
 
 /// The most names that a file or directory may have (Linux: `EXT2_LINK_MAX`).
@@ -161,6 +166,8 @@ impl Tree {
             entries: Vec::new(),
             starts: Vec::new(),
             warnings: Warnings::default(),
+            #[cfg(feature = "std")]
+            stamps: Vec::new(),
         }
     }
 
@@ -255,6 +262,21 @@ impl Tree {
     /// For whoever makes the tree and finds what it cannot hold.
     pub fn warnings_mut(&mut self) -> &mut Warnings {
         &mut self.warnings
+    }
+
+    /// Remembers what the file of the host was from which a node was made.
+    #[cfg(feature = "std")]
+    pub(super) fn set_stamp(&mut self, node: NodeId, stamp: Stamp) {
+        if self.stamps.len() <= node.index() {
+            self.stamps.resize(node.index() + 1, None);
+        }
+        self.stamps[node.index()] = Some(stamp);
+    }
+
+    /// What the file of the host was from which a node was made.
+    #[cfg(feature = "std")]
+    pub(super) fn stamp(&self, node: NodeId) -> Option<Stamp> {
+        *self.stamps.get(node.index())?
     }
 
     /// How many files there are, the root included.

@@ -4,7 +4,7 @@
 //! 1. Nothing is written below before [`Changes::store`].
 //! 2. A grain is here whole: its bytes are those that a reader of the repaired image sees.
 //! 3. [`Changes::store`] keeps an order in which any prefix of its stores is an image that a repair can be begun on anew:
-//!    the mark that the image is not clean; blocks that nothing pointed to; what was in use; the superblock.
+//!    the mark that the image is not clean, and blocks that nothing pointed to; what was in use; the superblock.
 //!
 //! # Locking
 //! One mutex around the grains; nothing is called with it held but reads of the device below.
@@ -186,6 +186,8 @@ impl<'d> Changes<'d> {
         }
         ready()?;
         let last = changed.remove(&super_nr);
+        // One flush is enough for the mark and for what lies where nobody looks.
+        let mut marked = false;
         if !changed.is_empty() && self.below.size() >= SUPERBLOCK_OFFSET + GRAIN {
             let mut words = [0; 4];
             self.below.read_at(MAGIC_AT, &mut words)?;
@@ -193,7 +195,7 @@ impl<'d> Changes<'d> {
             let state = u16::from_le_bytes([state_low, state_high]);
             if u16::from_le_bytes([magic_low, magic_high]) == MAGIC && state & STATE_VALID != 0 {
                 self.below.write_u16(STATE_AT, state & !STATE_VALID)?;
-                self.below.flush()?;
+                marked = true;
             }
         }
         let mut bytes = 0;
@@ -218,7 +220,10 @@ impl<'d> Changes<'d> {
                 bytes += pending.len() as u64;
                 self.below.write_at(start, &pending)?;
             }
-            self.below.flush()?;
+            if marked || changed.values().any(|grain| grain.fresh == fresh) {
+                self.below.flush()?;
+                marked = false;
+            }
         }
         if let Some(grain) = last {
             bytes += grain.bytes.len() as u64;

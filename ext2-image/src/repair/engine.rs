@@ -10,8 +10,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::changes::Changes;
 use super::layout::{settle_descriptors, settle_super};
-use crate::check::layout::{check_mendable, check_super, read_super};
 use crate::check::run::{Scratch, Stop};
+use crate::check::superblock::{check_mendable, check_super, read_super};
 use crate::check::{Checker, Finding, Kind, Outcome, Place, Progress, Summary};
 use blockdev::BlockDevice;
 

@@ -104,6 +104,9 @@ impl Run<'_> {
         let Some(offset) = self.inode_offset(inode) else { return Ok(()) };
         let at = offset + offset_of!(RawInode, i_flags) as u64;
         let flags = self.dev.read_u32(at)?;
+        if let Some(dir) = self.dir_mut(inode) {
+            dir.indexed = false;
+        }
         if flags & INDEX != 0 {
             self.dev.write_u32(at, flags & !INDEX)?;
         }
@@ -241,21 +244,32 @@ impl Run<'_> {
         Ok(FileKind::from_mode(self.dev.read_u32(offset)? as u16))
     }
 
+    /// Without a block for it, or with more spare blocks than it can hold, the image is one that has none: nothing of a file
+    /// is lost by that.
+    fn drop_resize_inode(&mut self, offset: u64) -> Step {
+        let mut raw = RawSuperblock::new_zeroed();
+        self.dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+        let compat = raw.s_feature_compat.get() & !CompatFeatures::RESIZE_INODE.bits();
+        raw.s_feature_compat = compat.into();
+        raw.s_reserved_gdt_blocks = 0.into();
+        self.dev.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
+        Ok(self.dev.zero(offset, self.geo.inode_size.into())?)
+    }
+
     /// Makes the inode that holds the spare descriptor blocks, as they lie (mke2fs: `ext2fs_create_resize_inode`).
     fn make_resize_inode(&mut self) -> Step {
         const RESIZE: u32 = 7;
         let Some(offset) = self.inode_offset(RESIZE) else { return Ok(()) };
         let double = self.dev.read_u32(offset + (offset_of!(RawInode, i_block) + 13 * 4) as u64)?;
-        let double = if self.is_block(double) && !self.s.found.set(double.into()) {
+        let pointers = self.geo.block_size.pointers();
+        let double = if u64::from(self.geo.reserved_gdt_blocks) > pointers {
+            None
+        } else if self.is_block(double) && !self.s.found.set(double.into()) {
             Some(double)
         } else {
             self.take_block()
         };
-        let Some(double) = double else {
-            self.later.left += 1;
-            return Ok(());
-        };
-        let pointers = self.geo.block_size.pointers();
+        let Some(double) = double else { return self.drop_resize_inode(offset) };
         let backups: Vec<u32> =
             (1..self.geo.groups).filter(|&group| self.geo.has_super(GroupNr::new(group))).collect();
         let (mut top, mut blocks) = (vec![0; self.block_len()], 1u64);

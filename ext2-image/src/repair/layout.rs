@@ -11,8 +11,8 @@ use ext2_core::rules::STATE_VALID;
 use ext2_core::{BlockSize, FileKind, Geometry, GroupNr, Result};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::check::layout::{check_super, geometry, read_super};
 use crate::check::run::{Run, Step, Stop};
+use crate::check::superblock::{check_super, geometry, read_super};
 use crate::check::{Finding, Kind, Place};
 
 /// Groups that have a backup of the superblock in the usual layouts, in the order in which they are tried.
@@ -230,16 +230,27 @@ pub(crate) fn settle_super(
 fn mend_field(dev: &dyn BlockDevice, fault: &Finding) -> Result<bool> {
     let mut raw = RawSuperblock::new_zeroed();
     dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
-    match fault.kind {
-        Kind::FragmentSize => raw.s_log_frag_size = raw.s_log_block_size,
-        Kind::FragmentsPerGroup => raw.s_frags_per_group = raw.s_blocks_per_group,
-        Kind::ReservedBlocks => raw.s_r_blocks_count = (raw.s_blocks_count.get() / 20).into(),
-        Kind::FirstInode => raw.s_first_ino = 11.into(),
-        Kind::InodeCount => match fault.expected.and_then(|expected| u32::try_from(expected).ok()) {
-            Some(expected) => raw.s_inodes_count = expected.into(),
-            None => return Ok(false),
-        },
-        Kind::InodeSize => match guess_inode_size(dev, &raw)? {
+    let expected = fault.expected.and_then(|expected| u32::try_from(expected).ok());
+    match (fault.kind, expected) {
+        (Kind::BlockSize, Some(log)) => raw.s_log_block_size = log.into(),
+        (Kind::FirstDataBlock, Some(first)) => raw.s_first_data_block = first.into(),
+        // OK to cast: at most as many as a block has pointers.
+        (Kind::SpareDescriptors, Some(spare)) => raw.s_reserved_gdt_blocks = (spare as u16).into(),
+        (Kind::FragmentSize, _) => raw.s_log_frag_size = raw.s_log_block_size,
+        (Kind::FragmentsPerGroup, _) => raw.s_frags_per_group = raw.s_blocks_per_group,
+        (Kind::BlocksPerGroup, _) => {
+            // Where the fragments do not say it either, it is what mke2fs takes.
+            let usual = BlockSize::from_s_log_block_size(raw.s_log_block_size.get());
+            let usual = usual.and_then(|size| u32::try_from(size.bytes() * 8).ok());
+            let Some(number) = expected.or(usual) else { return Ok(false) };
+            raw.s_blocks_per_group = number.into();
+            raw.s_frags_per_group = number.into();
+        }
+        (Kind::ReservedBlocks, _) => raw.s_r_blocks_count = (raw.s_blocks_count.get() / 20).into(),
+        (Kind::FirstInode, _) => raw.s_first_ino = 11.into(),
+        (Kind::InodesPerGroup, Some(inodes)) => raw.s_inodes_per_group = inodes.into(),
+        (Kind::InodeCount, Some(inodes)) => raw.s_inodes_count = inodes.into(),
+        (Kind::InodeSize, _) => match guess_inode_size(dev, &raw)? {
             Some(size) => raw.s_inode_size = size.into(),
             None => return Ok(false),
         },
@@ -486,6 +497,35 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// A journal that is a file with a name, as ext3 once made it on a mount, becomes inode 8; its name goes with the passes.
+    /// `false` where inode 8 has something, or the file is no journal.
+    fn move_journal(&mut self, hidden: &RawInode) -> Step<bool> {
+        const INODE: u32 = 8;
+        let nr = self.raw.s_journal_inum.get();
+        let is_used = hidden.i_links_count.get() != 0 || hidden.i_block.iter().any(|block| block.get() != 0);
+        if nr < self.geo.first_ino || is_used || !crate::jbd2::has_superblock(self.dev, &self.raw)? {
+            return Ok(false);
+        }
+        let (Some(from), Some(to)) = (self.inode_offset(nr), self.inode_offset(INODE)) else {
+            return Ok(false);
+        };
+        let mut bytes = vec![0; self.geo.inode_size.into()];
+        self.dev.read_at(from, &mut bytes)?;
+        let Ok((inode, _)) = RawInode::mut_from_prefix(&mut bytes) else { return Ok(false) };
+        if FileKind::from_mode(inode.i_mode.get()) != Some(FileKind::Regular)
+            || inode.i_links_count.get() == 0
+        {
+            return Ok(false);
+        }
+        inode.i_mode = (FileKind::Regular.mode_bits() | 0o600).into();
+        inode.i_links_count = 1.into();
+        self.dev.write_at(to, &bytes)?;
+        self.dev.zero(from, self.geo.inode_size.into())?;
+        let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_journal_inum) as u64;
+        self.dev.write_u32(at, INODE)?;
+        Ok(true)
+    }
+
     /// A journal that cannot be one: begun anew where its inode holds a run of blocks as mke2fs makes it, otherwise taken
     /// away with its feature.
     pub(crate) fn mend_journal(&mut self) -> Step {
@@ -497,6 +537,9 @@ impl Run<'_> {
         self.dev.read_at(offset, inode.as_mut_bytes())?;
         let blocks = inode.i_size.get() >> self.geo.block_size.log2();
         let [first, ..] = &inode.i_block;
+        if self.move_journal(&inode)? {
+            return Ok(());
+        }
         let direct = || inode.i_block.iter().take(12).map(|block| block.get());
         let is_run = direct().zip(first.get()..).all(|(block, next)| block == next && self.is_block(block));
         let mut raw = RawSuperblock::new_zeroed();
@@ -515,8 +558,10 @@ impl Run<'_> {
             }
             self.dev.write_at(self.byte_of(first.get()), &journal)?;
         }
-        // One whose blocks cannot be followed to their end is none.
-        if !crate::jbd2::has_superblock(self.dev, &raw)? {
+        // One whose blocks cannot be followed to their end is none. Of one on another device nothing is known.
+        let nr = raw.s_journal_inum.get();
+        let is_elsewhere = nr == 0 && (raw.s_journal_dev.get() != 0 || raw.s_journal_uuid != [0; 16]);
+        if !is_elsewhere && nr != INODE || !crate::jbd2::has_superblock(self.dev, &raw)? {
             raw.s_feature_compat = (raw.s_feature_compat.get() & !0x4).into();
             raw.s_journal_inum = 0.into();
             raw.s_jnl_backup_type = 0;

@@ -8,13 +8,13 @@ use ext2_core::raw::{RawInode, dirent_size};
 
 use super::directories::{put_entry, put_len, said};
 use crate::check::inodes::ROOT;
-use crate::check::run::{DirBlock, Run, Step, USED};
+use crate::check::run::{Dir, DirBlock, Run, Step, USED};
 
 const NAME: &[u8] = b"lost+found";
 
 impl Run<'_> {
-    /// Gives an inode of a kind a name. Of a directory, `..` lies at `dotdot_at`.
-    pub(crate) fn connect(&mut self, inode: u32, kind: u8, dotdot_at: u64) -> Step {
+    /// Gives an inode of a kind a name. What was counted stays right, so that the passes can go on.
+    pub(crate) fn connect(&mut self, inode: u32, kind: u8) -> Step {
         // Without room for lost+found the root has to do.
         let home = self.lost_and_found()?.unwrap_or(ROOT);
         let name = format!("#{inode}");
@@ -28,11 +28,8 @@ impl Run<'_> {
             self.later.left += 1;
             return Ok(());
         }
-        if dotdot_at != 0 {
-            self.dev.write_u32(dotdot_at, to)?;
-        }
-        self.later.again = true;
-        Ok(())
+        self.recount(inode, 1);
+        if kind == 2 { self.set_parent(inode, to) } else { Ok(()) }
     }
 
     /// The directory for what is found, made where there is none; `None` where there is no room for it.
@@ -51,6 +48,7 @@ impl Run<'_> {
                         return Ok(Some(here.inode));
                     }
                     // As e2fsck: the name is taken from what is none, which gets another.
+                    self.later.again = true;
                     self.dev.write_u32(self.byte_of(block.block) + at as u64, 0)?;
                 }
                 at += here.len;
@@ -67,9 +65,20 @@ impl Run<'_> {
         self.write_directory(inode, 0o700, block)?;
         self.set_state(inode, USED | 2);
         if !self.add_name(ROOT, NAME, inode, 2)? {
+            self.later.again = true;
             self.clear_inode(inode)?;
             return Ok(None);
         }
+        for table in [&mut self.s.links, &mut self.s.counted] {
+            if let Some(links) = table.get_mut(inode as usize - 1) {
+                *links = 2;
+            }
+        }
+        self.recount(ROOT, 1);
+        let dotdot_at = self.byte_of(block) + 12;
+        let dir = Dir { inode, parent: ROOT, dotdot: ROOT, indexed: false, entry_at: 0, dotdot_at };
+        let at = self.s.dirs.partition_point(|other| other.inode < inode);
+        self.s.dirs.insert(at, dir);
         let at = self.s.dir_blocks.partition_point(|other| other.inode < inode);
         self.s.dir_blocks.insert(at, DirBlock { inode, nr: 0, block });
         self.later.lost_found = inode;
@@ -128,14 +137,20 @@ impl Run<'_> {
     /// Adds the block `nr` to a directory that has `count`, with a name in it.
     fn grow(&mut self, dir: u32, nr: u32, count: usize, name: &[u8], inode: u32, kind: u8) -> Step<bool> {
         let Some(offset) = self.inode_offset(dir) else { return Ok(false) };
+        let taken = self.later.taken;
         let Some(block) = self.take_block() else { return Ok(false) };
         let mut bytes = alloc::vec![0; self.block_len()];
         let len = bytes.len();
         put_entry(&mut bytes, 0, len, inode, self.type_byte(kind), name);
         self.fill_block(block, &bytes)?;
         if !self.hang(dir, nr.into(), block)? {
+            // What was taken is given back when the passes begin anew.
+            self.later.again = true;
             return Ok(false);
         }
+        let sectors = (self.later.taken - taken) << (self.geo.block_size.log2() - 9);
+        let at = offset + offset_of!(RawInode, i_blocks) as u64;
+        self.dev.write_u32(at, self.dev.read_u32(at)?.saturating_add(sectors))?;
         let size = (u64::from(nr) + 1) << self.geo.block_size.log2();
         // OK to cast: directories stay below 2^31 bytes, which pass 1 saw to.
         self.dev.write_u32(offset + offset_of!(RawInode, i_size) as u64, size as u32)?;

@@ -22,6 +22,7 @@ impl Run<'_> {
         let free = self.s.found.first_zero(from.into(), end);
         let free = free.or_else(|| self.s.found.first_zero(first.into(), from.into()))?;
         self.s.found.set(free);
+        self.later.taken += 1;
         // OK to cast: below the number of blocks, which has 32 bits.
         let block = free as u32;
         self.later.next_block = block.saturating_add(1);

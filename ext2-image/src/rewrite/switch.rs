@@ -67,8 +67,8 @@ impl Draft<'_> {
         let blocks = self.log.len() as u64;
         let head = self.write_log()?;
         self.watch.tick(Step::Switch, 0, blocks)?;
-        // All of the new image is durable before anything leads to it.
-        self.dev.flush()?;
+        // All of the new image is durable before the mark makes it hold, and so is what leads to it, which nobody follows
+        // without the mark.
         self.dev.write_at(POINTER, &head)?;
         self.dev.flush()?;
         let before = self.old.raw.s_feature_incompat.get();
@@ -241,7 +241,7 @@ pub fn recover(dev: &dyn BlockDevice) -> Result<bool> {
         }
         Ok(())
     })?;
-    dev.flush()?;
+    // As long as it has the mark and the pointer, the superblock may be durable before the blocks, or in part.
     let incompat = new.s_feature_incompat.get();
     new.s_feature_incompat.set(incompat | UNFINISHED);
     new.as_mut_bytes()[992..1000].copy_from_slice(&pointer);
@@ -249,8 +249,8 @@ pub fn recover(dev: &dyn BlockDevice) -> Result<bool> {
     dev.flush()?;
     dev.write_u32(INCOMPAT, incompat)?;
     dev.flush()?;
+    // Whether this gets to the disk is nobody's concern: without the mark it leads nowhere.
     dev.write_at(POINTER, &[0; 8])?;
-    dev.flush()?;
     Ok(true)
 }
 

@@ -73,6 +73,30 @@ fn a_store_beside_a_write_into_a_hole_of_2_mib_is_seen_by_who_has_looked_at_the_
     }
 }
 
+/// Who else maps the hole has to be told first. Nobody does, and so nothing is taken away and looked up again.
+#[test]
+fn the_only_mapping_of_a_file_goes_from_a_hole_to_its_block_in_one_step() {
+    need_faults!();
+    let image = image(32);
+    let file = image.file(b"f");
+    file.truncate(64 * PAGE, Wait::Yes).unwrap();
+    let mmu =
+        HostMmu::new(HostOptions { faulting: Faulting::Userfaultfd, ..HostOptions::default() }).unwrap();
+    let map = file.map_host(&mmu, &request(64 * PAGE, Sharing::Shared)).unwrap();
+    map.store(3 * PAGE, 1).unwrap();
+    file.write_at(5 * PAGE, &pattern(5)).unwrap();
+    assert_eq!(
+        (loaded(&map, 5 * PAGE, 4096), map.load(3 * PAGE), map.load(4 * PAGE)),
+        (pattern(5), Ok(1), Ok(0))
+    );
+    assert_eq!((mmu.counters().faults, mmu.counters().revoked), (1, 0));
+    let other = file.map_host(&mmu, &request(64 * PAGE, Sharing::Shared)).unwrap();
+    map.store(7 * PAGE, 2).unwrap();
+    assert_eq!((other.load(7 * PAGE), mmu.counters().revoked), (Ok(2), 2));
+    drop((map, other, file));
+    image.close();
+}
+
 #[test]
 fn a_hole_of_a_unit_is_the_huge_zero_page() {
     need_faults!();

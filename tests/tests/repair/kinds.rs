@@ -44,7 +44,7 @@ pub(crate) fn base(bench: &Bench, more: &[&str]) -> std::path::PathBuf {
 }
 
 /// Repairs the bytes, has e2fsck look, and gives what is there.
-fn repaired(bench: &Bench, bytes: Vec<u8>, what: &str) -> (tree::Tree, Vec<Kind>) {
+pub(crate) fn repaired(bench: &Bench, bytes: Vec<u8>, what: &str) -> (tree::Tree, Vec<Kind>) {
     let device = Arc::new(Scratch::new(bytes));
     let changes = Changes::new(&*device);
     let mut kinds = Vec::new();

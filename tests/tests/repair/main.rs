@@ -7,6 +7,8 @@
 mod bench;
 mod corpus;
 mod crashes;
+mod fields;
 mod journals;
 mod kinds;
+mod names;
 mod structures;

@@ -6,7 +6,7 @@ use super::area::{Area, State};
 use super::runs::{Kind, Run};
 use crate::entry::{DevPage, PMD_PAGES, PMD_SIZE};
 use crate::mapping::{PrivateCopies, StoredRun, Translations};
-use crate::mmu::{CowPage, PageTable, Protection, Slot, SlotTaken, Target, Writable};
+use crate::mmu::{CowPage, PageTable, Protection, Sharing, Slot, SlotTaken, Target, Writable};
 
 impl Area {
     /// The address at which the place of 2 MiB around `address` begins, and the file pages that the mapping has of it.
@@ -52,6 +52,38 @@ impl Area {
             rest.extend((from < run.end).then(|| run.cut(from, run.end)));
         }
         rest
+    }
+}
+
+impl Area {
+    /// What is mapped as a hole of the file pages `start..end`, without private copies.
+    fn holes(&self, state: &State, start: u64, end: u64) -> Vec<Run> {
+        let mut holes = state.runs.within(start, end);
+        holes.retain(|run| run.kind == Kind::Zeros);
+        if self.is_private() { self.without_copies(holes) } else { holes }
+    }
+
+    /// Maps the blocks that a hole was given, in one step each; the rest of it stays. What cannot be looked up or mapped is
+    /// taken away: zeros would be wrong.
+    fn map_blocks(&self, state: &mut State, run: Run) {
+        let mut at = run.start;
+        while at < run.end {
+            let extents = self.file.layout(at, run.end, 64).unwrap_or_default();
+            if extents.is_empty() && at < self.file.end_page() {
+                self.revoke(state, at, run.end, PrivateCopies::Drop);
+            }
+            let Some(last) = extents.last() else { break };
+            at = last.first + last.count;
+            for extent in &extents {
+                let (first, after) = (extent.first, extent.first + extent.count);
+                let Some(device) = extent.device else { continue };
+                let done = self.place_within_budget(state, first, after, Kind::File(device.get()));
+                if let Err(error) = done {
+                    log::debug!(target: "ext2_dax::mmu", "pages {first} to {after} are taken away: {error}");
+                    self.revoke(state, first, after, PrivateCopies::Drop);
+                }
+            }
+        }
     }
 }
 
@@ -194,39 +226,25 @@ impl Translations for Area {
         }
         let Some((start, end)) = self.cut(start, end) else { return };
         let mut state = self.state();
-        let mut holes = state.runs.within(start, end);
-        holes.retain(|run| run.kind == Kind::Zeros);
-        if self.is_private() {
-            holes = self.without_copies(holes);
-        }
-        if self.is_answered() {
-            // All who map the hole have to be told before anybody maps the blocks: they are mapped by the next touch.
-            for run in holes {
+        for run in self.holes(&state, start, end) {
+            if self.is_answered() {
+                // All who map the hole have to be told before anybody maps the blocks: they are mapped by the next touch.
                 self.revoke(&mut state, run.start, run.end, PrivateCopies::Keep);
+            } else {
+                self.map_blocks(&mut state, run);
             }
-            return;
         }
-        for run in holes {
-            let mut at = run.start;
-            while at < run.end {
-                // What cannot be looked up is a bus error: zeros would be wrong.
-                let extents = self.file.layout(at, run.end, 64).unwrap_or_default();
-                if extents.is_empty() && at < self.file.end_page() {
-                    self.revoke(&mut state, at, run.end, PrivateCopies::Drop);
-                }
-                let Some(last) = extents.last() else { break };
-                at = last.first + last.count;
-                for extent in &extents {
-                    let (first, after) = (extent.first, extent.first + extent.count);
-                    let Some(device) = extent.device else { continue };
-                    if let Err(error) =
-                        self.place_within_budget(&mut state, first, after, Kind::File(device.get()))
-                    {
-                        log::debug!(target: "ext2_dax::mmu", "pages {first} to {after} are bus errors: {error}");
-                        self.revoke(&mut state, first, after, PrivateCopies::Drop);
-                    }
-                }
-            }
+    }
+
+    fn published_alone(&self, start: u64, end: u64) {
+        // A store to a synchronous mapping waits until its block is durable.
+        if !self.ahead || self.vma().sharing == Sharing::Synchronous {
+            return self.published(start, end);
+        }
+        let Some((start, end)) = self.cut(start, end) else { return };
+        let mut state = self.state();
+        for run in self.holes(&state, start, end) {
+            self.map_blocks(&mut state, run);
         }
     }
 

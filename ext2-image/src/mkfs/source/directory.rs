@@ -139,12 +139,15 @@ fn gather(
                         tree.link(parent, &found.name, first)?;
                         continue;
                     }
-                    let (lost, mut body) = (found.lost, found.body);
+                    let (lost, stamp, mut body) = (found.lost, found.stamp, found.body);
                     if let (Body::File { handle, .. }, Some(bytes)) = (&mut body, &found.bytes) {
                         *handle = kept.push(bytes);
                     }
                     let is_folder = body == Body::Directory;
                     let node = tree.add(parent, &found.name, found.attrs, body)?;
+                    if let Some(stamp) = stamp {
+                        tree.set_stamp(node, stamp);
+                    }
                     for name in lost {
                         let path = tree.path(node);
                         tree.warnings_mut().add(&path, attribute_lost(&name));

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use super::kept::Kept;
-use crate::mkfs::{Contents, Error, NodeId, Result, SourceFile};
+use crate::mkfs::{Contents, Error, NodeId, Result, SourceFile, Stamp};
 
 /// Files below a directory, by their paths in the tree. The directory of the file before is kept open.
 #[derive(Debug)]
@@ -110,6 +110,15 @@ impl Contents for Folder {
 
     fn another(&self) -> Option<Box<dyn Contents + Send>> {
         Some(Box::new(Self::with(&self.root, Arc::clone(&self.kept))))
+    }
+
+    /// What is read now and then is read where it lies: there it can be seen whether it is what it was.
+    fn at_random(&self) -> Option<Box<dyn Contents + Send>> {
+        Some(Box::new(Self::new(&self.root)))
+    }
+
+    fn stamp(&self, file: &SourceFile<'_>) -> Option<Stamp> {
+        file.tree.stamp(file.node)
     }
 
     fn host_file(&self) -> Option<(&File, u64)> {

@@ -18,7 +18,7 @@ use super::kept::{LARGEST, Room};
 use super::which::{Times, Xattrs};
 use crate::host_time::host_time;
 use crate::manifest::ByteSpan;
-use crate::mkfs::{Body, Error, NodeAttrs, Result, Xattr};
+use crate::mkfs::{Body, Error, NodeAttrs, Result, Stamp, Xattr};
 use ext2_core::rules::XattrName;
 use ext2_core::{DeviceNr, Timestamp};
 
@@ -43,6 +43,8 @@ pub(super) struct Found {
     pub(super) lost: Vec<Vec<u8>>,
     /// All bytes of a small file, where they are to be kept.
     pub(super) bytes: Option<Box<[u8]>>,
+    /// Of a file that can be opened, as far as its mode tells, what it was.
+    pub(super) stamp: Option<Stamp>,
 }
 
 /// Looks at files.
@@ -52,6 +54,8 @@ pub(super) struct Look<'r> {
     buffer: Vec<u8>,
     /// How much of small files may be kept; without it none is opened.
     room: Option<&'r Room>,
+    /// Whose files can be opened if their mode lets the owner.
+    me: u32,
 }
 
 /// A file of the host.
@@ -73,7 +77,7 @@ impl<'r> Look<'r> {
 
     /// Which reads small files too, as far as there is room.
     pub(super) fn keeping(times: Times, xattrs: Xattrs, room: Option<&'r Room>) -> Self {
-        Self { times, xattrs, buffer: Vec::new(), room }
+        Self { times, xattrs, buffer: Vec::new(), room, me: rustix::process::geteuid().as_raw() }
     }
 
     /// The attributes of a folder, the first of a tree.
@@ -187,7 +191,9 @@ impl<'r> Look<'r> {
         let linked = (links > 1 && kind != FileType::Directory).then_some(id);
         let mut lost = Vec::new();
         let attrs = self.attrs(place, &found, &mut lost).map_err(failed)?;
-        Ok(Found { name: name.to_vec(), attrs, body, linked, links, lost, bytes })
+        let stamp =
+            (kind == FileType::RegularFile && self.may_read(&found)).then(|| Stamp::from_stat(&found));
+        Ok(Found { name: name.to_vec(), attrs, body, linked, links, lost, bytes, stamp })
     }
 
     /// The bytes of a small file that is open, while there is room for them. None where it is not what it was: whoever reads
@@ -201,6 +207,11 @@ impl<'r> Look<'r> {
         let mut buffer = [0; LARGEST + 1];
         let read = file.read_at(buffer.get_mut(..size + 1)?, 0).ok()?;
         (read == size).then(|| buffer.get(..size).unwrap_or_default().into())
+    }
+
+    /// Whether the mode of a file lets this process read it, whatever groups it is in and whatever else it may do.
+    fn may_read(&self, found: &Stat) -> bool {
+        found.st_mode & 0o444 == 0o444 || (found.st_mode & 0o400 != 0 && found.st_uid == self.me)
     }
 
     fn attrs(

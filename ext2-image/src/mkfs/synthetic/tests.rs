@@ -1,6 +1,8 @@
 use std::fs;
 use std::os::unix::fs::{FileExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use blockdev::{BlockDevice as _, RamDevice};
 use ext2_core::BlockSize;
@@ -143,4 +145,72 @@ fn a_file_that_changed_is_an_error_for_its_own_bytes_and_for_no_others() {
     let expected = ["/a/50", "/a/60", "/a/70", "/a/80"].map(String::from);
     assert!(failed.iter().eq(&expected), "{failed:?}");
     assert_eq!(disk.changed().len(), 4);
+}
+
+/// Files of a folder, and how often one was opened.
+struct Counted {
+    folder: Folder,
+    root: PathBuf,
+    opened: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    fn new(root: &Path, opened: &Arc<AtomicUsize>) -> Self {
+        Self { folder: Folder::new(root), root: root.into(), opened: Arc::clone(opened) }
+    }
+}
+
+impl Contents for Counted {
+    fn open(&mut self, file: &SourceFile<'_>) -> Result<()> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.folder.open(file)
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.folder.read_at(offset, buf)
+    }
+
+    fn another(&self) -> Option<Box<dyn Contents + Send>> {
+        Some(Box::new(Self::new(&self.root, &self.opened)))
+    }
+
+    fn lies_in(&self) -> Option<&std::fs::File> {
+        self.folder.lies_in()
+    }
+
+    fn stamp(&self, file: &SourceFile<'_>) -> Option<Stamp> {
+        self.folder.stamp(file)
+    }
+}
+
+#[test]
+fn a_disk_is_ready_before_any_file_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    tree(root);
+    let opened = Arc::default();
+    let disk = Synthetic::new(plan(root, 4096, AlignChoice::Off), &Counted::new(root, &opened)).unwrap();
+    assert_eq!(opened.load(Ordering::Relaxed), 0);
+    assert!(whole(&disk) == image(root, &plan(root, 4096, AlignChoice::Off)));
+    assert!(opened.load(Ordering::Relaxed) > 400);
+}
+
+#[test]
+fn a_file_that_changed_after_it_was_looked_at_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    fs::write(root.join("kept"), bytes(1, 5000)).unwrap();
+    fs::write(root.join("replaced"), bytes(2, 5000)).unwrap();
+    let planned = plan(root, 4096, AlignChoice::Off);
+    // Another file of the same size, in its place before there is a disk.
+    fs::write(root.join("new"), bytes(3, 5000)).unwrap();
+    fs::rename(root.join("new"), root.join("replaced")).unwrap();
+    let disk = Synthetic::new(planned, &Folder::new(root)).unwrap();
+    assert_eq!(disk.changed(), [b"/replaced"]);
+    for segment in disk.segments() {
+        let read = disk.read_at(segment.offset, &mut vec![0; segment.len as usize]);
+        let is_replaced =
+            matches!(segment.kind, SegmentKind::File { node, .. } if disk.path(node) == b"/replaced");
+        assert_eq!(read.is_err(), is_replaced, "{segment:?}");
+    }
 }

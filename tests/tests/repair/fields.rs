@@ -1,0 +1,122 @@
+//! Superblocks whose fields contradict each other where no backup says what they were, and what they name that cannot stay.
+
+use std::{fs, path::Path, sync::Arc};
+
+use e2dax_tests::{Scratch, crash, need_tools, tools, tree};
+use ext2_core::{Ext2, FileKind, NewInode};
+use ext2_image::check::Kind;
+
+use crate::{
+    bench::Bench,
+    kinds::{base, debugfs, repaired},
+};
+
+/// Where the superblock lies, in bytes.
+const SUPER: usize = 1024;
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn put(bytes: &mut [u8], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+#[test]
+fn a_field_of_the_only_superblock_gets_back_what_the_others_say() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    // One group: there is no backup.
+    let bytes = fs::read(base(&bench, &["-b", "4096"])).unwrap();
+    let wanted = tree::read(Arc::new(Scratch::new(bytes.clone()))).unwrap();
+    let per_group = word(&bytes, SUPER + 40);
+    for (what, fields, kind) in [
+        ("fewer inodes than are reserved", &[(0, 1)][..], Kind::InodeCount),
+        ("no inodes", &[(0, 0)], Kind::InodeCount),
+        ("a bitmap that ends within a byte", &[(32, 0x5fe7)], Kind::BlocksPerGroup),
+        ("groups that no bitmap has room for", &[(32, 0x8008)], Kind::BlocksPerGroup),
+        ("groups without blocks", &[(32, 0), (36, 0)], Kind::BlocksPerGroup),
+        ("fragments that are no blocks", &[(36, 0x1238)], Kind::FragmentsPerGroup),
+        ("an inode more in each group", &[(40, per_group + 1)], Kind::InodesPerGroup),
+        ("groups without inodes", &[(40, 0)], Kind::InodesPerGroup),
+    ] {
+        let mut broken = bytes.clone();
+        for &(at, value) in fields {
+            put(&mut broken, SUPER + at, value);
+        }
+        let (found, kinds) = repaired(&bench, broken, what);
+        assert_eq!(kinds.first(), Some(&kind), "{what}: {kinds:?}");
+        assert!(found == wanted, "{what}: {:?}", found.keys());
+    }
+}
+
+/// The block of spare descriptors' numbers that the resize inode has.
+fn double(path: &Path) -> u32 {
+    let said = tools::run("debugfs", &["-c", "-R", "stat <7>", path.to_str().unwrap()]).unwrap();
+    let said = String::from_utf8(said).unwrap();
+    said.split("(DIND):").nth(1).unwrap().split(',').next().unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_full_image_that_lost_its_resize_inode_gives_up_the_feature_and_no_file() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = base(&bench, &["-O", "resize_inode", "-m", "0"]);
+    let device = Arc::new(Scratch::new(fs::read(&path).unwrap()));
+    let image = Ext2::open(device.clone(), &crash::options()).unwrap();
+    let rest = image.root().unwrap().create(b"rest", &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+    let mut at = 0;
+    for step in [1 << 20, 64 << 10, 1 << 10] {
+        while rest.write_at(at, &vec![b'r'; step]).is_ok_and(|written| written == step) {
+            at += step as u64;
+        }
+    }
+    drop(rest);
+    // What was too little for a block and one of pointers to it.
+    for nr in b'0'..b'4' {
+        let last =
+            image.root().unwrap().create(&[b'r', nr], &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+        let _ = last.write_at(0, &[b'l'; 1 << 10]);
+    }
+    image.close().unwrap();
+    fs::write(&path, device.to_vec()).unwrap();
+    // The block that the resize inode had is a file's now, and there is no other.
+    let double = double(&path);
+    debugfs(&path, &format!("sif d/f block[5] {double}\nsif d/f size 6144\nsif d/f blocks 12\nclri <7>\n"));
+    let bytes = fs::read(&path).unwrap();
+    let before = tree::read(Arc::new(Scratch::new(bytes.clone()))).unwrap();
+    let (after, kinds) = repaired(&bench, bytes, "a full image");
+    assert!(kinds.contains(&Kind::ResizeInode), "{kinds:?}");
+    assert!(before == after, "{:?} {:?}", before.keys(), after.keys());
+    let bytes = fs::read(bench.path("repaired.img")).unwrap();
+    assert_eq!((word(&bytes, SUPER + 92) & 0x10, word(&bytes, SUPER + 204) >> 16), (0, 0));
+}
+
+#[test]
+fn a_journal_that_is_a_file_with_a_name_becomes_the_hidden_one() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = base(&bench, &["-t", "ext3"]);
+    fs::write(bench.path("journal"), b"in its place comes the journal").unwrap();
+    debugfs(&path, &format!("write {} d/journal\n", bench.path("journal").display()));
+    let mut bytes = fs::read(&path).unwrap();
+    let before = tree::read(Arc::new(Scratch::new(bytes.clone()))).unwrap();
+    let said = tools::run("debugfs", &["-c", "-R", "stat d/journal", path.to_str().unwrap()]).unwrap();
+    let said = String::from_utf8(said).unwrap();
+    let nr: u32 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let size = usize::from(u16::from_le_bytes(bytes[SUPER + 88..SUPER + 90].try_into().unwrap()));
+    let table = word(&bytes, 2048 + 8) as usize * 1024;
+    let at = |nr: u32| table + (nr as usize - 1) * size;
+    bytes.copy_within(at(8)..at(9), at(nr));
+    bytes[at(8)..at(9)].fill(0);
+    put(&mut bytes, SUPER + 0xe0, nr);
+    let (after, kinds) = repaired(&bench, bytes, "a journal with a name");
+    assert!(kinds.contains(&Kind::JournalInode), "{kinds:?}");
+    let mut wanted = before;
+    let had = wanted.len();
+    wanted.retain(|name, _| !name.ends_with(b"journal"));
+    assert_eq!(wanted.len() + 1, had);
+    assert!(wanted.keys().eq(after.keys()), "{:?}", after.keys());
+    let bytes = fs::read(bench.path("repaired.img")).unwrap();
+    assert_eq!((word(&bytes, SUPER + 0xe0), word(&bytes, SUPER + 92) & 4), (8, 4));
+}
