@@ -323,7 +323,7 @@ fn a_log_with_a_journal_of_its_own_for_each_commit_takes_more_than_one_holds() {
     std::fs::write(&path, bytes_of(&*device)).unwrap();
     tools::e2fsck_fn(&path).unwrap();
     let fs = Ext2::open(device, &OpenOptions::read_only()).unwrap();
-    assert_eq!(fs.root().unwrap().entries(0).unwrap().count(), 2002);
+    assert_eq!(fs.root().unwrap().entries(0).unwrap().count(), 2003);
 }
 
 #[test]
