@@ -6,6 +6,7 @@
 #   BENCH_DRIVERS=e2dax         only these of: e2dax direct fuse2fs kernel (direct is e2dax with -o direct_io)
 #   BENCH_OPTIONS=...           what is put behind -o of e2dax
 #   BENCH_ROUNDS=1              how often each driver has its turn; the median counts (3)
+#   BENCH_WITHIN=300            seconds that one job may take before all is given up
 #
 # Needs root, fio, fuse2fs and python3. Each driver gets a fresh image of 1 GiB in DIR (BENCH_DIR, else /dev/shm) that
 # has all of its blocks, so that nobody waits for the host's memory. The kernel forgets the file before each job, so that
@@ -16,6 +17,7 @@ e2dax=$(realpath "${1:-target/release/e2dax}")
 dir=$(mktemp -d "${BENCH_DIR:-/dev/shm}/e2dax-bench-XXXXXX")
 files=${BENCH_FILES:-20000}
 size=${BENCH_SIZE:-800m}
+within=${BENCH_WITHIN:-300}
 rows=" ${BENCH_ROWS:-write read randread randwrite names} "
 read -r -a drivers <<<"${BENCH_DRIVERS:-e2dax direct fuse2fs kernel}"
 cleanup() { umount -l "$dir"/mnt 2>/dev/null || true; rm -rf "$dir"; }
@@ -34,7 +36,12 @@ up() {
 down() {
     umount "$dir/mnt"
     # The processes behind a FUSE mount close the image after the mount is gone.
-    while fuser "$dir/image" >/dev/null 2>&1; do sleep 0.05; done
+    for ((n = 0; n < 1200; n++)); do
+        fuser "$dir/image" >/dev/null 2>&1 || return 0
+        sleep 0.05
+    done
+    echo "$dir/image stays open after umount" >&2
+    return 1
 }
 wanted() { [[ $rows == *" $1 "* ]]; }
 
@@ -54,7 +61,7 @@ job() {
     local driver=$1 name=$2 kind=$3
     shift 3
     forget
-    fio --name="$name" --filename="$dir/mnt/data" --size="$size" --ioengine=psync --invalidate=0 \
+    timeout "$within" fio --name="$name" --filename="$dir/mnt/data" --size="$size" --ioengine=psync --invalidate=0 \
         --output-format=json --end_fsync=1 "$@" |
         python3 -c "
 import json, sys
@@ -64,7 +71,7 @@ print('$driver', '$name', figure, sep='\t')" >>"$dir/figures"
 }
 
 names() {
-    python3 - "$dir/mnt/names" "$files" "$1" <<'P' >>"$dir/figures"
+    timeout "$within" python3 - "$dir/mnt/names" "$files" "$1" <<'P' >>"$dir/figures"
 import os, sys, time
 folder, count, driver = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 os.mkdir(folder)

@@ -72,6 +72,16 @@ pub(crate) fn punch(file: &File, offset: u64, len: u64) -> Result<bool> {
     Ok(false)
 }
 
+/// Gives back the room that the range has in the file, where that can be done: on other file systems and devices nothing
+/// happens.
+pub(crate) fn discard(file: &File, offset: u64, len: u64) -> Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::io::retry_on_intr(|| fallocate(file, flags, offset, len)) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(io_error("discard", offset, error.into())),
+    }
+}
+
 /// What the bytes of a device are, by the holes of the file that it lies in.
 pub(crate) fn extent(file: BackingFile<'_>, offset: u64, len: u64) -> Result<(Extent, u64)> {
     let start = file.offset + offset;
@@ -148,9 +158,6 @@ impl BlockDevice for FileDevice {
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         self.writable(offset, len)?;
-        if len > 0 {
-            punch(&self.file, offset, len)?;
-        }
-        Ok(())
+        if len > 0 { discard(&self.file, offset, len) } else { Ok(()) }
     }
 }

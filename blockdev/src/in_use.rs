@@ -11,6 +11,8 @@
 //! | bytes of the file that they show | `offset` and `sizelimit` there, `start` and `size` of partitions |
 //! | whether they are used | `/proc/self/mountinfo`, `/proc/swaps`, `holders`; with the right to open it, an exclusive open, which knows all namespaces |
 //!
+//! The other way round, who opens a loop device looks whether somebody has its file locked.
+//!
 //! A loop device that nobody uses is no reason to refuse. Whether it is used may not be known without the right to open
 //! it: then it is taken for used. If moreover its path leads nowhere here, it is taken for the image's where it has the
 //! image's size and somebody else has the image open, or, where that cannot be asked (`F_SETLEASE`), its name.
@@ -35,8 +37,10 @@ use rustix::io::Errno;
 
 use crate::{Error, Result};
 
+mod below;
 mod table;
 
+pub(crate) use below::{file_below, is_read_only};
 use table::Tables;
 
 const SECTOR: u64 = 512;

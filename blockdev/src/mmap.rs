@@ -13,6 +13,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::image_file::ImageFile;
 use crate::mem::{self, Media};
@@ -72,7 +73,8 @@ pub struct MmapDevice {
     size: u64,
     media: Media,
     read_only: bool,
-    backing: Option<Backing>,
+    /// Unset while the file has all of its blocks.
+    backing: OnceLock<Backing>,
     dirty: Option<Dirty>,
     /// `None` for persistent memory, and where nothing is written.
     rented: Option<Rented>,
@@ -109,6 +111,7 @@ impl MmapDevice {
         let base = region.as_ref().map_or(core::ptr::dangling_mut(), Region::base);
         let media = region.as_ref().map_or(Media::Volatile, Region::media);
         let backing = if options.read_only { None } else { Backing::of(&file, size)? };
+        let backing = backing.map_or_else(OnceLock::new, OnceLock::from);
         let strict = options.durability == Durability::Strict && media == Media::Volatile;
         let dirty = (strict && !options.read_only)
             .then(|| Dirty { chunks: Chunks::new(size), writing: Mutex::new(()) });
@@ -139,7 +142,7 @@ impl MmapDevice {
         if self.read_only {
             return Err(Error::ReadOnly);
         }
-        if let Some(backing) = &self.backing
+        if let Some(backing) = self.backing.get()
             && len > 0
         {
             backing.ensure(&self.file, offset, len)?;
@@ -171,10 +174,10 @@ impl MmapDevice {
         check(offset, buf.len() as u64, self.size)?;
         let by_file = rented.by_file(offset, buf.len() as u64);
         // A write would make a file longer that somebody truncated; the map gives the error.
-        if (by_file || self.backing.is_some()) && self.is_shorter_than(offset + buf.len() as u64) {
+        if (by_file || self.backing.get().is_some()) && self.is_shorter_than(offset + buf.len() as u64) {
             return Ok(false);
         }
-        if let Some(backing) = &self.backing
+        if let Some(backing) = self.backing.get()
             && backing.write(&self.file, offset, buf)?
         {
             return Ok(true);
@@ -213,7 +216,7 @@ impl BlockDevice for MmapDevice {
     #[inline]
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let at = self.at(offset, buf.len() as u64)?;
-        if let Some(backing) = &self.backing
+        if let Some(backing) = self.backing.get()
             && backing.load_allocates(offset, buf.len() as u64)
         {
             return self.file.read_exact_at(buf, offset).map_err(|error| io_error("read", offset, error));
@@ -255,7 +258,7 @@ impl BlockDevice for MmapDevice {
         if len == 0 {
             return Ok(());
         }
-        match &self.backing {
+        match self.backing.get() {
             None => self.store_zeros(offset, len)?,
             Some(backing) => {
                 backing.zero(&self.file, offset, len, |offset, len| self.store_zeros(offset, len))?;
@@ -283,6 +286,22 @@ impl BlockDevice for MmapDevice {
             Media::Persistent => Ok(()),
             Media::Volatile => self.sync_file(),
         }
+    }
+
+    /// Gives back the room of a file in chunks of 64 KiB.
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        check(offset, len, self.size)?;
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        if self.backing.get().is_none() && !self.file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            // A device needs no room that could be missing.
+            return crate::file::discard(&self.file, offset, len);
+        }
+        self.backing.get_or_init(|| Backing::full(&self.file, self.size)).discard(&self.file, offset, len)
     }
 
     fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
@@ -321,7 +340,7 @@ impl DaxDevice for MmapDevice {
     /// file system is full.
     fn direct_access(&self, page: u64, count: u64, mode: Access) -> Result<PmemSlice<'_>> {
         let (offset, mut len) = page_run(page, count, self.size)?;
-        let needs_room = match (&self.backing, mode) {
+        let needs_room = match (self.backing.get(), mode) {
             (Some(backing), Access::Read) => backing.load_allocates(offset, len),
             (_, mode) => mode != Access::Read,
         };

@@ -148,8 +148,22 @@ pub(crate) fn open_file(path: &Path, options: &DeviceOptions) -> Result<(ImageFi
         how.custom_flags(OFlags::EXCL.bits() as i32);
     }
     let mut file = how.open(path).map_err(|error| explain_busy(path, error))?;
+    #[cfg(target_os = "linux")]
+    if kind.is_block_device() && !options.read_only && crate::in_use::is_read_only(metadata.rdev()) {
+        // It can be opened, and refuses what comes then.
+        return Err(open_error(Errno::ROFS.into()));
+    }
     if options.lock == Locking::Take {
         take_lock(&file, options.read_only).map_err(|error| with_path(error, path))?;
+        #[cfg(target_os = "linux")]
+        if kind.is_block_device()
+            && let Some(below) = crate::in_use::file_below(metadata.rdev())
+        {
+            // For a moment: who opens the file from now on sees that the device is held, and others may have other
+            // partitions of it.
+            take_lock(&below, options.read_only).map_err(|error| with_path(error, path))?;
+            let _ = flock(&below, FlockOperation::NonBlockingUnlock);
+        }
     }
     let size = if kind.is_block_device() {
         file.seek(SeekFrom::End(0)).map_err(open_error)?

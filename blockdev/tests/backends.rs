@@ -53,6 +53,54 @@ fn mmap_device_conforms_on_sparse_and_full_files() {
 }
 
 #[test]
+fn what_is_discarded_of_a_mapped_file_gives_its_room_back_and_is_stored_to_again() {
+    const SIZE: u64 = 4 << 20;
+    let dir = TempDir::new().unwrap();
+    for options in [DeviceOptions::read_write(), strict()] {
+        for sparse in [true, false] {
+            let path = image(&dir, SIZE);
+            if !sparse {
+                fs::write(&path, vec![5; SIZE as usize]).unwrap();
+            }
+            let device = MmapDevice::open(&path, &options).unwrap();
+            device.write_at(0, &vec![7; SIZE as usize]).unwrap();
+            device.flush().unwrap();
+            let room = || fs::metadata(&path).unwrap().blocks() * 512;
+            assert!(room() >= SIZE);
+            // Not of chunks that it has a part of only, and nothing of what lies around.
+            device.discard((1 << 20) - 1000, (2 << 20) + 2000).unwrap();
+            let left = room();
+            if left >= SIZE {
+                eprintln!("no holes can be punched here");
+                return;
+            }
+            assert!(left < (2 << 20) + (1 << 19), "{left} bytes are left");
+            let mut around = [0; 8192];
+            for offset in [(1 << 20) - 8192, 3 << 20] {
+                device.read_at(offset, &mut around).unwrap();
+                assert_eq!(around, [7; 8192]);
+            }
+            // In pieces that take the mapping and such as take the file, and through a slice.
+            device.write_at((1 << 20) + 10, b"small").unwrap();
+            device.write_at((1 << 20) + (128 << 10), &vec![8; 300 << 10]).unwrap();
+            device.dax().unwrap().direct_access(512, 1, Access::Write).unwrap().copy_in(0, b"slice").unwrap();
+            assert!(room() > left);
+            device.flush().unwrap();
+            let file = File::open(&path).unwrap();
+            let found = |offset: u64, len: usize| {
+                let mut bytes = vec![0; len];
+                file.read_exact_at(&mut bytes, offset).unwrap();
+                bytes
+            };
+            assert_eq!(found((1 << 20) + 10, 5), b"small");
+            assert_eq!(found((1 << 20) + (128 << 10), 300 << 10), vec![8; 300 << 10]);
+            assert_eq!(found(2 << 20, 5), b"slice");
+            assert_eq!(device.discard(SIZE, 1), Err(Error::OutOfRange { offset: SIZE, len: 1, size: SIZE }));
+        }
+    }
+}
+
+#[test]
 fn layers_conform() {
     conformance::check(&Counted::new(RamDevice::new(SIZE).unwrap()));
     conformance::check(&Counted::new(Counted::new(RamDevice::new(SIZE).unwrap())));

@@ -17,6 +17,9 @@ use crate::wire::{Out, REPLY_HEADER};
 /// Has the kernel write back and drop what it has of an inode. Linux: `FUSE_NOTIFY_INVAL_INODE`.
 const INVALIDATE: u32 = 2;
 
+/// Hands the kernel bytes of a file for its page cache. Linux: `FUSE_NOTIFY_STORE`.
+const STORE: u32 = 4;
+
 /// The connection. Each call sends or receives one message, whole.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -143,6 +146,20 @@ impl Channel {
         // A negative offset leaves the pages alone (Linux: `fuse_reverse_inval_inode`).
         let body = Out::default().u64(node).u64((-1_i64).cast_unsigned()).u64(0).0;
         match self.send(INVALIDATE.cast_signed(), 0, &body) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts `len` zeros from byte `offset` of a file into the page that the kernel may have of it. Waits for who holds
+    /// that page.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn store_zeros(&self, node: u64, offset: u64, len: u32) -> io::Result<()> {
+        // OK to cast: less than a page.
+        let body = Out::default().u64(node).u64(offset).u32(len).u32(0).zeros(len as usize).0;
+        match self.send(STORE.cast_signed(), 0, &body) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -12,7 +12,9 @@ use crate::channel::Channel;
 use crate::options::Access;
 use crate::reply::Reply;
 use crate::turns::{Looks, Turns};
-use crate::volume::{Caller, Change, CopyRange, KEEP, New, SetTime, Volume, Whence};
+use crate::volume::{
+    Caller, Change, CopyRange, KEEP, New, SetTime, Volume, Whence, takes_long as ioctl_takes_long,
+};
 use crate::wire::{Fields, Listing, Out, Request, opcode};
 
 /// `SEEK_DATA` and `SEEK_HOLE` of Linux.
@@ -105,6 +107,10 @@ fn takes_long(request: &Request<'_>, moved: usize, turns: &Turns) -> bool {
         opcode::FSYNC | opcode::FSYNCDIR | opcode::FALLOCATE | opcode::COPY_FILE_RANGE => true,
         // A truncation may free much. With each unlink comes a time of change, which is soon set.
         opcode::SETATTR => request.fields().u32().is_ok_and(|valid| valid & fattr::SIZE != 0),
+        opcode::IOCTL => {
+            let mut fields = request.fields();
+            fields.skip(12).and_then(|()| fields.u32()).is_ok_and(ioctl_takes_long)
+        }
         opcode::READ | opcode::WRITE => turns.has_processors && moved > SHORT,
         _ => false,
     }

@@ -41,6 +41,11 @@
 //! - `umount` returns when the kernel is done, a moment before the image is closed and unlocked here: who needs the
 //!   closed image waits for its lock (`flock IMG true`), or for [`serve`] to return.
 //! - Punched holes and zeroed ranges, which the kernel's ext2 refuses, work.
+//! - A shutdown (`FS_IOC_SHUTDOWN`) always makes durable what was done: FUSE does not pass on which kind was asked for. All
+//!   changes fail with `EIO` from then on.
+//! - The generation of an inode cannot be set (`FS_IOC_SETVERSION`): the kernel takes an inode with another for a dead one.
+//! - Bytes that a program stores through a map behind the end of a file, in its last page, are gone when somebody makes the file
+//!   longer with ftruncate, and may show when a write does so.
 //!
 //! # Invariants
 //! 1. An inode that the kernel knows is held, so that a file without a name lives as long as it is open.

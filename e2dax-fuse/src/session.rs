@@ -123,10 +123,10 @@ fn config(source: &Path, options: &MountOptions) -> Config {
     config
 }
 
-/// What the kernel is asked for, where it has it.
-const WANTED: [InitFlags; 14] = [
+/// What the kernel is asked for, where it has it. Not `FUSE_ASYNC_DIO`: of a direct write that is under way on its own the kernel
+/// does not drop what somebody has read of its pages meanwhile, and shows that from then on.
+const WANTED: [InitFlags; 13] = [
     InitFlags::FUSE_ASYNC_READ,
-    InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_MAX_PAGES,
     InitFlags::FUSE_DONT_MASK,

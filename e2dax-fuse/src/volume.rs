@@ -8,7 +8,7 @@
 //! | `file` | open, read, write, fsync, fallocate, holes, copies |
 //! | `directory` | readdir, readdirplus |
 //! | `xattr` | extended attributes and access control lists |
-//! | `ioctl` | attribute flags, fsxattr, generation |
+//! | `ioctl` | attribute flags, fsxattr, generation, label, free blocks given back |
 
 mod attributes;
 mod directory;
@@ -19,10 +19,11 @@ mod xattr;
 
 pub(crate) use attributes::{Change, SetTime};
 pub(crate) use file::{CopyRange, Whence};
+pub(crate) use ioctl::takes_long;
 pub(crate) use names::New;
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use ext2_core::{Ext2, FileKind, Inode, StatFs};
@@ -35,6 +36,10 @@ use crate::reply::{Reply, errno};
 
 /// How long the kernel may keep names and attributes, in seconds: nobody else changes the image.
 pub(crate) const KEEP: u64 = 24 * 60 * 60;
+
+/// Where the label is in an image, and its bytes. Linux: `s_volume_name`.
+const LABEL_AT: u64 = 1024 + 120;
+const LABEL: usize = 16;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,10 @@ pub(crate) struct Volume {
     pub(crate) owner: u32,
     /// Where the kernel is told what it must not believe any more, once there is a connection.
     pub(crate) kernel: OnceLock<Arc<Channel>>,
+    /// The name of the file system, without what is behind it.
+    label: Mutex<Vec<u8>>,
+    /// Whether all writing was ended as if the power went.
+    shut_down: AtomicBool,
     started: Instant,
     /// When the last write came, in milliseconds since `started`.
     last_write: AtomicU64,
@@ -69,15 +78,36 @@ impl Volume {
     /// When the root cannot be read.
     pub(crate) fn new(fs: Ext2, options: &MountOptions) -> ext2_core::Result<Self> {
         let root = fs.root()?;
+        let label = Mutex::new(fs.superblock().label.clone());
         Ok(Self {
             fs,
+            label,
             nodes: Nodes::new(root),
             options: options.clone(),
             owner: rustix::process::geteuid().as_raw(),
             kernel: OnceLock::new(),
+            shut_down: AtomicBool::new(false),
             started: Instant::now(),
             last_write: AtomicU64::new(0),
         })
+    }
+
+    fn label(&self) -> Vec<u8> {
+        self.label.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Names the file system, of which nothing else knows the label.
+    fn store_label(&self, label: &[u8]) -> Reply<()> {
+        if self.fs.is_read_only() {
+            return Err(Errno::ROFS);
+        }
+        let mut field = [0; LABEL];
+        field.iter_mut().zip(label).for_each(|(to, from)| *to = *from);
+        let mut now = self.label.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fs.device().write_at(LABEL_AT, &field).map_err(|error| self.errno(&error.into()))?;
+        *now = label.to_vec();
+        drop(now);
+        self.fs.sync().map_err(|error| self.errno(&error))
     }
 
     /// The node of a kernel's name.
@@ -89,7 +119,11 @@ impl Volume {
     /// whoever met it: reading, too.
     pub(crate) fn errno(&self, error: &ext2_core::Error) -> Errno {
         self.found(error);
-        errno(error)
+        match errno(error) {
+            // Not how it was mounted, but what became of it (Linux: `ext4_forced_shutdown`).
+            Errno::ROFS if self.shut_down.load(Ordering::Relaxed) => Errno::IO,
+            errno => errno,
+        }
     }
 
     /// Notes what the image has wrong.
@@ -151,7 +185,14 @@ impl Volume {
     /// The device's.
     pub(crate) fn close(&self) -> ext2_core::Result<()> {
         self.nodes.clear();
-        self.fs.clone().close().map(drop)
+        match self.fs.clone().close() {
+            // As was asked for: nothing more is written, and the image says that it was not closed.
+            Err(error) if self.shut_down.load(Ordering::Relaxed) => {
+                log::warn!("after the shutdown: {error}");
+                Ok(())
+            }
+            closed => closed.map(drop),
+        }
     }
 }
 

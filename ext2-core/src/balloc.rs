@@ -17,6 +17,7 @@ mod inodes;
 pub(crate) mod place;
 mod rebuild;
 mod reserve;
+mod trim;
 
 pub(crate) use blocks::{Blocks, Run};
 use ext2_format::bitmap;

@@ -149,6 +149,9 @@ impl IomapOps for FileInner {
 }
 
 #[cfg(test)]
+mod served;
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 

@@ -117,6 +117,17 @@ impl Bitmap {
         }
     }
 
+    /// The runs of at least `least` free bits in a range, cut where it begins and ends.
+    pub fn free_runs(&self, range: Range<u32>, least: u32) -> impl Iterator<Item = Range<u32>> {
+        let mut at = range.start;
+        core::iter::from_fn(move || {
+            let start = self.first_free(at..range.end)?;
+            at = start + self.free_run(start, range.end - start);
+            Some(start..at)
+        })
+        .filter(move |run| run.end - run.start >= least)
+    }
+
     /// Free bits of a range.
     #[must_use]
     pub fn count_free(&self, range: Range<u32>) -> u32 {
@@ -164,5 +175,19 @@ mod tests {
         assert_eq!(bitmap.free_run(100, 1), 0);
         assert_eq!(bitmap.count_free(0..1000), 99);
         assert!(bitmap.is_set(100));
+    }
+
+    #[test]
+    fn runs_of_free_bits_are_those_of_a_range_that_are_long_enough() {
+        let mut bitmap = Bitmap::new(40);
+        for taken in [3..5, 6..10, 20..21] {
+            bitmap.fill(taken, true);
+        }
+        let runs = |range, least| bitmap.free_runs(range, least).collect::<Vec<_>>();
+        assert_eq!(runs(0..40, 0), [0..3, 5..6, 10..20, 21..40]);
+        assert_eq!(runs(1..100, 3), [10..20, 21..40]);
+        assert_eq!(runs(12..18, 6).first(), Some(&(12..18)));
+        assert_eq!(runs(20..21, 0), []);
+        assert_eq!(runs(30..30, 0), []);
     }
 }

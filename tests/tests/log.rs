@@ -391,3 +391,52 @@ fn a_file_system_that_is_shut_down_is_as_its_last_sync_left_it() {
     keeps(&fs, Some(&BTreeMap::from([("/kept".to_owned(), b"kept".to_vec())])), "after the shutdown");
     assert!(fs.resolve(b"/lost", Follow::No).is_err());
 }
+
+#[test]
+fn what_a_crash_may_bring_back_is_not_given_to_the_host() {
+    need_tools!("mke2fs", "e2fsck");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    let make = || tools::mke2fs(&["-t", "ext2", "-b", "1024", path.to_str().unwrap(), "12M"]);
+    let open = |log: bool| {
+        let device = blockdev::FileDevice::open(&path, &blockdev::DeviceOptions::read_write()).unwrap();
+        Ext2::open(device, &OpenOptions { log, ..OpenOptions::default() }).unwrap()
+    };
+    let bytes = vec![7; 200_000];
+    for given_back in [false, true] {
+        make();
+        let fs = open(true);
+        let root = fs.root().unwrap();
+        let inode = file(&root, "f", &bytes);
+        fs.sync().unwrap();
+        let runs: Vec<_> = inode.extents().map(|extent| extent.unwrap()).collect();
+        root.unlink(b"f").unwrap();
+        drop(inode);
+        if given_back {
+            // Makes it durable that the file is gone.
+            assert!(fs.trim(0..u32::MAX, 1).unwrap() > 8000);
+        } else {
+            for run in &runs {
+                let block = u64::from(run.target.unwrap().get());
+                fs.device().discard(block * 1024, run.count * 1024).unwrap();
+            }
+        }
+        fs.shut_down();
+        drop(root);
+        let _ = fs.close();
+        let fs = open(false);
+        match fs.resolve(b"/f", Follow::No) {
+            Ok(inode) => {
+                let mut found = vec![0; bytes.len()];
+                inode.read_at(0, &mut found).unwrap();
+                assert!(!given_back && found == bytes);
+            }
+            Err(error) => assert!(given_back, "{error}"),
+        }
+        fs.close().unwrap();
+        let holes =
+            std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).unwrap()) * 512 < 1 << 20;
+        assert!(!given_back || holes, "the host has its room back");
+        tools::e2fsck_fn(&path).unwrap();
+    }
+}

@@ -12,7 +12,8 @@
 //! cache larger than a chunk over a hole, made by somebody's read-ahead. See `lost` for what becomes of it.
 //!
 //! # Invariants
-//! 1. A chunk in `backed` has blocks for every byte of the file in it, and stays so while it is mapped.
+//! 1. A chunk in `backed` has blocks for every byte of the file in it, and stays so while it is mapped, unless what it
+//!    holds is discarded.
 //! 2. A hole is only punched into chunks that are not in `backed`, under the lock that adding takes: nobody
 //!    has been allowed to store there.
 
@@ -66,6 +67,26 @@ impl Backing {
         }
         let loads_allocate = is_tmpfs(file);
         Ok(Some(Self { backed: Chunks::new(size), filling: Mutex::new(()), size, loads_allocate }))
+    }
+
+    /// Of a file that has all of its blocks.
+    pub(super) fn full(file: &File, size: u64) -> Self {
+        let backed = Chunks::new(size);
+        (0..size.div_ceil(CHUNK)).for_each(|chunk| backed.insert(chunk));
+        Self { backed, filling: Mutex::new(()), size, loads_allocate: is_tmpfs(file) }
+    }
+
+    /// Gives back the room of the whole chunks in the range, which nobody stores to meanwhile.
+    pub(super) fn discard(&self, file: &File, offset: u64, len: u64) -> Result<()> {
+        let end = offset + len;
+        let (first, end) = (offset.div_ceil(CHUNK), if end == self.size { end } else { end / CHUNK * CHUNK });
+        let start = first * CHUNK;
+        if start < end {
+            let _filling = self.filling.lock();
+            touched(start, end - start).for_each(|chunk| self.backed.remove(chunk));
+            crate::file::discard(file, start, end - start)?;
+        }
+        Ok(())
     }
 
     /// Whether a load from the range, which lies in the file, could need room that there is not.

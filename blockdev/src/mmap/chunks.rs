@@ -41,6 +41,11 @@ impl Chunks {
         }
     }
 
+    /// Takes one out.
+    pub(super) fn remove(&self, chunk: u64) {
+        self.words[(chunk / 64) as usize].fetch_and(!(1 << (chunk % 64)), Ordering::AcqRel);
+    }
+
     /// Empties the set into `visit`, one call for each run of neighbours, until one fails; that run and
     /// those after it stay in the set.
     pub(super) fn drain<E>(

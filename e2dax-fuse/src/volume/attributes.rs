@@ -1,5 +1,6 @@
 //! Attributes: what `stat` tells and `chmod`, `chown`, `truncate` and `utimensat` change.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use ext2_core::Clock as _;
@@ -132,7 +133,9 @@ impl Volume {
         let node = self.node(number)?;
         let inode = &node.inode;
         if let Some(size) = change.size {
+            let before = inode.size();
             inode.truncate(size, Wait::Yes).map_err(|error| self.errno(&error))?;
+            self.clear_tail(&node, before..size);
             self.drop_privileges(&node, change.takes_ids, caller)?;
         }
         // A chown takes set-id bits and capabilities away, also one that changes no owner: the kernel leaves that to
@@ -174,6 +177,23 @@ impl Volume {
             inode.sync().map_err(|error| self.errno(&error))?;
         }
         Ok(self.attr(inode))
+    }
+
+    /// A file grew. What a program stored through a map behind its old end is in the page that the kernel has, and would
+    /// be seen; nobody changes the size meanwhile. (Not while the kernel gathers writes: it may know a later end.) Linux:
+    /// `pagecache_isize_extended`.
+    fn clear_tail(&self, node: &Node, grown: Range<u64>) {
+        let page = rustix::param::page_size() as u64;
+        let end = grown.end.min(grown.start.next_multiple_of(page));
+        if end <= grown.start || self.gathers_writes() || !node.may_be_dirty() {
+            return;
+        }
+        let (number, len) = (crate::convert::node_of(node.inode.nr()), end - grown.start);
+        if let (Some(kernel), Ok(len)) = (self.kernel.get(), u32::try_from(len))
+            && let Err(error) = kernel.store_zeros(number, grown.start, len)
+        {
+            log::error!("inode {}: the kernel keeps what lay behind its end: {error}", node.inode.nr());
+        }
     }
 
     /// Takes away what a change of the contents or the owner takes: capabilities, and with `ids` the set-id bits.

@@ -156,8 +156,11 @@ impl Volume {
         u32::try_from(done).map_err(|_| Errno::INVAL)
     }
 
-    /// Makes a file or directory durable.
+    /// Makes a file or directory durable. After a shutdown nothing is said to be, not even what had nothing to write.
     pub(crate) fn fsync(&self, number: u64) -> Reply<()> {
+        if self.shut_down.load(Ordering::Relaxed) {
+            return Err(Errno::IO);
+        }
         self.node(number)?.inode.sync().map_err(|error| self.errno(&error))
     }
 

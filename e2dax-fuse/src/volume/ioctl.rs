@@ -1,11 +1,15 @@
-//! Attribute flags as `chattr` and `xfs_io` set them, and the generation of an inode.
+//! Attribute flags as `chattr` and `xfs_io` set them, the generation of an inode, and what is asked of a whole mount: the
+//! label, free blocks that are given back, an end without a flush.
 //!
-//! The kernel checks who may (Linux: `vfs_fileattr_set`), for the four requests that it knows.
+//! For the four requests of flags the kernel checks who may (Linux: `vfs_fileattr_set`). What changes the whole is for
+//! root, and for who mounted the image.
+
+use std::sync::atomic::Ordering;
 
 use ext2_core::InodeFlags;
 use rustix::io::Errno;
 
-use super::{Caller, Volume};
+use super::{Caller, LABEL, Volume};
 use crate::reply::Reply;
 
 const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
@@ -15,6 +19,11 @@ const FSSETXATTR: u32 = 0x401c_5820;
 /// `FS_IOC_SHUTDOWN`, with a word that says whether to write everything first.
 const SHUTDOWN: u32 = 0x8004_587d;
 const SHUTDOWN_FLUSH: u32 = 0;
+/// `FS_IOC_GETFSLABEL` and `FS_IOC_SETFSLABEL`, with room for 256 bytes.
+const GETLABEL: u32 = 0x8100_9431;
+const SETLABEL: u32 = 0x4100_9432;
+/// `FITRIM`, with a `struct fstrim_range` that goes both ways.
+const TRIM: u32 = 0xc018_5879;
 const GETVERSION: [u32; 2] = [0x8008_7601, 0x8004_7601];
 
 /// Bytes of `struct fsxattr`: flags, extent size, extents, project, COW extent size, and padding.
@@ -33,23 +42,84 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// Whether answering a request may take long.
+pub(crate) fn takes_long(request: u32) -> bool {
+    request == TRIM
+}
+
 impl Volume {
-    /// Ends all writing, as if the power went.
-    fn shut_down(&self, input: &[u8], caller: Caller) -> Reply<Vec<u8>> {
-        if caller.uid != 0 {
-            return Err(Errno::PERM);
+    /// Refuses what is for who may change the image as a whole. Linux: `CAP_SYS_ADMIN`.
+    fn need_administrator(&self, caller: Caller) -> Reply<()> {
+        if caller.uid == 0 || caller.uid == self.owner { Ok(()) } else { Err(Errno::PERM) }
+    }
+
+    /// Does what is asked of the whole mount; `None` for other requests.
+    fn ioctl_of_all(&self, request: u32, input: &[u8], caller: Caller) -> Option<Reply<Vec<u8>>> {
+        match request {
+            GETLABEL => {
+                let mut label = self.label();
+                // As long as Linux has it, with the zero behind it.
+                label.resize(LABEL + 1, 0);
+                return Some(Ok(label));
+            }
+            SHUTDOWN | SETLABEL | TRIM => {}
+            _ => return None,
         }
+        Some(self.need_administrator(caller).and_then(|()| match request {
+            SHUTDOWN => self.shut_down(input),
+            SETLABEL => self.set_label(input),
+            _ => self.trim(input),
+        }))
+    }
+
+    /// Linux: `ext4_ioctl_setlabel`.
+    fn set_label(&self, input: &[u8]) -> Reply<Vec<u8>> {
+        let label = input.split(|byte| *byte == 0).next().unwrap_or_default();
+        if label.len() > LABEL {
+            return Err(Errno::INVAL);
+        }
+        self.store_label(label)?;
+        Ok(Vec::new())
+    }
+
+    /// Has free blocks given back, and says how many bytes they have. Linux: `ext4_trim_fs`.
+    fn trim(&self, input: &[u8]) -> Reply<Vec<u8>> {
+        let field = |at| long(input, at).ok_or(Errno::INVAL);
+        let (start, len, least) = (field(0)?, field(8)?, field(16)?);
+        let geometry = self.fs.geometry();
+        let size = geometry.block_size.bytes();
+        let first = start / size;
+        if len < size
+            || first >= geometry.blocks_count.into()
+            || least / size > geometry.blocks_per_group.into()
+        {
+            return Err(Errno::INVAL);
+        }
+        // OK to cast: below the number of blocks; and below that of a group.
+        let end = first.saturating_add(len / size).min(geometry.blocks_count.into()) as u32;
+        let trimmed =
+            self.fs.trim(first as u32..end, (least / size) as u32).map_err(|error| self.errno(&error))?;
+        Ok([start, trimmed * size, least].iter().flat_map(|field| field.to_le_bytes()).collect())
+    }
+
+    /// Ends all writing, as if the power went.
+    fn shut_down(&self, input: &[u8]) -> Reply<Vec<u8>> {
         if input.is_empty() || word(input, 0) == Some(SHUTDOWN_FLUSH) {
             self.fs.sync().map_err(|error| self.errno(&error))?;
         }
+        self.shut_down.store(true, Ordering::Relaxed);
         self.fs.shut_down();
         Ok(Vec::new())
     }
 
     /// Does what a request asks for; gives the bytes that go back to the caller.
     pub(crate) fn ioctl(&self, number: u64, request: u32, input: &[u8], caller: Caller) -> Reply<Vec<u8>> {
-        if request == SHUTDOWN {
-            return self.shut_down(input, caller);
+        if let Some(answer) = self.ioctl_of_all(request, input, caller) {
+            return answer;
         }
         let node = self.node(number)?;
         let inode = &node.inode;

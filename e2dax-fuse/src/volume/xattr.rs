@@ -11,6 +11,7 @@ use crate::reply::Reply;
 /// `XATTR_CREATE` and `XATTR_REPLACE`.
 const CREATE: i32 = 1;
 const REPLACE: i32 = 2;
+const BOTH: i32 = CREATE | REPLACE;
 /// The list that permissions follow.
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 /// What the kernel grants a program that has it.
@@ -42,6 +43,11 @@ impl Volume {
             0 => XattrSet::Any,
             CREATE => XattrSet::Create,
             REPLACE => XattrSet::Replace,
+            // Never both: what is there must not be, and what is not must (Linux: `ext4_xattr_set_handle`).
+            BOTH => match self.get_xattr(number, name) {
+                Ok(_) => XattrSet::Create,
+                Err(_) => XattrSet::Replace,
+            },
             _ => return Err(Errno::INVAL),
         };
         let node = self.node(number)?;

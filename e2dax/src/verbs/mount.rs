@@ -56,6 +56,7 @@ Options behind -o, with commas between them:
                                    is too large is told by fsync and close alone, and programs that ask neither lose
                                    data without a word
   threads=N, auto_unmount, debug
+`fstrim /mnt` gives the room of free blocks back to the host.
 Options of mount(8) and fstab that are meant for other programs are ignored. Permissions are always checked by the kernel.
 
 As mount.fuse.e2dax (a link to this program in /sbin) it is what mount(8) calls for the type fuse.e2dax, so that a

@@ -89,6 +89,69 @@ fn a_second_mount_for_writing_is_refused() {
     assert!(first.join("lost+found").exists() && second.join("lost+found").exists(), "two may read");
 }
 
+/// A loop device over an image, until it is dropped.
+struct Loop(String);
+
+impl Loop {
+    fn new(image: &Image, options: &[&str]) -> Self {
+        let path = image.path.to_str().unwrap();
+        Self(
+            run("losetup", &[options, &["-f", "--show", path]].concat(), image.folder.path())
+                .trim()
+                .to_owned(),
+        )
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = tools::run("losetup", &["-d", &self.0]);
+    }
+}
+
+#[test]
+fn an_image_is_not_mounted_twice_by_way_of_a_loop_device() {
+    need_fuse!();
+    need_tools!("losetup");
+    let image = Image::new(&[], "4M");
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |what: &std::path::Path, options: &str| {
+        let output = e2dax().arg("mount").args([what, folder.path()]).args(["-o", options]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}: {options}", what.display());
+        tools::words(&output)
+    };
+    // The file first, then the device.
+    let mount = image.mount("");
+    let device = Loop::new(&image, &[]);
+    for options in ["rw", "ro"] {
+        let said = refused(std::path::Path::new(&device.0), options);
+        assert!(said.contains("has the image open"), "{options}: {said}");
+    }
+    fs::write(mount.join("f"), "kept").unwrap();
+    mount.unmount();
+    // The device first, then the file.
+    let mount = Mount::new(std::path::Path::new(&device.0), "");
+    let said = refused(&image.path, "rw");
+    assert!(said.contains("in use: /dev/loop"), "{said}");
+    assert_eq!(fs::read(mount.join("f")).unwrap(), b"kept");
+    mount.unmount();
+    drop(device);
+    image.check();
+}
+
+#[test]
+fn a_loop_device_for_reading_only_says_so_to_who_would_write() {
+    need_fuse!();
+    need_tools!("losetup");
+    let image = Image::new(&[], "4M");
+    let device = Loop::new(&image, &["-r"]);
+    let folder = tempfile::tempdir().unwrap();
+    let output = e2dax().arg("mount").args([device.0.as_ref(), folder.path()]).output().unwrap();
+    let said = tools::words(&output);
+    assert!(!output.status.success() && said.contains("Read-only file system"), "{said}");
+    Mount::new(std::path::Path::new(&device.0), "ro").unmount();
+}
+
 #[test]
 fn a_mount_for_reading_changes_no_byte() {
     need_fuse!();

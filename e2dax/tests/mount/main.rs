@@ -1,5 +1,6 @@
 //! `e2dax mount` as programs see it. Needs /dev/fuse; skips aloud without.
 
+mod adversity;
 mod common;
 mod crash;
 mod direct;
@@ -10,3 +11,4 @@ mod programs;
 mod suites;
 mod trust;
 mod users;
+mod whole;

@@ -75,6 +75,12 @@ fn touches(runs: &BTreeMap<u32, u32>, from: u64, to: u64) -> bool {
     before.is_some_and(|(&start, &len)| u64::from(start) + u64::from(len) > from && u64::from(start) < to)
 }
 
+/// Whether a map has a block of a run that is not empty.
+fn has<V>(blocks: &BTreeMap<u32, V>, run: &core::ops::Range<u64>) -> bool {
+    let nr = |block: u64| u32::try_from(block).unwrap_or(u32::MAX);
+    blocks.range(nr(run.start)..nr(run.end)).next().is_some()
+}
+
 impl Logged {
     /// Over a device with blocks of `block` bytes, without a log.
     pub(crate) fn new(inner: Arc<dyn BlockDevice>, block: u64) -> Self {
@@ -249,14 +255,11 @@ impl Logged {
 
     /// Whether contents may be stored in place, all over the range.
     fn is_free_to_change(&self, offset: u64, len: u64) -> bool {
-        let span = self.span(offset, len);
-        let state = self.state.read();
-        if touches(&state.freed, span.start, span.end) || touches(&state.freeing, span.start, span.end) {
-            return false;
-        }
-        let first = u32::try_from(span.start).unwrap_or(u32::MAX);
-        let last = u32::try_from(span.end.saturating_sub(1)).unwrap_or(u32::MAX);
-        state.live.range(first..=last).next().is_none() && state.blocks.range(first..=last).next().is_none()
+        let (span, state) = (self.span(offset, len), self.state.read());
+        !touches(&state.freed, span.start, span.end)
+            && !touches(&state.freeing, span.start, span.end)
+            && !has(&state.live, &span)
+            && !has(&state.blocks, &span)
     }
 
     /// Stores contents: in place where that is allowed, block by block.
@@ -290,11 +293,8 @@ impl BlockDevice for Logged {
         }
         self.check(offset, buf.len() as u64)?;
         let len = buf.len();
-        let span = self.span(offset, len as u64);
         let state = self.state.read();
-        let (first, last) = (u32::try_from(span.start), u32::try_from(span.end.saturating_sub(1)));
-        let (Ok(first), Ok(last)) = (first, last) else { return self.inner.read_at(offset, buf) };
-        if len == 0 || state.blocks.range(first..=last).next().is_none() {
+        if !has(&state.blocks, &self.span(offset, len as u64)) {
             return self.inner.read_at(offset, buf);
         }
         self.pieces(offset, len, |nr, within, range| {
@@ -367,6 +367,13 @@ impl BlockDevice for Logged {
         })
     }
 
+    /// What a crash may bring back stays as it is.
+    fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.fill(offset, len, &|at, len, in_place| {
+            if in_place { self.inner.discard(at, len) } else { Ok(()) }
+        })
+    }
+
     fn freed(&self, offset: u64, len: u64) {
         if !self.is_on() || len == 0 {
             return;
@@ -390,15 +397,9 @@ impl BlockDevice for Logged {
     }
 
     fn is_in_place(&self, offset: u64, len: u64) -> bool {
-        if !self.is_on() || !self.may_touch(offset, len) {
-            return true;
-        }
-        let span = self.span(offset, len);
-        let (Ok(first), Ok(last)) = (u32::try_from(span.start), u32::try_from(span.end.saturating_sub(1)))
-        else {
-            return true;
-        };
-        first > last || self.state.read().blocks.range(first..=last).next().is_none()
+        !self.is_on()
+            || !self.may_touch(offset, len)
+            || !has(&self.state.read().blocks, &self.span(offset, len))
     }
 
     fn claim(&self, offset: u64, len: u64) -> Result<blockdev::Claim> {

@@ -143,10 +143,10 @@ kinds! {
     InodeCount Halts "s_inodes_count",
     FirstInode Halts "s_first_ino",
     InodeSize Halts "s_inode_size",
-    SpareDescriptors Halts "s_reserved_gdt_blocks, of at most as many as a block has pointers,",
+    SpareDescriptors Halts "s_reserved_gdt_blocks, for which there is no room,",
     ReservedDescriptors Halts "s_reserved_gdt_blocks without the feature resize_inode",
     JournalInode Halts "the journal is not in inode 8, but in inode",
-    JournalLeft Mends "names a journal, but has no feature has_journal: inode",
+    JournalLeft Mends "names a journal that is none, and has no feature has_journal: inode",
     JournalSuperblock Halts "the journal has no superblock",
     JournalFields Mends "the journal is of version 1, but has fields of version 2",
     JournalElsewhere Halts "names a journal elsewhere by its UUID, but the image has its own or none",
@@ -264,7 +264,6 @@ impl Kind {
                 | Self::DotLong
                 | Self::OrphanList
                 | Self::ResizeInodeLeft
-                | Self::ReservedDescriptors
                 | Self::FreeBlocks
                 | Self::FreeInodes
         )

@@ -18,6 +18,10 @@ use ext2_core::{CompatFeatures, RoCompatFeatures};
 /// Bytes of inodes that are read at a time.
 const CHUNK: u64 = 256 << 10;
 
+/// How often in a row zeros may turn out to be no hole before nobody asks any more: on tmpfs the end of data is found by looking
+/// at each page.
+const HOPES: u32 = 2;
+
 /// `i_flags` that say something to a check.
 const IMMUTABLE: u32 = 0x10;
 const APPEND: u32 = 0x20;
@@ -102,6 +106,7 @@ impl Run<'_> {
         let at_once = CHUNK / size;
         let per_group = u64::from(self.geo.inodes_per_group);
         let mut buffer = take(&mut self.s.inodes);
+        let mut hopes = HOPES;
         for group in 0..self.geo.groups {
             let (mut done, used, mut asked) = (0, u64::from(self.written(group).1), false);
             while done < used {
@@ -112,13 +117,15 @@ impl Run<'_> {
                 let first = (u64::from(group) * per_group + done + 1) as u32;
                 let Some(offset) = self.inode_offset(first) else { break };
                 self.dev.read_at(offset, &mut buffer)?;
-                if !asked && first >= self.geo.first_ino && crate::zeros::is_zero(&buffer) {
+                if hopes > 0 && !asked && first >= self.geo.first_ino && crate::zeros::is_zero(&buffer) {
                     // Most of a table that is little used is often a hole of the image's file. There is nothing to check in it.
                     asked = true;
                     if let Ok((Extent::Hole, len)) = self.dev.extent(offset, (used - done) * size) {
+                        hopes = HOPES;
                         done += (len / size).max(count);
                         continue;
                     }
+                    hopes -= 1;
                 }
                 for (nr, bytes) in (first..).zip(buffer.chunks_exact(size as usize)) {
                     if let Ok((raw, _)) = RawInode::ref_from_prefix(bytes) {

@@ -60,7 +60,10 @@ impl Run<'_> {
         }
         if !self.sb.features.compat.contains(CompatFeatures::HAS_JOURNAL) {
             let nr = self.raw.s_journal_inum.get();
-            if nr != 0 && self.report(Place::Superblock, Kind::JournalLeft, Some(nr.into()), None)? {
+            if nr != 0
+                && !crate::jbd2::has_superblock(self.dev, &self.raw)?
+                && self.report(Place::Superblock, Kind::JournalLeft, Some(nr.into()), None)?
+            {
                 self.raw.s_journal_inum = 0.into();
                 let field = offset_of!(RawSuperblock, s_journal_inum) as u64;
                 self.dev.write_u32(SUPERBLOCK_OFFSET + field, 0)?;

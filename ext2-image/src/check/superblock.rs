@@ -145,9 +145,11 @@ pub(crate) fn check_super(
     match Superblock::from_raw(raw, dev.size(), false) {
         Ok(sb) => {
             let spare = u64::from(raw.s_reserved_gdt_blocks.get());
-            if features.compat.contains(CompatFeatures::RESIZE_INODE) && spare > block_size.pointers() {
-                let expected = spare_descriptors(dev, &geometry(&sb));
-                return Err(wrong(Kind::SpareDescriptors, spare, expected.map(u64::from)));
+            if features.compat.contains(CompatFeatures::RESIZE_INODE) {
+                let room = spare_descriptors(dev, &geometry(&sb)).map(u64::from);
+                if spare > block_size.pointers() || room.is_some_and(|room| room < spare) {
+                    return Err(wrong(Kind::SpareDescriptors, spare, room));
+                }
             }
             Ok(sb)
         }
@@ -230,14 +232,17 @@ fn fitness(raw: &RawSuperblock, log: u32, device: u64) -> u32 {
     1 + u32::from(bytes == device) + u32::from(u64::from(raw.s_blocks_per_group.get()) == size.bytes() * 8)
 }
 
-/// How many spare blocks of descriptors there are before the first bitmap or table, as mke2fs lays them out.
+/// How many spare blocks of descriptors have room before the bitmaps and the table of group 0; `None` where these do not lie
+/// one behind the other, as mke2fs lays them out.
 fn spare_descriptors(dev: &dyn BlockDevice, geo: &Geometry) -> Option<u32> {
     let behind = geo.first_data_block.checked_add(1)?.checked_add(geo.descriptor_blocks())?;
     let mut desc = RawGroupDesc::default();
     dev.read_at(geo.descriptor_offset(GroupNr::new(0), GroupNr::new(0)), desc.as_mut_bytes()).ok()?;
-    let first = [desc.bg_block_bitmap, desc.bg_inode_bitmap, desc.bg_inode_table];
-    let spare = first.map(|block| block.get()).into_iter().min()?.checked_sub(behind)?;
-    (u64::from(spare) <= geo.block_size.pointers()).then_some(spare)
+    let first = desc.bg_block_bitmap.get();
+    let spare = first.checked_sub(behind)?;
+    let follows = desc.bg_inode_bitmap.get() == first.checked_add(1)?
+        && desc.bg_inode_table.get() == first.checked_add(2)?;
+    (follows && u64::from(spare) <= geo.block_size.pointers()).then_some(spare)
 }
 
 /// How many groups of so many blocks there are.

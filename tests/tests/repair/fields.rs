@@ -7,7 +7,7 @@ use ext2_core::{Ext2, FileKind, NewInode};
 use ext2_image::check::Kind;
 
 use crate::{
-    bench::Bench,
+    bench::{Bench, repair_all},
     kinds::{base, debugfs, repaired},
 };
 
@@ -30,6 +30,7 @@ fn a_field_of_the_only_superblock_gets_back_what_the_others_say() {
     let bytes = fs::read(base(&bench, &["-b", "4096"])).unwrap();
     let wanted = tree::read(Arc::new(Scratch::new(bytes.clone()))).unwrap();
     let per_group = word(&bytes, SUPER + 40);
+    let spare = word(&bytes, SUPER + 204);
     for (what, fields, kind) in [
         ("fewer inodes than are reserved", &[(0, 1)][..], Kind::InodeCount),
         ("no inodes", &[(0, 0)], Kind::InodeCount),
@@ -39,6 +40,17 @@ fn a_field_of_the_only_superblock_gets_back_what_the_others_say() {
         ("fragments that are no blocks", &[(36, 0x1238)], Kind::FragmentsPerGroup),
         ("an inode more in each group", &[(40, per_group + 1)], Kind::InodesPerGroup),
         ("groups without inodes", &[(40, 0)], Kind::InodesPerGroup),
+        ("blocks of another size", &[(24, 1)], Kind::BlockSize),
+        ("blocks of an impossible size", &[(24, 99)], Kind::BlockSize),
+        ("a first block that is not counted", &[(20, 1)], Kind::FirstDataBlock),
+        ("spare descriptors where the bitmaps are", &[(204, spare + (2 << 16))], Kind::SpareDescriptors),
+        ("more spare descriptors than have a number", &[(204, 0x7fff << 16)], Kind::SpareDescriptors),
+        ("a journal that is none", &[(224, 13)], Kind::JournalLeft),
+        (
+            "orphans without a file of them",
+            &[(100, word(&bytes, SUPER + 100) | 0x1_0000)],
+            Kind::OrphansPresent,
+        ),
     ] {
         let mut broken = bytes.clone();
         for &(at, value) in fields {
@@ -48,6 +60,34 @@ fn a_field_of_the_only_superblock_gets_back_what_the_others_say() {
         assert_eq!(kinds.first(), Some(&kind), "{what}: {kinds:?}");
         assert!(found == wanted, "{what}: {:?}", found.keys());
     }
+}
+
+#[test]
+fn a_feature_that_no_file_has_keeps_no_image_from_being_mended() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = base(&bench, &["-b", "4096"]);
+    debugfs(&path, "sif d/f links_count 9\n");
+    let bytes = fs::read(&path).unwrap();
+    for (at, feature) in [(96, 0x1_0000), (96, 0x8000), (100, 0x8000)] {
+        let mut broken = bytes.clone();
+        let features = word(&broken, SUPER + at) | feature;
+        put(&mut broken, SUPER + at, features);
+        let device = Scratch::new(broken);
+        let report = repair_all(&device).unwrap();
+        assert!(report.clean && report.mended == 1, "{report:?}");
+        let mended = device.to_vec();
+        assert_eq!(word(&mended, SUPER + at), features);
+        fs::write(&path, mended).unwrap();
+        tools::e2fsck_fn(&path).unwrap();
+    }
+    // A file that has it keeps the image from being looked at.
+    fs::write(&path, &bytes).unwrap();
+    debugfs(&path, "sif d/f flags 0x800\n");
+    let mut used = fs::read(&path).unwrap();
+    let features = word(&used, SUPER + 96) | 0x1_0000;
+    put(&mut used, SUPER + 96, features);
+    assert!(repair_all(&Scratch::new(used)).unwrap_err().contains("encrypt"));
 }
 
 /// The block of spare descriptors' numbers that the resize inode has.
@@ -75,7 +115,7 @@ fn a_full_image_that_lost_its_resize_inode_gives_up_the_feature_and_no_file() {
     // What was too little for a block and one of pointers to it.
     for nr in b'0'..b'4' {
         let last =
-            image.root().unwrap().create(&[b'r', nr], &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+            image.root().unwrap().create([b'r', nr], &NewInode::new(FileKind::Regular, 0o644)).unwrap();
         let _ = last.write_at(0, &[b'l'; 1 << 10]);
     }
     image.close().unwrap();
