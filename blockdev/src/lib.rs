@@ -86,6 +86,7 @@ mod overlay;
 #[cfg(feature = "std")]
 mod overlay_file;
 mod partition;
+mod patched;
 mod pmem;
 mod poison;
 mod ram;
@@ -120,6 +121,7 @@ pub use overlay::Overlay;
 #[cfg(feature = "std")]
 pub use overlay_file::FileOverlay;
 pub use partition::{Partition, PartitionEntry, PartitionKind, partitions};
+pub use patched::Patched;
 pub use pmem::{PmemSlice, StoreData, StoreObserver, StorePath};
 pub use ram::RamDevice;
 pub use read_only::ReadOnly;

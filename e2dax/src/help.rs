@@ -1,26 +1,53 @@
 //! The texts behind the options in a verb's help: written in lines of the source, shown in lines of the terminal.
 
-use std::cell::RefCell;
+use std::cell::{LazyCell, RefCell};
+use std::collections::HashMap;
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{Args as _, CommandFactory as _, FromArgMatches as _};
 
 use crate::Cli;
+use crate::target::ImageOptions;
+use crate::verbs::Verb;
 
 thread_local! {
-    /// The command line without the texts of [`definition`], made once: it is more work than most verbs are.
-    static COMMAND: RefCell<clap::Command> = RefCell::new(Cli::command());
+    /// The command line of one verb and no other, for each that was asked for: to make up all of them is more work than most
+    /// verbs are.
+    static VERBS: RefCell<HashMap<&'static str, clap::Command>> = RefCell::default();
+    /// All of it, without the texts of [`definition`].
+    static WHOLE: LazyCell<RefCell<clap::Command>> = LazyCell::new(|| RefCell::new(Cli::command()));
 }
 
-/// Looks something up in the command line.
-pub(crate) fn with_command<T>(look: impl FnOnce(&clap::Command) -> T) -> T {
-    COMMAND.with(|command| look(&command.borrow()))
+/// Looks something up in what a verb takes; none where there is no such verb.
+pub(crate) fn with_verb<T>(name: &str, look: impl FnOnce(&clap::Command) -> T) -> Option<T> {
+    with_line(name, |line| line.find_subcommand(name).map(look)).flatten()
 }
 
-/// Parses a command line, the name of the program first. Only a help that is asked for needs the texts of [`definition`].
+fn with_line<T>(name: &str, work: impl FnOnce(&mut clap::Command) -> T) -> Option<T> {
+    let name = Verb::NAMES.iter().find(|known| **known == name)?;
+    VERBS.with_borrow_mut(|lines| {
+        let line = lines.entry(*name).or_insert_with(|| {
+            let line = clap::Command::new("e2dax").subcommand_required(true);
+            ImageOptions::augment_args(line).subcommands(Verb::definition(name))
+        });
+        Some(work(line))
+    })
+}
+
+/// Parses a command line, the name of the program first. By the first word that is a verb's name; where that does not go
+/// well, or a help is asked for, by all there is, whose errors and texts are for people.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let matches = COMMAND.with(|command| command.borrow_mut().try_get_matches_from_mut(arguments));
+    let verb =
+        arguments.iter().skip(1).filter_map(|word| word.to_str()).find(|word| Verb::NAMES.contains(word));
+    let known = verb.and_then(|verb| {
+        let matches = with_line(verb, |line| line.try_get_matches_from_mut(arguments).ok()).flatten();
+        matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches).ok())
+    });
+    if let Some(cli) = known {
+        return Ok(cli);
+    }
+    let matches = WHOLE.with(|command| command.borrow_mut().try_get_matches_from_mut(arguments));
     let parsed = matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -77,6 +104,29 @@ mod tests {
         let flowing = "Examples:\n  e2dax a b\n  e2dax c\n\nOne two. Three\n\nOptions:\n  x      is this\n  y      that";
         assert_eq!(flow(text), flowing);
         assert_eq!(flow(flowing), flowing);
+    }
+
+    #[test]
+    fn a_verb_alone_takes_what_it_takes_among_all() {
+        let all = Cli::command();
+        assert_eq!(all.get_subcommands().map(clap::Command::get_name).collect::<Vec<_>>(), Verb::NAMES);
+        for verb in all.get_subcommands() {
+            let mut alone = Verb::definition(verb.get_name()).unwrap();
+            let long = |verb: &mut clap::Command| verb.render_long_help().to_string();
+            assert_eq!(long(&mut alone), long(&mut verb.clone()));
+        }
+    }
+
+    #[test]
+    fn options_before_a_verb_and_words_that_are_verbs_are_taken_as_they_are_meant() {
+        let parse = |line: &str| parse(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(matches!(parse("e2dax --wait ls cat").unwrap().verb, Verb::Ls(_)));
+        assert!(matches!(parse("e2dax --device file cat ls --wait").unwrap().verb, Verb::Cat(_)));
+        // The value of an option, whatever it is called.
+        assert_eq!(parse("e2dax --device ls cat a").err().unwrap().kind(), ErrorKind::InvalidValue);
+        assert_eq!(parse("e2dax ls --help").err().unwrap().kind(), ErrorKind::DisplayHelp);
+        assert_eq!(parse("e2dax lss a").err().unwrap().kind(), ErrorKind::InvalidSubcommand);
+        assert_eq!(parse("e2dax --version ls").err().unwrap().kind(), ErrorKind::DisplayVersion);
     }
 
     #[test]

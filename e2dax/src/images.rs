@@ -22,7 +22,7 @@ use crate::target::{DeviceKind, Durable, Mode, Target};
 #[derive(Default)]
 pub(crate) struct Images {
     open: Vec<(Target, Ext2, Before)>,
-    /// Much is to be changed: through a log.
+    /// Much is to be changed: it is brought to the disk as one.
     much: bool,
 }
 
@@ -49,6 +49,12 @@ impl Before {
     fn is_changed(&self) -> bool {
         let since = self.device.snapshot().since(&self.opened);
         !self.can_tell || since.writes + since.zeros + since.discards + since.stores > 0
+    }
+
+    /// Whether its superblock is what it was, which says that it is in use from the first change on.
+    fn is_untouched(&self) -> bool {
+        let mut now = [0; 1024];
+        self.device.read_at(SUPERBLOCK_OFFSET, &mut now).is_ok() && now == self.superblock
     }
 
     /// Takes the times and the count of this opening back, where nothing else of the superblock has changed either.
@@ -118,7 +124,10 @@ fn close_one(context: &mut Context, target: &Target, fs: Ext2, before: &Before) 
         closed
     });
     if let Err(error) = closed {
-        let what = format!("cannot be closed, and is not clean: {error}");
+        let what = match before.is_untouched() {
+            true => format!("the changes did not reach it: {error}"),
+            false => format!("cannot be closed, and is not clean: {error}"),
+        };
         context.complain(&Failure::text(target.image_name(), what));
     }
 }
@@ -157,16 +166,16 @@ impl Images {
     ) -> Result<Ext2> {
         let options = &context.image;
         let ordered = options.durability.map_or(self.much, |asked| asked == Durable::Ordered);
-        let log = ordered && options.device != DeviceKind::Ram;
+        let batch = ordered && options.device != DeviceKind::Ram;
         let mut before = Before::of(device);
         let fs = interrupt::passing(|| {
-            let fs = target.open_on(before.device.clone(), options, Mode::Write, log)?;
+            let fs = target.open_on(before.device.clone(), options, Mode::Write, batch)?;
             interrupt::watch_image(target.image_name(), &fs);
             Result::Ok(fs)
         })?;
         before.opened = before.device.snapshot();
-        // What a log holds back is not counted.
-        before.can_tell = fs.superblock().clean && !log;
+        // What is kept back is not counted; where nothing changed, it is dropped below.
+        before.can_tell = fs.superblock().clean && !batch;
         self.open.push((target.clone(), fs.clone(), before));
         Ok(fs)
     }

@@ -388,13 +388,13 @@ impl Target {
         Ok(Raw { is_kept, ..raw })
     }
 
-    /// The file system on its device; with `log`, its changes reach the disk together.
+    /// The file system on its device; with `batch`, its changes reach the disk together.
     pub(crate) fn open_on(
         &self,
         device: Arc<dyn BlockDevice>,
         options: &ImageOptions,
         mode: Mode,
-        log: bool,
+        batch: bool,
     ) -> Result<Ext2> {
         let (device, from) = match mode {
             Mode::Read | Mode::Glance if options.rescue => {
@@ -417,7 +417,7 @@ impl Target {
                 || options.rescue && mode != Mode::Write
                 || self.beside_writer.get(),
             device_offset: self.offset.get(),
-            log,
+            batch,
             clock: clock::fixed()?,
             ..OpenOptions::default()
         };

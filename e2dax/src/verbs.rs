@@ -62,129 +62,95 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::failure::Result;
 
-/// What to do.
-#[derive(Subcommand)]
-pub(crate) enum Verb {
-    Demo(demo::Args),
-    Bench(bench::Args),
-    Info(info::Args),
-    Ls(ls::Args),
-    Tree(tree::Args),
-    Stat(stat::Args),
-    Cat(cat::Args),
-    Check(check::Args),
-    Find(find::Args),
-    Du(du::Args),
-    Df(df::Args),
-    Xattr(xattr::Args),
-    Cp(cp::Args),
-    Map(map::Args),
-    Whose(whose::Args),
-    Groups(groups::Args),
-    Hex(hex::Args),
-    Poke(poke::Args),
-    Journal(journal::Args),
-    Deleted(deleted::Args),
-    Undelete(undelete::Args),
-    Manifest(manifest::Args),
-    Fault(fault::Args),
-    Replay(replay::Args),
-    Lab(lab::Args),
-    Quiz(quiz::Args),
-    #[cfg(feature = "mount")]
-    Mount(mount::Args),
-    Mkfs(Box<mkfs::Args>),
-    Seal(seal::Args),
-    Serve(serve::Args),
-    Tar(tar::Args),
-    DaxReport(dax_report::Args),
-    Diff(diff::Args),
-    Mkdir(mkdir::Args),
-    Rm(rm::Args),
-    Mv(mv::Args),
-    Ln(ln::Args),
-    Chmod(chmod::Args),
-    Chown(chown::Args),
-    Touch(touch::Args),
-    Truncate(truncate::Args),
-    Undo(undo::Args),
-    Write(write::Args),
-    Punch(punch::Args),
-    Setfattr(setfattr::Args),
-    Chattr(chattr::Args),
-    Lsattr(lsattr::Args),
-    Mknod(mknod::Args),
-    Mkfifo(mknod::FifoArgs),
-    Resize(resize::Args),
-    Tune(Box<tune::Args>),
-    Align(align::Args),
-    Sparsify(sparsify::Args),
-    Shell(shell::Args),
-    Man(man::Args),
-    Completions(completions::Args),
+/// The verbs by their names: what clap parses, and what does it.
+macro_rules! verbs {
+    ($($(#[$when:meta])* $name:literal: $variant:ident($args:ty) => $run:path,)*) => {
+        /// What to do.
+        #[derive(Subcommand)]
+        pub(crate) enum Verb {
+            $($(#[$when])* #[command(name = $name)] $variant($args),)*
+        }
+
+        impl Verb {
+            /// The names of all.
+            pub(crate) const NAMES: &[&str] = &[$($(#[$when])* $name,)*];
+
+            /// What one verb takes, without the work of making up the others.
+            pub(crate) fn definition(name: &str) -> Option<clap::Command> {
+                Some(match name {
+                    $($(#[$when])* $name => {
+                        <$args as clap::Args>::augment_args(clap::Command::new($name))
+                    })*
+                    _ => return None,
+                })
+            }
+
+            /// Does it.
+            pub(crate) fn run(&self, context: &mut Context) -> Result<()> {
+                match self {
+                    $($(#[$when])* Self::$variant(args) => $run(args, context),)*
+                }
+            }
+        }
+    };
 }
 
-impl Verb {
-    /// Does it.
-    pub(crate) fn run(&self, context: &mut Context) -> Result<()> {
-        match self {
-            Self::Demo(args) => demo::run(args, context),
-            Self::Bench(args) => bench::run(args, context),
-            Self::Info(args) => info::run(args, context),
-            Self::Ls(args) => ls::run(args, context),
-            Self::Tree(args) => tree::run(args, context),
-            Self::Stat(args) => stat::run(args, context),
-            Self::Cat(args) => cat::run(args, context),
-            Self::Check(args) => check::run(args, context),
-            Self::Find(args) => find::run(args, context),
-            Self::Du(args) => du::run(args, context),
-            Self::Df(args) => df::run(args, context),
-            Self::Xattr(args) => xattr::run(args, context),
-            Self::Cp(args) => cp::run(args, context),
-            Self::Map(args) => map::run(args, context),
-            Self::Whose(args) => whose::run(args, context),
-            Self::Groups(args) => groups::run(args, context),
-            Self::Hex(args) => hex::run(args, context),
-            Self::Poke(args) => poke::run(args, context),
-            Self::Journal(args) => journal::run(args, context),
-            Self::Deleted(args) => deleted::run(args, context),
-            Self::Undelete(args) => undelete::run(args, context),
-            Self::Manifest(args) => manifest::run(args, context),
-            Self::Fault(args) => fault::run(args, context),
-            Self::Replay(args) => replay::run(args, context),
-            Self::Lab(args) => lab::run(args, context),
-            Self::Quiz(args) => quiz::run(args, context),
-            #[cfg(feature = "mount")]
-            Self::Mount(args) => mount::run(args, context),
-            Self::Mkfs(args) => mkfs::run(args, context),
-            Self::Seal(args) => seal::run(args, context),
-            Self::Serve(args) => serve::run(args, context),
-            Self::Tar(args) => tar::run(args, context),
-            Self::DaxReport(args) => dax_report::run(args, context),
-            Self::Diff(args) => diff::run(args, context),
-            Self::Mkdir(args) => mkdir::run(args, context),
-            Self::Rm(args) => rm::run(args, context),
-            Self::Mv(args) => mv::run(args, context),
-            Self::Ln(args) => ln::run(args, context),
-            Self::Chmod(args) => chmod::run(args, context),
-            Self::Chown(args) => chown::run(args, context),
-            Self::Touch(args) => touch::run(args, context),
-            Self::Truncate(args) => truncate::run(args, context),
-            Self::Undo(args) => undo::run(args, context),
-            Self::Write(args) => write::run(args, context),
-            Self::Punch(args) => punch::run(args, context),
-            Self::Setfattr(args) => setfattr::run(args, context),
-            Self::Chattr(args) => chattr::run(args, context),
-            Self::Lsattr(args) => lsattr::run(args, context),
-            Self::Mknod(args) => mknod::run(args, context),
-            Self::Mkfifo(args) => mknod::run_fifo(args, context),
-            Self::Resize(args) => resize::run(args, context),
-            Self::Tune(args) => tune::run(args, context),
-            Self::Align(args) => align::run(args, context),
-            Self::Sparsify(args) => sparsify::run(args, context),
-            Self::Shell(args) => shell::run(args, context),
-            Self::Man(args) => man::run(args, context),
-            Self::Completions(args) => completions::run(args, context),
-        }
-    }
+verbs! {
+    "demo": Demo(demo::Args) => demo::run,
+    "bench": Bench(bench::Args) => bench::run,
+    "info": Info(info::Args) => info::run,
+    "ls": Ls(ls::Args) => ls::run,
+    "tree": Tree(tree::Args) => tree::run,
+    "stat": Stat(stat::Args) => stat::run,
+    "cat": Cat(cat::Args) => cat::run,
+    "check": Check(check::Args) => check::run,
+    "find": Find(find::Args) => find::run,
+    "du": Du(du::Args) => du::run,
+    "df": Df(df::Args) => df::run,
+    "xattr": Xattr(xattr::Args) => xattr::run,
+    "cp": Cp(cp::Args) => cp::run,
+    "map": Map(map::Args) => map::run,
+    "whose": Whose(whose::Args) => whose::run,
+    "groups": Groups(groups::Args) => groups::run,
+    "hex": Hex(hex::Args) => hex::run,
+    "poke": Poke(poke::Args) => poke::run,
+    "journal": Journal(journal::Args) => journal::run,
+    "deleted": Deleted(deleted::Args) => deleted::run,
+    "undelete": Undelete(undelete::Args) => undelete::run,
+    "manifest": Manifest(manifest::Args) => manifest::run,
+    "fault": Fault(fault::Args) => fault::run,
+    "replay": Replay(replay::Args) => replay::run,
+    "lab": Lab(lab::Args) => lab::run,
+    "quiz": Quiz(quiz::Args) => quiz::run,
+    #[cfg(feature = "mount")]
+    "mount": Mount(mount::Args) => mount::run,
+    "mkfs": Mkfs(Box<mkfs::Args>) => mkfs::run,
+    "seal": Seal(seal::Args) => seal::run,
+    "serve": Serve(serve::Args) => serve::run,
+    "tar": Tar(tar::Args) => tar::run,
+    "dax-report": DaxReport(dax_report::Args) => dax_report::run,
+    "diff": Diff(diff::Args) => diff::run,
+    "mkdir": Mkdir(mkdir::Args) => mkdir::run,
+    "rm": Rm(rm::Args) => rm::run,
+    "mv": Mv(mv::Args) => mv::run,
+    "ln": Ln(ln::Args) => ln::run,
+    "chmod": Chmod(chmod::Args) => chmod::run,
+    "chown": Chown(chown::Args) => chown::run,
+    "touch": Touch(touch::Args) => touch::run,
+    "truncate": Truncate(truncate::Args) => truncate::run,
+    "undo": Undo(undo::Args) => undo::run,
+    "write": Write(write::Args) => write::run,
+    "punch": Punch(punch::Args) => punch::run,
+    "setfattr": Setfattr(setfattr::Args) => setfattr::run,
+    "chattr": Chattr(chattr::Args) => chattr::run,
+    "lsattr": Lsattr(lsattr::Args) => lsattr::run,
+    "mknod": Mknod(mknod::Args) => mknod::run,
+    "mkfifo": Mkfifo(mknod::FifoArgs) => mknod::run_fifo,
+    "resize": Resize(resize::Args) => resize::run,
+    "tune": Tune(Box<tune::Args>) => tune::run,
+    "align": Align(align::Args) => align::run,
+    "sparsify": Sparsify(sparsify::Args) => sparsify::run,
+    "shell": Shell(shell::Args) => shell::run,
+    "man": Man(man::Args) => man::run,
+    "completions": Completions(completions::Args) => completions::run,
 }

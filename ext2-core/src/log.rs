@@ -31,11 +31,12 @@
 #[cfg(feature = "write")]
 mod area;
 #[cfg(feature = "write")]
+mod batch;
+#[cfg(feature = "write")]
 mod brief;
 #[cfg(feature = "write")]
 mod logged;
 mod replay;
-mod replayed;
 
 #[cfg(feature = "write")]
 pub(crate) use brief::Brief;
@@ -48,7 +49,6 @@ use blockdev::BlockDevice;
 use ext2_format::journal as record;
 
 use replay::recover;
-use replayed::Replayed;
 
 /// The device as it is after what a crash left in a log of ours is replayed, in memory alone; the device itself where
 /// there is nothing of the kind. For who reads an image without opening it.
@@ -57,7 +57,7 @@ use replayed::Replayed;
 /// `Corrupt` for a journal that contradicts itself, the device's.
 pub fn recovered(dev: Arc<dyn BlockDevice>) -> crate::Result<Arc<dyn BlockDevice>> {
     match recover(&*dev)? {
-        Some(found) => Ok(Arc::new(Replayed::new(dev, found)?)),
+        Some(found) => Ok(Arc::new(found.over(dev)?)),
         None => Ok(dev),
     }
 }

@@ -1,6 +1,13 @@
 //! What stands in a journal: the records of Linux's `jbd2` (include/linux/jbd2.h). All numbers are big-endian.
 
+mod map;
+mod naming;
+
+pub use map::{COPIED, MODE, Map, copied};
+pub use naming::{Step, forgetting, is_left, naming, settling};
+
 use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -133,6 +140,32 @@ pub fn described<'b>(
     core::iter::once(Cow::Owned(head)).chain(images).collect()
 }
 
+/// A log of `blocks` blocks, each of `len` bytes, of which one transaction is all: from its superblock, which says what it was `made`
+/// for, to a block that ends it whatever lies behind, since its number is not the one that would come next.
+#[must_use]
+pub fn whole<'b>(
+    len: usize,
+    blocks: u32,
+    sequence: u32,
+    made: u8,
+    images: &[(u32, &'b [u8])],
+) -> Vec<Cow<'b, [u8]>> {
+    let mut head = superblock(len, blocks, sequence);
+    put(&mut head, S_START, 1);
+    if let Some(place) = head.get_mut(S_MARK..S_MARK + MARK.len()) {
+        place.copy_from_slice(MARK);
+    }
+    if let Some(place) = head.get_mut(S_MADE) {
+        *place = made;
+    }
+    let mut log = vec![Cow::Owned(head)];
+    for part in images.chunks(tags_in(len).max(1)) {
+        log.extend(described(len, sequence, &[0; UUID], part));
+    }
+    log.extend([block(len, COMMIT, sequence), block(len, COMMIT, sequence)].map(Cow::Owned));
+    log
+}
+
 /// The tags of a descriptor: the number of each block, and whether it is escaped.
 #[must_use]
 pub fn tags(record: &[u8]) -> Vec<(u32, bool)> {
@@ -199,6 +232,54 @@ pub fn blocks_of(
     Ok((data, leading))
 }
 
+/// What complete transactions hold, the newest image of each block, in a log of `blocks` blocks that begins at its block `start`
+/// with the number `first`; and the number that would come next. `load` reads a block of the log by its place in it.
+///
+/// # Errors
+/// `Corrupt` where the log begins past its end, or names a block past the last of `blocks_count`; and those of `load`.
+pub fn replayed(
+    blocks: usize,
+    start: usize,
+    first: u32,
+    blocks_count: u32,
+    load: impl Fn(usize) -> Result<Vec<u8>>,
+) -> Result<(BTreeMap<u32, Vec<u8>>, u32)> {
+    let (mut found, mut pending, mut next) = (BTreeMap::new(), Vec::new(), first);
+    if start >= blocks {
+        return broken(format!("its journal begins at block {start}"));
+    }
+    let (mut at, mut steps) = (start, 0);
+    let forward = |at: usize| if at + 1 == blocks { 1 } else { at + 1 };
+    while start != 0 && steps < blocks {
+        let record = load(at)?;
+        if big(&record, 0) != MAGIC || big(&record, 8) != next {
+            break;
+        }
+        (at, steps) = (forward(at), steps + 1);
+        match big(&record, 4) {
+            DESCRIPTOR => {
+                for (nr, escaped) in tags(&record) {
+                    let mut bytes = load(at)?;
+                    if escaped {
+                        put(&mut bytes, 0, MAGIC);
+                    }
+                    if nr >= blocks_count {
+                        return broken(format!("its log names block {nr}"));
+                    }
+                    pending.push((nr, bytes));
+                    (at, steps) = (forward(at), steps + 1);
+                }
+            }
+            COMMIT => {
+                found.extend(pending.drain(..));
+                next = next.wrapping_add(1);
+            }
+            _ => break,
+        }
+    }
+    Ok((found, next))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +294,21 @@ mod tests {
             }
         }
         assert!(tags(&[0; 1024]).len() < 128, "a hostile one ends");
+    }
+
+    #[test]
+    fn a_log_of_one_transaction_is_read_as_it_was_written() {
+        let images: Vec<_> = (0..300).map(|n| (n * 3 + 1, vec![n as u8; 1024])).collect();
+        let parts: Vec<_> = images.iter().map(|(nr, bytes)| (*nr, bytes.as_slice())).collect();
+        let mut log: Vec<Vec<u8>> = whole(1024, 400, 7, 3, &parts).into_iter().map(Cow::into_owned).collect();
+        // What lies behind it from before, even with the number that would come next.
+        log.resize(400, block(1024, COMMIT, 8));
+        assert_eq!((&log[0][S_MARK..S_MARK + 8], log[0][S_MADE]), (MARK.as_slice(), 3));
+        let (found, next) = replayed(400, 1, 7, 1000, |n| Ok(log[n].clone())).unwrap();
+        assert_eq!((found, next), (images.iter().cloned().collect(), 8));
+        assert!(replayed(400, 1, 7, 500, |n| Ok(log[n].clone())).is_err(), "a block past the end");
+        assert!(replayed(400, 400, 7, 1000, |n| Ok(log[n].clone())).is_err());
+        assert!(replayed(400, 0, 7, 1000, |n| Ok(log[n].clone())).unwrap().0.is_empty());
     }
 
     #[test]

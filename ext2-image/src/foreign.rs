@@ -74,18 +74,24 @@ const KINDS: &[(u64, &[u8], &str, &str)] = &[
 /// The kind of a device that is no ext2 image; `None` where none is known.
 #[must_use]
 pub fn recognise(dev: &dyn BlockDevice) -> Option<Foreign> {
-    let has = |at: u64, mark: &[u8]| {
-        let mut found = [0; 16];
-        let Some(found) = found.get_mut(..mark.len()) else { return false };
-        at + mark.len() as u64 <= dev.size() && dev.read_at(at, found).is_ok() && found == mark
-    };
-    if let Some(&(_, _, name, advice)) = KINDS.iter().find(|(at, mark, ..)| has(*at, mark)) {
-        return Some(Foreign { name, advice });
+    if let Some(kind) = by_mark(dev.size(), |at, bytes| dev.read_at(at, bytes).is_ok()) {
+        return Some(kind);
     }
     let mut head = [0; 4096];
     let head = head.get_mut(..dev.size().min(4096) as usize)?;
     let is_blank = !head.is_empty() && dev.read_at(0, head).is_ok() && head.iter().all(|&byte| byte == 0);
     is_blank.then_some(Foreign { name: "zeros where one begins", advice: "e2dax mkfs makes one" })
+}
+
+/// The kind of a file of `size` bytes by its mark; `read` fills bytes from an offset, or says that it cannot.
+pub(crate) fn by_mark(size: u64, read: impl Fn(u64, &mut [u8]) -> bool) -> Option<Foreign> {
+    let has = |at: u64, mark: &[u8]| {
+        let mut found = [0; 16];
+        let Some(found) = found.get_mut(..mark.len()) else { return false };
+        at + mark.len() as u64 <= size && read(at, found) && found == mark
+    };
+    let &(_, _, name, advice) = KINDS.iter().find(|(at, mark, ..)| has(*at, mark))?;
+    Some(Foreign { name, advice })
 }
 
 #[cfg(test)]

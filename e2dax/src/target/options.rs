@@ -12,19 +12,19 @@ use crate::failure::{Failure, Result};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "How to open images")]
 pub(crate) struct ImageOptions {
-    /// What the image becomes: memory (with DAX), a file that is read and written by system calls, or a copy in RAM
-    /// (what is written is lost)
+    /// How the image is accessed: mapped into memory (with DAX), by read and write calls, or as a copy in
+    /// RAM (changes are lost)
     #[arg(long, global = true, value_name = "KIND", default_value = "mmap")]
     pub(crate) device: DeviceKind,
 
-    /// Use a backup superblock: the first that is found where the primary one cannot be used (auto), that of a group
-    /// (group:N), or in a block (BLOCK, or BLOCK:SIZE where the size of blocks is known)
+    /// Use a backup superblock: the first usable one if the primary is damaged (auto), that of a group
+    /// (group:N), or the one in a block (BLOCK, or BLOCK:SIZE if the block size is known)
     #[arg(long, global = true, value_name = "WHERE", value_parser = parse_superblock)]
     pub(crate) superblock: Option<SuperblockFrom>,
 
-    /// What a power cut may do to an image that is being changed: nothing that e2fsck -p does not mend without a question
-    /// (strict: each step reaches the disk before the next; ordered: many reach it together, through a log in the
-    /// image), or anything (relaxed: the system writes as it likes). The default is strict, and ordered for copies
+    /// How changes reach the disk. With strict and ordered, e2fsck -p repairs the image after a power
+    /// failure without asking; with relaxed it may need help. The default is ordered for cp and the shell,
+    /// strict for everything else
     #[arg(long, global = true, value_name = "HOW")]
     pub(crate) durability: Option<Durable>,
 
@@ -32,17 +32,17 @@ pub(crate) struct ImageOptions {
     #[arg(long, global = true)]
     pub(crate) wait: bool,
 
-    /// Read what can be read: an image that is cut off is opened, its superblock found in a backup, and cp and cat go on
-    /// past what is missing and tell what it was
+    /// Read as much as possible: open a truncated image, find a backup superblock, and let cp and cat skip
+    /// what is missing and report it
     #[arg(long, global = true)]
     pub(crate) rescue: bool,
 
-    /// Read an image whose journal needs recovery, as it is without the journal
+    /// Read an image whose journal needs recovery as if it had no journal
     #[arg(long, global = true)]
     pub(crate) ignore_journal: bool,
 
-    /// Open the files that a qcow2 image names (its backing files) wherever they are, as QEMU does; without it only those in
-    /// its own folder or below
+    /// Open the backing files of a qcow2 image wherever they are, as QEMU does; by default only those in
+    /// its own directory or below
     #[arg(long, global = true)]
     pub(crate) allow_backing: bool,
 }
@@ -52,9 +52,9 @@ pub(crate) struct ImageOptions {
 pub(crate) enum Durable {
     /// Each step reaches the disk before the next
     Strict,
-    /// Changes reach it together, through a log in the image
+    /// All changes of a command or script reach the disk together, in one transaction
     Ordered,
-    /// The system writes as it likes
+    /// In whatever order the system writes
     Relaxed,
 }
 

@@ -21,10 +21,10 @@ use crate::text::percent;
 Example:
   e2dax align rootfs.img && e2dax dax-report rootfs.img
 
-Units of files that are all data move to free aligned units; where none is free, small files make room. What is part hole
-stays. It is done in rounds: each is there as a whole or not at all, whatever happens, and Ctrl-C keeps those that are
-done. If the machine dies in the last moment of a round, the image is refused by everybody until this, or any e2dax
-command that changes it, is run again."
+Units of files that are all data move to free aligned units; where none is free, small files make room. Units with
+holes stay where they are. The work is done in rounds, each of which is done as a whole or not at all; Ctrl-C keeps
+the finished ones. If the machine dies in the last step of a round, nothing will open the image until this command,
+or any e2dax command that changes it, is run again."
 )]
 pub(crate) struct Args {
     /// The image

@@ -13,7 +13,7 @@ use crate::json::{Json, object};
 use crate::target::Target;
 use crate::text::{Align, parse_bytes, table};
 
-/// Measure a quick table: reads, writes, lookups, faults and names in RAM, or how fast an image is read
+/// Run a quick benchmark: reads, writes, lookups, faults and names in RAM, or how fast an image is read
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,8 +21,8 @@ Examples:
   e2dax bench nbd://host/x    what opening, walking and reading cost in requests and bytes, once
   e2dax bench disk.img        opening, walking and reading that image, against plain copies of its bytes
 
-An image is only read. Each figure is the median of five rounds, in which the contestants of a row alternate. Benchmarks beside other file
-systems and programs are in the sources: cargo bench -p bench.")]
+An image is only read. Each figure is the median of five rounds. Comparisons with other file systems and programs
+are in the source tree: cargo bench -p bench.")]
 pub(crate) struct Args {
     /// The image, or a part of its tree
     #[arg(value_name = "IMG[:PATH]")]
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value = "128M", value_parser = parse_bytes, conflicts_with = "image")]
     size: u64,
 
-    /// Print a JSON object for each row: times in nanoseconds of the whole row
+    /// Print a JSON object for each row; times are nanoseconds for the whole row
     #[arg(long)]
     json: bool,
 }

@@ -15,7 +15,7 @@ Examples:
   e2dax chattr +i disk.img:/etc/passwd
   e2dax chattr -R =A disk.img:/var/cache
 
-Letters: a append only, A no access times, c compress, d not for dump, D synchronous directory, i immutable, j data through
+Letters: a append only, A no access times, c compress, d no dump, D synchronous directory, i immutable, j data through
 the journal, s secure deletion, S synchronous, t no tail merging, T top of a hierarchy, u undeletable.")]
 pub(crate) struct Args {
     /// +, - or = and letters: sets them, clears them, sets those and no others

@@ -30,21 +30,21 @@ Examples:
   e2dax check a.img
   e2dax check --json a.img@p1
   e2dax check --backups a.img
-  e2dax check -p a.img                       mend what needs no question, as e2fsck -p does
-  e2dax check -y --undo a.undo a.img         mend everything; e2dax undo a.undo a.img puts it back
-  e2dax check -y --dry-run a.img             only print what would be stored
+  e2dax check -p a.img                       repair what needs no question, as e2fsck -p does
+  e2dax check -y --undo a.undo a.img         repair everything; e2dax undo a.undo a.img restores it
+  e2dax check -y --dry-run a.img             only print what would be written
   e2dax check --superblock auto a.img        use a backup of the superblock
-  e2dax check --seal 4392712b… a.img         first whether the seal is whole and of this root hash
+  e2dax check --seal 4392712b… a.img         verify the seal against this root hash first
 
-Each finding names the object and says whether e2fsck -p mends it without a question (mends) or stops and asks for a
-person (halts). Remarks are what e2fsck -n does not count as a fault.
+Each finding names the object and says whether e2fsck -p fixes it without asking (mends) or stops (halts). Remarks
+are what e2fsck -n does not count as an error.
 
-On a terminal it asks about each finding. With -n, and where nobody can answer, it only looks.
--p, -y and answers replay a journal that needs it first. Files that have no name are found in lost+found. Nothing is stored
-before everything is found; a repair that is interrupted is finished by the same command.
+On a terminal it asks about each finding. With -n, or without a terminal, it only looks. Before a repair, a journal
+that needs recovery is replayed. Files without a name go to lost+found. Nothing is written until the whole image has
+been checked; to finish an interrupted repair, run the same command again.
 
-Exit codes are those of e2fsck: 0 clean, 1 errors were mended, 4 there are errors left (5 is both), 8 there is no file
-system or it cannot be checked, 16 usage, 32 interrupted.")]
+Exit codes are those of e2fsck: 0 clean, 1 errors corrected, 4 errors left (5: both), 8 no file system or one that
+cannot be checked, 16 usage error, 32 interrupted.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]
@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(short, long, group = "how")]
     preen: bool,
 
-    /// Mend everything
+    /// Repair everything
     #[arg(short, long, group = "how")]
     yes: bool,
 
@@ -62,7 +62,7 @@ pub(crate) struct Args {
     #[arg(short, long, group = "how")]
     no: bool,
 
-    /// With -p or -y: store nothing, and print what would be stored
+    /// With -p or -y: write nothing, and print what would be written
     #[arg(long, conflicts_with = "no")]
     dry_run: bool,
 
@@ -78,7 +78,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ROOTHASH", value_parser = parse_root)]
     seal: Option<std::vec::Vec<u8>>,
 
-    /// The file with the hash tree, where it does not lie behind the file system
+    /// The file with the hash tree, if the tree does not follow the file system
     #[arg(long, value_name = "FILE", requires = "seal")]
     hash_file: Option<PathBuf>,
 

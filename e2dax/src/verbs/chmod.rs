@@ -20,7 +20,7 @@ pub(crate) struct Args {
         value_name = "MODE",
         value_parser = parse,
         allow_hyphen_values = true,
-        help = "Octal, or as chmod(1) has it: [ugoa][+-=][rwxXst], several with commas"
+        help = "Octal, or as in chmod(1): [ugoa][+-=][rwxXst], separated by commas"
     )]
     mode: Change,
 

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    /// A link itself, not what it leads to
+    /// Change symbolic links themselves, not their targets
     #[arg(short = 'n', long)]
     no_dereference: bool,
 }

@@ -14,7 +14,7 @@ Examples:
   e2dax completions zsh > ~/.zfunc/_e2dax
   e2dax completions fish > ~/.config/fish/completions/e2dax.fish")]
 pub(crate) struct Args {
-    /// For which
+    /// Which shell
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }

@@ -18,7 +18,7 @@ use crate::target::{Mode, Target};
 use crate::verbs::chown::parse_owner;
 use told::{Side, Told};
 
-/// Copy files out of images, into them, and from one place in an image to another
+/// Copy files out of images, into images, or within an image
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,10 +29,10 @@ Examples:
   e2dax cp -r --rescue broken.img: /tmp/saved    what can be read of an image that is cut off or broken
   e2dax cp disk.img:/etc/passwd disk.img:/etc/passwd.old
 
-Files go into a directory that exists under their own names; otherwise the last argument is the new name. The root
-has no name: what is in it goes into the directory. Holes, permissions, times, links between the files and extended
-attributes are kept, and owners too, on this machine only by root. A file that is there is replaced, a directory
-is added to. Names in an image never lead out of the directory.")]
+Files copied into an existing directory keep their names; otherwise the last argument is the new name. The root of
+an image has no name: its contents are copied. Holes, permissions, times, hard links between the files, extended
+attributes and owners are kept; on this machine only root can set owners. Existing files are replaced, existing
+directories are merged. Names in an image cannot lead out of the destination.")]
 pub(crate) struct Args {
     /// What to copy: IMG:/path, or a file of this machine
     #[arg(value_name = "SOURCE", required = true)]
@@ -42,11 +42,11 @@ pub(crate) struct Args {
     #[arg(value_name = "DESTINATION")]
     destination: OsString,
 
-    /// Directories with all that is in them; links are copied as links
+    /// Copy directories and everything in them; symbolic links are copied as links
     #[arg(short, long, visible_short_alias = 'R', visible_short_alias = 'a')]
     recursive: bool,
 
-    /// Files copied into an image belong to UID, UID:GID or :GID, and not to whom they belong now
+    /// Owner of files copied into an image (UID, UID:GID or :GID), instead of their own
     #[arg(long, value_name = "OWNER", value_parser = parse_owner)]
     owner: Option<copy::Owner>,
 }

@@ -21,7 +21,7 @@ Examples:
   e2dax dax-report --device-offset 3M rootfs.img       as if it were put 3 MiB into a device
 
 For each file of 2 MiB and more: its whole units of 2 MiB with data; how many of them one page can map through this
-library (ours, which is what every driver can that maps all that lies right, XFS for one); how many Linux's ext4 driver
+library (ours; the same goes for any driver that maps every aligned unit, such as XFS); how many Linux's ext4 driver
 maps on a fresh mount of this image (on a block map it never maps a unit in which an array of pointers ends: with
 blocks of 4 KiB that is every second one); and why the others are not mapped.")]
 pub(crate) struct Args {

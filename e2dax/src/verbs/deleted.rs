@@ -19,8 +19,8 @@ Examples:
   e2dax deleted disk.img
   e2dax undelete 'disk.img:<12>' disk.img:/found
 
-Linux and e2dax clear the pointers of a file that they delete, so nothing of it can be found. debugfs leaves them, and
-a crash may.")]
+Linux and e2dax clear a file's pointers when they delete it, so its contents cannot be found. debugfs leaves them,
+and so may a crash.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]

@@ -18,8 +18,8 @@ use crate::text::{Align, human, percent, table};
 Example:
   e2dax df a.img b.img@p1
 
-The numbers are those of df of the mounted image: structures of the file system itself are left out, and what is
-reserved for root is neither used nor available."
+The numbers are what df shows for the mounted image: the file system's own structures are left out, and blocks
+reserved for root are neither used nor available."
 )]
 pub(crate) struct Args {
     /// Images

@@ -26,10 +26,10 @@ Examples:
   e2dax diff disk.img:/etc /etc
 
 A side is an image, a directory in one (IMG:/path) or on this machine, an archive, or a manifest. Each line is a
-difference: path, field, left, right. Compared are names, types, modes, owners, times, links, attributes, flags, holes
-and bytes, and what the file system itself is; of a directory of this machine and an archive what these can say, which is
-neither holes nor the other times than that of the last change. Where two images are the same and bits are not, the last
-line names the first structure and field that differs. Exit code: 0 the same, 1 different, 2 trouble.")]
+difference: path, field, left, right. Names, types, modes, owners, times, links, attributes, flags, holes and bytes
+are compared, and the format of the file systems; for a directory of this machine or an archive, neither holes nor
+times other than that of the last change. With --bits, if only bits differ, the last line names the first structure
+and field that differs. Exit code: 0 the same, 1 different, 2 trouble.")]
 pub(crate) struct Args {
     /// The left side
     #[arg(value_name = "A")]
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long)]
     bits: bool,
 
-    /// Leave out what does not matter; several, separated by commas
+    /// What to ignore; several are separated by commas
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     without: Vec<Part>,
 

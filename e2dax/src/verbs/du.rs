@@ -13,7 +13,7 @@ use crate::json::{Json, object};
 use crate::target::{Mode, Target};
 use crate::text::{Align, human, show, table};
 
-/// Show what directories take on the device, in bytes
+/// Show how much space directories take, in bytes
 #[derive(clap::Args)]
 #[command(
     disable_help_flag = true,
@@ -33,11 +33,11 @@ pub(crate) struct Args {
     #[arg(short, long)]
     all: bool,
 
-    /// Only the sum
+    /// Only the total
     #[arg(short, long, conflicts_with = "all")]
     summarize: bool,
 
-    /// The sizes of the files in place of what they take
+    /// File sizes instead of the space they take
     #[arg(long)]
     apparent_size: bool,
 

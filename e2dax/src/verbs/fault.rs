@@ -25,8 +25,9 @@ Examples:
 
 The file is mapped shared and read-only in a page table in software, at an address congruent to its offset modulo
 2 MiB. Events have the names and fields of the kernel's fs_dax tracepoints; a fault of 2 MiB that falls back says why.
-With --host the same is done with memory of this process, through userfaultfd, which needs no rights; the last lines say of each
-unit of 2 MiB how the kernel has it, and why not as one. A touch that ends with a signal exits with 1. Nothing is written to the image.")]
+With --host the same is done with memory of this process, through userfaultfd, which needs no privileges; the last
+lines say how the kernel maps each unit of 2 MiB, and why not with one page. If a touch ends with a signal, the exit
+code is 1. Nothing is written to the image.")]
 pub(crate) struct Args {
     /// The file
     #[arg(value_name = "IMG:/PATH")]
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "1")]
     len: u64,
 
-    /// Whose behaviour
+    /// Whose behaviour to show
     #[arg(long, value_name = "WHOSE", default_value = "full")]
     compat: Behaviour,
 
@@ -52,8 +53,8 @@ pub(crate) struct Args {
     #[arg(short, long, conflicts_with = "format")]
     quiet: bool,
 
-    /// Map the file into this process as well, by real page faults, and print both beside each other with what the kernel
-    /// says
+    /// Map the file into this process as well, with real page faults, and print both side by side with what
+    /// the kernel reports
     #[cfg(target_os = "linux")]
     #[arg(long, conflicts_with = "format")]
     host: bool,

@@ -22,22 +22,24 @@ Examples:
   e2dax find disk.img -links +1 -type f --json
   e2dax find disk.img -perm 4000
 
-The tests may be written with one dash, as find(1) has them, or with two. All must hold. Patterns have * ? [abc] [!abc] and \\, and are compared with bytes.
-SIZE is in bytes or with K, M, G (powers of 1024): +SIZE is more, -SIZE less, SIZE exactly.")]
+Tests may be written with one dash, as in find(1), or two; a file must pass all of them. Patterns have * ? [abc]
+[!abc] and \\, and match bytes. SIZE is in bytes, or with K, M, G (powers of 1024): +SIZE is more, -SIZE less, SIZE
+exactly.")]
 pub(crate) struct Args {
     /// Where to begin
     #[arg(value_name = "IMG[:/PATH]")]
     target: OsString,
 
-    /// The last name matches a pattern
+    /// The file name matches this pattern
     #[arg(long, value_name = "PATTERN")]
     name: Option<OsString>,
 
-    /// The whole path matches a pattern, in which * matches / too
+    /// The whole path matches this pattern; * also matches /
     #[arg(long, value_name = "PATTERN")]
     path: Option<OsString>,
 
-    /// Of a type: f file, d directory, l symlink, c b device, p FIFO, s socket; several letters for any of them
+    /// The file type: f file, d directory, l symlink, c b device, p FIFO, s socket; several letters mean
+    /// any of them
     #[arg(long = "type", value_name = "LETTERS", value_parser = parse_kinds)]
     kinds: Option<Kinds>,
 
@@ -45,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[+-]SIZE", value_parser = parse_size, allow_hyphen_values = true)]
     size: Option<Bound>,
 
-    /// With this many names
+    /// This many hard links
     #[arg(long, value_name = "[+-]N", value_parser = parse_size, allow_hyphen_values = true)]
     links: Option<Bound>,
 
@@ -61,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NR")]
     inum: Option<u32>,
 
-    /// With all of these permission bits, octal
+    /// All of these permission bits, in octal
     #[arg(long, value_name = "BITS", value_parser = parse_octal)]
     perm: Option<u16>,
 

@@ -21,8 +21,7 @@ Examples:
   e2dax groups --bad disk.img
   e2dax groups --json disk.img | jq .free_blocks
 
-Ranges of blocks and inodes name the first and the last. Counts are those of the bitmaps; where a descriptor says another
-number, it says so.")]
+Ranges include both ends. Counts are those of the bitmaps; a descriptor with another count is pointed out.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]

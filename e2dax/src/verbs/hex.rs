@@ -24,7 +24,7 @@ Examples:
   e2dax hex disk.img --block 34 --as directory
   e2dax hex disk.img:/etc/passwd                 its inode
 
-The image need not be sound enough to open. Equal fields next to each other share a line.")]
+The image need not be sound enough to open. Runs of equal fields share a line.")]
 pub(crate) struct Args {
     /// The image; with a path, the inode that the path leads to
     #[arg(value_name = "IMG[:/PATH]")]
@@ -62,7 +62,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BLOCK", group = "what")]
     block: Option<u32>,
 
-    /// Read the block as this
+    /// Interpret the block as this
     #[arg(long = "as", value_name = "KIND", requires = "block")]
     kind: Option<Kind>,
 

@@ -6,14 +6,15 @@ use crate::failure::Result;
 /// `docs/lab.html`: style, scripts, and the library as WebAssembly, in one file.
 pub(super) const PAGE: &str = include_str!("../../../docs/lab.html");
 
-/// Print a page for a browser that shows all this happening
+/// Print an HTML page that shows images, faults and crashes at work
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
   e2dax lab > lab.html
 
-The page needs no server and no network: open the file. In it the library itself runs, as WebAssembly, on scripts and on
-images of yours; nothing leaves the browser. With `replay --html` the page shows a recording of yours first.")]
+The page needs no server and no network: open the file. The library itself runs in it, as WebAssembly, on scripts
+and images of your own; nothing leaves the browser. `replay --html` writes the same page with your script shown
+first.")]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args, context: &mut Context) -> Result<()> {

@@ -17,7 +17,7 @@ Examples:
   e2dax ln disk.img:/bin/ping disk.img:/bin/ping6
   e2dax ln -s ../lib/libc.so.6 disk.img:/lib64/libc.so")]
 pub(crate) struct Args {
-    /// The file as IMG:/path; with -s the text of the link
+    /// The file, as IMG:/path; with -s, the target of the link
     #[arg(value_name = "FILE")]
     file: OsString,
 
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     symbolic: bool,
 
-    /// Replace a file that has the name
+    /// Replace an existing file
     #[arg(short, long)]
     force: bool,
 }

@@ -21,7 +21,7 @@ Examples:
 
 Letters as in chattr; I is a hashed directory.")]
 pub(crate) struct Args {
-    /// Files; what is in a directory is listed
+    /// Files; of a directory, its contents
     #[arg(value_name = "IMG:/PATH", required = true)]
     targets: Vec<OsString>,
 

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Result};
 Example:
   e2dax man /usr/local/share/man/man1")]
 pub(crate) struct Args {
-    /// Where to; created if it does not exist
+    /// The directory; created if it does not exist
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
 
-    /// Leave out what does not matter; several, separated by commas
+    /// What to ignore; several are separated by commas
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     without: Vec<Part>,
 

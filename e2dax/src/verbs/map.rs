@@ -30,11 +30,11 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG:/PATH")]
     target: OsString,
 
-    /// Sum over all files below
+    /// Total for all files below
     #[arg(long)]
     all: bool,
 
-    /// In blocks, with the indirect blocks in their place
+    /// Count in blocks, and list indirect blocks where they come
     #[arg(long, conflicts_with = "all")]
     blocks: bool,
 

@@ -50,14 +50,15 @@ Examples:
   e2dax mkfs disk.img --from rootfs/ --disk gpt --partition EFI=esp.img
 
 The same input, options and SOURCE_DATE_EPOCH give the same bytes, for every user and on every machine. Times later
-than SOURCE_DATE_EPOCH become SOURCE_DATE_EPOCH. An archive that `e2dax tar` made of a whole image becomes that image
-again, with its size, label and UUID, but for what options say. UUID and hash seed derive from names, sizes, owners and times of
+than SOURCE_DATE_EPOCH become SOURCE_DATE_EPOCH. An archive that `e2dax tar` made of a whole image becomes that
+image again, with its size, label and UUID, unless options say otherwise. UUID and hash seed derive from names, sizes, owners and times of
 what goes in and from --seed. Of a directory only the time of the last change is taken (--times all takes the others).
 
 Files are laid out so that every whole 2 MiB of them can be mapped by one page of 2 MiB: from 64 MiB up, and below
-where that takes no room. A new image takes the place of an old one when it is whole, and not before.")]
+where that takes no room. An existing image is replaced only when the new one is complete.")]
 pub(crate) struct Args {
-    /// The image; a file is made new, a block device and a part of an image (IMG@pN, IMG@OFFSET) are overwritten
+    /// The image: a new file; or a block device or a part of an image (IMG@pN, IMG@OFFSET), which is
+    /// overwritten
     #[arg(value_name = "IMG")]
     image: PathBuf,
 
@@ -162,7 +163,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let epoch = clock::epoch()?;
     let seal = Seal::new(args)?;
     let disk = DiskPlan::new(&args.disk, &place)?;
-    let mut taken = Taken::read(args, epoch)?;
+    let mut taken = Taken::read(args, epoch, true)?;
     let header = match &disk {
         Some(disk) => disk.start(),
         None if args.pfn_header => pfn::DATA_OFFSET,
@@ -352,7 +353,7 @@ pub(crate) fn synthetic(from: &[OsString], options: &[OsString], context: &Conte
         return Err(Failure::usage(&named, what));
     }
     let epoch = clock::epoch()?;
-    let mut taken = Taken::read(&args, epoch)?;
+    let mut taken = Taken::read(&args, epoch, false)?;
     let wanted = Wanted { base: 0, room: 0, is_in_place: false };
     let (plan, _) = plan(&args, &mut taken, epoch, &wanted, None, context)?;
     plan.tree().warnings().iter().for_each(|warning| context.warn(&warning.to_string()));

@@ -18,7 +18,7 @@ Examples:
   e2dax mknod -m 660 disk.img:/dev/sda b 8 0
   e2dax mknod disk.img:/run/pipe p
 
-It belongs to 0:0, and needs no privilege.")]
+It belongs to 0:0. No privileges are needed.")]
 pub(crate) struct Args {
     /// What to make
     #[arg(value_name = "IMG:/PATH")]
@@ -28,11 +28,11 @@ pub(crate) struct Args {
     #[arg(value_name = "TYPE", value_parser = parse_kind)]
     kind: FileKind,
 
-    /// Of a device: which driver, 0 to 4095
+    /// The major number of a device, 0 to 4095
     #[arg(value_name = "MAJOR", value_parser = clap::value_parser!(u32).range(..4096), requires = "minor")]
     major: Option<u32>,
 
-    /// And which device of it, 0 to 1048575
+    /// The minor number of a device, 0 to 1048575
     #[arg(value_name = "MINOR", value_parser = clap::value_parser!(u32).range(..1 << 20))]
     minor: Option<u32>,
 

@@ -28,10 +28,10 @@ Examples:
   e2dax poke disk.img bit:block 34 free
 
 STRUCTURE is superblock[:GROUP], group:N, inode:N, inode:/path, block:N, block-bitmap:N, inode-bitmap:N, bit:block or
-bit:inode; in place of the colon it may be two words. e2dax hex shows the fields of each. Numbers are decimal, 0x…
-or 0…; sets of bits also take names, with a ^ before those to clear; a time may be YYYYMMDDHHMMSS.
-Nothing else is changed: no count, no copy, no checksum. Without --force a value is refused that makes the structure
-impossible in itself: a superblock of no file system, a pointer out of it, a type that does not exist.")]
+bit:inode; a space may stand in place of the colon. e2dax hex shows the fields of each. Numbers are decimal, 0x…
+or 0…; bit sets also take names, with ^ before those to clear; a time may be YYYYMMDDHHMMSS.
+Nothing else is changed: no count, no copy, no checksum. Without --force, a value that makes the structure invalid
+in itself is refused: a superblock of no file system, a pointer outside it, an unknown type.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]
@@ -41,11 +41,11 @@ pub(crate) struct Args {
     #[arg(value_name = "WORD", num_args = 3..=4, required = true, allow_negative_numbers = true)]
     words: Vec<OsString>,
 
-    /// Also values that make no sense
+    /// Accept values that make no sense
     #[arg(long)]
     force: bool,
 
-    /// Read a block as this, whatever it is used for
+    /// Interpret a block as this, whatever it is used for
     #[arg(long = "as", value_name = "KIND")]
     kind: Option<super::hex::Kind>,
 

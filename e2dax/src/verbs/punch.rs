@@ -16,7 +16,7 @@ use crate::text::parse_bytes;
 Example:
   e2dax punch --at 2M --len 2M disk.img:/data
 
-Whole blocks are given back; what is left of the range is zeroed. The size stays.")]
+Whole blocks are freed; the rest of the range is zeroed. The size does not change.")]
 pub(crate) struct Args {
     /// The file
     #[arg(value_name = "IMG:/PATH")]

@@ -41,8 +41,8 @@ Examples:
   e2dax replay --html out.html base.img my.ops
 
 The language of the scripts, and what Linux 6.1 did with 28 of them, is in testdata/linux-6.1. The image is copied
-into RAM and stays as it was, unless --in-place. As the recorded machine, the device asks to be flushed, so that
-synchronous mappings are refused; with --media as-device they are given where the image is on persistent memory.")]
+into RAM and stays unchanged without --in-place. Like that of the machine that was recorded, the device asks to be
+flushed, so synchronous mappings are refused; --media as-device allows them on persistent memory.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(value_name = "SCRIPT.ops")]
     script: PathBuf,
 
-    /// Whose behaviour
+    /// Whose behaviour to show
     #[arg(long, value_name = "WHOSE", default_value = "full")]
     compat: Behaviour,
 
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", default_value = "iomap")]
     path: PathName,
 
-    /// On the old path, what is reported of the size of a hole
+    /// On the old path, what is reported about the size of a hole
     #[arg(long, value_name = "HOW", default_value = "untold")]
     holes: HoleName,
 
@@ -84,7 +84,7 @@ pub(crate) struct Args {
     #[arg(long)]
     asked: bool,
 
-    /// Keep the image as it is after the script
+    /// Save the image as the script leaves it
     #[arg(long, value_name = "OUT.img", conflicts_with = "in_place")]
     save: Option<PathBuf>,
 
@@ -92,7 +92,8 @@ pub(crate) struct Args {
     #[arg(long)]
     in_place: bool,
 
-    /// Write a page, for a browser, that shows the script on Linux 4.8, Linux 6.1 and here, step by step, and nothing else
+    /// Write an HTML page that shows the script on Linux 4.8, Linux 6.1 and here, step by step, and print
+    /// nothing
     #[arg(long, value_name = "OUT.html", conflicts_with_all = ["in_place", "save", "asked", "mmu"])]
     html: Option<PathBuf>,
 }

@@ -28,12 +28,12 @@ Examples:
   e2dax resize --minimum --dry-run disk.img  only say how small that is
 
 The numbers of the result are those of resize2fs. Files that are in the way move, whole units of 2 MiB into whole units.
-An image that is a file of its own becomes longer or shorter with its file system; one in a partition or behind an offset
-can grow as far as that goes.
+The file of an image grows and shrinks with its file system; one in a partition or behind an offset can grow to the
+end of that.
 
-Until the last moment the image is as it was, whatever happens; then it is the new one. If the machine dies at that very
-moment the image is refused by everybody until this, or any e2dax command that changes it, is run again, which carries
-the change out. Ctrl-C leaves the image as it was.")]
+Until the last step the image is unchanged, whatever happens. If the machine dies during that step, nothing will
+open the image until this command, or any e2dax command that changes it, is run again and finishes the change.
+Ctrl-C leaves the image as it was.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]

@@ -47,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST", value_parser = parse_acl)]
     default_acl: Option<List>,
 
-    /// A link itself, not what it leads to
+    /// Change symbolic links themselves, not their targets
     #[arg(long)]
     no_dereference: bool,
 }

@@ -29,12 +29,13 @@ Examples:
   e2dax shell disk.img -c 'mkdir /a' -c 'cp notes.txt :/a'
   echo 'stat <12>' | e2dax shell disk.img
 
-Verbs are those of e2dax. Where they take IMG:/path, a path of the image is written without IMG, from the current
-directory, and <12> is the inode of that number. Where they take files of this machine too (cp), a path of the image has
-a colon before it: cp :/etc/passwd passwd. Besides there are cd, pwd, lcd, help, sync and quit, and the names that debugfs has
-for jobs (help debugfs lists them).
-A script has a command a line; # begins a comment. It ends at the first command that fails, whose line is named; a
-- before a command says that it may fail. The image is opened once and closed at the end, when all changes reach it.")]
+The verbs are those of e2dax. Where they take IMG:/path, give a path in the image, without IMG, relative to the
+current directory; <12> is inode 12. Where they also take files of this machine (cp), put a colon before a path in
+the image: cp :/etc/passwd passwd. There are also cd, pwd, lcd, help, sync and quit, and the names of debugfs (help
+debugfs lists them).
+A script has one command per line; # begins a comment. It stops at the first command that fails and names the line;
+a - before a command lets it fail. The image is opened once. Changes are kept in memory and reach the disk together:
+at the end, at sync, and when there are too many to keep.")]
 pub(crate) struct Args {
     /// The image
     #[arg(value_name = "IMG")]

@@ -11,7 +11,7 @@ use crate::json::{Json, object};
 use crate::settle::open_settled;
 use crate::stop::{Stop, explained};
 
-/// Free the blocks of an image's file that hold nothing: unused ones, and those that are all zeros
+/// Punch holes into an image's file where it holds nothing: unused blocks, and blocks of zeros
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:

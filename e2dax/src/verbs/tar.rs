@@ -24,9 +24,9 @@ Examples:
   e2dax tar a.img | zstd >a.tar.zst
 
 The archive is in the PAX format, with holes, times to the nanosecond, extended attributes, ACLs and flags. The same
-files give the same bytes. Sockets, which no archive holds, are left out with a note. An archive of a whole image says
-in a comment what the image was like: `e2dax mkfs --from` makes that image of it again, bit for bit if mkfs made it and
-nobody changed it since.")]
+files give the same bytes. Sockets, which no archive holds, are left out with a note. An archive of a whole image
+records in a comment what the image was like: `e2dax mkfs --from` makes the same image of it again, bit for bit if
+mkfs made it and nothing has changed since.")]
 pub(crate) struct Args {
     /// What to write: an image, or a directory or file in it
     #[arg(value_name = "IMG:/PATH")]

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG:/PATH", required = true)]
     targets: Vec<OsString>,
 
-    /// Seconds since 1970, with a fraction if need be, in place of now
+    /// Seconds since 1970, fractions allowed, instead of now
     #[arg(short, long, value_name = "SECONDS", value_parser = parse_time, allow_hyphen_values = true)]
     time: Option<Timestamp>,
 
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     mtime: bool,
 
-    /// Do not make files
+    /// Do not create files
     #[arg(short = 'c', long)]
     no_create: bool,
 }

@@ -9,7 +9,7 @@ use crate::failure::{Of, Result};
 use crate::images::for_each;
 use crate::text::parse_bytes;
 
-/// Set the size of files in an image; a file grows by a hole
+/// Set the size of files in an image; a file that grows gets a hole
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "SIZE", value_parser = parse_bytes)]
     size: u64,
 
-    /// Do not make files
+    /// Do not create files
     #[arg(short = 'c', long)]
     no_create: bool,
 }

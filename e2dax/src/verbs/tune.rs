@@ -22,7 +22,7 @@ Examples:
   e2dax tune -O ^dir_index,sparse_super disk.img
   e2dax tune -T 1700000000 -C 0 disk.img
 
-Everything is changed in one step, in the superblock and all of its copies: whatever happens, all of it is there or
+Everything is changed in one step, in the superblock and all its copies: after a crash all of it is there or
 nothing. Features that can be set and cleared: dir_index (directories become plain ones), ext_attr and large_file (unless
 something needs them), sparse_super (what is in the way of the copies moves). Without options nothing is changed.")]
 pub(crate) struct Args {
@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(short = 'g', long, value_name = "GID")]
     reserved_gid: Option<u16>,
 
-    /// What to do when the image turns out to be broken
+    /// What to do when an error is found in the image
     #[arg(short = 'e', long, value_name = "WHAT")]
     errors: Option<OnError>,
 
@@ -118,7 +118,7 @@ enum When {
 enum OnError {
     /// Note it and go on
     Continue,
-    /// Change nothing any more
+    /// Allow no more changes
     RemountRo,
     /// Stop the machine
     Panic,

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Of, Result};
 use crate::images::change;
 use crate::target::{Mode, Target};
 
-/// Give a deleted file back its blocks, and a name
+/// Restore a deleted file under a new name
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

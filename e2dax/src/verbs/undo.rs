@@ -19,10 +19,10 @@ Examples:
   e2dax check -y --undo a.undo a.img
   e2dax undo a.undo a.img
 
-The file may also be one of e2fsprogs (e2fsck -z, tune2fs -z, resize2fs -z, mke2fs -z), and e2undo plays one of ours. An
-image that was changed since is refused, and so is the file of another. Play several in the reverse of their order.")]
+The file may also be one of e2fsprogs (e2fsck -z, tune2fs -z, resize2fs -z, mke2fs -z), and e2undo plays one of
+ours. It is refused if the image has changed since, or is another image. Undo several repairs in reverse order.")]
 pub(crate) struct Args {
-    /// What was stored over
+    /// The undo file
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG")]
     image: OsString,
 
-    /// Undo it although the image has changed since
+    /// Undo it even if the image has changed since
     #[arg(short, long)]
     force: bool,
 }

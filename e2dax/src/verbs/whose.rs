@@ -30,11 +30,11 @@ pub(crate) struct Args {
     #[arg(value_name = "BLOCK", required_unless_present_any = ["byte", "inode"])]
     blocks: Vec<u32>,
 
-    /// The block of a byte of the file system
+    /// The block with this byte of the file system
     #[arg(long, value_name = "OFFSET", value_parser = crate::text::parse_bytes)]
     byte: Vec<u64>,
 
-    /// The names of an inode
+    /// All names of this inode
     #[arg(long, value_name = "NR")]
     inode: Vec<u32>,
 

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(short, long, conflicts_with_all = ["at", "replace"])]
     append: bool,
 
-    /// Cut the file off after what is written
+    /// Truncate the file after what is written
     #[arg(short, long)]
     replace: bool,
 

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMG:/PATH")]
     target: OsString,
 
-    /// Only this attribute, by its whole name
+    /// Only this attribute, by its full name
     #[arg(short, long, value_name = "NAME")]
     name: Option<OsString>,
 

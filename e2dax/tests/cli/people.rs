@@ -45,6 +45,14 @@ fn files_of_other_kinds_are_named_with_what_to_do() {
         let make = ["mkfs", "new.img", "--from", "block-1k.img.xz"];
         assert!(folder.run(&make).fails(1).contains("is a file system of ext2"));
     }
+    // What begins with zeros, as an archive without members does, and is none.
+    for (at, mark, said) in [(0x8001, "CD001", "an ISO 9660 image"), (0xff6, "SWAPSPACE2", "swap space")] {
+        let mut bytes = vec![0; 64 << 10];
+        bytes[at..at + mark.len()].copy_from_slice(mark.as_bytes());
+        fs::write(folder.path("other"), bytes).unwrap();
+        let message = folder.run(&["mkfs", "other.img", "--from", "other"]).fails(1);
+        assert!(message.contains(&format!("is {said} and no tar archive")), "{message}");
+    }
     for (tool, image, make, said) in [
         ("mkfs.xfs", "xfs", vec!["-q", "-d", "file,name=xfs,size=400m"], "an XFS file system"),
         ("mke2fs", "ext4", vec!["-q", "-t", "ext4", "ext4", "8M"], "ext4"),

@@ -73,31 +73,17 @@ fn what_fakeroot_tells_of_a_tree_goes_in_and_comes_out() {
 }
 
 #[test]
-fn owners_and_devices_are_those_that_pseudo_tells() {
-    need_tools!("pseudo");
+fn what_pseudo_tells_of_a_tree_goes_in_and_comes_out() {
+    need_tools!("pseudo", "setfattr", "tar");
     let state = tempfile::tempdir().unwrap();
-    let folder = with_file();
-    let script =
-        "mknod tree/console c 5 1 && chown 7:8 tree/console && chown 9:10 tree/f && exec \"$0\" \"$@\"";
-    let run = Command::new("pseudo")
-        .env("PSEUDO_PREFIX", "/usr")
-        .env("PSEUDO_LOCALSTATEDIR", state.path())
-        .args(["sh", "-c", script, env!("CARGO_BIN_EXE_e2dax"), "mkfs", "i.img", "--from", "tree"])
-        .current_dir(folder.root())
-        .output()
-        .unwrap();
-    assert!(run.status.success(), "{}", tools::words(&run));
-    let text = folder.run(&["manifest", "i.img"]).ok();
-    assert!(
-        text.lines().any(|line| line.starts_with("/console c 0644 7 8 ") && line.contains("dev=5:1")),
-        "{text}"
-    );
-    assert!(text.lines().any(|line| line.starts_with("/f f 0644 9 10 ")), "{text}");
+    pretended(Command::new("pseudo").env("PSEUDO_PREFIX", "/usr").env("PSEUDO_LOCALSTATEDIR", state.path()));
 }
 
 /// A tree as whoever builds a root without root makes it, and all that takes it in and out again.
 const PRETENDED: &str = "
 set -e
+# Made anew: pseudo ends every program that asks for a file with several names of which it has seen but one.
+cp tree/f f && rm -r tree && mkdir tree && mv f tree/f
 mkdir tree/d && echo g > tree/d/g && ln tree/f tree/h && ln -s f tree/s && mkfifo tree/p
 mknod tree/c c 5 1 && mknod tree/b b 259 70000
 chown 7:8 tree/c && chown 9:10 tree/f && chown -h 11:12 tree/s && chown 100000:200000 tree/d

@@ -203,11 +203,18 @@ impl Place {
 
 impl Fs {
     /// Takes blocks as the request wants them, one run of at least one block; and the window that the
-    /// owner has from now on. Linux: `ext2_new_blocks`.
+    /// owner has from now on. Where there are none left, those that a log keeps free. Linux: `ext2_new_blocks`.
     ///
     /// # Errors
     /// `ENOSPC`.
     pub(crate) fn take(&self, request: &Request) -> Result<(Run, Option<Window>)> {
+        match self.take_free(request) {
+            Err(error) if error.is(Errno::NOSPC) && self.give_up_batch()? => self.take_free(request),
+            taken => taken,
+        }
+    }
+
+    fn take_free(&self, request: &Request) -> Result<(Run, Option<Window>)> {
         let writer = self.writer()?;
         let (groups, place) = (&writer.groups, &writer.place);
         let use_reserved = place.use_reserved && !super::reserve::is_left();

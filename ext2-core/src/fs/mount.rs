@@ -34,7 +34,7 @@ impl Ext2 {
         if fs.dev.is_read_only() {
             return refuse(Errno::ROFS, "the device is read-only");
         }
-        if options.log {
+        if options.log || options.batch {
             let log = Arc::new(Logged::new(fs.dev.clone(), fs.geo.block_size.bytes()));
             fs.dev = log.clone();
             fs.log = Some(log);
@@ -53,7 +53,7 @@ impl Ext2 {
         let groups = Groups::load(&fs)?;
         fs.writer = Some(Writer::new(&fs, claim, groups, place, &behaviour));
         let ext2 = Self(Arc::new(fs));
-        match ext2.check_root().and_then(|()| ext2.start_writing()) {
+        match ext2.check_root().and_then(|()| ext2.start_writing(options.batch)) {
             Ok(()) => Ok(ext2),
             Err(error) => {
                 ext2.0.abandon();
@@ -64,8 +64,12 @@ impl Ext2 {
 
     /// An image that was not unmounted cleanly has its bitmaps and counts rebuilt before anything is
     /// allocated; then the image is marked as in use.
-    fn start_writing(&self) -> Result<()> {
+    fn start_writing(&self, batch: bool) -> Result<()> {
         let fs = &self.0;
+        // Before the first store.
+        if batch && fs.start_batch()? {
+            return fs.begin_writing();
+        }
         fs.begin_writing()?;
         if !fs.sb.clean || fs.sb.last_orphan != 0 {
             fs.rebuild()?;

@@ -82,6 +82,13 @@ pub struct OpenOptions {
     /// fence is the device's. What does without: a file system that is read through [`DaxDevice`](blockdev::DaxDevice),
     /// since what a log holds is not in the device's memory.
     pub log: bool,
+    /// Keep changes back, and bring them to the media as one when somebody asks for durability, at the latest by
+    /// [`close`](crate::Ext2::close): a log that is there for each commit alone. Opening stores nothing and waits for nothing;
+    /// until the first commit the image is the clean one that it was, and a close after which nothing has changed leaves its
+    /// bytes as they are. A commit takes four flushes; there are several where changes outgrow a sixteenth of the image or an
+    /// eighth of its free blocks. For one who changes much and then goes; a [`log`](Self::log) is for who stays.
+    /// It is a `log` where the image has a journal or was not clean, or has little room.
+    pub batch: bool,
     /// Where the present comes from; `None` for the system's clock (without `std`: 1970).
     pub clock: Option<Arc<dyn Clock>>,
 }

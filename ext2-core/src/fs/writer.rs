@@ -113,7 +113,8 @@ impl Fs {
         match &self.writer {
             Some(writer) => {
                 let groups = &writer.groups;
-                (groups.free_blocks.load(Ordering::Relaxed), groups.free_inodes.load(Ordering::Relaxed))
+                let blocks = groups.free_blocks.load(Ordering::Relaxed) + self.kept_blocks();
+                (blocks, groups.free_inodes.load(Ordering::Relaxed))
             }
             None => self.counts_of_superblock(),
         }
@@ -243,12 +244,19 @@ impl Fs {
         }
     }
 
-    /// Writes all that is late: times, block counts, bitmaps, counts. Linux: `ext2_sync_fs`.
+    /// Writes all that is late, and waits for it. Linux: `ext2_sync_fs`.
     pub(crate) fn sync_all(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
         if writer.closed.load(Ordering::Relaxed) {
             return Ok(());
         }
+        self.write_late(writer)?;
+        Barrier::Synced.flush(&*self.dev)?;
+        Ok(())
+    }
+
+    /// Writes all that is late: times, block counts, bitmaps, counts.
+    fn write_late(&self, writer: &Writer) -> Result<()> {
         for inode in self.table.held() {
             if let Some(space) = inode.0.space.get() {
                 space.write_back(0..u64::MAX)?;
@@ -260,9 +268,7 @@ impl Fs {
             |sum: &portable_atomic::AtomicU64| u32::try_from(sum.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         self.store_u32(super_at!(s_free_blocks_count), count(&writer.groups.free_blocks))?;
         self.store_u32(super_at!(s_free_inodes_count), count(&writer.groups.free_inodes))?;
-        self.store_u32(super_at!(s_wtime), self.clock.now().encode(false).0)?;
-        Barrier::Synced.flush(&*self.dev)?;
-        Ok(())
+        self.store_u32(super_at!(s_wtime), self.clock.now().encode(false).0)
     }
 
     /// Writes everything and, if it was clean before, marks the image as clean. Later changes are refused.
@@ -295,13 +301,22 @@ impl Fs {
 
     /// Writes everything, while no change begins any more, and marks the image as clean if nobody can make that untrue.
     fn end_writing(&self, writer: &Writer, others: Others, stores: Stores) -> Result<Closed> {
-        self.sync_all()?;
+        // What is kept back goes out at the end, all together.
+        let is_batch = others == Others::Ended && self.is_batched();
+        if is_batch {
+            self.write_late(writer)?
+        } else {
+            self.sync_all()?
+        }
         // Who holds a file without a name keeps its blocks, which nobody frees any more.
         // One that is let go meanwhile is seen in the table, or notes that it was left as it is before it goes.
         let is_held = self.table.held().iter().any(|inode| inode.0.attrs.lock().links == 0)
             || self.table.has_leaving()
             || writer.running.is_unsettled();
-        if others == Others::Ended && self.is_logged() {
+        if is_batch {
+            self.give_back_batch()?;
+            self.write_late(writer)?;
+        } else if others == Others::Ended && self.is_logged() {
             self.end_log()?;
             // The blocks that the log had are free now.
             self.sync_all()?;
@@ -320,11 +335,18 @@ impl Fs {
             None
         };
         if let Some(why) = why {
+            if is_batch {
+                self.end_batch()?;
+            }
             log::warn!("the image is left as not clean: {why}");
             return Ok(Closed::Unclean(why));
         }
         self.store_state(STATE_VALID)?;
-        Barrier::Unmounted.flush(&*self.dev)?;
+        if is_batch {
+            self.end_batch()?;
+        } else {
+            Barrier::Unmounted.flush(&*self.dev)?;
+        }
         Ok(Closed::Clean)
     }
 

@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::batch::Batch;
 use super::record::{
-    self, JOURNAL, LEAST, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, SUPERBLOCKS, big,
+    self, JOURNAL, LEAST, MAGIC, MARK, MODE, Map, S_MADE, S_MARK, S_SEQUENCE, S_START, SUPERBLOCKS, big,
 };
-use crate::balloc::{Blocks, Request, Role, Run};
+use crate::balloc::{Blocks, Request, Role};
 use crate::error::{Error, Result};
 use crate::features::CompatFeatures;
 use crate::fs::Fs;
@@ -30,7 +31,9 @@ pub(crate) struct Area {
     /// It is there for us alone, and goes when we are done.
     pub(crate) is_made: bool,
     /// Blocks that lead to the others.
-    leading: Vec<u32>,
+    pub(super) leading: Vec<u32>,
+    /// Each commit is a journal of its own.
+    pub(super) batch: Option<Batch>,
 }
 
 impl Area {
@@ -96,10 +99,14 @@ impl Fs {
         blocks.truncate(big(&head, 16) as usize);
         // Past all that may lie there from before.
         let sequence = big(&head, S_SEQUENCE).wrapping_add(1);
-        Ok(Some(Area { blocks, sequence, is_made, leading }))
+        Ok(Some(Area { blocks, sequence, is_made, leading, batch: None }))
     }
 
-    fn take_for_log(self: &alloc::sync::Arc<Self>, guard: &mut Blocks, count: u32) -> Result<Vec<u32>> {
+    pub(super) fn take_for_log(
+        self: &alloc::sync::Arc<Self>,
+        guard: &mut Blocks,
+        count: u32,
+    ) -> Result<Vec<u32>> {
         let mut blocks = Vec::new();
         while blocks.len() < count as usize {
             let goal = blocks.last().map_or(self.geo.blocks_count / 2, |last| last + 1);
@@ -137,34 +144,18 @@ impl Fs {
         }
         let mut guard = Blocks::new(self);
         let taken = self.take_for_log(&mut guard, count);
-        let per_block = (size / 4) as u32;
-        let leaves = count.saturating_sub(12).div_ceil(per_block);
-        let roots = u32::from(leaves > 1);
-        let taken = taken.and_then(|data| Ok((data, self.take_for_log(&mut guard, leaves + roots)?)));
+        let taken =
+            taken.and_then(|data| Ok((data, self.take_for_log(&mut guard, Map::leading(count, size))?)));
         let (data, leading) = match taken {
             Ok(taken) => taken,
             Err(error) if error.is(Errno::NOSPC) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let leaf = |n: usize| leading.get(n).copied().unwrap_or_default();
-        let store = |block: u32, words: &[u32]| -> Result<()> {
-            let mut bytes = vec![0; size as usize];
-            for (place, word) in bytes.chunks_exact_mut(4).zip(words) {
-                place.copy_from_slice(&word.to_le_bytes());
-            }
-            Ok(self.dev.write_at(u64::from(block) * size, &bytes)?)
-        };
-        let rest = data.get(12..).unwrap_or_default();
-        for (n, part) in rest.chunks(per_block as usize).enumerate() {
-            store(leaf(n), part)?;
+        let map = Map::new(count, size, &leading, |n| data.get(n as usize).copied().unwrap_or_default());
+        for (nr, bytes) in &map.leading {
+            self.dev.write_at(u64::from(*nr) * size, bytes)?;
         }
-        if roots > 0 {
-            // The first leaf hangs on the inode, the others on the root behind them.
-            store(leaf(leaves as usize), leading.get(1..leaves as usize).unwrap_or_default())?;
-        }
-        // One that no earlier log at this place has come to.
-        let now = self.clock.now();
-        let sequence = ((now.sec as u32) << 8 ^ now.nsec.rotate_left(7)) | 1;
+        let (now, sequence) = (self.clock.now(), self.new_sequence());
         let mut head = record::superblock(size as usize, count, sequence);
         if let Some(place) = head.get_mut(S_MARK..S_MARK + MARK.len()) {
             place.copy_from_slice(MARK);
@@ -176,24 +167,20 @@ impl Fs {
         self.dev.write_at(u64::from(first) * size, &head)?;
         self.dev.flush()?;
         let mut raw = RawInode::new_zeroed();
-        raw.i_mode = 0o100_600.into();
+        raw.i_mode = MODE.into();
         raw.i_links_count = 1.into();
         raw.i_size = (count * size as u32).into();
         raw.i_blocks = ((data.len() + leading.len()) as u32 * (size / 512) as u32).into();
         let seconds = now.encode(false).0;
         (raw.i_atime, raw.i_ctime, raw.i_mtime) = (seconds.into(), seconds.into(), seconds.into());
-        for (slot, block) in raw.i_block.iter_mut().zip(data.iter().take(12)) {
-            *slot = (*block).into();
-        }
-        raw.i_block[12] = leaf(0).into();
-        raw.i_block[13] = if roots > 0 { leaf(leaves as usize).into() } else { 0.into() };
+        raw.i_block.iter_mut().zip(map.slots).for_each(|(slot, block)| *slot = block.into());
         self.dev.write_at(self.inode_offset(JOURNAL)?, raw.as_bytes())?;
         self.dev.flush()?;
         self.store_journal_inode(JOURNAL.get())?;
         self.need_compat(CompatFeatures::HAS_JOURNAL)?;
         self.dev.flush()?;
         guard.keep();
-        Ok(Some(Area { blocks: data, sequence, is_made: true, leading }))
+        Ok(Some(Area { blocks: data, sequence, is_made: true, leading, batch: None }))
     }
 
     /// Takes a journal away that was made for us. The log has ended.
@@ -203,14 +190,7 @@ impl Fs {
         self.dev.flush()?;
         self.dev.write_at(self.inode_offset(JOURNAL)?, RawInode::new_zeroed().as_bytes())?;
         self.dev.flush()?;
-        let mut all: Vec<u32> = area.blocks.iter().chain(&area.leading).copied().collect();
-        all.sort_unstable();
-        for run in all.chunk_by(|a, b| a + 1 == *b) {
-            if let Some(&start) = run.first().and_then(|nr| crate::DeviceBlock::new(*nr)).as_ref() {
-                self.release(Run { start, len: run.len() as u32 })?;
-            }
-        }
-        Ok(())
+        self.give_back(area.blocks.iter().chain(&area.leading).copied().collect())
     }
 
     pub(super) fn free_blocks_now(&self) -> Result<u64> {
@@ -257,9 +237,6 @@ impl Fs {
         let Some(area) = log.end()? else { return Ok(()) };
         self.store_recover(false)?;
         self.dev.flush()?;
-        if area.is_made {
-            self.remove_log(&area)?;
-        }
-        Ok(())
+        if area.is_made { self.remove_log(&area) } else { Ok(()) }
     }
 }

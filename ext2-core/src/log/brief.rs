@@ -28,8 +28,8 @@ use alloc::vec::Vec;
 use blockdev::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{self, COMMIT, JOURNAL, LEAST, MARK, S_MADE, S_MARK, S_START};
-use super::replay::{BRIEF, GENERATION, MODE, is_brief};
+use super::record::{self, COMMIT, JOURNAL, LEAST, MODE};
+use super::replay::{BRIEF, GENERATION, is_brief};
 use crate::balloc::{Blocks, Request, Role};
 use crate::error::{Error, Result, refuse};
 use crate::features::{CompatFeatures, IncompatFeatures};
@@ -165,22 +165,10 @@ impl Brief {
 
     fn write_log(&self, fs: &Fs, images: &BTreeMap<u32, Vec<u8>>) -> Result<()> {
         let len = fs.geo.block_size.len();
-        let now = fs.clock.now();
-        // One that nothing has that lies there from before.
-        let sequence = ((now.sec as u32) << 8 ^ now.nsec.rotate_left(7)) | 1;
-        let mut head = record::superblock(len, LOG as u32, sequence);
-        record::put(&mut head, S_START, 1);
-        if let Some(place) = head.get_mut(S_MARK..S_MARK + MARK.len()) {
-            place.copy_from_slice(MARK);
-        }
-        if let Some(place) = head.get_mut(S_MADE) {
-            *place = BRIEF;
-        }
+        let sequence = fs.new_sequence();
         let images: Vec<_> = images.iter().map(|(nr, bytes)| (*nr, bytes.as_slice())).collect();
-        let mut blocks = vec![Cow::Owned(head)];
-        blocks.extend(record::described(len, sequence, &[0; 16], &images));
-        blocks.push(Cow::Owned(record::block(len, COMMIT, sequence)));
-        // The inode's other blocks are the last of these: its number is not the one that would come next.
+        // The inode's other blocks are the last of these, which ends the log.
+        let mut blocks = record::whole(len, LOG as u32, sequence, BRIEF, &images);
         blocks.resize(LOG, Cow::Owned(record::block(len, COMMIT, sequence)));
         for (nr, bytes) in self.log.iter().zip(&blocks) {
             fs.dev.write_at(u64::from(*nr) * len as u64, bytes)?;

@@ -1,5 +1,6 @@
 //! The device that keeps what is stored of the file system's own structures until a commit.
 
+mod alone;
 mod commit;
 
 use alloc::boxed::Box;
@@ -36,6 +37,8 @@ pub(crate) struct Logged {
     ended: AtomicU64,
     /// Changes that a commit must not come between.
     holds: AtomicUsize,
+    /// Blocks that are kept free for a log of batches.
+    kept: AtomicU64,
 }
 
 /// What is in memory.
@@ -54,6 +57,8 @@ struct State {
     freeing: BTreeMap<u32, u32>,
     /// The commit that each block of the log belongs to which a replay would write.
     live: BTreeMap<u32, u32>,
+    /// Blocks that are part of every commit.
+    always: Vec<u32>,
 }
 
 /// A block that is newer in memory than below.
@@ -91,6 +96,7 @@ impl Logged {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             holds: AtomicUsize::new(0),
+            kept: AtomicU64::new(0),
         }
     }
 

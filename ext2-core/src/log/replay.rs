@@ -3,18 +3,16 @@
 //! Only a log of ours is replayed ([`MARK`]); the journal of a kernel's file system is e2fsck's.
 
 use alloc::collections::BTreeMap;
-use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use blockdev::BlockDevice;
+use blockdev::{BlockDevice, Patched};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{
-    self, COMMIT, DESCRIPTOR, JOURNAL, MAGIC, MARK, S_MADE, S_MARK, S_SEQUENCE, S_START, big,
-};
+use super::record::{self, JOURNAL, MAGIC, MARK, MODE, S_MADE, S_MARK, S_SEQUENCE, S_START, big, copied};
 use crate::BlockSize;
-use crate::error::{Corrupt, Error, Object, Result};
+use crate::error::{Error, Result};
 use crate::features::{CompatFeatures, IncompatFeatures};
 #[cfg(feature = "write")]
 use crate::fs::super_at;
@@ -23,10 +21,10 @@ use ext2_format::superblock::STATE_VALID;
 
 /// What the journal's superblock says in the place of [`S_MADE`] where it was made for one transaction.
 pub(super) const BRIEF: u8 = 2;
+/// And where it holds a commit of a batch.
+pub(super) const BATCH: u8 = 3;
 /// The generation of inode 8 while it is such a journal's, so that what a crash leaves of it is known.
 pub(super) const GENERATION: u32 = u32::from_le_bytes(*b"e2dx");
-/// Its mode: a file that is root's.
-pub(super) const MODE: u16 = 0o100_600;
 
 /// Whether inode 8 is such a journal's, or what a crash left of it, on an image with blocks of so many bytes.
 pub(super) fn is_brief(raw: &RawInode, block_size: u64) -> bool {
@@ -35,6 +33,10 @@ pub(super) fn is_brief(raw: &RawInode, block_size: u64) -> bool {
     is_named
         || raw.i_mode.get() == MODE && u64::from(raw.i_size.get()) == u64::from(record::LEAST) * block_size
 }
+
+/// Where in the superblock the head of the list of orphans is.
+#[cfg(feature = "write")]
+const LAST_ORPHAN: usize = core::mem::offset_of!(RawSuperblock, s_last_orphan);
 
 /// What a log holds that has to be replayed.
 #[derive(Debug)]
@@ -54,10 +56,10 @@ enum End {
     Empty { head: u64, next: u32 },
     /// To take away what is left of a journal that was made for one transaction, and its inode at a byte of the device.
     Forget { inode: Option<u64> },
-}
-
-fn broken<T>(what: alloc::string::String) -> Result<T> {
-    Err(Corrupt::new(Object::Inode(JOURNAL), what).into())
+    /// To put the superblock in its place, which has no journal.
+    Settle,
+    /// To take away what the superblock has of a journal that does not hold.
+    Unname,
 }
 
 /// The blocks of a journal in order, and those that only lead to them.
@@ -106,8 +108,15 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     }
     let is_brief = is_brief(&raw, block_size);
     if !has_journal {
-        let left = Recovered { block_size, blocks: BTreeMap::new(), end: End::Forget { inode } };
-        return Ok(is_brief.then_some(left));
+        let is_unnamed = record::is_left(&sb, &raw);
+        let end = if is_unnamed { End::Unname } else { End::Forget { inode } };
+        let left = Recovered { block_size, blocks: BTreeMap::new(), end };
+        return Ok((is_brief || is_unnamed).then_some(left));
+    }
+    if raw.i_links_count.get() == 0
+        && let Some(copy) = copied(&sb)
+    {
+        raw = copy;
     }
     let (blocks, _) = walk(dev, &raw, block_size, sb.s_blocks_count.get())?;
     let load = |n: usize| -> Result<Vec<u8>> {
@@ -116,49 +125,17 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
         dev.read_at(u64::from(nr) * block_size, &mut bytes)?;
         Ok(bytes)
     };
-    let Some(&first) = blocks.first() else { return Ok(None) };
+    let Some(&head_block) = blocks.first() else { return Ok(None) };
     let head = load(0)?;
     if big(&head, 0) != MAGIC || head.get(S_MARK..S_MARK + MARK.len()) != Some(MARK.as_slice()) {
         return Ok(None);
     }
-    let (mut next, start) = (big(&head, S_SEQUENCE), big(&head, S_START) as usize);
-    let mut found = BTreeMap::new();
-    if start >= blocks.len() {
-        return broken(format!("its journal begins at block {start}"));
-    }
-    let (mut at, mut steps) = (start, 0);
-    let mut pending = Vec::new();
-    let forward = |at: usize| if at + 1 == blocks.len() { 1 } else { at + 1 };
-    while start != 0 && steps < blocks.len() {
-        let record = load(at)?;
-        if big(&record, 0) != MAGIC || big(&record, 8) != next {
-            break;
-        }
-        (at, steps) = (forward(at), steps + 1);
-        match big(&record, 4) {
-            DESCRIPTOR => {
-                for (nr, escaped) in record::tags(&record) {
-                    let mut bytes = load(at)?;
-                    if escaped {
-                        record::put(&mut bytes, 0, MAGIC);
-                    }
-                    if nr >= sb.s_blocks_count.get() {
-                        return broken(format!("its log names block {nr}"));
-                    }
-                    pending.push((nr, bytes));
-                    (at, steps) = (forward(at), steps + 1);
-                }
-            }
-            COMMIT => {
-                found.extend(pending.drain(..));
-                next = next.wrapping_add(1);
-            }
-            _ => break,
-        }
-    }
+    let (first, start) = (big(&head, S_SEQUENCE), big(&head, S_START) as usize);
+    let (found, next) = record::replayed(blocks.len(), start, first, sb.s_blocks_count.get(), load)?;
     let end = match head.get(S_MADE) {
         Some(&BRIEF) => End::Forget { inode: inode.filter(|_| is_brief) },
-        _ => End::Empty { head: u64::from(first) * block_size, next },
+        Some(&BATCH) => End::Settle,
+        _ => End::Empty { head: u64::from(head_block) * block_size, next },
     };
     Ok(Some(Recovered { block_size, blocks: found, end }))
 }
@@ -183,24 +160,33 @@ impl Recovered {
         if !self.blocks.is_empty() {
             log::info!("{} blocks are replayed from the log", self.blocks.len());
         }
-        let is_brief = matches!(self.end, End::Forget { .. });
+        let is_whole = matches!(self.end, End::Empty { .. });
+        let mut superblock: &[u8] = &[];
         for (nr, bytes) in &self.blocks {
-            if is_brief && u64::from(*nr) == SUPERBLOCK_OFFSET / self.block_size {
-                // It differs in what goes last, store by store, and in a word that a transaction may have.
-                let at = super_at!(s_last_orphan);
-                let within = (at % self.block_size) as usize;
-                if let Some(Ok(word)) = bytes.get(within..within + 4).map(<[u8; 4]>::try_from) {
-                    dev.write_u32(at, u32::from_le_bytes(word))?;
-                }
+            if !is_whole && u64::from(*nr) == SUPERBLOCK_OFFSET / self.block_size {
+                // It differs in what goes last, store by store.
+                superblock = bytes.get((SUPERBLOCK_OFFSET % self.block_size) as usize..).unwrap_or_default();
                 continue;
             }
             let start = u64::from(*nr) * self.block_size;
             let len = self.block_size.min(dev.size().saturating_sub(start)) as usize;
             dev.write_at(start, bytes.get(..len).unwrap_or_default())?;
         }
+        if let (End::Forget { .. }, Some(four)) = (&self.end, superblock.get(LAST_ORPHAN..LAST_ORPHAN + 4)) {
+            // A word that its transaction may have.
+            dev.write_at(super_at!(s_last_orphan), four)?;
+        }
         dev.flush()?;
         let (head, next) = match self.end {
             End::Empty { head, next } => (head, next),
+            End::Settle => {
+                super::batch::settle(dev, superblock)?;
+                return Ok(dev.flush()?);
+            }
+            End::Unname => {
+                super::batch::forget(dev)?;
+                return Ok(dev.flush()?);
+            }
             End::Forget { inode } => {
                 let at = super_at!(s_feature_compat);
                 let features = dev.read_u32(at)? & !CompatFeatures::HAS_JOURNAL.bits();
@@ -222,10 +208,26 @@ impl Recovered {
     }
 }
 
-#[cfg(test)]
 impl Recovered {
-    /// These blocks, of a log that lies nowhere.
-    pub(super) fn of_blocks(block_size: u64, blocks: BTreeMap<u32, Vec<u8>>) -> Self {
-        Self { block_size, blocks, end: End::Empty { head: 0, next: 0 } }
+    /// The device as it is when this is applied, in memory alone.
+    pub(super) fn over(mut self, dev: Arc<dyn BlockDevice>) -> Result<Patched<Arc<dyn BlockDevice>>> {
+        // What is replayed needs no recovery any more.
+        let at = super_at!(s_feature_incompat);
+        // OK to cast: the superblock is at the begin of the device.
+        let (nr, within) = ((at / self.block_size) as u32, (at % self.block_size) as usize);
+        let mut head = match self.blocks.remove(&nr) {
+            Some(newer) => newer,
+            None => {
+                let mut there = vec![0; self.block_size as usize];
+                dev.read_at(u64::from(nr) * self.block_size, &mut there)?;
+                there
+            }
+        };
+        if let Some(word) = head.get_mut(within) {
+            // OK to cast: the lowest byte.
+            *word &= !(IncompatFeatures::RECOVER.bits() as u8);
+        }
+        self.blocks.insert(nr, head);
+        Ok(Patched::new(dev, self.block_size, self.blocks))
     }
 }

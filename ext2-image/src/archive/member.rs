@@ -7,6 +7,7 @@ use super::flags;
 use super::header::{BLOCK, Bad, Found, Header, more_pieces};
 use super::pax::Extended;
 use super::sparse::SparseMap;
+use crate::foreign;
 use crate::manifest::{Manifest, quote};
 use crate::mkfs::{Error, NodeAttrs, Result};
 use crate::tar::image_of_comment;
@@ -251,11 +252,12 @@ impl<'f> Members<'f> {
                     self.at += BLOCK as u64;
                     return Ok(Some(header));
                 }
-                Found::Zeros if self.at == 0 && self.is_image() => {
-                    let what = "is a file system of ext2 and no tar archive";
-                    return Err(Error::source(b"", what));
-                }
                 Found::Zeros => {
+                    if self.at == 0
+                        && let Some(kind) = self.kind()
+                    {
+                        return Err(Error::source(b"", format!("is {kind} and no tar archive")));
+                    }
                     self.ends = (self.ends + 1).min(2);
                     self.at += BLOCK as u64;
                     if self.ends == 2 && !self.beyond_end {
@@ -264,7 +266,10 @@ impl<'f> Members<'f> {
                 }
                 // What follows the end mark and is no archive is nobody's.
                 Found::Neither if self.ends > 0 => return Ok(None),
-                Found::Neither if self.count == 0 => return Err(Error::source(b"", "is no tar archive")),
+                Found::Neither if self.count == 0 => {
+                    let what = self.kind().map(|kind| format!("is {kind} and no tar archive"));
+                    return Err(Error::source(b"", what.unwrap_or_else(|| "is no tar archive".into())));
+                }
                 Found::Neither => {
                     let what =
                         format!("the archive is broken: at byte {} there is no header of a member", self.at);
@@ -274,11 +279,15 @@ impl<'f> Members<'f> {
         }
     }
 
-    /// Whether it is a file system, which begins with a kibibyte of zeros, as an empty archive does.
-    fn is_image(&self) -> bool {
+    /// What it is instead of an archive. Many file systems begin with a kibibyte of zeros or more, as an empty archive does.
+    fn kind(&self) -> Option<&'static str> {
         const MAGIC: u64 = 1024 + 56;
         let mut magic = [0; 2];
-        self.len >= MAGIC + 2 && self.read(MAGIC, &mut magic).is_ok() && magic == [0x53, 0xef]
+        if self.len >= MAGIC + 2 && self.read(MAGIC, &mut magic).is_ok() && magic == [0x53, 0xef] {
+            return Some("a file system of ext2");
+        }
+        let kind = foreign::by_mark(self.len, |at, bytes| self.read(at, bytes).is_ok());
+        kind.map(|kind| kind.name)
     }
 
     fn note(&mut self, what: String) {

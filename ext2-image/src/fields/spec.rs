@@ -157,8 +157,12 @@ fn one(bytes: &[u8], spec: &Spec, name: String) -> Option<Field> {
         Sense::Inode if number != 0 => (String::new(), Some(PointsTo::Inode(word))),
         _ => (String::new(), None),
     };
-    let colon = if about.is_empty() || says.is_empty() { "" } else { ": " };
-    Some(field.says(format!("{about}{colon}{says}")).leads_to(leads))
+    let meaning = match (about, says.as_str()) {
+        (_, "") => about.to_string(),
+        ("", _) => says,
+        _ => format!("{about}: {says}"),
+    };
+    Some(field.says(meaning).leads_to(leads))
 }
 
 fn read_as(number: u64, sense: Sense) -> Value {

@@ -212,6 +212,17 @@ impl Layout {
         what: Structure,
         bytes: &[u8],
     ) -> Option<alloc::string::String> {
+        self.impossible_with(dev, what, bytes, &self.fields(what, bytes))
+    }
+
+    /// As [`impossible`](Self::impossible), of a structure whose fields are known.
+    pub(crate) fn impossible_with(
+        &self,
+        dev: &dyn BlockDevice,
+        what: Structure,
+        bytes: &[u8],
+        fields: &[Field],
+    ) -> Option<alloc::string::String> {
         if let Structure::Superblock(_) = what {
             let Ok((raw, _)) = RawSuperblock::read_from_prefix(bytes) else {
                 return Some("it is too short".into());
@@ -219,7 +230,6 @@ impl Layout {
             return Superblock::from_raw(&raw, dev.size(), true).err().map(|error| format!("{error}"));
         }
         let geo = self.geometry().ok()?;
-        let fields = self.fields(what, bytes);
         let outside = fields.iter().find_map(|field| match field.points_to? {
             super::PointsTo::Block(nr) if geo.data_block(nr).is_none() => {
                 Some(format!("{} leads to block {nr}, which lies outside the file system", field.name))

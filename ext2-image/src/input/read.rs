@@ -14,7 +14,8 @@ use super::whiteout;
 use crate::archive::{self, Merge, Owners, Replace};
 use crate::manifest::{Manifest, parse};
 use crate::mkfs::source::{
-    CheckedFolder, Folder, Times, Xattrs, find_holes, format_of_manifest, read_directory, tree_of_manifest,
+    CheckedFolder, Folder, Times, Xattrs, find_holes, format_of_manifest, read_directory, read_folder,
+    tree_of_manifest,
 };
 use crate::mkfs::{Contents, Error, Format, NoContents, NodeAttrs, Result, Tree};
 use crate::oci;
@@ -34,6 +35,9 @@ pub struct Reading<'a> {
     pub platform: Option<oci::Platform>,
     /// The folder for files without a name that hold what had to be unpacked.
     pub spool: &'a Path,
+    /// Whether contents are wanted once and soon: small files of a directory are then read with their attributes, and what
+    /// becomes of them later is not seen.
+    pub at_once: bool,
 }
 
 impl Reading<'_> {
@@ -156,7 +160,12 @@ impl Input {
                 Ok(Self::new(tree, Box::new(contents), Kind::Files))
             }
             Source::Path(path) if path.is_dir() => {
-                let tree = read_directory(path, how.some_times(), how.xattrs, &mut |_| ())?;
+                let (times, xattrs) = (how.some_times(), how.xattrs);
+                if how.at_once {
+                    let (tree, contents) = read_folder(path, times, xattrs, &mut |_| ())?;
+                    return Self::plain(tree, Box::new(contents));
+                }
+                let tree = read_directory(path, times, xattrs, &mut |_| ())?;
                 Self::plain(tree, Box::new(Folder::new(path)))
             }
             Source::Path(path) => match read_manifest(path)? {

@@ -67,16 +67,16 @@ pub fn poke(
     if let Err(wrong) = set(&mut bytes, field, value) {
         return Ok(Err(Refused::Wrong(wrong)));
     }
+    let after = layout.fields(what, &bytes);
     if !force
-        && layout.impossible(dev, what, &taken.bytes).is_none()
-        && let Some(why) = layout.impossible(dev, what, &bytes)
+        && let Some(why) = layout.impossible_with(dev, what, &bytes, &after)
+        && layout.impossible_with(dev, what, &taken.bytes, &taken.fields).is_none()
     {
         return Ok(Err(Refused::Impossible(format!("{}: {why}", field.name))));
     }
     let (from, to) = (field.offset, field.offset + field.length);
     let offset = taken.offset + from as u64;
     dev.write_at(offset, bytes.get(from..to).unwrap_or_default())?;
-    let after = layout.fields(what, &bytes);
     let after = after.iter().find(|after| after.offset == field.offset);
     Ok(Ok(Poked {
         field: field.name.clone(),

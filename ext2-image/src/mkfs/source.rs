@@ -5,13 +5,14 @@ mod entries;
 mod folder;
 mod format;
 mod image;
+mod kept;
 mod look;
 mod manifest;
 mod summed;
 mod which;
 mod zeros;
 
-pub use directory::read_directory;
+pub use directory::{read_directory, read_folder};
 pub use entries::DirectoryEntries;
 pub use folder::Folder;
 pub use format::format_of_manifest;

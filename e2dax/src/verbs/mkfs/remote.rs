@@ -19,7 +19,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     let failed = failed(&args.image);
     let epoch = clock::epoch()?;
-    let mut taken = Taken::read(args, epoch)?;
+    let mut taken = Taken::read(args, epoch, true)?;
     let device = target.open_device(&context.image, Mode::Write, blockdev::Durability::Strict)?;
     let name = || target.image_name();
     let _claim = device.claim(0, device.size()).of(name)?;

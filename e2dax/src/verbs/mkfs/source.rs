@@ -18,12 +18,13 @@ use crate::text::show_os;
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "What goes in")]
 pub(super) struct SourceArgs {
-    /// Let every file belong to this user and group: numbers, or names of the image's own /etc/passwd and /etc/group
+    /// Give every file this owner and group: numbers, or names from the image's own /etc/passwd and
+    /// /etc/group
     #[arg(long, value_name = "USER:GROUP", value_parser = Owner::parse)]
     owner: Option<Owner>,
 
-    /// Let what belongs to A belong to B. A:B are two numbers, for users and groups alike; in UID:GID=UID:GID each may be
-    /// left out. May come several times; the first that fits counts
+    /// Change owner A to B: A:B for users and groups alike, or UID:GID=UID:GID, of which each part may be
+    /// left out. May be repeated; the first match counts
     #[arg(long, value_name = "A:B", value_parser = OwnerMap::parse)]
     map_owner: Vec<OwnerMap>,
 
@@ -31,7 +32,7 @@ pub(super) struct SourceArgs {
     #[arg(long, value_name = "WHICH")]
     times: Option<TimesArg>,
 
-    /// The platform of a container image that is there for several, as linux/amd64 or linux/arm/v7
+    /// Which platform to take from a multi-platform container image, such as linux/amd64 or linux/arm/v7
     #[arg(long, value_name = "OS/ARCH", requires = "from")]
     platform: Option<Platform>,
 
@@ -68,8 +69,9 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// Reads what `--from` names, contents aside.
-    pub(super) fn read(args: &super::Args, epoch: Option<Timestamp>) -> Result<Self> {
+    /// Reads what `--from` names, contents aside; with `at_once`, which says that they are wanted next, those of small files
+    /// as well.
+    pub(super) fn read(args: &super::Args, epoch: Option<Timestamp>, at_once: bool) -> Result<Self> {
         let spool = spool(&args.image);
         let how = Reading {
             times: args.source.times.map(Times::from),
@@ -78,6 +80,7 @@ impl Taken {
             default_time: epoch.unwrap_or_default(),
             platform: args.source.platform.clone(),
             spool: &spool,
+            at_once,
         };
         let mut input = Input::read(&args.sources(), &how).map_err(|failed| of_source(&failed))?;
         let mut numbers = |owner: &Option<Owner>, option: &str| {

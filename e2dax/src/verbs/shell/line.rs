@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::names;
 use crate::context::Context;
 use crate::failure::{Failure, Result, USAGE};
+use crate::verbs::Verb;
 use crate::{help, kept};
 
 /// What a line asks for.
@@ -77,25 +78,21 @@ fn parse(arguments: Vec<OsString>) -> std::result::Result<crate::Cli, clap::Erro
 }
 
 fn is_verb(name: &str) -> bool {
-    help::with_command(|command| command.find_subcommand(name).is_some())
+    Verb::NAMES.contains(&name)
 }
 
 /// The verbs that a shell has.
 pub(super) fn verbs() -> Vec<String> {
-    help::with_command(|command| {
-        let names = command.get_subcommands().map(|verb| verb.get_name().to_owned());
-        names.filter(|name| !OUTSIDE.contains(&name.as_str())).collect()
-    })
+    Verb::NAMES.iter().filter(|name| !OUTSIDE.contains(name)).map(|name| (*name).to_owned()).collect()
 }
 
 /// Whether the first argument of a verb is the image itself, which a shell leaves out.
 fn takes_image(verb: &str) -> bool {
-    help::with_command(|command| {
-        let verb = command.find_subcommand(verb);
-        let first =
-            verb.and_then(|verb| verb.get_positionals().next()).and_then(|first| first.get_value_names());
+    let is_image = help::with_verb(verb, |verb| {
+        let first = verb.get_positionals().next().and_then(|first| first.get_value_names());
         first.is_some_and(|names| names.first().is_some_and(|name| name.as_str() == "IMG"))
-    })
+    });
+    is_image.unwrap_or(false)
 }
 
 /// Runs a verb in the shell's image.
@@ -143,9 +140,7 @@ pub(super) fn run(context: &mut Context, words: Vec<String>) -> Result<()> {
 /// What there is.
 pub(super) fn show_verbs(context: &mut Context) -> Result<()> {
     for name in verbs() {
-        let about = help::with_command(|command| {
-            command.find_subcommand(&name).and_then(|verb| verb.get_about().map(ToString::to_string))
-        });
+        let about = help::with_verb(&name, |verb| verb.get_about().map(ToString::to_string)).flatten();
         context.out.line(format_args!("{name:<12} {}", about.unwrap_or_default()))?;
     }
     let own = [

@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 
 use blockdev::{Error, Result};
 
+use super::alone::Last;
 use super::{Logged, State};
 use crate::log::area::Area;
 use ext2_format::journal as record;
@@ -20,24 +21,24 @@ struct Place {
 
 /// What a commit holds.
 #[derive(Debug)]
-struct Frozen {
+pub(super) struct Frozen {
     /// Its number in the log.
-    number: u32,
+    pub(super) number: u32,
     /// Its number among all, those that hold no block included.
     turn: u64,
-    blocks: Vec<(u32, Vec<u8>)>,
+    pub(super) blocks: Vec<(u32, Vec<u8>)>,
 }
 
 /// Who commits, and where.
 #[derive(Debug, Default)]
 pub(super) struct Committer {
-    area: Option<Area>,
+    pub(super) area: Option<Area>,
     /// Where the next commit goes.
     head: u32,
     /// The commits that a replay of the log as it is on the media could need: the last two.
     places: VecDeque<Place>,
     /// The device failed: nothing is known of what the log holds any more.
-    failed: bool,
+    pub(super) failed: bool,
 }
 
 impl Logged {
@@ -98,8 +99,8 @@ impl Logged {
         if self.holds.load(Ordering::Acquire) > 0 {
             return Ok(false);
         }
-        let Some(frozen) = self.freeze() else { return Ok(false) };
-        self.run(&mut committer, frozen).map(|()| true)
+        let Some(frozen) = self.freeze()? else { return Ok(false) };
+        self.run(&mut committer, &frozen, Last::No).map(|()| true)
     }
 
     /// Makes all that was stored before durable. Who comes while one is under way shares the next with all others.
@@ -110,8 +111,8 @@ impl Logged {
             return Ok(());
         }
         loop {
-            if let Some(frozen) = self.freeze() {
-                return self.run(&mut committer, frozen);
+            if let Some(frozen) = self.freeze()? {
+                return self.run(&mut committer, &frozen, Last::No);
             }
             // Whoever holds it is in the middle of a rename.
             #[cfg(feature = "std")]
@@ -120,12 +121,15 @@ impl Logged {
         }
     }
 
-    fn run(&self, committer: &mut Committer, frozen: Frozen) -> Result<()> {
+    pub(super) fn run(&self, committer: &mut Committer, frozen: &Frozen, last: Last) -> Result<()> {
         if committer.failed {
             return Err(Error::Unsupported("writes, since its log could not be written"));
         }
         let number = frozen.turn;
-        let done = self.commit_with(committer, &frozen);
+        let done = match committer.area.as_ref().and_then(|area| Some((area, area.batch.as_ref()?))) {
+            Some((area, batch)) => self.commit_alone(area, batch, frozen, last),
+            None => self.commit_with(committer, frozen),
+        };
         match &done {
             Ok(()) => self.ended.store(number, Ordering::SeqCst),
             Err(error) => {
@@ -138,10 +142,15 @@ impl Logged {
 
     /// The blocks of the next commit as they are at this moment; `None` in the middle of a change that must be whole. The
     /// caller holds `commit`.
-    fn freeze(&self) -> Option<Frozen> {
+    pub(super) fn freeze(&self) -> Result<Option<Frozen>> {
         let mut state = self.state.write();
         if self.holds.load(Ordering::Acquire) > 0 {
-            return None;
+            return Ok(None);
+        }
+        if state.dirty > 0 {
+            for nr in state.always.clone() {
+                self.capture(&mut state, nr, false, |_| ())?;
+            }
         }
         // Who comes from here on needs another one.
         let turn = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
@@ -153,7 +162,7 @@ impl Logged {
         }
         state.dirty = 0;
         state.freeing = core::mem::take(&mut state.freed);
-        Some(Frozen { number, turn, blocks })
+        Ok(Some(Frozen { number, turn, blocks }))
     }
 
     fn commit_with(&self, committer: &mut Committer, frozen: &Frozen) -> Result<()> {
@@ -207,10 +216,21 @@ impl Logged {
     /// Writes what is committed in its place, and forgets what has not changed since.
     fn put_in_place(&self, number: u32, blocks: &[(u32, Vec<u8>)]) -> Result<()> {
         for (nr, bytes) in blocks {
-            let start = u64::from(*nr) * self.block;
-            let len = self.block.min(self.inner.size().saturating_sub(start)) as usize;
-            self.inner.write_at(start, bytes.get(..len).unwrap_or_default())?;
+            self.put(*nr, bytes)?;
         }
+        self.forget(number, blocks);
+        Ok(())
+    }
+
+    /// Writes a block in its place.
+    pub(super) fn put(&self, nr: u32, bytes: &[u8]) -> Result<()> {
+        let start = u64::from(nr) * self.block;
+        let len = self.block.min(self.inner.size().saturating_sub(start)) as usize;
+        self.inner.write_at(start, bytes.get(..len).unwrap_or_default())
+    }
+
+    /// Forgets blocks that are in their places, but for those that have changed since.
+    pub(super) fn forget(&self, number: u32, blocks: &[(u32, Vec<u8>)]) {
         let mut state = self.state.write();
         let mut words = BTreeMap::<usize, u64>::new();
         let mut gone = Vec::new();
@@ -237,6 +257,5 @@ impl Logged {
                 word.store(bits, Ordering::Release);
             }
         }
-        Ok(())
     }
 }

@@ -25,7 +25,7 @@ use crate::mkfs::{Body, Error, Result};
 /// The entries of a directory of the host in the order of a manifest, each file read as it comes.
 pub struct DirectoryEntries {
     root: PathBuf,
-    look: Look,
+    look: Look<'static>,
     folders: Folders<()>,
     /// The folder of the last file, by its path in the tree.
     open: Option<(Vec<u8>, OwnedFd)>,

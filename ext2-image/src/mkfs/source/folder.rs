@@ -6,10 +6,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
+use super::kept::Kept;
 use crate::mkfs::{Contents, Error, NodeId, Result, SourceFile, Stamp};
 
 /// Files below a directory, by their paths in the tree. The directory of the file before is kept open.
@@ -19,13 +21,21 @@ pub struct Folder {
     directory: Option<(NodeId, OwnedFd)>,
     open: Option<File>,
     path: Vec<u8>,
+    /// What was read when the directory was walked, and the handle and size of the open file that is among it.
+    kept: Arc<Kept>,
+    known: Option<(u64, u64)>,
 }
 
 impl Folder {
     /// The files below `root`.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), directory: None, open: None, path: Vec::new() }
+        Self::with(root, Arc::default())
+    }
+
+    /// The files below `root`, of which some were read already.
+    pub(super) fn with(root: &Path, kept: Arc<Kept>) -> Self {
+        Self { root: root.to_path_buf(), directory: None, open: None, path: Vec::new(), kept, known: None }
     }
 
     /// The place in the host of a path of the tree.
@@ -54,6 +64,11 @@ pub(super) fn open_quietly(directory: impl std::os::fd::AsFd, name: &OsStr) -> r
 
 impl Contents for Folder {
     fn open(&mut self, file: &SourceFile<'_>) -> Result<()> {
+        self.open = None;
+        self.known = self.kept.get(file.handle, file.size).map(|_| (file.handle, file.size));
+        if self.known.is_some() {
+            return Ok(());
+        }
         let (parent, name) = file.tree.first_name(file.node);
         self.path.clear();
         if self.directory.as_ref().is_none_or(|(node, _)| *node != parent) {
@@ -76,17 +91,25 @@ impl Contents for Folder {
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        if let Some((handle, size)) = self.known {
+            let bytes = self.kept.get(handle, size).unwrap_or_default();
+            let start = usize::try_from(offset).unwrap_or(usize::MAX);
+            let part = start.checked_add(buf.len()).and_then(|end| bytes.get(start..end));
+            buf.copy_from_slice(part.ok_or_else(|| self.failed("is read past its end"))?);
+            return Ok(());
+        }
         let Some(file) = &self.open else { return Err(self.failed("no file is open")) };
         file.read_exact_at(buf, offset).map_err(|error| self.failed(error))
     }
 
     fn close(&mut self) -> Result<()> {
         self.open = None;
+        self.known = None;
         Ok(())
     }
 
     fn another(&self) -> Option<Box<dyn Contents + Send>> {
-        Some(Box::new(Self::new(&self.root)))
+        Some(Box::new(Self::with(&self.root, Arc::clone(&self.kept))))
     }
 
     /// What is read now and then is read where it lies: there it can be seen whether it is what it was.

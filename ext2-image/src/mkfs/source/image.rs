@@ -4,14 +4,14 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use super::{Folder, Times, Xattrs, read_directory};
+use super::{Times, Xattrs, read_folder};
 use crate::mkfs::{Error, FileOutput, Format, Fresh, Options, Output as _, Plan, Report, Result};
 
 /// Makes the file `image`, which must not exist yet, of the directory `root`: as small as everything fits, durable when this
 /// returns. The same directory gives the same bytes; owners, times of the last change and extended attributes are the host's.
 /// An image that could not be finished is removed.
 ///
-/// Whoever wants more (other owners, a size, progress, a part of a device) takes [`read_directory`], [`Plan::new`] and
+/// Whoever wants more (other owners, a size, progress, a part of a device) takes [`read_folder`], [`Plan::new`] and
 /// [`Plan::write`], which are what this is made of.
 ///
 /// # Errors
@@ -31,13 +31,13 @@ use crate::mkfs::{Error, FileOutput, Format, Fresh, Options, Output as _, Plan, 
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn image_of_directory(root: &Path, image: &Path, format: &Format) -> Result<Report> {
-    let tree = read_directory(root, Times::Modified, Xattrs::Keep, &mut |_| ())?;
+    let (tree, mut folder) = read_folder(root, Times::Modified, Xattrs::Keep, &mut |_| ())?;
     let plan = Plan::new(tree, format, &Options::default())?;
     let failed = |error: std::io::Error| Error::source(image.as_os_str().as_bytes(), error);
     let file = File::create_new(image).map_err(failed)?;
     let written = file.set_len(plan.bytes()).map_err(failed).and_then(|()| {
         let out = FileOutput::new(&file, 0, plan.bytes(), Fresh::Zeros);
-        let report = plan.write(&mut Folder::new(root), &out, &mut |_| ())?;
+        let report = plan.write(&mut folder, &out, &mut |_| ())?;
         out.flush()?;
         Ok(report)
     });

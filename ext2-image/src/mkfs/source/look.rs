@@ -4,15 +4,17 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags, lgetxattr, llistxattr,
-    major, minor, openat, readlinkat, statat, statx,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Statx, StatxAttributes, StatxFlags, fgetxattr,
+    flistxattr, fstat, lgetxattr, llistxattr, major, minor, openat, readlinkat, statat, statx,
 };
 use rustix::io::Errno;
 
 use super::folder::open_quietly;
+use super::kept::{LARGEST, Room};
 use super::which::{Times, Xattrs};
 use crate::host_time::host_time;
 use crate::manifest::ByteSpan;
@@ -39,15 +41,19 @@ pub(super) struct Found {
     pub(super) links: u64,
     /// Names of attributes that an ext2 cannot hold.
     pub(super) lost: Vec<Vec<u8>>,
+    /// All bytes of a small file, where they are to be kept.
+    pub(super) bytes: Option<Box<[u8]>>,
     /// Of a file that can be opened, as far as its mode tells, what it was.
     pub(super) stamp: Option<Stamp>,
 }
 
 /// Looks at files.
-pub(super) struct Look {
+pub(super) struct Look<'r> {
     times: Times,
     xattrs: Xattrs,
     buffer: Vec<u8>,
+    /// How much of small files may be kept; without it none is opened.
+    room: Option<&'r Room>,
     /// Whose files can be opened if their mode lets the owner.
     me: u32,
 }
@@ -60,11 +66,18 @@ struct Place<'a> {
     name: &'a OsStr,
     /// Its path, for the calls that take nothing else.
     whole: &'a Path,
+    /// The file itself, opened: then it is asked and not its name, which is looked up but once.
+    opened: Option<&'a File>,
 }
 
-impl Look {
+impl<'r> Look<'r> {
     pub(super) fn new(times: Times, xattrs: Xattrs) -> Self {
-        Self { times, xattrs, buffer: Vec::new(), me: rustix::process::geteuid().as_raw() }
+        Self::keeping(times, xattrs, None)
+    }
+
+    /// Which reads small files too, as far as there is room.
+    pub(super) fn keeping(times: Times, xattrs: Xattrs, room: Option<&'r Room>) -> Self {
+        Self { times, xattrs, buffer: Vec::new(), room, me: rustix::process::geteuid().as_raw() }
     }
 
     /// The attributes of a folder, the first of a tree.
@@ -74,7 +87,7 @@ impl Look {
         let shown = root.as_os_str().as_bytes();
         // What a link leads to, not the link.
         let root = &root.join(".");
-        let place = Place { folder: CWD, name: root.as_os_str(), whole: root };
+        let place = Place { folder: CWD, name: root.as_os_str(), whole: root, opened: None };
         let found = place.stat().map_err(|error| Error::source(shown, error))?;
         if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
             return Err(Error::source(shown, "is not a directory"));
@@ -97,8 +110,12 @@ impl Look {
             if matches!(name, b"." | b"..") {
                 continue;
             }
-            whole.push(OsStr::from_bytes(name));
-            let place = Place { folder: opened.as_fd(), name: OsStr::from_bytes(name), whole: &whole };
+            let place = OsStr::from_bytes(name);
+            whole.push(place);
+            // What cannot be opened is looked at all the same; whoever wants its contents says why not.
+            let is_file = self.room.is_some() && item.file_type() == FileType::RegularFile;
+            let file = if is_file { open_quietly(&opened, place).ok().map(File::from) } else { None };
+            let place = Place { folder: opened.as_fd(), name: place, whole: &whole, opened: file.as_ref() };
             let path = || [shown.strip_suffix(b"/").unwrap_or(shown), b"/", name].concat();
             each(self.at(place, name, &path)?);
             whole.pop();
@@ -133,7 +150,7 @@ impl Look {
     /// A file of a folder that is open; `whole` is its path.
     pub(super) fn one(&mut self, folder: BorrowedFd<'_>, whole: &Path, shown: &[u8]) -> Result<Found> {
         let name = whole.file_name().unwrap_or_default();
-        let place = Place { folder, name, whole };
+        let place = Place { folder, name, whole, opened: None };
         self.at(place, name.as_bytes(), &|| shown.to_vec())
     }
 
@@ -141,11 +158,20 @@ impl Look {
         let failed = |error: std::io::Error| Error::source(&path(), error);
         let found = place.stat().map_err(failed)?;
         let kind = FileType::from_raw_mode(found.st_mode);
+        if place.opened.is_some() && kind != FileType::RegularFile {
+            // Its name is another file's since it was listed; or a preload says so (a device that it has as a file).
+            return self.at(Place { opened: None, ..place }, name, path);
+        }
+        let mut bytes = None;
         let device = DeviceNr { major: major(found.st_rdev), minor: minor(found.st_rdev) };
         let body = match kind {
             FileType::RegularFile => {
                 let size = u64::try_from(found.st_size).unwrap_or(0);
-                Body::File { size, data: place.holes(&found, size).map_err(failed)?, handle: 0 }
+                let data = place.holes(&found, size).map_err(failed)?;
+                if data.is_none() {
+                    bytes = self.bytes(place, size);
+                }
+                Body::File { size, data, handle: 0 }
             }
             FileType::Directory => Body::Directory,
             FileType::Symlink => {
@@ -167,7 +193,20 @@ impl Look {
         let attrs = self.attrs(place, &found, &mut lost).map_err(failed)?;
         let stamp =
             (kind == FileType::RegularFile && self.may_read(&found)).then(|| Stamp::from_stat(&found));
-        Ok(Found { name: name.to_vec(), attrs, body, linked, links, lost, stamp })
+        Ok(Found { name: name.to_vec(), attrs, body, linked, links, lost, bytes, stamp })
+    }
+
+    /// The bytes of a small file that is open, while there is room for them. None where it is not what it was: whoever reads
+    /// it finds that out.
+    fn bytes(&self, place: Place<'_>, size: u64) -> Option<Box<[u8]>> {
+        let (file, size) = (place.opened?, usize::try_from(size).ok()?);
+        if size == 0 || size > LARGEST || !self.room?.take(size) {
+            return None;
+        }
+        // One more than there should be: what has grown is not taken for whole.
+        let mut buffer = [0; LARGEST + 1];
+        let read = file.read_at(buffer.get_mut(..size + 1)?, 0).ok()?;
+        (read == size).then(|| buffer.get(..size).unwrap_or_default().into())
     }
 
     /// Whether the mode of a file lets this process read it, whatever groups it is in and whatever else it may do.
@@ -193,22 +232,22 @@ impl Look {
             attrs.flags = place.flags();
         }
         if self.xattrs == Xattrs::Keep {
-            attrs.xattrs = self.xattrs(place.whole, lost)?;
+            attrs.xattrs = self.xattrs(place, lost)?;
         }
         Ok(attrs)
     }
 
     /// The attributes that an ext2 can hold; of the others the names.
-    fn xattrs(&mut self, place: &Path, lost: &mut Vec<Vec<u8>>) -> std::io::Result<Vec<Xattr>> {
+    fn xattrs(&mut self, place: Place<'_>, lost: &mut Vec<Vec<u8>>) -> std::io::Result<Vec<Xattr>> {
         // A small buffer first: the kernel takes as much memory as it is offered, and few files have many. (An empty
         // one would not do: rustix answers 0 for it, whatever there is.)
         let mut small = [0; 256];
-        let names = match llistxattr(place, &mut small[..]) {
+        let names = match place.list(&mut small) {
             Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             Ok(len) => small.get(..len).unwrap_or_default().to_vec(),
             Err(Errno::RANGE) => {
                 self.buffer.resize(XATTR_MAX, 0);
-                let len = llistxattr(place, &mut self.buffer[..])?;
+                let len = place.list(&mut self.buffer)?;
                 self.buffer.get(..len).unwrap_or_default().to_vec()
             }
             Err(error) => return Err(error.into()),
@@ -220,7 +259,7 @@ impl Look {
                 lost.push(name.to_vec());
                 continue;
             }
-            match lgetxattr(place, OsStr::from_bytes(name), &mut self.buffer[..]) {
+            match place.value(OsStr::from_bytes(name), &mut self.buffer) {
                 Ok(len) => all.push((name.to_vec(), self.buffer.get(..len).unwrap_or_default().to_vec())),
                 // Taken away since they were listed.
                 Err(Errno::NODATA) => {}
@@ -234,15 +273,39 @@ impl Look {
 impl Place<'_> {
     /// By `fstatat`, which every preload that pretends other owners or devices answers; not all know `statx`.
     fn stat(&self) -> std::io::Result<Stat> {
-        Ok(statat(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(match self.opened {
+            Some(file) => fstat(file)?,
+            None => statat(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW)?,
+        })
+    }
+
+    fn statx(&self, what: StatxFlags) -> rustix::io::Result<Statx> {
+        match self.opened {
+            Some(file) => statx(file, c"", AtFlags::EMPTY_PATH, what),
+            None => statx(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW, what),
+        }
+    }
+
+    /// The names of its attributes, one behind the other.
+    fn list(&self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        match self.opened {
+            Some(file) => flistxattr(file, buffer),
+            None => llistxattr(self.whole, buffer),
+        }
+    }
+
+    /// The value of an attribute.
+    fn value(&self, name: &OsStr, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        match self.opened {
+            Some(file) => fgetxattr(file, name, buffer),
+            None => lgetxattr(self.whole, name, buffer),
+        }
     }
 
     /// The attribute flags that the host tells of every file without opening it, as bits of `i_flags` (chattr's `i`, `a`
     /// and `d`).
     fn flags(&self) -> u32 {
-        let Ok(found) = statx(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty()) else {
-            return 0;
-        };
+        let Ok(found) = self.statx(StatxFlags::empty()) else { return 0 };
         FLAGS
             .iter()
             .filter(|(told, _)| found.stx_attributes.contains(*told))
@@ -251,7 +314,7 @@ impl Place<'_> {
 
     /// When the file was made, where the host knows it.
     fn birth(&self) -> Option<Timestamp> {
-        let found = statx(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME).ok()?;
+        let found = self.statx(StatxFlags::BTIME).ok()?;
         let known = found.stx_mask & StatxFlags::BTIME.bits() != 0;
         known.then(|| host_time(found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
     }
@@ -261,7 +324,10 @@ impl Place<'_> {
         if u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512) >= size {
             return Ok(None);
         }
-        data_spans(&File::from(open_quietly(self.folder, self.name)?), size)
+        match self.opened {
+            Some(file) => data_spans(file, size),
+            None => data_spans(&File::from(open_quietly(self.folder, self.name)?), size),
+        }
     }
 }
 

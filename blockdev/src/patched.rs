@@ -1,46 +1,35 @@
-//! A device with newer blocks over it, for reading: what a log holds, before anybody puts it in its place.
+//! A device with newer blocks over it, for reading.
 
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use blockdev::{BlockDevice, Error, Result};
+use crate::{BlockDevice, Claim, Error, Result};
 
-use super::replay::Recovered;
-use crate::features::IncompatFeatures;
-use crate::fs::super_at;
-
-/// Reads what a log holds from memory, and all else from the device below. Nothing is written.
-pub(super) struct Replayed {
-    inner: Arc<dyn BlockDevice>,
+/// Reads some blocks from memory, and all else from the device below. Nothing is written.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use blockdev::{BlockDevice, Patched, RamDevice};
+///
+/// let below = RamDevice::from_bytes(&[1; 4096])?;
+/// let patched = Patched::new(below, 1024, BTreeMap::from([(2, vec![2; 1024])]));
+/// let mut bytes = [0; 2];
+/// patched.read_at(2047, &mut bytes)?;
+/// assert_eq!(bytes, [1, 2]);
+/// # Ok::<(), blockdev::Error>(())
+/// ```
+pub struct Patched<D> {
+    inner: D,
     block: u64,
     blocks: BTreeMap<u32, Vec<u8>>,
 }
 
-impl Replayed {
-    /// The device with what was found in its log.
-    pub(super) fn new(inner: Arc<dyn BlockDevice>, found: Recovered) -> Result<Self> {
-        let (block, mut blocks) = (found.block_size, found.blocks);
-        // What is replayed needs no recovery any more.
-        let at = super_at!(s_feature_incompat);
-        // OK to cast: the superblock is at the begin of the device.
-        let (nr, within) = ((at / block) as u32, (at % block) as usize);
-        let mut head = match blocks.remove(&nr) {
-            Some(newer) => newer,
-            None => {
-                let mut there = vec![0; block as usize];
-                inner.read_at(u64::from(nr) * block, &mut there)?;
-                there
-            }
-        };
-        if let Some(word) = head.get_mut(within) {
-            // OK to cast: the lowest byte.
-            *word &= !(IncompatFeatures::RECOVER.bits() as u8);
-        }
-        blocks.insert(nr, head);
-        Ok(Self { inner, block, blocks })
+impl<D: BlockDevice> Patched<D> {
+    /// The device with other blocks in the place of some, which are numbered by `block` bytes, at least 1.
+    pub fn new(inner: D, block: u64, blocks: BTreeMap<u32, Vec<u8>>) -> Self {
+        Self { inner, block: block.max(1), blocks }
     }
 
     /// The blocks in memory that a range of bytes touches, each with where it begins.
@@ -53,13 +42,13 @@ impl Replayed {
 }
 
 /// Without the blocks: who prints a device does not ask for their bytes.
-impl fmt::Debug for Replayed {
+impl<D: fmt::Debug> fmt::Debug for Patched<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replayed").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Patched").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl BlockDevice for Replayed {
+impl<D: BlockDevice> BlockDevice for Patched<D> {
     fn size(&self) -> u64 {
         self.inner.size()
     }
@@ -94,7 +83,7 @@ impl BlockDevice for Replayed {
         Ok(())
     }
 
-    fn claim(&self, offset: u64, len: u64) -> Result<blockdev::Claim> {
+    fn claim(&self, offset: u64, len: u64) -> Result<Claim> {
         self.inner.claim(offset, len)
     }
 
@@ -103,7 +92,7 @@ impl BlockDevice for Replayed {
     }
 
     #[cfg(feature = "std")]
-    fn backing_file(&self) -> Option<blockdev::BackingFile<'_>> {
+    fn backing_file(&self) -> Option<crate::BackingFile<'_>> {
         self.inner.backing_file()
     }
 
@@ -118,24 +107,25 @@ impl BlockDevice for Replayed {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     #[test]
-    fn a_range_is_read_from_memory_where_the_log_is_newer() {
-        let device = blockdev::RamDevice::new(16 << 10).unwrap();
+    fn a_range_is_read_from_memory_where_that_is_newer() {
+        let device = crate::RamDevice::new(16 << 10).unwrap();
         device.write_at(0, &vec![1; 16 << 10]).unwrap();
         let blocks = BTreeMap::from([(3, vec![3; 1024]), (5, vec![5; 1024])]);
-        let found = Recovered::of_blocks(1024, blocks);
-        let replayed = Replayed::new(Arc::new(device), found).expect("a superblock");
+        let patched = Patched::new(device, 1024, blocks);
         let mut buf = vec![0; 4096];
-        replayed.read_at(2560, &mut buf).unwrap();
+        patched.read_at(2560, &mut buf).unwrap();
         let expected = [(512, 1), (1024, 3), (1024, 1), (1024, 5), (512, 1)];
         let expected: Vec<u8> = expected.iter().flat_map(|&(len, byte)| vec![byte; len]).collect();
         assert_eq!(buf, expected);
-        replayed.read_at(3100, &mut buf[..10]).unwrap();
+        patched.read_at(3100, &mut buf[..10]).unwrap();
         assert_eq!(buf[..10], [3; 10]);
-        assert!(replayed.is_in_place(2048, 1024) && !replayed.is_in_place(2048, 1025));
-        assert!(replayed.read_at((16 << 10) - 1, &mut buf[..2]).is_err());
-        assert_eq!(replayed.write_at(0, b"x"), Err(Error::ReadOnly));
+        assert!(patched.is_in_place(2048, 1024) && !patched.is_in_place(2048, 1025));
+        assert!(patched.read_at((16 << 10) - 1, &mut buf[..2]).is_err());
+        assert_eq!(patched.write_at(0, b"x"), Err(Error::ReadOnly));
     }
 }
