@@ -44,4 +44,6 @@ mod readme {
     pub struct Core;
     #[doc = include_str!("../../ext2-image/README.md")]
     pub struct Image;
+    #[doc = include_str!("../../ext2-dax/README.md")]
+    pub struct Dax;
 }

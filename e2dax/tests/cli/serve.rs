@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blockdev::BlockDevice as _;
 use e2dax_net::client::{Connect, NbdDevice};
@@ -240,13 +240,38 @@ fn addresses_that_other_machines_reach_are_for_those_who_say_so() {
     folder.run(&["serve", "a.img", "--unencrypted", "--run", "true"]).fails(2);
 }
 
-/// A server of its own process, on a socket.
-fn start(folder: &Folder) -> std::process::Child {
+/// A server of its own process, which does not outlive a test that fails.
+struct Served(std::process::Child);
+
+impl Served {
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Says that it is over, also where a test fails.
+struct AtEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A server on a socket.
+fn start(folder: &Folder) -> Served {
     let mut command = folder.command(&["serve", "a.img", "--socket", "s"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     // It says where it is when it listens.
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
-    child
+    Served(child)
 }
 
 #[test]
@@ -276,12 +301,18 @@ fn a_server_that_is_killed_under_load_and_started_again_loses_nothing() {
     let number = |bytes: &[u8]| u64::from_le_bytes(*bytes.first_chunk().unwrap());
     let last = std::thread::scope(|scope| {
         let writer = scope.spawn(writer);
+        let over = AtEnd(&over);
         for kill in 0..kills {
+            // To flush may take longer than that: every other server lives until one has returned, or the client gives up.
+            let (before, begin) = (flushed.load(Ordering::SeqCst), Instant::now());
+            while kill % 2 == 1 && flushed.load(Ordering::SeqCst) == before && !writer.is_finished() {
+                assert!(begin.elapsed() < Duration::from_secs(60), "kill {kill}: nothing is flushed");
+                std::thread::sleep(Duration::from_micros(100));
+            }
             std::thread::sleep(Duration::from_micros(300 * (kill % 29)));
             // Asked before: what was flushed then is on the disk afterwards.
             let promised = flushed.load(Ordering::SeqCst);
-            child.kill().unwrap();
-            child.wait().unwrap();
+            child.kill();
             let image = fs::read(folder.path("a.img")).unwrap();
             for nr in promised.saturating_sub(blocks as u64 - 1).max(1)..=promised {
                 let at = nr as usize % blocks * 4096;
@@ -289,7 +320,7 @@ fn a_server_that_is_killed_under_load_and_started_again_loses_nothing() {
             }
             child = start(&folder);
         }
-        over.store(true, Ordering::SeqCst);
+        drop(over);
         writer.join().unwrap()
     });
     let image = fs::read(folder.path("a.img")).unwrap();
@@ -298,6 +329,4 @@ fn a_server_that_is_killed_under_load_and_started_again_loses_nothing() {
         assert!(image[at..at + 4096] == nr.to_le_bytes().repeat(512), "store {nr} of {last}");
     }
     drop(device);
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
