@@ -13,7 +13,7 @@ page=docs/lab.html
 digest() {
     python3 - <<'PYTHON'
 import hashlib, pathlib, tomllib
-crates = ["lab", "blockdev", "ext2-format", "ext2-sync", "ext2-core", "ext2-image", "ext2-dax"]
+crates = ["lab", "blockdev", "ext2-format", "ext2-sync", "ext2-cache", "ext2-core", "ext2-image", "ext2-dax"]
 files = [pathlib.Path("lab/engine.sh")]
 for crate in crates:
     files += [pathlib.Path(crate, "Cargo.toml"), *(path for path in pathlib.Path(crate, "src").rglob("*") if path.is_file())]

@@ -19,18 +19,17 @@ mod entries;
 mod index;
 mod lookup;
 mod moves;
-mod places;
 #[cfg(feature = "write")]
 mod rename;
 
 #[cfg(feature = "write")]
 pub(crate) use change::{Named, Removal, Room};
 pub use entries::{DirEntry, Entries};
+pub(crate) use ext2_cache::Places;
 pub(crate) use index::{Index, Indexes, Shared as SharedIndex};
 #[cfg(feature = "write")]
 pub(crate) use lookup::Found;
 pub(crate) use moves::Moves;
-pub(crate) use places::Places;
 
 /// The longest name, in bytes (Linux: `EXT2_NAME_LEN`).
 pub(crate) const NAME_MAX: usize = 255;

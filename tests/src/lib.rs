@@ -38,6 +38,8 @@ mod readme {
     pub struct Blockdev;
     #[doc = include_str!("../../ext2-sync/README.md")]
     pub struct Sync;
+    #[doc = include_str!("../../ext2-cache/README.md")]
+    pub struct Cache;
     #[doc = include_str!("../../ext2-format/README.md")]
     pub struct Format;
     #[doc = include_str!("../../ext2-core/README.md")]

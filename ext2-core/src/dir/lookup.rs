@@ -4,6 +4,7 @@ use alloc::vec;
 
 use zerocopy::FromBytes;
 
+use super::index::hash;
 use super::{Index, NAME_MAX};
 use crate::error::{Result, refuse};
 use crate::inode::{Cell, FileKind, Inode};
@@ -33,7 +34,7 @@ impl Cell {
             if index.is_built() {
                 let found = self.find_by(&index, name)?;
                 if let (Some(found), Some(now)) = (found, self.io.glance()) {
-                    self.places.note(name, found.at, self.size(), now);
+                    self.places.note(|| hash(name), found.at, self.size(), now);
                 }
                 return Ok(found);
             }
@@ -65,7 +66,8 @@ impl Cell {
     /// nothing more than a number once somebody has changed the directory.
     fn find_known(&self, name: &[u8]) -> Option<(Found, Glance)> {
         let glance = self.io.glance()?;
-        let found = self.places.find(name, glance).find_map(|at| self.entry_at(at, name).ok().flatten())?;
+        let found =
+            self.places.find(|| hash(name), glance).find_map(|at| self.entry_at(at, name).ok().flatten())?;
         self.io.unchanged(glance).then_some((found, glance))
     }
 

@@ -14,7 +14,6 @@ use super::record::{self, JOURNAL, MAGIC, MARK, MODE, S_MADE, S_MARK, S_SEQUENCE
 use crate::BlockSize;
 use crate::error::{Error, Result};
 use crate::features::{CompatFeatures, IncompatFeatures};
-#[cfg(feature = "write")]
 use crate::fs::super_at;
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_format::superblock::STATE_VALID;

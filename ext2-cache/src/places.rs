@@ -15,8 +15,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
 use portable_atomic::AtomicU64;
 
-use super::index::hash;
-use crate::sync::{Glance, Once};
+use ext2_sync::{Glance, Once};
 
 /// Places of a directory at the least, and at the most: half a megabyte.
 const PLACES: (u64, u64) = (64, 1 << 16);
@@ -28,9 +27,9 @@ const BYTES: u64 = 4;
 /// round after half as many changes of names, some weeks of them.
 const PLACE_BITS: u32 = 24;
 
-/// See the module.
+/// Where names of a directory were found lately. A name is known by a hash of it, whichever the caller likes.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub struct Places {
     /// Searches by the lock so far: an inode that is let go after a few has no table.
     searches: AtomicU32,
     table: Once<Box<[AtomicU64]>>,
@@ -46,14 +45,22 @@ fn word(at: u64, now: Glance) -> u64 {
     time(now) << PLACE_BITS | (at / 4)
 }
 
+impl Default for Places {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Places {
-    pub(crate) const fn new() -> Self {
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { searches: AtomicU32::new(0), table: Once::new() }
     }
 
-    /// The bytes at which the entry of a name may lie, if it was noted and nobody has changed the directory since.
-    pub(super) fn find(&self, name: &[u8], now: Glance) -> impl Iterator<Item = u64> {
-        let places = self.table.get().and_then(|table| places_of(table, name));
+    /// The bytes at which the entry of a name with this hash may lie, if it was noted and nobody has changed the directory since.
+    pub fn find(&self, hash: impl FnOnce() -> u32, now: Glance) -> impl Iterator<Item = u64> {
+        let places = self.table.get().and_then(|table| places_of(table, hash()));
         places.into_iter().flatten().filter_map(move |place| {
             let found = place.load(Ordering::Relaxed);
             let at = (found & ((1 << PLACE_BITS) - 1)) * 4;
@@ -61,9 +68,9 @@ impl Places {
         })
     }
 
-    /// Notes at which byte the entry of a name lies in a directory of `size` bytes. The caller has held the `io` lock
+    /// Notes at which byte the entry of a name with this hash lies in a directory of `size` bytes. The caller has held the `io` lock
     /// shared since before `now`.
-    pub(super) fn note(&self, name: &[u8], at: u64, size: u64, now: Glance) {
+    pub fn note(&self, hash: impl FnOnce() -> u32, at: u64, size: u64, now: Glance) {
         if !at.is_multiple_of(4) || at / 4 >= 1 << PLACE_BITS {
             return;
         }
@@ -75,7 +82,7 @@ impl Places {
             // A word of the last time there can be is nobody's.
             None => self.table.get_or_init(|| (0..places).map(|_| AtomicU64::new(u64::MAX)).collect()),
         };
-        let Some(pair) = places_of(table, name) else { return };
+        let Some(pair) = places_of(table, hash()) else { return };
         let (word, found) = (word(at, now), pair.map(|place| place.load(Ordering::Relaxed)));
         if !found.contains(&word) {
             let is_taken = found.map(|found| found >> PLACE_BITS == time(now));
@@ -85,34 +92,34 @@ impl Places {
 }
 
 /// The two places of a name, in one cache line.
-fn places_of<'t>(table: &'t [AtomicU64], name: &[u8]) -> Option<[&'t AtomicU64; 2]> {
-    let first = hash(name) as usize & (table.len() - 1);
+fn places_of(table: &[AtomicU64], hash: u32) -> Option<[&AtomicU64; 2]> {
+    let first = hash as usize & (table.len() - 1);
     Some([table.get(first)?, table.get(first ^ 1)?])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::{IoLock, Rank};
+    use ext2_sync::{IoLock, Rank};
 
     #[test]
     fn a_place_counts_until_somebody_changes_the_directory() {
         let (places, lock) = (Places::new(), IoLock::new(Rank::Io));
-        let find = |now| places.find(b"a", now).next();
+        let find = |now| places.find(|| 7, now).next();
         let now = lock.glance().unwrap();
         assert_eq!(find(now), None);
         // An inode that is searched a few times has no table.
-        (0..4).for_each(|_| places.note(b"a", 24, 4096, now));
+        (0..4).for_each(|_| places.note(|| 7, 24, 4096, now));
         assert!(places.table.get().is_none());
-        (0..64).for_each(|_| places.note(b"a", 24, 4096, now));
+        (0..64).for_each(|_| places.note(|| 7, 24, 4096, now));
         assert_eq!(find(now), Some(24));
         drop(lock.write());
         let now = lock.glance().unwrap();
         assert_eq!(find(now), None);
-        places.note(b"a", 64 << 20, 4096, now);
-        places.note(b"a", 26, 4096, now);
+        places.note(|| 7, 64 << 20, 4096, now);
+        places.note(|| 7, 26, 4096, now);
         assert_eq!(find(now), None);
-        places.note(b"a", (64 << 20) - 12, 4096, now);
+        places.note(|| 7, (64 << 20) - 12, 4096, now);
         assert_eq!(find(now), Some((64 << 20) - 12));
     }
 
@@ -120,13 +127,12 @@ mod tests {
     fn names_that_meet_in_a_place_both_have_one() {
         let (places, lock) = (Places::new(), IoLock::new(Rank::Io));
         let now = lock.glance().unwrap();
-        let name = |nr: u32| nr.to_le_bytes();
-        let first = u64::from(hash(&name(0))) & (PLACES.0 - 1);
-        let other = (1..).find(|&nr| u64::from(hash(&name(nr))) & (PLACES.0 - 1) == first).unwrap();
-        (0..64).for_each(|_| places.note(&name(0), 24, 0, now));
-        places.note(&name(other), 48, 0, now);
-        for nr in [0, other] {
-            assert_eq!(places.find(&name(nr), now).collect::<std::vec::Vec<_>>(), [24, 48]);
+        // OK to cast: 64.
+        let other = PLACES.0 as u32;
+        (0..64).for_each(|_| places.note(|| 0, 24, 0, now));
+        places.note(|| other, 48, 0, now);
+        for hash in [0, other] {
+            assert_eq!(places.find(|| hash, now).collect::<std::vec::Vec<_>>(), [24, 48]);
         }
     }
 }

@@ -17,8 +17,8 @@ use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
 use portable_atomic::AtomicU64;
 
-use crate::map::KnownRun;
-use crate::sync::Once;
+use ext2_format::map::KnownRun;
+use ext2_sync::Once;
 
 /// Runs in a set, which then is a cache line.
 const WAYS: usize = 3;
@@ -31,7 +31,7 @@ const FINEST: u32 = 7;
 
 /// The time of a lookup: what it finds counts as long as nothing has been taken from the map since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket(u64);
+pub struct Ticket(u64);
 
 /// A place for a run: its start, and count and target as one word, 0 for none.
 #[derive(Debug, Default)]
@@ -130,36 +130,49 @@ struct Sets {
     all: Box<[Set]>,
 }
 
-/// See the module.
+/// The runs of a file's blocks that were found last.
+///
+/// Nothing taken from the map or changed in it is found after [`forget`](Self::forget), nor what a lookup found that had
+/// begun before.
 #[derive(Debug)]
-pub(crate) struct Runs {
+pub struct Runs {
     now: AtomicU64,
     /// Made when the first run is kept.
     sets: Once<Sets>,
 }
 
+impl Default for Runs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Runs {
-    pub(crate) const fn new() -> Self {
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { now: AtomicU64::new(0), sets: Once::new() }
     }
 
-    /// For a lookup that begins.
+    /// For a lookup that begins: it is taken before its first load.
     #[inline]
-    pub(crate) fn ticket(&self) -> Ticket {
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
         Ticket(self.now.load(Ordering::Acquire))
     }
 
     /// The device block of `block` of the file, and how many from there lie in a row, as far as is known.
     #[inline]
-    pub(crate) fn find(&self, block: u64) -> Option<(u64, u64)> {
+    #[must_use]
+    pub fn find(&self, block: u64) -> Option<(u64, u64)> {
         let sets = self.sets.get()?;
         // OK to cast: the remainder is below the number of sets, a power of two.
         let index = (block >> sets.log2) as usize & (sets.all.len() - 1);
         sets.all.get(index)?.find(self.ticket(), block)
     }
 
-    /// Keeps what a lookup at `block` found, which began at `ticket`. `blocks` is the file's size.
-    pub(crate) fn keep(&self, ticket: Ticket, block: u64, run: KnownRun, blocks: u64) {
+    /// Keeps what a lookup at `block` found, which began at `ticket`. `blocks` is the file's size in blocks.
+    pub fn keep(&self, ticket: Ticket, block: u64, run: KnownRun, blocks: u64) {
         if ticket != self.ticket() {
             return;
         }
@@ -176,9 +189,9 @@ impl Runs {
         }
     }
 
-    /// Something was taken from the map, or is another block now: nothing that was found before counts.
-    #[cfg(any(feature = "write", test))]
-    pub(crate) fn forget(&self) {
+    /// Something was taken from the map, or is another block now: nothing that was found before counts. To be called after
+    /// the store that did it, and before the block is free.
+    pub fn forget(&self) {
         self.now.fetch_add(1, Ordering::Release);
     }
 }
