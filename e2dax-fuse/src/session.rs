@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ext2_core::Ext2;
 use fuser::{
@@ -311,8 +311,13 @@ fn wait_for_signal(
     // What only the kernel has comes now, while all threads are there to take it.
     write_back(dir);
     if unmounter.unmount().is_ok() {
-        // As an ordinary user it may only be detached, and still in use; the main thread goes on when it is not.
-        thread::sleep(PATIENCE);
+        // As an ordinary user it may only be detached, and still in use; the main thread goes on when it is not. Root's is
+        // gone, and the session ends, however busy the machine is.
+        let patience = if rustix::process::geteuid().is_root() { 10 * PATIENCE } else { PATIENCE };
+        let begin = Instant::now();
+        while !over.load(Ordering::Acquire) && begin.elapsed() < patience {
+            thread::sleep(PATIENCE / 100);
+        }
     }
     if !over.load(Ordering::Acquire) {
         log::warn!("{} is still in use", dir.display());

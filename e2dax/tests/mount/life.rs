@@ -189,7 +189,8 @@ fn signals_end_a_mount_with_everything_written_even_while_it_is_used() {
             fs::remove_file(mount.join("unnamed")).unwrap();
         }
         mount.signal(signal);
-        assert!(mount.wait().success());
+        let status = mount.wait();
+        assert!(status.success(), "{signal:?}, in use: {used}: {status}");
         drop(open);
         image.check();
         let mount = image.mount("ro");
