@@ -132,8 +132,8 @@ fn an_answer_that_breaks_a_rule_is_found() {
     let broken: [(Iomap, u64, OpFlags); 9] = [
         (Iomap::mapped(4096, 0, 40960), 4096, asks),
         (Iomap::mapped(4096, 8191, 40960), 4096, asks),
-        (Iomap::mapped(4095, 8192, 40960), 4096, asks),
-        (sound(), 4095, asks),
+        (Iomap::mapped(4090, 8192, 40960), 4096, asks),
+        (sound(), 4090, asks),
         (sound(), 12288, asks),
         (Iomap::mapped(4096, 8192, 512), 4096, asks),
         (Iomap::mapped(4096, 8192, DEVICE - 4096), 4096, asks),
