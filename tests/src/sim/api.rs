@@ -135,6 +135,7 @@ const VALUES: &[(&str, &str)] = &[
     ("IoLock", "a lock, held by what `Inode::io_lock` says"),
     ("Iomap", "a value"),
     ("KnownRun", "a value"),
+    ("Map", "a value: the map of a journal"),
     ("Mapping", "a value"),
     ("Mutex", "a lock"),
     ("OpenOptions", "an argument"),
