@@ -56,29 +56,29 @@ impl AsFd for FileDevice {
 /// Turns a range of a file into a hole, or failing that into zeros without writing them. `Ok(false)` where
 /// the file system can do neither.
 pub(crate) fn punch(file: &File, offset: u64, len: u64) -> Result<bool> {
-    // To look costs a hundredth of what a hole costs where there is one: the host waits for what it has to write.
-    if extent(BackingFile { fd: file.as_fd(), offset: 0 }, offset, len)? == (Extent::Hole, len) {
-        return Ok(true);
-    }
-    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    let zeroed = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-    for flags in [hole, zeroed] {
-        match rustix::io::retry_on_intr(|| fallocate(file, flags, offset, len)) {
-            Ok(()) => return Ok(true),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
-            Err(error) => return Err(io_error("zero", offset, error.into())),
-        }
-    }
-    Ok(false)
+    Ok(hole(file, offset, len, "zero")?
+        || change_room(file, FallocateFlags::ZERO_RANGE, offset, len, "zero")?)
 }
 
 /// Gives back the room that the range has in the file, where that can be done: on other file systems and devices nothing
 /// happens.
 pub(crate) fn discard(file: &File, offset: u64, len: u64) -> Result<()> {
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    match rustix::io::retry_on_intr(|| fallocate(file, flags, offset, len)) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(()),
-        Err(error) => Err(io_error("discard", offset, error.into())),
+    hole(file, offset, len, "discard").map(drop)
+}
+
+/// Turns a range of a file into a hole; false where the file system has none.
+fn hole(file: &File, offset: u64, len: u64, op: &'static str) -> Result<bool> {
+    // To look costs a hundredth of what a hole costs where there is one: the host waits for what it has to write.
+    let is_hole = extent(BackingFile { fd: file.as_fd(), offset: 0 }, offset, len)? == (Extent::Hole, len);
+    Ok(is_hole || change_room(file, FallocateFlags::PUNCH_HOLE, offset, len, op)?)
+}
+
+/// Changes what room a range has in a file; false where the file system cannot.
+fn change_room(file: &File, how: FallocateFlags, offset: u64, len: u64, op: &'static str) -> Result<bool> {
+    match rustix::io::retry_on_intr(|| fallocate(file, how | FallocateFlags::KEEP_SIZE, offset, len)) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(io_error(op, offset, error.into())),
     }
 }
 

@@ -287,11 +287,11 @@ impl DaxMapping {
         self.ahead.load(Ordering::SeqCst) > 0
     }
 
-    /// Tells all who map the pages that they have blocks, or may have.
-    fn tell_published(&self, start: u64, end: u64) {
+    /// Tells those who map the pages and are `concerned` that they have blocks, or may have.
+    fn tell_published(&self, start: u64, end: u64, concerned: impl Fn(&dyn Translations) -> bool) {
         match self.translations.read().as_slice() {
             [one] => one.published_alone(start, end),
-            all => all.iter().for_each(|one| one.published(start, end)),
+            all => all.iter().filter(|one| concerned(&***one)).for_each(|one| one.published(start, end)),
         }
     }
 
@@ -516,7 +516,7 @@ impl DaxMapping {
     pub fn invalidate(&self, start: u64, end: u64) {
         if self.pages() == 0 {
             if self.is_mapped_ahead() {
-                self.tell_published(start, end);
+                self.tell_published(start, end, |_| true);
             }
             return;
         }
@@ -531,17 +531,14 @@ impl DaxMapping {
             }
             self.remove_unlocked(at, is_clean);
         }
-        self.tell_published(first, after);
+        self.tell_published(first, after, |_| true);
     }
 
     /// A fault of the calling thread, which holds the one entry of the file pages `start..end`, gave the file blocks
     /// there, or some: takes the translations of the hole away, in all address spaces, whatever becomes of the fault.
     pub(crate) fn hole_ended(&self, start: u64, end: u64) {
         if self.is_mapped_ahead() {
-            match self.translations.read().as_slice() {
-                [one] => one.published_alone(start, end),
-                all => all.iter().filter(|one| one.maps_ahead()).for_each(|one| one.published(start, end)),
-            }
+            self.tell_published(start, end, |one| one.maps_ahead());
         }
         if self.pages() == 0 {
             return;
@@ -558,7 +555,7 @@ impl DaxMapping {
         let zero =
             |shard: &Shard| shard.entries.get(&at).copied().filter(|entry| entry.content() == Content::Zero);
         let Some(entry) = zero(&self.shard(at).lock()) else { return };
-        self.tell_published(at, at + entry.order().pages());
+        self.tell_published(at, at + entry.order().pages(), |_| true);
         let mut shard = self.shard(at).lock();
         if let Some(entry) = zero(&shard) {
             shard.put(at, entry.with_content(Content::Empty));

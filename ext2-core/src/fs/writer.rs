@@ -304,19 +304,17 @@ impl Fs {
         // What is kept back goes out at the end, all together.
         let is_batch = others == Others::Ended && self.is_batched();
         if is_batch {
-            self.write_late(writer)?
+            self.give_back_batch()?;
+            self.write_late(writer)?;
         } else {
-            self.sync_all()?
+            self.sync_all()?;
         }
         // Who holds a file without a name keeps its blocks, which nobody frees any more.
         // One that is let go meanwhile is seen in the table, or notes that it was left as it is before it goes.
         let is_held = self.table.held().iter().any(|inode| inode.0.attrs.lock().links == 0)
             || self.table.has_leaving()
             || writer.running.is_unsettled();
-        if is_batch {
-            self.give_back_batch()?;
-            self.write_late(writer)?;
-        } else if others == Others::Ended && self.is_logged() {
+        if !is_batch && others == Others::Ended && self.is_logged() {
             self.end_log()?;
             // The blocks that the log had are free now.
             self.sync_all()?;

@@ -49,15 +49,15 @@ impl Logged {
 
     /// Forgets all that was kept back: the device is as it was.
     pub(crate) fn cancel(&self) {
-        let mut committer = self.commit.lock();
-        self.turn_off(&mut committer);
+        self.turn_off(&mut self.commit.lock(), &mut self.state.write());
     }
 
-    fn turn_off(&self, committer: &mut Committer) {
-        let mut state = self.state.write();
+    /// Keeps nothing back from here on; gives the place where commits went.
+    fn turn_off(&self, committer: &mut Committer, state: &mut State) -> Option<Area> {
         *state = State::default();
-        committer.area = None;
+        self.kept.store(0, Ordering::Release);
         self.on.store(false, Ordering::Release);
+        committer.area.take()
     }
 
     /// How many blocks are kept free for the log, while it keeps back.
@@ -77,8 +77,9 @@ impl Logged {
         let mut committer = self.commit.lock();
         while let Some(frozen) = self.freeze()? {
             self.run(&mut committer, &frozen, Last::Yes)?;
-            if self.state.read().dirty == 0 {
-                self.turn_off(&mut committer);
+            let mut state = self.state.write();
+            if state.dirty == 0 {
+                self.turn_off(&mut committer, &mut state);
                 return Ok(());
             }
         }
@@ -95,10 +96,7 @@ impl Logged {
         if state.dirty > 0 || self.holds.load(Ordering::Acquire) > 0 {
             return Ok(None);
         }
-        *state = State::default();
-        self.kept.store(0, Ordering::Release);
-        self.on.store(false, Ordering::Release);
-        let area = committer.area.take();
+        let area = self.turn_off(&mut committer, &mut state);
         Ok(area.map(|area| area.blocks.into_iter().chain(area.leading).collect()))
     }
 
