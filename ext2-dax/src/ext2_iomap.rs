@@ -126,10 +126,15 @@ impl IomapOps for FileInner {
                     self.pages.emit(|| Event::Undo { pos: pos + written, len: len - written });
                 }
                 if written > 0 {
-                    if let Some(unpublished) = iomap.private {
-                        unpublished.publish(pos..pos + written)?;
+                    let end = pos + written;
+                    // Before the blocks are the file's: no size would cover them.
+                    if end > self.fs.ext2().max_size() {
+                        return Err(Error::refused(Errno::FBIG, "larger than a file can be"));
                     }
-                    self.inode.raise_size(pos + written, pos)?;
+                    if let Some(unpublished) = iomap.private {
+                        unpublished.publish(pos..end)?;
+                    }
+                    self.inode.raise_size(end, pos)?;
                 }
             }
             Publish::AtBegin => {

@@ -75,3 +75,11 @@ fn join(directory: &[u8], name: &[u8]) -> alloc::vec::Vec<u8> {
     let slash: &[u8] = if directory.is_empty() || directory.ends_with(b"/") { b"" } else { b"/" };
     [directory, slash, name].concat()
 }
+
+/// The first bytes of a buffer, which is as long as was needed so far: most files are small.
+fn first(buffer: &mut alloc::vec::Vec<u8>, len: usize) -> &mut [u8] {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    buffer.get_mut(..len).unwrap_or_default()
+}

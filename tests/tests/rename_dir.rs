@@ -63,7 +63,7 @@ fn every_crash(base: &[u8], log: &[blockdev::RecordedOp], holds: impl Fn(&Ext2))
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("image");
     let mut model = PmemModel::new(base, log);
-    model.limits = CrashLimits { exhaustive: 16, edges: 12, pairs: 4, samples: 4, seed: 1 };
+    model.limits = CrashLimits { exhaustive: 8, edges: 8, pairs: 2, samples: 2, seed: 1 };
     let report = model.run(|state: &blockdev::crash::CrashState<'_>| {
         golden::write_sparse(&path, state.image).expect("written");
         if let Err(said) = tools::e2fsck_p(Path::new(&path)) {
@@ -116,6 +116,54 @@ fn with_a_journal_two_directories_change_places_in_one_transaction() {
         let before = there(fs, "/a/moved/inside") && there(fs, "/b/other/thing");
         let after = there(fs, "/a/moved/thing") && there(fs, "/b/other/inside");
         assert!(before ^ after);
+    });
+}
+
+/// The image with as many full blocks in `/b`, changed by `change`.
+fn with_full_blocks(blocks: u64, change: impl FnOnce(&Ext2)) -> Vec<u8> {
+    let device = Arc::new(RamDevice::from_bytes(&image(true)).expect("memory"));
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+    let b = fs.resolve(b"/b", Follow::No).expect("there");
+    let file = b.create(b"file", &FILE).expect("created");
+    // Four such names fill a block, but for less than any other needs.
+    let mut nr = 0;
+    while b.size() <= blocks * 1024 {
+        b.link(&file, format!("{nr:03}{}", "n".repeat(240)).as_bytes()).expect("linked");
+        nr += 1;
+    }
+    // The last one was too many: its block stays, empty, and is taken away with it.
+    b.unlink(format!("{:03}{}", nr - 1, "n".repeat(240)).as_bytes()).expect("removed");
+    change(&fs);
+    drop((b, file));
+    fs.close().expect("closed");
+    device.to_vec()
+}
+
+#[test]
+fn with_a_journal_a_directory_moves_in_one_transaction_into_one_that_grows() {
+    need_tools!("mke2fs", "e2fsck");
+    // By the first block behind an indirect block.
+    let base = with_full_blocks(12, |_| ());
+    let name = format!("/b/{}", "h".repeat(240));
+    let log = record(&base, "/a/moved", &name, RenameFlags::empty());
+    every_crash(&base, &log, |fs| {
+        let place = (there(fs, "/a/moved/inside"), there(fs, &format!("{name}/inside")));
+        assert!(place.0 ^ place.1, "the directory is at {place:?}");
+    });
+}
+
+#[test]
+fn with_a_journal_and_no_lost_and_found_a_directory_replaces_an_empty_one_in_one_transaction() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = with_full_blocks(1, |fs| fs.root().and_then(|root| root.rmdir(b"lost+found")).expect("empty"));
+    let log = record(&base, "/a/moved", "/b/empty", RenameFlags::empty());
+    every_crash(&base, &log, |fs| {
+        let place = (there(fs, "/a/moved/inside"), there(fs, "/b/empty/inside"));
+        assert!(place.0 ^ place.1, "the directory is at {place:?}");
+        for entry in fs.read_dir("/").expect("listed") {
+            let name = entry.expect("an entry").name;
+            assert!(!name.starts_with(b"#"), "{name:?} was made by nobody");
+        }
     });
 }
 

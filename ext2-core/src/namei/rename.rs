@@ -111,7 +111,7 @@ impl Ext2 {
             let writer = self.0.writer()?;
             // Between directories: held so that no directory moves while ancestors are walked.
             let mut between = (old_dir != new_dir).then(|| writer.rename.lock());
-            let mut shelter = Shelter::default();
+            let mut shelter = Shelter::new();
             loop {
                 let source = old_dir.lookup(old)?;
                 new_name.clone()?;
@@ -125,14 +125,8 @@ impl Ext2 {
                 // What is kept reachable: a file, and a directory where a transaction moves it there.
                 let is_kept = is_over(|kind| kind != FileKind::Directory)
                     || over_directory && self.0.sb.journal_inode.is_some();
-                let is_needed =
-                    is_kept && target.as_ref() != Some(&source) && !flags.contains(RenameFlags::NOREPLACE);
-                let mut lost = if is_needed { self.lost_found()? } else { None };
-                if is_needed && lost.is_none() {
-                    // Held so that nobody else finds a place that is about to go.
-                    between.get_or_insert_with(|| writer.rename.lock());
-                    lost = shelter.find(self, [old_dir, new_dir])?;
-                }
+                let lost = if is_kept { self.lost_found()? } else { None };
+                let is_exposed = is_kept && lost.is_none() && !shelter.is_asked;
                 let mut locks: Vec<&Inode> = [old_dir, new_dir].to_vec();
                 locks.extend(lost.iter());
                 locks.extend([Some(&source), target.as_ref()].into_iter().flatten());
@@ -152,20 +146,32 @@ impl Ext2 {
                     target: target.clone(),
                     lost: lost.clone(),
                 };
-                let done = with_locks(&locks, || {
+                let step = with_locks(&locks, || {
                     let there = |found: Option<Found>| found.map(|found| found.nr);
                     let is_other = there(old_dir.0.find(old)?) != Some(source_nr)
                         || there(new_dir.0.find(new)?) != target_nr
                         // It was another rename's, and is gone.
                         || rename.lost.as_ref().is_some_and(|lost| lost.0.attrs.lock().links == 0);
                     if is_other && !Mended::RenameLooksOnce.is_back() {
-                        return Ok(false);
+                        return Ok(Step::Again);
                     }
-                    rename.run(flags, &above_new, &above_old)?;
-                    Ok(true)
+                    if rename.check(flags, &above_new, &above_old)? {
+                        if is_exposed {
+                            return Ok(Step::Shelter);
+                        }
+                        rename.run(flags)?;
+                        shelter.keeps_times = [old_dir, new_dir].iter().all(|dir| dir.nr() != InodeNr::ROOT);
+                    }
+                    Ok(Step::Done)
                 })?;
-                if done {
-                    return Ok(());
+                match step {
+                    Step::Again => {}
+                    Step::Done => return Ok(()),
+                    Step::Shelter => {
+                        // Held so that nobody else finds a place that is about to go.
+                        between.get_or_insert_with(|| writer.rename.lock());
+                        shelter.make(self)?;
+                    }
                 }
             }
         })
@@ -183,63 +189,82 @@ impl Ext2 {
     }
 }
 
-/// A `lost+found` that was made for one rename, until this is dropped.
-#[derive(Default)]
-struct Shelter(Option<Made>);
+/// What a look under the locks came to.
+enum Step {
+    /// The names are others' by now.
+    Again,
+    /// Nothing refuses the rename, and what it replaces needs a place that is not there.
+    Shelter,
+    Done,
+}
 
-/// Where it was made, and when the root was changed before that and by it, where that is to be undone.
+/// A `lost+found` that was made for one rename, until this is dropped. One that is refused makes none.
+struct Shelter {
+    made: Option<Made>,
+    /// Whether one was looked for; where there is none all the same, there is no room for it.
+    is_asked: bool,
+    /// Whether the root's times are to be as they were: the rename does not change them.
+    keeps_times: bool,
+}
+
+/// Where it was made, and when the root was changed before that and by it.
 struct Made {
     root: Inode,
-    times: Option<[(Timestamp, Timestamp); 2]>,
+    times: [(Timestamp, Timestamp); 2],
 }
 
 impl Shelter {
-    /// The `lost+found` that is there, or is there now. None where there is no room for one, or the root cannot be
-    /// changed. An error of the image or the device is the rename's: it has changed nothing yet.
-    fn find(&mut self, fs: &Ext2, changed: [&Inode; 2]) -> Result<Option<Inode>> {
-        if let Some(lost) = fs.lost_found()? {
-            return Ok(Some(lost));
+    const fn new() -> Self {
+        Self { made: None, is_asked: false, keeps_times: true }
+    }
+
+    /// Makes one, if there is room for it and the root can be changed. An error of the image or the device is the
+    /// rename's: it has changed nothing yet.
+    fn make(&mut self, fs: &Ext2) -> Result<()> {
+        if fs.lost_found()?.is_some() {
+            return Ok(());
         }
+        self.is_asked = true;
         let root = fs.root()?;
         // Where names may be added and not removed, it would stay.
         if root.0.attrs.lock().flags.intersects(InodeFlags::APPEND | InodeFlags::IMMUTABLE)
             || Mended::NoShelter.is_back()
         {
-            return Ok(None);
+            return Ok(());
         }
         let times = || {
             let attrs = root.0.attrs.lock();
             (attrs.mtime, attrs.ctime)
         };
         let before = times();
-        let lost = match root.create_lost_found() {
-            Ok(lost) => lost,
+        match root.create_lost_found() {
+            Ok(_) => {}
             // No room, a name that is not a directory's, or a root with all the links that it may have.
             Err(error)
                 if [Errno::NOSPC, Errno::EXIST, Errno::MLINK].iter().any(|errno| error.refuses(*errno)) =>
             {
-                return Ok(None);
+                return Ok(());
             }
             Err(error) => return Err(error),
-        };
-        let times = (!changed.contains(&&root)).then(|| [before, times()]);
-        self.0 = Some(Made { root, times });
-        Ok(Some(lost))
+        }
+        let times = [before, times()];
+        self.made = Some(Made { root, times });
+        Ok(())
     }
 }
 
 impl Drop for Shelter {
     fn drop(&mut self) {
-        let Some(Made { root, times }) = self.0.take() else { return };
+        let Some(Made { root, times: [before, made] }) = self.made.take() else { return };
         let is_untouched = {
             let attrs = root.0.attrs.lock();
-            times.is_some_and(|[_, made]| made == (attrs.mtime, attrs.ctime))
+            self.keeps_times && made == (attrs.mtime, attrs.ctime)
         };
         if let Err(error) = root.rmdir(LOST_FOUND) {
             log::warn!("a lost+found that was made for a rename stays: {error}");
             return;
         }
-        if let Some([before, _]) = times.filter(|_| is_untouched) {
+        if is_untouched {
             let mut attrs = root.0.attrs.lock();
             (attrs.mtime, attrs.ctime, attrs.late) = (before.0, before.1, true);
         }
@@ -263,13 +288,14 @@ fn ancestors(dir: &Inode) -> Result<BTreeSet<InodeNr>> {
 }
 
 impl Rename<'_> {
-    /// Refusals come in the order of Linux: `do_renameat2`, then `vfs_rename`.
-    fn run(
+    /// What refuses the rename whatever room there is, in the order of Linux: `do_renameat2`, then `vfs_rename`. False
+    /// where both names are one file's, so that nothing is to be done.
+    fn check(
         &self,
         flags: RenameFlags,
         above_new: &BTreeSet<InodeNr>,
         above_old: &BTreeSet<InodeNr>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         match &self.target {
             Some(_) if flags.contains(RenameFlags::NOREPLACE) => return refuse(Errno::EXIST, ""),
@@ -284,15 +310,67 @@ impl Rename<'_> {
             return refuse(errno, "the target is above what is moved");
         }
         if self.target.as_ref() == Some(&self.source) {
-            return Ok(());
+            return Ok(false);
         }
         self.old_dir.0.check_removable(&self.source.0)?;
         self.new_dir.0.check_insertable()?;
+        let Some(target) = &self.target else { return Ok(true) };
+        self.new_dir.0.check_removable(&target.0)?;
+        if exchange { self.check_exchange(target) } else { self.check_replace(target) }?;
+        Ok(true)
+    }
+
+    /// Whether the target may be replaced.
+    fn check_replace(&self, target: &Inode) -> Result<()> {
+        match (self.is_dir(), target.kind() == FileKind::Directory) {
+            (true, false) => refuse(Errno::NOTDIR, ""),
+            (false, true) => refuse(Errno::ISDIR, ""),
+            (true, true) if !is_empty(&target.0)? => refuse(Errno::NOTEMPTY, ""),
+            (true, true) => Ok(()),
+            (false, false) => self.check_links(&self.source),
+        }
+    }
+
+    /// Whether both may have one name more, for a moment or, a directory's `..`, for good.
+    fn check_exchange(&self, target: &Inode) -> Result<()> {
+        // The directory that gets one for a file has a link more.
+        let gains = match (self.is_dir(), target.kind() == FileKind::Directory) {
+            (true, false) => Some(self.new_dir),
+            (false, true) => Some(self.old_dir),
+            _ => None,
+        };
+        if !self.same_parent() && gains.is_some_and(|dir| dir.0.attrs.lock().links >= LINK_MAX) {
+            return refuse(Errno::MLINK, "a directory has at most 32000 links");
+        }
+        let (files, directories): (Vec<_>, Vec<_>) =
+            [&self.source, target].into_iter().partition(|inode| inode.kind() != FileKind::Directory);
+        files.into_iter().try_for_each(|inode| self.check_links(inode))?;
+        if !directories.is_empty() && self.source.0.fs.sb.journal_inode.is_none() {
+            self.check_strict()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses what moves a directory without a transaction, if that was asked for.
+    fn check_strict(&self) -> Result<()> {
+        let fs = &self.source.0.fs;
+        if fs.writer()?.strict_rename && !fs.is_logged() {
+            return refuse(Errno::XDEV, "a directory cannot be moved safely against a crash here");
+        }
+        Ok(())
+    }
+
+    /// What [`check`](Self::check) let pass.
+    fn run(&self, flags: RenameFlags) -> Result<()> {
         // Under a log the whole of it is one change.
         let _whole = self.source.0.fs.hold_log();
-        let Some(target) = &self.target else { return self.to_new_name() };
-        self.new_dir.0.check_removable(&target.0)?;
-        if exchange { self.exchange(target) } else { self.replace(target) }
+        match &self.target {
+            None => self.to_new_name(),
+            Some(target) if flags.contains(RenameFlags::EXCHANGE) => self.exchange(target),
+            Some(target) if self.is_dir() => self.replace_directory(target),
+            Some(target) => self.replace_file(target),
+        }
     }
 
     fn is_dir(&self) -> bool {
@@ -316,10 +394,7 @@ impl Rename<'_> {
                 return fs.whole(|| journal.commit(&images)).map(Some);
             }
         }
-        if fs.writer()?.strict_rename && !fs.is_logged() {
-            return refuse(Errno::XDEV, "a directory cannot be moved safely against a crash here");
-        }
-        Ok(None)
+        self.check_strict().map(|()| None)
     }
 
     /// What happens to the `..` of a directory that goes to another parent.
@@ -414,20 +489,7 @@ impl Rename<'_> {
         Ok(Keeper { place: place.clone(), name, room })
     }
 
-    /// Over a target.
-    fn replace(&self, target: &Inode) -> Result<()> {
-        match (self.is_dir(), target.kind() == FileKind::Directory) {
-            (true, true) => self.replace_directory(target),
-            (true, false) => refuse(Errno::NOTDIR, ""),
-            (false, true) => refuse(Errno::ISDIR, ""),
-            (false, false) => self.replace_file(target),
-        }
-    }
-
     fn replace_directory(&self, target: &Inode) -> Result<()> {
-        if !is_empty(&target.0)? {
-            return refuse(Errno::NOTEMPTY, "");
-        }
         let named = self.source.0.as_named();
         let (old_found, new_found) =
             (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
@@ -477,7 +539,6 @@ impl Rename<'_> {
 
     fn replace_file(&self, target: &Inode) -> Result<()> {
         let source = &self.source.0;
-        self.check_links(&self.source)?;
         let last = target.0.attrs.lock().links <= 1;
         self.old_dir.0.find_removal(&self.old_dir.0.must_find(self.old)?)?;
         let keeper = if last { Some(self.find_keeper(target)?) } else { None };
@@ -503,15 +564,6 @@ impl Rename<'_> {
     fn exchange(&self, target: &Inode) -> Result<()> {
         let source = &self.source;
         let moves_directory = self.is_dir() || target.kind() == FileKind::Directory;
-        // The directory that gets one for a file has a link more.
-        let gains = match (self.is_dir(), target.kind() == FileKind::Directory) {
-            (true, false) => Some(self.new_dir),
-            (false, true) => Some(self.old_dir),
-            _ => None,
-        };
-        if !self.same_parent() && gains.is_some_and(|dir| dir.0.attrs.lock().links >= LINK_MAX) {
-            return refuse(Errno::MLINK, "a directory has at most 32000 links");
-        }
         let (old_found, new_found) =
             (self.old_dir.0.must_find(self.old)?, self.new_dir.0.must_find(self.new)?);
         let keeper =

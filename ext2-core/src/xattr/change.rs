@@ -110,9 +110,33 @@ impl Cell {
     /// where `in_inode` says so in the inode.
     fn replace_xattr_block(&self, all: &[Xattr], in_inode: bool, is_removal: bool) -> Result<()> {
         let together = self.way_to_share(is_removal)?;
+        if together.is_none() {
+            return self.replace_xattr_block_by(None, false, all, in_inode);
+        }
+        match self.replace_xattr_block_by(together, false, all, in_inode) {
+            // A journal takes room, and where nobody shares a block it is not needed.
+            Err(error) if error.refuses(Errno::NOSPC) => {
+                self.replace_xattr_block_by(None, true, all, in_inode)
+            }
+            replaced => replaced,
+        }
+    }
+
+    /// The same in this way; `alone`, only where no other inode uses the block that it had.
+    fn replace_xattr_block_by(
+        &self,
+        together: Option<Together<'_>>,
+        alone: bool,
+        all: &[Xattr],
+        in_inode: bool,
+    ) -> Result<()> {
         let _journal = together.as_ref().and_then(Together::inode);
         let _xattr = self.fs.writer()?.xattr.lock();
         let old = self.attrs.lock().file_acl;
+        let sharers = self.xattr_sharers(old)?;
+        if alone && sharers.is_some() {
+            return refuse(Errno::NOSPC, "no room for a journal");
+        }
         let mut fresh = None;
         let mut words = Vec::new();
         if !all.is_empty() {
@@ -125,7 +149,6 @@ impl Cell {
             words.extend(sharers.map(|sharers| (sharers.at, sharers.count + 1)));
         }
         let to = fresh.map_or(0, DeviceBlock::get);
-        let sharers = self.xattr_sharers(old)?;
         words.extend(sharers.map(|sharers| (sharers.at, sharers.count - 1)));
         if to == old && fresh.is_some() {
             // It has them, in a block that others may share.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, RamDevice};
-use ext2_core::{BlockSize, Errno, Ext2, FileKind, NewInode, OpenOptions};
+use ext2_core::{BlockSize, Errno, Ext2, FileBlock, FileKind, NewInode, OpenOptions};
 use ext2_image::mkfs::{self, Format, Fresh};
 use proptest::prelude::*;
 
@@ -121,9 +121,12 @@ proptest! {
                     let written = if flags.contains(OpFlags::WRITE) { written } else { 0 };
                     // Who writes asks nothing past the largest size; who does all the same gets no size of it.
                     let is_size = flags.contains(OpFlags::FAULT) || written == 0 || pos + written <= largest;
+                    let is_mapped = file.0.inode.map(FileBlock::new(pos / block), 1).unwrap().target.is_some();
                     let ended = file.0.end(pos, covered, written, flags, answer);
                     let expected = if is_size { Ok(()) } else { Err(Errno::FBIG) };
                     prop_assert_eq!(ended.map_err(|error| error.errno()), expected);
+                    let is_now = file.0.inode.map(FileBlock::new(pos / block), 1).unwrap().target.is_some();
+                    prop_assert!(is_size || is_now == is_mapped, "a block past the largest size");
                 }
             }
         }

@@ -11,7 +11,7 @@ use ext2_core::{FileKind, Inode, InodeNr};
 
 use super::host_dir::{HostDir, Linked, Owners, identity_of, set_all};
 use super::problem::{At, LeftOut};
-use super::{CHUNK, Observer, Problem, join};
+use super::{CHUNK, Observer, Problem, first, join};
 use crate::{Found, Walk, WalkError};
 
 /// Copies what `start` is, and with it everything below, to the name `name` in the directory `into` of the host; without a
@@ -37,7 +37,7 @@ pub fn extract(
         open: Vec::new(),
         first_names: BTreeMap::new(),
         owners: Owners::of_caller(),
-        buffer: std::vec![0; CHUNK],
+        buffer: Vec::new(),
         left_out: LeftOut::default(),
     };
     let mut walk = Walk::new(start, path);
@@ -193,9 +193,9 @@ impl Copy<'_> {
             let run = run.source(&found.path)?;
             let (mut at, end) = (run.start.get() * block, (run.end().get() * block).min(size));
             while at < end {
-                // OK to cast: at most the buffer's length.
+                // OK to cast: at most `CHUNK`.
                 let want = (end - at).min(CHUNK as u64) as usize;
-                let part = self.buffer.get_mut(..want).unwrap_or_default();
+                let part = first(&mut self.buffer, want);
                 let read = inode.read_at(at, part).source(&found.path)?;
                 if read == 0 {
                     break;

@@ -35,6 +35,8 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLO
 
 /// Bytes of a list of attributes, and of a value (Linux: `XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_MAX: usize = 64 << 10;
+/// Bytes that are mostly enough for them.
+const XATTR_MOSTLY: usize = 256;
 
 /// Prefixes of attributes that ext2 can hold.
 const KNOWN: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system.posix_acl_"];
@@ -151,31 +153,26 @@ impl HostFile {
         // The name in /proc leads to the file that is held, be it a link itself.
         let held = self.proc_path();
         let link = self.link_path();
-        let mut names = std::vec![0; XATTR_MAX];
-        let listed = match &link {
-            Some(path) => llistxattr(path, &mut names[..]),
-            None => listxattr(&held, &mut names[..]),
-        };
-        let len = match listed {
-            Ok(len) => len,
+        let names = match whole(|names| match &link {
+            Some(path) => llistxattr(path, names),
+            None => listxattr(&held, names),
+        }) {
+            Ok(names) => names,
             Err(Errno::OPNOTSUPP) => return Ok((Vec::new(), Vec::new())),
             Err(error) => return Err(error.into()),
         };
         let (mut all, mut left_out) = (Vec::new(), Vec::new());
-        let mut value = std::vec![0; XATTR_MAX];
-        for name in
-            names.get(..len).unwrap_or_default().split(|&byte| byte == 0).filter(|name| !name.is_empty())
-        {
+        for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
             if !KNOWN.iter().any(|prefix| name.starts_with(prefix)) {
                 left_out.push(name.to_vec());
                 continue;
             }
-            let got = match &link {
-                Some(path) => lgetxattr(path, name, &mut value[..]),
-                None => getxattr(&held, name, &mut value[..]),
-            };
+            let got = whole(|value| match &link {
+                Some(path) => lgetxattr(path, name, value),
+                None => getxattr(&held, name, value),
+            });
             match got {
-                Ok(len) => all.push((name.to_vec(), value.get(..len).unwrap_or_default().to_vec())),
+                Ok(value) => all.push((name.to_vec(), value)),
                 // Gone meanwhile.
                 Err(Errno::NODATA) => {}
                 Err(Errno::ACCESS | Errno::PERM) => left_out.push(name.to_vec()),
@@ -184,6 +181,20 @@ impl HostFile {
         }
         Ok((all, left_out))
     }
+}
+
+/// All that a call gives that fills a buffer and says `ERANGE` where that is too short: most attributes are short.
+fn whole(ask: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buffer = std::vec![0; XATTR_MOSTLY];
+    let len = match ask(&mut buffer) {
+        Err(Errno::RANGE) => {
+            buffer.resize(XATTR_MAX, 0);
+            ask(&mut buffer)?
+        }
+        asked => asked?,
+    };
+    buffer.truncate(len);
+    Ok(buffer)
 }
 
 impl HostFolder {

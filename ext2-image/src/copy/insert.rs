@@ -13,7 +13,7 @@ use ext2_core::{FileKind, Inode, Wait};
 use super::host_file::{HostFile, HostFolder, next_data};
 use super::like::{Like, finish, make_dir, make_file, make_link, make_symlink, store};
 use super::problem::{At, LeftOut};
-use super::{CHUNK, Destination, Observer, Problem, join};
+use super::{CHUNK, Destination, Observer, Problem, first, join};
 
 /// Copies `source`, and what is in it if it is a directory, to `into`; without a name there, what is in the directory goes
 /// into the directory of `into` itself. `follow`: a link at the end of `source` stands for what it leads to; other links are
@@ -34,7 +34,7 @@ pub fn insert(
         into,
         observer,
         first_names: BTreeMap::new(),
-        buffer: std::vec![0; CHUNK],
+        buffer: Vec::new(),
         directories: Vec::new(),
         left_out: LeftOut::default(),
     };
@@ -163,7 +163,7 @@ impl Copy<'_> {
             while at < run.end {
                 // To the next multiple, so that the pieces are units. OK to cast: at most the buffer's length.
                 let want = (CHUNK as u64 - at % CHUNK as u64).min(run.end - at) as usize;
-                let part = self.buffer.get_mut(..want).unwrap_or_default();
+                let part = first(&mut self.buffer, want);
                 let read = file.read_at(part, at).source(source)?;
                 if read == 0 {
                     return Err(io::Error::other("became shorter while it was read")).source(source);

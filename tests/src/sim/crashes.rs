@@ -11,11 +11,13 @@ use blockdev::{
     BlockDevice, RamDevice, Recorder,
     crash::{BlockModel, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder},
 };
-use ext2_core::{Barrier, RenameFlags};
+use ext2_core::{Barrier, Errno, RenameFlags};
 use ext2_image::check::{Checker, Outcome};
 
 use super::campaign::STATES as PROGRESS;
-use super::{Answer, Model, Operation, Options, Step, Word, World, name, run::e2fsck_p, second::Second};
+use super::{
+    Answer, Model, Operation, Options, Refusal, Step, Word, World, name, run::e2fsck_p, second::Second,
+};
 use crate::{
     Scratch,
     crash::{Action, Device, History, Moment, NOW},
@@ -92,9 +94,11 @@ impl Crashes {
     ) -> Result<(), String> {
         self.recorder.mark(2 * self.steps + 2);
         self.steps += 1;
-        // A rename that is refused may have made a `lost+found` for the moment first.
-        let is_rename = step.operation.word() == Word::Rename && *answer != Answer::Nothing;
-        let action = (answer.is_done() || is_rename).then(|| self.action(step, file));
+        // Whether a rename finds room shows when it has made a `lost+found` for the moment.
+        let is_late = |refusal: &Refusal| refusal.is(Errno::NOSPC) || refusal.is(Errno::XDEV);
+        let is_short = step.operation.word() == Word::Rename
+            && matches!(answer, Answer::Refused(refusal) if is_late(refusal));
+        let action = (answer.is_done() || is_short).then(|| self.action(step, file));
         self.last = tree::of(world.ext2())?;
         self.history.push(action, self.last.clone());
         Ok(())

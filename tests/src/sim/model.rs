@@ -94,8 +94,8 @@ pub struct Model {
     has_threads: bool,
     buffer_head: bool,
     persistent: bool,
-    /// Blocks that a change of attributes may need.
-    for_xattrs: u64,
+    /// Whether inodes share blocks of attributes.
+    share_xattrs: bool,
 }
 
 impl Model {
@@ -119,8 +119,7 @@ impl Model {
             has_threads: false,
             buffer_head: options.buffer_head,
             persistent: options.persistent,
-            // Where they are shared, with a journal for the moment.
-            for_xattrs: if options.share_xattrs { 11 } else { 1 },
+            share_xattrs: options.share_xattrs,
         }
     }
 

@@ -302,6 +302,89 @@ fn no_rename_over_anything_leaves_a_name_that_nobody_made_where_there_is_no_lost
 }
 
 #[test]
+fn a_rename_that_is_refused_stores_nothing_where_there_is_no_lost_and_found() {
+    let exchange = RenameFlags::EXCHANGE;
+    let none = RenameFlags::empty();
+    let noreplace = RenameFlags::NOREPLACE;
+    let mut base = without_place(1024, 128);
+    {
+        let device = ram(&base);
+        let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
+        let held = fs.resolve(b"/two/other", ext2_core::Follow::No).unwrap();
+        held.set_flags(ext2_core::InodeFlags::IMMUTABLE).unwrap();
+        drop(held);
+        fs.close().unwrap();
+        base = device.to_vec();
+    }
+    let refusals = [
+        ("one", "two/file", none, Errno::NOTDIR),
+        ("one/file", "two", none, Errno::ISDIR),
+        ("one", "one/file", none, Errno::INVAL),
+        ("one", "one/file", exchange, Errno::INVAL),
+        ("one/file", "one", none, Errno::NOTEMPTY),
+        ("one/file", "two/file", noreplace, Errno::EXIST),
+        ("one/file", "two/other", none, Errno::PERM),
+        ("two/other", "one/file", exchange, Errno::PERM),
+        ("one", "two/link", exchange, Errno::XDEV),
+    ];
+    for (from, to, flags, errno) in refusals {
+        let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(&base).unwrap()));
+        let options = OpenOptions { strict_rename: errno == Errno::XDEV, ..OpenOptions::default() };
+        let fs = Ext2::open(recorder.clone(), &options).unwrap();
+        let (old_dir, old) = fs.resolve_parent(from.as_bytes()).unwrap();
+        let (new_dir, new) = fs.resolve_parent(to.as_bytes()).unwrap();
+        let before = recorder.len();
+        let refused = fs.rename(&old_dir, old, &new_dir, new, flags).unwrap_err();
+        assert_eq!(refused.errno(), errno, "{from} to {to} with {flags:?}");
+        assert_eq!(recorder.len(), before, "{from} to {to} with {flags:?}");
+    }
+}
+
+#[test]
+fn files_with_all_the_names_that_they_may_have_do_not_change_places() {
+    let device = ram(&without_place(1024, 128));
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
+    let nr = fs.resolve(b"/one/file", ext2_core::Follow::No).unwrap().nr().get();
+    let table = fs.descriptor(ext2_core::GroupNr::new(0)).unwrap().bg_inode_table.get();
+    fs.close().unwrap();
+    let links = u64::from(table) * 1024 + u64::from(nr - 1) * 128 + 26;
+    device.write_at(links, &u16::MAX.to_le_bytes()).unwrap();
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
+    for (from, to) in [("one/file", "two/file"), ("two/file", "one/file")] {
+        let (old_dir, old) = fs.resolve_parent(from.as_bytes()).unwrap();
+        let (new_dir, new) = fs.resolve_parent(to.as_bytes()).unwrap();
+        let refused = fs.rename(&old_dir, old, &new_dir, new, RenameFlags::EXCHANGE).unwrap_err();
+        assert_eq!(refused.errno(), Errno::MLINK, "{from} to {to}: {refused}");
+    }
+    // Nothing is wrong with the image.
+    assert_eq!(fs.close().unwrap(), Closed::Clean);
+}
+
+#[test]
+fn the_last_free_blocks_take_attributes_that_nobody_shares() {
+    need_tools!("e2fsck");
+    // A journal for the moment would take nine of them.
+    for free in 1..12 {
+        let device = formatted(256, 1024, 128);
+        let options = OpenOptions { share_xattrs: true, ..OpenOptions::default() };
+        let fs = Ext2::open(device.clone(), &options).unwrap();
+        let root = fs.root().unwrap();
+        let [file, filler] = ["file", "filler"].map(|name| root.create(name, &FILE).unwrap());
+        file.xattr_set(b"user.a", b"its own", ext2_core::XattrSet::Any).unwrap();
+        let mut at = 0;
+        while filler.write_at(at, &[1; 1024]).is_ok_and(|written| written == 1024) {
+            at += 1024;
+        }
+        filler.truncate(at - free * 1024, Wait::Yes).unwrap();
+        assert_eq!(fs.statfs().unwrap().blocks_free, free);
+        file.xattr_set(b"user.b", b"more", ext2_core::XattrSet::Any).unwrap();
+        drop((root, file, filler));
+        fs.close().unwrap();
+        assert!(is_clean(&device.to_vec()), "{free} were free");
+    }
+}
+
+#[test]
 fn who_lists_a_directory_sees_once_what_is_there_all_the_time_whatever_is_done_to_the_rest() {
     type Change = fn(&Ext2, &Inode, u32);
     let changes: [(&str, Change); 7] = [

@@ -2,7 +2,7 @@
 
 use ext2_core::{Acl, AclKind, Attr, Errno, FileKind, Timestamp};
 
-use super::{Content, Id, Model, Verdict, Wanted};
+use super::{Content, Id, Model, Node, Verdict, Wanted};
 use crate::sim::{
     Answer, Operation, Step,
     operation::xattr_name,
@@ -38,7 +38,7 @@ impl Model {
             }
             O::Chmod { of, mode } => {
                 let id = self.hand(actor, *of);
-                if self.agree_in(answer, self.cuttable(id), self.for_xattrs, 0)? {
+                if self.agree_in(answer, self.cuttable(id), self.for_xattrs(id), 0)? {
                     let node = self.node_mut(id);
                     node.mode = mode & 0o7777;
                     let name = acl_name(AclKind::Access);
@@ -249,6 +249,13 @@ impl Model {
         Some(own + u64::from(!node.xattrs.is_empty()))
     }
 
+    /// Blocks that a change of attributes may need: one, and where the block is shared with another inode, whose
+    /// attributes are the same then, a journal for the moment.
+    fn for_xattrs(&self, id: Id) -> u64 {
+        let is_same = |(other, node): (&Id, &Node)| *other != id && node.xattrs == self.node(id).xattrs;
+        if self.share_xattrs && self.nodes.iter().any(is_same) { 11 } else { 1 }
+    }
+
     /// Whether the attributes that would be there fit in a block.
     fn xattrs_fit<'x>(&self, xattrs: impl Iterator<Item = (&'x Vec<u8>, &'x Vec<u8>)>) -> bool {
         let padded = |len: usize| len.next_multiple_of(4);
@@ -285,7 +292,7 @@ impl Model {
         };
         let wanted =
             wanted.and_then(|()| if self.xattrs_fit(xattrs.iter()) { Ok(()) } else { no(Errno::NOSPC) });
-        if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()) * self.for_xattrs, 0)? {
+        if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()) * self.for_xattrs(id), 0)? {
             let now = self.now;
             let node = self.node_mut(id);
             node.xattrs = xattrs;
@@ -311,7 +318,7 @@ impl Model {
         };
         let fits = self.xattrs_fit(xattrs.iter());
         let wanted = self.cuttable(id).and_then(|()| if fits { Ok(()) } else { no(Errno::NOSPC) });
-        if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()) * self.for_xattrs, 0)? {
+        if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()) * self.for_xattrs(id), 0)? {
             let now = self.now;
             let node = self.node_mut(id);
             node.xattrs = xattrs;

@@ -436,12 +436,6 @@ impl Model {
     }
 
     fn rename(&mut self, from: (Id, &[u8]), to: (Id, &[u8]), flags: RenameFlags, answer: &Answer) -> Verdict {
-        let is_over = self.directory(to.0).is_ok() && self.find(to.0, to.1).is_some();
-        if is_over && self.find(ROOT, b"lost+found").is_none() {
-            // One is made for as long as the rename takes, whatever becomes of it.
-            let now = self.now;
-            self.node_mut(ROOT).perhaps_modified(now);
-        }
         let wanted = self.rename_wanted(from, to, flags);
         if let (Answer::Refused(refusal), Ok(true)) = (answer, wanted)
             && refusal.is(Errno::XDEV)
