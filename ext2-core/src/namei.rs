@@ -52,6 +52,14 @@ fn check_name(name: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// What becomes of a directory's times when a name comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Times {
+    Change,
+    /// They stay: the name is there for a moment only.
+    Keep,
+}
+
 impl Cell {
     pub(crate) fn as_named(&self) -> Named {
         Named { nr: self.nr, kind: self.kind }
@@ -67,6 +75,10 @@ impl Cell {
 
     /// Changes the number of names by one.
     fn count_link(&self, delta: i32) -> Result<()> {
+        self.count_link_and(Times::Change, delta)
+    }
+
+    fn count_link_and(&self, times: Times, delta: i32) -> Result<()> {
         let mut attrs = self.attrs.lock();
         let links = i32::from(attrs.links) + delta;
         if self.kind == FileKind::Directory && delta < 0 && links < 2 {
@@ -75,8 +87,10 @@ impl Cell {
         }
         let links = u16::try_from(links).map_err(|_| self.corrupt("has fewer links than names"))?;
         let stored = self.store_links(&mut attrs, links);
-        attrs.ctime = self.fs.clock.now();
-        attrs.late = true;
+        if times == Times::Change {
+            attrs.ctime = self.fs.clock.now();
+            attrs.late = true;
+        }
         drop(attrs);
         self.fs.whole(|| stored)
     }

@@ -6,7 +6,7 @@ use alloc::vec;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::rename::LOST_FOUND;
-use super::{LINK_MAX, check_name};
+use super::{LINK_MAX, Times, check_name};
 use crate::balloc::{Blocks, Run};
 use crate::dir::Named;
 use crate::error::{Result, refuse};
@@ -112,12 +112,12 @@ impl Inode {
         let is_place = self.nr() == InodeNr::ROOT && name == LOST_FOUND;
         let writer = if is_place { Some(self.0.fs.writer()?) } else { None };
         let _rename = writer.map(|writer| writer.rename.lock());
-        self.make(name, new, &payload)
+        self.make(name, new, &payload, Times::Change)
     }
 
-    /// Makes `lost+found` in the root. The caller holds the lock of renames.
+    /// Makes `lost+found` in the root, for a moment. The caller holds the lock of renames.
     pub(super) fn create_lost_found(&self) -> Result<Self> {
-        self.make(LOST_FOUND, &NewInode::new(FileKind::Directory, 0o700), &Payload::None)
+        self.make(LOST_FOUND, &NewInode::new(FileKind::Directory, 0o700), &Payload::None, Times::Keep)
     }
 
     /// Makes a symbolic link. Linux: `ext2_symlink`.
@@ -138,14 +138,14 @@ impl Inode {
         }
         let new = NewInode { kind: FileKind::Symlink, mode: 0o777, umask: 0, ..*new };
         if target.len() < FAST_SYMLINK_MAX {
-            return self.make(name, &new, &Payload::FastLink(target));
+            return self.make(name, &new, &Payload::FastLink(target), Times::Change);
         }
         let mut block = target.to_vec();
         block.resize(self.0.fs.geo.block_size.len(), 0);
-        self.make(name, &new, &Payload::Block(&block, target.len() as u64))
+        self.make(name, &new, &Payload::Block(&block, target.len() as u64), Times::Change)
     }
 
-    fn make(&self, name: &[u8], new: &NewInode, payload: &Payload<'_>) -> Result<Self> {
+    fn make(&self, name: &[u8], new: &NewInode, payload: &Payload<'_>, times: Times) -> Result<Self> {
         self.need_dir()?;
         self.0.fs.change(|| {
             check_name(name)?;
@@ -163,11 +163,15 @@ impl Inode {
             self.0.fs.whole(|| {
                 if is_dir {
                     // Counted before the name: too many is mended without a question, and so is too few.
-                    self.0.count_link(1)?;
+                    self.0.count_link_and(times, 1)?;
                 }
-                if let Err(error) = self.0.put_name(name, room, born) {
+                let named = match times {
+                    Times::Change => self.0.put_name(name, room, born),
+                    Times::Keep => self.0.put_entry(name, room, born),
+                };
+                if let Err(error) = named {
                     if is_dir {
-                        self.0.count_link(-1)?;
+                        self.0.count_link_and(times, -1)?;
                     }
                     // With no links it is evicted when the handle goes.
                     return Err(error);

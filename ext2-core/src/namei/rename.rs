@@ -16,14 +16,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bitflags::bitflags;
 
-use super::{LINK_MAX, check_name, is_dots, is_empty, with_locks};
+use super::{LINK_MAX, Times, check_name, is_dots, is_empty, with_locks};
 use crate::dir::{Found, Room};
 use crate::error::{Error, Result, refuse};
 use crate::inode::{FileKind, Inode, InodeFlags};
 use crate::journal::{Images, Journal, Transaction};
 use crate::order::Written;
 use crate::sync::Mended;
-use crate::{Errno, Ext2, InodeNr, Timestamp};
+use crate::{Errno, Ext2, InodeNr};
 
 bitflags! {
     /// How to rename.
@@ -111,7 +111,7 @@ impl Ext2 {
             let writer = self.0.writer()?;
             // Between directories: held so that no directory moves while ancestors are walked.
             let mut between = (old_dir != new_dir).then(|| writer.rename.lock());
-            let mut shelter = Shelter::new();
+            let mut shelter = Shelter::default();
             loop {
                 let source = old_dir.lookup(old)?;
                 new_name.clone()?;
@@ -160,7 +160,6 @@ impl Ext2 {
                             return Ok(Step::Shelter);
                         }
                         rename.run(flags)?;
-                        shelter.keeps_times = [old_dir, new_dir].iter().all(|dir| dir.nr() != InodeNr::ROOT);
                     }
                     Ok(Step::Done)
                 })?;
@@ -199,25 +198,15 @@ enum Step {
 }
 
 /// A `lost+found` that was made for one rename, until this is dropped. One that is refused makes none.
+#[derive(Default)]
 struct Shelter {
-    made: Option<Made>,
+    /// The root, where it was made there.
+    made: Option<Inode>,
     /// Whether one was looked for; where there is none all the same, there is no room for it.
     is_asked: bool,
-    /// Whether the root's times are to be as they were: the rename does not change them.
-    keeps_times: bool,
-}
-
-/// Where it was made, and when the root was changed before that and by it.
-struct Made {
-    root: Inode,
-    times: [(Timestamp, Timestamp); 2],
 }
 
 impl Shelter {
-    const fn new() -> Self {
-        Self { made: None, is_asked: false, keeps_times: true }
-    }
-
     /// Makes one, if there is room for it and the root can be changed. An error of the image or the device is the
     /// rename's: it has changed nothing yet.
     fn make(&mut self, fs: &Ext2) -> Result<()> {
@@ -232,41 +221,23 @@ impl Shelter {
         {
             return Ok(());
         }
-        let times = || {
-            let attrs = root.0.attrs.lock();
-            (attrs.mtime, attrs.ctime)
-        };
-        let before = times();
         match root.create_lost_found() {
-            Ok(_) => {}
+            Ok(_) => self.made = Some(root),
             // No room, a name that is not a directory's, or a root with all the links that it may have.
             Err(error)
-                if [Errno::NOSPC, Errno::EXIST, Errno::MLINK].iter().any(|errno| error.refuses(*errno)) =>
-            {
-                return Ok(());
-            }
+                if [Errno::NOSPC, Errno::EXIST, Errno::MLINK].iter().any(|errno| error.refuses(*errno)) => {}
             Err(error) => return Err(error),
         }
-        let times = [before, times()];
-        self.made = Some(Made { root, times });
         Ok(())
     }
 }
 
 impl Drop for Shelter {
     fn drop(&mut self) {
-        let Some(Made { root, times: [before, made] }) = self.made.take() else { return };
-        let is_untouched = {
-            let attrs = root.0.attrs.lock();
-            self.keeps_times && made == (attrs.mtime, attrs.ctime)
-        };
-        if let Err(error) = root.rmdir(LOST_FOUND) {
+        if let Some(root) = self.made.take()
+            && let Err(error) = root.remove_dir(LOST_FOUND, Times::Keep)
+        {
             log::warn!("a lost+found that was made for a rename stays: {error}");
-            return;
-        }
-        if is_untouched {
-            let mut attrs = root.0.attrs.lock();
-            (attrs.mtime, attrs.ctime, attrs.late) = (before.0, before.1, true);
         }
     }
 }

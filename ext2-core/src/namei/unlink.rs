@@ -1,6 +1,6 @@
 //! Removing names.
 
-use super::{check_name, is_dots, is_empty, with_locks};
+use super::{Times, check_name, is_dots, is_empty, with_locks};
 use crate::Errno;
 use crate::dir::Removal;
 use crate::error::{Result, refuse};
@@ -63,10 +63,10 @@ impl Inode {
     /// `ENOTEMPTY`, `ENOTDIR`, `ENOENT`, `EINVAL` for `.`, `ENOTEMPTY` for `..`, `EBUSY` for `/`, `EPERM`, `EROFS`;
     /// `Corrupt`, the device's errors.
     pub fn rmdir(&self, name: impl AsRef<[u8]>) -> Result<()> {
-        self.rmdir_bytes(name.as_ref())
+        self.remove_dir(name.as_ref(), Times::Change)
     }
 
-    fn rmdir_bytes(&self, name: &[u8]) -> Result<()> {
+    pub(super) fn remove_dir(&self, name: &[u8], times: Times) -> Result<()> {
         self.need_dir()?;
         match name {
             b"." => return refuse(Errno::INVAL, "a directory cannot remove itself"),
@@ -92,8 +92,11 @@ impl Inode {
                     let removal = self.0.find_removal(&found)?;
                     self.0.fs.whole(|| {
                         victim.0.kill()?;
-                        let _gone = self.0.remove_name(name, &removal)?;
-                        self.0.count_link(-1)
+                        let _gone = match times {
+                            Times::Change => self.0.remove_name(name, &removal)?,
+                            Times::Keep => self.0.remove_entry(name, &removal)?,
+                        };
+                        self.0.count_link_and(times, -1)
                     })?;
                     Ok(true)
                 })?;
