@@ -2,10 +2,11 @@
 # A hundred changes by a script in one process: e2dax shell -f beside debugfs -w -f, on copies of one fresh image. Rounds
 # alternate; printed is the median of each, and of the ratios of the pairs.
 #
-#   bench/shell.sh E2DAX [ROUNDS]
+#   bench/shell.sh E2DAX [ROUNDS] [OPTION...]      options of e2dax shell, as --durability relaxed
 set -euo pipefail
 e2dax=$(realpath "${1:?usage: shell.sh E2DAX [ROUNDS]}")
 rounds=${2:-11}
+options=("${@:3}")
 PATH=$PATH:/usr/sbin:/sbin
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -26,7 +27,7 @@ job() {
         cp "$image" b.img
         sync a.img b.img
         begin=$(date +%s%N)
-        "$e2dax" shell a.img -f ours >/dev/null
+        "$e2dax" shell "${options[@]}" a.img -f ours >/dev/null
         middle=$(date +%s%N)
         debugfs -w -f theirs b.img >/dev/null 2>&1
         end=$(date +%s%N)
