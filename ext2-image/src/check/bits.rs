@@ -155,6 +155,6 @@ mod tests {
         bits.reset(64);
         assert!(!bits.set_if_clear(60, 10), "past the end nothing is clear");
         assert_eq!(bits.count(), 0);
-        assert!(bits.set_if_clear(70, 0), "nothing is clear");
+        assert!(bits.set_if_clear(10, 0), "no bits are clear");
     }
 }

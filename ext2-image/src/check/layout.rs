@@ -2,7 +2,6 @@
 
 use core::mem::offset_of;
 
-
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::Pass;
