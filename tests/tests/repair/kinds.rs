@@ -9,7 +9,7 @@ use ext2_image::{
     repair::{Changes, UndoWriter, play, repair},
 };
 
-use crate::bench::{Bench, bytes_of, options, repair_all};
+use crate::bench::{Bench, bytes_of, options};
 
 /// Runs commands of debugfs that change an image.
 pub(crate) fn debugfs(path: &Path, commands: &str) {
