@@ -32,8 +32,11 @@ mod hash;
 mod htree;
 pub(crate) mod inodes;
 pub(crate) mod layout;
+mod memo;
 mod orphans;
+mod quota;
 pub(crate) mod run;
+mod spare;
 pub(crate) mod superblock;
 mod tree;
 
@@ -44,7 +47,9 @@ use core::fmt;
 use blockdev::BlockDevice;
 
 use ext2_core::Result;
-use run::{Later, Mode, Run, Scratch, Step, Stop};
+use run::{Changed, Later, Mode, Run, Scratch, Step, Stop};
+
+use crate::repair::Changes;
 
 /// What is being looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +194,7 @@ impl Checker {
             false
         };
         let mut summary = Summary::default();
-        let result = self.run(dev, Mode::Look, 0, options, &mut counting, &mut summary);
+        let result = self.run(dev, Way::new(Mode::Look, 0), options, &mut counting, &mut summary);
         summary.faults = faults;
         match result {
             Ok(()) => Ok(Summary { complete: true, ..summary }),
@@ -222,11 +227,24 @@ impl Checker {
         options: &Options<'_>,
         sink: &mut dyn FnMut(&Finding),
     ) -> Result<Outcome> {
+        Ok(self.preen(dev, now, options, sink)?.0)
+    }
+
+    /// As [`mend_with`](Self::mend_with), and what a check afterwards finds, where that is known without one: nothing was
+    /// mended, or only counts, which were looked at again.
+    pub(crate) fn preen(
+        &mut self,
+        dev: &dyn BlockDevice,
+        now: u32,
+        options: &Options<'_>,
+        sink: &mut dyn FnMut(&Finding),
+    ) -> Result<(Outcome, Option<Summary>)> {
         let options = Options { backups: false, ..*options };
-        let mut mended = 0;
+        let (mut mended, mut counts) = (0, true);
         let mut last = None;
         let mut counting = |finding: &Finding| {
             mended += 1;
+            counts &= finding.kind.is_count();
             if finding.preen() == Preen::Halts {
                 last = Some(finding.clone());
             }
@@ -237,26 +255,32 @@ impl Checker {
         let mut result = Err(Stop::Again);
         // Each group may turn out once to have been written in full.
         for _ in 0..4 {
-            result = self.run(dev, Mode::Mend, now, &options, &mut counting, &mut summary);
+            result = self.run(dev, Way::new(Mode::Mend, now), &options, &mut counting, &mut summary);
             if !matches!(result, Err(Stop::Again)) {
                 break;
             }
         }
-        match (result, last) {
-            (Ok(()), _) if mended == 0 => Ok(Outcome::Clean),
-            (Ok(()), _) => Ok(Outcome::Mended(mended)),
+        let outcome = match (result, last) {
+            (Ok(()), _) if mended == 0 => Outcome::Clean,
+            (Ok(()), _) => Outcome::Mended(mended),
             (Err(Stop::Halt(finding)), _) | (Err(Stop::Unusable | Stop::Again), Some(finding)) => {
-                Ok(Outcome::Halts(finding))
+                Outcome::Halts(finding)
             }
-            (Err(Stop::Unusable | Stop::Again), None) => Ok(Outcome::Halts(Finding {
+            (Err(Stop::Unusable | Stop::Again), None) => Outcome::Halts(Finding {
                 place: Place::Superblock,
                 kind: Kind::SuperblockField,
                 found: None,
                 expected: None,
                 name: alloc::vec::Vec::new(),
-            })),
-            (Err(Stop::Error(error)), _) => Err(error),
-        }
+            }),
+            (Err(Stop::Error(error)), _) => return Err(error),
+        };
+        let known = match &outcome {
+            Outcome::Clean => Some(Summary { complete: true, ..summary }),
+            Outcome::Mended(_) if counts => recount(dev, options.progress, &mut self.scratch)?,
+            _ => None,
+        };
+        Ok((outcome, known))
     }
 
     /// With memory of another check.
@@ -267,32 +291,14 @@ impl Checker {
     fn run(
         &mut self,
         dev: &dyn BlockDevice,
-        mode: Mode,
-        now: u32,
+        way: Way<'_>,
         options: &Options<'_>,
         sink: &mut dyn FnMut(&Finding) -> bool,
         summary: &mut Summary,
     ) -> Step {
-        let raw = superblock::read_super(dev)?;
-        let sb = superblock::check_super(dev, &raw, sink)?;
-        if mode != Mode::Look {
-            superblock::check_mendable(sb.features)?;
-        }
-        let geo = superblock::geometry(&sb);
-        let mut run = Run {
-            dev,
-            mode,
-            now,
-            sink,
-            progress: options.progress,
-            raw,
-            sb,
-            geo,
-            s: &mut self.scratch,
-            faults: 0,
-            large_files: false,
-            later: Later::default(),
-        };
+        let mode = way.mode;
+        let mut run = begin(&mut self.scratch, dev, way, options.progress, sink)?;
+        run.begin_memo();
         run.check_layout()?;
         if options.backups {
             run.check_backups()?;
@@ -305,6 +311,7 @@ impl Checker {
         run.check_connections()?;
         run.check_links()?;
         run.check_counts()?;
+        run.check_quota()?;
         if mode == Mode::Mend {
             run.finish_super()?;
         }
@@ -314,9 +321,88 @@ impl Checker {
     }
 }
 
+/// How a check goes about it.
+#[derive(Clone, Copy)]
+struct Way<'r> {
+    mode: Mode,
+    /// Seconds since 1970.
+    now: u32,
+    /// In a repair: what was changed.
+    changed: Option<&'r Changed<'r>>,
+}
+
+impl Way<'_> {
+    fn new(mode: Mode, now: u32) -> Self {
+        Self { mode, now, changed: None }
+    }
+}
+
+/// A check that knows the superblock and nothing else.
+fn begin<'r>(
+    scratch: &'r mut Scratch,
+    dev: &'r dyn BlockDevice,
+    Way { mode, now, changed }: Way<'r>,
+    progress: &'r dyn Fn(Progress),
+    sink: &'r mut dyn FnMut(&Finding) -> bool,
+) -> Step<Run<'r>> {
+    let raw = superblock::read_super(dev)?;
+    let sb = superblock::check_super(dev, &raw, sink)?;
+    if mode != Mode::Look {
+        superblock::check_mendable(sb.features)?;
+    }
+    let geo = superblock::geometry(&sb);
+    Ok(Run {
+        dev,
+        mode,
+        now,
+        sink,
+        progress,
+        raw,
+        sb,
+        geo,
+        s: scratch,
+        changed,
+        faults: 0,
+        reports: 0,
+        large_files: false,
+        later: Later::default(),
+    })
+}
+
+/// Looks at the counts and bitmaps once more, after a check that has gone through all of its passes and mended nothing but
+/// those: what all other passes read is as it was. `None` where there is still something to be said, and where descriptors
+/// also say which parts of their groups were written.
+pub(crate) fn recount(
+    dev: &dyn BlockDevice,
+    progress: &dyn Fn(Progress),
+    scratch: &mut Scratch,
+) -> Result<Option<Summary>> {
+    let mut is_clean = true;
+    let mut note = |_: &Finding| {
+        is_clean = false;
+        false
+    };
+    let mut look = || -> Step<Option<Summary>> {
+        let mut run = begin(scratch, dev, Way::new(Mode::Look, 0), progress, &mut note)?;
+        if run.has_sums() {
+            return Ok(None);
+        }
+        run.read_descriptors()?;
+        run.check_links()?;
+        run.check_counts()?;
+        let (inodes, blocks) = (run.count_inodes(), run.count_blocks());
+        Ok(Some(Summary { faults: 0, complete: true, inodes, blocks }))
+    };
+    match look() {
+        Ok(summary) => Ok(summary.filter(|_| is_clean)),
+        Err(Stop::Error(error)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// One round of a repair: the passes, each finding mended that `answer` says yes to. Gives what was found in it.
 pub(crate) fn round(
-    dev: &dyn BlockDevice,
+    changes: &Changes<'_>,
     now: u32,
     progress: &dyn Fn(Progress),
     scratch: &mut Scratch,
@@ -330,7 +416,9 @@ pub(crate) fn round(
         faults += u64::from(!finding.kind.is_remark());
         answer(finding)
     };
-    let result = checker.run(dev, Mode::Repair, now, &options, &mut counting, &mut summary);
+    let changed = |offset, len| changes.is_changed(offset, len);
+    let way = Way { mode: Mode::Repair, now, changed: Some(&changed) };
+    let result = checker.run(changes, way, &options, &mut counting, &mut summary);
     *scratch = checker.scratch;
     result.map(|()| Summary { faults, complete: true, ..summary })
 }

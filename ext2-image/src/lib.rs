@@ -52,6 +52,7 @@ mod host_time;
 pub mod input;
 pub mod inspect;
 pub mod jbd2;
+mod joined;
 pub mod manifest;
 pub mod mkfs;
 #[cfg(feature = "archive")]

@@ -3,7 +3,8 @@
 //!
 //! The passes are those of the check; each finding has its repair where it is found. What takes blocks waits for the end of
 //! its pass, when it is known which are free, and what changes what later passes are to see lets the passes begin anew. The
-//! rounds end when one finds nothing.
+//! rounds end when one finds nothing, or mended only counts and bitmaps, which are then looked at once more. Of indirect blocks
+//! and directories, a round reads again what was changed since the last.
 //!
 //! # Invariants
 //! 1. Nothing is stored while it is being found out what to store ([`Changes`]). Storing has an order in which every prefix
@@ -12,7 +13,7 @@
 //!    deletes a file for what one indirect block says, that block goes; where it makes the image one of ext4 for a file
 //!    with extents, the file gets a map.
 //! 3. A second repair stores nothing.
-//! 4. Memory is that of a check and of the changes.
+//! 4. Memory is that of a check, of the changes, and at most 25 MiB for what a round leaves to the next.
 //!
 //! ```
 //! use ext2_image::inspect::poke;

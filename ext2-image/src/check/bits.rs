@@ -38,6 +38,25 @@ impl Bits {
         was
     }
 
+    /// Sets `len` bits from `from` on if all of them are 0, and says whether they were. Otherwise none is changed.
+    pub(crate) fn set_if_clear(&mut self, from: u64, len: u64) -> bool {
+        let clear = |(word, mask): (usize, u64)| self.words.get(word).is_some_and(|word| word & mask == 0);
+        if !parts(from, len).all(clear) {
+            return false;
+        }
+        self.set_range(from, len);
+        true
+    }
+
+    /// Sets `len` bits from `from` on.
+    pub(crate) fn set_range(&mut self, from: u64, len: u64) {
+        for (word, mask) in parts(from, len) {
+            if let Some(word) = self.words.get_mut(word) {
+                *word |= mask;
+            }
+        }
+    }
+
     /// The first bit that is 0 from `from` on and below `end`.
     pub(crate) fn first_zero(&self, from: u64, end: u64) -> Option<u64> {
         let mut bit = from;
@@ -67,6 +86,17 @@ impl Bits {
         };
         low | high
     }
+}
+
+/// The words that `len` bits from `from` on lie in, and which bits of each.
+fn parts(from: u64, len: u64) -> impl Iterator<Item = (usize, u64)> {
+    let end = from + len;
+    (from / 64..end.div_ceil(64)).map(move |word| {
+        let first = word * 64;
+        let (low, high) = (from.max(first) - first, (end - first).min(64));
+        // OK to cast: blocks have 32-bit numbers.
+        (word as usize, (u64::MAX << low) & (u64::MAX >> (64 - high)))
+    })
 }
 
 #[cfg(test)]
@@ -102,5 +132,29 @@ mod tests {
         assert_eq!(bits.count(), 6);
         bits.reset(64);
         assert!(!bits.get(60));
+    }
+
+    #[test]
+    fn a_range_is_set_whole_or_not_at_all() {
+        for from in [0, 1, 63, 64, 65] {
+            for len in [1, 2, 63, 64, 65, 130] {
+                let mut bits = Bits::default();
+                bits.reset(200);
+                assert!(bits.set_if_clear(from, len));
+                assert_eq!(bits.count(), len);
+                assert!(bits.get(from) && bits.get(from + len - 1));
+                assert!(!bits.get(from + len) && (from == 0 || !bits.get(from - 1)));
+                // One bit of it is set already.
+                assert!(!bits.set_if_clear(from + len - 1, 3));
+                assert_eq!(bits.count(), len);
+                bits.set_range(from + len - 1, 3);
+                assert_eq!(bits.count(), len + 2);
+            }
+        }
+        let mut bits = Bits::default();
+        bits.reset(64);
+        assert!(!bits.set_if_clear(60, 10), "past the end nothing is clear");
+        assert_eq!(bits.count(), 0);
+        assert!(bits.set_if_clear(10, 0), "no bits are clear");
     }
 }

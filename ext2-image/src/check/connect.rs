@@ -113,13 +113,21 @@ impl Run<'_> {
         let mut many = 0;
         if self.mode == Mode::Repair {
             // Names that are given now change the counts of directories that come before.
-            for inode in ROOT..=self.geo.inodes_count {
+            let mut next = ROOT;
+            while let Some(inode) = self.next_known(next) {
+                next = inode.wrapping_add(1);
                 if let Some((_, 0, kind)) = self.links_of(inode) {
                     self.check_unattached(inode, kind)?;
                 }
             }
         }
-        for inode in ROOT..=self.geo.inodes_count {
+        let (mut next, mut told) = (ROOT, 0);
+        while let Some(inode) = self.next_known(next) {
+            next = inode.wrapping_add(1);
+            if inode >> 16 != told {
+                told = inode >> 16;
+                self.tick(Pass::Links, inode.into(), self.geo.inodes_count.into());
+            }
             let Some((links, mut counted, kind)) = self.links_of(inode) else { continue };
             let is_dir = kind == 2;
             if counted == 0 {
@@ -137,10 +145,10 @@ impl Run<'_> {
                 let numbers = (Some(links.into()), Some(counted.into()));
                 if links != counted && self.report(Place::Inode(inode), Kind::Links, numbers.0, numbers.1)? {
                     self.put_u16(inode, offset_of!(RawInode, i_links_count), counted)?;
+                    if let Some(links) = self.s.links.get_mut(inode as usize - 1) {
+                        *links = counted;
+                    }
                 }
-            }
-            if inode.is_multiple_of(1 << 16) {
-                self.tick(Pass::Links, inode.into(), self.geo.inodes_count.into());
             }
         }
         let has_feature = self.raw.s_feature_ro_compat.get() & DIR_NLINK != 0;

@@ -168,6 +168,9 @@ impl Run<'_> {
             compare(bitmap, len, |bit| {
                 let first = start + bit;
                 let states = state.get(first as usize..).unwrap_or_default();
+                if first >= reserved && states.get(..64).is_some_and(crate::zeros::is_zero) {
+                    return 0;
+                }
                 let used =
                     states.iter().take(64).zip(first..).enumerate().map(|(shift, (state, index))| {
                         u64::from(state & USED != 0 || index < reserved) << shift

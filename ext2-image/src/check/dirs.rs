@@ -38,6 +38,12 @@ impl Run<'_> {
             // One with holes is reported, and gets no tree.
             let is_whole = dir.last().is_some_and(|last| last.nr as usize + 1 == dir.len());
             let indexed = is_whole && self.dir_mut(inode).is_some_and(|dir| dir.indexed);
+            done += dir.len() as u64;
+            self.tick(Pass::Directories, done, total);
+            if self.recall_names(dir, indexed) {
+                continue;
+            }
+            let begun = self.begin_names();
             let mut tree = indexed.then(|| self.begin_tree(inode, dir.len() as u32));
             for (index, block) in dir.iter().enumerate() {
                 if index == 0 && block.nr != 0 {
@@ -57,8 +63,7 @@ impl Run<'_> {
                 self.finish_tree(tree)?;
             }
             self.check_duplicates(dir, &mut names, &mut buffer)?;
-            done += dir.len() as u64;
-            self.tick(Pass::Directories, done, total);
+            self.end_names(dir, indexed, begun);
         }
         self.s.block = buffer;
         self.s.names = names;
@@ -199,6 +204,7 @@ impl Run<'_> {
         if let Some(count) = self.s.counted.get_mut(inode as usize - 1) {
             *count = count.saturating_add(1);
         }
+        self.note_name(inode, entry.at, entry.ordinal);
         Ok(true)
     }
 

@@ -250,6 +250,8 @@ kinds! {
     FreeBlocks Mends "s_free_blocks_count",
     FreeInodes Mends "s_free_inodes_count",
     OrphanList Mends "the list of orphans",
+    QuotaFile Halts "the file of quota cannot be read",
+    QuotaUsage Mends "users or groups of which the file of quota does not say what they use",
 }
 
 impl Kind {
@@ -264,6 +266,25 @@ impl Kind {
                 | Self::DotLong
                 | Self::OrphanList
                 | Self::ResizeInodeLeft
+                | Self::FreeBlocks
+                | Self::FreeInodes
+        )
+    }
+
+    /// Whether it is about a count or a bitmap: what is stored for it changes nothing that anything else is found by.
+    pub(crate) fn is_count(self) -> bool {
+        matches!(
+            self,
+            Self::Links
+                | Self::BlocksMarkedFree
+                | Self::BlocksMarkedUsed
+                | Self::InodesMarkedFree
+                | Self::InodesMarkedUsed
+                | Self::BlockBitmapPadding
+                | Self::InodeBitmapPadding
+                | Self::GroupFreeBlocks
+                | Self::GroupFreeInodes
+                | Self::GroupDirectories
                 | Self::FreeBlocks
                 | Self::FreeInodes
         )

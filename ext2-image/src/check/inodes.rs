@@ -107,21 +107,31 @@ impl Run<'_> {
         let per_group = u64::from(self.geo.inodes_per_group);
         let mut buffer = take(&mut self.s.inodes);
         let mut hopes = HOPES;
+        // Whether the table before ended in a hole: the next is likely to be one.
+        let mut expects_hole = false;
         for group in 0..self.geo.groups {
             let (mut done, used, mut asked) = (0, u64::from(self.written(group).1), false);
             while done < used {
                 let count = at_once.min(used - done);
-                // At most a chunk.
-                buffer.resize((count * size) as usize, 0);
                 // OK to cast: the number of inodes has 32 bits.
                 let first = (u64::from(group) * per_group + done + 1) as u32;
                 let Some(offset) = self.inode_offset(first) else { break };
+                if core::mem::take(&mut expects_hole)
+                    && first >= self.geo.first_ino
+                    && let Ok((Extent::Hole, len)) = self.dev.extent(offset, (used - done) * size)
+                    && len >= count * size
+                {
+                    (expects_hole, done) = (true, done + len / size);
+                    continue;
+                }
+                // At most a chunk.
+                buffer.resize((count * size) as usize, 0);
                 self.dev.read_at(offset, &mut buffer)?;
                 if hopes > 0 && !asked && first >= self.geo.first_ino && crate::zeros::is_zero(&buffer) {
                     // Most of a table that is little used is often a hole of the image's file. There is nothing to check in it.
                     asked = true;
                     if let Ok((Extent::Hole, len)) = self.dev.extent(offset, (used - done) * size) {
-                        hopes = HOPES;
+                        (hopes, expects_hole) = (HOPES, true);
                         done += (len / size).max(count);
                         continue;
                     }

@@ -2,8 +2,6 @@
 
 use core::mem::offset_of;
 
-use alloc::vec::Vec;
-
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::Pass;
@@ -30,10 +28,8 @@ impl Run<'_> {
             let nr = GroupNr::new(group);
             let start = self.geo.group_start(nr);
             let overhead = self.geo.group_overhead(nr).min(self.geo.group_len(nr));
-            for block in start..start.saturating_add(overhead) {
-                self.s.found.set(block.into());
-                self.s.metadata.set(block.into());
-            }
+            self.s.found.set_range(start.into(), overhead.into());
+            self.s.metadata.set_range(start.into(), overhead.into());
             self.claim_tables(group)?;
             self.tick(Pass::Layout, u64::from(group) + 1, groups.into());
         }
@@ -97,7 +93,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn read_descriptors(&mut self) -> Step {
+    pub(crate) fn read_descriptors(&mut self) -> Step {
         let mut descs = core::mem::take(&mut self.s.descs);
         descs.clear();
         descs.resize(self.geo.groups as usize, RawGroupDesc::default());
@@ -219,95 +215,17 @@ impl Run<'_> {
             (Kind::InodeBitmapOverlap, desc.bg_inode_bitmap.get(), 1),
         ];
         for (kind, first, len) in places {
-            let mut overlap = None;
-            for block in first..first.saturating_add(len) {
-                if self.s.found.set(block.into()) {
-                    overlap.get_or_insert(block);
-                }
-                self.s.metadata.set(block.into());
+            self.s.metadata.set_range(first.into(), len.into());
+            if self.s.found.set_if_clear(first.into(), len.into()) {
+                continue;
             }
+            let overlap = (first..first.saturating_add(len)).find(|&block| self.s.found.get(block.into()));
+            self.s.found.set_range(first.into(), len.into());
             if let Some(block) = overlap {
                 self.report(Place::Group(group), kind, Some(block.into()), None)?;
             }
         }
         Ok(())
-    }
-
-    /// The inode that holds the spare descriptor blocks: a double indirect block that points to the
-    /// spare blocks of group 0, each of which points to the same block of the groups with backups.
-    fn check_resize_inode(&mut self) -> Step {
-        const INODE: u32 = 7;
-        let Some(offset) = self.inode_offset(INODE) else { return Ok(()) };
-        let mut inode = RawInode::new_zeroed();
-        self.dev.read_at(offset, inode.as_mut_bytes())?;
-        if !self.sb.features.compat.contains(CompatFeatures::RESIZE_INODE) {
-            if self.raw.s_reserved_gdt_blocks.get() != 0 {
-                let found = self.raw.s_reserved_gdt_blocks.get().into();
-                if self.report(Place::Superblock, Kind::ReservedDescriptors, Some(found), Some(0))? {
-                    let field = offset_of!(RawSuperblock, s_reserved_gdt_blocks) as u64;
-                    self.dev.write_u16(SUPERBLOCK_OFFSET + field, 0)?;
-                }
-            }
-            if inode.i_block.iter().any(|block| block.get() != 0)
-                && self.fault(Place::Inode(INODE), Kind::ResizeInodeLeft)?
-            {
-                self.dev.zero(offset, self.geo.inode_size.into())?;
-            }
-            return Ok(());
-        }
-        if !self.resize_inode_is_good(&inode)? {
-            self.later.resize_inode = self.fault(Place::Inode(INODE), Kind::ResizeInode)?;
-        }
-        Ok(())
-    }
-
-    fn resize_inode_is_good(&mut self, inode: &RawInode) -> Step<bool> {
-        let [.., double, triple] = &inode.i_block;
-        let others = inode.i_block.iter().take(13).any(|block| block.get() != 0);
-        let double = double.get();
-        if others
-            || triple.get() != 0
-            || inode.i_mode.get() & 0o170_000 != 0o100_000
-            || !self.is_block(double)
-        {
-            return Ok(false);
-        }
-        if u64::from(self.geo.reserved_gdt_blocks) > self.geo.block_size.pointers() {
-            return Ok(false);
-        }
-        let mut top = core::mem::take(&mut self.s.block);
-        let [mut leaf, ..] = core::mem::take(&mut self.s.levels);
-        self.read_block(double, &mut top)?;
-        let pointers = self.geo.block_size.pointers() as usize;
-        let first = self.geo.first_data_block.saturating_add(1);
-        let mut good = true;
-        for nr in 0..u32::from(self.geo.reserved_gdt_blocks) {
-            let from = self.geo.descriptor_blocks().saturating_add(nr);
-            let block = first.saturating_add(from);
-            if pointer(&top, from as usize % pointers) != block || !self.is_block(block) {
-                good = false;
-                break;
-            }
-            self.read_block(block, &mut leaf)?;
-            let backups = (1..self.geo.groups).filter(|&group| self.geo.has_super(GroupNr::new(group)));
-            let mut behind = 0;
-            for (index, group) in backups.enumerate() {
-                let expected = block.wrapping_add(group.wrapping_mul(self.geo.blocks_per_group));
-                good &= index >= pointers || pointer(&leaf, index) == expected;
-                behind = index + 1;
-            }
-            // Former backups may be left there by resize2fs, what is no block not.
-            let is_left = |at: u32| at == 0 || self.is_block(at);
-            good &= (behind..pointers).all(|index| is_left(pointer(&leaf, index)));
-        }
-        // Those of other descriptors nobody leaves.
-        let spare = usize::from(self.geo.reserved_gdt_blocks);
-        let first = self.geo.descriptor_blocks() as usize % pointers;
-        let is_spare = |index: usize| (index + pointers - first) % pointers < spare;
-        good &= (0..pointers).all(|index| is_spare(index) || pointer(&top, index) == 0);
-        self.s.block = top;
-        self.s.levels = [leaf, Vec::new(), Vec::new()];
-        Ok(good)
     }
 
     /// Compares the backups of the superblock with the primary one, in what must be the same.

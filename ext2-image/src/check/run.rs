@@ -7,6 +7,7 @@ use blockdev::BlockDevice;
 
 use super::bits::Bits;
 use super::finding::{Finding, Kind, Place, Preen};
+use super::memo::Memo;
 use super::{Pass, Progress};
 use ext2_core::raw::{RawGroupDesc, RawSuperblock};
 use ext2_core::{Error, Geometry, Superblock};
@@ -153,7 +154,11 @@ pub(crate) struct Scratch {
     pub(crate) block: Vec<u8>,
     /// Hashes of the names of one directory, with their places.
     pub(crate) names: Vec<(u64, u64)>,
+    pub(crate) memo: Memo,
 }
+
+/// Says whether bytes were changed: from which on, and how many.
+pub(crate) type Changed<'c> = dyn Fn(u64, u64) -> bool + 'c;
 
 /// One check at work.
 pub(crate) struct Run<'r> {
@@ -168,8 +173,12 @@ pub(crate) struct Run<'r> {
     pub(crate) sb: Superblock,
     pub(crate) geo: Geometry,
     pub(crate) s: &'r mut Scratch,
+    /// In a round of a repair: whether anything within a range of bytes was changed, in this round or another.
+    pub(crate) changed: Option<&'r Changed<'r>>,
     /// Findings that are not remarks.
     pub(crate) faults: u64,
+    /// All findings.
+    pub(crate) reports: u64,
     pub(crate) large_files: bool,
     pub(crate) later: Later,
 }
@@ -201,6 +210,7 @@ impl Run<'_> {
         name: &[u8],
     ) -> Step<bool> {
         let finding = Finding { place, kind, found, expected, name: name.to_vec() };
+        self.reports += 1;
         if !kind.is_remark() {
             self.faults += 1;
         }
@@ -259,6 +269,16 @@ impl Run<'_> {
         if let Some(slot) = (inode as usize).checked_sub(1).and_then(|index| self.s.state.get_mut(index)) {
             *slot = state;
         }
+    }
+
+    /// The first inode from one on of which anything is known. Most of a large file system are in no use.
+    pub(crate) fn next_known(&self, from: u32) -> Option<u32> {
+        let at = (from as usize).checked_sub(1)?;
+        let rest = self.s.state.get(at..)?;
+        let skipped = rest.chunks(64).take_while(|piece| crate::zeros::is_zero(piece)).count() * 64;
+        let ahead = rest.get(skipped..)?.iter().position(|&state| state != 0)?;
+        // OK to cast: an index of an inode.
+        Some((at + skipped + ahead) as u32 + 1)
     }
 
     pub(crate) fn is_directory(&self, inode: u32) -> bool {

@@ -16,7 +16,7 @@ use ext2_core::{CompatFeatures, Features, IncompatFeatures, RoCompatFeatures};
 use ext2_core::{Corrupt, Incompatible, Object};
 
 /// Read-only compatible features that a check knows: `sparse_super`, `large_file`, `uninit_bg`, `dir_nlink`, `extra_isize`, and
-/// `quota`, of whose files it looks at the blocks and not at what they count.
+/// `quota`.
 const CHECKED: u32 = 0x1 | 0x2 | UNINIT_BG | DIR_NLINK | 0x40 | QUOTA;
 /// There are orphans in the file of orphans, which is a compatible feature of its own.
 pub(crate) const ORPHANS: u32 = 0x1_0000;
@@ -29,9 +29,9 @@ pub(crate) const DIR_NLINK: u32 = 0x20;
 /// Compatible features that are known: what an unknown one means for the structures nobody can say.
 const CHECKED_COMPAT: u32 = 0x3f | 0x200 | 0x400 | 0x800;
 
-/// Refuses what can be looked at but not mended here: of `quota` nobody would count anew what the files use.
+/// Refuses what can be looked at but not mended here.
 pub(crate) fn check_mendable(mut features: Features) -> ext2_core::Result<()> {
-    features.ro_compat.remove(RoCompatFeatures::from_bits_retain(UNINIT_BG | DIR_NLINK));
+    features.ro_compat.remove(RoCompatFeatures::from_bits_retain(UNINIT_BG | DIR_NLINK | QUOTA));
     features.check_writable()
 }
 

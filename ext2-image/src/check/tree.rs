@@ -1,10 +1,9 @@
 //! The block tree of an inode: every block claimed, counted, and for a directory noted.
 
-use alloc::vec::Vec;
-use core::mem::{offset_of, take};
+use core::mem::offset_of;
 
 use super::finding::{Kind, Place};
-use super::layout::pointer;
+use super::memo::{Mapped, Pointers};
 use super::run::{DirBlock, Mode, Run, Step};
 use ext2_core::raw::RawInode;
 
@@ -56,10 +55,11 @@ impl Run<'_> {
         let mut first = 0;
         for (slot, block) in inode.i_block.iter().enumerate() {
             let level = slot.saturating_sub(11);
-            let span = pointers.pow(level as u32);
-            let at = map + slot as u64 * 4;
-            self.visit(nr, owner, Pointer { at, block: block.get(), level }, first, &mut walk)?;
-            first += span;
+            if block.get() != 0 {
+                let at = map + slot as u64 * 4;
+                self.visit(nr, owner, Pointer { at, block: block.get(), level }, first, &mut walk)?;
+            }
+            first += pointers.pow(level as u32);
         }
         Ok(walk)
     }
@@ -99,12 +99,18 @@ impl Run<'_> {
             }
             return Ok(());
         }
-        if level > 0 && self.mode == Mode::Repair && self.is_garbage(block, owner)? {
-            // What it points to is lost, what the rest of the file has is not.
-            if self.report(Place::Inode(nr), Kind::IllegalBlock, Some(block.into()), None)? {
-                self.dev.write_u32(at, 0)?;
+        let mut read = None;
+        if level > 0 && self.mode == Mode::Repair && self.may_be_garbage(block, owner) {
+            let pointers = self.pointers_in(block)?;
+            if self.is_garbage(&pointers) {
+                self.done_with(&pointers);
+                // What it points to is lost, what the rest of the file has is not.
+                if self.report(Place::Inode(nr), Kind::IllegalBlock, Some(block.into()), None)? {
+                    self.dev.write_u32(at, 0)?;
+                }
+                return Ok(());
             }
-            return Ok(());
+            read = Some(pointers);
         }
         let fresh = match owner {
             Owner::Resize if level != 2 => true,
@@ -125,13 +131,16 @@ impl Run<'_> {
         if level > 0 {
             // Inside metadata there is no tree: the resize inode was checked with the layout.
             if owner == Owner::Resize {
-                return self.count_resize(block, level, walk);
+                return self.count_spare(block, level, walk);
             }
             // What lies in metadata is not mended as pointers: the file gets a copy first, and that is looked at again.
             if !fresh && self.mode == Mode::Repair && self.s.metadata.get(block.into()) {
+                if let Some(pointers) = &read {
+                    self.done_with(pointers);
+                }
                 return Ok(());
             }
-            return self.descend(nr, owner, pointer, first, walk);
+            return self.descend(nr, owner, pointer, first, walk, read);
         }
         walk.end = first + 1;
         if owner == Owner::Directory {
@@ -146,53 +155,54 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Visits what an indirect block points to.
-    fn descend(&mut self, nr: u32, owner: Owner, from: Pointer, first: u64, walk: &mut Walk) -> Step {
+    /// Visits what an indirect block points to, which was `read` already or is read now.
+    fn descend(
+        &mut self,
+        nr: u32,
+        owner: Owner,
+        from: Pointer,
+        first: u64,
+        walk: &mut Walk,
+        read: Option<Pointers>,
+    ) -> Step {
         let Pointer { block, level, .. } = from;
         if self.s.walked.set(block.into()) {
+            if let Some(pointers) = &read {
+                self.done_with(pointers);
+            }
             return Ok(());
         }
-        let Some(slot) = self.s.levels.get_mut(level - 1) else { return Ok(()) };
-        let mut buffer = take(slot);
-        self.read_block(block, &mut buffer)?;
-        let pointers = self.geo.block_size.pointers();
-        let span = pointers.pow(level as u32 - 1);
-        for index in 0..pointers {
-            let below = pointer(&buffer, index as usize);
-            if below != 0 {
-                let at = (u64::from(block) << self.geo.block_size.log2()) + index * 4;
-                let below = Pointer { at, block: below, level: level - 1 };
-                self.visit(nr, owner, below, first + index * span, walk)?;
+        let pointers = match read {
+            Some(pointers) => pointers,
+            None => self.pointers_in(block)?,
+        };
+        let span = self.geo.block_size.pointers().pow(level as u32 - 1);
+        for run in 0.. {
+            let Some(Mapped { index, block: below, len }) = self.run_of(&pointers, run) else { break };
+            let start = first + u64::from(index) * span;
+            if level == 1 && owner == Owner::Regular && self.claim_run(below, len, walk) {
+                walk.end = start + u64::from(len);
+                continue;
+            }
+            for more in 0..len {
+                let at = self.byte_of(block) + u64::from(index + more) * 4;
+                let below = Pointer { at, block: below + more, level: level - 1 };
+                self.visit(nr, owner, below, start + u64::from(more) * span, walk)?;
             }
         }
-        if let Some(slot) = self.s.levels.get_mut(level - 1) {
-            *slot = buffer;
-        }
+        self.done_with(&pointers);
         Ok(())
     }
 
-    /// Counts the blocks below the double indirect block of the resize inode.
-    fn count_resize(&mut self, block: u32, level: usize, walk: &mut Walk) -> Step {
-        if self.s.walked.set(block.into()) {
-            return Ok(());
-        }
-        let Some(slot) = self.s.levels.get_mut(level - 1) else { return Ok(()) };
-        let mut buffer = take(slot);
-        self.read_block(block, &mut buffer)?;
-        for index in 0..self.geo.block_size.pointers() {
-            let below = pointer(&buffer, index as usize);
-            if below != 0 {
-                walk.blocks += 1;
-                walk.end = walk.end.max(1);
-                if level > 1 && self.is_block(below) {
-                    self.count_resize(below, level - 1, walk)?;
-                }
-            }
-        }
-        if let Some(slot) = self.s.levels.get_mut(level - 1) {
-            *slot = buffer;
-        }
-        Ok(())
+    /// Claims a run of blocks with data of a regular file, if there is nothing to be said about any of them.
+    fn claim_run(&mut self, block: u32, len: u32, walk: &mut Walk) -> bool {
+        let most = 1u64 << (41 - self.geo.block_size.log2());
+        let is_plain = self.is_block(block)
+            && self.is_block(block + (len - 1))
+            && walk.blocks + u64::from(len) < most
+            && self.s.found.set_if_clear(block.into(), len.into());
+        walk.blocks += if is_plain { u64::from(len) } else { 0 };
+        is_plain
     }
 
     /// Whether a block of a file lies past what its kind may have.
@@ -220,19 +230,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether an indirect block was overwritten by something else: it has as many numbers that no block has
-    /// as make e2fsck delete the file.
-    fn is_garbage(&mut self, block: u32, owner: Owner) -> Step<bool> {
-        if matches!(owner, Owner::Resize | Owner::BadBlocks) || self.s.walked.get(block.into()) {
-            return Ok(false);
-        }
-        let mut buffer = Vec::new();
-        self.read_block(block, &mut buffer)?;
-        let mut wrong = 0;
-        for index in 0..self.geo.block_size.pointers() {
-            let below = pointer(&buffer, index as usize);
-            wrong += u32::from(below != 0 && !self.is_block(below));
-        }
-        Ok(wrong >= 12)
+    /// Whether it is worth a look whether an indirect block was overwritten.
+    fn may_be_garbage(&self, block: u32, owner: Owner) -> bool {
+        !matches!(owner, Owner::Resize | Owner::BadBlocks) && !self.s.walked.get(block.into())
     }
 }

@@ -20,6 +20,8 @@ use blockdev::{BlockDevice, Extent, Result};
 use ext2_core::raw::{MAGIC, SUPERBLOCK_OFFSET};
 use ext2_core::rules::STATE_VALID;
 
+use crate::joined::{Joined, MOST};
+
 /// Who is told of a range before it is stored to: its offset, and what is there now.
 pub(crate) type Told<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
 
@@ -29,8 +31,6 @@ pub const GRAIN: u64 = 1024;
 /// Where `s_magic` and `s_state` lie, in bytes of the device.
 const MAGIC_AT: u64 = SUPERBLOCK_OFFSET + 56;
 const STATE_AT: u64 = SUPERBLOCK_OFFSET + 58;
-/// Most bytes of one store.
-const STORE: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Grain {
@@ -82,6 +82,12 @@ impl<'d> Changes<'d> {
     #[must_use]
     pub fn stamp(&self) -> u64 {
         self.state().stamp
+    }
+
+    /// Whether any byte of a range was stored to, whether that changed it or not.
+    pub(crate) fn is_changed(&self, offset: u64, len: u64) -> bool {
+        let end = offset.saturating_add(len).div_ceil(GRAIN);
+        self.state().grains.range(offset / GRAIN..end).next().is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -145,7 +151,7 @@ impl<'d> Changes<'d> {
             }
             let offset = nr * GRAIN;
             match list.last_mut() {
-                Some(last) if last.offset + last.new.len() as u64 == offset && last.new.len() < STORE => {
+                Some(last) if last.offset + last.new.len() as u64 == offset && last.new.len() < MOST => {
                     last.old.extend_from_slice(&old);
                     last.new.extend_from_slice(&grain.bytes);
                 }
@@ -200,26 +206,12 @@ impl<'d> Changes<'d> {
         }
         let mut bytes = 0;
         for fresh in [true, false] {
-            let mut run: Option<(u64, Vec<u8>)> = None;
+            let mut joined = Joined::new(self.below);
             for (&nr, grain) in changed.iter().filter(|(_, grain)| grain.fresh == fresh) {
-                match &mut run {
-                    Some((start, pending))
-                        if *start + pending.len() as u64 == nr * GRAIN && pending.len() < STORE =>
-                    {
-                        pending.extend_from_slice(&grain.bytes);
-                    }
-                    _ => {
-                        if let Some((start, pending)) = run.replace((nr * GRAIN, grain.bytes.clone())) {
-                            bytes += pending.len() as u64;
-                            self.below.write_at(start, &pending)?;
-                        }
-                    }
-                }
+                bytes += grain.bytes.len() as u64;
+                joined.write_at(nr * GRAIN, &grain.bytes)?;
             }
-            if let Some((start, pending)) = run {
-                bytes += pending.len() as u64;
-                self.below.write_at(start, &pending)?;
-            }
+            joined.end()?;
             if marked || changed.values().any(|grain| grain.fresh == fresh) {
                 self.below.flush()?;
                 marked = false;

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use ext2_core::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::{STATE_ERROR, STATE_VALID};
@@ -12,7 +13,7 @@ use super::changes::Changes;
 use super::layout::{settle_descriptors, settle_super};
 use crate::check::run::{Scratch, Stop};
 use crate::check::superblock::{check_mendable, check_super, read_super};
-use crate::check::{Checker, Finding, Kind, Outcome, Place, Progress, Summary};
+use crate::check::{Checker, Finding, Kind, Outcome, Place, Progress, Summary, recount};
 use blockdev::BlockDevice;
 
 /// Rounds after which a repair that always finds something new is given up. Each level of a block map and each pass may cost
@@ -111,7 +112,8 @@ fn preen(
     let told = &mut |finding: &Finding| {
         sink(finding);
     };
-    let outcome = Checker::new().mend_with(changes, options.now, &check_options(options), told)?;
+    let mut checker = Checker::new();
+    let (outcome, known) = checker.preen(changes, options.now, &check_options(options), told)?;
     let (mended, stopped) = match outcome {
         Outcome::Clean => (0, None),
         Outcome::Mended(count) => (count, None),
@@ -120,7 +122,10 @@ fn preen(
     if changes.stamp() != 0 && stopped.is_none() {
         note_check(changes, options.now)?;
     }
-    let summary = Checker::new().check(changes, &check_options(options), &mut |_| {})?;
+    let summary = match known {
+        Some(summary) => summary,
+        None => checker.check(changes, &check_options(options), &mut |_| {})?,
+    };
     Ok(Report { mended, clean: stopped.is_none() && summary.is_clean(), stopped, summary })
 }
 
@@ -131,12 +136,16 @@ fn rounds(
 ) -> Result<Report> {
     let mut answers: BTreeMap<(Place, Kind), bool> = BTreeMap::new();
     let mut mended = 0;
+    // Whether a round mended nothing but counts, and all that it found.
+    let counts = Cell::new(true);
     let mut answer = |finding: &Finding| {
-        *answers.entry((finding.place, finding.kind)).or_insert_with(|| {
+        let wanted = *answers.entry((finding.place, finding.kind)).or_insert_with(|| {
             let wanted = sink(finding);
             mended += u64::from(wanted);
             wanted
-        })
+        });
+        counts.set(counts.get() && wanted && finding.kind.is_count());
+        wanted
     };
     // A journal that holds something comes first; one that cannot be replayed is given up, as e2fsck does it.
     if crate::jbd2::needs_replay(changes).unwrap_or(false) && crate::jbd2::replay(changes).is_err() {
@@ -154,6 +163,7 @@ fn rounds(
     let mut sound = None;
     for _ in 0..ROUNDS {
         let before = changes.stamp();
+        counts.set(true);
         stopped = settle_super(changes, &mut answer)?.err();
         if stopped.is_some() {
             break;
@@ -166,13 +176,19 @@ fn rounds(
                 sound = Some(summary).filter(Summary::is_clean);
                 break;
             }
+            Ok(_) if counts.get() => {
+                sound = recount(changes, options.progress, &mut scratch)?;
+                if sound.is_some() {
+                    break;
+                }
+            }
             Ok(_) | Err(Stop::Again) if changes.stamp() != before => {}
             Err(Stop::Error(error)) => return Err(error),
             _ => break,
         }
     }
     let mut last = Vec::new();
-    // A round that found nothing is a check of its own.
+    // A round that found nothing is a check of its own, and so is one whose counts are as they should be after it.
     let summary = match sound {
         Some(summary) => summary,
         None => Checker::with(scratch).check(changes, &check_options(options), &mut |finding| {

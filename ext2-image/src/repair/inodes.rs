@@ -14,7 +14,7 @@ use crate::check::layout::pointer;
 use crate::check::run::{Double, Run, Step};
 
 /// A block of a file: its number there, where its pointer lies, and the block.
-type Mapped = (u64, u64, u32);
+pub(crate) type Mapped = (u64, u64, u32);
 
 impl Run<'_> {
     /// What pass 1 leaves to its end.
@@ -114,7 +114,7 @@ impl Run<'_> {
     }
 
     /// The blocks of a file that its map gives, in their order.
-    fn mapped(&mut self, inode: u32) -> Step<Vec<Mapped>> {
+    pub(crate) fn mapped(&mut self, inode: u32) -> Step<Vec<Mapped>> {
         let mut found = Vec::new();
         let Some(offset) = self.inode_offset(inode) else { return Ok(found) };
         let map = offset + offset_of!(RawInode, i_block) as u64;

@@ -11,6 +11,9 @@ use crate::rewrite::Draft;
 
 const INODE: InodeNr = InodeNr::new(7).expect("not zero");
 
+/// Bytes of spare blocks that are read at a time.
+const AHEAD: u32 = 256 << 10;
+
 /// Writes the block that leads to the spare blocks, each of which leads to its copies in other groups.
 pub(super) fn write(draft: &mut Draft<'_>) -> Result<()> {
     if !has_spare(draft) {
@@ -34,18 +37,23 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<()> {
 
     let mut lead = alloc::vec![0; size.len()];
     let first = geo.first_data_block + 1 + geo.descriptor_blocks();
-    let mut old = Vec::new();
-    for block in first..first + spare {
-        let index = (u64::from(block - geo.first_data_block - 1) % size.pointers()) as usize * 4;
-        lead[index..index + 4].copy_from_slice(&block.to_le_bytes());
-        let mut copies = alloc::vec![0; size.len()];
-        for (slot, &group) in copies.chunks_exact_mut(4).zip(&backups) {
-            let there = geo.group_start(group) + (block - geo.group_start(GroupNr::new(0)));
-            slot.copy_from_slice(&there.to_le_bytes());
-        }
-        draft.read_old(block, &mut old)?;
-        if old != copies {
-            draft.put(block, &copies)?;
+    let (mut old, mut copies) = (Vec::new(), alloc::vec![0; size.len()]);
+    // OK to cast: a block has at most 64 KiB.
+    let at_once = AHEAD / size.len() as u32;
+    for part in (first..first + spare).step_by(at_once as usize) {
+        let count = at_once.min(first + spare - part);
+        old.resize(count as usize * size.len(), 0);
+        draft.dev.read_at(draft.byte_of(part), &mut old)?;
+        for (block, old) in (part..).zip(old.chunks_exact(size.len())) {
+            let index = (u64::from(block - geo.first_data_block - 1) % size.pointers()) as usize * 4;
+            lead[index..index + 4].copy_from_slice(&block.to_le_bytes());
+            for (slot, &group) in copies.chunks_exact_mut(4).zip(&backups) {
+                let there = geo.group_start(group) + (block - geo.group_start(GroupNr::new(0)));
+                slot.copy_from_slice(&there.to_le_bytes());
+            }
+            if old != copies {
+                draft.put(block, &copies)?;
+            }
         }
     }
     let double = inode.i_block[13].get();

@@ -24,6 +24,7 @@ use ext2_core::{BlockSize, Corrupt, Errno, Error, IncompatFeatures, Object, Resu
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{Draft, Step, descriptor_places};
+use crate::joined::{Joined, MOST};
 
 /// The mark of an image whose log has to be carried out.
 const UNFINISHED: u32 = IncompatFeatures::UNFINISHED_REWRITE.bits();
@@ -155,7 +156,7 @@ impl Draft<'_> {
         superblock.resize(len, 0);
         let blocks = self.log.iter().map(|(&block, bytes)| (block, bytes.as_slice()));
         let blocks: Vec<(u32, &[u8])> = blocks.chain([(SUPER, superblock.as_slice())]).collect();
-        let mut head = [0; 8];
+        let (mut head, mut out) = ([0; 8], Joined::new(self.dev));
         let parts = blocks.chunks(per_index).zip(places.chunks(per_index)).zip(heads).enumerate();
         for (nr, ((part, places), &at)) in parts {
             let mut index = alloc::vec![0; len];
@@ -163,7 +164,7 @@ impl Draft<'_> {
             put_word(&mut index, 8, heads.get(nr + 1).copied().unwrap_or(0));
             put_word(&mut index, 12, part.len() as u32);
             for (slot, ((block, bytes), &place)) in part.iter().zip(places).enumerate() {
-                self.dev.write_at(self.byte_of(place), bytes)?;
+                out.write_at(self.byte_of(place), bytes)?;
                 let entry = HEADER + slot * ENTRY;
                 put_word(&mut index, entry, *block);
                 put_word(&mut index, entry + 4, place);
@@ -171,12 +172,13 @@ impl Draft<'_> {
             }
             let own = sum(&index);
             put_word(&mut index, 16, own);
-            self.dev.write_at(self.byte_of(at), &index)?;
+            out.write_at(self.byte_of(at), &index)?;
             if nr == 0 {
                 put_word(&mut head, 0, at);
                 put_word(&mut head, 4, own);
             }
         }
+        out.end()?;
         Ok(head)
     }
 }
@@ -235,12 +237,14 @@ pub fn recover(dev: &dyn BlockDevice) -> Result<bool> {
     {
         return broken("its superblock is none");
     }
+    let mut out = Joined::new(dev);
     walk(dev, size, (head, own), |block, bytes| {
         if block != SUPER {
-            dev.write_at(u64::from(block) << size.log2(), bytes)?;
+            out.write_at(u64::from(block) << size.log2(), bytes)?;
         }
         Ok(())
     })?;
+    out.end()?;
     // As long as it has the mark and the pointer, the superblock may be durable before the blocks, or in part.
     let incompat = new.s_feature_incompat.get();
     new.s_feature_incompat.set(incompat | UNFINISHED);
@@ -264,7 +268,7 @@ fn walk(
     let len = size.len();
     let all = dev.size() >> size.log2();
     let inside = |block: u32| u64::from(block) < all && u64::from(block) << size.log2() > SUPERBLOCK_OFFSET;
-    let (mut index, mut bytes) = (alloc::vec![0; len], alloc::vec![0; len]);
+    let (mut index, mut bytes, mut entries) = (alloc::vec![0; len], Vec::new(), Vec::new());
     let mut expected = Some(own);
     let mut seen = BTreeSet::new();
     while at != 0 {
@@ -280,17 +284,27 @@ fn walk(
         if !is_good {
             return broken("its log is not whole");
         }
+        entries.clear();
         for slot in 0..count {
             let entry = HEADER + slot * ENTRY;
-            let (block, place) = (word(&index, entry), word(&index, entry + 4));
+            let [block, place, sum] = [0, 4, 8].map(|field| word(&index, entry + field));
             if !inside(place) || (block != SUPER && !inside(block)) {
                 return broken("its log leads outside the image");
             }
-            dev.read_at(u64::from(place) << size.log2(), &mut bytes)?;
-            if crc32fast::hash(&bytes) != word(&index, entry + 8) {
-                return broken("its log is not whole");
+            entries.push((block, place, sum));
+        }
+        // What lies one behind the other is read together.
+        for run in entries.chunk_by(|a, b| a.1.wrapping_add(1) == b.1).flat_map(|run| run.chunks(MOST / len))
+        {
+            bytes.resize(run.len() * len, 0);
+            let first = run.first().map_or(0, |entry| entry.1);
+            dev.read_at(u64::from(first) << size.log2(), &mut bytes)?;
+            for (&(block, _, sum), bytes) in run.iter().zip(bytes.chunks_exact(len)) {
+                if crc32fast::hash(bytes) != sum {
+                    return broken("its log is not whole");
+                }
+                each(block, bytes)?;
             }
-            each(block, &bytes)?;
         }
         at = word(&index, 8);
     }

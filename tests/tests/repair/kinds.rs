@@ -9,7 +9,7 @@ use ext2_image::{
     repair::{Changes, UndoWriter, play, repair},
 };
 
-use crate::bench::{Bench, bytes_of, options, repair_all};
+use crate::bench::{Bench, bytes_of, options};
 
 /// Runs commands of debugfs that change an image.
 pub(crate) fn debugfs(path: &Path, commands: &str) {
@@ -177,24 +177,6 @@ fn groups_that_were_never_written_are_mended_and_their_descriptors_have_the_righ
         };
         assert_eq!(files(&kept), files(&whole), "{commands}");
     }
-}
-
-#[test]
-fn an_image_with_quota_is_looked_at_and_refused_where_it_would_have_to_be_counted_anew() {
-    need_tools!("mke2fs", "debugfs");
-    let bench = Bench::new();
-    let path = base(&bench, &["-O", "quota"]);
-    // What the files that were put into it use, e2fsck alone counts.
-    let bytes = fs::read(&path).unwrap();
-    let device = Scratch::new(bytes.clone());
-    let report = repair_all(&device).unwrap();
-    assert!(report.clean && report.mended == 0, "{report:?}");
-    assert!(bytes_of(&device) == bytes);
-    debugfs(&path, "sif d/f links_count 9\n");
-    let bytes = fs::read(&path).unwrap();
-    let device = Scratch::new(bytes.clone());
-    assert!(repair_all(&device).unwrap_err().contains("quota"));
-    assert!(bytes_of(&device) == bytes);
 }
 
 #[test]

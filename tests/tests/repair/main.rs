@@ -11,4 +11,6 @@ mod fields;
 mod journals;
 mod kinds;
 mod names;
+mod quota;
+mod rounds;
 mod structures;

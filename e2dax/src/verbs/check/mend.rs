@@ -7,7 +7,6 @@ use std::path::Path;
 
 use blockdev::{BlockDevice, Durability};
 use ext2_core::raw::{MAGIC, SUPERBLOCK_OFFSET};
-use ext2_core::{Error, Incompatible};
 use ext2_image::check::{Finding, Kind, Place};
 use ext2_image::jbd2;
 use ext2_image::repair::{Change, Changes, Options, Policy, Report, UndoWriter, repair, use_backup};
@@ -79,17 +78,7 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
             store(&changes, None, 0).of_store(&name)?;
         }
     }
-    let report = match find(args, &changes, &mut asking, context)? {
-        Err(Error::Incompatible(Incompatible::ReadOnlyFeature(features))) => {
-            let how = "tune2fs takes it away and sets it again, or e2fsck -y mends the image";
-            let what =
-                format!("has faults, and a feature that a repair here does not keep up ({features}): {how}");
-            context.tell(&Failure::broken(name, what));
-            context.set_exit(ERRORS_LEFT);
-            return Ok(());
-        }
-        report => report.of(|| name.clone())?,
-    };
+    let report = find(args, &changes, &mut asking, context)?.of(|| name.clone())?;
     let list = if args.dry_run { changes.list().of(|| name.clone())? } else { Vec::new() };
     let mut stored = 0;
     if args.dry_run {
@@ -112,6 +101,12 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
     }
     drop(interrupted);
     verdict(args, &name, &report, stored, list.iter().map(|change| change.new.len() as u64).sum(), context)?;
+    let left = report.stopped.as_ref().map(|finding| finding.kind);
+    if matches!(left, Some(Kind::QuotaFile | Kind::QuotaUsage)) {
+        context.note(&format!(
+            "{name}: tune2fs -O ^quota, then tune2fs -O quota, makes the files of quota anew"
+        ));
+    }
     if report.mended > 0 || replayed.is_some() {
         context.set_exit(MENDED);
     }
