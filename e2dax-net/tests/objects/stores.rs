@@ -124,8 +124,10 @@ fn objects_of_google_and_azure_are_devices() {
         device.read_at(100_000, &mut found).unwrap();
         assert!(found == bytes[100_000..150_000], "{scheme}");
         let asked = http.asked();
-        let head = "HEAD /golden/images/a%20b.img";
-        assert!(asked[0].starts_with(head) && asked[1].starts_with("GET "), "{asked:?}");
+        // Which bytes of a name are escaped is for each store to say.
+        let head = asked[0].replace("%2F", "/").replace("%2E", ".");
+        assert!(head.starts_with("HEAD /golden/images/a%20b.img"), "{asked:?}");
+        assert!(asked[1].starts_with("GET "), "{asked:?}");
         assert!(asked.len() == 2 && asked.iter().all(|request| request.contains(query)), "{asked:?}");
         http.set(|state| state.etag = Some("\"two\"".into()));
         let error = device.read_at(0, &mut found).unwrap_err().to_string();
