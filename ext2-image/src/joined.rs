@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use blockdev::{BlockDevice, Result};
 
-/// Most bytes of one write.
-pub(crate) const MOST: usize = 1 << 20;
+/// Most bytes of one write. Larger ones save no time: memory that is touched for the first time costs more than a call.
+pub(crate) const MOST: usize = 64 << 10;
 
 /// Keeps bytes back as long as more come that lie right behind them. Nothing is said of the order in which they are stored, and
 /// what is kept back is stored by [`end`](Self::end) alone.

@@ -20,7 +20,7 @@ use blockdev::{BlockDevice, Extent, Result};
 use ext2_core::raw::{MAGIC, SUPERBLOCK_OFFSET};
 use ext2_core::rules::STATE_VALID;
 
-use crate::joined::{Joined, MOST};
+use crate::joined::Joined;
 
 /// Who is told of a range before it is stored to: its offset, and what is there now.
 pub(crate) type Told<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
@@ -31,6 +31,8 @@ pub const GRAIN: u64 = 1024;
 /// Where `s_magic` and `s_state` lie, in bytes of the device.
 const MAGIC_AT: u64 = SUPERBLOCK_OFFSET + 56;
 const STATE_AT: u64 = SUPERBLOCK_OFFSET + 58;
+/// Most bytes of one change that is listed.
+const LISTED: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Grain {
@@ -151,7 +153,7 @@ impl<'d> Changes<'d> {
             }
             let offset = nr * GRAIN;
             match list.last_mut() {
-                Some(last) if last.offset + last.new.len() as u64 == offset && last.new.len() < MOST => {
+                Some(last) if last.offset + last.new.len() as u64 == offset && last.new.len() < LISTED => {
                     last.old.extend_from_slice(&old);
                     last.new.extend_from_slice(&grain.bytes);
                 }

@@ -61,7 +61,6 @@ const ODD: &[(&str, u64, &[u64])] = &[
     ("-b 1024 -g 512 -O meta_bg,^resize_inode", 20483 << 10, &[14341 << 10, 40967 << 10]),
     ("-b 1024 -g 256 -O sparse_super2,^resize_inode", 20483 << 10, &[14341 << 10, 19713 << 10]),
     ("-b 4096 -g 256", 24580 << 10, &[18440 << 10, (33 << 20) + 2047]),
-    ("-b 65536", 96 << 20, &[80064 << 10, 131172 << 10]),
 ];
 
 /// Resizes the image `base` both ways, and compares numbers and contents.
