@@ -120,7 +120,8 @@ impl Cell {
                 return refuse(Errno::NOSPC, "the attributes do not fit in a block");
             };
             self.fs.need_compat(CompatFeatures::EXT_ATTR)?;
-            let (block, sharers) = self.xattr_block_with(&bytes, together.is_some())?;
+            let may_share = together.is_some() || Mended::SharersApart.is_back();
+            let (block, sharers) = self.xattr_block_with(&bytes, may_share)?;
             fresh = Some(block);
             words.extend(sharers.map(|sharers| (sharers.at, sharers.count + 1)));
         }

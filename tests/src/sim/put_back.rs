@@ -74,6 +74,8 @@ pub struct Sought {
     pub runs: Option<u64>,
     /// Time that it took there.
     pub time: Option<Duration>,
+    /// Modes of the runs that found it, by name.
+    pub modes: Vec<&'static str>,
     /// What the fastest one said.
     pub words: String,
 }
@@ -107,11 +109,14 @@ impl Search {
             }
         }
         found.sort();
+        let names = Mode::ALL.iter().map(|(name, _)| *name);
+        let has_mode = |words: &str, name: &str| words.contains(&format!("--mode {name}"));
         let (count, middle) = (found.len() as u64, (self.searches / 2) as usize);
         Ok(Sought {
             found: count,
             runs: found.get(middle).map(|(runs, ..)| *runs),
             time: found.get(middle).map(|(_, time, _)| *time),
+            modes: names.filter(|name| found.iter().any(|(.., words)| has_mode(words, name))).collect(),
             words: found.first().map(|(.., words)| words.clone()).unwrap_or_default(),
         })
     }
