@@ -33,6 +33,23 @@ impl Fault {
         Self::mended().chain(barriers).find(|fault| fault.to_string() == name)
     }
 
+    /// The mode whose runs show it soonest.
+    #[must_use]
+    pub fn mode(self) -> Mode {
+        use Mended as M;
+        match self {
+            Self::Without(_) => Mode::Crash,
+            Self::Mended(fault) => match fault {
+                M::LookupLetsGo | M::RenameLooksOnce | M::RmdirLooksOnce | M::NowaitWaits => Mode::Threads,
+                M::OwnersInPieces | M::SetIdKept | M::SharersApart | M::NoShelter => Mode::Crash,
+                M::ExchangeKeepsNothing | M::LateTimesForgotten | M::DanglingNamesStay => Mode::Crash,
+                M::LeaseNotWritten | M::InodeReplayedFirst => Mode::Crash,
+                M::FaultLeavesHole => Mode::Failing,
+                _ => Mode::Plain,
+            },
+        }
+    }
+
     /// What is wrong with it; of a fence what it is for.
     #[must_use]
     pub fn text(self) -> &'static str {
@@ -59,7 +76,7 @@ pub struct Search {
     pub searches: u64,
     /// The longest time of one.
     pub time: Duration,
-    /// The mode of all runs; else each its own.
+    /// The mode of all runs; else that of the fault.
     pub mode: Option<Mode>,
     /// The seed that the first begins with.
     pub first: Option<u64>,
@@ -96,7 +113,8 @@ impl Search {
             command.args(["--with", &fault.to_string()]);
             command.args(["--seed", &first.wrapping_add(nr * APART).to_string()]);
             command.args(["--seconds", &self.time.as_secs().to_string()]);
-            if let Some((name, _)) = Mode::ALL.iter().find(|(_, mode)| Some(*mode) == self.mode) {
+            let mode = self.mode.unwrap_or(fault.mode());
+            if let Some((name, _)) = Mode::ALL.iter().find(|(_, own)| *own == mode) {
                 command.args(["--mode", name]);
             }
             let begin = Instant::now();
