@@ -59,6 +59,8 @@ mended! {
     RemovalNeedsRoom: "the removal of an attribute needs a free block",
     TimesUncut: "times that the inode has no room for are shown until it is read again",
     LeaseTooLong: "the end of a lease is not cut at the largest offset",
+    DeadShare: "a block of attributes that an inode without a name has is shared with others",
+    InodeReplayedFirst: "the replay of a journal that was made for a moment takes its inode away before all is in its place",
     NumberLost: "errors of the file system reach callers of the DAX layer as EINVAL",
     DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",
 }

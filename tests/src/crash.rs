@@ -22,7 +22,7 @@ mod sweep;
 mod workload;
 
 pub use action::{Action, bytes_of, perform};
-pub use base::{Base, NOW, STALE, options};
+pub use base::{Base, NOW, STALE, options, spoil_free_blocks};
 pub use judge::barriers_of;
 pub use promise::{History, Moment, Promise};
 pub use report::Report;

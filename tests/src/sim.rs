@@ -8,12 +8,13 @@
 //! | module | is |
 //! |---|---|
 //! | `operation` | the vocabulary: every function that changes or reads a file system |
-//! | `options`, `choose` | what a seed chooses |
+//! | `options`, `scenes`, `choose` | what a seed chooses |
 //! | `world`, `perform` | the library, with what each actor holds of it |
 //! | `model` | what every answer has to be |
 //! | `run` | one seed, from `mkfs` to `e2fsck` |
 //! | `schedule`, `threads` | actors that are threads, and the turns that a seed gives them |
 //! | `crashes`, `second`, `failing` | power that fails at every moment, once and again, and a device that fails |
+//! | `base`, `mend` | the images that runs begin with, and what `e2fsck -p` makes of those they leave |
 //! | `ends` | closing under all that is held, and kills |
 //! | `put_back` | faults that were mended, and how long it takes to find each again |
 //! | `campaign` | many seeds |
@@ -32,12 +33,14 @@ mod crashes;
 mod ends;
 mod failing;
 mod kept_out;
+mod mend;
 mod model;
 mod operation;
 mod options;
 mod perform;
 mod put_back;
 mod run;
+mod scenes;
 mod schedule;
 mod second;
 mod shrink;
@@ -51,5 +54,6 @@ pub use operation::{Actor, Data, HANDS, Operation, Step, Word, name, user, xattr
 pub use options::{Backend, Mode, Options};
 pub use put_back::{Fault, Search, Sought};
 pub use run::{Failure, Outcome, run, run_steps};
+pub use scenes::Scene;
 pub use shrink::shrink;
 pub use world::World;

@@ -316,3 +316,29 @@ fn blocks_that_are_to_be_published_keep_a_closed_image_from_being_called_clean()
     assert_eq!(before[1024 + 58] & 1, 0, "marked clean with blocks that nobody has");
     mended(&before, "blocks that were not published");
 }
+
+/// A file without a name may die with its attributes, and a list of orphans knows no sharing.
+#[test]
+fn attributes_of_a_file_without_a_name_are_shared_with_nobody() {
+    need_tools!("mke2fs", "e2fsck");
+    for was_named in [true, false] {
+        let device = ram(&image(&["-t", "ext2"]));
+        let sharing = OpenOptions { share_xattrs: true, ..OpenOptions::default() };
+        let fs = Ext2::open(device.clone(), &sharing).expect("opened");
+        let root = fs.root().expect("root");
+        let nameless = if was_named {
+            let file = root.create(b"removed", &FILE).expect("created");
+            root.unlink(b"removed").expect("removed");
+            file
+        } else {
+            root.tmpfile(&FILE).expect("created")
+        };
+        let named = root.create(b"named", &FILE).expect("created");
+        for file in [&nameless, &named] {
+            file.xattr_set(b"user.x", b"alike", XattrSet::Any).expect("set");
+        }
+        fs.sync().expect("synced");
+        // As a kill leaves it.
+        mended(&device.to_vec(), "a file without a name");
+    }
+}

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use blockdev::crash::{BlockModel, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder};
 use blockdev::{BlockDevice, Media, RamDevice, RecordedOp, Recorder};
-use e2dax_tests::{Rng, need_tools, tools};
+use e2dax_tests::tree::{self, Tree};
+use e2dax_tests::{Rng, Scratch, need_tools, tools};
 use ext2_core::{Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, RenameFlags, Wait, XattrSet};
+use ext2_image::check::{Checker, Outcome};
 
 /// What a file is known to hold, by its path, from the mark on that is its key.
 type Promises = BTreeMap<u64, BTreeMap<String, Vec<u8>>>;
@@ -439,4 +441,63 @@ fn what_a_crash_may_bring_back_is_not_given_to_the_host() {
         assert!(!given_back || holes, "the host has its room back");
         tools::e2fsck_fn(&path).unwrap();
     }
+}
+
+/// Whether an image says that a journal has to be replayed.
+fn needs_recovery(image: &[u8]) -> bool {
+    let word = |at: usize| u32::from_le_bytes(image[1024 + at..1024 + at + 4].try_into().unwrap());
+    word(0x5c) & 4 != 0 && word(0x60) & 4 != 0
+}
+
+/// What becomes of an image that is replayed, and mended.
+fn replayed(image: &[u8]) -> Tree {
+    let device = Arc::new(Scratch::new(image.to_vec()));
+    ext2_core::replay(&*device).unwrap();
+    let outcome = Checker::new().mend(&*device, 1_700_000_000, &mut |_| {}).unwrap();
+    assert!(!matches!(outcome, Outcome::Halts(_)), "{outcome:?}");
+    tree::read(device).unwrap()
+}
+
+/// Attributes that come to be shared change in a journal that is made for the moment. The table of inodes has its inode in the
+/// same block as those that its transaction changes.
+#[test]
+fn a_replay_during_which_the_power_fails_is_done_again() {
+    let base = Arc::new(ext2_image::mkfs::in_memory(1 << 20).unwrap());
+    let fs = Ext2::open(base.clone(), &OpenOptions::default()).unwrap();
+    let root = fs.root().unwrap();
+    for name in ["a", "b"] {
+        file(&root, name, b"before").xattr_set(b"user.x", b"one", XattrSet::Any).unwrap();
+    }
+    drop(root);
+    fs.close().unwrap();
+    let base = base.to_vec();
+    let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(&base).unwrap()));
+    let sharing = OpenOptions { share_xattrs: true, ..OpenOptions::default() };
+    let fs = Ext2::open(recorder.clone(), &sharing).unwrap();
+    for name in ["a", "b"] {
+        let file = fs.resolve(name, Follow::No).unwrap();
+        file.xattr_set(b"user.x", b"two", XattrSet::Any).unwrap();
+    }
+    fs.close().unwrap();
+    let (mut firsts, mut seconds, mut last) = (0, 0, None);
+    PmemModel::new(&base, &recorder.snapshot()).order(PmemOrder::Lines).run(|first: &CrashState<'_>| {
+        // One of each moment.
+        if !needs_recovery(first.image) || last.replace(first.op) == Some(first.op) {
+            return ControlFlow::Continue(());
+        }
+        firsts += 1;
+        let once = replayed(first.image);
+        let again = Arc::new(Recorder::new(RamDevice::from_bytes(first.image).unwrap()));
+        ext2_core::replay(&*again).unwrap();
+        let stores = again.snapshot();
+        let mut model = PmemModel::new(first.image, &stores).order(PmemOrder::Program);
+        model.limits = CrashLimits { exhaustive: 8, edges: 4, pairs: 0, samples: 0, seed: 1 };
+        model.run(|second: &CrashState<'_>| {
+            seconds += 1;
+            assert_eq!(replayed(second.image), once, "{} then {}", first.op, second.op);
+            ControlFlow::Continue(())
+        });
+        ControlFlow::Continue(())
+    });
+    assert!(firsts > 0 && seconds > firsts, "{firsts} states, {seconds} of a replay");
 }

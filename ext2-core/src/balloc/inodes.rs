@@ -6,6 +6,7 @@ use super::group::Groups;
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::fs::Fs;
 use crate::inode::FileKind;
+use crate::sync::Mended;
 use crate::{Errno, GroupNr, InodeNr};
 
 impl Fs {
@@ -25,7 +26,8 @@ impl Fs {
                 continue;
             }
             let mut group = groups.get(nr).lock();
-            let first = self.geo.reserved_inodes(nr);
+            let given_out = nr.get() > 0 && Mended::ReservedGivenOut.is_back();
+            let first = if given_out { 0 } else { self.geo.reserved_inodes(nr) };
             let Some(bitmap) = group.inodes(self, nr)? else { continue };
             let Some(bit) = bitmap.first_free(first..u32::MAX) else { continue };
             let Some(inode) = self.geo.inode_at(nr, bit) else { continue };

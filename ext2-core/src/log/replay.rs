@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 use crate::features::{CompatFeatures, IncompatFeatures};
 use crate::fs::super_at;
 use crate::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
+#[cfg(feature = "write")]
+use crate::sync::Mended;
 use ext2_format::superblock::STATE_VALID;
 
 /// What the journal's superblock says in the place of [`S_MADE`] where it was made for one transaction.
@@ -155,9 +157,14 @@ fn inode_offset(dev: &dyn BlockDevice, sb: &RawSuperblock, block_size: u64) -> R
 #[cfg(feature = "write")]
 impl Recovered {
     /// Puts everything in its place, and empties the log. Linux: `jbd2_journal_recover`.
-    pub(crate) fn apply(self, dev: &dyn BlockDevice) -> Result<()> {
+    pub(crate) fn apply(mut self, dev: &dyn BlockDevice) -> Result<()> {
         if !self.blocks.is_empty() {
             log::info!("{} blocks are replayed from the log", self.blocks.len());
+        }
+        if let End::Forget { inode: Some(at) } = self.end
+            && !Mended::InodeReplayedFirst.is_back()
+        {
+            self.keep_inode(dev, at)?;
         }
         let is_whole = matches!(self.end, End::Empty { .. });
         let mut superblock: &[u8] = &[];
@@ -204,6 +211,18 @@ impl Recovered {
         dev.write_u32(at, features)?;
         dev.flush()?;
         Ok(())
+    }
+
+    /// Leaves the inode of the journal, at byte `at`, as it is on the device. Its transaction has the block of the table
+    /// as it was before there was that journal; but the power may fail again before all blocks are in their place.
+    fn keep_inode(&mut self, dev: &dyn BlockDevice, at: u64) -> Result<()> {
+        // OK to cast: it lies among the blocks of the file system.
+        let (nr, within) = ((at / self.block_size) as u32, (at % self.block_size) as usize);
+        let block = self.blocks.get_mut(&nr);
+        match block.and_then(|block| block.get_mut(within..within + size_of::<RawInode>())) {
+            Some(place) => Ok(dev.read_at(at, place)?),
+            None => Ok(()),
+        }
     }
 }
 

@@ -144,7 +144,8 @@ impl Cell {
                 return refuse(Errno::NOSPC, "the attributes do not fit in a block");
             };
             self.fs.need_compat(CompatFeatures::EXT_ATTR)?;
-            let (block, sharers) = self.xattr_block_with(&bytes, together.is_some())?;
+            let may_share = together.is_some() || Mended::SharersApart.is_back();
+            let (block, sharers) = self.xattr_block_with(&bytes, may_share)?;
             fresh = Some(block);
             words.extend(sharers.map(|sharers| (sharers.at, sharers.count + 1)));
         }
@@ -301,11 +302,10 @@ impl Cell {
         let writer = self.fs.writer()?;
         let hash = bytes.get(12..16).map(<[u8]>::to_vec).unwrap_or_default();
         let key = u32::from_le_bytes(hash.try_into().unwrap_or_default());
-        // One without a name is nobody's user yet.
-        if writer.share_xattrs
+        // One without a name is nobody's user yet, and nobody uses what it has: it may die with that.
+        let may_meet = writer.share_xattrs && key != 0 && self.attrs.lock().links > 0;
+        if may_meet
             && may_share
-            && self.attrs.lock().links > 0
-            && key != 0
             && let Some(block) = self.fs.shared_xattrs.lock().get(&key).copied()
         {
             let place = self.fs.geo.byte_of(block);
@@ -317,7 +317,7 @@ impl Cell {
             }
         }
         let block = self.new_xattr_block(bytes)?;
-        if writer.share_xattrs && key != 0 {
+        if may_meet || Mended::DeadShare.is_back() && writer.share_xattrs {
             self.fs.shared_xattrs.lock().insert(key, block);
         }
         Ok((block, None))

@@ -7,7 +7,7 @@
 //! Without a seed it begins with one of its own, and goes on with the ones after it: for `--runs`, for `--seconds`, or
 //! one run of the seed that was given. `--with` puts a fault back that was mended, or leaves out a fence or flush wherever it
 //! is made, and ends with the first run that shows it; `--put-back` does that several times, and prints a row of a table
-//! with the runs and seconds that it took. What fails is printed as one line, which repeats it: `--shrink`
+//! with the middle of the runs and seconds that it took. What fails is printed as one line, which repeats it: `--shrink`
 //! leaves out what it does not take, and `--trace` tells it step by step. The exit code is 1 where something was found.
 
 use std::{
@@ -87,7 +87,7 @@ fn put_back(asked: &Asked) -> ExitCode {
         first: asked.seed,
     };
     let mut all = true;
-    println!("| fault | put back | found | runs | seconds |\n|---|---|---|---|---|");
+    println!("| fault | mode | found | runs | seconds |\n|---|---|---|---|---|");
     for fault in &asked.put_back {
         match std::env::current_exe().and_then(|program| search.go(&program, *fault)) {
             Ok(sought) => {
@@ -96,7 +96,7 @@ fn put_back(asked: &Asked) -> ExitCode {
                 let time = sought.time.map_or("–".to_owned(), |time| format!("{:.1}", time.as_secs_f64()));
                 println!(
                     "| `{fault}` | {} | {} of {} | {runs} | {time} |",
-                    fault.text(),
+                    sought.modes.join(", "),
                     sought.found,
                     search.searches
                 );

@@ -223,7 +223,10 @@ fn empty(fs: &Ext2) {
 }
 
 /// Fills the blocks that the bitmaps call free.
-fn spoil_free_blocks(image: &mut [u8]) {
+///
+/// # Panics
+/// Where it is no image.
+pub fn spoil_free_blocks(image: &mut [u8]) {
     let device = Arc::new(Scratch::new(image.to_vec()));
     let fs = Ext2::open(device, &OpenOptions::read_only()).expect("the image opens");
     let geo = fs.geometry().clone();

@@ -82,6 +82,11 @@ impl History {
         self.trees.push(after);
     }
 
+    /// What was there after the last operation.
+    pub fn last(&self) -> &Tree {
+        &self.trees[self.trees.len() - 1]
+    }
+
     /// The operations that may be there or not, as numbers: from the last fsync to the one under way.
     fn window(&self, moment: Moment) -> (usize, usize) {
         let (done, end) = match moment {

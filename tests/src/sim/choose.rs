@@ -7,9 +7,10 @@ use ext2_dax::{
 };
 
 use super::{
-    Actor, Data, HANDS, Mode, Model, Operation, Options, Step, Word,
+    Actor, Data, HANDS, Model, Operation, Options, Scene, Step, Word,
     kept_out::kept_out,
     operation::{FILES, LEASES, LISTINGS, MAPS, Need, WHOLE, name, xattr_name},
+    scenes::lost_and_found,
 };
 use crate::Rng;
 
@@ -30,6 +31,8 @@ pub(super) struct Chooser {
     is_small: bool,
     /// Whether inodes share attributes.
     alike: bool,
+    /// Whether every second rename exchanges.
+    exchanges: bool,
     /// Operations that come first, the next one last.
     first: Vec<Operation>,
     /// The operation that ends a run.
@@ -40,12 +43,16 @@ impl Chooser {
     /// One that gives the same steps for the same options, if the answers are the same.
     #[must_use]
     pub(super) fn new(options: &Options, part: &str) -> Self {
-        let mut rng = Rng::named(options.seed, "scene");
-        let scene = if part == "steps" { scene(options, &mut rng) } else { None };
-        let (mut first, last) = scene.unwrap_or_default();
-        if options.has_lost_and_found && part == "steps" {
-            first.append(&mut lost_and_found());
+        let is_first = part == "steps";
+        let script =
+            options.scene.filter(|_| is_first).map(|scene| scene.script(options)).unwrap_or_default();
+        // First what e2fsck needs, where there is to be one.
+        let mut first = Vec::new();
+        if options.has_lost_and_found && is_first {
+            first.extend(lost_and_found());
         }
+        first.extend(script.first);
+        first.reverse();
         Self {
             rng: Rng::named(options.seed, part),
             shares: options.shares.clone(),
@@ -56,14 +63,20 @@ impl Chooser {
             reach: options.reach,
             is_small: options.kib <= 128,
             alike: options.share_xattrs,
+            exchanges: options.scene == Some(Scene::SameNames),
             first,
-            last,
+            last: script.last,
         }
+    }
+
+    /// Steps that are not left to chance.
+    pub(super) fn known(&self) -> u32 {
+        // OK to cast: a scene has a dozen.
+        (self.first.len() + usize::from(self.last.is_some())) as u32
     }
 
     /// The next step.
     pub(super) fn next(&mut self, model: &Model) -> Step {
-        // First what e2fsck needs, where there is to be one.
         if let Some(operation) = self.first.pop() {
             return Step { actor: 0, operation };
         }
@@ -274,6 +287,7 @@ impl Chooser {
             }
             Word::Rename => {
                 let flags = match self.rng.below(8) {
+                    _ if self.exchanges && self.rng.one_in(2) => RenameFlags::EXCHANGE,
                     0 => RenameFlags::NOREPLACE,
                     1 | 2 => RenameFlags::EXCHANGE,
                     3 if self.rng.one_in(4) => RenameFlags::all(),
@@ -298,7 +312,9 @@ impl Chooser {
                 let id = |own: &mut Self| {
                     *own.rng.pick(&[None, Some(0), Some(1000), Some(0xffff), Some(0x1_0000)])
                 };
-                O::Chown { of: self.hand(actor, model, None), uid: id(self), gid: id(self) }
+                let (uid, gid) = (id(self), id(self));
+                let mode = self.rng.one_in(2).then(|| self.mode());
+                O::Chown { of: self.hand(actor, model, None), uid, gid, mode }
             }
             Word::SetTimes => {
                 O::SetTimes { of: self.hand(actor, model, None), atime: self.time(), mtime: self.time() }
@@ -508,43 +524,4 @@ impl Chooser {
         };
         (map, at)
     }
-}
-
-/// What some runs begin with, backwards, and end with: a file that is mapped twice and has a hole, where the device fails in
-/// a store to that; a file whose memory is lent and synced, where power fails.
-fn scene(options: &Options, rng: &mut Rng) -> Option<(Vec<Operation>, Option<Operation>)> {
-    use Operation as O;
-    let fits = options.is_dax() && !options.buffer_head;
-    if !fits || options.mode == Mode::Plain || options.mode == Mode::Threads || !rng.one_in(3) {
-        return None;
-    }
-    let (umask, mode, kind) = (0, 0o644, FileKind::Regular);
-    let mut steps = vec![
-        O::Root { to: 0 },
-        O::Create { dir: 0, name: 1, kind, mode, umask, to: 1 },
-        O::Open { of: 1, open_for: OpenFor::Writing, file: 0 },
-    ];
-    let at = rng.below(9000);
-    let data = Data { len: 1 + rng.below(100) as u32, seed: 3 };
-    let last = if options.mode == Mode::Failing {
-        let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
-        steps.push(O::FileTruncate { file: 0, size: 10_000, wait: true });
-        steps.extend([0, 1].map(|map| O::Map { file: 0, page: 0, pages: 3, sharing, protection, map }));
-        steps.push(O::Load { map: 0, at, len: 1 });
-        Some(O::Store { map: 1, at, data })
-    } else {
-        steps.push(O::FileWrite { file: 0, at, data, nowait: false });
-        steps.push(O::Lease { file: 0, at: 0, len: 12_000, writing: true, lease: 0 });
-        steps.push(O::LeaseWrite { lease: 0, seed: 9 });
-        steps.push(if rng.one_in(2) { O::FileSync { file: 0 } } else { O::SyncAll });
-        None
-    };
-    steps.reverse();
-    Some((steps, last))
-}
-
-/// Makes `lost+found`, backwards.
-fn lost_and_found() -> Vec<Operation> {
-    let (dir, name, kind, mode, umask, to) = (0, 26, FileKind::Directory, 0o700, 0, 1);
-    vec![Operation::Create { dir, name, kind, mode, umask, to }, Operation::Root { to: 0 }]
 }

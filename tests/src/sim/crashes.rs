@@ -16,11 +16,12 @@ use ext2_image::check::{Checker, Outcome};
 
 use super::campaign::STATES as PROGRESS;
 use super::{
-    Answer, Model, Operation, Options, Refusal, Step, Word, World, name, run::e2fsck_p, second::Second,
+    Answer, Model, Operation, Options, Refusal, Step, Word, World, mend::mend, name, run::e2fsck_p,
+    second::Second,
 };
 use crate::{
     Scratch,
-    crash::{Action, Device, History, Moment, NOW},
+    crash::{Action, Device, History, Moment},
     tools,
     tree::{self, Tree},
 };
@@ -191,7 +192,7 @@ impl Judge<'_> {
         self.device.follow(state.image, state.changed);
         let says_clean = state.image.get(STATE_OFFSET).is_some_and(|state| state & 1 != 0);
         let mut mended = Vec::new();
-        match self.checker.mend(&*self.device, NOW, &mut |finding| mended.push(finding.to_string())) {
+        match mend(&mut self.checker, &*self.device, &mut |finding| mended.push(finding.to_string())) {
             Ok(Outcome::Clean) => {}
             // What says that it was unmounted cleanly is not looked at by e2fsck -p.
             Ok(Outcome::Mended(_)) if !says_clean => {}

@@ -1,19 +1,26 @@
 //! Ends of a file system that somebody still uses: closed under all that everybody holds, or killed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use blockdev::Access;
-use ext2_core::{Closed, Ext2, FileKind, InodeFlags, NewInode};
+use ext2_core::{Closed, Ext2, FileKind, InodeFlags, NewInode, sync::turn};
 use ext2_dax::{
     OpenFor,
-    mmu::{Protection, Sharing, soft::MapRequest},
+    mmu::{
+        Protection, Sharing,
+        soft::{MapRequest, SoftMap},
+    },
 };
-use ext2_image::check::{Checker, Outcome};
+use ext2_image::check::Checker;
 
 use super::{
     Answer, World,
+    mend::mend_alone,
     perform::{Done, core},
-    world::device,
+    schedule::Schedule,
+    world::{Held, device},
 };
-use crate::crash::NOW;
+use crate::Rng;
 
 /// A file that is made in an image as a kill left it.
 const AFTER: &[u8] = b"made-after-a-kill";
@@ -21,7 +28,7 @@ const AFTER: &[u8] = b"made-after-a-kill";
 impl World {
     /// Closes it, and tries to change it all the same. What was left unclean is mended.
     pub(super) fn close_under_all(&mut self) -> Done {
-        let closed = core(self.ext2().clone().close())?;
+        let closed = self.close_while_stored()?;
         let before = self.bytes();
         let went_on = self.change_all_the_same();
         if let Some(words) = went_on.or((self.bytes() != before).then_some("the image changed")) {
@@ -34,6 +41,47 @@ impl World {
         }
         core(self.mount(false))?;
         Ok(Answer::Closed(closed))
+    }
+
+    /// Closes it while another thread stores, to what is mapped in software, the bytes that are there.
+    fn close_while_stored(&mut self) -> Result<Closed, Answer> {
+        self.closes += 1;
+        let fs = self.ext2().clone();
+        let maps: Vec<&SoftMap> = self.actors.iter().flat_map(Held::stored).collect();
+        if maps.is_empty() {
+            return core(fs.close());
+        }
+        let mut rng = Rng::named(self.schedule.wrapping_add(self.closes), "closes");
+        let switch = *rng.pick(&[2, 4, 10]);
+        let schedule = Schedule::new(rng, 2, switch);
+        let (closing, storing) = (schedule.seat(0), schedule.seat(1));
+        let is_over = AtomicBool::new(false);
+        // Where neither can go on both wait for ever, and who watches the run tells of it.
+        let closed = std::thread::scope(|scope| {
+            let stores = scope.spawn(|| {
+                storing.during(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        turn::pass();
+                        for map in &maps {
+                            let mut byte = [0];
+                            let _ = map.load_bytes(0, &mut byte).and_then(|()| map.store_bytes(0, &byte));
+                        }
+                    }
+                })
+            });
+            let closes = scope.spawn(|| {
+                closing.during(|| {
+                    let closed = fs.close();
+                    is_over.store(true, Ordering::Relaxed);
+                    closed
+                })
+            });
+            let closed = closes.join().and_then(|closed| closed);
+            // A close that panics tells nobody that it is over.
+            is_over.store(true, Ordering::Relaxed);
+            stores.join().and_then(|stored| stored).and(closed)
+        });
+        core(closed.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     }
 
     /// Tries whatever changes a file, with all that is held. What was done.
@@ -118,10 +166,6 @@ impl World {
 
     /// Mends it as `e2fsck -p` would. Nobody uses it.
     fn mend(&self) -> Result<(), Answer> {
-        match Checker::new().mend(&*self.device, NOW, &mut |_| {}) {
-            Ok(Outcome::Clean | Outcome::Mended(_)) => Ok(()),
-            Ok(Outcome::Halts(finding)) => Err(Answer::Broken(format!("needs a person: {finding}"))),
-            Err(error) => Err(Answer::Broken(format!("cannot be mended: {error}"))),
-        }
+        mend_alone(&mut Checker::new(), &*self.device).map_err(Answer::Broken)
     }
 }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use blockdev::{BlockDevice, Calls, Fault, FaultError, Faulty, RamDevice, Repeat, Tear};
 use ext2_core::{Errno, Ext2, FileKind, Follow, NewInode};
 use ext2_dax::mmu::Sharing;
-use ext2_image::check::{Checker, Outcome};
+use ext2_image::check::Checker;
 
-use super::{Answer, Model, Operation, Options, Step, World, base, crashes::action_of, world::Held};
+use super::{
+    Answer, Model, Operation, Options, Step, World, base, crashes::action_of, mend::mend_alone, world::Held,
+};
 use crate::{
     Rng, Scratch,
-    crash::{History, Moment, NOW},
-    tree,
+    crash::{History, Moment},
+    tree::{self, Tree},
 };
 
 /// Bytes of a page.
@@ -20,8 +22,12 @@ const PAGE: u64 = 4096;
 /// A file that is made afterwards, to see whether that goes on.
 const AFTER: &[u8] = b"made-afterwards";
 
-/// What fails.
-fn fault(rng: &mut Rng) -> Fault {
+/// What fails in an operation.
+fn fault(rng: &mut Rng, last: &Step) -> Fault {
+    if matches!(last.operation, Operation::Store { .. }) && rng.one_in(2) {
+        // Behind the blocks that a fault has allocated.
+        return Fault::once(Calls::DIRECT_ACCESS, rng.below(4));
+    }
     let kinds = [
         Calls::READ,
         Calls::WRITE,
@@ -68,7 +74,7 @@ pub(super) fn run(
     history.push(None, tree.clone());
     let stands_for = action_of(last, model, &tree);
     let mut rng = Rng::named(options.seed, "fault");
-    let fault = fault(&mut rng);
+    let fault = fault(&mut rng, last);
     // Or some of the memory is poisoned, until it is written or what is under it is replaced.
     let pages = device.size() / PAGE;
     let poisoned: Vec<u64> = (0..1 + rng.below(3)).map(|_| rng.below(pages)).collect();
@@ -106,7 +112,20 @@ pub(super) fn run(
     let moment = if answer.is_done() && !is_gone { Moment::After(2) } else { Moment::During(1) };
     let mut found = tree::read(left)?;
     found.remove(&[b"/", AFTER].concat());
+    if answer.is_done() && matches!(last.operation, Operation::Rename { .. }) {
+        leave_out_shelter(&mut found, history.last());
+    }
     history.judge(moment, &found).map_err(told)
+}
+
+/// The `lost+found` that was made for a rename stays, empty, where the device fails when it is about to go.
+fn leave_out_shelter(found: &mut Tree, whole: &Tree) {
+    const PLACE: &[u8] = b"/lost+found";
+    let is_empty = !found.keys().any(|path| path.starts_with(b"/lost+found/"));
+    if is_empty && !whole.contains_key(PLACE) && found.remove(PLACE).is_some() {
+        let times = whole[&b""[..]].times;
+        found.entry(Vec::new()).and_modify(|root| (root.links, root.times) = (root.links - 1, times));
+    }
 }
 
 /// What is written to each page that is mapped, where it can be, is what every mapping of it shows.
@@ -148,11 +167,8 @@ fn mappings_show_what_is_written(world: &World) -> Result<(), String> {
 /// An image, mended as by `e2fsck -p`.
 fn mended(image: Vec<u8>) -> Result<Arc<Scratch>, String> {
     let device = Arc::new(Scratch::new(image));
-    match Checker::new().mend(&*device, NOW, &mut |_| {}) {
-        Ok(Outcome::Clean | Outcome::Mended(_)) => Ok(device),
-        Ok(Outcome::Halts(finding)) => Err(format!("needs a person: {finding}")),
-        Err(error) => Err(format!("cannot be mended: {error}")),
-    }
+    mend_alone(&mut Checker::new(), &*device)?;
+    Ok(device)
 }
 
 /// Whether it goes on after one failure: it takes changes, or none at all. Gives whether it took one, in the root.

@@ -23,6 +23,9 @@ pub(super) use listing::Listing;
 pub(super) use node::ROOT;
 pub use node::{Content, Id, Node};
 
+/// The first inode that is not reserved.
+const FIRST_INODE: u32 = 11;
+
 /// What the model says to an answer.
 pub type Verdict = Result<(), String>;
 
@@ -85,6 +88,7 @@ pub struct Model {
     has_crtime: bool,
     is_dax: bool,
     strict_rename: bool,
+    has_journal: bool,
     read_only: bool,
     /// The present, in seconds.
     now: i64,
@@ -95,7 +99,7 @@ pub struct Model {
     buffer_head: bool,
     persistent: bool,
     /// Whether inodes share blocks of attributes.
-    share_xattrs: bool,
+    shares_xattrs: bool,
 }
 
 impl Model {
@@ -112,6 +116,7 @@ impl Model {
             has_crtime: options.inode_size > 128,
             is_dax: options.is_dax(),
             strict_rename: options.strict_rename,
+            has_journal: options.journal,
             read_only: false,
             now: 0,
             room: Room { blocks: 0, inodes: 0 },
@@ -119,7 +124,7 @@ impl Model {
             has_threads: false,
             buffer_head: options.buffer_head,
             persistent: options.persistent,
-            share_xattrs: options.share_xattrs,
+            shares_xattrs: options.share_xattrs,
         }
     }
 
@@ -227,6 +232,9 @@ impl Model {
     /// Adds a node under the number that was answered.
     fn add(&mut self, node: Node, answer: &Answer) -> Result<Id, String> {
         let Answer::Inode(nr, kind) = *answer else { return Err(format!("{answer:?} is no inode")) };
+        if nr < FIRST_INODE {
+            return Err(format!("inode {nr} is reserved, and was given out"));
+        }
         if kind != node.kind {
             return Err(format!("a {kind:?} was made, and a {:?} was asked for", node.kind));
         }
@@ -276,8 +284,13 @@ impl Model {
         self.held(actor).hands[usize::from(hand)].map(|id| self.node(id).kind)
     }
 
-    /// What a close has to say of what it left.
-    fn closed(&self, answer: &Answer) -> Verdict {
+    /// What a close has to say of what it left, while somebody stores through each mapping.
+    fn closed(&mut self, answer: &Answer) -> Verdict {
+        let maps = self.actors.iter().flat_map(|held| held.maps.iter().flatten());
+        let stored: Vec<Id> = maps.filter(|map| map.may_store()).map(|map| map.id).collect();
+        let now = self.now;
+        stored.iter().for_each(|id| self.node_mut(*id).perhaps_modified(now));
+        let stored = !stored.is_empty();
         let nameless = self.nodes.values().any(|node| node.links == 0);
         // Memory that was looked at counts as lent for as long as the lease is there.
         let leased = self.actors.iter().any(|held| held.leases.iter().any(Option::is_some));
@@ -286,6 +299,8 @@ impl Model {
             _ if self.read_only => false,
             Answer::Closed(Closed::Unclean(Unclean::FilesWithoutName)) => nameless,
             Answer::Closed(Closed::Unclean(Unclean::Leases)) => leased && !nameless,
+            // Another thread stores meanwhile.
+            Answer::Closed(Closed::Unclean(Unclean::ChangesUnderWay)) => stored && !nameless,
             Answer::Closed(Closed::Clean) => !nameless,
             _ => false,
         };

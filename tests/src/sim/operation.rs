@@ -127,7 +127,8 @@ operations! {
     Stat { of: u8 },
     StatFs,
     Chmod { of: u8, mode: u16 },
-    Chown { of: u8, uid: Option<u32>, gid: Option<u32> },
+    /// Changes owners, and the mode with them where one is given.
+    Chown { of: u8, uid: Option<u32>, gid: Option<u32>, mode: Option<u16> },
     SetTimes { of: u8, atime: Option<i64>, mtime: Option<i64> },
     Touch { of: u8 },
     TouchModified { of: u8 },
@@ -189,7 +190,8 @@ operations! {
     Exit,
     /// Everybody lets go, and the file system is closed and opened again.
     Remount { read_only: bool },
-    /// The file system is closed under all that everybody holds, which may not be changed any more; then as above.
+    /// The file system is closed under all that everybody holds, while another thread stores to what is mapped the bytes that
+    /// are there; nothing may be changed any more. Then as above.
     Close,
     /// The process of the file system is killed: what it stored is what there is. Opened again as it is left or, where
     /// `mended` says so, after `e2fsck -p`.

@@ -4,8 +4,8 @@ use std::fmt;
 
 use ext2_core::{Barrier, OnError, Policy};
 
-use super::{Actor, Word};
-use crate::{Rng, crash::Device};
+use super::{Actor, Scene, Word};
+use crate::{Rng, crash::Device, tools};
 
 /// The device that the file system lies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,17 @@ impl Mode {
         ("crash", Self::Crash),
         ("failing", Self::Failing),
     ];
+
+    /// That of a seed. Each mode has about as much of the time as the others: a run with crashes takes as long as many of
+    /// threads.
+    fn of(seed: u64) -> Self {
+        match Rng::named(seed, "mode").below(40) {
+            0..=4 => Self::Plain,
+            5..=19 => Self::Threads,
+            20..=22 => Self::Crash,
+            _ => Self::Failing,
+        }
+    }
 }
 
 /// What a run is made of. Swarm testing: each seed leaves most of the vocabulary out, so that what is left comes up
@@ -50,6 +61,8 @@ pub struct Options {
     pub seed: u64,
     /// What happens.
     pub mode: Mode,
+    /// What it begins with.
+    pub scene: Option<Scene>,
     /// Whether there is a `lost+found`.
     pub has_lost_and_found: bool,
     /// The hardware of which crashes leave states.
@@ -60,7 +73,7 @@ pub struct Options {
     pub schedule: u64,
     /// Whether everybody lets go of all but the root before threads begin, so that what loses its name is gone.
     pub forgets: bool,
-    /// One turn in so many is passed on to another thread.
+    /// One turn in so many is passed on to another thread; 0: one turn in all, after which the others end first.
     pub switch: u64,
     /// Bytes of a block.
     pub block: u64,
@@ -86,6 +99,8 @@ pub struct Options {
     pub persistent: bool,
     /// Whether changes go through a log.
     pub log: bool,
+    /// Whether the image has the journal of ext3, empty: what moves directories uses it.
+    pub journal: bool,
     /// Whether files are mapped into this process, by its own page tables, where that can be.
     pub real_mappings: bool,
     /// How many take part.
@@ -104,19 +119,21 @@ impl Options {
     /// Those of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
-        let (_, mode) = *Rng::named(seed, "mode").pick(&Mode::ALL);
-        Self::of_mode(seed, mode)
+        Self::of_mode(seed, Mode::of(seed))
     }
 
     /// Those of a seed, if the mode is this one.
     #[must_use]
     pub fn of_mode(seed: u64, mode: Mode) -> Self {
-        match mode {
+        let options = Scene::choose(match mode {
             Mode::Plain => Self::plain(seed),
             Mode::Threads => Self::threads(seed),
             Mode::Crash => Self::crash(seed),
             Mode::Failing => Self::failing(seed),
-        }
+        });
+        // A journal has 1024 blocks at least, and its file system twice as many.
+        let kib = if options.journal { options.kib.max(2 * options.block + 256) } else { options.kib };
+        Self { kib, ..options }
     }
 
     /// A large file system in memory, few names, and what is done at once or not.
@@ -136,7 +153,7 @@ impl Options {
         let block = if only == Some(Kind::Bytes) { 4096 } else { *rng.pick(&[1024, 4096]) };
         Self {
             mode: Mode::Threads,
-            switch: *rng.pick(&[2, 4, 10, 40]),
+            switch: *rng.pick(&[2, 4, 10, 40, 0, 0]),
             block,
             kib: block,
             inodes: 64,
@@ -222,6 +239,7 @@ impl Options {
         let plain = Self {
             seed,
             mode: Mode::Plain,
+            scene: None,
             has_lost_and_found: rng.one_in(2),
             crash: Device::Lines,
             without: None,
@@ -250,6 +268,7 @@ impl Options {
             buffer_head: rng.one_in(12),
             persistent: false,
             log: false,
+            journal: false,
             real_mappings: false,
             actors: 1 + rng.below(3) as Actor,
             steps: *rng.pick(&[20, 60, 120, 300]),
@@ -265,7 +284,8 @@ impl Options {
         // Two groups, of which the second has fewer inodes than there are reserved ones.
         let few = plain.block == 1024 && plain.kib > 8 << 10 && rng.one_in(2);
         let inodes = if few { 16 } else { plain.inodes };
-        let mut plain = Self { real_mappings: real, persistent, log, inodes, ..plain };
+        let journal = rng.one_in(6) && !log && !few && tools::have("mke2fs");
+        let mut plain = Self { real_mappings: real, persistent, log, journal, inodes, ..plain };
         // What a log has not committed goes with the process.
         plain.shares.retain(|(word, _)| !(log && *word == Word::Kill));
         plain
@@ -349,9 +369,10 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--seed {} --mode {}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
+            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
             self.seed,
             Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
+            self.scene.map_or(String::new(), |scene| format!(", {scene:?}")),
             self.block,
             self.kib,
             self.inodes,
@@ -359,6 +380,7 @@ impl fmt::Display for Options {
             self.backend,
             if self.persistent { ", persistent" } else { "" },
             if self.log { ", log" } else { "" },
+            if self.journal { ", journal" } else { "" },
             self.policy,
             if self.share_xattrs { ", shared attributes" } else { "" },
             if self.strict_rename { ", strict renames" } else { "" },

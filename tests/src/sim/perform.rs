@@ -238,8 +238,8 @@ impl Doer<'_> {
                 let change = SetAttr { mode: Some(*mode), ..SetAttr::default() };
                 done(core(self.hand(*of)?.set_attr(&change)))
             }
-            O::Chown { of, uid, gid } => {
-                let change = SetAttr { uid: *uid, gid: *gid, ..SetAttr::default() };
+            O::Chown { of, uid, gid, mode } => {
+                let change = SetAttr { uid: *uid, gid: *gid, mode: *mode, ..SetAttr::default() };
                 done(core(self.hand(*of)?.set_attr(&change)))
             }
             O::SetTimes { of, atime, mtime } => {
@@ -435,20 +435,34 @@ impl Doer<'_> {
                 let range = *at..at.saturating_add(*len);
                 let access = if *writing { Access::Write } else { Access::Read };
                 let taken = dax(file.lease(range, access))?;
+                let range = taken.range();
                 self.held.leases[usize::from(*lease)] = Some((taken, *writing));
-                Ok(Answer::Done)
+                Ok(Answer::Ranges(vec![range]))
             }
             O::LeaseRead { lease } => {
                 let Some((lease, ..)) = &self.held.leases[usize::from(*lease)] else {
                     return Err(Answer::Nothing);
                 };
-                let mut parts = Vec::new();
+                let range = lease.range();
+                let (mut parts, mut next) = (Vec::new(), range.start);
                 for (at, part) in dax(lease.parts())? {
-                    if let Leased::Memory(memory) = part {
-                        let mut bytes = vec![0; memory.len() as usize];
-                        core(memory.copy_out(0, &mut bytes).map_err(ext2_core::Error::from))?;
-                        parts.push((at, bytes));
+                    if at != next {
+                        return Err(Answer::Broken(format!(
+                            "a part of a lease begins at {at}, not at {next}"
+                        )));
                     }
+                    next += match part {
+                        Leased::Hole(len) => len,
+                        Leased::Memory(memory) => {
+                            let mut bytes = vec![0; memory.len() as usize];
+                            core(memory.copy_out(0, &mut bytes).map_err(ext2_core::Error::from))?;
+                            parts.push((at, bytes));
+                            memory.len()
+                        }
+                    };
+                }
+                if next != range.end {
+                    return Err(Answer::Broken(format!("the parts of a lease of {range:?} end at {next}")));
                 }
                 Ok(Answer::Parts(parts))
             }

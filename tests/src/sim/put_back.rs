@@ -33,6 +33,23 @@ impl Fault {
         Self::mended().chain(barriers).find(|fault| fault.to_string() == name)
     }
 
+    /// The mode whose runs show it soonest.
+    #[must_use]
+    pub fn mode(self) -> Mode {
+        use Mended as M;
+        match self {
+            Self::Without(_) => Mode::Crash,
+            Self::Mended(fault) => match fault {
+                M::LookupLetsGo | M::RenameLooksOnce | M::RmdirLooksOnce | M::NowaitWaits => Mode::Threads,
+                M::OwnersInPieces | M::SetIdKept | M::SharersApart | M::NoShelter => Mode::Crash,
+                M::ExchangeKeepsNothing | M::LateTimesForgotten | M::DanglingNamesStay => Mode::Crash,
+                M::LeaseNotWritten | M::InodeReplayedFirst => Mode::Crash,
+                M::FaultLeavesHole => Mode::Failing,
+                _ => Mode::Plain,
+            },
+        }
+    }
+
     /// What is wrong with it; of a fence what it is for.
     #[must_use]
     pub fn text(self) -> &'static str {
@@ -59,7 +76,7 @@ pub struct Search {
     pub searches: u64,
     /// The longest time of one.
     pub time: Duration,
-    /// The mode of all runs; else each its own.
+    /// The mode of all runs; else that of the fault.
     pub mode: Option<Mode>,
     /// The seed that the first begins with.
     pub first: Option<u64>,
@@ -74,6 +91,8 @@ pub struct Sought {
     pub runs: Option<u64>,
     /// Time that it took there.
     pub time: Option<Duration>,
+    /// Modes of the runs that found it, by name.
+    pub modes: Vec<&'static str>,
     /// What the fastest one said.
     pub words: String,
 }
@@ -94,7 +113,8 @@ impl Search {
             command.args(["--with", &fault.to_string()]);
             command.args(["--seed", &first.wrapping_add(nr * APART).to_string()]);
             command.args(["--seconds", &self.time.as_secs().to_string()]);
-            if let Some((name, _)) = Mode::ALL.iter().find(|(_, mode)| Some(*mode) == self.mode) {
+            let mode = self.mode.unwrap_or(fault.mode());
+            if let Some((name, _)) = Mode::ALL.iter().find(|(_, own)| *own == mode) {
                 command.args(["--mode", name]);
             }
             let begin = Instant::now();
@@ -107,11 +127,14 @@ impl Search {
             }
         }
         found.sort();
+        let names = Mode::ALL.iter().map(|(name, _)| *name);
+        let has_mode = |words: &str, name: &str| words.contains(&format!("--mode {name}"));
         let (count, middle) = (found.len() as u64, (self.searches / 2) as usize);
         Ok(Sought {
             found: count,
             runs: found.get(middle).map(|(runs, ..)| *runs),
             time: found.get(middle).map(|(_, time, _)| *time),
+            modes: names.filter(|name| found.iter().any(|(.., words)| has_mode(words, name))).collect(),
             words: found.first().map(|(.., words)| words.clone()).unwrap_or_default(),
         })
     }

@@ -92,8 +92,9 @@ impl Source<'_> {
 /// # Errors
 /// What it found.
 pub fn run(options: &Options) -> Result<Outcome, Box<Failure>> {
-    let source = Source::Chosen(Box::new(Chooser::new(options, "steps")), options.steps.max(2));
-    Run::go(options, source, None)
+    let chooser = Chooser::new(options, "steps");
+    let steps = (chooser.known() + options.steps).max(2);
+    Run::go(options, Source::Chosen(Box::new(chooser), steps), None)
 }
 
 /// Runs these steps instead of those that the seed chooses: the first `prepared` one after another, and where the mode is

@@ -1,11 +1,14 @@
 //! Turns: of some threads one goes on at a time, and at each lock a seed decides which.
 
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use ext2_core::sync::turn::Turns;
+use ext2_core::sync::turn::{self, Turns};
 
 use crate::Rng;
 
@@ -26,6 +29,8 @@ struct State {
     rng: Rng,
     /// One turn in so many is passed on.
     switch: u64,
+    /// Or only this one.
+    preempted: Option<u64>,
     current: usize,
     alive: Vec<bool>,
     stuck: Vec<bool>,
@@ -36,6 +41,25 @@ struct State {
 }
 
 impl State {
+    /// Whether the thread whose turn it is has to pass it on.
+    fn is_passed_on(&mut self) -> bool {
+        match self.preempted {
+            Some(turn) => self.turns == turn,
+            None => self.rng.one_in(self.switch),
+        }
+    }
+
+    /// Chooses another one than the one whose turn it is, if another can go on.
+    fn choose_another(&mut self) {
+        let last = std::mem::replace(&mut self.stuck[self.current], true);
+        let is_alone = (0..self.alive.len()).all(|nr| !self.alive[nr] || self.stuck[nr]);
+        let current = self.current;
+        if !is_alone {
+            self.choose();
+        }
+        self.stuck[current] = last;
+    }
+
     /// Chooses who goes on.
     fn choose(&mut self) {
         let of = |state: &Self, stuck: bool| -> Vec<usize> {
@@ -57,13 +81,17 @@ impl State {
 }
 
 impl Schedule {
-    /// Turns of so many threads, of which one in `switch` is passed on.
+    /// Turns of so many threads, of which one in `switch` is passed on, or only one where that is 0.
     #[must_use]
     pub(super) fn new(mut rng: Rng, threads: usize, switch: u64) -> Arc<Self> {
         let current = rng.below(threads as u64) as usize;
+        // Most races are about one of the first turns.
+        let within = *rng.pick(&[12, 30, 80, 200]);
+        let preempted = (switch == 0).then(|| 1 + rng.below(within));
         let state = State {
             rng,
             switch,
+            preempted,
             current,
             alive: vec![true; threads],
             stuck: vec![false; threads],
@@ -122,8 +150,21 @@ pub(super) struct Seat {
 
 impl Seat {
     /// Waits for the first turn.
-    pub(super) fn begin(&self) {
+    fn begin(&self) {
         self.schedule.wait_for(self.nr, self.schedule.lock());
+    }
+
+    /// Does something by turns, from the first turn of this thread until it leaves; what panics leaves, too.
+    ///
+    /// # Errors
+    /// The panic.
+    pub(super) fn during<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> std::thread::Result<T> {
+        self.begin();
+        let entered = turn::enter(self.clone());
+        let went = catch_unwind(AssertUnwindSafe(work));
+        drop(entered);
+        self.leave();
+        went
     }
 
     /// Says whether what comes next must not wait.
@@ -132,7 +173,7 @@ impl Seat {
     }
 
     /// Leaves.
-    pub(super) fn leave(&self) {
+    fn leave(&self) {
         let mut state = self.schedule.lock();
         state.alive[self.nr] = false;
         state.stuck.fill(false);
@@ -162,9 +203,12 @@ impl Turns for Seat {
         } else {
             state.stuck.fill(false);
             state.rounds = 0;
-            let switch = state.switch;
-            if state.ended.is_none() && !state.rng.one_in(switch) {
+            if state.ended.is_none() && !state.is_passed_on() {
                 return;
+            }
+            if state.preempted.is_some() {
+                state.choose_another();
+                return self.schedule.wait_for(self.nr, state);
             }
         }
         state.choose();

@@ -4,17 +4,20 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use blockdev::crash::{CrashLimits, CrashState, PmemModel, PmemOrder};
-use ext2_core::{Barrier, Errno, Ext2, FileKind, FixedClock, NewInode, OpenOptions, Timestamp};
-use ext2_image::check::{Checker, Outcome};
+use ext2_core::{
+    Barrier, Errno, Error, Ext2, FileKind, FixedClock, Incompatible, NewInode, OpenOptions, Timestamp,
+};
+use ext2_image::check::Checker;
 
 use super::{
     Options,
     base::{BEGIN, STALE},
     crashes::recorder_without,
+    mend::mend_alone,
 };
 use crate::{
     Scratch,
-    crash::{History, Moment, NOW},
+    crash::{History, Moment},
     tree::{self, Tree},
 };
 
@@ -57,8 +60,12 @@ impl Second {
         mended: &Tree,
     ) -> Result<u64, String> {
         let recorder = recorder_without(self.without, image);
-        let fs = Ext2::open(recorder.clone(), &self.open)
-            .map_err(|error| format!("cannot be opened as the crash left it: {error}"))?;
+        let fs = match Ext2::open(recorder.clone(), &self.open) {
+            Ok(fs) => fs,
+            // It is refused until the journal is replayed.
+            Err(Error::Incompatible(Incompatible::JournalNeedsRecovery)) => return Ok(0),
+            Err(error) => return Err(format!("cannot be opened as the crash left it: {error}")),
+        };
         use_it(&fs).map_err(|error| format!("cannot be used as the crash left it: {error}"))?;
         fs.close().map_err(|error| format!("cannot be closed after the crash: {error}"))?;
         let log = recorder.snapshot();
@@ -103,11 +110,7 @@ impl Second {
         history: &History,
         mended: &Tree,
     ) -> Result<(), String> {
-        match self.checker.mend(&**device, NOW, &mut |_| {}) {
-            Ok(Outcome::Clean | Outcome::Mended(_)) => {}
-            Ok(Outcome::Halts(finding)) => return Err(format!("needs a person: {finding}")),
-            Err(error) => return Err(format!("cannot be mended: {error}")),
-        }
+        mend_alone(&mut self.checker, &**device)?;
         let mut found = tree::read(device.clone())?;
         let made = found.remove(&[b"/", FILE].concat());
         if made.is_some_and(|node| node.content.contains(&STALE)) {

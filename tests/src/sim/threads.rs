@@ -2,12 +2,9 @@
 //! all of them were answered, and what is there at the end, has to be what some order of the operations gives in the
 //! model, in which what had returned before another began comes first (linearizability).
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 use ext2_core::sync::turn;
@@ -37,8 +34,9 @@ struct Event {
 pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
     let mut chooser = Chooser::new(options, "programs");
     let mut lengths = Rng::named(options.seed, "lengths");
+    let longest = if options.scene.is_some() { 2 } else { 4 };
     let program = |actor: Actor| {
-        let own = (0..1 + lengths.below(4))
+        let own = (0..1 + lengths.below(longest))
             .map(|_| chooser.next_of(actor, model))
             .map(|step| Step { operation: in_one_piece(step.operation), ..step });
         // Who waits for a lease waits for its holder.
@@ -95,9 +93,7 @@ pub(super) fn run(
         let (seat, moment, histories, panics) =
             (schedule.seat(nr), moment.clone(), histories.clone(), panics.clone());
         threads.push(std::thread::spawn(move || {
-            seat.begin();
-            let entered = turn::enter(seat.clone());
-            let went = catch_unwind(AssertUnwindSafe(|| {
+            let went = seat.during(|| {
                 for step in program {
                     let begin = moment.fetch_add(1, Ordering::Relaxed);
                     turn::pass();
@@ -108,13 +104,11 @@ pub(super) fn run(
                     let event = Event { step, answer, begin, end };
                     histories.lock().unwrap_or_else(PoisonError::into_inner)[nr].push(event);
                 }
-            }));
+            });
             if let Err(panic) = went {
                 let words = format!("panics: {}", panic_words(&*panic));
                 panics.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(words);
             }
-            drop(entered);
-            seat.leave();
             held
         }));
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use blockdev::{
     BlockDevice, CacheOptions, Cached, Counted, FileDevice, Locking, Media, MmapDevice, Overlay, RamDevice,
 };
-use ext2_core::{Ext2, Inode, OpenOptions};
+use ext2_core::{Ext2, FileBlock, Inode, OpenOptions};
 use ext2_dax::{
     DataPath, DaxFs, DaxOptions, File, Lease, OpenFor,
     buffer_head::HoleSize,
     mmu::{
-        Vma,
+        Protection, Vma,
         host::{Granularity, HostMap, HostMmu, HostOptions},
         soft::{Died, MapRequest, SoftMap, SoftMmu},
     },
@@ -104,6 +104,22 @@ impl Held {
         *self = Self::new(self.host.take());
     }
 
+    /// Mappings in software through which a file is stored to, and whose first page has a block.
+    pub(super) fn stored(&self) -> impl Iterator<Item = &SoftMap> {
+        let both = self.maps.iter().zip(&self.mapped);
+        both.filter_map(|(map, inode)| match (map, inode) {
+            (Some(Mapped::Soft(map)), Some(inode)) => {
+                let vma = map.vma();
+                // Where 2 MiB fit, a store may bring blocks for all of them.
+                let is_short = vma.page_at(vma.end) - vma.pgoff < 512;
+                let stores = vma.is_shared() && vma.protection == Protection::ReadWrite && is_short;
+                let run = inode.map(FileBlock::new(vma.pgoff), 1);
+                (stores && run.is_ok_and(|run| !run.is_hole())).then_some(map)
+            }
+            _ => None,
+        })
+    }
+
     /// Maps a file.
     pub(super) fn map(&self, file: &File, request: &MapRequest) -> ext2_dax::Result<Mapped> {
         match &self.host {
@@ -132,6 +148,10 @@ pub struct World {
     pub(super) actors: Vec<Held>,
     pub(super) backend: Backend,
     pub(super) persistent: bool,
+    /// From which the turns of threads come.
+    pub(super) schedule: u64,
+    /// How often it was closed under all.
+    pub(super) closes: u64,
     pub(super) folder: Option<TempDir>,
 }
 
@@ -163,6 +183,8 @@ impl World {
             actors: (0..options.actors).map(|_| Held::new(host.clone())).collect(),
             backend: options.backend,
             persistent: options.persistent,
+            schedule: options.schedule,
+            closes: 0,
             folder: None,
         };
         world.mount(false)?;

@@ -39,19 +39,18 @@ impl Model {
             O::Chmod { of, mode } => {
                 let id = self.hand(actor, *of);
                 if self.agree_in(answer, self.cuttable(id), self.for_xattrs(id), 0)? {
-                    let node = self.node_mut(id);
-                    node.mode = mode & 0o7777;
-                    let name = acl_name(AclKind::Access);
-                    if let Some(list) = node.xattrs.get(name).and_then(|list| Acl::from_user(list)) {
-                        node.xattrs.insert(name.to_vec(), list.with_mode(*mode).to_user());
-                    }
-                    node.changed(now);
+                    self.set_mode(id, *mode);
+                    self.node_mut(id).changed(now);
                 }
                 Ok(())
             }
-            O::Chown { of, uid, gid } => {
+            O::Chown { of, uid, gid, mode } => {
                 let id = self.hand(actor, *of);
-                if self.agree(answer, self.cuttable(id))? {
+                let blocks = if mode.is_some() { self.for_xattrs(id) } else { 0 };
+                if self.agree_in(answer, self.cuttable(id), blocks, 0)? {
+                    if let Some(mode) = mode {
+                        self.set_mode(id, *mode);
+                    }
                     let node = self.node_mut(id);
                     (node.uid, node.gid) = (uid.unwrap_or(node.uid), gid.unwrap_or(node.gid));
                     node.changed(now);
@@ -169,6 +168,22 @@ impl Model {
         }
     }
 
+    /// Changes a mode, and the access list with it.
+    fn set_mode(&mut self, id: Id, mode: u16) {
+        let node = self.node_mut(id);
+        node.mode = mode & 0o7777;
+        let name = acl_name(AclKind::Access);
+        if let Some(list) = node.xattrs.get(name).and_then(|list| Acl::from_user(list)) {
+            node.xattrs.insert(name.to_vec(), list.with_mode(mode).to_user());
+        }
+    }
+
+    /// Blocks that a change may need after which there are attributes, or none. What is removed needs none, unless others
+    /// share the block that it is in.
+    fn room_for_xattrs(&self, id: Id, is_empty: bool, is_removal: bool) -> u64 {
+        if is_empty || is_removal && !self.may_share(id) { 0 } else { self.for_xattrs(id) }
+    }
+
     /// Compares attributes, and notes what was left open of the times.
     fn stat(&mut self, id: Id, answer: &Answer) -> Verdict {
         let Answer::Attr(attr) = answer else { return Err(format!("{answer:?}")) };
@@ -249,11 +264,15 @@ impl Model {
         Some(own + u64::from(!node.xattrs.is_empty()))
     }
 
-    /// Blocks that a change of attributes may need: one, and where the block is shared with another inode, whose
-    /// attributes are the same then, a journal for the moment.
-    fn for_xattrs(&self, id: Id) -> u64 {
+    /// Whether its block of attributes may be another inode's too: those have the same attributes.
+    fn may_share(&self, id: Id) -> bool {
         let is_same = |(other, node): (&Id, &Node)| *other != id && node.xattrs == self.node(id).xattrs;
-        if self.share_xattrs && self.nodes.iter().any(is_same) { 11 } else { 1 }
+        self.shares_xattrs && self.nodes.iter().any(is_same)
+    }
+
+    /// Blocks that a change of attributes may need: one, and a journal for the moment where others share what it has.
+    fn for_xattrs(&self, id: Id) -> u64 {
+        if self.may_share(id) { 11 } else { 1 }
     }
 
     /// Whether the attributes that would be there fit in a block.
@@ -286,13 +305,15 @@ impl Model {
                 _ => Ok(()),
             });
         let mut xattrs = node.xattrs.clone();
+        let is_removal = value.is_none();
         match value {
             Some((value, _)) => xattrs.insert(name.to_vec(), value),
             None => xattrs.remove(name),
         };
         let wanted =
             wanted.and_then(|()| if self.xattrs_fit(xattrs.iter()) { Ok(()) } else { no(Errno::NOSPC) });
-        if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()) * self.for_xattrs(id), 0)? {
+        let blocks = self.room_for_xattrs(id, xattrs.is_empty(), is_removal);
+        if self.agree_in(answer, wanted, blocks, 0)? {
             let now = self.now;
             let node = self.node_mut(id);
             node.xattrs = xattrs;
@@ -312,13 +333,15 @@ impl Model {
         let name = acl_name(which).to_vec();
         let mut xattrs = node.xattrs.clone();
         let stored = list.as_ref().filter(|list| which == AclKind::Default || !list.is_mode());
+        let is_removal = stored.is_none();
         let was_there = match stored {
             Some(list) => xattrs.insert(name, list.to_user()).is_some(),
             None => xattrs.remove(&name).is_some(),
         };
         let fits = self.xattrs_fit(xattrs.iter());
         let wanted = self.cuttable(id).and_then(|()| if fits { Ok(()) } else { no(Errno::NOSPC) });
-        if self.agree_in(answer, wanted, u64::from(!xattrs.is_empty()) * self.for_xattrs(id), 0)? {
+        let blocks = self.room_for_xattrs(id, xattrs.is_empty(), is_removal);
+        if self.agree_in(answer, wanted, blocks, 0)? {
             let now = self.now;
             let node = self.node_mut(id);
             node.xattrs = xattrs;

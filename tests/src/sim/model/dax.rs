@@ -19,6 +19,8 @@ use crate::sim::{
 
 const IMMUTABLE: u32 = 0x10;
 const APPEND: u32 = 0x20;
+/// The largest offset of POSIX.
+const LARGEST_OFFSET: u64 = i64::MAX.unsigned_abs();
 
 fn no<T>(errno: Errno) -> Wanted<T> {
     Err(errno.into())
@@ -38,6 +40,11 @@ pub(in crate::sim) struct Mapping {
 impl Mapping {
     fn is_private(&self) -> bool {
         self.sharing == Sharing::Private
+    }
+
+    /// Whether the file can be stored to through it.
+    pub(in crate::sim) fn may_store(&self) -> bool {
+        !self.is_private() && self.protection == Protection::ReadWrite
     }
 
     /// Pages of the mapping with copies of its own.
@@ -123,7 +130,10 @@ impl Model {
                 };
                 let wanted = wanted.and_then(|()| if *len == 0 { no(Errno::INVAL) } else { Ok(()) });
                 if self.agree(answer, wanted)? {
-                    let range = *at..at.saturating_add(*len);
+                    let range = *at..at.saturating_add(*len).min(LARGEST_OFFSET);
+                    if *answer != Answer::Ranges(vec![range.clone()]) {
+                        return Err(format!("{answer:?}, and the model says {range:?}"));
+                    }
                     self.held_mut(actor).leases[usize::from(*lease)] = Some((id, range));
                 }
                 Ok(())

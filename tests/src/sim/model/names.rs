@@ -418,7 +418,7 @@ impl Model {
         let moved = is_dir(source) || exchange && target.is_some_and(is_dir);
         let Some(target) = target else {
             // Within a block of a directory a name is changed at once; where it does not fit there, it moves.
-            if self.strict_rename && moved && from.0 != to.0 {
+            if self.strict_rename && moved && from.0 != to.0 && !self.has_journal {
                 return no(Errno::XDEV);
             }
             return Ok(self.strict_rename && moved);
@@ -432,7 +432,11 @@ impl Model {
                 _ => {}
             }
         }
-        if self.strict_rename && moved { no(Errno::XDEV) } else { Ok(false) }
+        // A journal may have no room for it.
+        match self.strict_rename && moved {
+            true if !self.has_journal => no(Errno::XDEV),
+            moved => Ok(moved),
+        }
     }
 
     fn rename(&mut self, from: (Id, &[u8]), to: (Id, &[u8]), flags: RenameFlags, answer: &Answer) -> Verdict {

@@ -1,0 +1,393 @@
+//! Scenes: what half of the runs begin with. A fault that needs several things at once (a private copy, and then a hole in
+//! the place of what was copied) comes up by chance once in hours; where the stage is set for it, in seconds. What follows
+//! is chosen as ever.
+
+use ext2_core::{AclKind, FileKind, RenameFlags};
+use ext2_dax::{
+    OpenFor,
+    mmu::{Protection, Sharing},
+};
+
+use super::{Backend, Data, Mode, Operation, Options, Word};
+use crate::Rng;
+
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+/// The name of `lost+found`.
+const LOST_FOUND: u8 = 26;
+
+/// A scene.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scene {
+    /// A private mapping has a copy of a page that is punched.
+    PrivateCopy,
+    /// A name in a full block of a directory becomes longer while the directory is listed.
+    PackedBlock,
+    /// A mapping stores while the file system is closed.
+    ClosedUnderStores,
+    /// An attribute goes while no block is free.
+    FullDisk,
+    /// A file system whose second group has reserved inodes is killed, and opened as it was left.
+    FewInodes,
+    /// Memory is leased up to the largest offset.
+    LongLease,
+    /// Memory is leased, stored to, and synced.
+    SyncedLease,
+    /// A name is taken by, or exchanged with, another.
+    Replaced,
+    /// Owners and mode change in one call.
+    Owners,
+    /// A block of attributes is shared.
+    SharedAttributes,
+    /// A file without a name gets one.
+    FirstName,
+    /// A hole is mapped twice, and stored to.
+    MappedHole,
+    /// Threads look up, make, remove and rename the same few names.
+    SameNames,
+}
+
+/// The operations of a scene.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Script {
+    /// In order.
+    pub(super) first: Vec<Operation>,
+    /// What the run ends with.
+    pub(super) last: Option<Operation>,
+}
+
+impl Scene {
+    /// Those of a mode.
+    fn of(mode: Mode) -> &'static [Self] {
+        match mode {
+            Mode::Plain => &[
+                Self::PrivateCopy,
+                Self::PackedBlock,
+                Self::ClosedUnderStores,
+                Self::FullDisk,
+                Self::FewInodes,
+                Self::LongLease,
+                Self::MappedHole,
+            ],
+            Mode::Threads => &[Self::SameNames],
+            Mode::Crash => &[
+                Self::SyncedLease,
+                Self::Replaced,
+                Self::Owners,
+                Self::SharedAttributes,
+                Self::FirstName,
+                Self::PackedBlock,
+            ],
+            Mode::Failing => &[
+                Self::MappedHole,
+                Self::MappedHole,
+                Self::SyncedLease,
+                Self::Replaced,
+                Self::Owners,
+                Self::SharedAttributes,
+                Self::FirstName,
+                Self::PackedBlock,
+            ],
+        }
+    }
+
+    /// The same options with a scene, and what it needs; in every second run none.
+    pub(super) fn choose(options: Options) -> Options {
+        let mut rng = Rng::named(options.seed, "scene");
+        if rng.one_in(2) {
+            return options;
+        }
+        let scene = *rng.pick(Self::of(options.mode));
+        let mut options = Options { scene: Some(scene), ..options };
+        scene.fit(&mut options, &mut rng);
+        options
+    }
+
+    /// Gives it the file system that it needs.
+    fn fit(self, options: &mut Options, rng: &mut Rng) {
+        match self {
+            Self::PrivateCopy | Self::LongLease | Self::SyncedLease | Self::MappedHole => {
+                options.buffer_head = false;
+                if !options.is_dax() {
+                    of_blocks(options, 4096, if options.mode == Mode::Plain { 1024 } else { 384 });
+                    options.backend = Backend::Ram;
+                }
+            }
+            Self::ClosedUnderStores => {
+                // What is stored to a synchronous mapping waits for a sync in the middle of its fault.
+                of_blocks(options, 4096, 1024);
+                (options.backend, options.persistent) = (Backend::Ram, true);
+                options.buffer_head = false;
+            }
+            Self::PackedBlock => of_blocks(options, 1024, 128),
+            Self::FullDisk => {
+                of_blocks(options, 1024, 128);
+                (options.share_xattrs, options.journal) = (false, false);
+            }
+            Self::FewInodes => {
+                of_blocks(options, 1024, 9 << 10);
+                (options.inodes, options.journal) = (16, false);
+            }
+            Self::Replaced => options.has_lost_and_found = rng.one_in(3),
+            Self::SharedAttributes => {
+                options.share_xattrs = true;
+                // What changes a block that is shared needs room for a journal.
+                options.kib = options.kib.max(512);
+            }
+            Self::Owners | Self::FirstName => {}
+            Self::SameNames => {
+                use Word as W;
+                options.forgets = true;
+                options.names = 2 + rng.below(2) as u8;
+                options.switch = *rng.pick(&[10, 40, 0, 0, 0, 0]);
+                options.shares =
+                    vec![(W::Lookup, 4), (W::Create, 4), (W::Unlink, 3), (W::Rmdir, 4), (W::Rename, 6)];
+            }
+        }
+        // In crashes what follows costs states.
+        options.steps = match options.mode {
+            Mode::Threads => rng.below(4) as u32,
+            Mode::Crash => *rng.pick(&[1, 4, 12]),
+            Mode::Failing => rng.below(6) as u32,
+            Mode::Plain => options.steps,
+        };
+    }
+
+    /// Its operations.
+    pub(super) fn script(self, options: &Options) -> Script {
+        let mut rng = Rng::named(options.seed, "script");
+        let rng = &mut rng;
+        let mut script = Script::default();
+        match self {
+            Self::PrivateCopy => script.private_copy(rng),
+            Self::PackedBlock => script.packed_block(rng),
+            Self::ClosedUnderStores => script.closed_under_stores(rng),
+            Self::FullDisk => script.full_disk(rng),
+            Self::FewInodes => script.does(Operation::Kill { mended: false }),
+            Self::LongLease => script.long_lease(rng),
+            Self::SyncedLease => script.synced_lease(rng),
+            Self::Replaced => script.replaced(rng),
+            Self::Owners => script.owners(rng),
+            Self::SharedAttributes => script.shared_attributes(rng),
+            Self::FirstName => script.first_name(rng),
+            Self::MappedHole => script.mapped_hole(rng),
+            Self::SameNames => script.same_names(rng),
+        }
+        if options.mode == Mode::Failing && script.last.is_none() {
+            // The device fails in what the scene is about.
+            script.last = script.first.pop();
+        }
+        script
+    }
+}
+
+fn of_blocks(options: &mut Options, block: u64, kib: u64) {
+    (options.block, options.kib) = (block, kib);
+    (options.log, options.real_mappings) = (false, false);
+}
+
+/// Makes `lost+found`.
+pub(super) fn lost_and_found() -> [Operation; 2] {
+    let (dir, name, kind, mode, umask, to) = (0, LOST_FOUND, FileKind::Directory, 0o700, 0, 1);
+    [Operation::Root { to: 0 }, Operation::Create { dir, name, kind, mode, umask, to }]
+}
+
+impl Script {
+    fn does(&mut self, operation: Operation) {
+        self.first.push(operation);
+    }
+
+    /// Makes something in the root, which the first hand holds then.
+    fn make(&mut self, name: u8, kind: FileKind, mode: u16, to: u8) {
+        if self.first.is_empty() {
+            self.does(Operation::Root { to: 0 });
+        }
+        self.does(Operation::Create { dir: 0, name, kind, mode, umask: 0, to });
+    }
+
+    /// Makes a file, and opens it.
+    fn open(&mut self) {
+        self.make(1, FileKind::Regular, 0o644, 1);
+        self.does(Operation::Open { of: 1, open_for: OpenFor::Writing, file: 0 });
+    }
+
+    fn map(&mut self, sharing: Sharing, map: u8) {
+        let protection = Protection::ReadWrite;
+        self.does(Operation::Map { file: 0, page: 0, pages: 3, sharing, protection, map });
+    }
+
+    fn private_copy(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.open();
+        self.does(O::FileWrite {
+            file: 0,
+            at: 0,
+            data: Data { len: 3 * PAGE as u32, seed: 3 },
+            nowait: false,
+        });
+        self.map(Sharing::Private, 0);
+        let page = rng.below(3);
+        let at = page * PAGE + rng.below(PAGE);
+        self.does(O::Load { map: 0, at, len: 1 });
+        self.does(O::Store { map: 0, at, data: Data { len: 1 + rng.below(100) as u32, seed: 5 } });
+        let (at, len) = (page * PAGE, (1 + rng.below(2)) * PAGE);
+        self.does(if rng.one_in(2) {
+            O::FilePunch { file: 0, at, len, wait: true }
+        } else {
+            O::Punch { of: 1, at, len, wait: true }
+        });
+        self.does(O::Load { map: 0, at, len: PAGE as u32 });
+    }
+
+    /// A block of 1 KiB with room that lies apart: only packed it has enough for a name of 255 bytes.
+    fn packed_block(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        for (long, short) in [(13, 0), (14, 1), (15, 2)] {
+            self.make(long, FileKind::Fifo, 0o600, 1);
+            let kind = if rng.one_in(2) { FileKind::Directory } else { FileKind::Fifo };
+            let kind = if short == 0 { FileKind::Directory } else { kind };
+            self.make(short, kind, 0o755, 2);
+        }
+        // What is left of the block is not enough, nor is one of the two places where a name was.
+        self.make(16, FileKind::Fifo, 0o600, 1);
+        self.does(O::Unlink { dir: 0, name: 13 });
+        self.does(O::Unlink { dir: 0, name: 15 });
+        self.does(O::BeginListing { dir: 0, listing: 0 });
+        self.does(O::List { listing: 0, count: 2 + rng.below(4) as u8 });
+        let flags = RenameFlags::empty();
+        let rename = O::Rename { dir: 0, name: 0, to_dir: 0, to_name: 20, flags };
+        self.does(rename);
+        self.does(O::List { listing: 0, count: 9 });
+    }
+
+    fn closed_under_stores(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.open();
+        self.does(O::FileWrite { file: 0, at: 0, data: Data { len: 5000, seed: 3 }, nowait: false });
+        self.map(if rng.one_in(3) { Sharing::Shared } else { Sharing::Synchronous }, 0);
+        if rng.one_in(3) {
+            self.does(O::Store { map: 0, at: 10, data: Data { len: 10, seed: 5 } });
+        }
+        self.does(O::Close);
+    }
+
+    fn full_disk(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.make(1, FileKind::Regular, 0o644, 1);
+        for name in 0..2 + rng.below(2) as u8 {
+            self.does(O::SetXattr { of: 1, name, value: Data { len: 100, seed: name }, how: 0 });
+        }
+        self.make(2, FileKind::Regular, 0o644, 2);
+        for at in [0, 60_000, 120_000, 180_000] {
+            self.does(O::Write { of: 2, at, data: Data { len: 60_000, seed: 7 } });
+        }
+        self.does(O::RemoveXattr { of: 1, name: rng.below(2) as u8 });
+    }
+
+    fn long_lease(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.open();
+        self.does(O::FileWrite {
+            file: 0,
+            at: rng.below(9000),
+            data: Data { len: 100, seed: 3 },
+            nowait: false,
+        });
+        let writing = rng.one_in(2);
+        self.does(O::Lease { file: 0, at: rng.below(9000), len: u64::MAX, writing, lease: 0 });
+        self.does(O::LeaseRead { lease: 0 });
+    }
+
+    fn synced_lease(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        let at = rng.below(9000);
+        self.open();
+        self.does(O::FileWrite {
+            file: 0,
+            at,
+            data: Data { len: 1 + rng.below(100) as u32, seed: 3 },
+            nowait: false,
+        });
+        self.does(O::Lease { file: 0, at: 0, len: 12_000, writing: true, lease: 0 });
+        self.does(O::LeaseWrite { lease: 0, seed: 9 });
+        self.does(if rng.one_in(2) { O::FileSync { file: 0 } } else { O::SyncAll });
+    }
+
+    fn replaced(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.make(1, FileKind::Regular, 0o644, 1);
+        self.make(2, FileKind::Regular, 0o600, 2);
+        for of in [1, 2] {
+            if rng.one_in(2) {
+                self.does(O::Write { of, at: 0, data: Data { len: 1 + rng.below(2000) as u32, seed: of } });
+            }
+        }
+        if rng.one_in(2) {
+            self.does(O::SyncAll);
+        }
+        let flags = if rng.one_in(2) { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
+        self.does(O::Rename { dir: 0, name: 1, to_dir: 0, to_name: 2, flags });
+    }
+
+    fn owners(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        let mode = *rng.pick(&[0o4711, 0o6751, 0o2755, 0o4700]);
+        self.make(1, FileKind::Regular, mode, 1);
+        if rng.one_in(4) {
+            self.does(O::SetAcl { of: 1, which: AclKind::Access, acl: Some(rng.below(1 << 15) as u16) });
+        }
+        if rng.one_in(2) {
+            self.does(O::SyncAll);
+        }
+        let mut id = || *rng.pick(&[None, Some(0), Some(1000), Some(0x1_0000), Some(0x2_0001)]);
+        let (uid, gid) = (id(), id());
+        let mode = Some(*rng.pick(&[0o755, 0o4755, 0o6755, 0o4711]));
+        self.does(O::Chown { of: 1, uid, gid, mode });
+    }
+
+    fn shared_attributes(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        let value = Data { len: 5, seed: 0 };
+        for of in [1, 2] {
+            self.make(of, FileKind::Regular, 0o644, of);
+            self.does(O::SetXattr { of, name: 0, value, how: 0 });
+        }
+        if rng.one_in(2) {
+            self.does(match rng.below(3) {
+                0 => O::SetXattr { of: 1, name: 1, value, how: 0 },
+                1 => O::RemoveXattr { of: 1, name: 0 },
+                _ => O::Unlink { dir: 0, name: 1 },
+            });
+        }
+    }
+
+    fn first_name(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.does(O::Root { to: 0 });
+        self.does(O::Tmpfile { dir: 0, mode: 0o644, to: 1 });
+        self.does(O::Write {
+            of: 1,
+            at: rng.below(3000),
+            data: Data { len: 1 + rng.below(100) as u32, seed: 3 },
+        });
+        self.does(O::Link { of: 1, dir: 0, name: 1 });
+    }
+
+    fn mapped_hole(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        let at = rng.below(9000);
+        self.open();
+        self.does(O::FileTruncate { file: 0, size: 10_000, wait: true });
+        self.map(Sharing::Shared, 0);
+        self.map(Sharing::Shared, 1);
+        self.does(O::Load { map: 0, at, len: 1 });
+        self.does(O::Store { map: 1, at, data: Data { len: 1 + rng.below(100) as u32, seed: 3 } });
+    }
+
+    fn same_names(&mut self, rng: &mut Rng) {
+        for name in 0..2 {
+            let kind = if rng.one_in(3) { FileKind::Regular } else { FileKind::Directory };
+            self.make(name, kind, 0o755, 1 + name);
+        }
+    }
+}
