@@ -191,6 +191,8 @@ impl AddressSpace for Pages {
         let (start, end) = (range.start / PAGE_SIZE, range.end.div_ceil(PAGE_SIZE));
         match by {
             Publisher::Call => self.mapping.invalidate(start, end),
+            // A fault that ends well takes the hole away where it puts the page in.
+            Publisher::Fault if Mended::FaultLeavesHole.is_back() => {}
             Publisher::Fault => self.mapping.hole_ended(start, end),
         }
     }

@@ -476,7 +476,8 @@ impl Doer<'_> {
                         // The first bytes of each run.
                         let len = memory.len().min(16) as u32;
                         let bytes = Data { len, seed: *seed }.bytes(at);
-                        core(memory.copy_in(0, &bytes).map_err(ext2_core::Error::from))?;
+                        // As a program stores, through the caches.
+                        core(memory.copy_in_cached(0, &bytes).map_err(ext2_core::Error::from))?;
                         parts.push((at, bytes));
                     }
                 }
