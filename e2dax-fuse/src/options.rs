@@ -63,6 +63,8 @@ pub struct MountOptions {
     pub sync: bool,
     /// Every change of a directory is durable when it returns.
     pub dirsync: bool,
+    /// Read an image whose journal needs recovery as if it had no journal.
+    pub ignore_journal: bool,
     /// What to do when the image turns out to be broken; `None` for what its superblock says.
     pub errors: Option<OnError>,
     /// Where in the image the file system begins, in bytes.
@@ -244,6 +246,7 @@ impl MountOptions {
             "awake" => self.awake = true,
             "no_awake" => self.awake = false,
             "direct_io" => self.direct_io = true,
+            "norecovery" | "noload" => self.ignore_journal = true,
             "remount" => self.remount = true,
             _ if IGNORED.contains(&option) || option.starts_with("x-") || option.starts_with("X-") => {}
             _ => return refuse("not known"),
@@ -285,6 +288,11 @@ mod tests {
             ..MountOptions::default()
         };
         assert_eq!(options, expected);
+    }
+
+    #[test]
+    fn both_names_of_linux_leave_a_journal_alone() {
+        assert!(["norecovery", "noload"].iter().all(|name| parse(name).unwrap().ignore_journal));
     }
 
     #[test]

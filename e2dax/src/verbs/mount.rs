@@ -44,6 +44,7 @@ Options behind -o, with commas between them:
                                    after a power cut e2fsck may need a person. fsync keeps a file in any case
   errors=continue, errors=remount-ro
                                    what to do when the image turns out to be broken
+  norecovery                       with ro: read an image whose journal was not replayed as it is (noload is the same)
   offset=BYTES                     where the file system begins in the image
   fsname=NAME, subtype=NAME        what the table of mounts shows
   direct_io                        read and write past the kernel's cache of pages: large calls are faster and
@@ -93,6 +94,13 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     for list in &args.options {
         options.add(list).map_err(|error| Failure::usage(list.as_ref(), error.to_string()))?;
     }
+    if options.ignore_journal && !options.read_only {
+        return Err(Failure::usage(
+            "norecovery".as_ref(),
+            "goes with ro: what is written needs the journal's changes",
+        ));
+    }
+    context.image.ignore_journal |= options.ignore_journal;
     if options.remount {
         return e2dax_fuse::remount(&args.dir, &options).map_err(|error| Failure::host(&args.dir, error));
     }

@@ -41,6 +41,30 @@ fn the_command_returns_when_the_mount_is_ready_and_umount_ends_it() {
 }
 
 #[test]
+fn an_image_with_a_journal_that_was_not_replayed_is_read_as_it_is_where_that_is_asked_for() {
+    need_fuse!();
+    need_tools!("debugfs");
+    let image = Image::new(&["-O", "has_journal"], "32M");
+    let path = image.path.to_str().unwrap();
+    tools::run("debugfs", &["-w", "-R", "feature needs_recovery", path]).unwrap();
+    let before = fs::read(&image.path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (options, word, code) in [("ro", "journal", 8), ("norecovery", "goes with ro", 2)] {
+        let output =
+            e2dax().arg("mount").args([path, folder.path().to_str().unwrap(), "-o", options]).output();
+        let output = output.unwrap();
+        let said = tools::words(&output);
+        assert!(output.status.code() == Some(code) && said.contains(word), "{options}: {said}");
+    }
+    for options in ["ro,norecovery", "noload,ro"] {
+        let mount = image.mount(options);
+        assert!(fs::metadata(mount.join("lost+found")).unwrap().is_dir());
+        mount.unmount();
+    }
+    assert!(fs::read(&image.path).unwrap() == before, "something was written");
+}
+
+#[test]
 fn what_cannot_be_mounted_is_named_with_an_exit_code() {
     need_fuse!();
     let image = Image::new(&[], "1M");
