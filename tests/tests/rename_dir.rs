@@ -63,7 +63,7 @@ fn every_crash(base: &[u8], log: &[blockdev::RecordedOp], holds: impl Fn(&Ext2))
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("image");
     let mut model = PmemModel::new(base, log);
-    model.limits = CrashLimits { exhaustive: 8, edges: 8, pairs: 2, samples: 2, seed: 1 };
+    model.limits = CrashLimits { exhaustive: 16, edges: 12, pairs: 4, samples: 4, seed: 1 };
     let report = model.run(|state: &blockdev::crash::CrashState<'_>| {
         golden::write_sparse(&path, state.image).expect("written");
         if let Err(said) = tools::e2fsck_p(Path::new(&path)) {

@@ -58,9 +58,17 @@ pub(super) struct Script {
 
 impl Scene {
     /// Those of a mode.
-    fn of(mode: Mode) -> &'static [Self] {
+    fn of(mode: Mode) -> Vec<Self> {
+        let stored = [
+            Self::SyncedLease,
+            Self::Replaced,
+            Self::Owners,
+            Self::SharedAttributes,
+            Self::FirstName,
+            Self::PackedBlock,
+        ];
         match mode {
-            Mode::Plain => &[
+            Mode::Plain => vec![
                 Self::PrivateCopy,
                 Self::PackedBlock,
                 Self::ClosedUnderStores,
@@ -69,25 +77,9 @@ impl Scene {
                 Self::LongLease,
                 Self::MappedHole,
             ],
-            Mode::Threads => &[Self::SameNames],
-            Mode::Crash => &[
-                Self::SyncedLease,
-                Self::Replaced,
-                Self::Owners,
-                Self::SharedAttributes,
-                Self::FirstName,
-                Self::PackedBlock,
-            ],
-            Mode::Failing => &[
-                Self::MappedHole,
-                Self::MappedHole,
-                Self::SyncedLease,
-                Self::Replaced,
-                Self::Owners,
-                Self::SharedAttributes,
-                Self::FirstName,
-                Self::PackedBlock,
-            ],
+            Mode::Threads => vec![Self::SameNames],
+            Mode::Crash => stored.to_vec(),
+            Mode::Failing => [&[Self::MappedHole; 2][..], &stored].concat(),
         }
     }
 
@@ -97,7 +89,7 @@ impl Scene {
         if rng.one_in(2) {
             return options;
         }
-        let scene = *rng.pick(Self::of(options.mode));
+        let scene = *rng.pick(&Self::of(options.mode));
         let mut options = Options { scene: Some(scene), ..options };
         scene.fit(&mut options, &mut rng);
         options
