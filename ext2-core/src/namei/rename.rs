@@ -313,14 +313,13 @@ impl Rename<'_> {
         if !self.same_parent() && gains.is_some_and(|dir| dir.0.attrs.lock().links >= LINK_MAX) {
             return refuse(Errno::MLINK, "a directory has at most 32000 links");
         }
-        let (files, directories): (Vec<_>, Vec<_>) =
-            [&self.source, target].into_iter().partition(|inode| inode.kind() != FileKind::Directory);
-        files.into_iter().try_for_each(|inode| self.check_links(inode))?;
-        if !directories.is_empty() && self.source.0.fs.sb.journal_inode.is_none() {
-            self.check_strict()
-        } else {
-            Ok(())
+        let is_dir = |inode: &&Inode| inode.kind() == FileKind::Directory;
+        let mut both = [&self.source, target].into_iter();
+        both.clone().filter(|inode| !is_dir(inode)).try_for_each(|inode| self.check_links(inode))?;
+        if both.any(|inode| is_dir(&inode)) && self.source.0.fs.sb.journal_inode.is_none() {
+            return self.check_strict();
         }
+        Ok(())
     }
 
     /// Refuses what moves a directory without a transaction, if that was asked for.

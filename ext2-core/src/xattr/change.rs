@@ -110,12 +110,10 @@ impl Cell {
     /// where `in_inode` says so in the inode.
     fn replace_xattr_block(&self, all: &[Xattr], in_inode: bool, is_removal: bool) -> Result<()> {
         let together = self.way_to_share(is_removal)?;
-        if together.is_none() {
-            return self.replace_xattr_block_by(None, false, all, in_inode);
-        }
+        let takes_room = together.is_some();
         match self.replace_xattr_block_by(together, false, all, in_inode) {
             // A journal takes room, and where nobody shares a block it is not needed.
-            Err(error) if error.refuses(Errno::NOSPC) => {
+            Err(error) if takes_room && error.refuses(Errno::NOSPC) => {
                 self.replace_xattr_block_by(None, true, all, in_inode)
             }
             replaced => replaced,
