@@ -36,7 +36,7 @@ mod memo;
 mod orphans;
 mod quota;
 pub(crate) mod run;
-mod spare;
+pub(crate) mod spare;
 pub(crate) mod superblock;
 mod tree;
 

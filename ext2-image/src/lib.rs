@@ -53,6 +53,7 @@ pub mod input;
 pub mod inspect;
 pub mod jbd2;
 mod joined;
+mod little;
 pub mod manifest;
 pub mod mkfs;
 #[cfg(feature = "archive")]

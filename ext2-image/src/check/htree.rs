@@ -9,6 +9,7 @@ use zerocopy::FromBytes;
 use super::finding::{Kind, Place};
 use super::hash::Hasher;
 use super::run::{Run, Step};
+use crate::little::{half, word};
 use ext2_core::raw::RawDirentHeader;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,16 +48,6 @@ pub(crate) struct Tree {
     broken: bool,
 }
 
-fn half(bytes: &[u8], at: usize) -> usize {
-    let half = bytes.get(at..).and_then(|rest| rest.first_chunk::<2>());
-    half.map_or(0, |half| u16::from_le_bytes(*half).into())
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    let word = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());
-    word.map_or(0, |word| u32::from_le_bytes(*word))
-}
-
 impl Run<'_> {
     /// Begins with a directory of so many blocks.
     pub(crate) fn begin_tree(&self, inode: u32, blocks: u32) -> Tree {
@@ -90,10 +81,12 @@ impl Run<'_> {
         if tree.broken || nr as usize >= tree.blocks.len() {
             return Ok(());
         }
-        let whole = ext2_core::rules::decode_rec_len(half(bytes, 4) as u16, bytes.len()) == bytes.len();
+        let whole = ext2_core::rules::decode_rec_len(half(bytes, 4), bytes.len()) == bytes.len();
         let name_len = bytes.get(6).copied().unwrap_or(0);
-        let is_node =
-            word(bytes, 0) == 0 && whole && name_len == 0 && half(bytes, 8) == (bytes.len() - 8) / 8;
+        let is_node = word(bytes, 0) == 0
+            && whole
+            && name_len == 0
+            && usize::from(half(bytes, 8)) == (bytes.len() - 8) / 8;
         if nr == 0 {
             tree.hasher.version = bytes.get(28).copied().unwrap_or(0);
             tree.depth = u32::from(bytes.get(30).copied().unwrap_or(0)) + 1;
@@ -136,7 +129,7 @@ impl Run<'_> {
     fn take_node(&mut self, tree: &mut Tree, nr: u32, bytes: &[u8], start: usize) -> Step {
         const BLOCK: u32 = 0x0fff_ffff;
         let limit = bytes.len().saturating_sub(start) / 8;
-        let (said, count) = (half(bytes, start), half(bytes, start + 2));
+        let [said, count] = [start, start + 2].map(|at| usize::from(half(bytes, at)));
         for (found, fault) in [(said, said != limit), (count, count > limit)] {
             if fault {
                 let numbers = (Some(found as u64), Some(limit as u64));

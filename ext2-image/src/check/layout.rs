@@ -2,12 +2,13 @@
 
 use core::mem::offset_of;
 
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::Pass;
 use super::finding::{Kind, Place};
 use super::run::{Run, Step, Stop};
 use super::superblock::{ORPHANS, UNINIT_BG};
+use crate::little::word;
 use ext2_core::raw::{RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::{Barrier, CompatFeatures, GroupNr};
 
@@ -269,6 +270,5 @@ impl Run<'_> {
 
 /// The `nr`-th pointer of an indirect block; 0 past its end.
 pub(crate) fn pointer(block: &[u8], nr: usize) -> u32 {
-    let bytes = block.get(nr * 4..).unwrap_or_default();
-    ext2_core::raw::U32::read_from_prefix(bytes).map_or(0, |(value, _)| value.get())
+    word(block, nr * 4)
 }

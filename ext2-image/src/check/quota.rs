@@ -14,6 +14,7 @@ use super::finding::{Kind, Place};
 use super::inodes::ROOT;
 use super::run::{Run, Step, USED};
 use super::superblock::QUOTA;
+use crate::little::{long, word};
 use ext2_core::raw::{RawInode, SUPERBLOCK_OFFSET};
 
 /// Where the superblock names the inodes of users and of groups (`s_usr_quota_inum`, `s_grp_quota_inum`), the numbers they
@@ -36,19 +37,8 @@ const SPACE: u64 = 48;
 /// Inodes and bytes.
 type Usage = (u64, u64);
 
-/// A file of quota: the blocks of the image that it lies in, by their number in the file.
-struct File {
-    blocks: BTreeMap<u64, u32>,
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    let word = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<4>());
-    word.map_or(0, |word| u32::from_le_bytes(*word))
-}
-
-fn long(bytes: &[u8], at: usize) -> u64 {
-    u64::from(word(bytes, at)) | u64::from(word(bytes, at + 4)) << 32
-}
+/// The blocks of the image that a file lies in, by their number in the file.
+type Blocks = BTreeMap<u64, u32>;
 
 impl Run<'_> {
     /// Compares what the files of quota say with what the inodes use.
@@ -93,8 +83,7 @@ impl Run<'_> {
     }
 
     fn check_quota_file(&mut self, nr: u32, magic: u32, mut usage: BTreeMap<u32, Usage>) -> Step {
-        let blocks = self.mapped(nr)?.into_iter().map(|(number, _, block)| (number, block)).collect();
-        let file = File { blocks };
+        let file = self.mapped(nr)?.into_iter().map(|(number, _, block)| (number, block)).collect();
         let Some(entries) = self.quota_entries(&file, magic)? else {
             self.fault(Place::Inode(nr), Kind::QuotaFile)?;
             self.later.left += 1;
@@ -122,7 +111,7 @@ impl Run<'_> {
 
     /// The entries of a file: the id, where the entry lies in bytes of the device, and what it says. `None` where it is no
     /// such file.
-    fn quota_entries(&self, file: &File, magic: u32) -> Step<Option<Vec<(u32, u64, Usage)>>> {
+    fn quota_entries(&self, file: &Blocks, magic: u32) -> Step<Option<Vec<(u32, u64, Usage)>>> {
         let Some((head, _)) = self.quota_block(file, 0)? else { return Ok(None) };
         if word(&head, 0) != magic || word(&head, 4) != VERSION {
             return Ok(None);
@@ -153,10 +142,10 @@ impl Run<'_> {
     }
 
     /// A block of a file, and where it lies; `None` where the file has none there.
-    fn quota_block(&self, file: &File, nr: u32) -> Step<Option<([u8; BLOCK as usize], u64)>> {
+    fn quota_block(&self, file: &Blocks, nr: u32) -> Step<Option<([u8; BLOCK as usize], u64)>> {
         let at = u64::from(nr) * BLOCK;
         let log = self.geo.block_size.log2();
-        let Some(&block) = file.blocks.get(&(at >> log)) else { return Ok(None) };
+        let Some(&block) = file.get(&(at >> log)) else { return Ok(None) };
         let offset = self.byte_of(block) + (at & (self.geo.block_size.bytes() - 1));
         let mut bytes = [0; BLOCK as usize];
         self.dev.read_at(offset, &mut bytes)?;

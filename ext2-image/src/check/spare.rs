@@ -22,7 +22,7 @@ use ext2_core::{CompatFeatures, GroupNr};
 const INODE: u32 = 7;
 
 /// Bytes that are read at a time.
-const AHEAD: u32 = 64 << 10;
+pub(crate) const AHEAD: u32 = 64 << 10;
 
 /// Blocks that were read because they follow one that was asked for.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@ use ext2_core::raw::RawInode;
 use zerocopy::IntoBytes;
 
 use crate::check::run::{Run, Step};
+use crate::little::{half, word};
 
 /// `eh_magic`.
 const MAGIC: u16 = 0xf30a;
@@ -15,16 +16,6 @@ const MAGIC: u16 = 0xf30a;
 const WRITTEN: u16 = 0x8000;
 /// `EXT4_EXTENTS_FL`.
 const FLAG: u32 = 0x8_0000;
-
-fn half(bytes: &[u8], at: usize) -> u16 {
-    let half = bytes.get(at..).and_then(|rest| rest.first_chunk::<2>());
-    half.map_or(0, |half| u16::from_le_bytes(*half))
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    let word = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());
-    word.map_or(0, |word| u32::from_le_bytes(*word))
-}
 
 /// Whether the room of the map in an inode has a root of extents.
 pub(crate) fn has_extents(raw: &RawInode) -> bool {

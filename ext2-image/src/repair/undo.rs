@@ -14,6 +14,7 @@ use ext2_core::raw::SUPERBLOCK_OFFSET;
 
 use super::changes::GRAIN;
 use crate::crc::crc32c;
+use crate::little::{long, word};
 
 const MAGIC: &[u8; 8] = b"E2UNDO02";
 const KEYS_MAGIC: u32 = 0xcade_cade;
@@ -48,14 +49,6 @@ fn put(block: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(field) = block.get_mut(at..at + bytes.len()) {
         field.copy_from_slice(bytes);
     }
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()).map_or(0, |word| u32::from_le_bytes(*word))
-}
-
-fn long(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()).map_or(0, |long| u64::from_le_bytes(*long))
 }
 
 impl<'f> UndoWriter<'f> {

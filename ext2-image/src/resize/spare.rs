@@ -7,12 +7,10 @@ use ext2_core::{GroupNr, InodeNr, Result};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{backups, has_spare};
+use crate::check::spare::AHEAD;
 use crate::rewrite::Draft;
 
 const INODE: InodeNr = InodeNr::new(7).expect("not zero");
-
-/// Bytes of spare blocks that are read at a time.
-const AHEAD: u32 = 64 << 10;
 
 /// Writes the block that leads to the spare blocks, each of which leads to its copies in other groups.
 pub(super) fn write(draft: &mut Draft<'_>) -> Result<()> {

@@ -25,6 +25,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{Draft, Step, descriptor_places};
 use crate::joined::{Joined, MOST};
+use crate::little::word;
 
 /// The mark of an image whose log has to be carried out.
 const UNFINISHED: u32 = IncompatFeatures::UNFINISHED_REWRITE.bits();
@@ -38,11 +39,6 @@ const ENTRY: usize = 12;
 /// Where the superblock says where the log begins.
 const POINTER: u64 = SUPERBLOCK_OFFSET + 992;
 const INCOMPAT: u64 = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_incompat) as u64;
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    let bytes = bytes.get(at..).unwrap_or_default();
-    ext2_core::raw::U32::read_from_prefix(bytes).map_or(0, |(value, _)| value.get())
-}
 
 fn put_word(bytes: &mut [u8], at: usize, value: u32) {
     if let Some(place) = bytes.get_mut(at..at + 4) {
