@@ -37,10 +37,13 @@ fn campaign(mode: Mode, runs: u64) {
         enough: 5,
     };
     let mut found = Vec::new();
-    let tally = campaign.go(|failure| {
-        println!("{failure} (commit {})", sim::commit());
-        found.push(failure.to_string());
-    });
+    let tally = campaign.go(
+        |failure| {
+            println!("{failure} (commit {})", sim::commit());
+            found.push(failure.to_string());
+        },
+        |_| {},
+    );
     println!("{mode:?} from seed {} on: {tally:?}", campaign.first);
     assert!(tally.operations > 0, "nothing was done");
     assert!(found.is_empty(), "{} of {} runs: {}", found.len(), tally.runs, found[0]);

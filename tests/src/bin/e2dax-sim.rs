@@ -15,7 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use e2dax_tests::sim::{self, Campaign, Failure, Fault, Mode, Search};
+use e2dax_tests::sim::{self, Campaign, Failure, Fault, Mode, Search, Tally};
+
+/// How often a long campaign says on stderr how far it has come.
+const PROGRESS: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 struct Asked {
@@ -30,7 +33,28 @@ struct Asked {
     trace: bool,
 }
 
-fn asked() -> Result<Asked, String> {
+const HELP: &str = "\
+Runs of the simulator: one seed is one file system, its operations, and what goes wrong.
+
+  e2dax-sim [--seed N] [--runs N] [--seconds S] [--mode MODE] [--with FAULT] [--shrink] [--trace]
+  e2dax-sim --put-back FAULT|all [--searches N] [--seconds S] [--mode MODE] [--seed N]
+
+  --seed N          begin with this seed; without it, with a new one, which is printed
+  --runs N          this many runs, each with the seed after the last (1)
+  --seconds S       begin no run after S seconds
+  --mode MODE       all runs in this mode: plain, threads, crash or failing; without it, the seed chooses
+  --with FAULT      put a mended fault back, or leave out a fence or flush, and end with the first run that shows it
+  --put-back FAULT  search for the fault several times and print a row of a table with the median; `all` for every one
+  --searches N      how many times (5), of --seconds each at most (600)
+  --shrink          leave out the steps that a failure does not need
+  --trace           print each step of a failure
+
+What fails is one line with the seed, the options and the commit. Exit code: 0 nothing found, 1 something found (with
+--put-back: not found by each search), 2 usage.
+";
+
+/// What the command line asks for; nothing, where it asks for help.
+fn asked() -> Result<Option<Asked>, String> {
     let mut asked = Asked::default();
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -55,10 +79,11 @@ fn asked() -> Result<Asked, String> {
             }
             "--shrink" => asked.shrink = true,
             "--trace" => asked.trace = true,
+            "--help" | "-h" => return Ok(None),
             other => return Err(format!("{other:?} is not understood")),
         }
     }
-    Ok(asked)
+    Ok(Some(asked))
 }
 
 fn fault(name: &str) -> Result<Fault, String> {
@@ -115,9 +140,13 @@ fn put_back(asked: &Asked) -> ExitCode {
 
 fn main() -> ExitCode {
     let asked = match asked() {
-        Ok(asked) => asked,
+        Ok(Some(asked)) => asked,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
         Err(words) => {
-            eprintln!("e2dax-sim: {words}");
+            eprintln!("e2dax-sim: {words} (--help tells what is)");
             return ExitCode::from(2);
         }
     };
@@ -136,15 +165,21 @@ fn main() -> ExitCode {
         enough: if asked.with.is_some() { 1 } else { u64::MAX },
     };
     let begin = Instant::now();
-    let tally = campaign.go(|failure| tell(failure, &asked));
-    println!(
-        "{} runs from seed {} on in {:.1} s, {} operations, {} states, {} findings",
-        tally.runs,
-        campaign.first,
-        begin.elapsed().as_secs_f64(),
-        tally.operations,
-        tally.states,
-        tally.found
+    let line = |tally: &Tally| {
+        let (first, time) = (campaign.first, begin.elapsed().as_secs_f64());
+        let Tally { runs, operations, states, found } = tally;
+        format!("{runs} runs from seed {first} on in {time:.1} s, {operations} operations, {states} states, {found} findings")
+    };
+    let mut said = begin;
+    let tally = campaign.go(
+        |failure| tell(failure, &asked),
+        |tally| {
+            if said.elapsed() >= PROGRESS {
+                said = Instant::now();
+                eprintln!("{}", line(tally));
+            }
+        },
     );
+    println!("{}", line(&tally));
     ExitCode::from(u8::from(tally.found > 0))
 }

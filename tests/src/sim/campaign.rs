@@ -58,8 +58,8 @@ pub struct Tally {
 }
 
 impl Campaign {
-    /// Runs the seeds, and tells each failure.
-    pub fn go(&self, mut tell: impl FnMut(&Failure)) -> Tally {
+    /// Runs the seeds, tells each failure, and after each run how far it has come.
+    pub fn go(&self, mut tell: impl FnMut(&Failure), mut progress: impl FnMut(&Tally)) -> Tally {
         let without = match self.fault {
             Some(Fault::Without(barrier)) => Some(barrier),
             _ => None,
@@ -88,6 +88,7 @@ impl Campaign {
             }
             tally.runs += 1;
             RUNS.fetch_add(1, Ordering::Relaxed);
+            progress(&tally);
         }
         over();
         tally
