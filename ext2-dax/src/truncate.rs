@@ -11,6 +11,7 @@
 use std::ops::Range;
 
 use blockdev::DaxDevice;
+use ext2_core::sync::Mended;
 
 use crate::Wait;
 use crate::compat::Layouts;
@@ -76,7 +77,10 @@ pub fn take_pages<T>(
         }
         wait_idle(mapping, &touched)?;
     };
-    let is_mapped = mapping.pages() > 0 || mapping.is_mapped_ahead();
+    // A private copy has no entry, nor has what is mapped ahead.
+    let has_others =
+        if Mended::CopyPastTheEnd.is_back() { mapping.is_mapped_ahead() } else { mapping.mappings() > 0 };
+    let is_mapped = mapping.pages() > 0 || has_others;
     let mut taken = Taken { mapping, pages: start..start };
     if start < end && is_mapped {
         if i64::try_from(range.end).is_ok() && !range.end.is_multiple_of(PAGE_SIZE) {

@@ -39,6 +39,7 @@ mended! {
     WriteLeavesPages: "blocks that the core's own write gives a hole do not reach who maps the hole",
     FaultLeavesHole: "a store fault that fails leaves translations of the hole that it gave blocks to",
     PrivateCopiesGo: "private copies go when blocks move or are punched",
+    CopyPastTheEnd: "a private copy outlives the end of the file where nothing else of it is mapped",
     MapAsksNobody: "a shared mapping for stores is given of files that may not be stored to",
     LeaseAsksNobody: "memory is lent for storing of files that may not be stored to",
     RightsOfTheDevice: "where the file system was closed, memory is given for storing as the device allows it",

@@ -168,7 +168,9 @@ fn main() -> ExitCode {
     let line = |tally: &Tally| {
         let (first, time) = (campaign.first, begin.elapsed().as_secs_f64());
         let Tally { runs, operations, states, found } = tally;
-        format!("{runs} runs from seed {first} on in {time:.1} s, {operations} operations, {states} states, {found} findings")
+        format!(
+            "{runs} runs from seed {first} on in {time:.1} s, {operations} operations, {states} states, {found} findings"
+        )
     };
     let mut said = begin;
     let tally = campaign.go(

@@ -19,7 +19,7 @@ const LOST_FOUND: u8 = 26;
 /// A scene.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scene {
-    /// A private mapping has a copy of a page that is punched.
+    /// A private mapping has a copy of a page that is punched, and perhaps cut off then.
     PrivateCopy,
     /// A name in a full block of a directory becomes longer while the directory is listed.
     PackedBlock,
@@ -229,6 +229,10 @@ impl Script {
             O::Punch { of: 1, at, len, wait: true }
         });
         self.does(O::Load { map: 0, at, len: PAGE as u32 });
+        if rng.one_in(3) {
+            self.does(O::FileTruncate { file: 0, size: rng.below(at.max(1)), wait: false });
+            self.does(O::Load { map: 0, at, len: PAGE as u32 });
+        }
     }
 
     /// A block of 1 KiB with room that lies apart: only packed it has enough for a name of 255 bytes.

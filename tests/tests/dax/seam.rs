@@ -64,6 +64,21 @@ fn private_copies_stay_unless_the_file_ends_before_them() {
 }
 
 #[test]
+fn a_private_copy_past_the_end_goes_though_nothing_else_of_the_file_is_mapped() {
+    let (_device, fs) = fresh(16);
+    let file = file(&fs, b"f");
+    file.write_at(0, &[1; 3 * PAGE as usize]).unwrap();
+    let private = map(&file, 3 * PAGE, Sharing::Private);
+    private.store(PAGE + 7, 77).unwrap();
+    file.punch_hole(PAGE, 2 * PAGE, Wait::Yes).unwrap();
+    assert_eq!(private.load(PAGE + 7), Ok(77), "after a punch");
+    file.truncate(1000, Wait::Yes).unwrap();
+    assert_eq!(private.load(PAGE + 7), Err(ext2_dax::mmu::soft::Signal::Bus), "past the end");
+    file.truncate(3 * PAGE, Wait::Yes).unwrap();
+    assert_eq!(private.load(PAGE + 7), Ok(0), "the file grew again");
+}
+
+#[test]
 fn zeros_are_seen_through_mappings_which_stay() {
     let (_device, fs) = fresh(16);
     let file = file(&fs, b"f");
