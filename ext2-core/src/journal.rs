@@ -24,7 +24,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use ext2_format::journal::{COMMIT, MAGIC, S_SEQUENCE, S_START, SUPERBLOCKS, big, block, described, tags_in};
+use ext2_format::journal::{COMMIT, OURS, S_SEQUENCE, S_START, big, block, described, is_plain, tags_in};
 
 use crate::error::{Result, refuse};
 use crate::fs::Fs;
@@ -32,9 +32,6 @@ use crate::inode::Inode;
 use crate::order::Barrier;
 use crate::sync::MutexGuard;
 use crate::{DeviceBlock, Errno, FileBlock};
-
-/// Incompatible feature of the journal that changes nothing for us: revoke records.
-const REVOKE: u32 = 1;
 
 /// Blocks as they will be when a change is done.
 #[derive(Debug, Default)]
@@ -73,7 +70,6 @@ pub(crate) struct Journal<'f> {
     first: u32,
     blocks: u32,
     sequence: u32,
-    uuid: [u8; 16],
 }
 
 impl<'f> Journal<'f> {
@@ -89,14 +85,7 @@ impl<'f> Journal<'f> {
         let superblock = fs.geo.byte_of(start);
         let mut head = [0; 64];
         fs.dev.read_at(superblock, &mut head)?;
-        let usable = big(&head, 0) == MAGIC
-            && SUPERBLOCKS.contains(&big(&head, 4))
-            && u64::from(big(&head, 12)) == fs.geo.block_size.bytes()
-            && big(&head, S_START) == 0
-            && big(&head, 32) == 0
-            && (big(&head, 4) == SUPERBLOCKS[0] || big(&head, 40) & !REVOKE == 0);
-        let mut uuid = [0; 16];
-        uuid.iter_mut().zip(head.iter().skip(48)).for_each(|(to, from)| *to = *from);
+        let usable = is_plain(&head, fs.geo.block_size.bytes()) && big(&head, 32) == 0;
         Ok(usable.then(|| Self {
             fs,
             _lock: lock,
@@ -105,7 +94,6 @@ impl<'f> Journal<'f> {
             first: big(&head, 20),
             blocks: big(&head, 16),
             sequence: big(&head, S_SEQUENCE),
-            uuid,
         }))
     }
 
@@ -137,7 +125,7 @@ impl<'f> Journal<'f> {
     fn begin(self, images: &Images) -> Result<Transaction<'f>> {
         let len = self.fs.geo.block_size.len();
         let blocks: Vec<_> = images.0.iter().map(|(nr, bytes)| (nr.get(), bytes.as_slice())).collect();
-        for (nr, bytes) in (u64::from(self.first)..).zip(described(len, self.sequence, &self.uuid, &blocks)) {
+        for (nr, bytes) in (u64::from(self.first)..).zip(described(len, self.sequence, OURS, &blocks)) {
             self.write(nr, &bytes)?;
         }
         self.write(self.end(blocks.len()) - 1, &block(len, COMMIT, self.sequence))?;

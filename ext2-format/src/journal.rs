@@ -46,6 +46,8 @@ pub const S_MARK: usize = 0x80;
 pub const MARK: &[u8; 8] = b"e2daxlog";
 /// Byte at which it says that the journal was made for the log, and goes with it.
 pub const S_MADE: usize = 0x88;
+/// The UUID in descriptors of e2dax. The mark in the superblock stays when a kernel uses the journal after it; this does not.
+pub const OURS: &[u8; UUID] = b"e2daxlog\0\0\0\0\0\0\0\0";
 
 /// The inode of a journal (Linux: `EXT4_JOURNAL_INO`).
 pub const JOURNAL: InodeNr = InodeNr::new(8).unwrap();
@@ -90,6 +92,31 @@ pub fn superblock(len: usize, blocks: u32, sequence: u32) -> Vec<u8> {
     // One user.
     put(&mut head, 64, 1);
     head
+}
+
+/// The superblock of a new, empty log of e2dax, and what it was `made` for.
+#[must_use]
+pub fn marked(len: usize, blocks: u32, sequence: u32, made: u8) -> Vec<u8> {
+    let mut head = superblock(len, blocks, sequence);
+    if let Some(place) = head.get_mut(S_MARK..S_MARK + MARK.len()) {
+        place.copy_from_slice(MARK);
+    }
+    if let Some(place) = head.get_mut(S_MADE) {
+        *place = made;
+    }
+    head
+}
+
+/// Whether this is the superblock of an empty journal with blocks of so many bytes, and without features that change its records.
+#[must_use]
+pub fn is_plain(head: &[u8], block_size: u64) -> bool {
+    /// The incompatible feature that changes nothing: revoke records.
+    const REVOKE: u32 = 1;
+    big(head, 0) == MAGIC
+        && SUPERBLOCKS.contains(&big(head, 4))
+        && u64::from(big(head, 12)) == block_size
+        && big(head, S_START) == 0
+        && (big(head, 4) == SUPERBLOCKS[0] || big(head, 40) & !REVOKE == 0)
 }
 
 /// How many tags fit into a descriptor of `len` bytes.
@@ -150,20 +177,22 @@ pub fn whole<'b>(
     made: u8,
     images: &[(u32, &'b [u8])],
 ) -> Vec<Cow<'b, [u8]>> {
-    let mut head = superblock(len, blocks, sequence);
+    let mut head = marked(len, blocks, sequence, made);
     put(&mut head, S_START, 1);
-    if let Some(place) = head.get_mut(S_MARK..S_MARK + MARK.len()) {
-        place.copy_from_slice(MARK);
-    }
-    if let Some(place) = head.get_mut(S_MADE) {
-        *place = made;
-    }
     let mut log = vec![Cow::Owned(head)];
     for part in images.chunks(tags_in(len).max(1)) {
         log.extend(described(len, sequence, &[0; UUID], part));
     }
     log.extend([block(len, COMMIT, sequence), block(len, COMMIT, sequence)].map(Cow::Owned));
     log
+}
+
+/// Whether a block is the record with which a log begins, of this number, and e2dax did not write it.
+#[must_use]
+pub fn is_foreign(record: &[u8], sequence: u32) -> bool {
+    let is_record = big(record, 0) == MAGIC && big(record, 8) == sequence;
+    let uuid = record.get(HEADER + TAG..HEADER + TAG + UUID);
+    is_record && (big(record, 4) != DESCRIPTOR || uuid != Some(OURS.as_slice()))
 }
 
 /// The tags of a descriptor: the number of each block, and whether it is escaped.
@@ -244,7 +273,7 @@ pub fn replayed(
     blocks_count: u32,
     load: impl Fn(usize) -> Result<Vec<u8>>,
 ) -> Result<(BTreeMap<u32, Vec<u8>>, u32)> {
-    let (mut found, mut pending, mut next) = (BTreeMap::new(), Vec::new(), first);
+    let (mut found, mut pending, mut next) = (BTreeMap::new(), BTreeMap::new(), first);
     if start >= blocks {
         return broken(format!("its journal begins at block {start}"));
     }
@@ -266,12 +295,12 @@ pub fn replayed(
                     if nr >= blocks_count {
                         return broken(format!("its log names block {nr}"));
                     }
-                    pending.push((nr, bytes));
+                    pending.insert(nr, bytes);
                     (at, steps) = (forward(at), steps + 1);
                 }
             }
             COMMIT => {
-                found.extend(pending.drain(..));
+                found.append(&mut pending);
                 next = next.wrapping_add(1);
             }
             _ => break,

@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
 use ext2_core::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
-use ext2_core::{CompatFeatures, Corrupt, IncompatFeatures, Object, Result};
+use ext2_core::{CompatFeatures, Corrupt, IncompatFeatures, Incompatible, Object, Result};
 use zerocopy::{FromZeros, IntoBytes};
 
 use block::{Kind, Log};
@@ -64,6 +64,17 @@ fn superblock(dev: &dyn BlockDevice) -> Result<RawSuperblock> {
 pub fn needs_replay(dev: &dyn BlockDevice) -> Result<bool> {
     let raw = superblock(dev)?;
     Ok(raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0)
+}
+
+/// Whether the journal lies on a device of its own, which only its UUID names.
+pub(crate) fn is_elsewhere(raw: &RawSuperblock) -> bool {
+    let has_journal = raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() != 0;
+    has_journal && raw.s_journal_inum.get() == 0 && raw.s_journal_uuid != [0; 16]
+}
+
+/// Refuses a journal on a device of its own.
+pub(crate) fn elsewhere() -> ext2_core::Error {
+    Incompatible::Feature("journal on another device".into()).into()
 }
 
 /// Whether the inode of the journal begins with the superblock of one that lies in it.
@@ -156,15 +167,19 @@ fn write_back(dev: &dyn BlockDevice, ring: &Ring, done: &mut Replay) -> Result<u
     done.transactions = transactions.len() as u64;
     let revoked = revocations(&log, ring, &transactions)?;
     let mut bytes = vec![0; ring.block_size];
+    // A hostile journal has copies of its own blocks, which become other records on the way.
+    let mut left = u64::from(ring.len());
     for &(sequence, start) in &transactions {
         let mut at = start;
-        while let Some(block) = log.read(at, sequence)? {
+        while let Some(block) = log.read(at, sequence)?.filter(|_| left > 0) {
             at = ring.after(at, 1);
+            left -= 1;
             match block.kind {
                 Kind::Descriptor => {
                     for tag in log.tags(&block.bytes) {
                         let from = at;
                         at = ring.after(at, 1);
+                        left = left.saturating_sub(1);
                         if revoked.get(&tag.block).is_some_and(|&last| !is_before(last, sequence)) {
                             done.revoked += 1;
                             continue;

@@ -131,6 +131,8 @@ impl Fs {
 
     /// Runs a change; when it finds the image broken, that is noted.
     pub(crate) fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        // Before it holds what others wait for.
+        self.log.as_ref().map_or(Ok(()), |log| log.make_room())?;
         let _change = Change::begin(self)?;
         let done = change();
         if let Err(error @ Error::Corrupt(_)) = &done {

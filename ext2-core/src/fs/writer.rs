@@ -292,6 +292,7 @@ impl Fs {
                 }
             }
             Err(_) => {
+                self.take_back_batch();
                 held.iter().filter_map(|inode| inode.0.space.get()).for_each(|space| space.resume_stores());
                 writer.running.reopen();
             }
@@ -304,7 +305,10 @@ impl Fs {
         // What is kept back goes out at the end, all together.
         let is_batch = others == Others::Ended && self.is_batched();
         if is_batch {
-            self.give_back_batch()?;
+            // Of one that an error made read-only nothing is freed any more.
+            if self.writer().is_ok() {
+                self.give_back_batch()?;
+            }
             self.write_late(writer)?;
         } else {
             self.sync_all()?;

@@ -6,9 +6,7 @@ use alloc::vec::Vec;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::batch::Batch;
-use super::record::{
-    self, JOURNAL, LEAST, MAGIC, MARK, MODE, Map, S_MADE, S_MARK, S_SEQUENCE, S_START, SUPERBLOCKS, big,
-};
+use super::record::{self, JOURNAL, LEAST, MARK, MODE, Map, S_MADE, S_MARK, S_SEQUENCE, big};
 use crate::balloc::{Blocks, Request, Role};
 use crate::error::{Error, Result};
 use crate::features::CompatFeatures;
@@ -72,20 +70,14 @@ impl Fs {
     fn load_log(&self) -> Result<Option<Area>> {
         let raw = self.journal_inode()?;
         let size = self.geo.block_size.bytes();
-        let (blocks, leading) = super::replay::walk(&*self.dev, &raw, size, self.geo.blocks_count)?;
+        let (mut blocks, leading) = super::replay::walk(&*self.dev, &raw, size, self.geo.blocks_count)?;
         let Some(&first) = blocks.first() else { return Ok(None) };
         let at = u64::from(first) * size;
         let mut head = vec![0; 1024];
         self.dev.read_at(at, &mut head)?;
-        let is_usable = big(&head, 0) == MAGIC
-            && SUPERBLOCKS.contains(&big(&head, 4))
-            && u64::from(big(&head, 12)) == size
-            && big(&head, 16) as usize <= blocks.len()
-            && big(&head, 16) >= LEAST
-            && big(&head, 20) == 1
-            && big(&head, S_START) == 0
-            && (big(&head, 4) == SUPERBLOCKS[0] || big(&head, 40) & !1 == 0);
-        if !is_usable {
+        let len = big(&head, 16);
+        let is_usable = len as usize <= blocks.len() && len >= LEAST && big(&head, 20) == 1;
+        if !is_usable || !record::is_plain(&head, size) {
             return Ok(None);
         }
         let is_ours = head.get(S_MARK..S_MARK + MARK.len()) == Some(MARK.as_slice());
@@ -95,8 +87,7 @@ impl Fs {
             self.dev.flush()?;
         }
         let is_made = is_ours && head.get(S_MADE) == Some(&1);
-        let mut blocks = blocks;
-        blocks.truncate(big(&head, 16) as usize);
+        blocks.truncate(len as usize);
         // Past all that may lie there from before.
         let sequence = big(&head, S_SEQUENCE).wrapping_add(1);
         Ok(Some(Area { blocks, sequence, is_made, leading, batch: None }))
@@ -156,13 +147,7 @@ impl Fs {
             self.dev.write_at(u64::from(*nr) * size, bytes)?;
         }
         let (now, sequence) = (self.clock.now(), self.new_sequence());
-        let mut head = record::superblock(size as usize, count, sequence);
-        if let Some(place) = head.get_mut(S_MARK..S_MARK + MARK.len()) {
-            place.copy_from_slice(MARK);
-        }
-        if let Some(place) = head.get_mut(S_MADE) {
-            *place = 1;
-        }
+        let head = record::marked(size as usize, count, sequence, 1);
         let first = data.first().copied().unwrap_or_default();
         self.dev.write_at(u64::from(first) * size, &head)?;
         self.dev.flush()?;

@@ -178,7 +178,20 @@ impl Fs {
     /// Gives the log's blocks back in memory, before the last commit: nobody takes blocks any more.
     pub(crate) fn give_back_batch(&self) -> Result<()> {
         let Some(log) = self.log.as_ref() else { return Ok(()) };
-        self.give_back(log.release_kept())
+        self.give_back(log.set_kept(false))
+    }
+
+    /// Takes them again in memory, where the last commit failed and others may follow.
+    pub(crate) fn take_back_batch(&self) {
+        let (Some(log), Some(writer)) = (&self.log, &self.writer) else { return };
+        for block in log.set_kept(true) {
+            let Some((nr, bit)) = self.geo.group_of_block(block) else { continue };
+            let mut group = writer.groups.get(nr).lock();
+            let bitmap = group.blocks(self, nr).ok().flatten().filter(|bitmap| !bitmap.is_set(bit));
+            if bitmap.map(|bitmap| bitmap.fill(bit..bit + 1, true)).is_some() {
+                writer.groups.count_blocks(nr, &mut group, 1);
+            }
+        }
     }
 
     /// Brings what is kept back to the media as the last of it, with all that makes the image a clean one.

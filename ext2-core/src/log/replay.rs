@@ -119,7 +119,9 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     {
         raw = copy;
     }
-    let (blocks, _) = walk(dev, &raw, block_size, sb.s_blocks_count.get())?;
+    // OK to cast: at most what it has now. No journal is worth more memory than the device has bytes.
+    let blocks_count = u64::from(sb.s_blocks_count.get()).min(dev.size().div_ceil(block_size)) as u32;
+    let (blocks, _) = walk(dev, &raw, block_size, blocks_count)?;
     let load = |n: usize| -> Result<Vec<u8>> {
         let mut bytes = vec![0; block_size as usize];
         let nr = blocks.get(n).copied().unwrap_or_default();
@@ -132,8 +134,13 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
         return Ok(None);
     }
     let (first, start) = (big(&head, S_SEQUENCE), big(&head, S_START) as usize);
-    let (found, next) = record::replayed(blocks.len(), start, first, sb.s_blocks_count.get(), load)?;
-    let end = match head.get(S_MADE) {
+    let made = head.get(S_MADE);
+    // A kernel that used the journal meanwhile left the mark as it was.
+    if start != 0 && !matches!(made, Some(&(BRIEF | BATCH))) && record::is_foreign(&load(start)?, first) {
+        return Ok(None);
+    }
+    let (found, next) = record::replayed(blocks.len(), start, first, blocks_count, load)?;
+    let end = match made {
         Some(&BRIEF) => End::Forget { inode: inode.filter(|_| is_brief) },
         Some(&BATCH) => End::Settle,
         _ => End::Empty { head: u64::from(head_block) * block_size, next },

@@ -49,6 +49,10 @@ impl Run<'_> {
     /// The journal, as far as ext2 is concerned: where it is, and that it begins as one.
     fn check_journal(&mut self) -> Step {
         const INODE: u32 = 8;
+        // e2fsck looks at nothing either where it does not have that device.
+        if crate::jbd2::is_elsewhere(&self.raw) {
+            return Err(crate::jbd2::elsewhere().into());
+        }
         // Whoever looks for the journal would look for that one, and e2fsck does not know which is meant.
         if self.raw.s_journal_uuid != [0; 16] && self.fault(Place::Superblock, Kind::JournalElsewhere)? {
             let field = offset_of!(RawSuperblock, s_journal_uuid) as u64;

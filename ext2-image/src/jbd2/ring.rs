@@ -64,7 +64,7 @@ impl Ring {
         let geo = Geometry::new(&sb);
         let nr = raw.s_journal_inum.get();
         if nr == 0 || nr > geo.inodes_count {
-            return Err(Incompatible::Feature("journal on another device".to_string()).into());
+            return Err(super::elsewhere());
         }
         let map = blocks_of(dev, &geo, nr)?;
         Self::with_map(dev, &geo, map)

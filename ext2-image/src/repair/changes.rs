@@ -5,6 +5,8 @@
 //! 2. A grain is here whole: its bytes are those that a reader of the repaired image sees.
 //! 3. [`Changes::store`] keeps an order in which any prefix of its stores is an image that a repair can be begun on anew:
 //!    the mark that the image is not clean, and blocks that nothing pointed to; what was in use; the superblock.
+//! 4. What was first changed after a flush is stored after all of before, durably: a journal is emptied when what it held is
+//!    in its places.
 //!
 //! # Locking
 //! One mutex around the grains; nothing is called with it held but reads of the device below.
@@ -39,6 +41,8 @@ struct Grain {
     bytes: Vec<u8>,
     /// Of a block that nothing pointed to.
     fresh: bool,
+    /// It was as below at the first flush.
+    late: bool,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +50,8 @@ struct State {
     grains: BTreeMap<u64, Grain>,
     /// Stores that changed a byte.
     stamp: u64,
+    /// Whether there was a flush since the last store.
+    flushed: bool,
 }
 
 /// An image with changes above it. Its memory is that of the changes.
@@ -122,8 +128,9 @@ impl<'d> Changes<'d> {
             let at = offset + done as u64;
             let (nr, from) = (at / GRAIN, (at % GRAIN) as usize);
             let count = (GRAIN as usize - from).min(len - done);
+            let late = state.flushed;
             if let Entry::Vacant(place) = state.grains.entry(nr) {
-                place.insert(Grain { bytes: self.read_below(nr)?, fresh });
+                place.insert(Grain { bytes: self.read_below(nr)?, fresh, late });
             }
             let mut changed = false;
             if let Some(grain) = state.grains.get_mut(&nr)
@@ -174,6 +181,7 @@ impl<'d> Changes<'d> {
         ready: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<u64, E> {
         let mut state = self.state();
+        state.flushed = false;
         let super_nr = SUPERBLOCK_OFFSET / GRAIN;
         let mut changed: BTreeMap<u64, Grain> = BTreeMap::new();
         for (nr, grain) in core::mem::take(&mut state.grains) {
@@ -190,7 +198,7 @@ impl<'d> Changes<'d> {
             // Its mark changes and comes back.
             let bytes = self.read_below(super_nr)?;
             before(SUPERBLOCK_OFFSET, &bytes)?;
-            changed.insert(super_nr, Grain { bytes, fresh: false });
+            changed.insert(super_nr, Grain { bytes, fresh: false, late: true });
         }
         ready()?;
         let last = changed.remove(&super_nr);
@@ -207,14 +215,15 @@ impl<'d> Changes<'d> {
             }
         }
         let mut bytes = 0;
-        for fresh in [true, false] {
+        for (late, fresh) in [(false, true), (false, false), (true, true), (true, false)] {
+            let is_of_these = |grain: &Grain| (grain.late, grain.fresh) == (late, fresh);
             let mut joined = Joined::new(self.below);
-            for (&nr, grain) in changed.iter().filter(|(_, grain)| grain.fresh == fresh) {
+            for (&nr, grain) in changed.iter().filter(|(_, grain)| is_of_these(grain)) {
                 bytes += grain.bytes.len() as u64;
                 joined.write_at(nr * GRAIN, &grain.bytes)?;
             }
             joined.end()?;
-            if marked || changed.values().any(|grain| grain.fresh == fresh) {
+            if marked || changed.values().any(is_of_these) {
                 self.below.flush()?;
                 marked = false;
             }
@@ -293,6 +302,7 @@ impl BlockDevice for Changes<'_> {
     }
 
     fn flush(&self) -> Result<()> {
+        self.state().flushed = true;
         Ok(())
     }
 }

@@ -148,12 +148,18 @@ fn rounds(
         wanted
     };
     // A journal that holds something comes first; one that cannot be replayed is given up, as e2fsck does it.
-    if crate::jbd2::needs_replay(changes).unwrap_or(false) && crate::jbd2::replay(changes).is_err() {
+    if crate::jbd2::needs_replay(changes).unwrap_or(false)
+        && let Err(error) = crate::jbd2::replay(changes)
+    {
+        let mut raw = RawSuperblock::new_zeroed();
+        changes.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+        if crate::jbd2::is_elsewhere(&raw) {
+            // Nothing is wrong with it: it is not here.
+            return Err(error);
+        }
         let (place, kind) = (Place::Inode(8), Kind::JournalSuperblock);
         let lost = Finding { place, kind, found: None, expected: None, name: Vec::new() };
         if answer(&lost) {
-            let mut raw = RawSuperblock::new_zeroed();
-            changes.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
             raw.s_feature_incompat = (raw.s_feature_incompat.get() & !0x4).into();
             changes.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
         }

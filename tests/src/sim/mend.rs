@@ -4,6 +4,7 @@ use blockdev::BlockDevice;
 use ext2_image::{
     check::{Checker, Finding, Outcome},
     jbd2,
+    repair::Changes,
 };
 
 use crate::crash::NOW;
@@ -18,8 +19,19 @@ pub(super) fn mend(
     sink: &mut dyn FnMut(&Finding),
 ) -> ext2_core::Result<Outcome> {
     ext2_core::replay(device)?;
-    jbd2::replay(device)?;
+    replay_journal(device)?;
     checker.mend(device, NOW, sink)
+}
+
+/// Replays a journal of ext3 as the command does it: all of it is known before any of it is stored.
+///
+/// # Errors
+/// One that cannot be followed; the device's.
+pub(super) fn replay_journal(device: &dyn BlockDevice) -> ext2_core::Result<()> {
+    let changes = Changes::new(device);
+    jbd2::replay(&changes)?;
+    let stored: Result<u64, blockdev::Error> = changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
+    Ok(stored.map(drop)?)
 }
 
 /// The same where nobody may be needed.

@@ -99,6 +99,8 @@ pub struct Options {
     pub persistent: bool,
     /// Whether changes go through a log.
     pub log: bool,
+    /// Whether that keeps them back, and has a journal of its own for each commit.
+    pub batch: bool,
     /// Whether the image has the journal of ext3, empty: what moves directories uses it.
     pub journal: bool,
     /// Whether files are mapped into this process, by its own page tables, where that can be.
@@ -160,6 +162,7 @@ impl Options {
             backend: Backend::Ram,
             persistent: false,
             log: false,
+            batch: false,
             real_mappings: false,
             forgets: rng.one_in(2),
             actors: 2 + rng.below(2) as Actor,
@@ -190,6 +193,7 @@ impl Options {
             real_mappings: false,
             persistent: false,
             log: false,
+            batch: false,
             strict_rename: true,
             has_lost_and_found: !rng.one_in(4),
             crash: *rng.pick(&[
@@ -268,6 +272,7 @@ impl Options {
             buffer_head: rng.one_in(12),
             persistent: false,
             log: false,
+            batch: false,
             journal: false,
             real_mappings: false,
             actors: 1 + rng.below(3) as Actor,
@@ -285,7 +290,10 @@ impl Options {
         let few = plain.block == 1024 && plain.kib > 8 << 10 && rng.one_in(2);
         let inodes = if few { 16 } else { plain.inodes };
         let journal = rng.one_in(6) && !log && !few && tools::have("mke2fs");
-        let mut plain = Self { real_mappings: real, persistent, log, journal, inodes, ..plain };
+        let batch = log && rng.one_in(2);
+        // A log lies in the journal that there is, but for one that has its own.
+        let journal = journal || log && !few && rng.one_in(3) && tools::have("mke2fs");
+        let mut plain = Self { real_mappings: real, persistent, log, batch, journal, inodes, ..plain };
         // What a log has not committed goes with the process.
         plain.shares.retain(|(word, _)| !(log && *word == Word::Kill));
         plain
@@ -379,7 +387,11 @@ impl fmt::Display for Options {
             self.inode_size,
             self.backend,
             if self.persistent { ", persistent" } else { "" },
-            if self.log { ", log" } else { "" },
+            match (self.log, self.batch) {
+                (_, true) => ", batch",
+                (true, false) => ", log",
+                _ => "",
+            },
             if self.journal { ", journal" } else { "" },
             self.policy,
             if self.share_xattrs { ", shared attributes" } else { "" },

@@ -175,7 +175,7 @@ impl Scene {
 
 fn of_blocks(options: &mut Options, block: u64, kib: u64) {
     (options.block, options.kib) = (block, kib);
-    (options.log, options.real_mappings) = (false, false);
+    (options.log, options.batch, options.real_mappings) = (false, false, false);
 }
 
 /// Makes `lost+found`.

@@ -13,7 +13,7 @@ use super::{
     Options,
     base::{BEGIN, STALE},
     crashes::recorder_without,
-    mend::mend_alone,
+    mend::{mend_alone, replay_journal},
 };
 use crate::{
     Scratch,
@@ -60,14 +60,18 @@ impl Second {
         mended: &Tree,
     ) -> Result<u64, String> {
         let recorder = recorder_without(self.without, image);
-        let fs = match Ext2::open(recorder.clone(), &self.open) {
-            Ok(fs) => fs,
+        match Ext2::open(recorder.clone(), &self.open) {
+            Ok(fs) => {
+                use_it(&fs).map_err(|error| format!("cannot be used as the crash left it: {error}"))?;
+                fs.close().map_err(|error| format!("cannot be closed after the crash: {error}"))?;
+            }
             // It is refused until the journal is replayed.
-            Err(Error::Incompatible(Incompatible::JournalNeedsRecovery)) => return Ok(0),
+            Err(Error::Incompatible(Incompatible::JournalNeedsRecovery)) => {
+                replay_journal(&*recorder)
+                    .map_err(|error| format!("its journal cannot be replayed: {error}"))?;
+            }
             Err(error) => return Err(format!("cannot be opened as the crash left it: {error}")),
-        };
-        use_it(&fs).map_err(|error| format!("cannot be used as the crash left it: {error}"))?;
-        fs.close().map_err(|error| format!("cannot be closed after the crash: {error}"))?;
+        }
         let log = recorder.snapshot();
         self.device.load(image);
         let (mut states, mut wrong) = (0, None);

@@ -167,7 +167,8 @@ impl World {
             policy: options.policy,
             strict_rename: options.strict_rename,
             share_xattrs: options.share_xattrs,
-            log: options.log,
+            log: options.log && !options.batch,
+            batch: options.batch,
             clock: Some(clock.clone()),
             ..OpenOptions::default()
         };

@@ -16,9 +16,9 @@ use crate::bench::{Bench, bytes_of, repair_all};
 
 /// A device that fails every write after so many.
 #[derive(Debug)]
-struct Killed {
-    inner: Scratch,
-    left: AtomicU64,
+pub(crate) struct Killed {
+    pub(crate) inner: Scratch,
+    pub(crate) left: AtomicU64,
 }
 
 impl Killed {

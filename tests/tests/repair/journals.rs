@@ -1,11 +1,15 @@
 //! Journals in every format of jbd2, replayed beside e2fsck: written here byte by byte, by debugfs, and by the kernel.
 
-use std::{fs, path::Path};
+use std::{fs, ops::ControlFlow, path::Path};
 
+use blockdev::crash::{BlockModel, CrashLimits, CrashState, FenceMeans};
+use blockdev::{BlockDevice, RamDevice, Recorder};
 use e2dax_tests::{Scratch, golden, mount, need_mount, need_tools, tools};
 use ext2_image::jbd2;
+use ext2_image::repair::{Changes, repair};
 
-use crate::bench::{Bench, bytes_of, repair_all};
+use crate::bench::{Bench, bytes_of, options, repair_all};
+use crate::crashes::Killed;
 use crate::kinds::{base, debugfs};
 
 const BLOCK: usize = 1024;
@@ -285,6 +289,110 @@ fn journals_of_every_format_are_replayed_as_e2fsck_replays_them() {
             assert_eq!(done.revoked, 1, "{format:?} {wrong:?}");
         }
     }
+}
+
+/// Has a log of ours begun and ended in the image, whose journal says so from then on.
+fn used_by_us(bytes: &[u8]) -> Vec<u8> {
+    let device = std::sync::Arc::new(Scratch::new(bytes.to_vec()));
+    let options = ext2_core::OpenOptions { log: true, ..ext2_core::OpenOptions::default() };
+    let fs = ext2_core::Ext2::open(device.clone(), &options).unwrap();
+    assert!(fs.has_log());
+    fs.close().unwrap();
+    bytes_of(&device)
+}
+
+#[test]
+fn what_a_kernel_leaves_in_a_journal_after_us_is_no_log_of_ours() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = base(&bench, &["-t", "ext3"]);
+    let map = journal_map(&path);
+    let image = used_by_us(&fs::read(&path).unwrap());
+    let head = map[0] * BLOCK;
+    let mark = &image[head + 0x80..][..16];
+    assert!(mark.starts_with(b"e2daxlog"));
+    // A kernel stores its own numbers into the journal's superblock, and leaves the rest of it.
+    let mut bytes = image.clone();
+    journal_of(&mut bytes, map.clone(), Format { sums: 0, large: false }, Break::Nothing);
+    bytes[head + 0x80..][..16].copy_from_slice(mark);
+    let device = Scratch::new(bytes.clone());
+    ext2_core::replay(&device).unwrap();
+    assert!(bytes_of(&device) == bytes, "revocations are not for a replay that knows none");
+    let done = compare(&bench, "after a log of ours", bytes);
+    assert_eq!((done.transactions, done.blocks, done.revoked), (3, 5, 1));
+}
+
+/// What the transactions of [`journal_of`] lead to, in block 9000 and those behind it.
+fn replayed(device: &Scratch) -> Vec<u8> {
+    jbd2::replay(device).unwrap();
+    bytes_of(device)[9000 * BLOCK..9004 * BLOCK].to_vec()
+}
+
+#[test]
+fn a_replay_whose_power_fails_before_it_is_stored_is_done_again() {
+    need_tools!("mke2fs", "debugfs");
+    let bench = Bench::new();
+    let path = base(&bench, &["-t", "ext3"]);
+    let (mut bytes, map) = (fs::read(&path).unwrap(), journal_map(&path));
+    journal_of(&mut bytes, map, Format { sums: 0, large: false }, Break::Nothing);
+    let wanted = replayed(&Scratch::new(bytes.clone()));
+    // As the command does it: all of it is known before any of it is stored, alone or together with what is mended.
+    let store = |device: &dyn BlockDevice, mends: bool| {
+        let changes = Changes::new(device);
+        jbd2::replay(&changes).unwrap();
+        if mends {
+            repair(&changes, &options(), &mut |_| true).unwrap();
+        }
+        changes.store(&mut |_, _| Ok::<_, blockdev::Error>(()), &mut || Ok(())).map(drop)
+    };
+    for mends in [false, true] {
+        for kill in 0.. {
+            let device = Killed { inner: Scratch::new(bytes.clone()), left: kill.into() };
+            let done = store(&device, mends);
+            assert!(replayed(&device.inner) == wanted, "{mends}: killed after {kill}");
+            if done.is_ok() {
+                assert!(kill > 3, "{kill}");
+                break;
+            }
+        }
+        let recorder = Recorder::new(RamDevice::from_bytes(&bytes).unwrap());
+        store(&recorder, mends).unwrap();
+        let log = recorder.snapshot();
+        let mut model = BlockModel::new(&bytes, &log).fences(FenceMeans::Durable);
+        model.limits = CrashLimits { exhaustive: 3, edges: 3, pairs: 0, samples: 3, seed: 1 };
+        let mut states = 0;
+        model.run(|state: &CrashState<'_>| {
+            states += 1;
+            assert!(replayed(&Scratch::new(state.image.to_vec())) == wanted, "{mends}: before {}", state.op);
+            ControlFlow::Continue(())
+        });
+        assert!(states > 5, "{states}");
+    }
+}
+
+#[test]
+fn a_journal_whose_copies_are_its_own_records_is_replayed_in_the_end() {
+    need_tools!("mke2fs", "debugfs");
+    let bench = Bench::new();
+    let path = base(&bench, &["-t", "ext3"]);
+    let (mut bytes, map) = (fs::read(&path).unwrap(), journal_map(&path));
+    let mut journal = Writer::new(&mut bytes, map.clone(), Format { sums: 0, large: false });
+    // Three blocks go round. The second, a descriptor too, takes the place of the commit, and leads back to the first.
+    let mut descriptor = |nr: usize| {
+        let mut block = journal.header(1);
+        put(&mut block, 12, nr as u32);
+        put(&mut block, 16, 2 | 8);
+        journal.append(&block);
+    };
+    descriptor(map[3]);
+    descriptor(9000);
+    journal.commit();
+    put(&mut bytes[map[0] * BLOCK..], 16, 4);
+    bytes[1024 + 96] |= 4;
+    let device = Scratch::new(bytes);
+    let done = jbd2::replay(&device).unwrap().unwrap();
+    assert_eq!(done.transactions, 1);
+    assert!(!jbd2::needs_replay(&device).unwrap());
 }
 
 #[test]

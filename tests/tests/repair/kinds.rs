@@ -207,6 +207,18 @@ fn a_journal_in_an_image_has_one_file_system_and_is_not_elsewhere() {
     // e2fsck has no repair for this one.
     let (_, kinds) = repaired(&bench, bytes, "a journal that is said to be elsewhere");
     assert_eq!(kinds, [Kind::JournalElsewhere]);
+    // One that does lie on another device is left to whoever has that, and so is what it holds.
+    let path = base(&bench, &["-t", "ext2"]);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1024 + 0xd0..1024 + 0xe0].fill(0x5a);
+    bytes[1024 + 92] |= 4;
+    for incompat in [bytes[1024 + 96], bytes[1024 + 96] | 4] {
+        bytes[1024 + 96] = incompat;
+        let device = e2dax_tests::Scratch::new(bytes.clone());
+        let error = crate::bench::repair_all(&device).unwrap_err();
+        assert!(error.contains("journal on another device"), "{error}");
+        assert!(crate::bench::bytes_of(&device) == bytes);
+    }
     let path = base(&bench, &["-t", "ext3"]);
     let mut bytes = fs::read(&path).unwrap();
     let at = crate::journals::journal_map(&path)[0] * 1024;

@@ -65,11 +65,13 @@ impl Logged {
         self.kept.load(Ordering::Acquire)
     }
 
-    /// The blocks that were kept free, which are not from now on; the last commit goes there all the same.
-    pub(crate) fn release_kept(&self) -> Vec<u32> {
+    /// The blocks of a batch, which are kept free from now on, or not; the last commit goes there all the same.
+    pub(crate) fn set_kept(&self, is_kept: bool) -> Vec<u32> {
         let committer = self.commit.lock();
-        let area = committer.area.as_ref().filter(|_| self.kept.swap(0, Ordering::AcqRel) > 0);
-        area.map_or_else(Vec::new, |area| area.blocks.iter().chain(&area.leading).copied().collect())
+        let area = committer.area.as_ref().filter(|area| area.batch.is_some());
+        let all: Vec<_> = area.into_iter().flat_map(|area| area.blocks.iter().chain(&area.leading)).collect();
+        self.kept.store(if is_kept { all.len() as u64 } else { 0 }, Ordering::Release);
+        all.into_iter().copied().collect()
     }
 
     /// The last commit: the device is the one below again. Nobody else stores to it meanwhile.

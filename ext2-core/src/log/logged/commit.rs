@@ -103,6 +103,17 @@ impl Logged {
         self.run(&mut committer, &frozen, Last::No).map(|()| true)
     }
 
+    /// Waits for room for a change that begins, also for those that must be whole to end: the caller is in none of them.
+    pub(crate) fn make_room(&self) -> Result<()> {
+        let is_full = |state: &State| state.dirty > state.most;
+        while self.is_on() && is_full(&self.state.read()) && !self.try_commit()? {
+            #[cfg(feature = "std")]
+            std::thread::yield_now();
+            core::hint::spin_loop();
+        }
+        Ok(())
+    }
+
     /// Makes all that was stored before durable. Who comes while one is under way shares the next with all others.
     pub(crate) fn commit(&self) -> Result<()> {
         let before = self.begun.load(Ordering::SeqCst);
@@ -197,7 +208,7 @@ impl Logged {
         let mut at = start;
         for part in blocks.chunks(record::tags_in(len)) {
             let part: Vec<_> = part.iter().map(|(nr, bytes)| (*nr, bytes.as_slice())).collect();
-            for bytes in record::described(len, number, &[0; 16], &part) {
+            for bytes in record::described(len, number, record::OURS, &part) {
                 self.inner.write_at(area.byte_of(at, self.block), &bytes)?;
                 at = next(at);
             }

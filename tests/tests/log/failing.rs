@@ -1,0 +1,138 @@
+//! A device that fails once, or for good, while what a log keeps is brought to it: what was synced is there, and whoever goes on
+//! afterwards does so, or is told that it cannot be.
+
+use std::sync::Arc;
+
+use blockdev::{Calls, Fault, Faulty, RamDevice, Repeat};
+use e2dax_tests::{Scratch, need_tools, tree};
+use ext2_core::{Closed, Ext2, FileKind, NewInode, OpenOptions, Unclean};
+use ext2_image::check::{Checker, Outcome};
+
+use super::file;
+
+/// The calls that fail.
+const CALLS: [Calls; 2] = [Calls::READ, Calls::all()];
+/// At how many of its calls it fails.
+const MOST: u64 = 3;
+
+/// In what the device fails.
+#[derive(Clone, Copy, Debug)]
+enum When {
+    Sync,
+    Close,
+}
+
+/// Brings it all to the device.
+fn end(fs: &Ext2, when: When) -> ext2_core::Result<()> {
+    match when {
+        When::Sync => fs.sync(),
+        When::Close => fs.clone().close().map(drop),
+    }
+}
+
+/// A file that is promised, and what was changed since.
+fn begin(base: &[u8], options: &OpenOptions) -> (Arc<Faulty<RamDevice>>, Ext2) {
+    let device = Arc::new(Faulty::new(RamDevice::from_bytes(base).expect("memory")));
+    let fs = Ext2::open(device.clone(), options).unwrap();
+    assert!(fs.has_log());
+    let root = fs.root().unwrap();
+    file(&root, "promised", &[1; 3000]);
+    fs.sync().unwrap();
+    let dir = root.create(b"dir", &NewInode::new(FileKind::Directory, 0o755)).unwrap();
+    file(&dir, "since", &[2; 20_000]);
+    drop((root, dir));
+    (device, fs)
+}
+
+/// Lets it fail, and goes on.
+fn fail(base: &[u8], options: &OpenOptions, when: When, fault: Fault) -> Result<(), String> {
+    let (device, fs) = begin(base, options);
+    device.arm(fault);
+    let done = end(&fs, when);
+    if fault.repeat == Repeat::Once {
+        device.disarm();
+    }
+    // As much as a log has blocks, so that whoever takes them is seen.
+    let more = || {
+        let inode = fs.root()?.create(b"more", &NewInode::new(FileKind::Regular, 0o644))?;
+        inode.write_at(0, &[3; 1 << 20])
+    };
+    let more = more().is_ok_and(|len| len == 1 << 20);
+    let closed = fs.close();
+    device.disarm();
+    let left = Arc::new(Scratch::new(device.inner().to_vec()));
+    ext2_core::replay(&*left).map_err(|error| error.to_string())?;
+    let mended = match Checker::new().mend(&*left, 1_700_000_000, &mut |_| {}) {
+        Ok(Outcome::Clean) => 0,
+        Ok(Outcome::Mended(findings)) => findings,
+        other => return Err(format!("{other:?}; {done:?}, {more}, {closed:?}")),
+    };
+    let found = tree::read(left)?;
+    let has = |path: &str, bytes: &[u8]| match found.get(path.as_bytes()) {
+        Some(node) if node.content == bytes => Ok(()),
+        _ => Err(format!("{path} is not there; {done:?}, {more}, {closed:?}")),
+    };
+    has("/promised", &[1; 3000])?;
+    if done.is_ok() || closed.is_ok() {
+        has("/dir/since", &[2; 20_000])?;
+    }
+    if closed == Ok(Closed::Clean) {
+        if more {
+            has("/more", &[3; 1 << 20])?;
+        }
+        if mended > 0 {
+            return Err(format!("called clean, and {mended} findings: {done:?}, {more}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_kept_back_goes_out_although_an_error_was_found() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = super::image(&["-t", "ext2", "-b", "1024", "-e", "remount-ro"], "12M");
+    let device = Arc::new(Scratch::new(base));
+    let fs = Ext2::open(device.clone(), &super::batched()).unwrap();
+    file(&fs.root().unwrap(), "before", &[1; 3000]);
+    let error = fs.root().unwrap().lookup(b"before").unwrap().lookup(b"x").unwrap_err();
+    fs.note_broken(&error);
+    assert!(fs.is_read_only());
+    assert_eq!(fs.close().unwrap(), Closed::Unclean(Unclean::Errors));
+    ext2_core::replay(&*device).unwrap();
+    assert!(matches!(Checker::new().mend(&*device, 1_700_000_000, &mut |_| {}).unwrap(), Outcome::Mended(_)));
+    assert_eq!(tree::read(device).unwrap()[&b"/before"[..]].content, [1; 3000]);
+}
+
+#[test]
+fn a_device_that_fails_while_a_log_goes_out_costs_nothing_that_was_promised() {
+    need_tools!("mke2fs");
+    let base = super::image(&["-t", "ext2", "-b", "1024"], "12M");
+    let mut problems = Vec::new();
+    let mut faults = 0;
+    for (options, when) in [super::batched(), super::logged()]
+        .iter()
+        .flat_map(|options| [(options, When::Sync), (options, When::Close)])
+    {
+        for calls in CALLS {
+            let (device, fs) = begin(&base, options);
+            device.arm(Fault::once(calls, u64::MAX));
+            end(&fs, when).unwrap();
+            let count = device.counted();
+            device.disarm();
+            drop(fs);
+            assert!(count > 0, "{when:?}: {count}");
+            for after in (0..count).step_by(count.div_ceil(MOST) as usize) {
+                let faults_of = [Fault::once(calls, after), Fault::from_then_on(calls, after)];
+                for fault in faults_of.into_iter().take(if calls == Calls::READ { 1 } else { 2 }) {
+                    faults += 1;
+                    if let Err(problem) = fail(&base, options, when, fault) {
+                        problems.push(format!("batch {}, {when:?}, {fault:?}: {problem}", options.batch));
+                    }
+                }
+            }
+        }
+    }
+    println!("{faults} faults");
+    let first: Vec<_> = problems.iter().take(20).collect();
+    assert!(first.is_empty(), "{} problems: {first:#?}", problems.len());
+}

@@ -1,0 +1,136 @@
+//! A change that must be whole, on media that are slow: what others do meanwhile does not take the room that it needs in the
+//! log, nor a lock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use blockdev::{BlockDevice, RamDevice, Result};
+use e2dax_tests::need_tools;
+use ext2_core::{Ext2, FileKind, NewInode, OpenOptions, RenameFlags};
+
+use super::file;
+
+/// A device on which the last read of a thread waits.
+#[derive(Debug)]
+struct Gated {
+    inner: RamDevice,
+    /// Whose reads count, and how many there are before the one that waits.
+    who: Mutex<Option<(ThreadId, u64)>>,
+    reads: AtomicU64,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gated {
+    fn new(base: &[u8]) -> Self {
+        let (reads, is_open) = (AtomicU64::new(0), Mutex::new(false));
+        let inner = RamDevice::from_bytes(base).unwrap();
+        Self { inner, who: Mutex::new(None), reads, is_open, opened: Condvar::new() }
+    }
+
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+impl BlockDevice for Gated {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let last =
+            self.who.lock().unwrap().filter(|(who, _)| *who == thread::current().id()).map(|(_, last)| last);
+        if last.is_some_and(|last| self.reads.fetch_add(1, Ordering::SeqCst) + 1 == last) {
+            drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+        }
+        self.inner.read_at(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        self.inner.write_at(offset, buf)
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        self.inner.zero(offset, len)
+    }
+
+    fn fence(&self) -> Result<()> {
+        self.inner.fence()
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Replaces one file by another in a thread whose last read waits, if it is not 0; gives how many reads there were.
+fn replace(base: &[u8], options: &OpenOptions, last: u64) -> u64 {
+    let device = Arc::new(Gated::new(base));
+    let fs = Ext2::open(device.clone(), options).unwrap();
+    let root = fs.root().unwrap();
+    let folder = NewInode::new(FileKind::Directory, 0o755);
+    let (a, b) = (root.create(b"a", &folder).unwrap(), root.create(b"b", &folder).unwrap());
+    file(&a, "new", b"new");
+    file(&b, "old", b"old");
+    let sparse = file(&root, "sparse", b"");
+    fs.sync().unwrap();
+    let (done, ended) = channel();
+    let ending = done.clone();
+    let (gate, whole) = (device.clone(), fs.clone());
+    let renaming = thread::spawn(move || {
+        *gate.who.lock().unwrap() = Some((thread::current().id(), last));
+        whole.rename(&a, b"new", &b, b"old", RenameFlags::empty()).unwrap();
+        drop((a, b));
+        done.send(()).unwrap();
+    });
+    if last == 0 {
+        renaming.join().unwrap();
+        return device.reads.load(Ordering::SeqCst);
+    }
+    while device.reads.load(Ordering::SeqCst) < last {
+        thread::yield_now();
+    }
+    // Each byte of it lies behind an indirect block of its own.
+    let steps = Arc::new(AtomicU64::new(0));
+    let counted = steps.clone();
+    let writing = thread::spawn(move || {
+        for at in 0..900 {
+            sparse.write_at(at * (256 << 10), b"x").unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        drop(sparse);
+        ending.send(()).unwrap();
+    });
+    let mut before = u64::MAX;
+    while steps.load(Ordering::SeqCst) != before && !writing.is_finished() {
+        before = steps.load(Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(100));
+    }
+    device.open();
+    for _ in 0..2 {
+        ended.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("read {last}: nobody goes on"));
+    }
+    renaming.join().unwrap();
+    writing.join().unwrap();
+    drop(root);
+    fs.close().unwrap();
+    last
+}
+
+#[test]
+fn a_rename_on_slow_media_does_not_wait_for_those_who_wait_for_it() {
+    need_tools!("mke2fs");
+    let base = super::image(&["-t", "ext2", "-b", "1024"], "12M");
+    for options in [super::logged(), super::batched()] {
+        let reads = replace(&base, &options, 0);
+        assert!(reads > 2, "{reads}");
+        for last in reads - 2..=reads {
+            replace(&base, &options, last);
+        }
+    }
+}
