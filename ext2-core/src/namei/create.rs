@@ -257,7 +257,7 @@ impl Inode {
             let (own, taken) = self.0.take_meta(start)?;
             taken.keep();
             guard.push(Run { start: own, len: 1 });
-            fs.dev.write_contents(fs.geo.byte_of(own), bytes)?; // nothing leads to it yet
+            fs.dev.write_at(fs.geo.byte_of(own), bytes)?;
             block = Some(own);
         }
         let size = match payload {
