@@ -2,6 +2,7 @@
 
 use std::cell::{LazyCell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
@@ -38,12 +39,12 @@ pub(crate) fn with_verb<T>(name: &str, look: impl FnOnce(&clap::Command) -> T) -
 
 fn with_line<T>(name: &str, work: impl FnOnce(&mut Line) -> T) -> Option<T> {
     let name = *Verb::NAMES.iter().find(|known| **known == name)?;
-    VERBS.with_borrow_mut(|lines| {
-        if !lines.contains_key(name) {
+    VERBS.with_borrow_mut(|lines| match lines.entry(name) {
+        Entry::Occupied(there) => Some(work(there.into_mut())),
+        Entry::Vacant(place) => {
             let verb = Verb::definition(name)?.no_binary_name(true);
-            lines.insert(name, Line { verb, whole: None });
+            Some(work(place.insert(Line { verb, whole: None })))
         }
-        lines.get_mut(name).map(work)
     })
 }
 
