@@ -131,6 +131,11 @@ impl Failure {
         matches!(&self.cause, Cause::FileSystem(error) if error.is(ext2_core::Errno::STALE))
     }
 
+    /// Whether an image has no room for what was to be done.
+    pub(crate) fn is_no_room(&self) -> bool {
+        matches!(&self.cause, Cause::FileSystem(error) if error.is(ext2_core::Errno::NOSPC))
+    }
+
     /// Whether nobody reads the output any more, which is no reason to complain.
     pub(crate) fn is_closed_output(&self) -> bool {
         matches!(&self.cause, Cause::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)

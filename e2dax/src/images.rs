@@ -151,10 +151,18 @@ impl Images {
         if let Some((_, fs, _)) = self.open.iter().find(|(open, ..)| open.is_same_image(target)) {
             return Ok(fs.clone());
         }
-        let options = &context.image;
+        let options = match self.much || self.is_ordered(context) {
+            true => &context.image.by_calls(),
+            false => &context.image,
+        };
         let device = target.open_device(options, Mode::Write, options.durability())?;
         settle(target, &device, context)?;
         self.adopt(context, target, device)
+    }
+
+    /// Whether changes reach the disk together.
+    fn is_ordered(&self, context: &Context) -> bool {
+        context.image.durability.map_or(self.much, |asked| asked == Durable::Ordered)
     }
 
     /// The image of a target that is open nowhere yet, on its device, without being mended first.
@@ -165,8 +173,7 @@ impl Images {
         device: Arc<dyn BlockDevice>,
     ) -> Result<Ext2> {
         let options = &context.image;
-        let ordered = options.durability.map_or(self.much, |asked| asked == Durable::Ordered);
-        let batch = ordered && options.device != DeviceKind::Ram;
+        let batch = self.is_ordered(context) && options.device() != DeviceKind::Ram;
         let mut before = Before::of(device);
         let fs = interrupt::passing(|| {
             let fs = target.open_on(before.device.clone(), options, Mode::Write, batch)?;

@@ -22,10 +22,14 @@ pub(crate) fn count_bar(what: &'static str, total: u64) -> ProgressBar {
 }
 
 fn bar(what: &'static str, total: u64, template: &str) -> ProgressBar {
-    let target = if is_seen() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    if !is_seen() {
+        return ProgressBar::hidden();
+    }
     // A template that cannot be read would be our own mistake; the plain bar does as well.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(Some(total), target).with_style(style).with_message(what)
+    ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
+        .with_style(style)
+        .with_message(what)
 }
 
 /// A bar for each pass of a check in turn.

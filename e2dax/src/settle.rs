@@ -5,8 +5,9 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use blockdev::BlockDevice;
-use ext2_core::{Ext2, OpenOptions};
+use ext2_core::{Ext2, IncompatFeatures, OpenOptions};
 use ext2_image::check::{Checker, Options, Outcome};
+use ext2_image::fields::Layout;
 use ext2_image::jbd2;
 use ext2_image::repair::Changes;
 
@@ -29,6 +30,9 @@ pub(crate) fn open_settled(image: &OsStr, context: &Context) -> Result<(Target, 
 /// Mends the image if it is not clean. One that a person has to decide about is left as it is, and said to be; it can be
 /// changed all the same, and stays not clean.
 pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &Context) -> Result<()> {
+    if is_settled(&**device) {
+        return Ok(());
+    }
     if !device.is_read_only() {
         let recovered = ext2_image::rewrite::recover(&**device);
         if recovered.map_err(|error| target.failure(&**device, error))? {
@@ -65,6 +69,15 @@ pub(crate) fn settle(target: &Target, device: &Arc<dyn BlockDevice>, context: &C
         }
     }
     Ok(())
+}
+
+/// Whether the superblock alone says that there is nothing to mend: clean, and without a mark of what was begun.
+fn is_settled(device: &dyn BlockDevice) -> bool {
+    let marks = IncompatFeatures::RECOVER | IncompatFeatures::UNFINISHED_REWRITE;
+    let Ok(layout) = Layout::read(device) else { return false };
+    layout.superblock().is_ok_and(|sb| {
+        sb.clean && !sb.has_errors && sb.last_orphan == 0 && !sb.features.incompat.intersects(marks)
+    })
 }
 
 /// Replays a journal of ext3 that was left full, as a mount does. One that cannot be is told by who opens the image next.

@@ -287,7 +287,7 @@ impl Target {
         durability: blockdev::Durability,
     ) -> Result<Arc<dyn BlockDevice>> {
         let whole = if remote::is_remote(self.image.as_os_str()) {
-            remote::open(self.image.as_os_str(), options.device, mode, durability)?
+            remote::open(self.image.as_os_str(), options.device(), mode, durability)?
         } else {
             self.open_file(options, mode, durability)?
         };
@@ -315,7 +315,7 @@ impl Target {
         durability: blockdev::Durability,
     ) -> Result<Arc<dyn BlockDevice>> {
         kept::make_way(self);
-        let kind = match options.device {
+        let kind = match options.device() {
             DeviceKind::Mmap => blockdev::Backend::Mmap,
             DeviceKind::File => blockdev::Backend::File,
             DeviceKind::Ram => blockdev::Backend::Ram,
@@ -383,7 +383,9 @@ impl Target {
             let layout = Layout::read(&*device).of(|| self.image_name())?;
             return Ok(Raw { device, layout, claim: None, is_kept: true });
         }
-        let raw = self.open_raw(options, Mode::Write)?;
+        // Whoever pokes in a shell does it many times.
+        let many = kept::directory().is_some().then(|| options.by_calls());
+        let raw = self.open_raw(many.as_ref().unwrap_or(options), Mode::Write)?;
         let is_kept = kept::keep(self, &raw.device, raw.claim.as_ref());
         Ok(Raw { is_kept, ..raw })
     }

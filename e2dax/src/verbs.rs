@@ -85,6 +85,16 @@ macro_rules! verbs {
                 })
             }
 
+            /// A verb by what clap found behind its name.
+            pub(crate) fn of_matches(name: &str, matches: &mut clap::ArgMatches) -> Option<Self> {
+                match name {
+                    $($(#[$when])* $name => {
+                        <$args as clap::FromArgMatches>::from_arg_matches_mut(matches).ok().map(Self::$variant)
+                    })*
+                    _ => None,
+                }
+            }
+
             /// Does it.
             pub(crate) fn run(&self, context: &mut Context) -> Result<()> {
                 match self {

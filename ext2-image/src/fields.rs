@@ -38,7 +38,7 @@ mod superblock;
 mod text;
 mod xattr;
 
-use alloc::string::String;
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -52,7 +52,7 @@ pub use set::{Wrong, find, set};
 pub use spec::Order;
 pub use structure::{Layout, Structure, Taken};
 pub use superblock::superblock;
-pub use text::{mode_letters, utc};
+pub use text::{mode_letters, parse_time, utc};
 pub use xattr::xattr_block;
 
 /// A field of a structure.
@@ -64,11 +64,11 @@ pub struct Field {
     /// Its length in bytes; at least 1.
     pub length: usize,
     /// The kernel's name for it.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// What it holds.
     pub value: Value,
     /// What that means, in a few words; empty where the name says it all.
-    pub meaning: String,
+    pub meaning: Cow<'static, str>,
     /// What it leads to.
     pub points_to: Option<PointsTo>,
     /// In which order its bytes are.

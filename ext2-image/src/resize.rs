@@ -62,7 +62,7 @@ pub struct Resized {
     pub units_broken: u64,
     /// Inodes that got another number.
     pub moved_inodes: u64,
-    /// Blocks that changed in place, and were written twice.
+    /// Blocks that changed in place, by way of the log.
     pub logged_blocks: u64,
 }
 

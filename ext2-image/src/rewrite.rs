@@ -9,7 +9,7 @@
 //! 3. Carrying the log out can be done any number of times ([`recover`]). The mark goes last.
 //!
 //! So no order among the changes has to be thought of, and no state is one that a checker must mend. What is paid is that
-//! metadata which changes in place is written twice.
+//! what changes in place is written twice: the bytes that change, or the block where these are many.
 //!
 //! | module | is |
 //! |---|---|
@@ -18,9 +18,11 @@
 //! | `draft` | the new image while it is made |
 //! | `remap` | finding all that points to a moved block or inode |
 //! | `switch` | the log, the step, and carrying it out again |
+//! | `patch` | what the log says of blocks of which little changes |
 
 mod draft;
 mod moves;
+mod patch;
 mod remap;
 mod space;
 mod switch;

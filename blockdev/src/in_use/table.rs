@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -28,8 +29,8 @@ struct Mount {
 
 impl Tables {
     pub(super) fn read(proc: &Path) -> Self {
-        let mounts = fs::read(proc.join("self/mountinfo")).unwrap_or_default();
-        let swaps = fs::read(proc.join("swaps")).unwrap_or_default();
+        let mounts = read(&proc.join("self/mountinfo")).unwrap_or_default();
+        let swaps = read(&proc.join("swaps")).unwrap_or_default();
         let lines = |text: &[u8]| text.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
         Self {
             mounts: lines(&mounts).iter().filter_map(|line| mount(line)).collect(),
@@ -70,6 +71,13 @@ impl Tables {
     pub(super) fn is_swap(&self, device: &Path) -> bool {
         self.swaps.iter().any(|path| path == device)
     }
+}
+
+/// A file of the kernel's, which says that it has no bytes: with room for more than most have, so that it is made up once.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(16 << 10);
+    fs::File::open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// One line of `mountinfo` (proc(5)): numbers of the mount, of its parent and of the device, the root of the mount, where

@@ -13,9 +13,9 @@ use crate::failure::{Failure, Result};
 #[command(next_help_heading = "How to open images")]
 pub(crate) struct ImageOptions {
     /// How the image is accessed: mapped into memory (with DAX), by read and write calls, or as a copy in
-    /// RAM (changes are lost)
-    #[arg(long, global = true, value_name = "KIND", default_value = "mmap")]
-    pub(crate) device: DeviceKind,
+    /// RAM (changes are lost). The default is mmap, and file for verbs that read or change much of an image
+    #[arg(long, global = true, value_name = "KIND")]
+    pub(crate) device: Option<DeviceKind>,
 
     /// Use a backup superblock: the first usable one if the primary is damaged (auto), that of a group
     /// (group:N), or the one in a block (BLOCK, or BLOCK:SIZE if the block size is known)
@@ -61,7 +61,7 @@ pub(crate) enum Durable {
 impl Default for ImageOptions {
     fn default() -> Self {
         Self {
-            device: DeviceKind::Mmap,
+            device: None,
             superblock: None,
             durability: None,
             wait: false,
@@ -76,7 +76,7 @@ impl ImageOptions {
     /// These, with what others say more.
     pub(crate) fn or(&self, others: &Self) -> Self {
         Self {
-            device: if others.device == DeviceKind::Mmap { self.device } else { others.device },
+            device: others.device.or(self.device),
             superblock: others.superblock.or(self.superblock),
             durability: others.durability.or(self.durability),
             wait: self.wait || others.wait,
@@ -86,11 +86,16 @@ impl ImageOptions {
         }
     }
 
-    /// These for a verb that goes through a whole image: by system calls where it would be mapped. Each page of a mapping that
-    /// is looked at first is a fault, around which the system reads ahead, and of a sparse image that is mostly holes.
+    /// How the image is accessed.
+    pub(crate) fn device(&self) -> DeviceKind {
+        self.device.unwrap_or(DeviceKind::Mmap)
+    }
+
+    /// These for a verb that goes through a whole image, or changes much of it: by system calls unless something else is
+    /// asked for. Each page of a mapping that is touched first is a fault, around which the system reads ahead, and of a
+    /// sparse image that is mostly holes.
     pub(crate) fn by_calls(&self) -> Self {
-        let device = if self.device == DeviceKind::Mmap { DeviceKind::File } else { self.device };
-        Self { device, ..self.clone() }
+        Self { device: self.device.or(Some(DeviceKind::File)), ..self.clone() }
     }
 
     /// Where the superblock lies that is asked for.

@@ -211,7 +211,7 @@ fn row(taken: &Taken, first: &Field, last: &Field) -> Vec<String> {
     let hex: Vec<String> = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
     let more = if bytes.len() > SHOWN { " …" } else { "" };
     let name = match first == last {
-        true => first.name.clone(),
+        true => first.name.clone().into_owned(),
         false => format!("{} to {}", first.name, last.name),
     };
     let value = match &first.value {
@@ -269,9 +269,9 @@ fn to_json(what: Structure, taken: &Taken) -> Json {
         object! {
             "offset": field.offset,
             "length": field.length,
-            "name": field.name.as_str(),
+            "name": &*field.name,
             "value": value,
-            "meaning": field.meaning.as_str(),
+            "meaning": &*field.meaning,
             "points_to": points_to,
         }
     });

@@ -145,7 +145,7 @@ fn open(target: &Target, options: &MountOptions, context: &Context) -> Result<Ex
         superblock: context.image.superblock_on(&*device, &target.image_name())?,
         ignore_journal: context.image.ignore_journal,
         errors: options.errors,
-        log: options.durability == Durability::Ordered && context.image.device != DeviceKind::Ram,
+        log: options.durability == Durability::Ordered && context.image.device() != DeviceKind::Ram,
         clock: Some(Arc::new(e2dax_fuse::CoarseClock)),
         keep_reserved: !rustix::process::geteuid().is_root(),
         ..OpenOptions::default()

@@ -195,7 +195,7 @@ fn open(args: &Args, context: &Context, target: &Target) -> Result<Ext2> {
     if args.in_place {
         return target.open(&context.image, Mode::Write);
     }
-    let options = ImageOptions { device: DeviceKind::Ram, ..context.image.clone() };
+    let options = ImageOptions { device: Some(DeviceKind::Ram), ..context.image.clone() };
     match args.mmu {
         MmuName::Soft => target.open(&options, Mode::Write),
         #[cfg(target_os = "linux")]
@@ -226,7 +226,8 @@ fn in_memory(image: &dyn BlockDevice, target: &Target) -> Result<Arc<dyn BlockDe
 /// The page of `e2dax lab`, with the script on three machines in it.
 fn html(args: &Args, context: &Context, target: &Target, path: &Path) -> Result<()> {
     let text = String::from_utf8_lossy(&read_text(&args.script)?).into_owned();
-    let fs = target.open(&ImageOptions { device: DeviceKind::Ram, ..context.image.clone() }, Mode::Read)?;
+    let fs =
+        target.open(&ImageOptions { device: Some(DeviceKind::Ram), ..context.image.clone() }, Mode::Read)?;
     let device = fs.device();
     // OK to cast: the device is in memory.
     let mut image = vec![0; device.size() as usize];

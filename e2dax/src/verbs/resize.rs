@@ -81,7 +81,7 @@ fn parse(text: &str) -> Result<Size, String> {
     }
 }
 
-/// Bytes that a file is made longer by while it is resized, so that there is room for the log of the change.
+/// Bytes that a file is made longer by while it is resized, where there is no other room for the log of the change.
 const SPILL: u64 = 64 << 20;
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
@@ -116,7 +116,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 
 /// Whether the file of the image can become longer and shorter; not for a copy in memory, of which nothing stays.
 fn has_file(target: &Target, context: &Context) -> bool {
-    target.is_whole_file() && context.image.device != DeviceKind::Ram
+    target.is_whole_file() && context.image.device() != DeviceKind::Ram
 }
 
 /// The image on its device, clean.
@@ -154,7 +154,7 @@ impl Current {
     }
 }
 
-/// Resizes an image that has a file for itself, which is longer meanwhile.
+/// Resizes an image that has a file for itself, which gets longer and shorter with it.
 fn in_file(
     target: &Target,
     context: &Context,
@@ -173,17 +173,33 @@ fn in_file(
         let what = "something lies behind the file system in its file (a seal?), and would be overwritten";
         return Err(Failure::text(name, what));
     }
-    file.set_len(spill + SPILL).map_err(host)?;
-    drop(device);
-    let device = open(target, context, false)?;
-    let done = carry_out(target, plan.blocks(), &*device, Some(spill));
+    // What is new of a larger image has room for the log of the change as a rule; the file is longer than both only where it
+    // has none, or there is nothing new.
+    let mut len = if plan.bytes() > current.bytes { spill } else { spill + SPILL };
+    let mut device = device;
+    let done = loop {
+        if len != device.size() {
+            file.set_len(len).map_err(host)?;
+            drop(device);
+            device =
+                target.open_device(&context.image.by_calls(), Mode::Write, context.image.durability())?;
+        }
+        let room = (len > spill).then_some(spill);
+        let done = carry_out(target, plan.blocks(), &*device, room);
+        if room.is_some() || !done.as_ref().is_err_and(Failure::is_no_room) {
+            break done;
+        }
+        len = spill + SPILL;
+    };
     // A log that was not carried out may lie there.
     if done.is_err() && rewrite::is_unfinished(&*device).unwrap_or(true) {
         return done;
     }
     // Its lock is kept until the file has its length.
-    let len = if done.is_ok() { kept } else { current.device };
-    file.set_len(len).and_then(|()| file.sync_all()).map_err(host)?;
+    let wanted = if done.is_ok() { kept } else { current.device };
+    if wanted != len {
+        file.set_len(wanted).and_then(|()| file.sync_all()).map_err(host)?;
+    }
     drop(device);
     if !is_last {
         let what = "something lies behind the file system in its file, which stays as long as it was";

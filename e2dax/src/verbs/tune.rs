@@ -20,7 +20,7 @@ Examples:
   e2dax tune -L rootfs -U 7d4f3c4a-0c4b-4f0e-9a59-3f6a2f1f8a10 disk.img
   e2dax tune -m 1 -u 1000 -e remount-ro disk.img
   e2dax tune -O ^dir_index,sparse_super disk.img
-  e2dax tune -T 1700000000 -C 0 disk.img
+  e2dax tune -T 20261129 -C 0 -i 180d disk.img
 
 Everything is changed in one step, in the superblock and all its copies: after a crash all of it is there or
 nothing. Features that can be set and cleared: dir_index (directories become plain ones), ext_attr and large_file (unless
@@ -70,20 +70,20 @@ pub(crate) struct Args {
     #[arg(short = 'c', long, value_name = "COUNT", allow_hyphen_values = true)]
     max_mount_count: Option<i16>,
 
-    /// Time after which a check is due: seconds, or a number with d, w or m; 0 for never
+    /// Time after which a check is due, in days, or a number with s, d, w or m; 0 for never
     #[arg(short = 'i', long, value_name = "TIME", value_parser = parse_interval)]
     interval: Option<u32>,
 
-    /// When it was last checked, in seconds since 1970, or now
-    #[arg(short = 'T', long, value_name = "SECONDS", value_parser = parse_time)]
+    /// When it was last checked: YYYYMMDD or YYYYMMDDHHMMSS (UTC), seconds since 1970, or now
+    #[arg(short = 'T', long, value_name = "TIME", value_parser = parse_time)]
     checked: Option<When>,
 
-    /// When it was last mounted, in seconds since 1970, or now
-    #[arg(long, value_name = "SECONDS", value_parser = parse_time)]
+    /// When it was last mounted, in the same way
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     mounted: Option<When>,
 
-    /// When it was made, in seconds since 1970, or now
-    #[arg(long, value_name = "SECONDS", value_parser = parse_time)]
+    /// When it was made, in the same way
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     created: Option<When>,
 
     /// Default mount options: names with commas, ^ to remove one
@@ -152,10 +152,10 @@ fn parse_interval(text: &str) -> Result<u32, String> {
     const DAY: u32 = 86_400;
     let (digits, unit) = match text.as_bytes().last() {
         Some(b's') => (&text[..text.len() - 1], 1),
-        Some(b'd') => (&text[..text.len() - 1], DAY),
-        Some(b'w') => (&text[..text.len() - 1], 7 * DAY),
-        Some(b'm') => (&text[..text.len() - 1], 30 * DAY),
-        _ => (text, 1),
+        Some(b'd' | b'D') => (&text[..text.len() - 1], DAY),
+        Some(b'w' | b'W') => (&text[..text.len() - 1], 7 * DAY),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 30 * DAY),
+        _ => (text, DAY),
     };
     let count: u32 = digits.parse().map_err(|_| format!("{text:?} is no time"))?;
     count.checked_mul(unit).ok_or_else(|| format!("{text:?} is too long"))
@@ -164,7 +164,10 @@ fn parse_interval(text: &str) -> Result<u32, String> {
 fn parse_time(text: &str) -> Result<When, String> {
     match text {
         "now" => Ok(When::Now),
-        _ => text.parse().map(When::At).map_err(|_| format!("{text:?} is no number of seconds")),
+        _ => ext2_image::fields::parse_time(text)
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .map(When::At)
+            .ok_or_else(|| format!("{text:?} is neither a date nor a number of seconds")),
     }
 }
 
@@ -250,7 +253,8 @@ fn wanted(args: &Args, sb: &ext2_core::Superblock, name: &str) -> Result<Tune> {
         errors: args.errors.map(|what| what as u16 + 1),
         last_mounted: bytes(&args.last_mounted),
         mount_count: args.mount_count,
-        max_mount_count: args.max_mount_count,
+        // As tune2fs stores it.
+        max_mount_count: args.max_mount_count.map(|count| if count == 0 { -1 } else { count }),
         check_interval: args.interval,
         checked: time(args.checked),
         mounted: time(args.mounted),
@@ -278,8 +282,8 @@ mod tests {
     fn intervals_have_units() {
         let read = |text| parse_interval(text).ok();
         assert_eq!(
-            ["0", "90s", "2d", "3w", "1m"].map(read),
-            [0, 90, 172_800, 1_814_400, 2_592_000].map(Some)
+            ["0", "90s", "2", "2d", "3w", "1M"].map(read),
+            [0, 90, 172_800, 172_800, 1_814_400, 2_592_000].map(Some)
         );
         assert_eq!(["", "d", "-1", "9999999m"].map(read), [None; 4]);
     }

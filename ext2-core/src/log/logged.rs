@@ -16,8 +16,8 @@ use blockdev::{BlockDevice, Error, Result};
 use crate::sync::{Mutex, Rank, RwLock};
 use commit::Committer;
 
-/// Bits of the filter that says which blocks may be in memory: a hash of one, 128 KiB together.
-const FILTER: usize = 1 << 20;
+/// Bits of the filter that says which blocks may be in memory: a hash of one, 32 KiB together.
+const FILTER: usize = 1 << 18;
 
 /// The most blocks that are taken by one look at the room there is.
 const MOST_AT_ONCE: usize = 32;
@@ -112,7 +112,7 @@ impl Logged {
 
     /// The word and the bit of the filter for a block.
     fn place(nr: u32) -> (usize, u64) {
-        let hash = (u64::from(nr).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44) as usize % FILTER;
+        let hash = (u64::from(nr).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 46) as usize % FILTER;
         (hash / 64, 1 << (hash % 64))
     }
 

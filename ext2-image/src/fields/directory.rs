@@ -126,7 +126,7 @@ pub fn directory(block: &[u8]) -> Vec<Field> {
         }
         let Some(rest) = block.get(found.offset..) else { break };
         for mut field in take_apart(rest, ENTRY) {
-            if let (Some(wrong), "rec_len") = (found.wrong, field.name.as_str()) {
+            if let (Some(wrong), "rec_len") = (found.wrong, &*field.name) {
                 field.meaning = wrong.into();
             } else if field.name == "inode" && found.inode == 0 {
                 field.meaning = "not in use".into();

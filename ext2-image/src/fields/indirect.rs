@@ -1,7 +1,6 @@
 //! An indirect block: pointers to blocks.
 
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Field, PointsTo, Value};
@@ -10,15 +9,15 @@ use super::{Field, PointsTo, Value};
 #[must_use]
 pub fn indirect(block: &[u8], level: u32) -> Vec<Field> {
     let what = match level {
-        0 | 1 => String::new(),
-        2 => "indirect".into(),
-        _ => "double indirect".into(),
+        0 | 1 => "",
+        2 => "indirect",
+        _ => "double indirect",
     };
     let pointers = block.chunks_exact(4).enumerate().map(|(nr, bytes)| {
         let pointer = bytes.try_into().map(u32::from_le_bytes).unwrap_or_default();
         let field = Field::new(4 * nr, 4, format!("pointer[{nr}]"), Value::Number(pointer.into()));
         let leads = (pointer != 0).then_some(PointsTo::Block(pointer));
-        field.says(if pointer == 0 { "hole" } else { &what }).leads_to(leads)
+        field.says(if pointer == 0 { "hole" } else { what }).leads_to(leads)
     });
     pointers.collect()
 }

@@ -1,7 +1,7 @@
 //! An inode (`struct ext2_inode`), what ext4 put behind it, and the attributes in the rest of its room.
 
+use alloc::borrow::Cow;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::spec::Kind::Int;
@@ -82,6 +82,24 @@ const EXTRA: &[Spec] = &[
 const GOOD_OLD: usize = 128;
 /// `i_block`, and how many pointers it has.
 const POINTERS: (usize, usize) = (40, 15);
+/// What they are called.
+const POINTER_NAMES: [&str; POINTERS.1] = [
+    "i_block[0]",
+    "i_block[1]",
+    "i_block[2]",
+    "i_block[3]",
+    "i_block[4]",
+    "i_block[5]",
+    "i_block[6]",
+    "i_block[7]",
+    "i_block[8]",
+    "i_block[9]",
+    "i_block[10]",
+    "i_block[11]",
+    "i_block[12]",
+    "i_block[13]",
+    "i_block[14]",
+];
 /// A link with a target shorter than this has it in the place of the pointers.
 const FAST_LINK: u64 = 60;
 
@@ -127,7 +145,7 @@ pub fn inode(bytes: &[u8]) -> Vec<Field> {
     let mut fields = take_apart(bytes, BEFORE);
     if let Some(mode) = fields.first_mut() {
         // OK to cast: a field of two bytes.
-        mode.meaning = mode_letters(mode.value.number().unwrap_or_default() as u16);
+        mode.meaning = mode_letters(mode.value.number().unwrap_or_default() as u16).into();
     }
     fields.extend(pointers(bytes));
     fields.extend(take_apart(bytes, BEHIND));
@@ -158,26 +176,26 @@ fn pointers(bytes: &[u8]) -> Vec<Field> {
             // OK to cast: four bytes.
             let pointer = little(bytes, offset, 4)? as u32;
             let what = match (shape, nr) {
-                (InodeShape::Pointers, 0..12) => String::from("direct"),
+                (InodeShape::Pointers, 0..12) => Cow::Borrowed("direct"),
                 (InodeShape::Pointers, 12) => "indirect".into(),
                 (InodeShape::Pointers, 13) => "double indirect".into(),
                 (InodeShape::Pointers, _) => "triple indirect".into(),
                 (InodeShape::Device, 0) if pointer != 0 => {
-                    format!("device {}:{}", pointer >> 8 & 0xff, pointer & 0xff)
+                    format!("device {}:{}", pointer >> 8 & 0xff, pointer & 0xff).into()
                 }
                 (InodeShape::Device, 1) if pointer != 0 => {
                     let minor = pointer & 0xff | pointer >> 12 & 0xf_ff00;
-                    format!("device {}:{minor}", pointer >> 8 & 0xfff)
+                    format!("device {}:{minor}", pointer >> 8 & 0xfff).into()
                 }
                 (InodeShape::Extents, _) => "part of a tree of extents".into(),
-                _ => String::new(),
+                _ => "".into(),
             };
             let value = match shape {
                 InodeShape::Pointers => Value::Number(pointer.into()),
                 _ => Value::Hex(pointer.into()),
             };
             let leads = shape == InodeShape::Pointers && pointer != 0;
-            let field = Field::new(offset, 4, format!("i_block[{nr}]"), value);
+            let field = Field::new(offset, 4, *POINTER_NAMES.get(nr)?, value);
             Some(field.says(what).leads_to(leads.then_some(PointsTo::Block(pointer))))
         })
         .collect()

@@ -90,7 +90,7 @@ fn tags(block: &[u8]) -> Vec<Field> {
         let bits = flags.value.number().unwrap_or_default();
         flags.order = Order::Big;
         flags.bits = TAG_FLAGS;
-        flags.meaning = super::text::bit_names(bits, TAG_FLAGS);
+        flags.meaning = super::text::bit_names(bits, TAG_FLAGS).into();
         fields.extend([number, flags]);
         at += 8;
         if bits & 2 == 0 {

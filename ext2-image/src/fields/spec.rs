@@ -1,7 +1,7 @@
 //! Fields at fixed places, as tables.
 
+use alloc::borrow::Cow;
 use alloc::format;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::text::{bit_names, utc};
@@ -71,13 +71,18 @@ pub(super) fn big(bytes: &[u8], offset: usize, length: usize) -> Option<u64> {
 
 impl Field {
     /// A field with nothing to say of its meaning.
-    pub(super) fn new(offset: usize, length: usize, name: impl Into<String>, value: Value) -> Self {
+    pub(super) fn new(
+        offset: usize,
+        length: usize,
+        name: impl Into<Cow<'static, str>>,
+        value: Value,
+    ) -> Self {
         Self {
             offset,
             length,
             name: name.into(),
             value,
-            meaning: String::new(),
+            meaning: Cow::Borrowed(""),
             points_to: None,
             order: Order::Little,
             bits: &[],
@@ -85,7 +90,7 @@ impl Field {
     }
 
     /// With a meaning.
-    pub(super) fn says(mut self, meaning: impl Into<String>) -> Self {
+    pub(super) fn says(mut self, meaning: impl Into<Cow<'static, str>>) -> Self {
         self.meaning = meaning.into();
         self
     }
@@ -96,34 +101,52 @@ impl Field {
         self
     }
 
+    /// What it holds among other bytes of the structure, where it is a number.
+    pub(crate) fn number_in(&self, bytes: &[u8]) -> Option<Value> {
+        let number = match self.order {
+            Order::Little => little(bytes, self.offset, self.length)?,
+            Order::Big => big(bytes, self.offset, self.length)?,
+        };
+        Some(match self.value {
+            Value::Number(_) => Value::Number(number),
+            Value::Hex(_) => Value::Hex(number),
+            Value::Octal(_) => Value::Octal(number),
+            // OK to cast: the 32 bits of a time, signed.
+            Value::Time(_) => Value::Time(i64::from((number as u32).cast_signed())),
+            Value::Text(_) | Value::Uuid(_) | Value::Bytes(_) => return None,
+        })
+    }
+
     /// Moved on by so many bytes, under a longer name.
     pub(super) fn inside(mut self, offset: usize, prefix: &str) -> Self {
         self.offset += offset;
-        self.name = format!("{prefix}{}", self.name);
+        if !prefix.is_empty() {
+            self.name = format!("{prefix}{}", self.name).into();
+        }
         self
     }
 }
 
 /// The fields of a table that lie inside `bytes`.
 pub(super) fn take_apart(bytes: &[u8], table: &[Spec]) -> Vec<Field> {
-    let mut fields = Vec::new();
+    let mut fields = Vec::with_capacity(table.len());
     for spec in table {
         let (name, offset, kind, sense, about) = *spec;
         match kind {
             Kind::Words(count) => {
                 for nr in 0..count {
                     let word = (name, offset + 4 * nr, Kind::Int(4), sense, about);
-                    fields.extend(one(bytes, &word, format!("{name}[{nr}]")));
+                    fields.extend(one(bytes, &word, format!("{name}[{nr}]").into()));
                 }
             }
-            _ => fields.extend(one(bytes, spec, name.to_string())),
+            _ => fields.extend(one(bytes, spec, name.into())),
         }
     }
     fields
 }
 
 /// One field, if it lies inside.
-fn one(bytes: &[u8], spec: &Spec, name: String) -> Option<Field> {
+fn one(bytes: &[u8], spec: &Spec, name: Cow<'static, str>) -> Option<Field> {
     let (_, offset, kind, sense, about) = *spec;
     let part = |length: usize| bytes.get(offset..offset + length);
     let (length, value, order) = match kind {
@@ -143,24 +166,24 @@ fn one(bytes: &[u8], spec: &Spec, name: String) -> Option<Field> {
     let number = field.value.number().unwrap_or_default();
     // OK to cast: numbers of blocks and inodes are fields of four bytes at most.
     let word = number as u32;
-    let (says, leads) = match sense {
+    let (says, leads): (Cow<'static, str>, _) = match sense {
         Sense::Bits(names) => {
             field.bits = names;
-            (bit_names(number, names), None)
+            (bit_names(number, names).into(), None)
         }
         Sense::Choice(names) => {
             let known = names.iter().find(|(value, _)| u64::from(*value) == number);
             (known.map_or_else(|| "no value that is known".into(), |(_, name)| (*name).into()), None)
         }
-        Sense::Time if number != 0 => (format!("{} UTC", utc(i64::from(word.cast_signed()))), None),
-        Sense::Block if number != 0 => (String::new(), Some(PointsTo::Block(word))),
-        Sense::Inode if number != 0 => (String::new(), Some(PointsTo::Inode(word))),
-        _ => (String::new(), None),
+        Sense::Time if number != 0 => (format!("{} UTC", utc(i64::from(word.cast_signed()))).into(), None),
+        Sense::Block if number != 0 => ("".into(), Some(PointsTo::Block(word))),
+        Sense::Inode if number != 0 => ("".into(), Some(PointsTo::Inode(word))),
+        _ => ("".into(), None),
     };
-    let meaning = match (about, says.as_str()) {
-        (_, "") => about.to_string(),
+    let meaning = match (about, &*says) {
+        (_, "") => about.into(),
         ("", _) => says,
-        _ => format!("{about}: {says}"),
+        _ => format!("{about}: {says}").into(),
     };
     Some(field.says(meaning).leads_to(leads))
 }

@@ -141,7 +141,7 @@ pub fn superblock(bytes: &[u8]) -> Vec<Field> {
         let number = field.value.number().unwrap_or_default();
         if field.name == "s_log_block_size" {
             field.meaning = match number {
-                0..=6 => alloc::format!("blocks of {} bytes", 1024_u32 << number),
+                0..=6 => alloc::format!("blocks of {} bytes", 1024_u32 << number).into(),
                 _ => "no block size that there is".into(),
             };
         } else if field.name == "s_magic" {

@@ -35,14 +35,18 @@ fn day_of(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// A time as debugfs takes it: `@SECONDS`, seconds, or `YYYYMMDDHHMMSS` in UTC.
-pub(super) fn parse_time(text: &str) -> Option<i64> {
-    if text.len() != 14 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+/// A time as debugfs and tune2fs take it: `@SECONDS`, seconds, `YYYYMMDD` or `YYYYMMDDHHMMSS` in UTC. Gives seconds since 1970.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<i64> {
+    if !matches!(text.len(), 8 | 14) || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.strip_prefix('@').unwrap_or(text).parse().ok();
     }
     let part = |from: usize, to: usize| text.get(from..to).and_then(|digits| digits.parse::<i64>().ok());
     let (year, month, day) = (part(0, 4)?, part(4, 6)?, part(6, 8)?);
-    let (hour, minute, second) = (part(8, 10)?, part(10, 12)?, part(12, 14)?);
+    let (hour, minute, second) = match text.len() {
+        8 => (0, 0, 0),
+        _ => (part(8, 10)?, part(10, 12)?, part(12, 14)?),
+    };
     let is_date = (1..=12).contains(&month) && (1..=31).contains(&day);
     (is_date && hour < 24 && minute < 60 && second < 60)
         .then(|| day_of(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)

@@ -1,7 +1,6 @@
 //! Extended attributes: a block of them (`struct ext2_xattr_header`), and those inside an inode.
 
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::spec::Kind::{Int, Words};
@@ -105,11 +104,10 @@ fn entries(bytes: &[u8], at: usize, base: usize) -> Vec<Field> {
         } else if let Some(offset) =
             field.name.strip_suffix("value").map(|prefix| [prefix, "e_value_offs"].concat())
         {
-            let wrong = String::from("lies on the entries or on another value");
             fields
                 .iter_mut()
                 .filter(|field| field.name == offset)
-                .for_each(|field| field.meaning = wrong.clone());
+                .for_each(|field| field.meaning = "lies on the entries or on another value".into());
         }
     }
     fields

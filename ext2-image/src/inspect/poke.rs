@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt;
 
 use blockdev::BlockDevice;
@@ -59,7 +60,7 @@ pub fn poke(
 ) -> Result<Result<Poked, Refused>> {
     let taken = layout.take(dev, what)?;
     let Some(field) = find(&taken.fields, name) else {
-        let near = taken.fields.iter().map(|field| field.name.as_str()).find(|known| known.contains(name));
+        let near = taken.fields.iter().map(|field| &*field.name).find(|known| known.contains(name));
         let near = near.map_or_else(String::new, |near| format!("; there is {near}"));
         return Ok(Err(Refused::Wrong(Wrong(format!("has no field {name:?}{near}")))));
     };
@@ -67,9 +68,11 @@ pub fn poke(
     if let Err(wrong) = set(&mut bytes, field, value) {
         return Ok(Err(Refused::Wrong(wrong)));
     }
-    let after = layout.fields(what, &bytes);
+    // To take a structure apart again costs more than all else; a number can be read by itself.
+    let by_itself = field.number_in(&bytes).filter(|_| force);
+    let fields = if by_itself.is_some() { Vec::new() } else { layout.fields(what, &bytes) };
     if !force
-        && let Some(why) = layout.impossible_with(dev, what, &bytes, &after)
+        && let Some(why) = layout.impossible_with(dev, what, &bytes, &fields)
         && layout.impossible_with(dev, what, &taken.bytes, &taken.fields).is_none()
     {
         return Ok(Err(Refused::Impossible(format!("{}: {why}", field.name))));
@@ -77,12 +80,12 @@ pub fn poke(
     let (from, to) = (field.offset, field.offset + field.length);
     let offset = taken.offset + from as u64;
     dev.write_at(offset, bytes.get(from..to).unwrap_or_default())?;
-    let after = after.iter().find(|after| after.offset == field.offset);
+    let there = || fields.iter().find(|after| after.offset == field.offset).map(|after| after.value.clone());
     Ok(Ok(Poked {
-        field: field.name.clone(),
+        field: field.name.clone().into_owned(),
         offset,
         before: field.value.to_string(),
-        after: after.map_or_else(String::new, |field| field.value.to_string()),
+        after: by_itself.or_else(there).map_or_else(String::new, |value| value.to_string()),
     }))
 }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use ext2_core::{Errno, Error, Geometry, GroupNr, Result};
 
 use super::Resized;
-use crate::rewrite::{Draft, Moves, fill, group_range};
+use crate::rewrite::{Draft, Moves, group_range};
 
 /// Where `s_overhead_clusters` lies within the fields that ext4 added.
 const OVERHEAD: core::ops::Range<usize> = 200..204;
@@ -23,8 +23,8 @@ fn own(geo: &Geometry, desc: &ext2_core::raw::RawGroupDesc, group: GroupNr) -> [
     ]
 }
 
-/// Gives each group of the new image the places of its own structures, and writes them but for bitmaps of blocks,
-/// descriptors and superblocks. Gives the blocks of files that are in the way, in ascending order.
+/// Gives each group of the new image the places of its own structures, and writes them but for bitmaps of blocks, those of
+/// groups that are new, descriptors and superblocks. Gives the blocks of files that are in the way, in ascending order.
 pub(super) fn lay_out(draft: &mut Draft<'_>) -> Result<Vec<Run>> {
     let mut in_the_way = Vec::new();
     for group in 0..draft.geo.groups {
@@ -79,10 +79,6 @@ fn lay_out_new(draft: &mut Draft<'_>, group: GroupNr) -> Result<()> {
     desc.bg_free_inodes_count.set(per_group as u16);
     draft.space.after_mut(group.get())?;
     draft.space.mark(start, overhead + 2 + table, true)?;
-    let mut bitmap = alloc::vec![0; draft.len()];
-    let bits = bitmap.len() as u32 * 8;
-    fill(&mut bitmap, per_group, bits, true);
-    draft.put(start + overhead + 1, &bitmap)?;
     draft.dev.zero(draft.byte_of(start), u64::from(overhead) << draft.geo.block_size.log2())?;
     draft.dev.zero(draft.byte_of(start + overhead + 2), u64::from(table) << draft.geo.block_size.log2())?;
     Ok(())

@@ -291,7 +291,7 @@ impl<'d> Space<'d> {
         Ok(None)
     }
 
-    /// Blocks that are free in both images, for a log; at most `most`. Those behind the new image come first: of the old
+    /// Blocks that are free in both images, for a log; at most `most`, in ascending order. Those behind the new image are taken first: of the old
     /// one, and of the device from byte `spill` on, if that is nobody's.
     pub(crate) fn for_log(&self, most: usize, spill: Option<u64>) -> Result<Vec<u32>> {
         let size = self.new.block_size.bytes();
@@ -308,6 +308,8 @@ impl<'d> Space<'d> {
                 found.push(block);
             }
         }
+        // So that they are written in one go.
+        found.sort_unstable();
         Ok(found)
     }
 

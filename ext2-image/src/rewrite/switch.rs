@@ -11,10 +11,11 @@
 //! | 16..20 | CRC-32 of this block with zeros here |
 //! | 24.. | entries: block, where its contents lie, CRC-32 of the contents |
 //!
-//! The entry of block [`SUPER`] is the new superblock. The first index block and its sum stand in the superblock from byte
+//! The entry of block [`SUPER`] is the new superblock, those of block [`PATCHES`] are changes of single bytes (see
+//! [`patch`](super::patch)). The first index block and its sum stand in the superblock from byte
 //! 992, where ext4 has nothing, in one aligned store; the mark is the bit [`UNFINISHED`] of `s_feature_incompat`.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::mem::offset_of;
 
@@ -23,7 +24,8 @@ use ext2_core::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::{BlockSize, Corrupt, Errno, Error, IncompatFeatures, Object, Result};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use super::{Draft, Step, descriptor_places};
+use super::patch::{self, Packed};
+use super::{Draft, Step, descriptor_places, fill};
 use crate::joined::{Joined, MOST};
 use crate::little::word;
 
@@ -33,6 +35,10 @@ const UNFINISHED: u32 = IncompatFeatures::UNFINISHED_REWRITE.bits();
 const INDEX: &[u8; 8] = b"e2daxrw1";
 /// Stands for the superblock among the blocks of a log.
 const SUPER: u32 = u32::MAX;
+/// Stands for changes of single bytes; no block of an image that is ever logged has this number.
+const PATCHES: u32 = 0;
+/// Blocks of a log up to which what was in them before is put back.
+const FEW: usize = 256;
 /// Bytes before the entries of an index block, and of an entry.
 const HEADER: usize = 24;
 const ENTRY: usize = 12;
@@ -62,7 +68,7 @@ impl Draft<'_> {
         self.write_groups()?;
         self.write_copies()?;
         let blocks = self.log.len() as u64;
-        let head = self.write_log()?;
+        let (head, below) = self.write_log()?;
         self.watch.tick(Step::Switch, 0, blocks)?;
         // All of the new image is durable before the mark makes it hold, and so is what leads to it, which nobody follows
         // without the mark.
@@ -73,6 +79,7 @@ impl Draft<'_> {
         self.dev.flush()?;
         let carried = recover(self.dev)?;
         debug_assert!(carried);
+        self.clear_log(&below)?;
         (self.watch.progress)(super::Progress { step: Step::Switch, done: blocks, total: blocks });
         Ok(blocks)
     }
@@ -81,19 +88,29 @@ impl Draft<'_> {
     fn write_groups(&mut self) -> Result<()> {
         let mut free = 0_u64;
         let mut inodes = 0_u64;
+        // Nobody has inodes in a group that was not there before. Its bitmaps lie beside each other.
+        let mut unused = alloc::vec![0; self.len()];
+        fill(&mut unused, self.geo.inodes_per_group, self.len() as u32 * 8, true);
+        let mut out = Joined::new(self.dev);
         for group in 0..self.geo.groups {
             if let Some(count) = self.space.count_free(group) {
                 let bitmap = self.space.after(group).map(<[u8]>::to_vec).unwrap_or_default();
                 let desc = &mut self.descs[group as usize];
                 // OK to cast: a group has less than 2^16 free blocks.
                 desc.bg_free_blocks_count.set(count as u16);
-                let place = desc.bg_block_bitmap.get();
-                self.put(place, &bitmap)?;
+                let (place, inodes) = (desc.bg_block_bitmap.get(), desc.bg_inode_bitmap.get());
+                if group < self.old.geo.groups {
+                    self.put(place, &bitmap)?;
+                } else {
+                    out.write_at(self.byte_of(place), &bitmap)?;
+                    out.write_at(self.byte_of(inodes), &unused)?;
+                }
             }
             let desc = &self.descs[group as usize];
             free += u64::from(desc.bg_free_blocks_count.get());
             inodes += u64::from(desc.bg_free_inodes_count.get());
         }
+        out.end()?;
         self.raw.s_free_blocks_count.set(u32::try_from(free).unwrap_or(u32::MAX));
         self.raw.s_free_inodes_count.set(u32::try_from(inodes).unwrap_or(u32::MAX));
         Ok(())
@@ -137,20 +154,66 @@ impl Draft<'_> {
         self.put(place, block)
     }
 
-    /// Writes the log, and gives what the superblock says of it.
-    fn write_log(&self) -> Result<[u8; 8]> {
+    /// What the log says: blocks of which much changes, and the changes of others.
+    fn apart(&self) -> Result<(Vec<u32>, Vec<Vec<u8>>)> {
+        let (len, mut whole, mut packed) = (self.len(), Vec::new(), Packed::new(self.len()));
+        let numbers: Vec<u32> = self.log.keys().copied().collect();
+        let mut old = Vec::new();
+        // What lies one behind the other is read together.
+        let runs = numbers.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks((MOST / len).max(1)));
+        for run in runs {
+            old.resize(run.len() * len, 0);
+            self.dev.read_at(self.byte_of(run.first().copied().unwrap_or(0)), &mut old)?;
+            for (&nr, old) in run.iter().zip(old.chunks_exact(len)) {
+                let Some(new) = self.log.get(&nr) else { continue };
+                match patch::runs(old, new) {
+                    Some(runs) => runs.into_iter().for_each(|run| {
+                        packed.push(nr, run.start, new.get(run).unwrap_or_default());
+                    }),
+                    None => whole.push(nr),
+                }
+            }
+        }
+        Ok((whole, packed.into_blocks()))
+    }
+
+    /// What is in the free blocks of the new image that a log is going to take, unless they are many.
+    fn below_log(&self, places: &[u32]) -> Result<BTreeMap<u32, Vec<u8>>> {
+        let mut below = BTreeMap::new();
+        if places.len() <= FEW {
+            for &place in places.iter().filter(|&&place| place < self.geo.blocks_count) {
+                let mut bytes = Vec::new();
+                self.read_old(place, &mut bytes)?;
+                below.insert(place, bytes);
+            }
+        }
+        Ok(below)
+    }
+
+    /// Puts back what was in the blocks of the log, deleted files or zeros. Whether it gets to the disk is nobody's concern.
+    fn clear_log(&self, below: &BTreeMap<u32, Vec<u8>>) -> Result<()> {
+        let mut out = Joined::new(self.dev);
+        below.iter().try_for_each(|(&place, bytes)| out.write_at(self.byte_of(place), bytes))?;
+        Ok(out.end()?)
+    }
+
+    /// Writes the log, and gives what the superblock says of it, and what was in its blocks.
+    fn write_log(&self) -> Result<([u8; 8], BTreeMap<u32, Vec<u8>>)> {
         let len = self.len();
         let per_index = (len - HEADER) / ENTRY;
-        let entries = self.log.len() + 1;
+        let (whole, patches) = self.apart()?;
+        let entries = whole.len() + patches.len() + 1;
         let indices = entries.div_ceil(per_index);
-        let places = self.space.for_log(entries + indices, self.spill)?;
-        if places.len() < entries + indices {
+        let all = self.space.for_log(entries + indices, self.spill)?;
+        if all.len() < entries + indices {
             return Err(Error::Caller(Errno::NOSPC, "no room for the log of the change"));
         }
-        let (heads, places) = places.split_at(indices);
+        let below = self.below_log(&all)?;
+        let (heads, places) = all.split_at(indices);
         let mut superblock = self.raw.as_bytes().to_vec();
         superblock.resize(len, 0);
-        let blocks = self.log.iter().map(|(&block, bytes)| (block, bytes.as_slice()));
+        let blocks = whole.iter().filter_map(|block| Some((*block, self.log.get(block)?.as_slice())));
+        let blocks = blocks.chain(patches.iter().map(|bytes| (PATCHES, bytes.as_slice())));
         let blocks: Vec<(u32, &[u8])> = blocks.chain([(SUPER, superblock.as_slice())]).collect();
         let (mut head, mut out) = ([0; 8], Joined::new(self.dev));
         let parts = blocks.chunks(per_index).zip(places.chunks(per_index)).zip(heads).enumerate();
@@ -175,7 +238,7 @@ impl Draft<'_> {
             }
         }
         out.end()?;
-        Ok(head)
+        Ok((head, below))
     }
 }
 
@@ -235,8 +298,14 @@ pub fn recover(dev: &dyn BlockDevice) -> Result<bool> {
     }
     let mut out = Joined::new(dev);
     walk(dev, size, (head, own), |block, bytes| {
-        if block != SUPER {
-            out.write_at(u64::from(block) << size.log2(), bytes)?;
+        match block {
+            SUPER => {}
+            PATCHES => {
+                for (block, at, bytes) in patch::unpack(bytes).flatten() {
+                    dev.write_at((u64::from(block) << size.log2()) + at as u64, bytes)?;
+                }
+            }
+            _ => out.write_at(u64::from(block) << size.log2(), bytes)?,
         }
         Ok(())
     })?;
@@ -284,7 +353,7 @@ fn walk(
         for slot in 0..count {
             let entry = HEADER + slot * ENTRY;
             let [block, place, sum] = [0, 4, 8].map(|field| word(&index, entry + field));
-            if !inside(place) || (block != SUPER && !inside(block)) {
+            if !inside(place) || (!matches!(block, SUPER | PATCHES) && !inside(block)) {
                 return broken("its log leads outside the image");
             }
             entries.push((block, place, sum));
@@ -298,6 +367,11 @@ fn walk(
             for (&(block, _, sum), bytes) in run.iter().zip(bytes.chunks_exact(len)) {
                 if crc32fast::hash(bytes) != sum {
                     return broken("its log is not whole");
+                }
+                let is_outside =
+                    |change: Option<(u32, _, _)>| change.is_none_or(|(block, ..)| !inside(block));
+                if block == PATCHES && patch::unpack(bytes).any(is_outside) {
+                    return broken("its log leads outside the image");
                 }
                 each(block, bytes)?;
             }

@@ -58,7 +58,7 @@ pub(crate) fn target(what: Structure, field: &Field) -> Option<String> {
     match field.points_to? {
         PointsTo::Inode(0) | PointsTo::Block(0) | PointsTo::Byte(_) => None,
         PointsTo::Inode(nr) => Some(format!("inode:{nr}")),
-        PointsTo::Block(nr) => Some(match (what, field.name.as_str()) {
+        PointsTo::Block(nr) => Some(match (what, &*field.name) {
             (Structure::Group(group), "bg_block_bitmap") => format!("bbitmap:{}", group.get()),
             (Structure::Group(group), "bg_inode_bitmap") => format!("ibitmap:{}", group.get()),
             (Structure::Inode(_), "i_block[12]") => format!("ind:{nr}:1"),
@@ -103,9 +103,12 @@ pub(crate) fn of_finding(
         _ => "sb".to_owned(),
     };
     let fields = match parse(&what).map(|structure| layout.take(dev, structure)) {
-        Some(Ok(taken)) => {
-            taken.fields.iter().filter(|field| names(finding, field)).map(|f| f.name.clone()).collect()
-        }
+        Some(Ok(taken)) => taken
+            .fields
+            .iter()
+            .filter(|field| names(finding, field))
+            .map(|f| f.name.clone().into_owned())
+            .collect(),
         _ => Vec::new(),
     };
     (what, fields)

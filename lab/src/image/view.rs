@@ -322,9 +322,9 @@ pub(super) fn structure(
     let line = |field: &ext2_image::fields::Field| FieldLine {
         offset: field.offset,
         length: field.length,
-        name: field.name.clone(),
+        name: field.name.clone().into_owned(),
         value: field.value.to_string(),
-        meaning: field.meaning.clone(),
+        meaning: field.meaning.clone().into_owned(),
         to: place::target(structure, field),
     };
     StructureView {

@@ -72,9 +72,15 @@ pub(super) fn split(text: &str) -> Result<Vec<Command>> {
     }
 }
 
-/// Parses a command line, the name of the program first.
-fn parse(arguments: Vec<OsString>) -> std::result::Result<crate::Cli, clap::Error> {
-    help::parse(&crate::verbs::find::with_double_dashes(arguments))
+/// Parses a verb and its arguments.
+fn parse(words: &[OsString]) -> std::result::Result<crate::Cli, clap::Error> {
+    match words.first() {
+        Some(verb) if verb == "find" => {
+            let line = std::iter::once("e2dax".into()).chain(words.iter().cloned()).collect();
+            help::parse(&crate::verbs::find::with_double_dashes(line))
+        }
+        _ => help::parse_verb(words),
+    }
 }
 
 fn is_verb(name: &str) -> bool {
@@ -106,19 +112,17 @@ pub(super) fn run(context: &mut Context, words: Vec<String>) -> Result<()> {
     if !INSIDE.contains(&verb.as_str()) && !goes_on {
         kept::close(context);
     }
-    let mut arguments: Vec<OsString> = vec!["e2dax".into()];
-    arguments.extend(words.into_iter().map(OsString::from));
-    let image = |arguments: &mut Vec<OsString>| arguments.insert(2, ":".into());
-    let is_told = arguments.get(2).is_some_and(|word| word.to_string_lossy().starts_with(':'));
+    let is_told = words.get(1).is_some_and(|word| word.starts_with(':'));
+    let mut arguments: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+    let image = |arguments: &mut Vec<OsString>| arguments.insert(1, ":".into());
     if takes_image(&verb) && !is_told {
         image(&mut arguments);
     }
-    let mut parsed = parse(arguments.clone());
+    let mut parsed = parse(&arguments);
     if parsed.as_ref().is_err_and(|error| error.kind() == clap::error::ErrorKind::MissingRequiredArgument) {
         // The place that is not said is here.
-        let mut here = arguments.clone();
-        image(&mut here);
-        if let Ok(cli) = parse(here) {
+        image(&mut arguments);
+        if let Ok(cli) = parse(&arguments) {
             parsed = Ok(cli);
         }
     }
