@@ -9,7 +9,7 @@ use super::superblock::{SuperblockFrom, parse_superblock};
 use crate::failure::{Failure, Result};
 
 /// How images are opened, for all verbs.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "How to open images")]
 pub(crate) struct ImageOptions {
     /// How the image is accessed: mapped into memory (with DAX), by read and write calls, or as a copy in
@@ -56,20 +56,6 @@ pub(crate) enum Durable {
     Ordered,
     /// In whatever order the system writes
     Relaxed,
-}
-
-impl Default for ImageOptions {
-    fn default() -> Self {
-        Self {
-            device: None,
-            superblock: None,
-            durability: None,
-            wait: false,
-            rescue: false,
-            ignore_journal: false,
-            allow_backing: false,
-        }
-    }
 }
 
 impl ImageOptions {

@@ -61,6 +61,9 @@ fn sum(block: &[u8]) -> u32 {
     hash.finalize()
 }
 
+/// What was in blocks before a log took them.
+type Below = BTreeMap<u32, Vec<u8>>;
+
 impl Draft<'_> {
     /// Writes bitmaps, descriptors and copies of the superblock of the new image, and takes the step. Gives how many blocks
     /// changed in place.
@@ -178,7 +181,7 @@ impl Draft<'_> {
     }
 
     /// What is in the free blocks of the new image that a log is going to take, unless they are many.
-    fn below_log(&self, places: &[u32]) -> Result<BTreeMap<u32, Vec<u8>>> {
+    fn below_log(&self, places: &[u32]) -> Result<Below> {
         let mut below = BTreeMap::new();
         if places.len() <= FEW {
             for &place in places.iter().filter(|&&place| place < self.geo.blocks_count) {
@@ -191,14 +194,14 @@ impl Draft<'_> {
     }
 
     /// Puts back what was in the blocks of the log, deleted files or zeros. Whether it gets to the disk is nobody's concern.
-    fn clear_log(&self, below: &BTreeMap<u32, Vec<u8>>) -> Result<()> {
+    fn clear_log(&self, below: &Below) -> Result<()> {
         let mut out = Joined::new(self.dev);
         below.iter().try_for_each(|(&place, bytes)| out.write_at(self.byte_of(place), bytes))?;
         Ok(out.end()?)
     }
 
     /// Writes the log, and gives what the superblock says of it, and what was in its blocks.
-    fn write_log(&self) -> Result<([u8; 8], BTreeMap<u32, Vec<u8>>)> {
+    fn write_log(&self) -> Result<([u8; 8], Below)> {
         let len = self.len();
         let per_index = (len - HEADER) / ENTRY;
         let (whole, patches) = self.apart()?;
