@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use blockdev::BackingFile;
-use blockdev::host_map::{FileUse, HostSpace};
+use blockdev::host_map::{FileUse, HostSpace, StoresBy};
 
 use super::runs::{Kind, Run, Runs};
 use super::service::Service;
@@ -28,7 +28,6 @@ pub(super) struct Area {
     pub(super) space: HostSpace,
     pub(super) service: Arc<Service>,
     pub(super) ahead: bool,
-    pub(super) tracked: bool,
     state: Mutex<State>,
 }
 
@@ -47,6 +46,8 @@ pub(super) struct State {
     /// Why the page table could not do what a fault asked of it.
     pub(super) failed: Option<Error>,
     pub(super) stopped: bool,
+    /// The pages whose waiters were woken last.
+    pub(super) woken: (u64, u64),
     /// The mapping has ended: its runs count no more, whoever is still at work on them.
     pub(super) has_ended: bool,
 }
@@ -70,7 +71,6 @@ impl Area {
         space: HostSpace,
         service: Arc<Service>,
         ahead: bool,
-        tracked: bool,
     ) -> Arc<Self> {
         let end = vma.pgoff + (vma.end - vma.start) / PAGE_SIZE;
         let kind = if service.faults.is_some() { Kind::Missing } else { Kind::End };
@@ -82,9 +82,10 @@ impl Area {
             refused: Vec::new(),
             failed: None,
             stopped: false,
+            woken: (0, 0),
             has_ended: false,
         };
-        Arc::new(Self { vma, file, space, service, ahead, tracked, state: Mutex::new(state) })
+        Arc::new(Self { vma, file, space, service, ahead, state: Mutex::new(state) })
     }
 
     pub(super) fn vma(&self) -> &Vma {
@@ -114,6 +115,11 @@ impl Area {
 
     pub(super) fn is_private(&self) -> bool {
         self.vma.sharing == Sharing::Private
+    }
+
+    /// Whether stores are told apart.
+    pub(super) fn is_tracked(&self) -> bool {
+        self.space.stores_by() != StoresBy::Nobody
     }
 
     /// Whether somebody answers faults.
@@ -172,7 +178,7 @@ impl Area {
                     .memory()
                     .backing_file()
                     .ok_or(Error::refused(Errno::OPNOTSUPP, "the file is gone"))?;
-                let how = if self.tracked { FileUse::Tracked } else { FileUse::Plain };
+                let how = if self.is_tracked() { FileUse::Tracked } else { FileUse::Plain };
                 let touched = self.space.place_file(at, len, fd, offset + first * PAGE_SIZE, how)?;
                 if touched && let Some(device) = DevPage::new(first) {
                     state.stored.push(StoredRun { first: start, count: end - start, device });
@@ -188,6 +194,7 @@ impl Area {
             _ => {
                 self.service.counts.add(|counts| &counts.placed);
                 self.space.wake(at, len)?;
+                state.woken = (start, end);
             }
         }
         if matches!(kind, Kind::File(_) | Kind::Zeros) {

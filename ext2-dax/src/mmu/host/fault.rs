@@ -16,9 +16,15 @@ impl Area {
     /// Makes the page what the file has, or refuses the access; either way the thread goes on.
     pub(super) fn answer(&self, fault: PageFault) {
         let page = self.vma().page_at(fault.address);
+        self.state().woken = (0, 0);
         if let Err(error) = self.supply(page, fault.store, fault.protected) {
             log::debug!(target: "ext2_dax::mmu", "page {page} of the file cannot be supplied: {error}");
             self.refuse(page);
+        }
+        // Who made the page what it is has woken those who wait for it.
+        let (first, after) = self.state().woken;
+        if (first..after).contains(&page) {
+            return;
         }
         if let Err(error) = self.space.wake(self.byte(page), PAGE_SIZE) {
             log::error!(target: "ext2_dax::mmu", "a thread stays asleep: {error}");
@@ -30,6 +36,13 @@ impl Area {
         {
             let mut state = self.state();
             let kind = state.runs.kind(page);
+            if protected && matches!(kind, Some(Kind::File(_))) {
+                // The first store since it was asked what was stored.
+                if self.space.allow_stores(self.byte(page))? {
+                    state.woken = (page, page + 1);
+                }
+                return Ok(());
+            }
             let store_to_zeros = kind == Some(Kind::Zeros) && protected;
             // Somebody else was here meanwhile.
             if kind != Some(Kind::Missing) && !store_to_zeros {
@@ -94,6 +107,12 @@ impl Area {
             }
         }
         Ok(true)
+    }
+
+    /// Lets the kernel store to a page that is protected to find stores. False where that is not what is in its way.
+    pub(super) fn allow_stores(&self, page: u64) -> Result<bool> {
+        let _state = self.state();
+        Ok(self.space.allow_stores(self.byte(page))?)
     }
 
     /// A fault as a kernel has it, with this mapping as page table (Linux: `__handle_mm_fault`).
