@@ -252,6 +252,11 @@ impl<'a> Held<'a> {
         (first, after)
     }
 
+    /// Notes pages of the file that could not be protected.
+    pub(super) fn note_all(&self, first: u64, after: u64) {
+        self.ledger.stored.set(first, after, true);
+    }
+
     /// Takes a note back.
     pub(super) fn forget(&self, first: u64, after: u64) {
         self.ledger.stored.set(first, after, false);

@@ -207,30 +207,34 @@ impl HostSpace {
             // SAFETY: a hint about pages of ours.
             let _ = unsafe { madvise(start, len as usize, Advice::LinuxHugepage) };
         }
+        let (first, after) = (at / PAGE_SIZE, (at + len) / PAGE_SIZE);
         if let Some(held) = &held {
-            let what = if is_tracked { Placed::File(offset) } else { Placed::Open };
-            held.placed(at / PAGE_SIZE, (at + len) / PAGE_SIZE, what);
+            held.placed(first, after, if is_tracked { Placed::File(offset) } else { Placed::Open });
         }
-        Ok(is_tracked && self.protect_placed(start.addr() as u64, len))
+        if !is_tracked {
+            return Ok(false);
+        }
+        Ok(self.protect_placed(start.addr() as u64, len).unwrap_or_else(|error| {
+            // The pages are there all the same, and all of them count as stored to whenever that is asked.
+            log::warn!("stores to pages of a file are not told apart: {error}");
+            held.iter().for_each(|held| held.note_all(first, after));
+            true
+        }))
     }
 
     /// Begins to track a file's pages, where userfaultfd does that. Gives whether some may have been stored to before.
-    fn protect_placed(&self, start: u64, len: u64) -> bool {
+    fn protect_placed(&self, start: u64, len: u64) -> io::Result<bool> {
         let uffd = match (self.by, &self.faults) {
             (StoresBy::Kernel, Some(faults)) => faults.stores.as_ref(),
             (StoresBy::Faults, Some(faults)) => Some(&faults.faults),
             _ => None,
         };
-        let Some(uffd) = uffd else { return false };
-        let tracked = uffd.register(start, len, abi::MODE_WP).and_then(|()| uffd.protect(start, len, true));
-        if let Err(error) = tracked {
-            // The pages are there all the same. That they are not protected is met again by who asks what was stored.
-            log::warn!("stores to pages of a file are not told apart: {error}");
-            return true;
-        }
+        let Some(uffd) = uffd else { return Ok(false) };
+        uffd.register(start, len, abi::MODE_WP)?;
+        uffd.protect(start, len, true)?;
         // Who touched a page in between may have stored to it.
-        pages::kinds(start, start + len, self.as_before)
-            .map_or(true, |runs| runs.iter().any(|run| run.kind.present))
+        let runs = pages::kinds(start, start + len, self.as_before);
+        Ok(runs.map_or(true, |runs| runs.iter().any(|run| run.kind.present)))
     }
 
     /// Makes pages missing, whatever they are: the next access is told.

@@ -2,7 +2,7 @@
 
 use blockdev::host_map::PageFault;
 
-use super::area::Area;
+use super::area::{Area, State};
 use super::runs::{Kind, Run};
 use crate::entry::{PAGE_SIZE, PMD_PAGES};
 use crate::error::{Errno, Error, Result};
@@ -11,6 +11,8 @@ use crate::mmu::{PageTable, Slot};
 
 /// Pages of a hole that are mapped at most when one of them is touched.
 const ZEROS_AT_ONCE: u64 = 64 * PMD_PAGES;
+/// Runs that are mapped at most when the one before them is touched.
+const FOLLOWING: usize = 15;
 
 impl Area {
     /// Makes the page what the file has, or refuses the access; either way the thread goes on.
@@ -94,6 +96,10 @@ impl Area {
             Some(device) => {
                 let kind = Kind::File(device.get() + (first - extent.first));
                 self.place_within_budget(&mut state, first, after, kind)?;
+                let before = first.checked_sub(1).and_then(|page| state.runs.kind(page));
+                if matches!(before, Some(Kind::File(_))) {
+                    self.map_following(&mut state, after, file_end.min(end));
+                }
             }
             None if needs_blocks => return Ok(false),
             None => {
@@ -113,6 +119,19 @@ impl Area {
     pub(super) fn allow_stores(&self, page: u64) -> Result<bool> {
         let _state = self.state();
         Ok(self.space.allow_stores(self.byte(page))?)
+    }
+
+    /// Maps the runs that follow one that was reached from the run before: whoever goes through the file does not wait for each.
+    /// Only data, and only as far as there is room: what cannot be mapped now is mapped when it is touched.
+    fn map_following(&self, state: &mut State, start: u64, end: u64) {
+        for extent in self.file.layout(start, end, FOLLOWING).unwrap_or_default() {
+            let Some(device) = extent.device else { return };
+            let is_full = self.service.mappings() + 2 > self.service.budget;
+            let after = extent.first + extent.count;
+            if is_full || self.place(state, extent.first, after, Kind::File(device.get())).is_err() {
+                return;
+            }
+        }
     }
 
     /// A fault as a kernel has it, with this mapping as page table (Linux: `__handle_mm_fault`).
