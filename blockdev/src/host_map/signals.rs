@@ -207,11 +207,13 @@ pub unsafe fn resume_store(info: *const siginfo_t) -> bool {
     }
     // SAFETY: `SIGSEGV` with this code has an address.
     let address = unsafe { info.si_addr() }.addr() as u64;
+    // SAFETY: gives the place of the thread's own.
+    let errno = unsafe { libc::__errno_location() };
     // SAFETY: the thread's own, which the interrupted program may be about to look at.
-    let errno = unsafe { *libc::__errno_location() };
+    let before = unsafe { errno.read() };
     let is_done = store_to(address);
     // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
+    unsafe { errno.write(before) };
     is_done
 }
 

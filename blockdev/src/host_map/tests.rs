@@ -156,11 +156,13 @@ fn stores_found_by_signals_leave_errno_and_every_byte_as_they_were() {
     assert!(stored(&space).is_empty());
     let page: Vec<u8> = (0..PAGE_SIZE).map(|at| at as u8).collect();
     for round in 0..3 {
+        // SAFETY: gives the place of the thread's own.
+        let errno = unsafe { libc::__errno_location() };
         // SAFETY: the thread's own.
-        unsafe { *libc::__errno_location() = 99 };
+        unsafe { errno.write(99) };
         space.memory(0, PAGE_SIZE).unwrap().copy_in_cached(0, &page).unwrap();
         // SAFETY: as above.
-        assert_eq!(unsafe { *libc::__errno_location() }, 99);
+        assert_eq!(unsafe { errno.read() }, 99);
         assert_eq!(stored(&space), [(0, PAGE_SIZE)], "{round}");
     }
     let mut read = [0; PAGE_SIZE as usize];
