@@ -458,7 +458,8 @@ fn first_stores(folder: &Path, len: u64) -> Result<()> {
         let Ok(map) = map else { continue };
         let memory = of_map(map).ok_or("no memory")?;
         touch(&memory, len);
-        contestants.push(Contestant::timed(name, || {
+        let file = &file;
+        contestants.push(Contestant::timed(name, move || {
             drop(file.sync());
             time(|| (0..count).for_each(|page| drop(memory.store_u64(page * 16 * PAGE, page))))
         }));

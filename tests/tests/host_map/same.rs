@@ -202,10 +202,11 @@ fn both_do_the_same() {
     let steps = std::env::var("E2DAX_HOST_OPS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000_u64);
     let mut ways = ways();
     ways.extend(tracked());
-    // A long run has more beginnings, too.
+    // A long run has more beginnings, too, and may be several processes.
+    let first = std::env::var("E2DAX_HOST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0_u64);
     let seeds = (steps / 12_000).max(3);
     let each = (steps / ways.len() as u64 / seeds).max(100);
-    for seed in 0..seeds {
+    for seed in first..first + seeds {
         for &way in &ways {
             run(way, seed, each);
         }
