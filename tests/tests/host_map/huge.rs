@@ -43,7 +43,8 @@ fn whys(units: &[HostUnit]) -> Vec<Why> {
 #[test]
 fn on_a_tmpfs_with_huge_pages_a_unit_is_one_translation() {
     let done = with_huge_tmpfs(96, |folder| {
-        for way in ways() {
+        // Those that track pages do without.
+        for way in ways().into_iter().filter(|way| way.tracking != Tracking::Pages) {
             let image = image_in(folder, 32);
             let file = of_units(&image);
             let mapped = map(&file, way, UNITS * UNIT, Sharing::Shared);

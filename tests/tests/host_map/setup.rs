@@ -49,13 +49,13 @@ fn tracking() -> HostOptions {
 /// Every way to tell stores apart: by the kernel where it does, by protection that is answered as faults are, by protection
 /// and signals, with and without somebody who answers faults.
 pub(crate) fn tracked() -> Vec<HostOptions> {
-    let pages = |way| HostOptions { tracking: Tracking::Pages, ..way };
+    let pages = |way| HostOptions { tracking: Tracking::Pages, before_6_7: false, ..way };
     let before = |way| HostOptions { before_6_7: true, ..pages(way) };
     let eager = HostOptions { faulting: Faulting::Eager, ..HostOptions::default() };
     let mut all = vec![before(eager), HostOptions { tracking: Tracking::Entries, ..eager }];
     if HostMmu::features().faults {
         all.extend(answered().map(before));
-        all.push(HostOptions { tracking: Tracking::Entries, ..answered()[0] });
+        all.push(HostOptions { tracking: Tracking::Entries, before_6_7: false, ..answered()[0] });
     }
     if HostMmu::features().stores {
         all.extend(answered().map(pages));
