@@ -330,7 +330,10 @@ mod tests {
 
     const BASE: u64 = 7 * HUGE - 3 * PAGE_SIZE;
 
-    fn taken(ledger: &Ledger, first: u64, after: u64) -> (Vec<(u64, u64)>, Vec<(u64, u64)>) {
+    type Ranges = Vec<(u64, u64)>;
+
+    /// What was stored to, and what was protected again.
+    fn taken(ledger: &Ledger, first: u64, after: u64) -> (Ranges, Ranges) {
         let (mut stored, mut protected) = (Vec::new(), Vec::new());
         let protect = |first, after| {
             protected.push((first, after));

@@ -109,7 +109,9 @@ fn kinds_page_by_page(start: u64, end: u64) -> io::Result<Vec<PageRun>> {
         let bytes = &mut bytes[..8 * (end / 4096 - at).min(WORDS) as usize];
         pagemap()?.read_exact_at(bytes, at * 8)?;
         for (page, word) in (at..).zip(bytes.as_chunks::<8>().0) {
-            let word = u64::from_ne_bytes(*word);
+            // As the machine has its words.
+            let is_little = cfg!(target_endian = "little");
+            let word = if is_little { u64::from_le_bytes(*word) } else { u64::from_be_bytes(*word) };
             let has = |bit: u32| word >> bit & 1 == 1;
             let (present, swapped, file) = (has(63), has(62), has(61));
             // A zero page is nobody's: neither the file's nor one that this process alone has.
