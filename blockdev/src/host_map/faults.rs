@@ -21,9 +21,9 @@ use crate::{Error, Result};
 
 /// How long the next fault is looked for, without sleep, after one was answered. To sleep and be woken costs about half of it,
 /// twice: who waits is woken on a processor that has gone to sleep, too.
-const LOOK: Duration = Duration::from_micros(60);
-/// How many looks in a row may find nothing: then none is made until faults come one after the other again.
-const VAIN_LOOKS: u32 = 3;
+const LOOK: Duration = Duration::from_micros(50);
+/// Faults, one after the other, after which it is tried again when a look found nothing: at least and at most.
+const PENALTY: (u32, u32) = (4, 256);
 /// Faults that come within this time of the last answer come one after the other.
 const CLOSE: Duration = Duration::from_micros(150);
 /// How often faults are looked for where they cannot be waited for.
@@ -59,13 +59,34 @@ struct State {
     pace: Pace,
 }
 
-/// How faults came lately.
+/// How faults came lately, and whether it pays to look for the next.
 #[derive(Debug, Default)]
 struct Pace {
-    /// When the last answer was given.
+    /// When the last answer was given; none before the first.
     answered: Option<Instant>,
-    /// Looks in a row that found nothing.
-    vain: u32,
+    /// Faults that have to come one after the other before a look is tried again.
+    skip: u32,
+    /// What the last look that found nothing cost in such faults.
+    penalty: u32,
+}
+
+impl Pace {
+    /// Nothing came while it was looked for: nobody faults any more, or he cannot while this thread has the processor.
+    fn looked_in_vain(&mut self) {
+        self.penalty = (self.penalty * 2).clamp(PENALTY.0, PENALTY.1);
+        self.skip = self.penalty;
+    }
+
+    /// A fault came: while it was looked for, or otherwise.
+    fn came(&mut self, by_look: bool, now: Instant) {
+        if by_look {
+            self.penalty = 0;
+        } else if self.answered.is_some_and(|answered| now.duration_since(answered) < CLOSE) {
+            self.skip = self.skip.saturating_sub(1);
+        }
+        // From the next call on, that is when it was answered.
+        self.answered.get_or_insert(now);
+    }
 }
 
 /// The page faults of the [`HostSpace`](super::HostSpace)s of one owner, and the way to answer them.
@@ -167,7 +188,7 @@ impl HostFaults {
         let mut look_until = {
             let pace = &mut self.state().pace;
             // Nothing was answered before the first call, nor by who was only nudged.
-            let may_look = self.looks && pace.answered.is_some() && pace.vain < VAIN_LOOKS;
+            let may_look = self.looks && pace.answered.is_some() && pace.skip == 0;
             pace.answered = pace.answered.map(|_| now);
             may_look.then(|| now + LOOK)
         };
@@ -183,7 +204,7 @@ impl HostFaults {
                     std::hint::spin_loop();
                     continue;
                 }
-                self.state().pace.vain += 1;
+                self.state().pace.looked_in_vain();
                 look_until = None;
             }
             if waited {
@@ -201,12 +222,7 @@ impl HostFaults {
             return Some(Next::Closed);
         }
         let fault = state.backlog.pop_front()?;
-        let is_close = state.pace.answered.is_some_and(|answered| answered.elapsed() < CLOSE);
-        if by_look || is_close {
-            state.pace.vain = 0;
-        }
-        // From the next call on, that is when it was answered.
-        state.pace.answered.get_or_insert_with(Instant::now);
+        state.pace.came(by_look, Instant::now());
         Some(Next::Fault(fault))
     }
 
@@ -359,4 +375,27 @@ pub(super) fn everything_but_faults() -> Option<libc::sigset_t> {
     }
     // SAFETY: filled in, as the call succeeded.
     Some(unsafe { signals.assume_init() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_that_find_nothing_are_made_ever_more_seldom_and_never_where_nobody_faults() {
+        let start = Instant::now();
+        let after = |micros| start + Duration::from_micros(micros);
+        let mut pace = Pace { answered: Some(start), ..Pace::default() };
+        for penalty in [4, 8, 16, 32, 64, 128, 256, 256] {
+            pace.looked_in_vain();
+            // One that comes by itself changes nothing.
+            pace.came(false, after(100_000));
+            assert_eq!(pace.skip, penalty);
+            (0..penalty).for_each(|_| pace.came(false, after(30)));
+            assert_eq!(pace.skip, 0);
+        }
+        pace.came(true, after(10));
+        pace.looked_in_vain();
+        assert_eq!(pace.skip, 4, "what was found makes up for it");
+    }
 }
