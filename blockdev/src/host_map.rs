@@ -13,6 +13,8 @@
 //! What waits is told through userfaultfd. The file itself is never registered, only the anonymous memory under it, so that
 //! any file that can be mapped will do, whatever file system it is on.
 //!
+//! Pages of the file may be protected so that the first store to each is noted: [`StoresBy`].
+//!
 //! # Invariants
 //! 1. Every change of a page is one system call that the kernel makes whole: no thread ever sees a page that is neither what
 //!    it was nor what it is to be. Where a page is to fault again, a range that is prepared elsewhere is moved over it
@@ -30,10 +32,13 @@
 
 mod abi;
 mod faults;
+mod ledger;
 mod pages;
 mod reserve;
+mod signals;
 mod space;
 mod stage;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod uffd;
@@ -42,6 +47,8 @@ mod view;
 pub use faults::{HostFaults, Next, PageFault, keep_signals_away};
 pub use pages::{PageKind, PageRun};
 pub use reserve::Reserve;
+pub use signals::resume_store;
 pub use space::{FileUse, HostSpace, Rights, max_map_count};
+pub use stores::StoresBy;
 pub use uffd::Features;
 pub use view::{HostView, huge_zero_page};

@@ -120,7 +120,20 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut siginfo_t, context: *mut c_
     if unsafe { resume(info, context) } {
         return;
     }
-    let previous = PREVIOUS.get();
+    // SAFETY: these are what the kernel gave for this signal, and what was installed for it before.
+    unsafe { hand_on(signal, info, context, PREVIOUS.get()) };
+}
+
+/// Hands a signal that is not ours to the handler that was there before.
+///
+/// # Safety
+/// `info` and `context` are what the kernel gave a handler of `signal`, in that handler; `previous` was installed for it.
+pub(crate) unsafe fn hand_on(
+    signal: c_int,
+    info: *mut siginfo_t,
+    context: *mut c_void,
+    previous: Option<&sigaction>,
+) {
     let handler = previous.map_or(SIG_DFL, |previous| previous.sa_sigaction);
     // SAFETY: the kernel's, or null.
     let is_sent = unsafe { info.as_ref() }.is_some_and(|info| info.si_code <= 0);

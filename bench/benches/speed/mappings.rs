@@ -17,7 +17,7 @@ use blockdev::{Backend, BlockDevice, DeviceOptions, Locking, PmemSlice, open_ima
 use e2dax_tests::{Access, Rng, mount, with_mount};
 use ext2_core::placement::{FreeSpace, Placed, Placement, Request, Which};
 use ext2_core::{Ext2, GroupNr, OpenOptions};
-use ext2_dax::mmu::host::{Granularity, HostMap, HostMmu, HostOptions, Tracking};
+use ext2_dax::mmu::host::{Faulting, Granularity, HostMap, HostMmu, HostOptions, Tracking};
 use ext2_dax::mmu::soft::MapRequest;
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor, Wait};
@@ -110,11 +110,13 @@ fn of_map(map: &HostMap) -> Option<PmemSlice<'_>> {
     map.slice(0, map.len()).ok()
 }
 
-/// First touch, second touch and random loads of the file `big` of an image and of a plain file as long.
+/// First touch, second touch and random loads of the file `big` of an image and of a plain file as long. The image's own file is
+/// beside them: the very pages, in the very places of the machine's memory, mapped at once.
 /// Where the file lies in `runs`, in that order, what the kernel takes for a mapping of each is beside it.
 fn loads(
     what: &str,
     fs: &DaxFs,
+    image: &Path,
     plain: &Plain,
     mounted: Option<&Path>,
     runs: &[u64],
@@ -123,6 +125,7 @@ fn loads(
     let file = find(fs, "big")?;
     let mmu = HostMmu::new(HostOptions::default())?;
     let mounted = mounted.and_then(|folder| Plain::open(folder.join("big")).ok());
+    let whole = Plain::open(image)?;
     let ours = || file.map_host(&mmu, &request(len, Protection::ReadOnly)).ok();
     let copies = || {
         let mut page = [0; PAGE as usize];
@@ -132,6 +135,9 @@ fn loads(
         Contestant::timed("ours", || map_and_touch(len, ours, of_map)),
         Contestant::timed("a plain file, mapped", || {
             map_and_touch(len, || plain_map(plain, len, Rights::Read), of_space)
+        }),
+        Contestant::timed("the image's own file, mapped", || {
+            map_and_touch(len, || plain_map(&whole, len, Rights::Read), of_space)
         }),
     ];
     if let Some(theirs) = &mounted {
@@ -152,7 +158,12 @@ fn loads(
     let map = ours().ok_or("no mapping")?;
     let space = plain_map(plain, len, Rights::Read).ok_or("no mapping")?;
     let other = mounted.as_ref().and_then(|theirs| plain_map(theirs, len, Rights::Read));
-    let mut memories = vec![("ours", of_map(&map)), ("a plain file, mapped", of_space(&space))];
+    let same = plain_map(&whole, len, Rights::Read).ok_or("no mapping")?;
+    let mut memories = vec![
+        ("ours", of_map(&map)),
+        ("a plain file, mapped", of_space(&space)),
+        ("the image's own file, mapped", of_space(&same)),
+    ];
     if let Some(other) = &other {
         memories.push(("loop mount, mapped", of_space(other)));
     }
@@ -224,7 +235,7 @@ fn small_pages(bench: &Bench, len: u64) -> Result<()> {
     let (image, plain) = contiguous(&bench.path(""), len)?;
     let run = |mounted: Option<&Path>| -> Result<()> {
         let fs = open(&image, None)?;
-        loads("4 KiB pages", &fs, &plain, mounted, &[], len)?;
+        loads("4 KiB pages", &fs, &image, &plain, mounted, &[], len)?;
         close(fs)
     };
     match mount::possible() {
@@ -245,7 +256,7 @@ fn huge_pages(len: u64) -> Result<()> {
     let done = mount::with_huge_tmpfs((2 * len + (256 << 20)) >> 20, |folder| -> Result<()> {
         let (image, plain) = contiguous(folder, len)?;
         let fs = open(&image, None)?;
-        loads("2 MiB pages", &fs, &plain, None, &[], len)?;
+        loads("2 MiB pages", &fs, &image, &plain, None, &[], len)?;
         close(fs)
     });
     match done {
@@ -274,7 +285,7 @@ fn aged(bench: &Bench, plain: &Plain, len: u64) -> Result<()> {
         file.inode().write_at(run * RUN, &bytes)?;
     }
     drop(file);
-    loads("aged, runs of 64 KiB", &fs, plain, None, &order, len)?;
+    loads("aged, runs of 64 KiB", &fs, &image, plain, None, &order, len)?;
     close(fs)?;
     std::fs::remove_file(image)?;
     Ok(())
@@ -419,6 +430,54 @@ fn syncs(folder: &Path, what: &str, len: u64) -> Result<()> {
     close(fs)
 }
 
+/// The first store to each of many pages that are there, by who finds it.
+fn first_stores(folder: &Path, len: u64) -> Result<()> {
+    let (image, _) = contiguous(folder, len)?;
+    let fs = open(&image, None)?;
+    let file = find(&fs, "big")?;
+    let count = (len / PAGE / 16).min(4000);
+    let maps = [
+        ("by the kernel (WP_ASYNC)", HostOptions { tracking: Tracking::Pages, ..HostOptions::default() }),
+        (
+            "by userfaultfd, as before Linux 6.7",
+            HostOptions { tracking: Tracking::Pages, before_6_7: true, ..HostOptions::default() },
+        ),
+        (
+            "by SIGSEGV",
+            HostOptions { tracking: Tracking::Pages, faulting: Faulting::Eager, ..HostOptions::default() },
+        ),
+        ("by entries", HostOptions { tracking: Tracking::Entries, ..HostOptions::default() }),
+    ]
+    .map(|(name, options)| {
+        let map =
+            HostMmu::new(options).and_then(|mmu| file.map_host(&mmu, &request(len, Protection::ReadWrite)));
+        (name, map)
+    });
+    let mut contestants = Vec::new();
+    for (name, map) in &maps {
+        let Ok(map) = map else { continue };
+        let memory = of_map(map).ok_or("no memory")?;
+        touch(&memory, len);
+        let file = &file;
+        contestants.push(Contestant::timed(name, move || {
+            drop(file.sync());
+            time(|| (0..count).for_each(|page| drop(memory.store_u64(page * 16 * PAGE, page))))
+        }));
+    }
+    row(
+        "the first store to a page that is tracked",
+        Unit::Calls(count as f64),
+        &medians(ROUNDS, &mut contestants),
+    );
+    drop(contestants);
+    drop(maps);
+    drop(file);
+    close(fs)?;
+    std::fs::remove_file(image)?;
+    std::fs::remove_file(folder.join("plain"))?;
+    Ok(())
+}
+
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     if !HostMmu::features().faults {
         skip("real mappings", "no userfaultfd");
@@ -429,6 +488,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     small_pages(bench, len)?;
     huge_pages(len)?;
     holes(bench, len)?;
+    first_stores(&bench.path(""), bench.scaled(256 << 20) / UNIT * UNIT)?;
     syncs(&bench.path(""), "in memory", len)?;
     let disk = tempfile::Builder::new().prefix("e2dax-bench-").tempdir_in(std::env::temp_dir())?;
     syncs(disk.path(), "on a disk", len)

@@ -1,8 +1,9 @@
-//! What the kernel says of pages: `PAGEMAP_SCAN`.
+//! What the kernel says of pages: `PAGEMAP_SCAN`, and a word for each page where that is not.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
 use super::abi;
@@ -17,7 +18,7 @@ pub struct PageKind {
     pub file: bool,
     /// It is the zero page.
     pub zero: bool,
-    /// It is part of a translation of 2 MiB.
+    /// It is part of a translation of 2 MiB; never said by kernels before 6.7.
     pub huge: bool,
     /// It is on a swap device.
     pub swapped: bool,
@@ -85,8 +86,54 @@ pub(super) fn take_stored(start: u64, end: u64, mut visit: impl FnMut(u64, u64))
     scan(question, |region| visit(region.start, region.end))
 }
 
-/// What the pages of the range are, those left out that are not there.
-pub(super) fn kinds(start: u64, end: u64) -> io::Result<Vec<PageRun>> {
+/// What the pages of the range are, those left out that are not there. By what kernels before 6.7 say, where there is nothing
+/// else or `as_before` is set: nothing is known then of translations of 2 MiB.
+pub(super) fn kinds(start: u64, end: u64, as_before: bool) -> io::Result<Vec<PageRun>> {
+    if as_before {
+        return kinds_page_by_page(start, end);
+    }
+    match kinds_by_scan(start, end) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => kinds_page_by_page(start, end),
+        done => done,
+    }
+}
+
+/// By the words of /proc/self/pagemap, one for each page.
+fn kinds_page_by_page(start: u64, end: u64) -> io::Result<Vec<PageRun>> {
+    const WORDS: u64 = 512;
+    let mut runs = Vec::new();
+    let mut bytes = [0; WORDS as usize * 8];
+    let mut at = start / 4096;
+    while at < end / 4096 {
+        // OK to cast: as many as there is room for.
+        let bytes = &mut bytes[..8 * (end / 4096 - at).min(WORDS) as usize];
+        pagemap()?.read_exact_at(bytes, at * 8)?;
+        for (page, word) in (at..).zip(bytes.as_chunks::<8>().0) {
+            // As the machine has its words.
+            let is_little = cfg!(target_endian = "little");
+            let word = if is_little { u64::from_le_bytes(*word) } else { u64::from_be_bytes(*word) };
+            let has = |bit: u32| word >> bit & 1 == 1;
+            let (present, swapped, file) = (has(63), has(62), has(61));
+            // A zero page is nobody's: neither the file's nor one that this process alone has.
+            let zero = present && !file && !has(56);
+            if present || swapped {
+                let kind = PageKind { present, file, zero, huge: false, swapped };
+                add(&mut runs, PageRun { start: page * 4096, end: (page + 1) * 4096, kind });
+            }
+        }
+        at += bytes.len() as u64 / 8;
+    }
+    Ok(runs)
+}
+
+fn add(runs: &mut Vec<PageRun>, run: PageRun) {
+    match runs.last_mut() {
+        Some(last) if last.end == run.start && last.kind == run.kind => last.end = run.end,
+        _ => runs.push(run),
+    }
+}
+
+fn kinds_by_scan(start: u64, end: u64) -> io::Result<Vec<PageRun>> {
     let any = abi::PAGE_IS_PRESENT | abi::PAGE_IS_SWAPPED;
     let returned = any | abi::PAGE_IS_FILE | abi::PAGE_IS_PFNZERO | abi::PAGE_IS_HUGE;
     let question = abi::Scan { start, end, any_of: any, returned, ..abi::Scan::default() };
@@ -100,10 +147,7 @@ pub(super) fn kinds(start: u64, end: u64) -> io::Result<Vec<PageRun>> {
             huge: has(abi::PAGE_IS_HUGE),
             swapped: has(abi::PAGE_IS_SWAPPED),
         };
-        match runs.last_mut() {
-            Some(last) if last.end == region.start && last.kind == kind => last.end = region.end,
-            _ => runs.push(PageRun { start: region.start, end: region.end, kind }),
-        }
+        add(&mut runs, PageRun { start: region.start, end: region.end, kind });
     })?;
     Ok(runs)
 }

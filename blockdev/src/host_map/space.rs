@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mprotect};
 
+use super::ledger::{Ledger, Placed};
+use super::signals::Watched;
 use super::stage::{HUGE, Stage, anonymous, unmap};
-use super::{HostFaults, HostView, PageRun, abi, pages};
+use super::{HostFaults, HostView, PageRun, StoresBy, abi, pages};
 use crate::mem::Media;
 use crate::open::io_error;
 use crate::{Access, Error, PAGE_SIZE, PmemSlice, Result};
@@ -44,7 +46,13 @@ pub struct HostSpace {
     base: Base,
     len: u64,
     rights: Rights,
-    faults: Option<Arc<HostFaults>>,
+    pub(super) faults: Option<Arc<HostFaults>>,
+    pub(super) by: StoresBy,
+    /// What is protected, and what was stored to, where stores are found by protection.
+    pub(super) ledger: Option<Arc<Ledger>>,
+    pub(super) watched: Option<Watched>,
+    /// Kernels before 6.7 are to be done without what came with that.
+    pub(super) as_before: bool,
     /// A file without a byte: what lies past the end of a file.
     nothing: OwnedFd,
     stopped: AtomicBool,
@@ -81,7 +89,20 @@ impl HostSpace {
         let base = Base(start.cast());
         let process = std::process::id();
         let (stopped, is_hidden) = (AtomicBool::new(false), AtomicBool::new(true));
-        let space = Self { base, len, rights, faults, nothing, stopped, is_hidden, process };
+        let space = Self {
+            base,
+            len,
+            rights,
+            faults,
+            by: StoresBy::Nobody,
+            ledger: None,
+            watched: None,
+            as_before: false,
+            nothing,
+            stopped,
+            is_hidden,
+            process,
+        };
         space.keep_from_children(start, len);
         match &space.faults {
             Some(faults) => space.register(faults, start, len)?,
@@ -142,7 +163,7 @@ impl HostSpace {
         })
     }
 
-    fn address(&self, at: u64, len: u64) -> Result<*mut c_void> {
+    pub(super) fn address(&self, at: u64, len: u64) -> Result<*mut c_void> {
         crate::range::check(at, len, self.len)?;
         if len == 0 || !at.is_multiple_of(PAGE_SIZE) || !len.is_multiple_of(PAGE_SIZE) {
             return Err(Error::Unsupported("whole pages only"));
@@ -169,9 +190,15 @@ impl HostSpace {
             Rights::Private => MapFlags::PRIVATE | MapFlags::NORESERVE,
             Rights::Read | Rights::ReadWrite => MapFlags::SHARED,
         } | MapFlags::FIXED;
+        let is_tracked = how == FileUse::Tracked;
+        let prot = match self.by {
+            StoresBy::Signals { .. } if is_tracked => ProtFlags::READ,
+            _ => self.prot(),
+        };
+        let held = self.hold();
         // SAFETY: the pages are ours to replace: they lie in the range, and who uses them does so by `mem` or promised the
         // like. OK to cast: inside the range.
-        unsafe { mmap(start, len as usize, self.prot(), flags, file, offset) }
+        unsafe { mmap(start, len as usize, prot, flags, file, offset) }
             .map_err(|error| failed("map", at, error))?;
         if !self.is_hidden.load(Ordering::SeqCst) {
             self.keep_from_children(start, len);
@@ -180,14 +207,34 @@ impl HostSpace {
             // SAFETY: a hint about pages of ours.
             let _ = unsafe { madvise(start, len as usize, Advice::LinuxHugepage) };
         }
-        let stores = self.faults.as_ref().and_then(|faults| faults.stores.as_ref());
-        let (FileUse::Tracked, Some(stores)) = (how, stores) else { return Ok(false) };
-        let address = start.addr() as u64;
-        let track = |error| Error::io("track", at, error);
-        stores.register(address, len, abi::MODE_WP).map_err(track)?;
-        stores.protect(address, len, true).map_err(track)?;
+        let (first, after) = (at / PAGE_SIZE, (at + len) / PAGE_SIZE);
+        if let Some(held) = &held {
+            held.placed(first, after, if is_tracked { Placed::File(offset) } else { Placed::Open });
+        }
+        if !is_tracked {
+            return Ok(false);
+        }
+        Ok(self.protect_placed(start.addr() as u64, len).unwrap_or_else(|error| {
+            // The pages are there all the same, and all of them count as stored to whenever that is asked.
+            log::warn!("stores to pages of a file are not told apart: {error}");
+            held.iter().for_each(|held| held.note_all(first, after));
+            true
+        }))
+    }
+
+    /// Begins to track a file's pages, where userfaultfd does that. Gives whether some may have been stored to before.
+    fn protect_placed(&self, start: u64, len: u64) -> io::Result<bool> {
+        let uffd = match (self.by, &self.faults) {
+            (StoresBy::Kernel, Some(faults)) => faults.stores.as_ref(),
+            (StoresBy::Faults, Some(faults)) => Some(&faults.faults),
+            _ => None,
+        };
+        let Some(uffd) = uffd else { return Ok(false) };
+        uffd.register(start, len, abi::MODE_WP)?;
+        uffd.protect(start, len, true)?;
         // Who touched a page in between may have stored to it.
-        Ok(pages::kinds(address, address + len).map_or(true, |runs| runs.iter().any(|run| run.kind.present)))
+        let runs = pages::kinds(start, start + len, self.as_before);
+        Ok(runs.map_or(true, |runs| runs.iter().any(|run| run.kind.present)))
     }
 
     /// Makes pages missing, whatever they are: the next access is told.
@@ -200,7 +247,17 @@ impl HostSpace {
         let stage = Stage::new(len, 0, self.prot())?;
         self.keep_from_children(stage.start, len);
         self.register(faults, stage.start, len)?;
-        faults.moving(|| stage.put(target))
+        self.replaced(at, len, Placed::Open, || faults.moving(|| stage.put(target)))
+    }
+
+    /// Puts something in a place that is no file's from then on.
+    fn replaced(&self, at: u64, len: u64, what: Placed, put: impl FnOnce() -> Result<()>) -> Result<()> {
+        let held = self.hold();
+        put()?;
+        if let Some(held) = &held {
+            held.placed(at / PAGE_SIZE, (at + len) / PAGE_SIZE, what);
+        }
+        Ok(())
     }
 
     /// Makes pages zeros, which are there already as far as they are whole units of 2 MiB and not too many.
@@ -225,12 +282,15 @@ impl HostSpace {
         } else {
             stage.populate_zeros();
         }
-        let Some(faults) = faults else { return stage.put(target) };
+        let Some(faults) = faults else {
+            let what = if prot == ProtFlags::READ { Placed::Denied } else { Placed::Open };
+            return self.replaced(at, len, what, || stage.put(target));
+        };
         let address = stage.start.addr() as u64;
         let register = |error| Error::io("register", at, error);
         faults.faults.register(address, len, abi::MODE_WP).map_err(register)?;
         faults.faults.protect(address, len, true).map_err(register)?;
-        faults.moving(|| stage.put(target))
+        self.replaced(at, len, Placed::Open, || faults.moving(|| stage.put(target)))
     }
 
     /// Makes pages ones that no file has: an access is a bus error, and `EFAULT` to the kernel.
@@ -241,9 +301,12 @@ impl HostSpace {
         let start = self.address(at, len)?;
         let flags = MapFlags::SHARED | MapFlags::FIXED;
         // The file was opened for storing, and so it can be mapped with any rights.
-        // SAFETY: as in `place_file`.
-        unsafe { mmap(start, len as usize, self.prot(), flags, &self.nothing, 0) }
-            .map_err(|error| failed("map", at, error))?;
+        self.replaced(at, len, Placed::Open, || {
+            // SAFETY: as in `place_file`.
+            unsafe { mmap(start, len as usize, self.prot(), flags, &self.nothing, 0) }
+                .map(drop)
+                .map_err(|error| failed("map", at, error))
+        })?;
         if !self.is_hidden.load(Ordering::SeqCst) {
             self.keep_from_children(start, len);
         }
@@ -275,7 +338,7 @@ impl HostSpace {
         // SAFETY: pages of the stage, which stay mapped.
         unsafe { mprotect(stage.start, len as usize, MprotectFlags::READ) }
             .map_err(|error| failed("protect", at, error))?;
-        stage.put(target)
+        self.replaced(at, len, Placed::Denied, || stage.put(target))
     }
 
     /// Puts a private copy where a page is missing, and wakes who waits for it. With `protect` a store to it is told. False
@@ -314,26 +377,15 @@ impl HostSpace {
         self.faults.as_ref().map_or(Ok(()), |faults| faults.wake(start.addr() as u64, len))
     }
 
-    /// Gives `visit` the tracked pages that were stored to since they were placed or asked about, first byte and first byte
-    /// after.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn take_stored(&self, at: u64, len: u64, mut visit: impl FnMut(u64, u64)) -> Result<()> {
-        let start = self.address(at, len)?.addr() as u64;
-        let base = self.base.0.addr() as u64;
-        pages::take_stored(start, start + len, |start, end| visit(start - base, end - base))
-            .map_err(|error| Error::io("scan", at, error))
-    }
-
     /// What the pages are, as the kernel has it; those that are not there are left out. Addresses are bytes of the range.
     ///
     /// # Errors
-    /// `Io`: the kernel has no `PAGEMAP_SCAN`.
+    /// `Io`.
     pub fn kinds(&self, at: u64, len: u64) -> Result<Vec<PageRun>> {
         let start = self.address(at, len)?.addr() as u64;
         let base = self.base.0.addr() as u64;
-        let runs = pages::kinds(start, start + len).map_err(|error| Error::io("scan", at, error))?;
+        let runs =
+            pages::kinds(start, start + len, self.as_before).map_err(|error| Error::io("scan", at, error))?;
         Ok(runs
             .into_iter()
             .map(|run| PageRun { start: run.start - base, end: run.end - base, ..run })
@@ -378,22 +430,6 @@ impl HostSpace {
         u64::try_from(done).map_err(|_| io_error("write", at, io::Error::last_os_error()))
     }
 
-    /// Lets no store through any more, or lets them through again. A store that is not let through is `SIGSEGV`.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn stop_stores(&self, stop: bool) -> Result<()> {
-        self.stopped.store(stop, Ordering::SeqCst);
-        let prot = if stop || self.rights == Rights::Read {
-            MprotectFlags::READ
-        } else {
-            MprotectFlags::READ | MprotectFlags::WRITE
-        };
-        let start = self.address(0, self.len)?;
-        // SAFETY: pages of ours, which stay mapped.
-        unsafe { mprotect(start, self.len as usize, prot) }.map_err(|error| failed("protect", 0, error))
-    }
-
     /// Asks the kernel to put the pages of a unit of 2 MiB that begins at byte `at` into one page of 2 MiB and to map that,
     /// which copies them once (`MADV_COLLAPSE`, Linux 6.1). False where it cannot.
     ///
@@ -412,9 +448,19 @@ impl HostSpace {
     /// `Io`.
     pub fn close_off(&self) -> Result<()> {
         let start = self.address(0, self.len)?;
-        // SAFETY: pages of ours, which stay mapped.
-        unsafe { mprotect(start, self.len as usize, MprotectFlags::empty()) }
-            .map_err(|error| failed("protect", 0, error))
+        self.replaced(0, self.len, Placed::Denied, || {
+            // SAFETY: pages of ours, which stay mapped.
+            unsafe { mprotect(start, self.len as usize, MprotectFlags::empty()) }
+                .map_err(|error| failed("protect", 0, error))
+        })
+    }
+
+    pub(super) fn rights(&self) -> Rights {
+        self.rights
+    }
+
+    pub(super) fn note_stopped(&self, stopped: bool) {
+        self.stopped.store(stopped, Ordering::SeqCst);
     }
 
     fn prot(&self) -> ProtFlags {
@@ -442,6 +488,8 @@ impl Drop for HostSpace {
     fn drop(&mut self) {
         // A child of `fork` did not inherit the range; what lies there is somebody else's.
         if self.process == std::process::id() {
+            // No handler of signals changes what lies at these addresses later.
+            self.watched = None;
             unmap(self.base.0.cast(), self.len);
             // Who waits for a page, against the rules, is told by the signal and does not wait for ever.
             if let Some(faults) = &self.faults {

@@ -55,7 +55,7 @@ fn one_of_each(faults: Option<Arc<HostFaults>>) -> (HostSpace, std::fs::File, Ve
 
 /// With somebody who reads the events of moves.
 fn with_faults(work: impl FnOnce(Option<Arc<HostFaults>>)) {
-    let Ok(faults) = HostFaults::open(false) else { return work(None) };
+    let Ok(faults) = HostFaults::open(false, false) else { return work(None) };
     let faults = Arc::new(faults);
     let (served, assisted) = (Arc::clone(&faults), Arc::clone(&faults));
     let serve = thread::spawn(move || while !matches!(served.next(None), Ok(Next::Closed) | Err(_)) {});
@@ -85,6 +85,131 @@ fn a_child_of_fork_inherits_no_page_of_any_kind_and_dies_of_sigsegv() {
     };
     check(None);
     with_faults(check);
+}
+
+/// A space of two pages, the file's and a hole, whose stores are found by signals.
+fn watched() -> (HostSpace, std::fs::File) {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(PAGE_SIZE).unwrap();
+    let mut space = HostSpace::reserve(None, Rights::ReadWrite, 3 * PAGE_SIZE, 0).unwrap();
+    space.track(StoresBy::Signals { units: false }, true).unwrap();
+    space.place_file(0, PAGE_SIZE, file.as_fd(), 0, FileUse::Tracked).unwrap();
+    space.place_zeros(PAGE_SIZE, PAGE_SIZE).unwrap();
+    space.show();
+    (space, file)
+}
+
+fn stored(space: &HostSpace) -> Vec<(u64, u64)> {
+    let mut all = Vec::new();
+    space.take_stored(0, space.len(), |first, after| all.push((first, after))).unwrap();
+    all
+}
+
+const CHILD: &str = "BLOCKDEV_STORE_CHILD";
+
+extern "C" fn own_handler(_: i32) {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(42) };
+}
+
+/// Not a test of its own: a process that may die of a store.
+#[test]
+fn store_child() {
+    let Ok(what) = std::env::var(CHILD) else { return };
+    if what == "own" {
+        let handler = own_handler as extern "C" fn(i32) as usize;
+        // SAFETY: a function of the kind that a handler is.
+        unsafe { libc::signal(libc::SIGSEGV, handler) };
+    }
+    let (space, _file) = watched();
+    // SAFETY: a byte of the file's page, which is mapped.
+    unsafe { space.base().write_volatile(7) };
+    assert_eq!(stored(&space), [(0, PAGE_SIZE)]);
+    if what == "unmapped" {
+        drop(space);
+        // SAFETY: none: what is shown is how the process dies.
+        unsafe { core::ptr::without_provenance_mut::<u8>(8).write_volatile(7) };
+        return;
+    }
+    // SAFETY: none: the process is to die here.
+    unsafe { space.base().wrapping_add(PAGE_SIZE as usize).write_volatile(7) };
+}
+
+#[test]
+fn a_store_that_is_not_ours_to_allow_goes_to_the_handler_that_was_there() {
+    use std::os::unix::process::ExitStatusExt;
+    for (what, code, signal) in [
+        ("none", None, Some(libc::SIGSEGV)),
+        ("own", Some(42), None),
+        ("unmapped", None, Some(libc::SIGSEGV)),
+    ] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "host_map::tests::store_child", "--nocapture"]).env(CHILD, what);
+        let output = child.output().unwrap();
+        assert_eq!((output.status.code(), output.status.signal()), (code, signal), "{what}: {output:?}");
+    }
+}
+
+#[test]
+fn stores_found_by_signals_leave_errno_and_every_byte_as_they_were() {
+    let (space, file) = watched();
+    assert!(stored(&space).is_empty());
+    let page: Vec<u8> = (0..PAGE_SIZE).map(|at| at as u8).collect();
+    for round in 0..3 {
+        // SAFETY: gives the place of the thread's own.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: the thread's own.
+        unsafe { errno.write(99) };
+        space.memory(0, PAGE_SIZE).unwrap().copy_in_cached(0, &page).unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { errno.read() }, 99);
+        assert_eq!(stored(&space), [(0, PAGE_SIZE)], "{round}");
+    }
+    let mut read = [0; PAGE_SIZE as usize];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut read, 0).unwrap();
+    assert_eq!(read[..], page);
+    // The kernel's stores are refused until the page is noted.
+    assert!(space.read_from(0, 10, file.as_fd(), 0).is_err());
+    assert!(space.allow_stores(0).unwrap() && !space.allow_stores(0).unwrap());
+    assert_eq!(space.read_from(0, 10, file.as_fd(), 0).unwrap(), 10);
+    assert!(!space.allow_stores(PAGE_SIZE).unwrap(), "a hole");
+    // Many come and go: places are used again.
+    for _ in 0..50 {
+        let (again, _file) = watched();
+        again.memory(0, 1).unwrap().copy_in_cached(0, &[1]).unwrap();
+    }
+    assert_eq!(stored(&space), [(0, PAGE_SIZE)]);
+}
+
+#[test]
+fn what_pages_are_is_known_without_a_scan_as_with_it() {
+    with_faults(|faults| {
+        if faults.is_none() {
+            return;
+        }
+        let (space, _file, kinds) = one_of_each(faults);
+        for page in kinds.iter().filter(|page| ![2, 4, 7].contains(*page)) {
+            space.memory(page * PAGE_SIZE, 8).unwrap().load_u8(0).unwrap();
+        }
+        let start = space.base().addr() as u64;
+        let by_scan = pages::kinds(start, start + space.len(), false).unwrap();
+        let page_by_page = pages::kinds(start, start + space.len(), true).unwrap();
+        assert_eq!(by_scan, page_by_page);
+        assert!(by_scan.iter().any(|run| run.kind.zero) && by_scan.iter().any(|run| run.kind.file));
+    });
+}
+
+/// Who answers hears the bell, whatever the other reader is about at that moment.
+#[test]
+fn both_threads_end_when_pages_were_taken_away_just_before() {
+    for _ in 0..100 {
+        with_faults(|faults| {
+            let Some(faults) = faults else { return };
+            let space = HostSpace::reserve(Some(faults), Rights::ReadWrite, 2 * PAGE_SIZE, 0).unwrap();
+            space.show();
+            space.place_missing(0, PAGE_SIZE).unwrap();
+        });
+    }
 }
 
 #[test]

@@ -24,8 +24,10 @@ pub struct Features {
 pub(super) struct Uffd(OwnedFd);
 
 /// Features that faults are answered with.
-pub(super) const FOR_FAULTS: u64 =
-    abi::FEATURE_PAGEFAULT_FLAG_WP | abi::FEATURE_EVENT_REMAP | abi::FEATURE_WP_UNPOPULATED;
+pub(super) const FOR_FAULTS: u64 = abi::FEATURE_PAGEFAULT_FLAG_WP
+    | abi::FEATURE_EVENT_REMAP
+    | abi::FEATURE_WP_HUGETLBFS_SHMEM
+    | abi::FEATURE_WP_UNPOPULATED;
 /// Features that stores are found with.
 pub(super) const FOR_STORES: u64 = abi::FEATURE_PAGEFAULT_FLAG_WP
     | abi::FEATURE_WP_HUGETLBFS_SHMEM

@@ -40,6 +40,7 @@ mod table;
 use std::fmt;
 use std::sync::Arc;
 
+pub use blockdev::host_map::StoresBy;
 use blockdev::host_map::{Features, HostFaults, HostSpace, Rights, huge_zero_page, max_map_count};
 
 use crate::entry::{PAGE_SIZE, PMD_SIZE};
@@ -79,12 +80,17 @@ pub enum Granularity {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Tracking {
-    /// The host's kernel where the image is in page cache, pages where it is persistent memory.
+    /// The host's kernel where the image is in page cache. Where it is persistent memory, pages if the kernel tells of them
+    /// (Linux 6.7), and entries elsewhere.
     #[default]
     Auto,
     /// Each page of 4 KiB is tracked: [`HostMap::take_stored`] and write-back know exactly. Translations of 2 MiB and
-    /// fault-around are given up for it.
+    /// fault-around are given up for it. By the kernel since Linux 6.7, and by protection before.
     Pages,
+    /// What DAX has an entry for is tracked: 2 MiB where one translation may cover them, and pages of 4 KiB elsewhere.
+    /// Translations of 2 MiB and fault-around stay. By protection, and a handler of `SIGSEGV`, whatever the kernel has: see
+    /// [`resume_store`](blockdev::host_map::resume_store) for what a program has to know.
+    Entries,
     /// The host's kernel alone, which writes back what was stored and nothing else. To the file system, all that is mapped for
     /// storing counts as stored.
     Host,
@@ -104,6 +110,8 @@ pub struct HostOptions {
     pub budget: u64,
     /// Leaves accesses by the kernel (`read(2)` into a page) out, as for a process without rights.
     pub user_only: bool,
+    /// Leaves out what came with Linux 6.7 (`WP_ASYNC`, `PAGEMAP_SCAN`), as on a kernel before it.
+    pub before_6_7: bool,
 }
 
 /// What can be done here.
@@ -114,8 +122,9 @@ pub struct Capabilities {
     pub features: Features,
     /// The way of faulting that is in use.
     pub faulting: Faulting,
-    /// Whether stores can be told apart by pages.
-    pub tracking: bool,
+    /// Who tells stores to [pages](Tracking::Pages) apart: the kernel, or protection. Protection is answered as faults are where
+    /// the image is on a tmpfs and somebody answers them, and by signals elsewhere: [`HostMap::stores_by`] says which.
+    pub tracking: StoresBy,
     /// Whether a hole of 2 MiB is one translation.
     pub huge_zero_page: bool,
     /// Mappings that may be made.
@@ -129,7 +138,12 @@ impl fmt::Display for Capabilities {
             if self.faulting == Faulting::Eager { "none: all is mapped at once" } else { "userfaultfd" };
         writeln!(f, "faults answered by: {way}")?;
         writeln!(f, "accesses by the kernel wait: {}", yes(self.features.kernel_faults))?;
-        writeln!(f, "stores told apart by pages: {}", yes(self.tracking))?;
+        let tracking = match self.tracking {
+            StoresBy::Kernel => "the kernel",
+            StoresBy::Faults => "protection, answered as faults are, or signals",
+            _ => "protection, and signals",
+        };
+        writeln!(f, "stores told apart by: {tracking}")?;
         writeln!(f, "huge zero page: {}", yes(self.huge_zero_page))?;
         write!(f, "mappings at most: {}", self.budget)
     }
@@ -184,8 +198,8 @@ impl HostMmu {
     pub fn new(options: HostOptions) -> Result<Arc<Self>> {
         let faults = match options.faulting {
             Faulting::Eager => None,
-            Faulting::Userfaultfd => Some(HostFaults::open(options.user_only)?),
-            Faulting::Auto => HostFaults::open(options.user_only).ok(),
+            Faulting::Userfaultfd => Some(HostFaults::open(options.user_only, options.before_6_7)?),
+            Faulting::Auto => HostFaults::open(options.user_only, options.before_6_7).ok(),
         };
         if faults.is_none() && options.granularity == Granularity::Pages {
             return Err(Error::refused(
@@ -199,7 +213,11 @@ impl HostMmu {
         let capabilities = Capabilities {
             features,
             faulting,
-            tracking: features.stores,
+            tracking: match faulting {
+                _ if features.stores => StoresBy::Kernel,
+                Faulting::Userfaultfd => StoresBy::Faults,
+                _ => StoresBy::Signals { units: false },
+            },
             huge_zero_page: huge_zero_page(),
             budget,
         };
@@ -229,8 +247,8 @@ impl HostMmu {
     ///
     /// # Errors
     /// As for [`SoftMmu::map`](super::soft::SoftMmu::map); `EOPNOTSUPP` where the device's bytes are not in one file of the
-    /// host, or do not begin at a page of it, for synchronous mappings without persistent memory, and where stores are to be
-    /// tracked and cannot be; `ENOMEM` where an eager mapping has more pieces than the budget.
+    /// host, or do not begin at a page of it, and for synchronous mappings without persistent memory; `ENOMEM` where an eager
+    /// mapping has more pieces than the budget.
     pub fn map(self: &Arc<Self>, file: Arc<dyn VmFile>, request: &MapRequest) -> Result<HostMap> {
         let MapRequest { offset, len, sharing, protection, colour } = *request;
         let invalid = |why| Err(Error::refused(Errno::INVAL, why));
@@ -261,20 +279,14 @@ impl HostMmu {
             (Sharing::Private, Protection::ReadWrite) => Rights::Private,
             (Sharing::Shared | Sharing::Synchronous, Protection::ReadWrite) => Rights::ReadWrite,
         };
-        let tracked = self.is_tracked(&*file)?;
+        let by = if rights == Rights::ReadWrite { self.stores_by(&*file)? } else { StoresBy::Nobody };
         let residue = (offset % PMD_SIZE + colour % PMD_SIZE) % PMD_SIZE;
-        let space = HostSpace::reserve(self.service.faults.clone(), rights, len, residue)?;
+        let mut space = HostSpace::reserve(self.service.faults.clone(), rights, len, residue)?;
+        space.track(by, self.options.before_6_7)?;
         let start = space.base().addr() as u64;
         let vma = Vma { start, end: start + len, pgoff: offset / PAGE_SIZE, sharing, protection };
         let ahead = self.options.granularity == Granularity::Extents;
-        let area = Area::new(
-            vma,
-            file,
-            space,
-            Arc::clone(&self.service),
-            ahead,
-            tracked && rights == Rights::ReadWrite,
-        );
+        let area = Area::new(vma, file, space, Arc::clone(&self.service), ahead);
         self.service.add(&area);
         // From here on the mapping goes with `map`.
         let map = HostMap::new(Arc::clone(self), Arc::clone(&area));
@@ -284,20 +296,23 @@ impl HostMmu {
         Ok(map)
     }
 
-    fn is_tracked(&self, file: &dyn VmFile) -> Result<bool> {
+    /// Who finds stores to a file that is mapped for storing.
+    fn stores_by(&self, file: &dyn VmFile) -> Result<StoresBy> {
         let memory = file.memory().direct_access(0, 1, blockdev::Access::Read)?;
-        let wanted = match self.options.tracking {
-            Tracking::Host => false,
-            Tracking::Pages => true,
-            Tracking::Auto => memory.media() == blockdev::Media::Persistent && self.capabilities.tracking,
-        };
-        if wanted && !self.capabilities.tracking {
-            return Err(Error::refused(
-                Errno::OPNOTSUPP,
-                "this kernel does not tell which pages were stored to",
-            ));
-        }
-        Ok(wanted)
+        let is_persistent = memory.media() == blockdev::Media::Persistent;
+        let by_kernel = self.capabilities.tracking == StoresBy::Kernel;
+        Ok(match self.options.tracking {
+            Tracking::Host => StoresBy::Nobody,
+            Tracking::Auto if !is_persistent => StoresBy::Nobody,
+            Tracking::Auto | Tracking::Pages if by_kernel => StoresBy::Kernel,
+            Tracking::Auto | Tracking::Entries => StoresBy::Signals { units: true },
+            Tracking::Pages => {
+                let can_protect = self.service.faults.as_ref().is_some_and(|faults| {
+                    file.memory().backing_file().is_some_and(|file| faults.can_protect(file.fd))
+                });
+                if can_protect { StoresBy::Faults } else { StoresBy::Signals { units: false } }
+            }
+        })
     }
 }
 

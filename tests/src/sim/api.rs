@@ -212,6 +212,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("HostMap::load", "one byte of `try_load`"),
     ("HostMap::mmu", "a property"),
     ("HostMap::page_kinds", "shows what is mapped"),
+    ("HostMap::stores_by", "says who finds stores"),
     ("HostMap::read_from", "`HostMap::try_store` of what a file of the host has"),
     ("HostMap::slice", "`HostMap::try_load` and `HostMap::try_store`, for part of the mapping"),
     ("HostMap::store", "one byte of `try_store`"),

@@ -44,6 +44,35 @@ fn beyond_the_budget_pages_take_turns_and_lose_nothing() {
     }
 }
 
+/// Who goes through a file in more pieces than may be mapped waits for many of them at once.
+#[test]
+fn beyond_the_budget_a_file_that_is_read_in_order_faults_for_many_runs_at_once() {
+    need_faults!();
+    let image = image(32);
+    let (file, other) = (image.file(b"f"), image.file(b"g"));
+    // Every other page first, so that those between them lie elsewhere.
+    for page in (0..1600).step_by(2).chain((1..1600).step_by(2)) {
+        file.write_at(page * PAGE, &pattern(page)).unwrap();
+        if page.is_multiple_of(3) {
+            other.write_at(page * PAGE, &[1; 4096]).unwrap();
+        }
+    }
+    let mmu = HostMmu::new(HostOptions { budget: 400, ..answered()[0] }).unwrap();
+    let map = file.map_host(&mmu, &request(1600 * PAGE, Sharing::Shared)).unwrap();
+    let runs: u64 = map.explain().unwrap().iter().map(|unit| unit.runs).sum();
+    for _ in 0..2 {
+        for page in 0..1600 {
+            assert_eq!(loaded(&map, page * PAGE, 4096), pattern(page), "page {page}");
+        }
+        assert!(mmu.mappings() <= 400, "{}", mmu.mappings());
+    }
+    let counters = mmu.counters();
+    assert!(counters.evicted > 400, "{runs} runs were mapped ahead: {counters:?}");
+    assert!(counters.faults < counters.evicted / 2, "{counters:?}");
+    drop((map, file, other));
+    image.close();
+}
+
 #[test]
 fn an_eager_mapping_beyond_the_budget_is_refused_by_name() {
     let image = image(16);

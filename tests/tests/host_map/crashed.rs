@@ -8,10 +8,10 @@ use blockdev::{BlockDevice, MmapDevice, RamDevice, RecordedOp, Recorder};
 use e2dax_tests::Rng;
 use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
-use ext2_dax::mmu::host::{HostMmu, HostOptions, Tracking};
+use ext2_dax::mmu::host::{HostMmu, HostOptions};
 use ext2_dax::{DaxFs, File, OpenFor};
 
-use crate::setup::{PAGE, format, open, request, ways};
+use crate::setup::{PAGE, format, open, request, tracked, ways};
 
 /// Bytes of the image.
 const IMAGE: u64 = 384 << 10;
@@ -125,23 +125,9 @@ fn by_sectors(base: &[u8], log: &[RecordedOp], limits: CrashLimits, visit: impl 
     model.run(visit)
 }
 
-/// Each way, with stores told apart by pages where that can be.
-fn tracked_ways() -> Vec<HostOptions> {
-    let mut all = ways();
-    if HostMmu::features().stores {
-        let answered: Vec<HostOptions> = all
-            .iter()
-            .filter(|way| way.faulting == ext2_dax::mmu::host::Faulting::Userfaultfd)
-            .copied()
-            .collect();
-        all.extend(answered.into_iter().map(|way| HostOptions { tracking: Tracking::Pages, ..way }));
-    }
-    all
-}
-
 #[test]
 fn what_was_stored_by_pointer_and_synced_is_there_after_every_crash() {
-    for way in tracked_ways() {
+    for way in ways().into_iter().chain(tracked()) {
         let (base, log) = record(way, false);
         let stores =
             log.iter().filter(|op| matches!(op, RecordedOp::Store { path: blockdev::StorePath::Cached, .. }));

@@ -9,11 +9,11 @@ use blockdev::MmapDevice;
 use e2dax_tests::mount::with_huge_tmpfs;
 use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
-use ext2_dax::mmu::host::{HostMap, HostMmu, HostUnit, Why};
+use ext2_dax::mmu::host::{HostMap, HostMmu, HostUnit, Tracking, Why};
 use ext2_dax::mmu::soft::MapRequest;
 use ext2_dax::{File, OpenFor};
 
-use crate::setup::{Image, PAGE, UNIT, image, image_in, loaded, map, open, pattern, request, ways};
+use crate::setup::{Image, PAGE, UNIT, image, image_in, loaded, map, open, pattern, request, tracked, ways};
 
 const UNITS: u64 = 4;
 
@@ -43,7 +43,8 @@ fn whys(units: &[HostUnit]) -> Vec<Why> {
 #[test]
 fn on_a_tmpfs_with_huge_pages_a_unit_is_one_translation() {
     let done = with_huge_tmpfs(96, |folder| {
-        for way in ways() {
+        // Those that track pages do without.
+        for way in ways().into_iter().filter(|way| way.tracking != Tracking::Pages) {
             let image = image_in(folder, 32);
             let file = of_units(&image);
             let mapped = map(&file, way, UNITS * UNIT, Sharing::Shared);
@@ -71,6 +72,33 @@ fn on_a_tmpfs_with_huge_pages_a_unit_is_one_translation() {
             assert_eq!(huge(&other), (0, 0), "{way:?}");
             assert!(whys(&other.explain().unwrap()).iter().all(|why| *why == Why::Colour), "{way:?}");
             drop((mapped, other, file));
+            image.close();
+        }
+    });
+    if let Err(why) = done {
+        e2dax_tests::skip!("{why}");
+    }
+}
+
+/// What DAX has an entry for is protected as one, and the kernel keeps it one.
+#[test]
+fn entries_that_are_tracked_stay_translations_of_2_mib() {
+    let done = with_huge_tmpfs(96, |folder| {
+        for way in tracked().into_iter().filter(|way| way.tracking == Tracking::Entries) {
+            let image = image_in(folder, 32);
+            let file = of_units(&image);
+            let mapped = map(&file, way, UNITS * UNIT, Sharing::Shared);
+            touch(&mapped);
+            for round in 0..3 {
+                mapped.store(UNIT + 5 * PAGE + round, 77).unwrap();
+                let stored = mapped.take_stored();
+                let runs: Vec<_> = stored.iter().map(|run| (run.first, run.count)).collect();
+                assert_eq!(runs, [(UNIT / PAGE, UNIT / PAGE)], "{way:?}");
+                file.sync().unwrap();
+                assert_eq!(mapped.take_stored(), [], "{way:?}");
+                assert_eq!(huge(&mapped), (UNITS * UNIT, UNITS * UNIT), "{way:?}: {:#?}", mapped.explain());
+            }
+            drop((mapped, file));
             image.close();
         }
     });

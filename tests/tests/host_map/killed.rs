@@ -9,10 +9,10 @@ use blockdev::MmapDevice;
 use e2dax_tests::{Rng, tools};
 use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
-use ext2_dax::mmu::host::{HostMmu, HostOptions, Tracking};
+use ext2_dax::mmu::host::{Faulting, HostMmu};
 use ext2_dax::{File, OpenFor};
 
-use crate::setup::{PAGE, UNIT, answered, image, need_faults, open, request};
+use crate::setup::{PAGE, UNIT, answered, image, need_faults, open, request, tracked};
 
 const MARK: &str = "E2DAX_HOST_KILLED";
 
@@ -24,10 +24,13 @@ fn child() {
     let fs = open(Arc::new(device));
     let inode = fs.ext2().root().unwrap().lookup(b"f").unwrap();
     let file = File::open(&fs, inode, OpenFor::Writing).unwrap();
-    let way = answered()[std::process::id() as usize % 2];
-    let stores = HostMmu::features().stores && std::process::id().is_multiple_of(3);
-    let tracking = if stores { Tracking::Pages } else { Tracking::Auto };
-    let mmu = HostMmu::new(HostOptions { tracking, ..way }).unwrap();
+    let [extents, pages, _] = answered();
+    let mut ways = tracked();
+    // It stores into holes, by bare stores.
+    ways.retain(|way| way.faulting == Faulting::Userfaultfd);
+    ways.extend([extents, pages]);
+    let way = ways[std::process::id() as usize % ways.len()];
+    let mmu = HostMmu::new(way).unwrap();
     let map = file.map_host(&mmu, &request(4 * UNIT, Sharing::Shared)).unwrap();
     let memory = map.slice(0, map.len()).unwrap();
     let mut out = std::io::stderr();

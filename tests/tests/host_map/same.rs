@@ -12,7 +12,7 @@ use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::trace::{Event, EventLog};
 use ext2_dax::{DaxFs, File, OpenFor};
 
-use crate::setup::{PAGE, UNIT, answered, image, need_faults, pattern, request, ways};
+use crate::setup::{PAGE, UNIT, answered, image, need_faults, pattern, request, tracked, ways};
 
 /// Bytes that a file may have.
 const MOST: u64 = 3 * UNIT;
@@ -200,11 +200,13 @@ fn cut(_: &HostMap, _: u64) -> impl Fn(ext2_dax::mmu::soft::Died) -> ext2_dax::m
 #[test]
 fn both_do_the_same() {
     let steps = std::env::var("E2DAX_HOST_OPS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000_u64);
-    let ways = ways();
-    // A long run has more beginnings, too.
+    let mut ways = ways();
+    ways.extend(tracked());
+    // A long run has more beginnings, too, and may be several processes.
+    let first = std::env::var("E2DAX_HOST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0_u64);
     let seeds = (steps / 12_000).max(3);
     let each = (steps / ways.len() as u64 / seeds).max(100);
-    for seed in 0..seeds {
+    for seed in first..first + seeds {
         for &way in &ways {
             run(way, seed, each);
         }

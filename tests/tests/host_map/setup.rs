@@ -6,7 +6,7 @@ use std::sync::Arc;
 use blockdev::{BlockDevice, MmapDevice};
 use e2dax_tests::tools;
 use ext2_core::{BlockSize, Ext2, FileKind, Inode, NewInode, OpenOptions};
-use ext2_dax::mmu::host::{Faulting, Granularity, HostMap, HostMmu, HostOptions};
+use ext2_dax::mmu::host::{Faulting, Granularity, HostMap, HostMmu, HostOptions, Tracking};
 use ext2_dax::mmu::soft::MapRequest;
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
@@ -18,7 +18,7 @@ pub(crate) const UNIT: u64 = 2 << 20;
 
 /// Every way, those left out that the kernel does not allow.
 pub(crate) fn ways() -> Vec<HostOptions> {
-    let eager = HostOptions { faulting: Faulting::Eager, ..HostOptions::default() };
+    let eager = HostOptions { faulting: Faulting::Eager, ..tracking() };
     let mut ways = vec![eager];
     if HostMmu::features().faults {
         ways.extend(answered());
@@ -28,9 +28,39 @@ pub(crate) fn ways() -> Vec<HostOptions> {
 
 /// The ways in which somebody answers faults.
 pub(crate) fn answered() -> [HostOptions; 3] {
-    let extents = HostOptions { faulting: Faulting::Userfaultfd, ..HostOptions::default() };
+    let extents = HostOptions { faulting: Faulting::Userfaultfd, ..tracking() };
     let pages = HostOptions { granularity: Granularity::Pages, ..extents };
     [extents, pages, HostOptions { user_only: true, ..extents }]
+}
+
+/// What all tests go by: `E2DAX_HOST_TRACKING` makes it `pages`, `protection` (pages, as before Linux 6.7) or `entries`.
+fn tracking() -> HostOptions {
+    let wanted = std::env::var("E2DAX_HOST_TRACKING").unwrap_or_default();
+    let (tracking, before_6_7) = match wanted.as_str() {
+        "" => (Tracking::Auto, false),
+        "pages" => (Tracking::Pages, false),
+        "protection" => (Tracking::Pages, true),
+        "entries" => (Tracking::Entries, false),
+        other => panic!("E2DAX_HOST_TRACKING: {other}"),
+    };
+    HostOptions { tracking, before_6_7, ..HostOptions::default() }
+}
+
+/// Every way to tell stores apart: by the kernel where it does, by protection that is answered as faults are, by protection
+/// and signals, with and without somebody who answers faults.
+pub(crate) fn tracked() -> Vec<HostOptions> {
+    let pages = |way| HostOptions { tracking: Tracking::Pages, before_6_7: false, ..way };
+    let before = |way| HostOptions { before_6_7: true, ..pages(way) };
+    let eager = HostOptions { faulting: Faulting::Eager, ..HostOptions::default() };
+    let mut all = vec![before(eager), HostOptions { tracking: Tracking::Entries, ..eager }];
+    if HostMmu::features().faults {
+        all.extend(answered().map(before));
+        all.push(HostOptions { tracking: Tracking::Entries, before_6_7: false, ..answered()[0] });
+    }
+    if HostMmu::features().stores {
+        all.extend(answered().map(pages));
+    }
+    all
 }
 
 /// Leaves the calling test, aloud, where page faults cannot be answered.

@@ -20,7 +20,7 @@ pub(super) struct Bare {
 
 impl Bare {
     pub(super) fn new(plain: &Plain, len: u64) -> Option<Self> {
-        let faults = Arc::new(HostFaults::open(false).ok()?);
+        let faults = Arc::new(HostFaults::open(false, false).ok()?);
         let space = Arc::new(HostSpace::reserve(Some(faults.clone()), Rights::ReadWrite, len, 0).ok()?);
         let (plain, served, of) = (plain.try_clone().ok()?, faults.clone(), space.clone());
         let answer = move |address| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use blockdev::BackingFile;
-use blockdev::host_map::{FileUse, HostSpace};
+use blockdev::host_map::{FileUse, HostSpace, StoresBy};
 
 use super::runs::{Kind, Run, Runs};
 use super::service::Service;
@@ -17,6 +17,8 @@ use crate::sync::{Mutex, MutexGuard};
 /// Pages of holes that are mapped before they are touched: what a process without rights gives to a system call has to be
 /// there. Holes beyond are mapped in units, when they are touched.
 const ZEROS_AHEAD: u64 = 512 * PMD_PAGES;
+/// Runs that are taken away at once at most, for one that takes their place.
+const EVICTED_AT_ONCE: u64 = 16;
 /// Runs that are looked up at a time.
 const RUNS_AT_ONCE: usize = 64;
 
@@ -28,7 +30,6 @@ pub(super) struct Area {
     pub(super) space: HostSpace,
     pub(super) service: Arc<Service>,
     pub(super) ahead: bool,
-    pub(super) tracked: bool,
     state: Mutex<State>,
 }
 
@@ -47,6 +48,8 @@ pub(super) struct State {
     /// Why the page table could not do what a fault asked of it.
     pub(super) failed: Option<Error>,
     pub(super) stopped: bool,
+    /// The pages whose waiters were woken last.
+    pub(super) woken: (u64, u64),
     /// The mapping has ended: its runs count no more, whoever is still at work on them.
     pub(super) has_ended: bool,
 }
@@ -70,7 +73,6 @@ impl Area {
         space: HostSpace,
         service: Arc<Service>,
         ahead: bool,
-        tracked: bool,
     ) -> Arc<Self> {
         let end = vma.pgoff + (vma.end - vma.start) / PAGE_SIZE;
         let kind = if service.faults.is_some() { Kind::Missing } else { Kind::End };
@@ -82,9 +84,10 @@ impl Area {
             refused: Vec::new(),
             failed: None,
             stopped: false,
+            woken: (0, 0),
             has_ended: false,
         };
-        Arc::new(Self { vma, file, space, service, ahead, tracked, state: Mutex::new(state) })
+        Arc::new(Self { vma, file, space, service, ahead, state: Mutex::new(state) })
     }
 
     pub(super) fn vma(&self) -> &Vma {
@@ -114,6 +117,11 @@ impl Area {
 
     pub(super) fn is_private(&self) -> bool {
         self.vma.sharing == Sharing::Private
+    }
+
+    /// Whether stores are told apart.
+    pub(super) fn is_tracked(&self) -> bool {
+        self.space.stores_by() != StoresBy::Nobody
     }
 
     /// Whether somebody answers faults.
@@ -172,7 +180,7 @@ impl Area {
                     .memory()
                     .backing_file()
                     .ok_or(Error::refused(Errno::OPNOTSUPP, "the file is gone"))?;
-                let how = if self.tracked { FileUse::Tracked } else { FileUse::Plain };
+                let how = if self.is_tracked() { FileUse::Tracked } else { FileUse::Plain };
                 let touched = self.space.place_file(at, len, fd, offset + first * PAGE_SIZE, how)?;
                 if touched && let Some(device) = DevPage::new(first) {
                     state.stored.push(StoredRun { first: start, count: end - start, device });
@@ -188,6 +196,7 @@ impl Area {
             _ => {
                 self.service.counts.add(|counts| &counts.placed);
                 self.space.wake(at, len)?;
+                state.woken = (start, end);
             }
         }
         if matches!(kind, Kind::File(_) | Kind::Zeros) {
@@ -221,7 +230,9 @@ impl Area {
             // A copy is no mapping of its own, and nothing of this can be taken away.
             return self.place(state, start, end, kind);
         }
-        while self.service.mappings() + 2 > self.service.budget && self.evict(state, start, end) {}
+        // Several at once, where they are many: neighbours go in one step.
+        let most = (self.service.budget / 64).clamp(1, EVICTED_AT_ONCE);
+        while self.service.mappings() + 2 > self.service.budget && self.evict_some(state, start, end, most) {}
         if self.service.mappings() + 2 > self.service.budget {
             return Err(no_room());
         }
@@ -239,25 +250,45 @@ impl Area {
 
     /// Takes the oldest run away, but not one that touches `start..end`.
     pub(super) fn evict(&self, state: &mut State, start: u64, end: u64) -> bool {
+        self.evict_some(state, start, end, 1)
+    }
+
+    /// Takes the oldest run away, but not one that touches `start..end`, and with it those that were placed next and follow it:
+    /// so many at most. False if there is none.
+    fn evict_some(&self, state: &mut State, start: u64, end: u64, most: u64) -> bool {
         if !self.is_answered() || self.is_private() {
             return false;
         }
-        while let Some(page) = state.recent.pop_front() {
-            let Some(run) = state.runs.at(page) else { continue };
-            let goes =
-                matches!(run.kind, Kind::File(_) | Kind::Zeros) && (run.end <= start || end <= run.start);
-            if !goes {
+        let mut goes: Option<(u64, u64)> = None;
+        let mut count = 0;
+        while count < most
+            && let Some(page) = state.recent.front().copied()
+        {
+            let run = state.runs.at(page).filter(|run| {
+                matches!(run.kind, Kind::File(_) | Kind::Zeros) && (run.end <= start || end <= run.start)
+            });
+            let Some(run) = run else {
+                state.recent.pop_front();
                 continue;
-            }
+            };
+            goes = match goes {
+                None => Some((run.start, run.end)),
+                Some((first, after)) if run.start == after => Some((first, run.end)),
+                Some(_) => break,
+            };
+            state.recent.pop_front();
             self.note_stored(state, run);
-            if let Err(error) = self.place(state, run.start, run.end, Kind::Missing) {
-                log::warn!(target: "ext2_dax::mmu", "a mapping cannot be taken away: {error}");
-                return false;
-            }
-            self.service.counts.add(|counts| &counts.evicted);
-            return true;
+            count += 1;
         }
-        false
+        let Some((first, after)) = goes else { return false };
+        if let Err(error) = self.place(state, first, after, Kind::Missing) {
+            log::warn!(target: "ext2_dax::mmu", "a mapping cannot be taken away: {error}");
+            return false;
+        }
+        for _ in 0..count {
+            self.service.counts.add(|counts| &counts.evicted);
+        }
+        true
     }
 
     /// Notes all of a run that goes as stored to, if it can have been.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use blockdev::host_map::PageRun;
+use blockdev::host_map::{PageRun, StoresBy};
 
 use super::area::Area;
 use super::runs::{Kind, Run};
@@ -110,6 +110,10 @@ impl Area {
         Ok(units)
     }
 
+    fn is_tracked_by_pages(&self) -> bool {
+        !matches!(self.space.stores_by(), StoresBy::Nobody | StoresBy::Signals { units: true })
+    }
+
     /// Whether a unit is all data, in one run that is aligned in the image and in the mapping.
     pub(super) fn may_be_huge(&self, unit: &HostUnit) -> bool {
         let runs = self.state().runs.within(unit.first, unit.first + unit.count);
@@ -163,7 +167,7 @@ impl Area {
             Why::Pieces
         } else if device.is_some_and(|byte| !byte.is_multiple_of(PMD_SIZE)) {
             Why::Unaligned
-        } else if device.is_some() && self.tracked {
+        } else if device.is_some() && self.is_tracked_by_pages() {
             Why::Tracked
         } else {
             Why::Host

@@ -2,7 +2,7 @@
 
 use blockdev::host_map::PageFault;
 
-use super::area::Area;
+use super::area::{Area, State};
 use super::runs::{Kind, Run};
 use crate::entry::{PAGE_SIZE, PMD_PAGES};
 use crate::error::{Errno, Error, Result};
@@ -11,14 +11,22 @@ use crate::mmu::{PageTable, Slot};
 
 /// Pages of a hole that are mapped at most when one of them is touched.
 const ZEROS_AT_ONCE: u64 = 64 * PMD_PAGES;
+/// Runs that are mapped at most when the one before them is touched.
+const FOLLOWING: usize = 15;
 
 impl Area {
     /// Makes the page what the file has, or refuses the access; either way the thread goes on.
     pub(super) fn answer(&self, fault: PageFault) {
         let page = self.vma().page_at(fault.address);
+        self.state().woken = (0, 0);
         if let Err(error) = self.supply(page, fault.store, fault.protected) {
             log::debug!(target: "ext2_dax::mmu", "page {page} of the file cannot be supplied: {error}");
             self.refuse(page);
+        }
+        // Who made the page what it is has woken those who wait for it.
+        let (first, after) = self.state().woken;
+        if (first..after).contains(&page) {
+            return;
         }
         if let Err(error) = self.space.wake(self.byte(page), PAGE_SIZE) {
             log::error!(target: "ext2_dax::mmu", "a thread stays asleep: {error}");
@@ -30,6 +38,13 @@ impl Area {
         {
             let mut state = self.state();
             let kind = state.runs.kind(page);
+            if protected && matches!(kind, Some(Kind::File(_))) {
+                // The first store since it was asked what was stored.
+                if self.space.allow_stores(self.byte(page))? {
+                    state.woken = (page, page + 1);
+                }
+                return Ok(());
+            }
             let store_to_zeros = kind == Some(Kind::Zeros) && protected;
             // Somebody else was here meanwhile.
             if kind != Some(Kind::Missing) && !store_to_zeros {
@@ -81,6 +96,10 @@ impl Area {
             Some(device) => {
                 let kind = Kind::File(device.get() + (first - extent.first));
                 self.place_within_budget(&mut state, first, after, kind)?;
+                let before = first.checked_sub(1).and_then(|page| state.runs.kind(page));
+                if matches!(before, Some(Kind::File(_))) {
+                    self.map_following(&mut state, after, file_end.min(end));
+                }
             }
             None if needs_blocks => return Ok(false),
             None => {
@@ -94,6 +113,25 @@ impl Area {
             }
         }
         Ok(true)
+    }
+
+    /// Lets the kernel store to a page that is protected to find stores. False where that is not what is in its way.
+    pub(super) fn allow_stores(&self, page: u64) -> Result<bool> {
+        let _state = self.state();
+        Ok(self.space.allow_stores(self.byte(page))?)
+    }
+
+    /// Maps the runs that follow one that was reached from the run before: whoever goes through the file does not wait for each.
+    /// Only data, and only as far as there is room: what cannot be mapped now is mapped when it is touched.
+    fn map_following(&self, state: &mut State, start: u64, end: u64) {
+        for extent in self.file.layout(start, end, FOLLOWING).unwrap_or_default() {
+            let Some(device) = extent.device else { return };
+            let is_full = self.service.mappings() + 2 > self.service.budget;
+            let after = extent.first + extent.count;
+            if is_full || self.place(state, extent.first, after, Kind::File(device.get())).is_err() {
+                return;
+            }
+        }
     }
 
     /// A fault as a kernel has it, with this mapping as page table (Linux: `__handle_mm_fault`).

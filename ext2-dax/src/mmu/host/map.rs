@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use blockdev::PmemSlice;
-use blockdev::host_map::{HostView, PageRun};
+use blockdev::host_map::{HostView, PageRun, StoresBy};
 
 use super::HostMmu;
 use super::area::Area;
@@ -191,7 +191,26 @@ impl HostMap {
     /// nobody answers faults; and in a page that was taken away and not touched since, if accesses by the kernel
     /// [do not wait](blockdev::host_map::Features::kernel_faults). The file's.
     pub fn read_from(&self, offset: u64, len: u64, source: impl AsFd, pos: u64) -> Result<u64> {
-        Ok(self.area.space.read_from(offset, len, source.as_fd(), pos)?)
+        let (source, mut done) = (source.as_fd(), 0);
+        loop {
+            let at = offset.saturating_add(done);
+            let read = self.area.space.read_from(at, len - done, source, pos.saturating_add(done));
+            match read.map_err(Error::from) {
+                Ok(0) => return Ok(done),
+                Ok(read) => done += read,
+                // The kernel does not store to pages that are protected to find stores: they are noted first.
+                Err(error) if error.is(Errno::FAULT) => {
+                    let page = self.vma().pgoff + at / PAGE_SIZE;
+                    if !self.area.allow_stores(page)? {
+                        return if done > 0 { Ok(done) } else { Err(error) };
+                    }
+                }
+                Err(error) => return if done > 0 { Ok(done) } else { Err(error) },
+            }
+            if done == len {
+                return Ok(done);
+            }
+        }
     }
 
     /// Writes `len` bytes from `offset` straight to byte `pos` of a file of the host (`pwrite`). Gives the bytes written.
@@ -230,6 +249,12 @@ impl HostMap {
         let stored = self.area.take_stored(first, after);
         self.area.file.pages().keep_stored(stored.iter().copied());
         stored
+    }
+
+    /// Who finds stores through this mapping.
+    #[must_use]
+    pub fn stores_by(&self) -> StoresBy {
+        self.area.space.stores_by()
     }
 
     /// What DAX decided and what the kernel made of it, unit by unit of 2 MiB of addresses.

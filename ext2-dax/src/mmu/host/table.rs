@@ -1,6 +1,7 @@
 //! The mapping as a page table, and as somebody who maps the file.
 
 use blockdev::PAGE_SIZE;
+use blockdev::host_map::StoresBy;
 
 use super::area::{Area, State};
 use super::runs::{Kind, Run};
@@ -281,26 +282,10 @@ impl Translations for Area {
             return Vec::new();
         };
         let mut state = self.state();
-        let mut stored = std::mem::take(&mut state.stored);
-        for run in state.runs.within(start, end) {
-            let Kind::File(device) = run.kind else { continue };
-            let mut found = |first: u64, after: u64| {
-                let device = DevPage::new(device + (first - run.start));
-                stored.extend(device.map(|device| StoredRun { first, count: after - first, device }));
-            };
-            if !self.tracked {
-                found(run.start, run.end);
-                continue;
-            }
-            let (at, len) = (self.byte(run.start), (run.end - run.start) * PAGE_SIZE);
-            let page = |byte: u64| self.vma().pgoff + byte / PAGE_SIZE;
-            if let Err(error) = self.space.take_stored(at, len, |from, to| found(page(from), page(to))) {
-                log::warn!(target: "ext2_dax::mmu", "all pages count as stored to: {error}");
-                found(run.start, run.end);
-            }
-        }
+        self.collect_stored(&mut state, start, end);
+        let stored = std::mem::take(&mut state.stored);
         drop(state);
-        if self.tracked && !stored.is_empty() {
+        if self.is_tracked() && !stored.is_empty() {
             self.file.stored();
         }
         stored
@@ -316,13 +301,63 @@ impl Translations for Area {
 }
 
 impl Area {
-    fn set_stopped(&self, stopped: bool) {
-        if self.vma().is_shared() {
-            let mut state = self.state();
-            state.stopped = stopped;
-            if let Err(error) = self.space.stop_stores(stopped) {
-                log::error!(target: "ext2_dax::mmu", "the rights of a mapping stay what they were: {error}");
+    /// Adds to what is known to be stored what was stored to these pages since that was asked.
+    fn collect_stored(&self, state: &mut State, start: u64, end: u64) {
+        for run in state.runs.within(start, end) {
+            let Kind::File(device) = run.kind else { continue };
+            let mut found = |first: u64, after: u64| {
+                let device = DevPage::new(device + (first - run.start));
+                state.stored.extend(device.map(|device| StoredRun { first, count: after - first, device }));
+            };
+            if !self.is_tracked() {
+                found(run.start, run.end);
+                continue;
+            }
+            let (at, len) = (self.byte(run.start), (run.end - run.start) * PAGE_SIZE);
+            let page = |byte: u64| self.vma().pgoff + byte / PAGE_SIZE;
+            if let Err(error) = self.space.take_stored(at, len, |from, to| found(page(from), page(to))) {
+                log::warn!(target: "ext2_dax::mmu", "all pages count as stored to: {error}");
+                found(run.start, run.end);
             }
         }
+    }
+
+    fn set_stopped(&self, stopped: bool) {
+        if !self.vma().is_shared() {
+            return;
+        }
+        let mut state = self.state();
+        state.stopped = stopped;
+        let done =
+            if stopped { self.space.stop_stores().map_err(Into::into) } else { self.let_stores(&mut state) };
+        if let Err(error) = done {
+            log::error!(target: "ext2_dax::mmu", "the rights of a mapping stay what they were: {error}");
+        }
+    }
+
+    /// Gives each run the rights that it has where stores are not stopped.
+    fn let_stores(&self, state: &mut State) -> crate::Result<()> {
+        let (first, after) = self.pages();
+        let by_signals = matches!(self.space.stores_by(), StoresBy::Signals { .. });
+        if by_signals {
+            // What could be stored to is protected by now, and has to be noted anew.
+            self.collect_stored(state, first, after);
+        }
+        self.space.resume_stores();
+        if self.is_answered() && !by_signals {
+            return Ok(self.space.let_stores(0, self.space.len())?);
+        }
+        for run in state.runs.within(first, after) {
+            let can_be_stored_to = match run.kind {
+                Kind::File(_) => !by_signals,
+                // Where nobody answers, these are protected as they are.
+                Kind::Zeros | Kind::Missing => self.is_answered(),
+                Kind::End | Kind::Copy => true,
+            };
+            if can_be_stored_to {
+                self.space.let_stores(self.byte(run.start), (run.end - run.start) * PAGE_SIZE)?;
+            }
+        }
+        Ok(())
     }
 }
