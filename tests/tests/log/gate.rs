@@ -115,7 +115,8 @@ fn replace(base: &[u8], options: &OpenOptions, last: u64) -> u64 {
     for _ in 0..2 {
         ended.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("read {last}: nobody goes on"));
     }
-    (renaming.join().unwrap(), writing.join().unwrap());
+    renaming.join().unwrap();
+    writing.join().unwrap();
     drop(root);
     fs.close().unwrap();
     last
