@@ -139,13 +139,15 @@ fn finish(
 ) -> io::Result<()> {
     let kept: Vec<&Mutant> = all(sources).filter(|mutant| !left_out.contains(&mutant.key)).collect();
     folder.set_mutants(&kept)?;
-    let programs: Vec<String> = messages
-        .iter()
-        .filter(|message| message["reason"] == "compiler-artifact")
-        .filter_map(|message| {
-            Some(format!("{}\t{}\n", message["target"]["name"].as_str()?, message["executable"].as_str()?))
-        })
-        .collect();
+    let program = |message: &Value| {
+        let name = message["target"]["name"].as_str()?;
+        // The simulator is built as a program, and as its own unit tests, of which there are none.
+        let wanted = (message["profile"]["test"] == true) != (name == killers::SIMULATOR);
+        let path = message["executable"].as_str().filter(|_| wanted)?;
+        Some(format!("{name}\t{path}\n"))
+    };
+    let built = messages.iter().filter(|message| message["reason"] == "compiler-artifact");
+    let programs: Vec<String> = built.filter_map(program).collect();
     std::fs::write(folder.join("programs.tsv"), programs.concat())?;
     println!("{} mutants compile; {} programs", kept.len(), programs.len());
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::process::CommandExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -26,21 +26,27 @@ pub enum End {
     TimedOut,
 }
 
-/// Runs it with one environment variable. `temporary` is emptied first and afterwards.
+/// Runs it with one environment variable, for twice the `usual` time of processors and some seconds, and by the clock for
+/// longer, since others may use the processors. `temporary` is emptied first and afterwards.
 ///
 /// # Errors
 /// The host's.
 pub fn run(
     killer: &Killer,
     variable: (&str, &str),
-    limit: Duration,
+    usual: Duration,
     temporary: &Path,
 ) -> io::Result<(End, Duration)> {
     let _ = fs::remove_dir_all(temporary);
     fs::create_dir_all(temporary)?;
+    let processor = usual.as_secs() * 2 + 3;
+    let limit = usual * 10 + Duration::from_secs(10);
     let begin = Instant::now();
     let mut child = Command::new("sh")
-        .args(["-c", &format!("ulimit -d {MEMORY} -c 0; exec \"$0\" \"$@\"")])
+        .args([
+            "-c",
+            &format!("ulimit -c 0 && ulimit -d {MEMORY} && ulimit -t {processor} && exec \"$0\" \"$@\""),
+        ])
         .arg(&killer.program)
         .args(&killer.arguments)
         .env(variable.0, variable.1)
@@ -73,6 +79,7 @@ pub fn run(
     let _ = fs::remove_dir_all(temporary);
     let end = match status {
         Some(status) if status.success() => End::Passed,
+        Some(status) if status.signal() == Some(Signal::XCPU.as_raw()) => End::TimedOut,
         Some(_) => End::Failed,
         None => End::TimedOut,
     };

@@ -18,8 +18,8 @@ use crate::{
 
 /// The bit by which the switch says that a mutant's value is another.
 const DIFFERS: u32 = 1 << 31;
-/// No killer may take longer.
-const LIMIT: Duration = Duration::from_secs(20);
+/// No killer may take much longer.
+const USUAL: Duration = Duration::from_secs(2);
 
 /// A killer with what is known of it.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ fn record_one(
             let _ = fs::remove_file(&file);
             let temporary = folder.join(&format!("tmp-{worker}"));
             let path = file.to_string_lossy();
-            let (end, took) = process::run(killer, ("E2DAX_MUTANT_RECORD", &path), LIMIT, &temporary)?;
+            let (end, took) = process::run(killer, ("E2DAX_MUTANT_RECORD", &path), USUAL, &temporary)?;
             let time = (end == End::Passed).then(|| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
             if time.is_none() {
                 println!("not used, since it fails or takes long: {}", killer.name);
