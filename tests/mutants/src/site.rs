@@ -70,7 +70,8 @@ pub fn others(op: &str) -> &'static [&'static str] {
         "<<" => &[">>"],
         ">>" => &["<<"],
         "&" => &["|", "^"],
-        "|" => &["&", "^"],
+        // Bits that are put together are different ones: `^` does the same.
+        "|" => &["&"],
         "^" => &["|", "&"],
         "&&" => &["||"],
         "||" => &["&&"],
