@@ -426,3 +426,20 @@ fn a_group_whose_bitmap_has_the_last_reserved_inode_as_free_gives_none() {
     let made = fs.root().expect("root").create(b"new", &FILE).expect("in another group");
     assert_ne!(fs.geometry().group_of_inode(made.nr()).expect("a group").0, first);
 }
+
+#[test]
+fn a_disk_is_full_when_every_group_is_whichever_comes_first() {
+    need_tools!("mke2fs");
+    for policy in [Policy::Aligned, Policy::Goal] {
+        let device = ram(&image(&["-m", "0"]));
+        let options = OpenOptions { policy, ..OpenOptions::default() };
+        let fs = Ext2::open(device.clone(), &options).expect("open");
+        let dir = fs.root().expect("root").create(b"dir", &DIR).expect("created");
+        let file = dir.create(b"new", &FILE).expect("created");
+        let mut at = 0;
+        while let Ok(done) = file.write_at(at, &[9; 1024]) {
+            at += done as u64;
+        }
+        assert_eq!(fs.statfs().expect("counted").blocks_free, 0, "{policy:?}");
+    }
+}

@@ -390,6 +390,14 @@ fn a_rename_from_or_to_another_file_system_is_refused() {
 }
 
 #[test]
+fn a_link_is_not_made_without_a_target() {
+    let fs = open(&ram(&image(&[])));
+    let root = fs.root().expect("root");
+    refused(root.create(b"a", &NewInode::new(FileKind::Symlink, 0o777)), Errno::INVAL);
+    refused(root.lookup(b"a"), Errno::NOENT);
+}
+
+#[test]
 fn an_entry_for_an_inode_that_is_deleted_is_corruption() {
     let device = ram(&image(&[]));
     let fs = open(&device);

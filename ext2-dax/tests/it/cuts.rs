@@ -68,3 +68,11 @@ fn units_that_go_whole_are_not_written_back() {
     assert_eq!(written_and_dirty(0..PMD_SIZE), (vec![], vec![512, 1024]));
     assert_eq!(written_and_dirty(PMD_SIZE..2 * PMD_SIZE), (vec![], vec![0, 1024]));
 }
+
+#[test]
+fn what_was_stored_to_is_not_invalidated() {
+    let (file, _map) = stored();
+    let pages = VmFile::pages(&*file);
+    pages.invalidate(0, 4 * PMD_SIZE / P);
+    assert_eq!((pages.entries().len(), pages.dirty_entries()), (3, 3));
+}

@@ -277,6 +277,15 @@ fn a_fault_without_memory_says_so_and_any_other_error_is_the_bus_s() {
 }
 
 #[test]
+fn an_answer_shorter_than_a_page_is_an_error_and_a_longer_one_is_not() {
+    for (len, loaded) in [(512, Err(Signal::Bus)), (P, Ok(0)), (2 * P, Ok(0))] {
+        let file = file_of(2 * P);
+        file.answer(move |_, _, _| Some(Ok(Iomap::mapped(0, len, 7 * P))));
+        assert_eq!(map(&file, request(P)).load(0), loaded, "{len} bytes");
+    }
+}
+
+#[test]
 fn f8_a_short_hole_falls_back() {
     let file = file_of(PMD_SIZE);
     file.place(100, 1, 9);
