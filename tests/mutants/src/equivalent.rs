@@ -1,6 +1,6 @@
 //! Mutants that do the same as the code, each with its reason: `equivalent.txt`.
 //!
-//! A line that is not indented names a mutant by its key, or several by a `*` at the end; the indented lines below it
+//! A line that is not indented names a mutant by its key, or several by `...` at the end; the indented lines below it
 //! are the reason. Lines that begin with `#` are for the reader.
 
 use crate::site::Mutant;
@@ -50,11 +50,7 @@ impl Equivalent {
 }
 
 fn matches(pattern: &str, key: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        // A key may end with an operator.
-        Some(start) => key == pattern || key.starts_with(start),
-        None => key == pattern,
-    }
+    pattern.strip_suffix("...").map_or(key == pattern, |start| key.starts_with(start))
 }
 
 #[cfg(test)]
@@ -63,8 +59,9 @@ mod tests {
 
     #[test]
     fn each_entry_has_a_reason_and_may_stand_for_several() {
-        let list =
-            Equivalent::parse("# why\na.rs f: b: < is <=\n    Never equal.\na.rs g*\n    No\n    matter.\n");
+        let list = Equivalent::parse(
+            "# why\na.rs f: b: < is <=\n    Never equal.\na.rs g...\n    No\n    matter.\n",
+        );
         let list = list.expect("it is understood");
         assert!(
             list.holds("a.rs f: b: < is <=") && list.holds("a.rs g: c") && !list.holds("a.rs f: b: < is ==")
