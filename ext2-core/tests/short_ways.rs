@@ -268,3 +268,9 @@ fn a_time_is_shown_as_the_inode_can_hold_it_before_it_is_stored_and_after() {
         );
     }
 }
+
+#[test]
+fn every_barrier_has_a_number_of_its_own_that_is_not_zero() {
+    let numbers: Vec<u64> = ext2_core::Barrier::ALL.iter().map(|barrier| barrier.tag()).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+}

@@ -192,9 +192,5 @@ fn mark(compat: &Compat, flags: OpFlags, synchronous: bool) -> Mark {
 
 /// What an error of the file system or the device is to who touched the page.
 fn result_of(error: &Error) -> FaultResult {
-    match error {
-        Error::Device(blockdev::Error::Poisoned { .. }) => FaultResult::SIGBUS,
-        error if error.is(crate::error::Errno::NOMEM) => FaultResult::OOM,
-        _ => FaultResult::SIGBUS,
-    }
+    if error.is(crate::error::Errno::NOMEM) { FaultResult::OOM } else { FaultResult::SIGBUS }
 }

@@ -75,7 +75,7 @@ pub fn read<I: DaxInode + ?Sized>(
                     match limits.check().and_then(|()| read_chunk(inode.memory(), iomap, at, end, sink)) {
                         Ok((chunk, moved)) => {
                             at += moved;
-                            if moved == 0 && at == start {
+                            if at == start {
                                 return Step::Failed(Error::BadAddress);
                             }
                             if moved < chunk {

@@ -77,3 +77,16 @@ impl KnownRun {
         Some(Self { count: u32::try_from(count).ok()?, ..first })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DeviceBlock, KnownRun};
+
+    #[test]
+    fn a_run_is_known_unless_it_is_empty_or_too_long() {
+        let target = DeviceBlock::new(7).expect("a block");
+        let known = |count| KnownRun::new(3, count, target);
+        assert_eq!(known(1), Some(KnownRun { start: 3, count: 1, target: 7 }));
+        assert!(known(u32::MAX.into()).is_some() && known(0).is_none() && known(1 << 32).is_none());
+    }
+}

@@ -281,3 +281,20 @@ fn a_device_that_fails_while_blocks_are_published_gives_no_block_to_two_files() 
         assert!(done.is_err() || taken == kept, "after {after}: {taken} taken, {kept} kept: {done:?}");
     }
 }
+
+#[test]
+fn what_a_device_would_not_write_back_is_dirty_until_it_does() {
+    let Setup { device, fs: _fs, file } = setup();
+    file.write_at(0, &[1; 8192]).unwrap();
+    file.sync().unwrap();
+    let map = map(&file, 8192);
+    map.store(5, 2).unwrap();
+    let dirty = || file.pages().dirty_entries();
+    assert_eq!(dirty(), 1);
+    device.arm(Fault::once(Calls::WRITE_BACK, 0));
+    assert!(file.sync().is_err());
+    device.disarm();
+    assert_eq!(dirty(), 1);
+    file.sync().unwrap();
+    assert_eq!(dirty(), 0);
+}

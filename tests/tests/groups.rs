@@ -385,3 +385,61 @@ fn the_check_of_what_the_hurd_and_others_made_agrees_with_e2fsck() {
         }
     }
 }
+
+#[test]
+fn what_linux_keeps_where_the_hurd_has_a_translator_is_no_block() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-I", "128"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let old = root.lookup(b"old").expect("there");
+    let block = old.map(FileBlock::new(3), 1).expect("mapped").target.expect("a block");
+    let new = root.create(b"new", &FILE).expect("created");
+    let (group, index) = fs.geometry().group_of_inode(new.nr()).expect("a group");
+    let table = fs.descriptor(group).expect("a descriptor").bg_inode_table.get();
+    drop((root, old, new));
+    fs.close().expect("closed");
+    // The version of the inode: as a number, that of a block of another file.
+    device.write_u32(u64::from(table) * 1024 + u64::from(index) * 128 + 36, block.get()).expect("written");
+    let fs = open(&device);
+    let free = fs.statfs().expect("counted").blocks_free;
+    fs.root().expect("root").unlink(b"new").expect("removed");
+    assert_eq!(fs.statfs().expect("counted").blocks_free, free);
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+#[test]
+fn a_group_whose_bitmap_has_the_last_reserved_inode_as_free_gives_none() {
+    need_tools!("mke2fs");
+    let device = ram(&image(&[]));
+    let fs = open(&device);
+    let first = GroupNr::new(0);
+    let bitmap = fs.descriptor(first).expect("a descriptor").bg_inode_bitmap.get();
+    fs.close().expect("closed");
+    // Inode 10.
+    let mut bytes = [0; 2];
+    device.read_at(u64::from(bitmap) * 1024, &mut bytes).expect("read");
+    assert_eq!(bytes[1] & 2, 2);
+    device.write_at(u64::from(bitmap) * 1024 + 1, &[bytes[1] & !2]).expect("written");
+    let fs = open(&device);
+    let made = fs.root().expect("root").create(b"new", &FILE).expect("in another group");
+    assert_ne!(fs.geometry().group_of_inode(made.nr()).expect("a group").0, first);
+}
+
+#[test]
+fn a_disk_is_full_when_every_group_is_whichever_comes_first() {
+    need_tools!("mke2fs");
+    for policy in [Policy::Aligned, Policy::Goal] {
+        let device = ram(&image(&["-m", "0"]));
+        let options = OpenOptions { policy, ..OpenOptions::default() };
+        let fs = Ext2::open(device.clone(), &options).expect("open");
+        let dir = fs.root().expect("root").create(b"dir", &DIR).expect("created");
+        let file = dir.create(b"new", &FILE).expect("created");
+        let mut at = 0;
+        while let Ok(done) = file.write_at(at, &[9; 1024]) {
+            at += done as u64;
+        }
+        assert_eq!(fs.statfs().expect("counted").blocks_free, 0, "{policy:?}");
+    }
+}

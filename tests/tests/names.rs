@@ -376,3 +376,91 @@ fn a_rename_that_is_refused_leaves_no_directory_of_its_own() {
     assert_eq!(names, [&b"."[..], b"..", b"a", b"b"]);
     assert_eq!(root.attr().links, 2);
 }
+
+#[test]
+fn a_rename_from_or_to_another_file_system_is_refused() {
+    let image = image(&[]);
+    let (fs, other) = (open(&ram(&image)), open(&ram(&image)));
+    let (root, foreign) = (fs.root().expect("root"), other.root().expect("root"));
+    root.create(b"a", &FILE).expect("created");
+    foreign.create(b"a", &FILE).expect("created");
+    refused(fs.rename(&root, b"a", &foreign, b"b", RenameFlags::empty()), Errno::XDEV);
+    refused(fs.rename(&foreign, b"a", &root, b"b", RenameFlags::empty()), Errno::XDEV);
+    refused(fs.rename(&foreign, b"a", &foreign, b"b", RenameFlags::empty()), Errno::XDEV);
+}
+
+#[test]
+fn a_link_is_not_made_without_a_target() {
+    let fs = open(&ram(&image(&[])));
+    let root = fs.root().expect("root");
+    refused(root.create(b"a", &NewInode::new(FileKind::Symlink, 0o777)), Errno::INVAL);
+    refused(root.lookup(b"a"), Errno::NOENT);
+}
+
+#[test]
+fn an_entry_for_an_inode_that_is_deleted_is_corruption() {
+    let device = ram(&image(&[]));
+    let fs = open(&device);
+    let nr = fs.root().expect("root").create(b"a", &FILE).expect("created").nr();
+    let (group, index) = fs.geometry().group_of_inode(nr).expect("a group");
+    let table = fs.descriptor(group).expect("a descriptor").bg_inode_table.get();
+    fs.close().expect("closed");
+    device.write_at(u64::from(table) * 1024 + u64::from(index) * 256, &[0; 256]).expect("written");
+    let found = open(&device).root().expect("root").lookup(b"a");
+    assert!(matches!(found, Err(Error::Corrupt(_))), "{found:?}");
+}
+
+#[test]
+fn a_name_goes_where_another_left_room_before_a_directory_grows() {
+    let fs = open(&ram(&image(&[])));
+    let dir = fs.root().expect("root").create(b"dir", &DIR).expect("created");
+    // 64 inodes: the names are long.
+    let name = |nr: usize| format!("{nr:0200}").into_bytes();
+    let mut count = 0;
+    while dir.size() < 4096 {
+        dir.create(name(count), &FIFO).expect("created");
+        count += 1;
+    }
+    for nr in (0..count - 1).step_by(3) {
+        let size = dir.size();
+        dir.unlink(name(nr)).expect("removed");
+        dir.create(name(1000 + nr), &FIFO).expect("created");
+        assert_eq!(dir.size(), size);
+    }
+}
+
+/// An image, opened so that what has no safe order of stores is refused.
+fn strict(device: &e2dax_tests::small::Ram) -> Ext2 {
+    let options = OpenOptions { strict_rename: true, ..OpenOptions::default() };
+    Ext2::open(device.clone(), &options).expect("open")
+}
+
+#[test]
+fn a_strict_file_system_renames_a_directory_in_its_block_and_in_one_transaction() {
+    need_tools!("mke2fs", "e2fsck");
+    for journal in [false, true] {
+        let device = ram(&image(if journal { &["-t", "ext3", "-J", "size=1"] } else { &["-t", "ext2"] }));
+        let fs = strict(&device);
+        let root = fs.root().expect("root");
+        let (one, two) =
+            (root.create(b"one", &DIR).expect("created"), root.create(b"two", &DIR).expect("created"));
+        one.create(b"sub", &DIR).expect("created");
+        two.create(b"file", &FILE).expect("created");
+        fs.rename(&one, b"sub", &one, b"other", RenameFlags::empty()).expect("in its block");
+        fs.rename(&one, b"other", &one, b"sub", RenameFlags::empty()).expect("in its block");
+        let apart = fs.rename(&one, b"sub", &two, b"sub", RenameFlags::empty());
+        if journal {
+            apart.expect("in one transaction");
+            // A directory and a file: only one of them has a parent of its own.
+            one.create(b"sub", &DIR).expect("created");
+            fs.rename(&one, b"sub", &two, b"file", RenameFlags::EXCHANGE).expect("in one transaction");
+            assert_eq!(one.lookup(b"sub").expect("there").kind(), FileKind::Regular);
+            assert_eq!(two.lookup(b"file").expect("there").lookup(b"..").expect("there").nr(), two.nr());
+        } else {
+            refused(apart, Errno::XDEV);
+        }
+        drop((root, one, two));
+        fs.close().expect("closed");
+        assert!(is_clean(&device.to_vec()), "journal: {journal}");
+    }
+}

@@ -43,6 +43,14 @@ fn a_small_entry_is_a_conflict_for_a_large_one_even_when_locked() {
 }
 
 #[test]
+fn a_large_entry_minds_no_small_one_beside_its_unit() {
+    let pages = mapping();
+    drop(pages.grab(511, Order::Pte).unwrap());
+    drop(pages.grab(1024, Order::Pte).unwrap());
+    assert_eq!(pages.grab(700, Order::Pmd).unwrap().index(), 512);
+}
+
+#[test]
 fn an_empty_large_entry_gives_way_to_a_small_one() {
     let pages = mapping();
     drop(pages.grab(512, Order::Pmd).unwrap());

@@ -266,6 +266,26 @@ fn f7_an_error_of_the_file_system_falls_back_and_the_small_fault_reports_it() {
 }
 
 #[test]
+fn a_fault_without_memory_says_so_and_any_other_error_is_the_bus_s() {
+    for (errno, end) in [(ext2_dax::Errno::NOMEM, "-> OOM"), (ext2_dax::Errno::IO, "-> SIGBUS")] {
+        let file = file_of(P);
+        file.answer(move |_, _, _| Some(Err(Error::refused(errno, "no"))));
+        assert_eq!(map(&file, request(P)).load(0), Err(Signal::Bus));
+        let lines = file.lines();
+        assert!(lines.last().is_some_and(|line| line.ends_with(end)), "{lines:?}");
+    }
+}
+
+#[test]
+fn an_answer_shorter_than_a_page_is_an_error_and_a_longer_one_is_not() {
+    for (len, loaded) in [(512, Err(Signal::Bus)), (P, Ok(0)), (2 * P, Ok(0))] {
+        let file = file_of(2 * P);
+        file.answer(move |_, _, _| Some(Ok(Iomap::mapped(0, len, 7 * P))));
+        assert_eq!(map(&file, request(P)).load(0), loaded, "{len} bytes");
+    }
+}
+
+#[test]
 fn f8_a_short_hole_falls_back() {
     let file = file_of(PMD_SIZE);
     file.place(100, 1, 9);

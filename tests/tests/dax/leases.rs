@@ -112,6 +112,47 @@ fn what_is_stored_through_a_lease_survives_every_crash_after_a_sync() {
 }
 
 #[test]
+fn what_two_leases_lent_is_written_back_to_the_end_of_the_longer_whichever_ends_last() {
+    for longer_ends_last in [false, true] {
+        let ram = RamDevice::with_media(2 << 20, Media::Persistent).unwrap();
+        format(&ram);
+        let recorder = Arc::new(Recorder::new(ram));
+        let fs = open(recorder.clone());
+        let file = file(&fs, b"f");
+        file.write_at(0, &[1; 8192]).unwrap();
+        fs.ext2().sync().unwrap();
+        recorder.take();
+        let base = recorder.inner().to_vec();
+        let short = file.lease(0..PAGE, Access::Write).unwrap();
+        let long = file.lease(0..2 * PAGE, Access::Write).unwrap();
+        short.parts().unwrap();
+        let parts = long.parts().unwrap();
+        let Leased::Memory(memory) = parts[0].1 else { panic!("a hole") };
+        memory.store_u64(PAGE + 64, 0x1122).unwrap();
+        let at = memory.device_offset() as usize + PAGE as usize + 64;
+        drop(parts);
+        if longer_ends_last {
+            drop(short);
+            drop(long);
+        } else {
+            drop(long);
+            drop(short);
+        }
+        // A sync of the second page alone.
+        file.lease(PAGE..2 * PAGE, Access::Read).unwrap().sync().unwrap();
+        recorder.mark(1);
+        let log = recorder.snapshot();
+        let mut seen = 0;
+        PmemModel::new(&base, &log).run(|state: &CrashState<'_>| {
+            seen += u64::from(state.mark.is_some());
+            assert!(state.mark.is_none() || state.image[at] == 0x22, "last: {longer_ends_last}");
+            ControlFlow::Continue(())
+        });
+        assert!(seen > 0);
+    }
+}
+
+#[test]
 fn a_hole_that_is_filled_is_memory_when_the_lease_is_asked_again() {
     let (_device, fs) = fresh(16);
     let file = file(&fs, b"f");
@@ -154,6 +195,7 @@ fn a_lease_and_its_parts_live_in_one_structure() {
     let mut bytes = [0; 6];
     file.read_at(0, &mut bytes).unwrap();
     assert_eq!(bytes, [3, 3, 3, 3, 3, 4]);
+    assert!(region.parts.iter().all(|part| !part.is_empty()));
     let last = region.parts.last().unwrap();
     assert!(last.memory().unwrap().is_none() && last.start() + last.len() == 20_000);
     assert_eq!((region.lease.range(), last.lease().range()), (0..20_000, 0..20_000));
