@@ -191,8 +191,12 @@ fn in_file(
         }
         len = spill + SPILL;
     };
-    // A log that was not carried out may lie there.
-    if done.is_err() && rewrite::is_unfinished(&*device).unwrap_or(true) {
+    // A log that was not carried out may lie there, or the device failed when all was in its place.
+    let is_as_before = || {
+        !rewrite::is_unfinished(&*device).unwrap_or(true)
+            && Current::of(target, &*device).is_ok_and(|now| now.bytes == current.bytes)
+    };
+    if done.is_err() && !is_as_before() {
         return done;
     }
     // Its lock is kept until the file has its length.

@@ -82,7 +82,8 @@ impl Draft<'_> {
         self.dev.flush()?;
         let carried = recover(self.dev)?;
         debug_assert!(carried);
-        self.clear_log(&below)?;
+        // The change is there and durable: what cannot be put back into free blocks is no failure of it.
+        let _ = self.clear_log(&below);
         (self.watch.progress)(super::Progress { step: Step::Switch, done: blocks, total: blocks });
         Ok(blocks)
     }
