@@ -32,10 +32,23 @@ fn names<T: std::fmt::Debug>(result: Result<T, Error>, offset: u64) {
     }
 }
 
-#[test]
-fn every_access_behind_a_truncation_is_an_error_that_names_its_offset() {
+/// Whether bus errors can be resumed here, and name the page that was lost.
+fn can_resume() -> bool {
     if !sigbus::is_possible() {
         eprintln!("skipped: bus errors cannot be resumed on this target");
+        return false;
+    }
+    // qemu-arm gives a bus error the host's address: its own `si_addr` is wrong by where the guest's memory begins.
+    let is_shifted = cfg!(target_arch = "arm") && std::env::var_os("E2DAX_EMULATED").is_some();
+    if is_shifted {
+        eprintln!("skipped: qemu-user tells a wrong address of bus errors");
+    }
+    !is_shifted
+}
+
+#[test]
+fn every_access_behind_a_truncation_is_an_error_that_names_its_offset() {
+    if !can_resume() {
         return;
     }
     let dir = TempDir::new().unwrap();
@@ -92,7 +105,7 @@ fn every_access_behind_a_truncation_is_an_error_that_names_its_offset() {
 
 #[test]
 fn stores_that_go_past_the_caches_are_errors_too() {
-    if !sigbus::is_possible() {
+    if !can_resume() {
         return;
     }
     let dir = TempDir::new().unwrap();
@@ -125,7 +138,7 @@ fn stores_that_go_past_the_caches_are_errors_too() {
 
 #[test]
 fn the_error_says_that_the_image_was_truncated() {
-    if !sigbus::is_possible() {
+    if !can_resume() {
         return;
     }
     let dir = TempDir::new().unwrap();
@@ -138,7 +151,7 @@ fn the_error_says_that_the_image_was_truncated() {
 
 #[test]
 fn a_buffer_of_the_callers_own_that_is_lost_is_not_called_the_images_page() {
-    if !sigbus::is_possible() {
+    if !can_resume() {
         return;
     }
     let dir = TempDir::new().unwrap();
@@ -154,7 +167,7 @@ fn a_buffer_of_the_callers_own_that_is_lost_is_not_called_the_images_page() {
 
 #[test]
 fn threads_that_fault_at_once_get_an_error_each() {
-    if !sigbus::is_possible() {
+    if !can_resume() {
         return;
     }
     let dir = TempDir::new().unwrap();
@@ -216,7 +229,7 @@ fn a_load_of_the_programs_own_keeps_its_signal() {
 }
 
 fn names_if_possible(result: Result<(), Error>) {
-    if sigbus::is_possible() {
+    if can_resume() {
         names(result, KEPT);
     }
 }

@@ -87,8 +87,12 @@ fn script(args: &Args, context: &mut Context, file: &std::path::Path) -> Result<
         Box::new(std::io::BufReader::new(open))
     };
     for (nr, text) in lines.lines().enumerate() {
-        let text = text.map_err(|error| Failure::host(file, error))?;
-        if !step(args, context, &format!("{name}: line {}", nr + 1), &text)? {
+        let place = format!("{name}: line {}", nr + 1);
+        let text = text.map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => Failure::text(&place[..], "is not UTF-8"),
+            _ => Failure::host(file, error),
+        })?;
+        if !step(args, context, &place, &text)? {
             break;
         }
     }

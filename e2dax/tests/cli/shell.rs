@@ -46,6 +46,9 @@ fn a_script_ends_at_the_first_command_that_fails_and_names_its_line() {
         folder.run(&["shell", "a.img", "-c", line]).fails(code);
     }
     assert_eq!(folder.run(&["shell", "a.img", "-c", "quit", "-c", "mkdir /never"]).code(), 0);
+    let message = folder.run_with(&["shell", "a.img", "-f", "-"], b"mkdir /c\nls /\xff\n").fails(1);
+    assert!(message.contains("standard input: line 2: is not UTF-8"), "{message}");
+    assert_eq!(folder.run(&["ls", "a.img"]).ok(), "a\nc\nlost+found\n", "what was done stays");
 }
 
 #[test]
