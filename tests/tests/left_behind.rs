@@ -13,7 +13,8 @@ use e2dax_tests::{
 };
 use ext2_core::plumbing::{Allocate, Plumbing};
 use ext2_core::{
-    Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, OpenOptions, Wait, XattrSet,
+    Acl, AclEntry, AclKind, AclTag, Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode,
+    OpenOptions, SetAttr, Wait, XattrSet,
 };
 
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
@@ -189,6 +190,37 @@ fn a_device_that_fails_while_blocks_are_taken_away_loses_none_without_a_mark() {
             mended(&bytes, &format!("{what}, call {after} failed"));
         }
     }
+}
+
+#[test]
+fn an_access_list_that_may_be_the_new_one_never_goes_with_rights_of_the_old_mode() {
+    need_tools!("mke2fs");
+    let base = image(&["-t", "ext2"]);
+    let list = |group: u16| {
+        let entry = |tag, permissions| AclEntry { tag, permissions };
+        let (user, named) = (entry(AclTag::UserObj, 7), entry(AclTag::User(1000), 7));
+        let (owning, other) = (entry(AclTag::GroupObj, 0), entry(AclTag::Other, 0));
+        Acl::new(vec![user, named, owning, entry(AclTag::Mask, group), other]).expect("a list")
+    };
+    let (old, new) = (list(7), list(1));
+    let mut failed = 0;
+    for after in 0.. {
+        let (faulty, fs) = open_faulty(&base);
+        let file = fs.root().expect("root").create(b"f", &FILE).expect("created");
+        file.set_acl(AclKind::Access, Some(&old)).expect("set");
+        faulty.arm(Fault::once(Calls::FENCE | Calls::WRITE, after));
+        let done = file.set_attr(&SetAttr { mode: Some(0o710), ..SetAttr::default() });
+        faulty.disarm();
+        if done.is_ok() {
+            break;
+        }
+        failed += 1;
+        let (mode, found) = (file.attr().mode & 0o777, file.acl(AclKind::Access).expect("read"));
+        let is_new = found.as_ref() == Some(&new);
+        assert!(is_new || found.as_ref() == Some(&old), "call {after}: {found:?}");
+        assert!(mode & 0o060 == 0 || !is_new, "call {after}: mode {mode:o} with the new list");
+    }
+    assert!(failed > 2, "{failed} calls failed");
 }
 
 #[test]

@@ -411,6 +411,30 @@ fn an_entry_for_an_inode_that_is_deleted_is_corruption() {
 }
 
 #[test]
+fn a_directory_of_which_a_crash_left_the_size_and_not_the_block_is_opened_and_cut_off() {
+    need_tools!("e2fsck");
+    let device = ram(&image(&[]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let (nr, size) = (root.create(b"a", &FILE).expect("created").nr(), root.size());
+    let (group, index) = fs.geometry().group_of_inode(root.nr()).expect("a group");
+    let table = u64::from(fs.descriptor(group).expect("a descriptor").bg_inode_table.get());
+    let place = table * 1024 + u64::from(index) * 256 + 4;
+    drop(root);
+    fs.close().expect("closed");
+    // The root is two blocks longer, and the superblock says that the image is not clean.
+    device.write_u32(place, size as u32 + 2048).expect("written");
+    device.write_at(1024 + 58, &[0, 0]).expect("written");
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    assert_eq!((root.size(), root.lookup(b"a").expect("there").nr()), (size, nr));
+    root.create(b"b", &FILE).expect("created");
+    drop(root);
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+#[test]
 fn a_name_goes_where_another_left_room_before_a_directory_grows() {
     let fs = open(&ram(&image(&[])));
     let dir = fs.root().expect("root").create(b"dir", &DIR).expect("created");

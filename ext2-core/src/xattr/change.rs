@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use ext2_format::xattr::{Xattr, XattrName, build_block};
 
 use crate::acl::Acl;
-use crate::error::{Result, refuse};
+use crate::error::{Error, Result, refuse};
 use crate::features::CompatFeatures;
 use crate::inode::{Cell, FileKind, Inode};
 use crate::journal::Together;
@@ -375,7 +375,10 @@ impl Cell {
             before
         };
         self.set_acl(AclKind::Access, Some(acl)).or_else(|error| {
-            self.raise_mode(&mut self.attrs.lock(), before)?;
+            // Where the device failed the list may be the new one, which the old mode may not go with.
+            if !matches!(error, Error::Device(_)) {
+                self.raise_mode(&mut self.attrs.lock(), before)?;
+            }
             Err(error)
         })
     }

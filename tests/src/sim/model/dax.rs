@@ -346,7 +346,10 @@ impl Model {
                     self.adopt(id, first..first + u64::from(data.len), ranges)?;
                 }
             }
-            (Answer::StoreDied(died, _), Some(signal)) if *died == (Died { signal, done }) => {}
+            // What was stored before may lie past the end, in the last page, which has a block then.
+            (Answer::StoreDied(died, ranges), Some(signal)) if *died == (Died { signal, done }) => {
+                grown = ranges
+            }
             (Answer::Ranges(ranges), None) => grown = ranges,
             _ => {
                 return Err(format!(
