@@ -99,7 +99,9 @@ impl Crashes {
         let is_late = |refusal: &Refusal| refusal.is(Errno::NOSPC) || refusal.is(Errno::XDEV);
         let is_short = step.operation.word() == Word::Rename
             && matches!(answer, Answer::Refused(refusal) if is_late(refusal));
-        let action = (answer.is_done() || is_short).then(|| self.action(step, file));
+        // A store that dies where the mapping or the file ends has stored what lies before.
+        let is_part = matches!(answer, Answer::StoreDied(died, _) if died.done > 0);
+        let action = (answer.is_done() || is_short || is_part).then(|| self.action(step, file));
         self.last = tree::of(world.ext2())?;
         self.history.push(action, self.last.clone());
         Ok(())
