@@ -116,7 +116,7 @@ impl Model {
             has_crtime: options.inode_size > 128,
             is_dax: options.is_dax(),
             strict_rename: options.strict_rename,
-            has_journal: options.journal,
+            has_journal: options.journal || options.log,
             read_only: false,
             now: 0,
             room: Room { blocks: 0, inodes: 0 },
