@@ -2,6 +2,8 @@
 
 #![cfg(feature = "std")]
 
+mod child;
+
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
@@ -192,13 +194,7 @@ fn threads_that_fault_at_once_get_an_error_each() {
 
 /// Runs a test of this file in a process of its own, which is to die or to live.
 fn in_a_process(test: &str) -> std::process::ExitStatus {
-    // Under an emulator a process is started by it, in words of a command.
-    let emulator = std::env::var("E2DAX_EMULATED").unwrap_or_default();
-    let program = std::env::current_exe().unwrap();
-    let mut words = emulator.split_whitespace().map(Into::into).chain([program.into_os_string()]);
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words).args(["--exact", test, "--nocapture"]).env("LOST_PAGES_CHILD", "1");
-    command.output().unwrap().status
+    child::of_test(test).env("LOST_PAGES_CHILD", "1").output().unwrap().status
 }
 
 fn is_child() -> bool {

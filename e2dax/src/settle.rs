@@ -88,8 +88,7 @@ fn replay_journal(target: &Target, device: &Arc<dyn BlockDevice>, context: &Cont
     let _claim = device.claim(0, device.size()).of(|| target.image_name())?;
     let changes = Changes::new(&**device);
     let Ok(Some(done)) = jbd2::replay(&changes) else { return Ok(()) };
-    let stored: Result<u64, blockdev::Error> = changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
-    stored.of(|| target.image_name())?;
+    changes.apply().of(|| target.image_name())?;
     let (count, name) = (done.transactions, target.image_name());
     context.note(&format!(
         "{name}: its journal was not empty; {} replayed",

@@ -33,7 +33,7 @@
 //! })?;
 //! assert!(report.clean && report.mended > 0);
 //! assert!(!changes.list()?.is_empty(), "nothing is stored yet, and what would be can be looked at");
-//! changes.store(&mut |_, _| Ok::<_, ext2_core::Error>(()), &mut || Ok(()))?;
+//! changes.apply()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -40,6 +40,7 @@ mod io;
 mod mended;
 mod mutex;
 mod once;
+mod pause;
 mod rank;
 mod rwlock;
 #[cfg(feature = "turns")]
@@ -51,5 +52,6 @@ pub use io::{Glance, IoGuard, IoLock, IoReadGuard};
 pub use mended::Mended;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::Once;
+pub use pause::pause;
 pub use rank::Rank;
 pub use rwlock::RwLock;

@@ -391,8 +391,7 @@ fn mend_all(device: &RamDevice) -> Result<Vec<String>, String> {
         true
     };
     repair::repair(&changes, &options, &mut note).map_err(|error| error.to_string())?;
-    let stored = changes.store::<blockdev::Error>(&mut |_, _| Ok(()), &mut || Ok(()));
-    stored.map_err(|error| error.to_string())?;
+    changes.apply().map_err(|error| error.to_string())?;
     Ok(lines)
 }
 

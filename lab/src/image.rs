@@ -150,7 +150,7 @@ impl Held {
             true
         })
         .map_err(|error| text(&error))?;
-        changes.store::<blockdev::Error>(&mut |_, _| Ok(()), &mut || Ok(())).map_err(|error| text(&error))?;
+        changes.apply().map_err(|error| text(&error))?;
         Ok(Mended { lines, stopped: report.stopped.map(|finding| finding.to_string()) })
     }
 

@@ -238,7 +238,8 @@ impl HostFaults {
             }
             drop(state);
             // Not the bell, which is for the one who answers: he would not hear it.
-            if let Err(error) = self.poll_faults(Duration::from_millis(1)).and_then(|()| self.read()) {
+            let faults = &mut [PollFd::new(&self.faults, PollFlags::IN)];
+            if let Err(error) = wait(faults, Some(Duration::from_millis(1))).and_then(|()| self.read()) {
                 log::error!("faults cannot be read: {error}");
             }
             state = self.state();
@@ -273,36 +274,12 @@ impl HostFaults {
         let _ = rustix::io::write(&self.bell, &[1; 8]);
     }
 
-    /// Waits until there is something to read, for so long at most.
-    fn poll_faults(&self, patience: Duration) -> Result<()> {
-        match poll(&mut [PollFd::new(&self.faults, PollFlags::IN)], Some(&timespec(patience))) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(rustix::io::Errno::INVAL) => {
-                std::thread::sleep(patience.min(LOOKS));
-                Ok(())
-            }
-            Err(error) => Err(io_error("poll", 0, error.into())),
-        }
-    }
-
     /// Waits until there is something to read, or the bell rings, which it says.
     fn poll(&self, patience: Option<Duration>) -> Result<bool> {
         let mut fds = [PollFd::new(&self.faults, PollFlags::IN), PollFd::new(&self.bell, PollFlags::IN)];
-        let timeout = patience.map(timespec);
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::INVAL) => {
-                // A program that shuts itself in has set RLIMIT_NOFILE below two. Its faults are looked for instead.
-                std::thread::sleep(patience.unwrap_or(LOOKS).min(LOOKS));
-                return Ok(rustix::io::read(self.bell.as_fd(), &mut [0; 8]).is_ok());
-            }
-            Err(error) => return Err(io_error("poll", 0, error.into())),
-        }
-        let rung = fds[1].revents().contains(PollFlags::IN);
-        if rung {
-            let _ = rustix::io::read(self.bell.as_fd(), &mut [0; 8]);
-        }
-        Ok(rung)
+        wait(&mut fds, patience)?;
+        // Nothing is there to read from one that did not ring.
+        Ok(rustix::io::read(self.bell.as_fd(), &mut [0; 8]).is_ok())
     }
 
     /// Reads what has happened; faults go to the backlog.
@@ -318,7 +295,7 @@ impl HostFaults {
             }
             let faults = messages.iter().take(count).filter(|message| message.event == abi::EVENT_PAGEFAULT);
             let faults = faults.map(|message| PageFault {
-                address: message.address & !4095,
+                address: message.address & !(crate::PAGE_SIZE - 1),
                 store: message.flags & (abi::FAULT_WRITE | abi::FAULT_WP) != 0,
                 protected: message.flags & abi::FAULT_WP != 0,
             });
@@ -346,10 +323,20 @@ impl HostFaults {
     }
 }
 
-fn timespec(time: Duration) -> Timespec {
-    Timespec {
+/// Waits until one of `fds` can be read, or a signal comes, for so long at most.
+fn wait(fds: &mut [PollFd<'_>], patience: Option<Duration>) -> Result<()> {
+    let timeout = patience.map(|time| Timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(time.subsec_nanos()),
+    });
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(rustix::io::Errno::INVAL) => {
+            // A program that shuts itself in has set RLIMIT_NOFILE below two. Its faults are looked for instead.
+            std::thread::sleep(patience.unwrap_or(LOOKS).min(LOOKS));
+            Ok(())
+        }
+        Err(error) => Err(io_error("poll", 0, error.into())),
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
 use super::abi;
+use crate::PAGE_SIZE;
 
 /// What a page is, as the kernel has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,10 +104,10 @@ fn kinds_page_by_page(start: u64, end: u64) -> io::Result<Vec<PageRun>> {
     const WORDS: u64 = 512;
     let mut runs = Vec::new();
     let mut bytes = [0; WORDS as usize * 8];
-    let mut at = start / 4096;
-    while at < end / 4096 {
+    let mut at = start / PAGE_SIZE;
+    while at < end / PAGE_SIZE {
         // OK to cast: as many as there is room for.
-        let bytes = &mut bytes[..8 * (end / 4096 - at).min(WORDS) as usize];
+        let bytes = &mut bytes[..8 * (end / PAGE_SIZE - at).min(WORDS) as usize];
         pagemap()?.read_exact_at(bytes, at * 8)?;
         for (page, word) in (at..).zip(bytes.as_chunks::<8>().0) {
             // As the machine has its words.
@@ -118,7 +119,7 @@ fn kinds_page_by_page(start: u64, end: u64) -> io::Result<Vec<PageRun>> {
             let zero = present && !file && !has(56);
             if present || swapped {
                 let kind = PageKind { present, file, zero, huge: false, swapped };
-                add(&mut runs, PageRun { start: page * 4096, end: (page + 1) * 4096, kind });
+                add(&mut runs, PageRun { start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE, kind });
             }
         }
         at += bytes.len() as u64 / 8;

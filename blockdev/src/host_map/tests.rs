@@ -9,6 +9,9 @@ use std::thread;
 use super::*;
 use crate::PAGE_SIZE;
 
+#[path = "../../tests/child/mod.rs"]
+mod child;
+
 /// Runs a bare load of each address in a child, and gives the signals that ended it.
 fn loads_in_children(addresses: &[*mut u8]) -> Vec<Option<i32>> {
     let ends_by = |address: &*mut u8| {
@@ -143,13 +146,7 @@ fn a_store_that_is_not_ours_to_allow_goes_to_the_handler_that_was_there() {
         ("own", Some(42), None),
         ("unmapped", None, Some(libc::SIGSEGV)),
     ] {
-        // Under an emulator a process is started by it, in words of a command.
-        let emulator = std::env::var("E2DAX_EMULATED").unwrap_or_default();
-        let program = std::env::current_exe().unwrap();
-        let mut words = emulator.split_whitespace().map(Into::into).chain([program.into_os_string()]);
-        let mut child = std::process::Command::new(words.next().unwrap());
-        child.args(words).args(["--exact", "host_map::tests::store_child", "--nocapture"]).env(CHILD, what);
-        let output = child.output().unwrap();
+        let output = child::of_test("host_map::tests::store_child").env(CHILD, what).output().unwrap();
         assert_eq!((output.status.code(), output.status.signal()), (code, signal), "{what}: {output:?}");
     }
 }

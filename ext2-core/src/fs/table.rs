@@ -60,18 +60,6 @@ impl InodeTable {
     }
 }
 
-/// Lets another thread run, where there are threads.
-fn pause() {
-    #[cfg(feature = "turns")]
-    if crate::sync::turn::stuck() {
-        return;
-    }
-    #[cfg(feature = "std")]
-    std::thread::yield_now();
-    #[cfg(not(feature = "std"))]
-    core::hint::spin_loop();
-}
-
 impl Fs {
     /// The inode `nr`, from the table or from the device.
     pub(crate) fn inode(self: &Arc<Self>, nr: InodeNr) -> Result<Inode> {
@@ -86,7 +74,7 @@ impl Fs {
                 Some(Slot::Held(cell)) => return Ok(Inode::hold(cell)),
                 Some(Slot::Leaving) => {
                     drop(shard);
-                    pause();
+                    crate::sync::pause();
                 }
                 None => {
                     let cell = make()?;

@@ -234,9 +234,7 @@ impl Logged {
                     true => continue,
                     false if has_room => state = self.state.write(),
                     false => {
-                        #[cfg(feature = "std")]
-                        std::thread::yield_now();
-                        core::hint::spin_loop();
+                        crate::sync::pause();
                         continue;
                     }
                 }

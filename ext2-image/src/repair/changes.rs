@@ -170,7 +170,15 @@ impl<'d> Changes<'d> {
         Ok(list)
     }
 
-    /// Stores all changes, and forgets them. `before` is told of the ranges (offset and length) and what is there now,
+    /// Stores all changes, and forgets them. Gives the bytes stored.
+    ///
+    /// # Errors
+    /// Those of the device. After one the image is marked as not clean, and a repair can be begun anew.
+    pub fn apply(&self) -> Result<u64> {
+        self.store(&mut |_, _| Ok(()), &mut || Ok(()))
+    }
+
+    /// As [`apply`](Self::apply), with what is needed to undo it. `before` is told of the ranges (offset and length) and what is there now,
     /// before the first store.
     ///
     /// # Errors

@@ -30,8 +30,8 @@ pub(super) fn mend(
 pub(super) fn replay_journal(device: &dyn BlockDevice) -> ext2_core::Result<()> {
     let changes = Changes::new(device);
     jbd2::replay(&changes)?;
-    let stored: Result<u64, blockdev::Error> = changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
-    Ok(stored.map(drop)?)
+    changes.apply()?;
+    Ok(())
 }
 
 /// The same where nobody may be needed.

@@ -48,8 +48,7 @@ pub(crate) fn options() -> Options<'static> {
 pub(crate) fn repair_all(device: &dyn BlockDevice) -> Result<Report, String> {
     let changes = Changes::new(device);
     let report = repair(&changes, &options(), &mut |_| true).map_err(|error| error.to_string())?;
-    let stored: Result<u64, blockdev::Error> = changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
-    stored.map_err(|error| error.to_string())?;
+    changes.apply().map_err(|error| error.to_string())?;
     Ok(report)
 }
 

@@ -54,8 +54,7 @@ pub(crate) fn repaired(bench: &Bench, bytes: Vec<u8>, what: &str) -> (tree::Tree
     })
     .unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(report.clean, "{what}: {report:?}");
-    let stored: Result<u64, blockdev::Error> = changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
-    stored.unwrap();
+    changes.apply().unwrap();
     let path = bench.path("repaired.img");
     fs::write(&path, bytes_of(&*device)).unwrap();
     tools::e2fsck_fn(&path).unwrap_or_else(|said| panic!("{what}: {said}"));

@@ -43,8 +43,7 @@ fn trees_without_a_name_are_found_in_one_round_of_passes_and_another_that_looks(
     let report = repair(&changes, &Options { progress: &progress, ..options() }, &mut |_| true).unwrap();
     assert!(report.clean, "{report:?}");
     assert_eq!(rounds.get(), 2);
-    let stored: Result<u64, blockdev::Error> = changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
-    stored.unwrap();
+    changes.apply().unwrap();
     fs::write(&path, bytes_of(&*device)).unwrap();
     tools::e2fsck_fn(&path).unwrap();
     assert_eq!(files(&tree::read(device).unwrap()), files(&whole));

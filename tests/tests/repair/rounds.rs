@@ -49,7 +49,7 @@ fn repaired(device: &dyn BlockDevice, policy: Policy) -> (Report, Vec<Kind>, u32
         true
     })
     .unwrap();
-    changes.store(&mut |_, _| Ok::<_, blockdev::Error>(()), &mut || Ok(())).unwrap();
+    changes.apply().unwrap();
     (report, kinds, looks.get())
 }
 

@@ -248,7 +248,7 @@ fn new_file(path: &Path) -> Result<File> {
 /// Stores the changes, and before that what they replace into a file.
 fn store(changes: &Changes<'_>, undo: Option<&File>, offset: u64) -> Result<u64, Stopped> {
     let Some(file) = undo else {
-        return changes.store(&mut |_, _| Ok(()), &mut || Ok(()));
+        return Ok(changes.apply()?);
     };
     let mut superblock = [0; 1024];
     changes.read_at(SUPERBLOCK_OFFSET, &mut superblock)?;

@@ -107,9 +107,7 @@ impl Logged {
     pub(crate) fn make_room(&self) -> Result<()> {
         let is_full = |state: &State| state.dirty > state.most;
         while self.is_on() && is_full(&self.state.read()) && !self.try_commit()? {
-            #[cfg(feature = "std")]
-            std::thread::yield_now();
-            core::hint::spin_loop();
+            crate::sync::pause();
         }
         Ok(())
     }
@@ -126,9 +124,7 @@ impl Logged {
                 return self.run(&mut committer, &frozen, Last::No);
             }
             // Whoever holds it is in the middle of a rename.
-            #[cfg(feature = "std")]
-            std::thread::yield_now();
-            core::hint::spin_loop();
+            crate::sync::pause();
         }
     }
 
