@@ -159,7 +159,7 @@ impl Inode {
                 return refuse(Errno::MLINK, "a directory has at most 32000 links");
             }
             let room = self.0.find_room(name)?;
-            let (inode, born) = self.bear(new, payload)?;
+            let (inode, born) = self.bear(new, payload, times == Times::Change)?;
             self.0.fs.whole(|| {
                 if is_dir {
                     // Counted before the name: too many is mended without a question, and so is too few.
@@ -194,21 +194,26 @@ impl Inode {
             let _io = self.0.io.write();
             self.0.check_insertable()?;
             let new = NewInode { kind: FileKind::Regular, ..*new };
-            let inode = self.bear(&new, &Payload::None)?.0;
+            let inode = self.bear(&new, &Payload::None, true)?.0;
             inode.0.attrs.lock().linkable = true;
             Ok(inode)
         })
     }
 
-    /// Writes a new inode without links. Linux: `ext2_new_inode`.
-    fn bear(&self, new: &NewInode, payload: &Payload<'_>) -> Result<(Self, Written<Named>)> {
+    /// Writes a new inode without links. Linux: `ext2_new_inode`. One that is no `heir` has the mode, the owners and the flags
+    /// that are asked for, whatever its directory hands down.
+    fn bear(&self, new: &NewInode, payload: &Payload<'_>, heir: bool) -> Result<(Self, Written<Named>)> {
         let (fs, kind) = (&self.0.fs, new.kind);
-        let parent = *self.0.attrs.lock();
+        let mut parent = *self.0.attrs.lock();
+        if !heir {
+            (parent.mode, parent.flags) = (0, InodeFlags::empty());
+        }
         let top = self.nr() == InodeNr::ROOT || parent.flags.contains(InodeFlags::TOPDIR);
         let nr = fs.take_inode(kind, self.nr(), top)?;
         let mut number = Number { fs: fs.clone(), nr, kind, kept: false };
         let default = match kind {
             FileKind::Symlink => None,
+            _ if !heir => None,
             _ => self.0.acl(AclKind::Default)?,
         };
         let mut mode = new.mode & 0o7777;

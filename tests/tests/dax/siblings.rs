@@ -9,7 +9,10 @@ use blockdev::{Access, BlockDevice, FileDevice, Media, RamDevice, Recorder};
 use e2dax_tests::Scratch;
 use e2dax_tests::small::{is_clean, ram};
 use e2dax_tests::{need_tools, tree};
-use ext2_core::{BlockSize, Closed, Errno, Ext2, FileKind, Inode, NewInode, OpenOptions, RenameFlags, Wait};
+use ext2_core::{
+    Acl, AclEntry, AclKind, AclTag, BlockSize, Closed, Errno, Ext2, FileKind, Inode, NewInode, OpenOptions,
+    RenameFlags, SetAttr, Wait,
+};
 use ext2_dax::mmu::Sharing;
 use ext2_dax::rw::Limits;
 use ext2_dax::uio::{SliceSink, SliceSource};
@@ -232,7 +235,8 @@ fn states(
     count
 }
 
-/// A file system with two directories, something of each kind in both, and no `lost+found`.
+/// A file system with two directories, something of each kind in both, and no `lost+found`. Its root hands down a group and an
+/// access list.
 fn without_place(block: u64, inode_size: u16) -> Vec<u8> {
     let device = formatted(256 * (block >> 10), block, inode_size);
     let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
@@ -246,6 +250,11 @@ fn without_place(block: u64, inode_size: u16) -> Vec<u8> {
         dir.symlink(b"link", b"to", &NewInode::new(FileKind::Symlink, 0o777)).unwrap();
         dir.create(b"pipe", &FIFO).unwrap();
     }
+    root.set_attr(&SetAttr { mode: Some(0o2755), gid: Some(7), ..SetAttr::default() }).unwrap();
+    let entry = |tag, permissions| AclEntry { tag, permissions };
+    let all = [entry(AclTag::UserObj, 7), entry(AclTag::User(9), 7), entry(AclTag::GroupObj, 5)];
+    let list = Acl::new([&all[..], &[entry(AclTag::Mask, 7), entry(AclTag::Other, 5)]].concat()).unwrap();
+    root.set_acl(AclKind::Default, Some(&list)).unwrap();
     drop(root);
     fs.close().unwrap();
     device.to_vec()
@@ -273,6 +282,7 @@ fn no_rename_over_anything_leaves_a_name_that_nobody_made_where_there_is_no_lost
             let path = |name: &str| format!("/{name}").into_bytes();
             let (source, target) = (before[&path(from)].inode, before[&path(to)].inode);
             let mut seen = BTreeMap::<_, u64>::new();
+            let mut places = 0;
             let count = states(
                 &base,
                 &OpenOptions::default(),
@@ -285,6 +295,11 @@ fn no_rename_over_anything_leaves_a_name_that_nobody_made_where_there_is_no_lost
                     let strange =
                         tree.keys().find(|path| path.contains(&b'#') && !path.starts_with(b"/lost+found/"));
                     assert_eq!(strange, None, "{what}");
+                    if let Some(place) = tree.get(&path("lost+found")) {
+                        places += 1;
+                        let rights = (place.mode, place.uid, place.gid, &place.xattrs[..]);
+                        assert_eq!(rights, (0o700, 0, 0, &[][..]), "{what}: lost+found is nobody's heir");
+                    }
                     let at = |name: &str| tree.get(&path(name)).map(|node| node.inode);
                     let names = (at(from) == Some(source), at(to) == Some(target));
                     let named = tree.values().filter(|node| node.inode == source).count();
@@ -296,7 +311,7 @@ fn no_rename_over_anything_leaves_a_name_that_nobody_made_where_there_is_no_lost
                     *seen.entry(names).or_default() += 1;
                 },
             );
-            assert!(count > 5 && seen.len() > 1, "{what}: {seen:?}");
+            assert!(count > 5 && seen.len() > 1 && places > 0, "{what}: {seen:?}, {places}");
         }
     }
 }
