@@ -417,8 +417,10 @@ fn a_file_system_that_is_shut_down_is_as_its_last_sync_left_it() {
 /// Parts of what is given up are taken and given up again before a commit.
 #[test]
 fn what_a_crash_may_bring_back_is_not_stored_over_however_often_parts_of_it_are_given_up() {
+    need_tools!("mke2fs");
+    let base = image(&["-t", "ext2", "-b", "1024"], "12M");
     for options in [logged(), batched()] {
-        let device = Arc::new(ext2_image::mkfs::in_memory(12 << 20).unwrap());
+        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
         let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
         file(&fs.root().unwrap(), "large", &[0xaa; 100 << 10]);
         fs.close().unwrap();
