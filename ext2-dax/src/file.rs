@@ -71,14 +71,17 @@ impl File {
     /// Opens a regular file of `fs`.
     ///
     /// # Errors
-    /// `EISDIR` and `EINVAL` for what is not a regular file. For writing: `EROFS` on a file system that is open
-    /// read-only, or was closed; `EPERM` for an immutable file, and for an append-only one unless it is opened for
-    /// [`Appending`](OpenFor::Appending).
+    /// `EISDIR` and `EINVAL` for what is not a regular file, `EXDEV` for a file of another file system. For writing:
+    /// `EROFS` on a file system that is open read-only, or was closed; `EPERM` for an immutable file, and for an
+    /// append-only one unless it is opened for [`Appending`](OpenFor::Appending).
     pub fn open(fs: &DaxFs, inode: Inode, open_for: OpenFor) -> Result<Self> {
         match inode.kind() {
             FileKind::Regular => {}
             FileKind::Directory => return Err(Error::refused(Errno::ISDIR, "it is a directory")),
             _ => return Err(Error::refused(Errno::INVAL, "it is not a regular file")),
+        }
+        if inode.fs() != *fs.ext2() {
+            return Err(Error::refused(Errno::XDEV, "it is a file of another file system"));
         }
         let device = Arc::clone(fs.ext2().device());
         if open_for != OpenFor::Reading {
@@ -223,6 +226,7 @@ impl File {
 
     /// Writes through the device, by way of a buffer.
     fn copy_in(&self, pos: u64, len: u64, source: &mut dyn Source, limits: Limits<'_>) -> Result<u64> {
+        let appends = self.0.open_for == OpenFor::Appending && !Mended::AppendsApart.is_back();
         let pos = if self.0.open_for == OpenFor::Appending { self.size() } else { pos };
         // One byte at least, so that an offset past all files is refused as such.
         let len = len.min(MAX_BYTES.saturating_sub(pos).max(1));
@@ -239,7 +243,11 @@ impl File {
             if got == 0 {
                 return if done > 0 { Ok(done) } else { Err(Error::BadAddress) };
             }
-            match self.0.inode.write_at(pos + done, &buf[..got]) {
+            // Where the end is by then, under the inode's lock, others may have come to meanwhile.
+            let inode = &self.0.inode;
+            let put =
+                if appends { inode.append(&buf[..got]) } else { inode.write_at(pos + done, &buf[..got]) };
+            match put {
                 Ok(put) => {
                     done += put as u64;
                     if put < want {

@@ -48,7 +48,8 @@ pub trait PageTable: Debug {
     /// Whether there is a huge zero page to map.
     fn has_huge_zero_page(&self) -> bool;
 
-    /// Maps the page at `address`; replaces a translation that was there.
+    /// Maps the page at `address`; replaces a translation that was there, but no private copy: that was made, and stored
+    /// to, by another thread since the fault began.
     fn map_pte(&self, address: u64, target: Target, writable: Writable);
 
     /// Maps the 2 MiB unit around `address`. A translation of 2 MiB to the same place that was there is
@@ -58,7 +59,7 @@ pub trait PageTable: Debug {
     /// `SlotTaken`.
     fn map_pmd(&self, address: u64, target: Target, writable: Writable) -> Result<(), SlotTaken>;
 
-    /// Maps a private copy at `address`.
+    /// Maps a private copy at `address`; one that is there already stays.
     fn map_copy(&self, address: u64, page: CowPage);
 
     /// Takes the 2 MiB translation around `address` away, if there is one (Linux: `split_huge_pmd` of a

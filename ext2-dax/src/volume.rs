@@ -123,8 +123,11 @@ impl DaxFs {
     /// # Errors
     /// `EOPNOTSUPP` with the reason.
     pub fn check_dax(&self) -> Result<()> {
-        let why = if self.0.ext2.geometry().block_size.bytes() != PAGE_SIZE {
+        let block = self.0.ext2.geometry().block_size.bytes();
+        let why = if block < PAGE_SIZE {
             "blocks are smaller than a page: a file system with blocks of 4096 bytes can be mapped"
+        } else if block > PAGE_SIZE {
+            "blocks are larger than a page: a file system with blocks of 4096 bytes can be mapped"
         } else if self.0.ext2.device().dax().is_none() {
             "the device is not memory: open the image as a mapped file, or hold it in memory"
         } else {

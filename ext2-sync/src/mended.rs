@@ -40,6 +40,7 @@ mended! {
     FaultLeavesHole: "a store fault that fails leaves translations of the hole that it gave blocks to",
     PrivateCopiesGo: "private copies go when blocks move or are punched",
     CopyPastTheEnd: "a private copy outlives the end of the file where nothing else of it is mapped",
+    CopiesReplaced: "a fault maps its page over the private copy that another thread has made meanwhile",
     MapAsksNobody: "a shared mapping for stores is given of files that may not be stored to",
     LeaseAsksNobody: "memory is lent for storing of files that may not be stored to",
     RightsOfTheDevice: "where the file system was closed, memory is given for storing as the device allows it",
@@ -63,6 +64,7 @@ mended! {
     DeadShare: "a block of attributes that an inode without a name has is shared with others",
     InodeReplayedFirst: "the replay of a journal that was made for a moment takes its inode away before all is in its place",
     NumberLost: "errors of the file system reach callers of the DAX layer as EINVAL",
+    AppendsApart: "two appends to a file that is not reached by DAX go to the same place",
     DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",
 }
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, RamDevice};
 use e2dax_tests::{Rng, need_tools, tools};
-use ext2_core::{Errno, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, Policy, Wait};
+use ext2_core::placement::{FreeSpace, Placed, Placement, Request};
+use ext2_core::{Errno, Ext2, FileKind, Follow, GroupNr, Inode, NewInode, OpenOptions, Policy, Wait};
 use ext2_image::{UnitCounts, Units, Walk};
 
 const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
@@ -257,4 +258,37 @@ fn a_directory_of_many_names_costs_the_same_for_each() {
     fs.root().expect("root").rmdir(b"dir").expect("empty");
     fs.close().expect("closed");
     fsck(&device);
+}
+
+/// Asks for so many blocks at each place.
+#[derive(Debug)]
+struct AtMost(u32);
+
+impl Placement for AtMost {
+    fn place<'s>(&self, space: &'s FreeSpace<'_>, _: &Request) -> ext2_core::Result<Option<Placed<'s>>> {
+        for block in space.group_blocks(GroupNr::new(0)) {
+            if let Some(taken) = space.take_at(block, self.0)? {
+                return Ok(Some(Placed { taken, window: None }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[test]
+fn a_placement_that_asks_for_no_blocks_gets_none() {
+    need_tools!("mke2fs", "e2fsck");
+    for most in [0, 1, u32::MAX] {
+        let device = fresh(4, &[]);
+        let options = OpenOptions { placement: Some(Arc::new(AtMost(most))), ..OpenOptions::default() };
+        let fs = Ext2::open(device.clone(), &options).expect("open");
+        let file = fs.root().expect("root").create(b"f", &FILE).expect("created");
+        match file.write_at(0, &[1; 20_000]) {
+            Ok(written) => assert_eq!((most > 0, written), (true, 20_000)),
+            Err(error) => assert!(most == 0 && error.is(Errno::NOSPC), "{error}"),
+        }
+        drop(file);
+        fs.close().expect("closed");
+        fsck(&device);
+    }
 }

@@ -488,3 +488,30 @@ fn a_strict_file_system_renames_a_directory_in_its_block_and_in_one_transaction(
         assert!(is_clean(&device.to_vec()), "journal: {journal}");
     }
 }
+
+/// What a rename keeps for a moment has a name that is not there, however many are.
+#[test]
+fn a_file_is_replaced_where_lost_and_found_has_every_name_that_it_might_be_kept_by() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext2", "-N", "1024"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let lost = root.lookup("lost+found").expect("mke2fs makes it");
+    fs.write("old", "old").expect("written");
+    fs.write("new", "new").expect("written");
+    let nr = root.lookup_nr("old").expect("there");
+    let (mut plus, mut count) = (format!("#{nr}"), 0);
+    while plus.len() <= 255 {
+        lost.create(&plus, &FIFO).expect("created");
+        plus.push('+');
+        count += 1;
+        lost.create(format!("#{nr}.{count}"), &FIFO).expect("created");
+    }
+    fs.rename(&root, b"new", &root, b"old", RenameFlags::empty()).expect("renamed");
+    assert_eq!(fs.read("old").expect("read"), b"new");
+    assert!(!fs.exists("new").expect("looked up"));
+    assert_eq!(listed(&lost, 0).len(), 2 + 2 * count);
+    drop((lost, root));
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}

@@ -311,11 +311,7 @@ impl Cell {
         }
         let mut pointers = vec![0; self.shape().pointers() as usize];
         while let Some((block, below)) = left.pop() {
-            let Some(valid) = self.valid(block) else {
-                return Err(
-                    self.corrupt(format!("block map points to block {block}, outside the file system"))
-                );
-            };
+            let valid = self.pointed(block)?;
             claim(block);
             if !walked.insert((block, below)) {
                 continue;

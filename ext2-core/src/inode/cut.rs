@@ -114,11 +114,7 @@ impl Cell {
     /// are left; a block without pointers is for the caller to take away (Linux: `all_zeroes` in
     /// `ext2_find_shared`).
     fn plan_cuts_in(&self, block: u32, below: u32, range: Range<u64>, cuts: &mut Vec<Cut>) -> Result<Left> {
-        let Some(block) = self.valid(block) else {
-            return Err(
-                self.corrupt(alloc::format!("block map points to block {block}, outside the file system"))
-            );
-        };
+        let block = self.pointed(block)?;
         let shape = self.shape();
         let span = shape.span(below);
         let (first, end) = (range.start / span, range.end.div_ceil(span));
@@ -210,10 +206,12 @@ impl Cell {
         let mut pointers = vec![0; self.shape().pointers() as usize];
         let mut budget = self.fs.geo.blocks_count;
         while let Some((block, below)) = left.pop() {
-            let Some(valid) = self.valid(block) else {
-                let what = alloc::format!("block map points to block {block}, outside the file system");
-                outcome = outcome.and(Err(self.corrupt(what)));
-                continue;
+            let valid = match self.pointed(block) {
+                Ok(valid) => valid,
+                Err(error) => {
+                    outcome = outcome.and(Err(error));
+                    continue;
+                }
             };
             budget = match budget.checked_sub(1) {
                 Some(budget) => budget,

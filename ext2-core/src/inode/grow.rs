@@ -175,16 +175,7 @@ impl Cell {
             Allocate::Fault | Allocate::AlignedRun => Publisher::Fault,
         };
         // Also after an error: a part may be reachable, and who maps the hole that was there has to see it.
-        let told = match &got {
-            Ok(got) => {
-                if got.new {
-                    got.mapping.count
-                } else {
-                    0
-                }
-            }
-            Err(_) => count,
-        };
+        let told = got.as_ref().map_or(count, |got| if got.new { got.mapping.count } else { 0 });
         if told > 0 {
             self.space.published(self.bytes_of(start, told), by);
         }

@@ -106,6 +106,12 @@ impl Cell {
         lookup(&self.tree(), start, count)
     }
 
+    /// The block that a pointer of the map names.
+    pub(crate) fn pointed(&self, pointer: u32) -> Result<DeviceBlock> {
+        let outside = || alloc::format!("block map points to block {pointer}, outside the file system");
+        self.valid(pointer).ok_or_else(|| self.corrupt(outside()))
+    }
+
     fn tree(&self) -> Tree<'_, Self> {
         let budget = u64::from(self.fs.geo.blocks_count);
         Tree { pointers: self, shape: self.shape(), inode: self.nr, budget }

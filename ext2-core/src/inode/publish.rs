@@ -187,11 +187,7 @@ impl Cell {
         let mut pointer = self.root(path.slot);
         let mut level = 1;
         while pointer != 0 && level <= path.depth {
-            let Some(block) = self.valid(pointer) else {
-                return Err(self.corrupt(alloc::format!(
-                    "block map points to block {pointer}, outside the file system"
-                )));
-            };
+            let block = self.pointed(pointer)?;
             parent = Some((block, shape.index(&path, level)));
             level += 1;
             if level <= path.depth {

@@ -126,11 +126,7 @@ impl Cell {
         }
         let mut pointer = self.root(path.slot);
         for level in 1..=path.depth {
-            let Some(indirect) = self.valid(pointer) else {
-                return Err(self.corrupt(alloc::format!(
-                    "block map points to block {pointer}, outside the file system"
-                )));
-            };
+            let indirect = self.pointed(pointer)?;
             let index = shape.index(&path, level);
             if level == path.depth {
                 return self.store_pointer(self.fs.geo.byte_of(indirect) + 4 * index, block);

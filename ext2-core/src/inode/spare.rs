@@ -86,10 +86,7 @@ impl Cell {
             if pointer == 0 {
                 return Ok(level - 1);
             }
-            let Some(block) = self.valid(pointer) else {
-                let what = alloc::format!("block map points to block {pointer}, outside the file system");
-                return Err(self.corrupt(what));
-            };
+            let block = self.pointed(pointer)?;
             let mut next = [0];
             if level < path.depth {
                 self.read(block, shape.index(path, level), &mut next)?;

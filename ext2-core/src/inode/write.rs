@@ -136,16 +136,28 @@ impl Inode {
     /// `ENOSPC` with nothing written, `EFBIG` at the largest size, `EPERM` for an immutable file and for
     /// an append-only one anywhere but at its end, `EISDIR`, `EINVAL`, `EROFS`; `Corrupt`, the device's.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        self.write_where(data, |_| offset)
+    }
+
+    /// Writes at the end of the file, wherever that is when its turn comes (Linux: `O_APPEND`).
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub fn append(&self, data: &[u8]) -> Result<usize> {
+        self.write_where(data, Self::size)
+    }
+
+    /// Writes at the byte that `offset` says under the inode's lock.
+    fn write_where(&self, data: &[u8], offset: impl FnOnce(&Self) -> u64) -> Result<usize> {
         self.need(FileKind::Regular)?;
         self.0.fs.change(|| {
             let _io = self.0.io.write();
-            let data = self.check_write(offset, data.len() as u64)?.map_or(&[][..], |len| {
-                data.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or(data)
-            });
-            if data.is_empty() {
-                return Ok(0);
+            let offset = offset(self);
+            match self.check_write(offset, data.len() as u64)? {
+                // OK to cast: at most the length of the slice.
+                Some(len) => self.0.write_unlocked(self, offset, data.get(..len as usize).unwrap_or(data)),
+                None => Ok(0),
             }
-            self.0.write_unlocked(self, offset, data)
         })
     }
 

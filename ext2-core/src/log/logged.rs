@@ -51,8 +51,8 @@ struct State {
     dirty: usize,
     /// How many may.
     most: usize,
-    /// Runs that were given up since the last commit, by their first block; and before that by those that a commit under
-    /// way holds.
+    /// Runs that were given up since the last commit, by their first block, none of which touches another; and before
+    /// that by those that a commit under way holds.
     freed: BTreeMap<u32, u32>,
     freeing: BTreeMap<u32, u32>,
     /// The commit that each block of the log belongs to which a replay would write.
@@ -69,10 +69,21 @@ struct Captured {
     commit: u32,
 }
 
-/// Whether a run of blocks touches one of the runs.
-fn touches(runs: &BTreeMap<u32, u32>, from: u64, to: u64) -> bool {
-    let before = runs.range(..=u32::try_from(to.saturating_sub(1)).unwrap_or(u32::MAX)).next_back();
-    before.is_some_and(|(&start, &len)| u64::from(start) + u64::from(len) > from && u64::from(start) < to)
+/// The last of the runs, which lie apart, that has a block of `from..to`: its first block, and the one after it.
+fn touched(runs: &BTreeMap<u32, u32>, from: u64, to: u64) -> Option<(u64, u64)> {
+    let (&start, &len) = runs.range(..u32::try_from(to).unwrap_or(u32::MAX)).next_back()?;
+    let run = (u64::from(start), u64::from(start) + u64::from(len));
+    (run.1 > from).then_some(run)
+}
+
+/// Adds the blocks `from..to`, of which some may be there: what was given up and taken anew is given up again.
+fn add_run(runs: &mut BTreeMap<u32, u32>, (mut from, mut to): (u64, u64)) {
+    while let Some((start, end)) = touched(runs, from, to) {
+        runs.remove(&(start as u32));
+        (from, to) = (from.min(start), to.max(end));
+    }
+    // OK to cast: blocks of a device that has 32-bit numbers.
+    runs.insert(from as u32, (to - from) as u32);
 }
 
 /// Whether a map has a block of a run that is not empty.
@@ -254,8 +265,8 @@ impl Logged {
     /// Whether contents may be stored in place, all over the range.
     fn is_free_to_change(&self, offset: u64, len: u64) -> bool {
         let (span, state) = (self.span(offset, len), self.state.read());
-        !touches(&state.freed, span.start, span.end)
-            && !touches(&state.freeing, span.start, span.end)
+        touched(&state.freed, span.start, span.end).is_none()
+            && touched(&state.freeing, span.start, span.end).is_none()
             && !has(&state.live, &span)
             && !has(&state.blocks, &span)
     }
@@ -377,13 +388,7 @@ impl BlockDevice for Logged {
             return;
         }
         let span = self.span(offset, len);
-        let (Ok(first), Ok(count)) = (u32::try_from(span.start), u32::try_from(span.end - span.start)) else {
-            return;
-        };
-        let mut state = self.state.write();
-        // What was given up and taken anew meanwhile may be given up again, in other runs.
-        let longest = state.freed.get(&first).copied().unwrap_or(0).max(count);
-        state.freed.insert(first, longest);
+        add_run(&mut self.state.write().freed, (span.start, span.end));
     }
 
     fn hold(&self, begin: bool) {

@@ -451,9 +451,11 @@ impl Rename<'_> {
     /// none and no room to make one.
     fn find_keeper(&self, inode: &Inode) -> Result<Keeper> {
         let place = self.lost.as_ref().unwrap_or(self.new_dir);
-        let mut name = format!("#{}", inode.nr()).into_bytes();
+        let (nr, mut other) = (inode.nr(), 0);
+        let mut name = format!("#{nr}").into_bytes();
         while place.0.find(&name)?.is_some() {
-            name.push(b'+');
+            other += 1;
+            name = format!("#{nr}.{other}").into_bytes();
         }
         let room = place.0.find_room_there(&name)?;
         Ok(Keeper { place: place.clone(), name, room })

@@ -63,8 +63,11 @@ impl Ring {
         let sb = Superblock::from_raw(raw, dev.size(), true)?;
         let geo = Geometry::new(&sb);
         let nr = raw.s_journal_inum.get();
-        if nr == 0 || nr > geo.inodes_count {
+        if nr == 0 {
             return Err(super::elsewhere());
+        }
+        if nr > geo.inodes_count {
+            return corrupt("the journal's inode is past the last");
         }
         let map = blocks_of(dev, &geo, nr)?;
         Self::with_map(dev, &geo, map)

@@ -24,6 +24,7 @@ const SAID: &[(&str, &[Word])] = {
         ("Ext2::statfs", &[W::StatFs]),
         ("Ext2::sync", &[W::SyncAll]),
         ("Inode::acl", &[W::Acl]),
+        ("Inode::append", &[W::FileWrite]),
         ("Inode::attr", &[W::Stat]),
         ("Inode::create", &[W::Create]),
         ("Inode::entries", &[W::BeginListing, W::List]),

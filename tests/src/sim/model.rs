@@ -134,6 +134,11 @@ impl Model {
         Self { has_threads: true, ..self.clone() }
     }
 
+    /// From now on all actors have what the first has, and what one does with it all see.
+    pub(super) fn become_one_process(&mut self) {
+        self.actors.truncate(1);
+    }
+
     /// Whether nothing can be changed.
     #[must_use]
     pub fn is_read_only(&self) -> bool {

@@ -10,7 +10,7 @@ use blockdev::{Faulty, RamDevice};
 use ext2_image::check::{Checker, Finding, Options as CheckOptions};
 
 use super::{
-    Actor, Answer, Mode, Operation, Options, Step, World,
+    Actor, Answer, Mode, Operation, Options, Scene, Step, World,
     base::{self, BEGIN},
     choose::Chooser,
     compare::compare,
@@ -205,6 +205,10 @@ impl Run {
 
     /// Threads go on from here, each with a program.
     fn threads(&mut self, options: &Options) -> Result<(), String> {
+        if options.scene == Some(Scene::OneProcess) {
+            self.model.become_one_process();
+            self.world.become_one_process();
+        }
         let programs = self.programs.take().unwrap_or_else(|| threads::programs(options, &self.model));
         let now = BEGIN + 1 + self.outcome.steps.len() as i64;
         let steps = programs.iter().flatten().cloned();

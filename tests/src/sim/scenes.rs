@@ -45,6 +45,8 @@ pub enum Scene {
     MappedHole,
     /// Threads look up, make, remove and rename the same few names.
     SameNames,
+    /// Threads load from one mapping and store to it, or append to one file.
+    OneProcess,
 }
 
 /// The operations of a scene.
@@ -77,7 +79,7 @@ impl Scene {
                 Self::LongLease,
                 Self::MappedHole,
             ],
-            Mode::Threads => vec![Self::SameNames],
+            Mode::Threads => vec![Self::SameNames, Self::OneProcess],
             Mode::Crash => stored.to_vec(),
             Mode::Failing => [&[Self::MappedHole; 2][..], &stored].concat(),
         }
@@ -127,6 +129,17 @@ impl Scene {
                 options.kib = options.kib.max(512);
             }
             Self::Owners | Self::FirstName => {}
+            Self::OneProcess => {
+                // A file is mapped where a block is a page; where not, it is appended to.
+                let block = *rng.pick(&[4096, 4096, 1024]);
+                of_blocks(options, block, 384);
+                (options.backend, options.buffer_head) = (Backend::Ram, false);
+                options.switch = *rng.pick(&[10, 40, 0, 0]);
+                options.shares = match block {
+                    4096 => vec![(Word::Load, 1), (Word::Store, 1)],
+                    _ => vec![(Word::FileRead, 1), (Word::FileWrite, 2)],
+                };
+            }
             Self::SameNames => {
                 use Word as W;
                 options.forgets = true;
@@ -164,6 +177,8 @@ impl Scene {
             Self::FirstName => script.first_name(rng),
             Self::MappedHole => script.mapped_hole(rng),
             Self::SameNames => script.same_names(rng),
+            Self::OneProcess if options.block < PAGE => script.one_end(),
+            Self::OneProcess => script.one_process(rng),
         }
         if options.mode == Mode::Failing && script.last.is_none() {
             // The device fails in what the scene is about.
@@ -378,6 +393,18 @@ impl Script {
         self.map(Sharing::Shared, 1);
         self.does(O::Load { map: 0, at, len: 1 });
         self.does(O::Store { map: 1, at, data: Data { len: 1 + rng.below(100) as u32, seed: 3 } });
+    }
+
+    fn one_end(&mut self) {
+        self.make(1, FileKind::Regular, 0o644, 1);
+        self.does(Operation::Open { of: 1, open_for: OpenFor::Appending, file: 0 });
+    }
+
+    fn one_process(&mut self, rng: &mut Rng) {
+        self.open();
+        let data = Data { len: 1 + rng.below(2 * PAGE) as u32, seed: 3 };
+        self.does(Operation::FileWrite { file: 0, at: 0, data, nowait: false });
+        self.map(if rng.one_in(4) { Sharing::Shared } else { Sharing::Private }, 0);
     }
 
     fn same_names(&mut self, rng: &mut Rng) {

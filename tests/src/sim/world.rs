@@ -25,10 +25,10 @@ use super::{
 use crate::golden;
 
 /// A mapping, in software or in this process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Mapped {
-    Soft(SoftMap),
-    Host(HostMap),
+    Soft(Arc<SoftMap>),
+    Host(Arc<HostMap>),
 }
 
 impl Mapped {
@@ -66,7 +66,7 @@ impl Mapped {
 }
 
 /// What an actor holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) hands: Vec<Option<Inode>>,
     pub(super) files: Vec<Option<(File, OpenFor)>>,
@@ -114,7 +114,7 @@ impl Held {
                 let is_short = vma.page_at(vma.end) - vma.pgoff < 512;
                 let stores = vma.is_shared() && vma.protection == Protection::ReadWrite && is_short;
                 let run = inode.map(FileBlock::new(vma.pgoff), 1);
-                (stores && run.is_ok_and(|run| !run.is_hole())).then_some(map)
+                (stores && run.is_ok_and(|run| !run.is_hole())).then_some(&**map)
             }
             _ => None,
         })
@@ -123,8 +123,8 @@ impl Held {
     /// Maps a file.
     pub(super) fn map(&self, file: &File, request: &MapRequest) -> ext2_dax::Result<Mapped> {
         match &self.host {
-            Some(mmu) => file.map_host(mmu, request).map(Mapped::Host),
-            None => file.map(&self.mmu, request).map(Mapped::Soft),
+            Some(mmu) => file.map_host(mmu, request).map(|map| Mapped::Host(Arc::new(map))),
+            None => file.map(&self.mmu, request).map(|map| Mapped::Soft(Arc::new(map))),
         }
     }
 }
@@ -222,6 +222,12 @@ impl World {
         let ext2 = Ext2::open(self.device.clone(), &open)?;
         self.fs = Some(DaxFs::new(ext2, self.dax_options));
         Ok(())
+    }
+
+    /// All actors are threads of one process from now on: they have what the first has.
+    pub(super) fn become_one_process(&mut self) {
+        let Some(first) = self.actors.first().cloned() else { return };
+        self.actors.fill(first);
     }
 
     /// Everybody lets go of everything.

@@ -69,7 +69,12 @@ impl PageTable for Flat {
             Target::Zero => Leaf::Zero,
             Target::Page(page) => Leaf::Device(page, writable),
         };
-        self.leaves.lock().unwrap().insert(address & !(PAGE_SIZE - 1), leaf);
+        let mut leaves = self.leaves.lock().unwrap();
+        // One that was made meanwhile stays.
+        let there = leaves.entry(address & !(PAGE_SIZE - 1)).or_insert(Leaf::Zero);
+        if !matches!(there, Leaf::Mine(_)) {
+            *there = leaf;
+        }
     }
 
     fn map_pmd(&self, _: u64, _: Target, _: Writable) -> Result<(), SlotTaken> {
@@ -77,7 +82,11 @@ impl PageTable for Flat {
     }
 
     fn map_copy(&self, address: u64, page: CowPage) {
-        self.leaves.lock().unwrap().insert(address & !(PAGE_SIZE - 1), Leaf::Mine(page));
+        let mut leaves = self.leaves.lock().unwrap();
+        let there = leaves.entry(address & !(PAGE_SIZE - 1)).or_insert(Leaf::Zero);
+        if !matches!(there, Leaf::Mine(_)) {
+            *there = Leaf::Mine(page);
+        }
     }
 
     fn split(&self, _: u64) {}

@@ -12,5 +12,6 @@ mod seam;
 mod setup;
 mod siblings;
 mod sweep;
+mod threads;
 mod torn_writes;
 mod toy;

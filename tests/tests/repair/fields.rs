@@ -46,6 +46,7 @@ fn a_field_of_the_only_superblock_gets_back_what_the_others_say() {
         ("spare descriptors where the bitmaps are", &[(204, spare + (2 << 16))], Kind::SpareDescriptors),
         ("more spare descriptors than have a number", &[(204, 0x7fff << 16)], Kind::SpareDescriptors),
         ("a journal that is none", &[(224, 13)], Kind::JournalLeft),
+        ("a journal in an inode past the last", &[(224, 99_999)], Kind::JournalLeft),
         (
             "orphans without a file of them",
             &[(100, word(&bytes, SUPER + 100) | 0x1_0000)],

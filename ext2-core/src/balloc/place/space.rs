@@ -171,7 +171,10 @@ impl<'a> FreeSpace<'a> {
         let Some((nr, bit)) = self.fs.geo.group_of_block(block) else { return Ok(None) };
         let owner = Some(self.request.owner);
         let mut group = self.groups.get(nr).lock();
-        if group.free_run(self.fs, nr, bit, 1)? == 0 || group.window_of_other(bit, owner).is_some() {
+        if count == 0
+            || group.free_run(self.fs, nr, bit, 1)? == 0
+            || group.window_of_other(bit, owner).is_some()
+        {
             return Ok(None);
         }
         let search = Search { owner, from: bit, which: Which::Free };

@@ -121,6 +121,8 @@ impl PageTable for Area {
         state.tables.insert(place);
         let kind = state.runs.kind(page);
         let done = match target {
+            // Another thread has made it since the fault began.
+            _ if kind == Some(Kind::Copy) => Ok(()),
             Target::Page(device) if kind == Some(Kind::File(device.get())) => Ok(()),
             Target::Page(device) => {
                 self.place_within_budget(&mut state, page, page + 1, Kind::File(device.get()))

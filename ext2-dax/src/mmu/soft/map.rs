@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ext2_core::sync::Mended;
+
 use super::tables::{Found, Tables, Translation, Wish, memory};
 use super::{Counters, Counts, Died, HugeZeroPage, Signal, SoftMmu};
 use crate::entry::PAGE_SIZE;
@@ -190,6 +192,8 @@ impl Area {
         let mut copy: CowPage = Box::new([0; PAGE_SIZE as usize]);
         let mut tables = self.tables.write();
         let read = match tables.find(address, Wish::Load) {
+            // Another thread has made it meanwhile.
+            Found::Copy(_) if !Mended::CopiesReplaced.is_back() => return true,
             Found::Zero => true,
             Found::Page(page) => memory(self.file.memory(), page, Wish::Load)
                 .and_then(|slice| slice.copy_out(0, &mut copy[..]))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use blockdev::{Access, DaxDevice, PmemSlice};
+use ext2_core::sync::Mended;
 
 use crate::entry::{DevPage, Order, PAGE_SIZE, PMD_PAGES, PMD_SIZE};
 use crate::mapping::PrivateCopies;
@@ -161,6 +162,7 @@ impl Tables {
         }
     }
 
+    /// Maps a page, but not over a private copy: another thread has made it, and stored to it, since this one looked.
     fn put(&mut self, address: u64, pte: Pte) {
         if self.dead {
             return;
@@ -170,7 +172,10 @@ impl Tables {
             *place = new_table();
         }
         if let Place::Table(ptes) = place {
-            ptes[pte_of(address)] = pte;
+            let there = &mut ptes[pte_of(address)];
+            if !matches!(there, Pte::Copy(_)) || Mended::CopiesReplaced.is_back() {
+                *there = pte;
+            }
         }
     }
 
