@@ -15,7 +15,7 @@ use crate::turns::{Looks, Turns};
 use crate::volume::{
     Caller, Change, CopyRange, KEEP, New, SetTime, Volume, Whence, takes_long as ioctl_takes_long,
 };
-use crate::wire::{Fields, Listing, Out, Request, opcode};
+use crate::wire::{Fields, Listing, Out, Read, Request, opcode};
 
 /// `SEEK_DATA` and `SEEK_HOLE` of Linux.
 const SEEK_DATA: u32 = 3;
@@ -257,9 +257,10 @@ impl Served {
                 Ok(Answer::Body(out.entry(KEEP, &volume.link(file, node, fields.name()?)?)))
             }
             opcode::OPEN => {
-                Ok(Answer::Body(out.open(volume.open(node, fields.u32()?.cast_signed())?.bits())))
+                let opened = fields.u32()?.cast_signed();
+                Ok(Answer::Body(out.open(opened, volume.open(node, opened)?.bits())))
             }
-            opcode::OPENDIR => Ok(Answer::Body(out.open(volume.open_directory(node)?.bits()))),
+            opcode::OPENDIR => Ok(Answer::Body(out.open(0, volume.open_directory(node)?.bits()))),
             opcode::RELEASE => {
                 fields.skip(8)?;
                 volume.release(node, fields.u32()?.cast_signed());
@@ -267,10 +268,9 @@ impl Served {
             }
             opcode::RELEASEDIR => Ok(Answer::Body(out)),
             opcode::READ => {
-                fields.skip(8)?;
-                let (offset, size) = (fields.u64()?, fields.u32()?);
-                if !self.splice(request, offset, size) {
-                    volume.read(node, offset, size, |read| self.channel.answer(request.unique, read));
+                let read = Read::parse(fields)?;
+                if !self.splice(request, read) {
+                    volume.read(node, read, |bytes| self.channel.answer(request.unique, bytes));
                 }
                 Ok(Answer::None)
             }
@@ -286,12 +286,11 @@ impl Served {
             }
             opcode::FSYNC | opcode::FSYNCDIR => done(volume.fsync(node)),
             opcode::READDIR | opcode::READDIRPLUS => {
-                fields.skip(8)?;
-                let (cookie, size) = (fields.u64()?, fields.u32()?);
-                let mut listing = Listing::new(usize::try_from(size).map_err(|_| Errno::INVAL)?);
+                let read = Read::parse(fields)?;
+                let mut listing = Listing::new(usize::try_from(read.size).map_err(|_| Errno::INVAL)?);
                 match request.opcode {
-                    opcode::READDIR => volume.read_directory(node, cookie, &mut listing)?,
-                    _ => volume.read_directory_plus(node, cookie, &mut listing)?,
+                    opcode::READDIR => volume.read_directory(node, read, &mut listing)?,
+                    _ => volume.read_directory_plus(node, read, &mut listing)?,
                 }
                 Ok(Answer::Body(listing.finish()))
             }
@@ -317,17 +316,16 @@ impl Served {
                 Ok(Answer::Body(out.zeros(16).bytes(&output)))
             }
             opcode::FALLOCATE => {
-                fields.skip(8)?;
+                let opened = fields.opened()?;
                 let (offset, len, mode) = (fields.u64()?, fields.u64()?, fields.u32()?);
-                done(volume.fallocate(node, offset, len, mode, caller))
+                done(volume.fallocate(node, offset, len, mode, opened, caller))
             }
             opcode::LSEEK => self.seek(request, fields),
             opcode::COPY_FILE_RANGE => {
                 fields.skip(8)?;
-                let (from_offset, to) = (fields.u64()?, fields.u64()?);
-                fields.skip(8)?;
+                let (from_offset, to, opened) = (fields.u64()?, fields.u64()?, fields.opened()?);
                 let (to_offset, len) = (fields.u64()?, fields.u64()?);
-                let range = CopyRange { from: node, from_offset, to, to_offset, len };
+                let range = CopyRange { from: node, from_offset, to, to_offset, len, opened };
                 Ok(Answer::Body(out.u32(volume.copy(range, caller)?).u32(0)))
             }
             opcode::DESTROY => Ok(Answer::Body(out)),
@@ -366,7 +364,7 @@ impl Served {
                     volume.make(parent, fields.name()?, new, caller)?
                 };
                 let how = volume.opened_new(&node, flags);
-                Ok(Answer::Body(out.entry(KEEP, &entry).open(how.bits())))
+                Ok(Answer::Body(out.entry(KEEP, &entry).open(flags, how.bits())))
             }
         }
     }

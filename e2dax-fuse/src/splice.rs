@@ -8,7 +8,7 @@ use ext2_core::Piece;
 
 use crate::filesystem::Served;
 use crate::pipe::Pipe;
-use crate::wire::Request;
+use crate::wire::{Read, Request};
 
 /// The fewest bytes that are spliced: less is copied sooner than pages are handed around.
 const LEAST: u32 = 32 << 10;
@@ -37,9 +37,10 @@ fn measure(image: &BackingFile<'_>, pieces: &[Piece]) -> Option<(u32, usize)> {
 }
 
 impl Served {
-    /// Answers a read of `size` bytes from byte `offset` of a file. Gives false, and answers nothing, where it is to be
+    /// Answers a read of a file. Gives false, and answers nothing, where it is to be
     /// copied: it is short, has a hole, is in many pieces, or the image is no file.
-    pub(crate) fn splice(&self, request: &Request<'_>, offset: u64, size: u32) -> bool {
+    pub(crate) fn splice(&self, request: &Request<'_>, read: Read) -> bool {
+        let Read { offset, size, .. } = read;
         if size < LEAST {
             return false;
         }
@@ -49,7 +50,7 @@ impl Served {
         let answered = node.inode.with_pieces(offset, size.into(), |pieces| match measure(&image, pieces) {
             Some((len, pages)) if len >= LEAST && self.is_in_file(pieces) => {
                 // Before the answer, as everywhere: who has it may ask for the times, or set them.
-                self.volume.accessed(&node.inode);
+                self.volume.accessed(&node.inode, read);
                 self.answer_with(request, &image, pieces, len, pages)
             }
             _ => Ok(false),

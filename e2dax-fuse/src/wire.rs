@@ -5,6 +5,7 @@
 use std::fmt;
 
 use ext2_core::{DeviceNr, Timestamp};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::reply::Reply;
@@ -115,6 +116,27 @@ impl<'a> Request<'a> {
     }
 }
 
+/// What is to be read of a file or directory. Linux: `struct fuse_read_in`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Read {
+    /// A byte, or a directory's cookie.
+    pub(crate) offset: u64,
+    /// Bytes at most.
+    pub(crate) size: u32,
+    /// Whether the access time stays as it is, however it was mounted. Linux: `O_NOATIME`.
+    pub(crate) keeps_atime: bool,
+}
+
+impl Read {
+    pub(crate) fn parse(mut fields: Fields<'_>) -> Reply<Self> {
+        fields.skip(8)?;
+        let (offset, size) = (fields.u64()?, fields.u32()?);
+        fields.skip(4 + 8)?;
+        let keeps_atime = OFlags::from_bits_retain(fields.u32()?).contains(OFlags::NOATIME);
+        Ok(Self { offset, size, keeps_atime })
+    }
+}
+
 /// The fields of a request, one after the other. What is missing is `EINVAL`.
 #[derive(Debug)]
 pub(crate) struct Fields<'a>(&'a [u8]);
@@ -132,6 +154,12 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn u64(&mut self) -> Reply<u64> {
         Ok(u64::from_le_bytes(self.take(8)?.try_into().map_err(|_| Errno::INVAL)?))
+    }
+
+    /// The handle of an open file: the flags it was opened with.
+    pub(crate) fn opened(&mut self) -> Reply<i32> {
+        // OK to cast: what `Out::open` gave.
+        Ok((self.u64()? as u32).cast_signed())
     }
 
     /// Passes over bytes that are of no use to us: file handles, owners of locks, padding.
@@ -251,9 +279,10 @@ impl Out {
         self.zeros(ENTRY)
     }
 
-    /// `struct fuse_open_out`. There are no handles: what is open is the inode.
-    pub(crate) fn open(self, flags: u32) -> Self {
-        self.u64(0).u32(flags).u32(0)
+    /// `struct fuse_open_out`. What is open is the inode: the handle says how, as the flags of open(2), to requests that
+    /// come without these.
+    pub(crate) fn open(self, opened: i32, flags: u32) -> Self {
+        self.u64(opened.cast_unsigned().into()).u32(flags).u32(0)
     }
 
     fn time(self, time: Timestamp) -> Self {

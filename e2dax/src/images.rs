@@ -195,7 +195,7 @@ impl Images {
         follow: Follow,
     ) -> Result<(Ext2, Inode)> {
         let fs = self.get(context, target)?;
-        let inode = target.find_in(&fs, follow).of(|| target.name())?;
+        let inode = target.find_to_change(&fs, follow).of(|| target.name())?;
         Ok((fs, inode))
     }
 
@@ -218,7 +218,7 @@ impl Images {
         no_create: bool,
     ) -> Result<Option<Inode>> {
         let fs = self.get(context, target)?;
-        let inode = match target.find_in(&fs, Follow::Yes) {
+        let inode = match target.find_to_change(&fs, Follow::Yes) {
             Err(error) if error.is(Errno::NOENT) && no_create => return Ok(None),
             Err(error) if error.is(Errno::NOENT) => {
                 let (parent, name) = self.parent(context, target)?;

@@ -519,6 +519,16 @@ impl Target {
         }
     }
 
+    /// As [`find_in`](Self::find_in), of what is to be changed: not what the file system keeps for itself in an inode.
+    pub(crate) fn find_to_change(&self, fs: &Ext2, follow: Follow) -> ext2_core::Result<Inode> {
+        match self.number() {
+            Some(nr) if nr != InodeNr::ROOT && nr.get() < fs.geometry().first_ino => {
+                Err(Error::Caller(Errno::PERM, "the inode is the file system's own (poke sets its fields)"))
+            }
+            _ => self.find_in(fs, follow),
+        }
+    }
+
     /// The directory in which the last name of the path lies or would lie, and that name.
     pub(crate) fn parent_in(&self, fs: &Ext2) -> ext2_core::Result<(Inode, &[u8])> {
         match self.by_number() {
@@ -534,7 +544,7 @@ impl Target {
 }
 
 /// Whether two paths of this machine lead to one file.
-fn is_same_file(a: &Path, b: &Path) -> bool {
+pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let id = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     id(a).is_some_and(|a| Some(a) == id(b))

@@ -18,6 +18,9 @@ use crate::wire;
 /// Seconds after which an access time is brought up to date in any case.
 const DAY: i64 = 24 * 60 * 60;
 
+/// Linux: `CAP_SYS_ADMIN`.
+const CAP_SYS_ADMIN: u32 = 21;
+
 /// What a time is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SetTime {
@@ -104,8 +107,15 @@ impl Volume {
         !self.options.read_only && is_due(self.options.atime, &inode.attr(), CoarseClock.now())
     }
 
-    /// The contents are being read. Linux: `touch_atime`.
-    pub(crate) fn accessed(&self, inode: &Inode) {
+    /// The contents are being read. Linux: `file_accessed`.
+    pub(crate) fn accessed(&self, inode: &Inode, read: wire::Read) {
+        if !read.keeps_atime {
+            self.touch_atime(inode);
+        }
+    }
+
+    /// The contents were read, by whoever wants that to be known.
+    pub(super) fn touch_atime(&self, inode: &Inode) {
         if self.atime_is_due(inode) {
             inode.touch_accessed();
         }
@@ -173,9 +183,7 @@ impl Volume {
             }
             _ => {}
         }
-        if self.options.sync {
-            inode.sync().map_err(|error| self.errno(&error))?;
-        }
+        self.written(inode, false)?;
         Ok(self.attr(inode))
     }
 
@@ -243,14 +251,38 @@ impl Volume {
     }
 }
 
+impl Volume {
+    /// Whether the caller may do what is for root alone. Linux: `capable(CAP_SYS_ADMIN)`.
+    ///
+    /// Of a mount of root's it is not the number of the user that counts: in a container, or a namespace of users, root is
+    /// anybody. Of another's mount we may not ask, and root has the kernel's leave to come here.
+    pub(super) fn is_administrator(&self, caller: Caller) -> bool {
+        if self.owner != 0 { caller.uid == 0 } else { caller.has_capability(CAP_SYS_ADMIN) }
+    }
+}
+
 impl Caller {
+    /// Whether the caller has a capability, and in our namespace of users. No thread that cannot be seen has.
+    fn has_capability(self, number: u32) -> bool {
+        let users = |whose: &str| std::fs::read_link(format!("/proc/{whose}/ns/user")).ok();
+        let Some(ours) = users("self") else { return false };
+        self.status("CapEff:")
+            .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+            .is_some_and(|set| set >> number & 1 != 0 && users(&self.pid.to_string()) == Some(ours))
+    }
+
+    /// What the system says of the caller in the line that begins with `field`.
+    fn status(self, field: &str) -> Option<String> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix(field)).map(str::to_owned)
+    }
+
     /// Whether the caller is in a group. Of a thread that cannot be seen only the first group is known.
     pub(super) fn is_in_group(self, gid: u32) -> bool {
         if self.gid == gid {
             return true;
         }
-        let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", self.pid)) else { return false };
-        let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+        let groups = self.status("Groups:").unwrap_or_default();
         groups.split_whitespace().any(|group| group.parse() == Ok(gid))
     }
 }

@@ -6,7 +6,7 @@ use fuser::FopenFlags;
 use super::{KEEP, Volume};
 use crate::convert::node_of;
 use crate::reply::Reply;
-use crate::wire::{Entry, Listing, Out};
+use crate::wire::{Entry, Listing, Out, Read};
 
 impl Volume {
     /// Opens a directory: the kernel may keep what it has listed, unless the access time is due.
@@ -18,11 +18,11 @@ impl Volume {
         Ok(FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE)
     }
 
-    /// Gives entries from `cookie` on to `add` until it says that there is no more room.
-    fn list(&self, number: u64, cookie: u64, mut add: impl FnMut(&Entries, &DirEntry) -> bool) -> Reply<()> {
+    /// Gives entries from the cookie on to `add` until it says that there is no more room.
+    fn list(&self, number: u64, read: Read, mut add: impl FnMut(&Entries, &DirEntry) -> bool) -> Reply<()> {
         let node = self.node(number)?;
-        let mut entries = node.inode.entries(cookie).map_err(|error| self.errno(&error))?;
-        self.accessed(&node.inode);
+        let mut entries = node.inode.entries(read.offset).map_err(|error| self.errno(&error))?;
+        self.accessed(&node.inode, read);
         let mut any = false;
         while let Some(entry) = entries.next() {
             match entry {
@@ -46,16 +46,16 @@ impl Volume {
     }
 
     /// Names and numbers.
-    pub(crate) fn read_directory(&self, number: u64, cookie: u64, listing: &mut Listing) -> Reply<()> {
-        self.list(number, cookie, |_, entry| {
+    pub(crate) fn read_directory(&self, number: u64, read: Read, listing: &mut Listing) -> Reply<()> {
+        self.list(number, read, |_, entry| {
             let kind = self.kind_of(entry).mode_bits().into();
             !listing.add(None, entry.nr.get().into(), entry.next_cookie, kind, &entry.name)
         })
     }
 
     /// Names and all attributes; each entry counts as looked up, but for `.` and `..`.
-    pub(crate) fn read_directory_plus(&self, number: u64, cookie: u64, listing: &mut Listing) -> Reply<()> {
-        self.list(number, cookie, |entries, entry| {
+    pub(crate) fn read_directory_plus(&self, number: u64, read: Read, listing: &mut Listing) -> Reply<()> {
+        self.list(number, read, |entries, entry| {
             let inode = match entries.inode(entry) {
                 Ok(Some(inode)) => inode,
                 // Removed since it was listed; its number may be another file's.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
-use ext2_core::InodeFlags;
+use ext2_core::{Inode, InodeFlags};
 use fuser::{FopenFlags, WriteFlags};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use super::{Caller, Volume, need_regular};
 use crate::channel::Channel;
 use crate::nodes::Node;
 use crate::reply::Reply;
+use crate::wire::Read;
 
 /// Bytes moved at a time by a copy inside the image.
 const COPY_CHUNK: usize = 1 << 20;
@@ -35,6 +36,8 @@ pub(crate) struct CopyRange {
     pub(crate) to: u64,
     pub(crate) to_offset: u64,
     pub(crate) len: u64,
+    /// The flags that the file is open with that is written to.
+    pub(crate) opened: i32,
 }
 
 /// `SEEK_DATA` and `SEEK_HOLE`.
@@ -47,6 +50,11 @@ pub(crate) enum Whence {
 /// Whether a file is opened for writing.
 pub(crate) fn is_for_writing(flags: i32) -> bool {
     open_flags(flags).intersects(OFlags::WRONLY | OFlags::RDWR)
+}
+
+/// Whether what is written is to be durable. (Not `contains`: `O_SYNC` has the bit of `O_DSYNC` and another.)
+fn is_synchronous(flags: i32) -> bool {
+    open_flags(flags).intersects(OFlags::SYNC | OFlags::DSYNC)
 }
 
 fn open_flags(flags: i32) -> OFlags {
@@ -99,28 +107,22 @@ impl Volume {
         }
     }
 
-    /// Reads up to `size` bytes and hands them to `take`.
-    pub(crate) fn read<T>(
-        &self,
-        number: u64,
-        offset: u64,
-        size: u32,
-        take: impl FnOnce(Reply<&[u8]>) -> T,
-    ) -> T {
+    /// Reads and hands the bytes to `take`.
+    pub(crate) fn read<T>(&self, number: u64, read: Read, take: impl FnOnce(Reply<&[u8]>) -> T) -> T {
         let node = match self.node(number) {
             Ok(node) => node,
             Err(error) => return take(Err(error)),
         };
         BUFFER.with_borrow_mut(|buffer| {
             // OK to cast: a request is a few MiB at most.
-            let size = size as usize;
+            let size = read.size as usize;
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
             let part = buffer.get_mut(..size).unwrap_or_default();
-            match node.inode.read_at(offset, part) {
+            match node.inode.read_at(read.offset, part) {
                 Ok(len) => {
-                    self.accessed(&node.inode);
+                    self.accessed(&node.inode, read);
                     take(Ok(part.get(..len).unwrap_or_default()))
                 }
                 Err(error) => take(Err(self.errno(&error))),
@@ -147,13 +149,17 @@ impl Volume {
             return Err(Errno::NOSPC);
         }
         let own = node.inode.attr().flags;
-        // Of a write past its cache the kernel asks for nothing more: what O_SYNC and O_DSYNC want is left to us. (Not
-        // `contains`: O_SYNC has the bit of O_DSYNC and another.)
-        let asked = self.is_direct(own) && open_flags(opened).intersects(OFlags::SYNC | OFlags::DSYNC);
-        if asked || self.options.sync || own.contains(InodeFlags::SYNC) {
-            node.inode.sync().map_err(|error| self.errno(&error))?;
-        }
+        // Of a write past its cache the kernel asks for nothing more: what O_SYNC and O_DSYNC want is left to us.
+        self.written(&node.inode, self.is_direct(own) && is_synchronous(opened))?;
         u32::try_from(done).map_err(|_| Errno::INVAL)
+    }
+
+    /// Makes what was stored durable, where that was `asked` for or goes for the mount or the file.
+    pub(super) fn written(&self, inode: &Inode, asked: bool) -> Reply<()> {
+        if asked || self.options.sync || inode.attr().flags.contains(InodeFlags::SYNC) {
+            inode.sync().map_err(|error| self.errno(&error))?;
+        }
+        Ok(())
     }
 
     /// Makes a file or directory durable. After a shutdown nothing is said to be, not even what had nothing to write.
@@ -171,12 +177,14 @@ impl Volume {
         offset: u64,
         len: u64,
         mode: u32,
+        opened: i32,
         caller: Caller,
     ) -> Reply<()> {
         let node = self.node(number)?;
         need_regular(&node.inode)?;
         self.drop_privileges(&node, caller.uid != 0, caller)?;
-        node.inode.fallocate(mode, offset, len).map_err(|error| self.errno(&error))
+        node.inode.fallocate(mode, offset, len).map_err(|error| self.errno(&error))?;
+        self.written(&node.inode, is_synchronous(opened))
     }
 
     /// Finds the next data or hole. While somebody may write, the kernel has to write back first what only it has:
@@ -221,7 +229,9 @@ impl Volume {
                     Err(_) => break,
                 }
             }
-            self.accessed(&from.inode);
+            self.touch_atime(&from.inode);
+            // The kernel asks for nothing more, as it does after a write.
+            self.written(&to.inode, is_synchronous(range.opened))?;
             u32::try_from(done).map_err(|_| Errno::INVAL)
         })
     }

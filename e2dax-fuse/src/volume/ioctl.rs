@@ -2,7 +2,7 @@
 //! label, free blocks that are given back, an end without a flush.
 //!
 //! For the four requests of flags the kernel checks who may (Linux: `vfs_fileattr_set`). What changes the whole is for
-//! root, and for who mounted the image.
+//! an administrator, and for who mounted the image.
 
 use std::sync::atomic::Ordering;
 
@@ -52,9 +52,10 @@ pub(crate) fn takes_long(request: u32) -> bool {
 }
 
 impl Volume {
-    /// Refuses what is for who may change the image as a whole. Linux: `CAP_SYS_ADMIN`.
+    /// Refuses what is for who may change the image as a whole.
     fn need_administrator(&self, caller: Caller) -> Reply<()> {
-        if caller.uid == 0 || caller.uid == self.owner { Ok(()) } else { Err(Errno::PERM) }
+        let is_owner = self.owner != 0 && caller.uid == self.owner;
+        if is_owner || self.is_administrator(caller) { Ok(()) } else { Err(Errno::PERM) }
     }
 
     /// Does what is asked of the whole mount; `None` for other requests.
@@ -135,6 +136,7 @@ impl Volume {
         if SETFLAGS.contains(&request) {
             let flags = InodeFlags::from_bits_retain(word(input, 0).ok_or(Errno::INVAL)?);
             inode.set_flags(flags).map_err(|error| self.errno(&error))?;
+            self.written(inode, false)?;
             // The time of change that comes with it.
             self.forget_attributes(inode);
             return Ok(Vec::new());
@@ -161,6 +163,7 @@ impl Volume {
                 flags
             });
             inode.set_flags(flags).map_err(|error| self.errno(&error))?;
+            self.written(inode, false)?;
             self.forget_attributes(inode);
             return Ok(Vec::new());
         }

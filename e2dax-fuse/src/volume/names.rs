@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ext2_core::{DeviceNr, FileKind, Inode, NewInode, RenameFlags};
+use ext2_core::{DeviceNr, FileKind, Inode, InodeNr, NewInode, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Caller, Volume};
@@ -54,6 +54,10 @@ impl Volume {
     pub(crate) fn look_up(&self, parent: u64, name: &[u8]) -> Reply<Option<Entry>> {
         if name == b"." {
             let nr = nr_of(parent).ok_or(Errno::STALE)?;
+            // The journal and the other files of the file system itself are nobody's (Linux: `ext2_nfs_get_inode`).
+            if nr != InodeNr::ROOT && nr.get() < self.fs.geometry().first_ino {
+                return Err(Errno::STALE);
+            }
             let inode = self.fs.inode(nr).map_err(|error| self.errno(&error))?;
             if inode.attr().links == 0 {
                 return Err(Errno::STALE);
@@ -103,7 +107,7 @@ impl Volume {
     pub(crate) fn read_link(&self, number: u64) -> Reply<Vec<u8>> {
         let node = self.node(number)?;
         let target = node.inode.read_link().map_err(|error| self.errno(&error))?;
-        self.accessed(&node.inode);
+        self.touch_atime(&node.inode);
         Ok(target)
     }
 

@@ -23,10 +23,12 @@ impl Volume {
         self.node(number)?.inode.xattr_get(name).map_err(|error| self.errno(&error))
     }
 
-    /// The names of all attributes, each with a zero byte behind it. Those that only root may read are for root.
+    /// The names of all attributes, each with a zero byte behind it. Those that only an administrator may read are for one.
     pub(crate) fn list_xattrs(&self, number: u64, caller: Caller) -> Reply<Vec<u8>> {
         let names = self.node(number)?.inode.xattr_list().map_err(|error| self.errno(&error))?;
-        let seen = |name: &&Vec<u8>| caller.uid == 0 || !name.starts_with(b"trusted.");
+        let is_trusted = |name: &Vec<u8>| name.starts_with(b"trusted.");
+        let sees_all = !names.iter().any(is_trusted) || self.is_administrator(caller);
+        let seen = |name: &&Vec<u8>| sees_all || !is_trusted(name);
         Ok(names.iter().filter(seen).flat_map(|name| name.iter().copied().chain([0])).collect())
     }
 
@@ -64,7 +66,7 @@ impl Volume {
                 self.forget_attributes(&node.inode);
             }
         }
-        Ok(())
+        self.written(&node.inode, false)
     }
 
     /// Removes an attribute.
@@ -74,6 +76,6 @@ impl Volume {
         if name == CAPABILITY && caller.uid == 0 {
             node.root_removed_capabilities.store(true, Ordering::Release);
         }
-        Ok(())
+        self.written(&node.inode, false)
     }
 }

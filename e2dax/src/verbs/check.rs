@@ -131,11 +131,12 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         How::Look => look(args, context),
         how => mend::run(args, how, context),
     };
-    match done {
+    match done.and_then(|()| context.out.flush()) {
         Err(failure) if !failure.is_closed_output() => {
             let is_usage = failure.code() == crate::failure::USAGE;
+            let verdict = context.exit_code();
             context.complain(&failure);
-            context.set_exit(if is_usage { USAGE } else { OPERATIONAL });
+            context.lower_exit(if is_usage { USAGE } else { verdict | OPERATIONAL });
             Ok(())
         }
         result => result,
@@ -150,9 +151,7 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
     if let Some(root) = &args.seal {
         let seal =
             seal::Request { root, hash_file: args.hash_file.as_deref(), quiet: args.quiet, json: args.json };
-        if !seal.verify(&target, &*device, context)? {
-            context.set_exit(ERRORS_LEFT);
-        }
+        seal.verify(&target, &*device, context)?;
     }
     let shown = Changes::new(&*device);
     let backup = backup_of(&context.image, &*device, &target.image_name())?;
@@ -185,19 +184,19 @@ fn look(args: &Args, context: &mut Context) -> Result<()> {
         }
     });
     bar.end();
-    if let Some(failure) = closed.into_inner() {
-        return Err(failure);
-    }
     let summary = summary.map_err(|error| target.failure(&*device, error))?;
-    if args.json {
-        context.out.json(&print::summary_to_json(&summary, summary.is_clean()))?;
-    } else {
-        context.out.line(print::verdict(&target.image_name(), &summary))?;
-    }
+    // The exit code tells it, too, to whom the output does not reach.
     if !summary.is_clean() {
         context.set_exit(ERRORS_LEFT);
     }
-    Ok(())
+    if let Some(failure) = closed.into_inner() {
+        return Err(failure);
+    }
+    if args.json {
+        context.out.json(&print::summary_to_json(&summary, summary.is_clean()))
+    } else {
+        context.out.line(print::verdict(&target.image_name(), &summary))
+    }
 }
 
 /// The backup of the superblock that is asked for; none for the primary one.

@@ -1,5 +1,6 @@
 //! `cp`: out of images, into images, and from one place in an image to another.
 
+mod pour;
 mod told;
 
 use std::ffi::{OsStr, OsString};
@@ -11,10 +12,11 @@ use ext2_image::copy::{self, Destination, duplicate, extract, extract_size, inse
 
 use crate::context::Context;
 use crate::describe::{last_name, parent_path};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Of, Result};
 use crate::images::{Images, change_much};
 use crate::interrupt::Partial;
-use crate::target::{Mode, Target};
+use crate::target::{Mode, Target, is_same_file};
+use crate::text::show_os;
 use crate::verbs::chown::parse_owner;
 use told::{Side, Told};
 
@@ -32,7 +34,7 @@ Examples:
 Files copied into an existing directory keep their names; otherwise the last argument is the new name. The root of
 an image has no name: its contents are copied. Holes, permissions, times, hard links between the files, extended
 attributes and owners are kept; on this machine only root can set owners. Existing files are replaced, existing
-directories are merged. Names in an image cannot lead out of the destination.")]
+directories are merged; a device or pipe that is named stays, and gets the bytes. Names in an image cannot lead out of the destination.")]
 pub(crate) struct Args {
     /// What to copy: IMG:/path, or a file of this machine
     #[arg(value_name = "SOURCE", required = true)]
@@ -137,11 +139,30 @@ fn out(args: &Args, context: &mut Context, target: &Target, destination: &Path, 
             _ => (Path::new("."), Some(name.as_bytes())),
         },
     };
+    let place = name.map_or_else(|| into.to_path_buf(), |name| into.join(OsStr::from_bytes(name)));
+    if would_replace(&place, &start, target) {
+        let what = "is the image itself, and would be replaced: name another place";
+        return Err(Failure::text(show_os(place.as_os_str()), what));
+    }
+    if start.kind() == FileKind::Regular && pour::takes_bytes(&place) {
+        return pour::pour(&start, target, &place);
+    }
     let mut told = Told::new(context, Side::Image(target), Side::Host, || extract_size(&start));
     let partial = Partial::named(destination);
     let done = extract(&start, target.path(), into, name, &mut told);
     drop(partial);
     told.end(done)
+}
+
+/// Whether a copy to that place would take the place of the image that it comes out of.
+fn would_replace(place: &Path, start: &Inode, target: &Target) -> bool {
+    let Some(own) = target.image.file_name() else { return false };
+    match start.kind() {
+        FileKind::Directory => {
+            is_same_file(&place.join(own), &target.image) && start.lookup(own.as_bytes()).is_ok()
+        }
+        _ => is_same_file(place, &target.image),
+    }
 }
 
 /// To a place in an image.
@@ -193,7 +214,9 @@ fn into_one(
         }
         Place::Image(target) => {
             let (_fs, start) = if target.is_same_image(destination) {
-                images.resolve(context, &target, args.follow())?
+                let fs = images.get(context, &target)?;
+                let start = target.find_in(&fs, args.follow()).of(|| target.name())?;
+                (fs, start)
             } else {
                 target.resolve(&context.image, Mode::Read, args.follow())?
             };

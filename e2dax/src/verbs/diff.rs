@@ -57,7 +57,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    match compare(args, context) {
+    match compare(args, context).and_then(|()| context.out.flush()) {
         Err(failure) if !failure.is_closed_output() => {
             context.complain(&failure);
             context.lower_exit(TROUBLE);

@@ -42,7 +42,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let done = look(args, context);
+    let done = look(args, context).and_then(|()| context.out.flush());
     match done {
         Err(failure) if args.check.is_some() && !failure.is_closed_output() => {
             context.complain(&failure);

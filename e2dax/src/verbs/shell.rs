@@ -14,7 +14,7 @@ use rustyline::history::MemHistory;
 use rustyline::{CompletionType, Config, Editor};
 
 use crate::context::Context;
-use crate::failure::{Failure, Result};
+use crate::failure::{FAILED, Failure, Result};
 use crate::kept;
 use crate::target::{Mode, Target};
 use crate::text::show;
@@ -173,7 +173,11 @@ fn execute(context: &mut Context, text: &str) -> Result<(bool, u8)> {
         };
         let done = done.and_then(|()| inner.out.flush());
         match done {
-            Err(failure) if failure.is_closed_output() => return Err(failure),
+            Err(failure) if failure.is_closed_output() => {
+                // What follows is not done any more.
+                context.set_exit(FAILED);
+                return Err(failure);
+            }
             Err(failure) => inner.complain(&failure),
             Ok(()) => {}
         }

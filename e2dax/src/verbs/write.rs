@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse(&args.target)?;
     change(context, |context, images| {
         let fs = images.get(context, &target)?;
-        let inode = match target.find_in(&fs, Follow::Yes) {
+        let inode = match target.find_to_change(&fs, Follow::Yes) {
             Err(error) if error.is(Errno::NOENT) => {
                 let (parent, name) = images.parent(context, &target)?;
                 parent.create(name, &NewInode::new(FileKind::Regular, args.mode))

@@ -168,6 +168,38 @@ fn volumes_and_labels_are_no_files_and_a_part_of_an_archive_is_no_archive() {
 }
 
 #[test]
+fn what_is_said_of_a_member_that_is_left_out_is_not_said_of_the_next() {
+    need_tools!("python3");
+    let folder = Folder::with(&[]);
+    python(&folder, LEFT_OUT, &[]);
+    let run = folder.run(&["mkfs", "a.img", "--quiet", "--from", "a.tar"]);
+    assert_eq!(run.code(), 0, "{}", run.err());
+    for side in ["a.img", "a.tar"] {
+        let said = folder.run(&["manifest", side]);
+        let lines: Vec<String> =
+            said.out().lines().filter(|line| line.starts_with("/after-")).map(str::to_owned).collect();
+        assert_eq!(lines.len(), 3, "{side}: {}", said.out());
+        assert!(lines.iter().all(|line| line.contains("mtime=5") && !line.contains("xattr")), "{lines:?}");
+        assert!(!said.out().contains("wrong"), "{}", said.out());
+    }
+}
+
+/// A label, and attributes in the form of Solaris, each behind a header and a long name of its own, and before a file.
+const LEFT_OUT: &str = r"
+import tarfile
+def member(name, kind, data=b''):
+    m = tarfile.TarInfo(name)
+    m.type, m.size, m.mtime = kind, len(data), 5
+    return m.tobuf(tarfile.GNU_FORMAT) + data.ljust(-len(data) % 512 + len(data), b'\0')
+out = b''
+for kind in b'VAE':
+    out += member('x', b'x', b'12 mtime=77\n' + b'32 SCHILY.xattr.user.of=another\n')
+    out += member('././@LongLink', b'L', b'wrong\0')
+    out += member('left-out', bytes([kind])) + member('after-' + chr(kind), b'0')
+open('a.tar', 'wb').write(out + bytes(1024))
+";
+
+#[test]
 fn what_is_no_tar_archive_is_called_by_its_name() {
     need_tools!("cpio", "tar", "python3");
     let folder = Folder::with(&[]);

@@ -117,6 +117,26 @@ fn is_root() -> bool {
 }
 
 #[test]
+fn what_aufs_kept_in_a_layer_for_itself_is_not_in_the_image_and_its_links_are() {
+    need_tools!("tar");
+    let folder = Folder::with(&[]);
+    let tree = folder.path("tree");
+    // As old images have it: a file with two names lies among what is aufs' own, too.
+    write(&tree.join(".wh..wh.plnk/77.1"), b"linked");
+    fs::create_dir(tree.join("d")).unwrap();
+    fs::hard_link(tree.join(".wh..wh.plnk/77.1"), tree.join("d/a")).unwrap();
+    fs::hard_link(tree.join(".wh..wh.plnk/77.1"), tree.join("d/b")).unwrap();
+    fs::create_dir(tree.join(".wh..wh.orph")).unwrap();
+    write(&tree.join(".wh..wh.aufs"), b"");
+    let layer = tar_of(&tree, &[".wh..wh.aufs", ".wh..wh.orph", ".wh..wh.plnk", "d"]);
+    layout(&folder, "image", &[layer], Pack::Gzip);
+    folder.run(&["mkfs", "a.img", "--from", "oci:image:v1"]).ok();
+    assert_eq!(folder.run(&["find", "a.img:/"]).ok(), "/\n/d\n/d/a\n/d/b\n/lost+found\n");
+    assert_eq!(folder.run(&["cat", "a.img:/d/a", "a.img:/d/b"]).ok(), "linkedlinked");
+    assert_eq!(folder.run(&["find", "a.img:/", "--links", "2", "--type", "f"]).ok(), "/d/a\n/d/b\n");
+}
+
+#[test]
 fn layers_are_applied_as_umoci_unpacks_them() {
     need_tools!("tar", "python3", "umoci");
     if !is_root() {

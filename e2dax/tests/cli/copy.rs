@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::process::Stdio;
 
 use e2dax_tests::{need_tools, skip, tools, walk};
 use ext2_image::manifest::{Kind, Manifest, Node, diff, parse};
@@ -139,4 +140,57 @@ fn hostile_names_are_refused_and_the_rest_goes_on() {
     assert_eq!(found, ["good", "lost+found"]);
     assert!(!folder.path("victim").exists());
     assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 3);
+}
+
+#[test]
+fn a_device_or_pipe_that_is_named_gets_the_bytes_and_stays() {
+    if !rustix::process::geteuid().is_root() {
+        skip!("not root: devices cannot be made");
+    }
+    need_tools!("mknod", "mkfifo", "cat");
+    let folder = Folder::with(&["block-4k"]);
+    let readme = folder.run(&["cat", "block-4k.img:/README"]);
+    // What `/dev/null`, `/dev/full` and `/dev/stdout` are, without a risk for those.
+    fs::create_dir(folder.path("dev")).unwrap();
+    for (name, minor) in [("README", "3"), ("full", "7")] {
+        let path = folder.path("dev").join(name);
+        tools::run("mknod", &[path.as_os_str(), "c".as_ref(), "1".as_ref(), minor.as_ref()]).unwrap();
+    }
+    std::os::unix::fs::symlink("/proc/self/fd/1", folder.path("dev/stdout")).unwrap();
+    folder.run(&["cp", "block-4k.img:/README", "dev/README"]).ok();
+    // Into a folder, by its own name.
+    folder.run(&["cp", "block-4k.img:/README", "dev"]).ok();
+    let said = folder.run(&["cp", "block-4k.img:/README", "dev/full"]).fails(1);
+    assert_eq!(said, "e2dax: dev/full: No space left on device\n");
+    assert_eq!(folder.run(&["cp", "block-4k.img:/README", "dev/stdout"]).bytes(), readme.bytes());
+    for name in ["README", "full"] {
+        let kind = fs::symlink_metadata(folder.path("dev").join(name)).unwrap().file_type();
+        assert!(kind.is_char_device(), "{name}");
+    }
+    assert!(fs::symlink_metadata(folder.path("dev/stdout")).unwrap().is_symlink());
+    tools::run("mkfifo", &[folder.path("pipe").as_os_str()]).unwrap();
+    let reader = tools::command("cat").arg(folder.path("pipe")).stdout(Stdio::piped()).spawn().unwrap();
+    folder.run(&["cp", "block-4k.img:/README", "pipe"]).ok();
+    assert_eq!(reader.wait_with_output().unwrap().stdout, readme.bytes());
+    assert!(fs::symlink_metadata(folder.path("pipe")).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn an_image_is_not_replaced_by_what_comes_out_of_it() {
+    let folder = Folder::with(&["block-4k"]);
+    let before = fs::read(folder.path("block-4k.img")).unwrap();
+    folder.run(&["cp", "block-4k.img:/README", "block-4k.img:/block-4k.img"]).ok();
+    let image = fs::read(folder.path("block-4k.img")).unwrap();
+    std::os::unix::fs::symlink("block-4k.img", folder.path("link")).unwrap();
+    for line in [
+        "cp block-4k.img:/README block-4k.img",
+        "cp block-4k.img:/README link",
+        "cp block-4k.img:/block-4k.img .",
+        "cp -r block-4k.img:/ .",
+    ] {
+        let said = folder.run(&line.split(' ').collect::<Vec<_>>()).fails(1);
+        assert!(said.contains("is the image itself"), "{line}: {said}");
+        assert_eq!(fs::read(folder.path("block-4k.img")).unwrap(), image, "{line}");
+    }
+    assert_ne!(before, image);
 }

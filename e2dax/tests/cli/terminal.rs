@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use e2dax_tests::need_tools;
 
 use crate::common::{Folder, is_waiting};
+use crate::repair::break_counts;
 
 /// A terminal of its own, gone when it is dropped.
 struct Terminal<'f> {
@@ -251,7 +252,6 @@ fn a_pipe_that_is_closed_early_is_no_error() {
         "check names.img",
         "diff names.img two-mib.img",
         "replay two-mib.img script",
-        "shell names.img -c ls -c info",
         "quiz",
         "lab",
         "help",
@@ -272,6 +272,74 @@ fn a_pipe_that_is_closed_early_is_no_error() {
             output.status
         );
     }
+}
+
+/// The code of a run whose output nobody reads, or which a full disk takes.
+fn code_of(folder: &Folder, line: &str, out: Stdio) -> (i32, String) {
+    let mut child = folder
+        .command(&line.split(' ').collect::<Vec<_>>())
+        .stdout(out)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Of a pipe the end that is read is closed.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_verdict_is_told_by_the_code_although_nobody_reads_it() {
+    let folder = Folder::with(&["empty"]);
+    let mut image = fs::read(folder.path("empty.img")).unwrap();
+    break_counts(&mut image);
+    fs::write(folder.path("b.img"), &image).unwrap();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for line in ["check b.img", "check --json b.img", "check -n b.img"] {
+        assert_eq!(code_of(&folder, line, Stdio::piped()), (4, String::new()), "{line}");
+        let (code, told) = code_of(&folder, line, full().into());
+        // Errors are left, and that could not be told.
+        assert_eq!(
+            (code, told.as_str()),
+            (12, "e2dax: standard output: No space left on device\n"),
+            "{line}"
+        );
+    }
+    assert_eq!(code_of(&folder, "check empty.img", full().into()).0, 8);
+    assert_eq!(code_of(&folder, "diff b.img empty.img", full().into()).0, 2);
+    assert_eq!(fs::read(folder.path("b.img")).unwrap(), image, "nothing was mended");
+    for (how, out, code) in [("-p", Stdio::piped(), 1), ("-y", full().into(), 9)] {
+        fs::write(folder.path("b.img"), &image).unwrap();
+        assert_eq!(code_of(&folder, &format!("check {how} b.img"), out).0, code, "{how}");
+        folder.run(&["check", "b.img"]).ok();
+    }
+}
+
+/// More lines than what is gathered before it is written.
+#[test]
+fn many_findings_that_nobody_reads_are_mended() {
+    let folder = Folder::with(&[]);
+    fs::create_dir(folder.path("tree")).unwrap();
+    for nr in 0..1500 {
+        fs::write(folder.path(&format!("tree/{nr}")), "").unwrap();
+    }
+    folder.run(&["mkfs", "a.img", "--from", "tree"]).ok();
+    let breaks = |nr| format!("poke inode:{nr} i_links_count 7\n");
+    folder.run_with(&["shell", "a.img"], (100..1500).map(breaks).collect::<String>().as_bytes()).code();
+    let broken = fs::read(folder.path("a.img")).unwrap();
+    assert!(folder.run(&["check", "a.img"]).out().len() > 64 << 10);
+    assert_eq!(code_of(&folder, "check a.img", Stdio::piped()), (4, String::new()));
+    assert_eq!(fs::read(folder.path("a.img")).unwrap(), broken);
+    assert_eq!(code_of(&folder, "check -y a.img", Stdio::piped()), (1, String::new()));
+    folder.run(&["check", "a.img"]).ok();
+}
+
+#[test]
+fn a_script_that_ends_early_since_nobody_reads_says_so() {
+    let folder = Folder::with(&["names"]);
+    fs::write(folder.path("script"), "ls\nls\nls\nmkdir /late\n").unwrap();
+    assert_eq!(code_of(&folder, "shell names.img -f script", Stdio::piped()), (1, String::new()));
+    assert_eq!(folder.run(&["stat", "names.img:/late"]).code(), 1);
 }
 
 /// What a command writes to a terminal of that many columns, with its controls.

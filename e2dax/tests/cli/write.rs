@@ -244,3 +244,31 @@ fn a_directory_inside_itself_ends_every_walk_with_a_message() {
         );
     }
 }
+
+#[test]
+fn what_the_file_system_keeps_in_inodes_of_its_own_is_read_and_not_changed() {
+    need_tools!("mke2fs", "e2fsck");
+    let folder = Folder::with(&[]);
+    let image = folder.path("a.img");
+    tools::mke2fs(&["-q", "-t", "ext2", "-j", image.to_str().unwrap(), "32M"]);
+    let before = std::fs::read(&image).unwrap();
+    // What the spare descriptors have, and the journal.
+    for nr in [7, 8] {
+        for line in [
+            format!("truncate --size 0 a.img:<{nr}>"),
+            format!("write a.img:<{nr}>"),
+            format!("touch a.img:<{nr}>"),
+            format!("chmod 777 a.img:<{nr}>"),
+            format!("chown 5 a.img:<{nr}>"),
+            format!("setfattr -n user.a -v b a.img:<{nr}>"),
+            format!("chattr +i a.img:<{nr}>"),
+            format!("ln a.img:<{nr}> a.img:/name"),
+        ] {
+            let said = folder.run(&line.split(' ').collect::<Vec<_>>()).fails(1);
+            assert!(said.contains("the file system's own"), "{line}: {said}");
+        }
+        folder.run(&["stat", &format!("a.img:<{nr}>")]).ok();
+    }
+    assert!(std::fs::read(&image).unwrap() == before);
+    tools::e2fsck_fn(&image).unwrap();
+}

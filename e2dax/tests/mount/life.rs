@@ -313,6 +313,30 @@ fn file_handles_survive_a_remount_and_go_stale_with_their_file() {
 }
 
 #[test]
+fn no_handle_leads_to_what_the_file_system_keeps_for_itself() {
+    need_fuse!();
+    need_tools!("python3");
+    let image = Image::new(&["-j"], "32M");
+    let mount = image.mount("");
+    fs::write(mount.join("f"), "by handle").unwrap();
+    let saved = image.folder.path().join("handle");
+    let handles = |how: &str| {
+        let (dir, place) = (mount.dir().to_str().unwrap(), saved.to_str().unwrap());
+        run("python3", &["-c", HANDLES, how, dir, "f", place], image.folder.path())
+    };
+    handles("save");
+    let mut handle = fs::read(&saved).unwrap();
+    // The node's upper and lower half, the generation: of the inode that spare descriptors have, and of the journal.
+    for number in [7, 8] {
+        handle[8..20].copy_from_slice(&[[0_u8; 4], [number, 0, 0, 0], [0; 4]].concat());
+        fs::write(&saved, &handle).unwrap();
+        assert_eq!(handles("open").trim(), "stale", "inode {number}");
+    }
+    mount.unmount();
+    image.check();
+}
+
+#[test]
 fn permissions_and_lists_are_kept_by_the_kernel() {
     need_fuse!();
     need_tools!("setfacl");

@@ -1,7 +1,7 @@
 //! Each operation through the mount, by system calls.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
@@ -276,6 +276,35 @@ fn reading_changes_access_times_as_relatime_says() {
         assert_eq!(atime(), first, "{options}: newer than the contents");
         mount.unmount();
     }
+    image.check();
+}
+
+#[test]
+fn who_asks_for_it_reads_without_a_trace() {
+    need_fuse!();
+    let image = Image::new(&["-I", "256"], "32M");
+    let mount = image.mount("strictatime");
+    fs::create_dir(mount.join("d")).unwrap();
+    let old = std::time::UNIX_EPOCH + Duration::from_secs(77);
+    // Copied, and spliced.
+    for (name, len) in [("d", 0), ("small", 100), ("large", 300_000)] {
+        let path = mount.join(name);
+        if len > 0 {
+            fs::write(&path, vec![1; len]).unwrap();
+        }
+        File::open(&path).unwrap().set_times(FileTimes::new().set_accessed(old)).unwrap();
+        for (flag, kept) in [(OFlags::NOATIME, true), (OFlags::empty(), false)] {
+            let file = rustix::fs::open(&path, OFlags::RDONLY | flag, Mode::empty()).unwrap();
+            if len > 0 {
+                assert_eq!(std::io::copy(&mut File::from(file), &mut std::io::sink()).unwrap(), len as u64);
+            } else {
+                assert!(rustix::fs::Dir::read_from(&file).unwrap().count() >= 2);
+            }
+            let atime = fs::metadata(&path).unwrap().accessed().unwrap();
+            assert_eq!(atime == old, kept, "{name} {flag:?}");
+        }
+    }
+    mount.unmount();
     image.check();
 }
 

@@ -163,10 +163,32 @@ as_user(trim)",
 }
 
 #[test]
+fn root_of_a_container_asks_nothing_of_a_mount_that_is_not_its_own() {
+    need_fuse!();
+    need_tools!("python3", "setpriv", "unshare", "setfattr");
+    let image = Image::new(&["-b", "1024", "-L", "mine"], "8M");
+    let mount = image.mount("allow_other");
+    let dir = mount.dir().to_str().unwrap();
+    run("setfattr", &["-n", "trusted.secret", "-v", "x", dir], Path::new("/"));
+    let script = format!("{REQUESTS}print(put('theirs'), trim(), shutdown(), os.listxattr(sys.argv[1]))");
+    // As container engines start root, and in a namespace of users of its own, where it has every capability.
+    for inside in ["setpriv --bounding-set -sys_admin", "unshare --user --map-root-user"] {
+        let mut words: Vec<&str> = inside.split(' ').collect();
+        words.extend(["python3", "-c", &script, dir]);
+        let said = run(words.remove(0), &words, Path::new("/"));
+        assert_eq!(said, "refused EPERM EPERM []\n", "{inside}");
+    }
+    let said = ask(&mount, "print(get(), trim() > 0, os.listxattr(sys.argv[1]))");
+    assert_eq!(said, "mine True ['trusted.secret']\n");
+    mount.unmount();
+    image.check();
+}
+
+#[test]
 fn what_was_durable_is_there_after_a_shutdown_and_nothing_is_changed_after_it() {
     need_fuse!();
     need_tools!("python3");
-    for options in ["", "durability=strict", "direct_io", "writeback_cache"] {
+    for options in ["", "durability=strict", "direct_io", "writeback_cache", "sync"] {
         let image = Image::new(&["-b", "4096", "-I", "256"], "16M");
         let mount = image.mount(options);
         let open = |name: &str| {
@@ -194,6 +216,15 @@ fn what_was_durable_is_there_after_a_shutdown_and_nothing_is_changed_after_it() 
             .unwrap()
             .write_all(b"synced")
             .unwrap();
+        // A copy that the kernel leaves to us; a mount that is `sync` needs no flag.
+        let by_copy = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(if options == "sync" { 0 } else { flags })
+            .open(mount.join("by-copy"))
+            .unwrap();
+        assert_eq!(rustix::fs::copy_file_range(&file, Some(&mut 0), &by_copy, None, 6), Ok(6));
         assert_eq!(ask(&mount, "print(shutdown())"), "\n");
         let io = Some(Errno::IO);
         assert_eq!(errno(File::create(mount.join("new"))), io, "{options}");
@@ -212,7 +243,7 @@ fn what_was_durable_is_there_after_a_shutdown_and_nothing_is_changed_after_it() 
         let mut free = Vec::new();
         for options in ["ro", "", ""] {
             let mount = image.mount(options);
-            for name in ["by-syncfs", "by-fsync", "by-flag"] {
+            for name in ["by-syncfs", "by-fsync", "by-flag", "by-copy"] {
                 assert_eq!(fs::read(mount.join(name)).unwrap(), b"synced", "{options}: {name}");
             }
             assert_eq!(fs::metadata(mount.join("by-fsync")).unwrap().mtime(), 77);

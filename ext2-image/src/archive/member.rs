@@ -194,7 +194,11 @@ impl<'f> Members<'f> {
                 }
                 b'L' => before.long_path = Some(to_zero(self.data(&header, NAME_MAX, &name)?)),
                 b'K' => before.long_link = Some(to_zero(self.data(&header, NAME_MAX, &name)?)),
-                b'V' => self.skip(header.size().map_err(bad)?, &name)?,
+                // What was said ahead of a header that is left out was said of it.
+                b'V' => {
+                    self.skip(header.size().map_err(bad)?, &name)?;
+                    before = Before::default();
+                }
                 b'M' => {
                     let what =
                         "is the end of a file that begins in another volume: only whole archives can be read";
@@ -204,6 +208,7 @@ impl<'f> Members<'f> {
                     let what = "attributes in the form of Solaris are left out";
                     self.note(format!("{}: {what}", quote(&name)));
                     self.skip(header.size().map_err(bad)?, &name)?;
+                    before = Before::default();
                 }
                 _ => {
                     self.count += 1;

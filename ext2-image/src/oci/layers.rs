@@ -1,5 +1,6 @@
 //! Layers: unpacked by several threads, applied in their order.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Mutex;
@@ -85,16 +86,28 @@ fn apply(merge: &mut Merge, layer: Opened, is_whole: bool) -> Result<()> {
     if is_whole {
         members = members.known_whole();
     }
-    let mut kept = Vec::new();
+    let (mut kept, mut own) = (Vec::new(), BTreeSet::new());
     while let Some(member) = members.next_member()? {
         let (folder, name) = split(&member.path);
+        own.extend(own_folder(folder).map(<[u8]>::to_vec));
         match hides(folder, name)? {
             Some(what) => hide(merge, folder, &what)?,
             None => kept.push(member),
         }
     }
     members.notes().iter().for_each(|note| merge.note(note));
-    kept.into_iter().try_for_each(|member| merge.member(member, archive))
+    kept.into_iter().try_for_each(|member| merge.member(member, archive))?;
+    // Now that other members are links to what is in it.
+    own.iter().try_for_each(|folder| merge.remove(folder).map(drop))
+}
+
+/// The directory of aufs' own in which a path lies, as `.wh..wh.plnk`.
+fn own_folder(path: &[u8]) -> Option<&[u8]> {
+    let mut end = 0;
+    path.split(|&byte| byte == b'/').find_map(|part| {
+        end += part.len() + 1;
+        part.starts_with(META).then(|| path.get(..end - 1)).flatten()
+    })
 }
 
 /// What overlayfs marks directories with, and says of itself.

@@ -78,12 +78,14 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
             store(&changes, None, 0).of_store(&name)?;
         }
     }
-    let report = find(args, &changes, &mut asking, context)?.of(|| name.clone())?;
+    let (report, told) = find(args, &name, &changes, &mut asking, context)?;
+    if told.is_err() && asking.how == How::Ask {
+        // What cannot be seen was not agreed to.
+        return told;
+    }
     let list = if args.dry_run { changes.list().of(|| name.clone())? } else { Vec::new() };
     let mut stored = 0;
-    if args.dry_run {
-        print_changes(args, &list, context)?;
-    } else {
+    if !args.dry_run {
         interrupted.storing();
         stored = match &args.undo {
             None => store(&changes, None, 0),
@@ -100,6 +102,15 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
         .of_store(&name)?;
     }
     drop(interrupted);
+    // What was done is told by the exit code, too, to whom the output does not reach.
+    if report.mended > 0 || replayed.is_some() {
+        context.set_exit(MENDED);
+    }
+    if !report.clean {
+        context.set_exit(context.exit_code() | ERRORS_LEFT);
+    }
+    told?;
+    print_changes(args, &list, context)?;
     verdict(args, &name, &report, stored, list.iter().map(|change| change.new.len() as u64).sum(), context)?;
     let left = report.stopped.as_ref().map(|finding| finding.kind);
     if matches!(left, Some(Kind::QuotaFile | Kind::QuotaUsage)) {
@@ -107,22 +118,17 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
             "{name}: tune2fs -O ^quota, then tune2fs -O quota, makes the files of quota anew"
         ));
     }
-    if report.mended > 0 || replayed.is_some() {
-        context.set_exit(MENDED);
-    }
-    if !report.clean {
-        context.set_exit(context.exit_code() | ERRORS_LEFT);
-    }
     Ok(())
 }
 
-/// Runs the passes; the findings are printed as they come.
+/// Runs the passes; the findings are printed as they come. Also gives whether they could be.
 fn find(
     args: &Args,
+    name: &str,
     changes: &Changes<'_>,
     asking: &mut Asking,
     context: &mut Context,
-) -> Result<ext2_core::Result<Report>> {
+) -> Result<(Report, Result<()>)> {
     let bar = PassBar::default();
     let policy = if asking.how == How::Preen { Policy::Preen } else { Policy::Asked };
     // OK to cast: the seconds of an unsigned field, as e2fsck writes them.
@@ -146,10 +152,7 @@ fn find(
         bar.hidden_for(|| asking.wants(finding))
     });
     bar.end();
-    match closed.into_inner() {
-        Some(failure) => Err(failure),
-        None => Ok(report),
-    }
+    Ok((report.of(|| name.into())?, closed.into_inner().map_or(Ok(()), Err)))
 }
 
 /// Who answers.

@@ -7,6 +7,7 @@ use blockdev::{BlockDevice, Partition};
 use ext2_image::FileRange;
 use ext2_image::seal::{Error, Superblock, extent_of, find_seal, hex, read_superblock, verify};
 
+use super::ERRORS_LEFT;
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::json::object;
@@ -23,13 +24,13 @@ pub(super) struct Request<'r> {
 }
 
 impl Request<'_> {
-    /// Says whether the seal is whole, of this root hash, and covers the whole file system.
+    /// Says whether the seal is whole, of this root hash, and covers the whole file system; the exit code says it, too.
     pub(super) fn verify(
         &self,
         target: &Target,
         device: &dyn BlockDevice,
         context: &mut Context,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let name = target.image_name();
         let bytes = extent_of(device).of(|| name.clone())?.bytes;
         match self.hash_file {
@@ -59,7 +60,7 @@ impl Request<'_> {
         tree: &dyn BlockDevice,
         superblock: &Superblock,
         context: &mut Context,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let covered = superblock.data_blocks.saturating_mul(superblock.params.data_block.into());
         if covered < bytes {
             let what = format!("the seal covers {covered} bytes of {bytes} of the file system");
@@ -72,6 +73,9 @@ impl Request<'_> {
         });
         bar.finish_and_clear();
         let broken = broken.map_err(|error| failed(name.into(), error))?;
+        if broken > 0 {
+            context.set_exit(ERRORS_LEFT);
+        }
         if self.json {
             let faults: Vec<_> = found.iter().map(|broken| broken.to_string().into()).collect();
             context.out.json(&object! {
@@ -94,6 +98,6 @@ impl Request<'_> {
                 _ => context.out.line(format_args!("{name}: the seal is broken in {broken} blocks"))?,
             }
         }
-        Ok(broken == 0)
+        Ok(())
     }
 }

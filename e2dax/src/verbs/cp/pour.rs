@@ -1,0 +1,41 @@
+//! Copying the bytes of a file to what is there already and stays what it is.
+
+use std::fs::{File, metadata, read_link};
+use std::io::Write as _;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+
+use ext2_core::Inode;
+
+use crate::failure::{Failure, Of, Result};
+use crate::target::Target;
+
+/// Bytes moved at once.
+const CHUNK: usize = 1 << 20;
+
+/// Whether a place is one that bytes go into: a device, a pipe, or what leads to an open file (`/dev/stdout`).
+pub(super) fn takes_bytes(place: &Path) -> bool {
+    let kind = metadata(place).map(|found| found.file_type());
+    let is_sink = kind.is_ok_and(|kind| kind.is_block_device() || kind.is_char_device() || kind.is_fifo());
+    is_sink || read_link(place).is_ok_and(|to| to.starts_with("/proc"))
+}
+
+/// Copies the bytes of a file into `place`.
+pub(super) fn pour(start: &Inode, target: &Target, place: &Path) -> Result<()> {
+    let host = |error| Failure::host(place, error);
+    let mut file = File::options().write(true).open(place).map_err(host)?;
+    let (mut buffer, mut at) = (vec![0; CHUNK], 0);
+    loop {
+        let read = start.read_at(at, &mut buffer).of(|| target.name())?;
+        if read == 0 {
+            break;
+        }
+        file.write_all(buffer.get(..read).unwrap_or_default()).map_err(host)?;
+        at += read as u64;
+    }
+    // A disk tells late what it could not take.
+    if file.metadata().is_ok_and(|found| found.file_type().is_block_device()) {
+        file.sync_all().map_err(host)?;
+    }
+    Ok(())
+}
