@@ -18,7 +18,7 @@ const BLOCK: usize = 1024;
 
 /// Name, and commands of debugfs. `{f}` is the inode of `d1/f` as debugfs wants it, and so on; `{f:0}` its first block.
 /// A command that begins with `=` is a patch of bytes: `=BLOCK+OFFSET HEX`.
-const STATES: [(&str, &str); 57] = [
+const STATES: [(&str, &str); 59] = [
     ("create: inode with no links, dtime 0, no entry", "unlink d1/f; sif {f} links_count 0; sif {f} dtime 0"),
     (
         "create: inode with no links, dtime set, no entry",
@@ -91,6 +91,11 @@ const STATES: [(&str, &str); 57] = [
     (
         "orphan: to be truncated, blocks free in the bitmap",
         "sif d1/g size 1500; ssv last_orphan {#g}; freeb {g:3} 4",
+    ),
+    ("orphan: truncated, and dying since", "sif d1/g dtime @0x6553f118; ssv last_orphan {#g}"),
+    (
+        "orphan: truncated, and dead since",
+        "sif d1/g dtime @0x6553f118; sif d1/g links_count 0; ssv last_orphan {#g}",
     ),
     ("attribute block of zeros", "setb 4000; zap_block 4000; sif d1/f file_acl 4000; sif d1/f blocks 12"),
     (

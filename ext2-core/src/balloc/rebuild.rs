@@ -250,8 +250,9 @@ impl Fs {
             let mut raw = [0; size_of::<RawInode>()];
             self.dev.read_at(self.inode_offset(nr)?, &mut raw)?;
             let Ok(raw) = RawInode::read_from_bytes(&raw) else { break };
-            // The next one of the list, which others (ext3) make longer than one.
-            next = InodeNr::new(raw.i_dtime.get());
+            // The next one of the list, which others (ext3) make longer than one. Or a time: a crash may bring an end of the
+            // list back that a file had left before it died, and e2fsck goes no further either.
+            next = InodeNr::new(raw.i_dtime.get()).filter(|nr| self.geo.group_of_inode(*nr).is_some());
             if raw.i_links_count.get() == 0 {
                 self.drop_user(&raw, next)?;
             } else {

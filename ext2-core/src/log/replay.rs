@@ -27,12 +27,16 @@ pub(super) const BATCH: u8 = 3;
 /// The generation of inode 8 while it is such a journal's, so that what a crash leaves of it is known.
 pub(super) const GENERATION: u32 = u32::from_le_bytes(*b"e2dx");
 
-/// Whether inode 8 is such a journal's, or what a crash left of it, on an image with blocks of so many bytes.
+/// Whether inode 8 is such a journal's, or what a crash left of it, on an image with blocks of so many bytes: of a torn one any
+/// words may be there and the others not.
 pub(super) fn is_brief(raw: &RawInode, block_size: u64) -> bool {
-    let is_named = raw.i_generation.get() == GENERATION;
-    // Of a torn one the word with its mode and size may be there, and not the one with its generation.
-    is_named
-        || raw.i_mode.get() == MODE && u64::from(raw.i_size.get()) == u64::from(record::LEAST) * block_size
+    let size = u64::from(record::LEAST) * block_size;
+    [0, GENERATION].contains(&raw.i_generation.get())
+        && [0, MODE].contains(&raw.i_mode.get())
+        && [0, size].contains(&u64::from(raw.i_size.get()))
+        && raw.i_links_count.get() <= 1
+        && raw.i_flags.get() == 0
+        && raw.as_bytes().iter().any(|byte| *byte != 0)
 }
 
 /// Where in the superblock the head of the list of orphans is.
@@ -107,7 +111,9 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
         None if has_journal => return Ok(None),
         None => {}
     }
-    let is_brief = is_brief(&raw, block_size);
+    // Where the inode is no reserved one it is somebody's.
+    let is_reserved = sb.s_rev_level.get() == 0 || sb.s_first_ino.get() > JOURNAL.get();
+    let is_brief = is_reserved && is_brief(&raw, block_size);
     if !has_journal {
         let is_unnamed = record::is_left(&sb, &raw);
         let end = if is_unnamed { End::Unname } else { End::Forget { inode } };

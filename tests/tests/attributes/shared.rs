@@ -147,6 +147,42 @@ fn whoever_opens_what_a_crash_left_of_the_journal_of_a_moment_goes_on_and_it_is_
     assert!(states > 100 && seen.len() == 2, "{states} states, {seen:?}");
 }
 
+/// Of the inode of a journal that was made for a moment a crash may leave any words, and of the blocks that it leads through
+/// none.
+#[test]
+fn whatever_words_a_crash_leaves_of_the_inode_of_a_journal_it_is_taken_away() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image(&["-t", "ext2", "-I", "128"]);
+    let fs = Ext2::open(ram(&base), &OpenOptions::read_only()).expect("opened");
+    let table = fs.descriptor(GroupNr::new(0)).expect("read").bg_inode_table.get() as usize * 1024;
+    let inode = table + 7 * 128;
+    let mut whole = [0; 128];
+    let mut put = |at: usize, word: u32| whole[at..at + 4].copy_from_slice(&word.to_le_bytes());
+    put(0, 0o100_600);
+    put(4, 1024 * 1024);
+    put(24, 1 << 16);
+    put(28, 18);
+    // Blocks that nobody has, and one that leads through garbage.
+    (0..14).for_each(|slot| put(40 + 4 * slot, 3000 + slot as u32));
+    put(100, u32::from_le_bytes(*b"e2dx"));
+    let words = |mask: u16| (0..16).filter(move |word| mask >> word & 1 == 1);
+    let alone = (0..16).map(|word| 1 << word);
+    for mask in alone.clone().chain(alone.map(|word: u16| !word)).chain([0xff, 0xff00, 0x5555, 0xaaaa]) {
+        let mut image = base.clone();
+        for word in words(mask) {
+            let of = word * 8..word * 8 + 8;
+            image[inode + of.start..inode + of.end].copy_from_slice(&whole[of]);
+        }
+        image[3012 * 1024..3014 * 1024].fill(0xd5);
+        image[1024 + 58] = 0;
+        let device = ram(&image);
+        open(&device).close().unwrap_or_else(|error| panic!("{mask:#x}: {error}"));
+        let ended = device.to_vec();
+        assert_eq!(ended[inode..inode + 128], [0; 128], "{mask:#x}");
+        assert!(is_clean(&ended), "{mask:#x}");
+    }
+}
+
 /// Whoever opens what a crash left beside a removed file that was open ends it: the list of truncations and the count of
 /// users change together, or the next one who finds the file on the list would count it once more.
 #[test]
