@@ -14,7 +14,8 @@ pub(crate) const FAST_SYMLINK_MAX: usize = 60;
 /// Bytes of a file that lie together on the device, or that are a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// The device's byte at which they begin; `None` for a hole.
+    /// The byte of [`Ext2::device`](crate::Ext2::device) at which they begin; `None` for a hole. What lies below that device
+    /// has them there, too, where it says [`is_in_place`](blockdev::BlockDevice::is_in_place): a log may keep them back.
     pub device_byte: Option<u64>,
     /// How many.
     pub len: u64,

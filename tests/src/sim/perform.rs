@@ -287,13 +287,15 @@ impl Doer<'_> {
                 Ok(Answer::Bytes(bytes))
             }
             O::ReadPieces { of, at, len } => {
-                let device = self.device.clone();
+                // Of what is kept back the device below has older bytes, and says so.
+                let (below, device) = (self.device.clone(), self.ext2().device().clone());
                 let read = self.hand(*of)?.with_pieces(*at, u64::from(*len), |pieces| {
                     let mut bytes = Vec::new();
                     for piece in pieces {
                         let mut part = vec![0; piece.len as usize];
                         if let Some(byte) = piece.device_byte {
-                            device.read_at(byte, &mut part)?;
+                            let is_there = device.is_in_place(byte, piece.len);
+                            if is_there { &below } else { &device }.read_at(byte, &mut part)?;
                         }
                         bytes.append(&mut part);
                     }
