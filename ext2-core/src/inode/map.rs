@@ -107,6 +107,7 @@ impl Cell {
     }
 
     /// The block that a pointer of the map names.
+    #[cfg(feature = "write")]
     pub(crate) fn pointed(&self, pointer: u32) -> Result<DeviceBlock> {
         let outside = || alloc::format!("block map points to block {pointer}, outside the file system");
         self.valid(pointer).ok_or_else(|| self.corrupt(outside()))

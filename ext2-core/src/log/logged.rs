@@ -229,6 +229,7 @@ impl Logged {
     fn keep_part(&self, offset: u64, part: &[u8]) -> Result<()> {
         let span = self.span(offset, part.len() as u64);
         let blocks = (span.end - span.start) as usize;
+        let mut waits = true;
         loop {
             let mut state = self.state.write();
             if !self.is_on() {
@@ -236,11 +237,12 @@ impl Logged {
                 drop(state);
                 return self.inner.write_at(offset, part);
             }
-            if state.dirty + blocks > state.most {
-                // Whoever commits may wait for somebody who waits for a lock that this thread holds: it does not wait
-                // in turn, while there is any room. After a commit has begun there is plenty.
-                let has_room = state.dirty + blocks <= 2 * state.most;
+            // Whoever commits may wait for somebody who waits for a lock that this thread holds: it does not wait in
+            // turn, while there is any room. After a commit has begun there is plenty.
+            let after = state.dirty + blocks;
+            if after > state.most && (waits || after > 2 * state.most) {
                 drop(state);
+<<<<<<< HEAD
                 match self.try_commit()? {
                     true => continue,
                     false if has_room => state = self.state.write(),
@@ -248,7 +250,15 @@ impl Logged {
                         crate::sync::pause();
                         continue;
                     }
+=======
+                waits = self.try_commit()?;
+                if !waits {
+                    #[cfg(feature = "std")]
+                    std::thread::yield_now();
+                    core::hint::spin_loop();
+>>>>>>> rlib
                 }
+                continue;
             }
             return self.pieces(offset, part.len(), |nr, within, range| {
                 let whole = range.len() as u64 == self.block;

@@ -9,7 +9,7 @@ use ext2_core::{
     SetAttr, Timestamp, Wait, XattrSet,
 };
 use ext2_dax::{
-    DaxFs, File, Leased, OpenFor,
+    DaxFs, File, Leased,
     mmu::soft::{Died, MapRequest},
     rw::Limits,
     uio::{SliceSink, SliceSource},
@@ -408,11 +408,9 @@ impl Doer<'_> {
             }
             O::FileWrite { file, at, data, nowait } => {
                 let limits = Limits { nowait: *nowait, ..Limits::default() };
-                let appends = self.held.files[usize::from(*file)].as_ref().map(|(_, open_for)| *open_for)
-                    == Some(OpenFor::Appending);
                 let file = self.file(*file)?;
-                // The bytes of where they come to be, whatever is asked.
-                let bytes = data.bytes(if appends { file.size() } else { *at });
+                // The bytes of where they are asked for, wherever they come to be.
+                let bytes = data.bytes(*at);
                 let put = file.write_from(*at, bytes.len() as u64, &mut SliceSource::new(&bytes), limits);
                 dax(put).map(Answer::Number)
             }

@@ -10,8 +10,8 @@ use std::sync::{
 use ext2_core::sync::turn;
 
 use super::{
-    Actor, Answer, Model, Operation, Options, Step, World, choose::Chooser, compare::compare, model::Room,
-    operation::LEASES, perform::Doer, run::panic_words, schedule::Schedule,
+    Actor, Answer, Model, Operation, Options, Scene, Step, World, choose::Chooser, compare::compare,
+    model::Room, operation::LEASES, perform::Doer, run::panic_words, schedule::Schedule,
 };
 use crate::Rng;
 
@@ -35,9 +35,13 @@ pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
     let mut chooser = Chooser::new(options, "programs");
     let mut lengths = Rng::named(options.seed, "lengths");
     let longest = if options.scene.is_some() { 2 } else { 4 };
+    // What one thread takes in hand the others do not have.
+    let is_process = options.scene == Some(Scene::OneProcess);
+    let is_of = |word| options.shares.iter().any(|(own, _)| *own == word);
     let program = |actor: Actor| {
         let own = (0..1 + lengths.below(longest))
             .map(|_| chooser.next_of(actor, model))
+            .filter(|step| !is_process || is_of(step.operation.word()))
             .map(|step| Step { operation: in_one_piece(step.operation), ..step });
         // Who waits for a lease waits for its holder.
         let leases = (0..LEASES).map(|lease| Step { actor, operation: Operation::EndLease { lease } });

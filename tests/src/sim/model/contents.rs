@@ -157,8 +157,21 @@ impl Model {
 
     /// A write of which so many bytes are reported.
     pub(super) fn write(&mut self, id: Id, at: u64, data: Data, wanted: Wanted, answer: &Answer) -> Verdict {
+        self.write_bytes(id, at, &data.bytes(at), wanted, answer)
+    }
+
+    /// The same with bytes that are those of another place.
+    pub(super) fn write_bytes(
+        &mut self,
+        id: Id,
+        at: u64,
+        bytes: &[u8],
+        wanted: Wanted,
+        answer: &Answer,
+    ) -> Verdict {
+        let len = bytes.len() as u64;
         let now = self.now;
-        let cost = self.cost(at, u64::from(data.len));
+        let cost = self.cost(at, len);
         if !self.agree_in(answer, wanted, cost, 0)? {
             if wanted.is_ok() {
                 self.node_mut(id).perhaps_modified(now);
@@ -166,12 +179,11 @@ impl Model {
             return Ok(());
         }
         let Answer::Number(put) = *answer else { return Err(format!("{answer:?}")) };
-        let most = u64::from(data.len).min(self.max_size.saturating_sub(at));
+        let most = len.min(self.max_size.saturating_sub(at));
         if put > most || put < most && (put == 0 || self.room.blocks >= cost) {
             return Err(format!("{put} of {most} bytes were written, with {:?} free", self.room));
         }
         if put > 0 {
-            let bytes = data.bytes(at);
             self.grow(id, at + put);
             self.put(id, at, &bytes[..put as usize]);
             self.node_mut(id).modified(now);

@@ -244,13 +244,14 @@ impl Model {
         nowait: bool,
         answer: &Answer,
     ) -> Verdict {
+        let bytes = data.bytes(at);
         let at = if open_for == OpenFor::Appending { self.node(id).size() } else { at };
         // Nothing to write is nothing to refuse.
         let wanted = Self::open_for_writing(open_for);
         if !nowait {
             let wanted = wanted.and_then(|()| if data.len == 0 { Ok(()) } else { self.writable() });
             let wanted = wanted.and_then(|()| self.fits(id, at, data));
-            return self.write(id, at, data, wanted, answer);
+            return self.write_bytes(id, at, &bytes, wanted, answer);
         }
         if wanted.is_ok() && (!self.is_dax || self.buffer_head) {
             return self.agree(answer, no(Errno::OPNOTSUPP)).map(drop);
@@ -273,7 +274,7 @@ impl Model {
         let wanted = wanted.and_then(|()| if most == 0 && data.len > 0 { no(Errno::AGAIN) } else { Ok(()) });
         let now = self.now;
         self.node_mut(id).perhaps_modified(now);
-        self.write(id, at, Data { len: most as u32, ..data }, wanted, answer)
+        self.write_bytes(id, at, &bytes[..most as usize], wanted, answer)
     }
 
     /// Pages past this one are no part of the file any more: private copies of them go too.
