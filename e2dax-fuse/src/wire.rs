@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(Out::default().entry(1, &entry).0.len(), ENTRY);
         assert_eq!(Out::default().no_entry(1).0.len(), ENTRY);
         assert_eq!(Out::default().statx(1, &attr).0.len(), 288);
-        assert_eq!(Out::default().open(0).0.len(), 16);
+        assert_eq!(Out::default().open(0, 0).0.len(), 16);
     }
 
     #[test]

@@ -165,7 +165,7 @@ fn a_link_that_leads_to_nothing_yet_leads_to_the_new_image() {
     std::fs::create_dir(folder.path("large")).unwrap();
     std::os::unix::fs::symlink("large/a.img", folder.path("second")).unwrap();
     std::os::unix::fs::symlink("second", folder.path("first")).unwrap();
-    folder.run(&["mkfs", "first", "--size", "1M"]).ok();
+    folder.run(&["mkfs", "first", "--size", "2M"]).ok();
     assert!(std::fs::symlink_metadata(folder.path("large/a.img")).unwrap().is_file());
     for link in ["first", "second"] {
         assert!(std::fs::symlink_metadata(folder.path(link)).unwrap().is_symlink(), "{link}");
