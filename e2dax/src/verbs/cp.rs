@@ -5,6 +5,7 @@ mod told;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use ext2_core::{FileKind, Follow, Inode};
@@ -34,7 +35,8 @@ Examples:
 Files copied into an existing directory keep their names; otherwise the last argument is the new name. The root of
 an image has no name: its contents are copied. Holes, permissions, times, hard links between the files, extended
 attributes and owners are kept; on this machine only root can set owners. Existing files are replaced, existing
-directories are merged; a device or pipe that is named stays, and gets the bytes. Names in an image cannot lead out of the destination.")]
+directories are merged; a device or pipe that is named stays, and gets the bytes. Without -r, what
+comes out of a pipe is copied. Names in an image cannot lead out of the destination.")]
 pub(crate) struct Args {
     /// What to copy: IMG:/path, or a file of this machine
     #[arg(value_name = "SOURCE", required = true)]
@@ -207,6 +209,10 @@ fn into_one(
                 return Err(Failure::text(path.display().to_string(), NEEDS_RECURSIVE));
             }
             let name = new_name.or_else(|| last_name(path.as_os_str().as_bytes()));
+            // Without -r what comes out of a pipe is copied, and not the pipe.
+            let gathered =
+                if meta.file_type().is_fifo() && !args.recursive { Some(pour::gather(&path)?) } else { None };
+            let path = gathered.as_ref().map_or_else(|| path.clone(), pour::path_of);
             let mut told = Told::new(context, Side::Host, Side::Image(destination), || insert_size(&path));
             // Without -r what a link leads to is copied.
             let done = insert(&path, !args.recursive, &into(name), &mut told);

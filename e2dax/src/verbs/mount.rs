@@ -42,6 +42,8 @@ Options behind -o, with commas between them:
   durability=strict                each step of a change is on the disk before the next: several times as slow
   durability=relaxed               the system writes in any order: nothing waits, a killed process loses nothing, and
                                    after a power cut e2fsck may need a person. fsync keeps a file in any case
+                                   (and with ordered all else; the kernel does not tell a FUSE mount of sync(1) or
+                                   syncfs(2) without a file: `sync /mnt` is an fsync, and keeps all)
   errors=continue, errors=remount-ro
                                    what to do when the image turns out to be broken
   norecovery                       with ro: read an image whose journal was not replayed as it is (noload is the same)

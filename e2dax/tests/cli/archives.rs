@@ -184,6 +184,27 @@ fn what_is_said_of_a_member_that_is_left_out_is_not_said_of_the_next() {
     }
 }
 
+#[test]
+fn a_link_has_no_access_list() {
+    need_tools!("python3");
+    let folder = Folder::with(&[]);
+    let write = "
+import tarfile
+t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT)
+for record in ['SCHILY.acl.access', 'SCHILY.acl.default']:
+    m = tarfile.TarInfo(record)
+    m.type, m.linkname, m.mode = tarfile.SYMTYPE, 'to', 0o777
+    m.pax_headers = {record: 'user::rw-,user:5:r--,group::r--,mask::r--,other::---'}
+    t.addfile(m)
+t.close()
+";
+    python(&folder, write, &[]);
+    folder.run(&["mkfs", "a.img", "--quiet", "--from", "a.tar"]).ok();
+    for line in files(&folder, "a.img") {
+        assert!(line.contains(" l 0777 ") && !line.contains("xattr"), "{line}");
+    }
+}
+
 /// A label, and attributes in the form of Solaris, each behind a header and a long name of its own, and before a file.
 const LEFT_OUT: &str = r"
 import tarfile

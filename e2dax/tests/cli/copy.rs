@@ -194,3 +194,18 @@ fn an_image_is_not_replaced_by_what_comes_out_of_it() {
     }
     assert_ne!(before, image);
 }
+
+#[test]
+fn what_comes_out_of_a_pipe_is_copied_into_an_image() {
+    need_tools!("bash");
+    let folder = Folder::with(&["block-4k"]);
+    let e2dax = env!("CARGO_BIN_EXE_e2dax");
+    // As a shell names what a command prints; and the standard input.
+    let script = format!(
+        "{e2dax} cp <(seq 5000) block-4k.img:/counted && seq 7 | {e2dax} cp /dev/stdin block-4k.img:/seven"
+    );
+    tools::run("bash", &["-c", &format!("cd {} && {script}", folder.root().display())]).unwrap();
+    let counted: String = (1..=5000).map(|nr| format!("{nr}\n")).collect();
+    assert_eq!(folder.run(&["cat", "block-4k.img:/counted"]).ok(), counted);
+    assert_eq!(folder.run(&["cat", "block-4k.img:/seven"]).ok(), "1\n2\n3\n4\n5\n6\n7\n");
+}

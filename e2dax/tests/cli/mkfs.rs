@@ -158,3 +158,19 @@ fn a_manifest_and_its_contents_make_the_same_image_again() {
     assert_eq!(folder.run(&["diff", "--bits", "a.img", "b.img"]).ok(), "");
     assert!(fs::read(folder.path("a.img")).unwrap() == fs::read(folder.path("b.img")).unwrap());
 }
+
+#[test]
+fn a_link_that_leads_to_nothing_yet_leads_to_the_new_image() {
+    let folder = Folder::with(&[]);
+    std::fs::create_dir(folder.path("large")).unwrap();
+    std::os::unix::fs::symlink("large/a.img", folder.path("second")).unwrap();
+    std::os::unix::fs::symlink("second", folder.path("first")).unwrap();
+    folder.run(&["mkfs", "first", "--size", "2M"]).ok();
+    assert!(std::fs::symlink_metadata(folder.path("large/a.img")).unwrap().is_file());
+    for link in ["first", "second"] {
+        assert!(std::fs::symlink_metadata(folder.path(link)).unwrap().is_symlink(), "{link}");
+    }
+    std::os::unix::fs::symlink("circle", folder.path("circle")).unwrap();
+    let said = folder.run(&["mkfs", "circle", "--size", "1M"]).fails(1);
+    assert!(said.contains("Too many levels of symbolic links"), "{said}");
+}

@@ -65,6 +65,8 @@ pub enum Data {
     Sparse(SparseMap),
 }
 
+/// What the names of access control lists begin with.
+const LISTS: &[u8] = b"system.posix_acl_";
 /// The bytes of an extended header at most: attributes of 64 KiB each and a map of a million pieces fit.
 const EXTENDED_MAX: u64 = 64 << 20;
 /// The bytes of a long name at most.
@@ -345,10 +347,13 @@ impl<'f> Members<'f> {
             None => header.size().map_err(bad)?,
         };
         let mut attrs = attrs(header, &extended, &mut lost).map_err(bad)?;
-        // On Linux links have these permissions and no others, whatever a program wrote; what is said of a whole image is
+        // On Linux links have these permissions and no others, and no lists, whatever a program wrote; what is said of a whole image is
         // kept as it was there.
+        let mut acls = extended.acls.clone();
         if header.kind() == b'2' && self.image.is_none() {
             attrs.mode = 0o777;
+            attrs.xattrs.retain(|(name, _)| !name.starts_with(LISTS));
+            acls.clear();
         }
         let link =
             || extended.link.clone().or(before.long_link.clone()).unwrap_or_else(|| header.link().to_vec());
@@ -395,7 +400,7 @@ impl<'f> Members<'f> {
             extended.user.clone().unwrap_or_else(|| names.0.to_vec()),
             extended.group.clone().unwrap_or_else(|| names.1.to_vec()),
         );
-        Ok(Member { path, kind, attrs, acls: extended.acls, owner_names, lost })
+        Ok(Member { path, kind, attrs, acls, owner_names, lost })
     }
 
     /// Whether a header or an end mark is what comes next.

@@ -1,11 +1,13 @@
-//! Copying the bytes of a file to what is there already and stays what it is.
+//! Copying bytes to what is there already and stays what it is, and bytes that come out of a pipe.
 
 use std::fs::{File, metadata, read_link};
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ext2_core::Inode;
+use ext2_image::archive::nameless;
 
 use crate::failure::{Failure, Of, Result};
 use crate::target::Target;
@@ -38,4 +40,19 @@ pub(super) fn pour(start: &Inode, target: &Target, place: &Path) -> Result<()> {
         file.sync_all().map_err(host)?;
     }
     Ok(())
+}
+
+/// Reads a pipe to its end, into a file without a name.
+pub(super) fn gather(pipe: &Path) -> Result<File> {
+    let gathered = (|| {
+        let mut file = nameless(&std::env::temp_dir())?;
+        io::copy(&mut File::open(pipe)?, &mut file)?;
+        Ok::<_, io::Error>(file)
+    })();
+    gathered.map_err(|error| Failure::host(pipe, error))
+}
+
+/// A path that leads to a file that is held.
+pub(super) fn path_of(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

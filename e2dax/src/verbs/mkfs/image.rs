@@ -60,8 +60,8 @@ impl Where {
                 "the header is made with the image: --pfn-header",
             ));
         }
-        // A link leads to the file that is replaced.
-        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        // A link leads to the file that is replaced, or made.
+        let path = std::fs::canonicalize(&path).unwrap_or_else(|_| behind_links(path));
         let existing = match std::fs::metadata(&path) {
             Ok(meta) => Some(meta),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -254,6 +254,17 @@ impl Drop for Image {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// What a link leads to although nothing is there; links in a circle are an error of whoever opens them.
+fn behind_links(mut path: PathBuf) -> PathBuf {
+    /// Links that the kernel follows (Linux: `MAXSYMLINKS`).
+    const MOST: usize = 40;
+    for _ in 0..MOST {
+        let Ok(to) = std::fs::read_link(&path) else { break };
+        path = folder_of(&path).join(to);
+    }
+    path
 }
 
 fn folder_of(path: &Path) -> &Path {
