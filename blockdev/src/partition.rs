@@ -33,7 +33,7 @@ impl<D: BlockDevice> Partition<D> {
         Ok(Self { inner, offset, len })
     }
 
-    /// Everything from `offset` on.
+    /// Everything from byte `offset` on.
     ///
     /// # Errors
     /// `OutOfRange` if `inner` ends before `offset`.

@@ -233,7 +233,7 @@ impl<'a> PmemSlice<'a> {
         Ok(Self { ptr, len: len as usize, device_offset: self.device_offset + offset, ..*self })
     }
 
-    /// Fills `buf` from `offset`.
+    /// Fills `buf` from byte `offset`.
     ///
     /// # Errors
     /// `OutOfRange`, before anything is copied.
@@ -248,7 +248,7 @@ impl<'a> PmemSlice<'a> {
         unsafe { mem::copy_out(at, buf) }.map_err(|fault| self.fault(fault, "load", at, buf.len()))
     }
 
-    /// Stores `buf` at `offset`, past the caches or written back at once: a fence is all that it needs.
+    /// Stores `buf` at byte `offset`, past the caches or written back at once: a fence is all that it needs.
     ///
     /// # Errors
     /// `OutOfRange`, `ReadOnly`, what the observer says; each before anything is stored.
@@ -264,7 +264,7 @@ impl<'a> PmemSlice<'a> {
         Ok(())
     }
 
-    /// Stores `buf` at `offset` through the caches, as a store to a mapping does: it needs a write-back of
+    /// Stores `buf` at byte `offset` through the caches, as a store to a mapping does: it needs a write-back of
     /// its lines before a fence makes it durable.
     ///
     /// # Errors

@@ -306,7 +306,7 @@ impl File {
         Ok(self.0.inode.sync()?)
     }
 
-    /// Where the next data is, at `pos` or after (`SEEK_DATA`).
+    /// Where the next data is, at byte `pos` or after (`SEEK_DATA`).
     ///
     /// # Errors
     /// `ENXIO` past the end, or when only a hole follows.
@@ -317,7 +317,7 @@ impl File {
         Ok(self.0.inode.seek_data(pos)?)
     }
 
-    /// Where the next hole is, at `pos` or after; the end of the file is one (`SEEK_HOLE`).
+    /// Where the next hole is, at byte `pos` or after; the end of the file is one (`SEEK_HOLE`).
     ///
     /// # Errors
     /// `ENXIO` past the end.

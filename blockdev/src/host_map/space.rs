@@ -40,7 +40,8 @@ pub enum FileUse {
     Tracked,
 }
 
-/// A range of addresses of this process. All of its functions take bytes from its start, in multiples of [`PAGE_SIZE`].
+/// A range of addresses of this process. All of its functions take bytes from its start, in multiples of [`PAGE_SIZE`]: what
+/// lies outside is `OutOfRange`, what begins or ends inside a page `Unsupported`.
 #[derive(Debug)]
 pub struct HostSpace {
     base: Base,

@@ -135,7 +135,7 @@ impl MemoryContents {
         self.files.len() as u64 - 1
     }
 
-    /// A file of `size` zeros.
+    /// A file of `size` bytes, all zero.
     #[must_use]
     pub fn sparse(size: u64) -> MemoryFile {
         MemoryFile { size, pieces: Vec::new() }

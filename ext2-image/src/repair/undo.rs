@@ -58,7 +58,7 @@ impl<'f> UndoWriter<'f> {
         Self { file, keys: Vec::new(), keys_at: 2, next: 3, count: 0, run: None }
     }
 
-    /// Takes what is in the image at `offset`, a multiple of [`GRAIN`].
+    /// Takes what is in the image at byte `offset`, a multiple of [`GRAIN`].
     ///
     /// # Errors
     /// Those of the file.
