@@ -242,21 +242,9 @@ impl Logged {
             let after = state.dirty + blocks;
             if after > state.most && (waits || after > 2 * state.most) {
                 drop(state);
-<<<<<<< HEAD
-                match self.try_commit()? {
-                    true => continue,
-                    false if has_room => state = self.state.write(),
-                    false => {
-                        crate::sync::pause();
-                        continue;
-                    }
-=======
                 waits = self.try_commit()?;
                 if !waits {
-                    #[cfg(feature = "std")]
-                    std::thread::yield_now();
-                    core::hint::spin_loop();
->>>>>>> rlib
+                    crate::sync::pause();
                 }
                 continue;
             }

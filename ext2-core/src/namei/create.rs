@@ -211,11 +211,7 @@ impl Inode {
         let top = self.nr() == InodeNr::ROOT || parent.flags.contains(InodeFlags::TOPDIR);
         let nr = fs.take_inode(kind, self.nr(), top)?;
         let mut number = Number { fs: fs.clone(), nr, kind, kept: false };
-        let default = match kind {
-            FileKind::Symlink => None,
-            _ if !heir => None,
-            _ => self.0.acl(AclKind::Default)?,
-        };
+        let default = if heir && kind != FileKind::Symlink { self.0.acl(AclKind::Default)? } else { None };
         let mut mode = new.mode & 0o7777;
         let mut acl = None;
         match &default {
