@@ -404,7 +404,9 @@ impl Script {
         self.open();
         let data = Data { len: 1 + rng.below(2 * PAGE) as u32, seed: 3 };
         self.does(Operation::FileWrite { file: 0, at: 0, data, nowait: false });
-        self.map(if rng.one_in(4) { Sharing::Shared } else { Sharing::Private }, 0);
+        let sharing = if rng.one_in(4) { Sharing::Shared } else { Sharing::Private };
+        let protection = Protection::ReadWrite;
+        self.does(Operation::Map { file: 0, page: 0, pages: 1, sharing, protection, map: 0 });
     }
 
     fn same_names(&mut self, rng: &mut Rng) {

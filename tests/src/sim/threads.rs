@@ -43,9 +43,12 @@ pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
             .map(|_| chooser.next_of(actor, model))
             .filter(|step| !is_process || is_of(step.operation.word()))
             .map(|step| Step { operation: in_one_piece(step.operation), ..step });
+        // What was stored is seen by each at its end.
+        let page = Operation::Load { map: 0, at: 0, len: PAGE as u32 };
+        let seen = (is_process && options.block >= PAGE).then_some(Step { actor, operation: page });
         // Who waits for a lease waits for its holder.
         let leases = (0..LEASES).map(|lease| Step { actor, operation: Operation::EndLease { lease } });
-        own.chain(leases).collect()
+        own.chain(seen).chain(leases).collect()
     };
     (0..options.actors).map(program).collect()
 }
