@@ -54,5 +54,9 @@ impl Drop for ImageFile {
     fn drop(&mut self) {
         // A file that has no lock has none to lose; closing gives up the lock where this could not.
         let _ = flock(&self.file, FlockOperation::NonBlockingUnlock);
+        #[cfg(target_os = "linux")]
+        if self.is_locked {
+            crate::machine_lock::release(&self.file);
+        }
     }
 }

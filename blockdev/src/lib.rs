@@ -77,6 +77,8 @@ mod image_file;
 pub mod in_use;
 #[cfg(all(feature = "std", target_os = "linux"))]
 mod lock_holder;
+#[cfg(all(feature = "std", target_os = "linux"))]
+mod machine_lock;
 mod mem;
 #[cfg(feature = "std")]
 mod mmap;

@@ -22,19 +22,21 @@ use rustix::fs::{major, minor};
 /// read.
 pub(crate) fn lock_holder(image: &File, only_writers: bool) -> Option<String> {
     let meta = image.metadata().ok()?;
-    let me = std::process::id();
     let table = fs::read_to_string("/proc/locks").unwrap_or_default();
     let file = format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino());
     let told = table.lines().find_map(|line| pid_of(line, &file, only_writers));
-    told.and_then(name_of).or_else(|| {
-        // Whoever has the file open, ourselves left out.
-        let processes = fs::read_dir("/proc").ok()?;
-        let mut pids: Vec<u32> =
-            processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-        pids.sort_unstable();
-        let has = |pid: u32| has_open(pid, (meta.dev(), meta.ino()), only_writers);
-        pids.into_iter().find(|&pid| pid != me && has(pid)).and_then(name_of)
-    })
+    told.and_then(name_of).or_else(|| opener(image, only_writers))
+}
+
+/// The first process that has the image open, ourselves left out; `only_writers` leaves out those that read, too.
+pub(crate) fn opener(image: &File, only_writers: bool) -> Option<String> {
+    let (meta, me) = (image.metadata().ok()?, std::process::id());
+    let processes = fs::read_dir("/proc").ok()?;
+    let mut pids: Vec<u32> =
+        processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    let has = |pid: u32| has_open(pid, (meta.dev(), meta.ino()), only_writers);
+    pids.into_iter().find(|&pid| pid != me && has(pid)).and_then(name_of)
 }
 
 /// The process of a line of `/proc/locks`, if it is about the file and the lock is held, and not waited for.

@@ -163,6 +163,7 @@ pub(crate) fn open_file(path: &Path, options: &DeviceOptions) -> Result<(ImageFi
             // partitions of it.
             take_lock(&below, options.read_only).map_err(|error| with_path(error, path))?;
             let _ = flock(&below, FlockOperation::NonBlockingUnlock);
+            crate::machine_lock::release(&below);
         }
     }
     let size = if kind.is_block_device() {
@@ -205,6 +206,14 @@ fn take_lock(file: &File, read_only: bool) -> Result<()> {
         FlockOperation::NonBlockingLockExclusive
     };
     match rustix::io::retry_on_intr(|| flock(file, operation)) {
+        #[cfg(target_os = "linux")]
+        Ok(()) if !read_only && !crate::machine_lock::take(file) => {
+            crate::machine_lock::release(file);
+            let holder = crate::lock_holder::opener(file, false);
+            let who = holder.unwrap_or_else(|| String::from("a virtual machine"));
+            let message = alloc::format!("locked: {who} has the image open");
+            Err(Error::Io { op: "lock", offset: 0, errno: Some(Errno::AGAIN.raw_os_error()), message })
+        }
         Ok(()) => Ok(()),
         Err(error @ Errno::WOULDBLOCK) => {
             #[cfg(target_os = "linux")]

@@ -3,9 +3,12 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::common::Folder;
+use e2dax_tests::{need_tools, tools};
+
+use crate::common::{Folder, is_waiting};
 
 /// Somebody who has an image open for writing until the standard input is closed.
 struct Writer {
@@ -149,4 +152,45 @@ fn many_look_at_once_and_a_writer_is_told_of_one_of_them() {
     server.kill().unwrap();
     server.wait().unwrap();
     folder.run(&["touch", "a.img:/x"]).ok();
+}
+
+#[test]
+fn an_image_that_a_machine_has_is_not_changed_and_one_that_is_changed_is_no_machines() {
+    need_tools!("qemu-nbd", "qemu-io");
+    let folder = Folder::with(&["block-4k"]);
+    let before = fs::read(folder.path("block-4k.img")).unwrap();
+    let socket = folder.path("socket");
+    let mut machine = tools::command("qemu-nbd")
+        .args(["--format=raw", "--persistent", "--socket"])
+        .arg(&socket)
+        .arg(folder.path("block-4k.img"))
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while !socket.exists() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "the machine's disk is served");
+        sleep(Duration::from_millis(10));
+    }
+    for line in ["mkdir block-4k.img:/new", "mkfs block-4k.img --force", "check -y block-4k.img"] {
+        let run = folder.run(&line.split(' ').collect::<Vec<_>>());
+        assert_ne!(run.code(), 0, "{line}");
+        let name = "block-4k.img: is in use: qemu-nbd (process ";
+        assert!(run.err().contains(name), "{line}: {}", run.err());
+    }
+    folder.run(&["ls", "block-4k.img:/"]).ok();
+    machine.kill().unwrap();
+    machine.wait().unwrap();
+    assert!(fs::read(folder.path("block-4k.img")).unwrap() == before);
+    // And the other way round: while it is written to, and not any more after that.
+    let mut command = folder.command(&["write", "block-4k.img:/new"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    is_waiting(child.id());
+    let path = folder.path("block-4k.img");
+    let words = ["-f".as_ref(), "raw".as_ref(), "-c".as_ref(), "write 0 512".as_ref(), path.as_os_str()];
+    let write = || tools::run("qemu-io", &words);
+    let refused = write().unwrap_err();
+    assert!(refused.contains("lock"), "{refused}");
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+    write().unwrap();
 }
