@@ -1,9 +1,10 @@
-//! What lookups in an ext2 file system found lately, for readers that take no lock.
+//! What lookups in an ext2 file system found lately, for readers that take no lock, and runs of blocks.
 //!
 //! | | says | Linux |
 //! |---|---|---|
 //! | [`Runs`] | where blocks of a file lie on the device | the extent status tree of ext4 |
 //! | [`Places`] | at which bytes of a directory names may lie | the dcache |
+//! | [`RunSet`] | which blocks were given up and may come back | the revoke table of jbd2 |
 //!
 //! # Invariants
 //! 1. What is found here is true, or is looked at before it is used.
@@ -18,7 +19,9 @@
 extern crate alloc;
 
 mod places;
+mod run_set;
 mod runs;
 
 pub use places::Places;
+pub use run_set::RunSet;
 pub use runs::{Runs, Ticket};

@@ -45,6 +45,7 @@ mod rank;
 mod rwlock;
 #[cfg(feature = "turns")]
 pub mod turn;
+mod whole;
 
 pub use guard::Guard;
 pub use io::{Glance, IoGuard, IoLock, IoReadGuard};
@@ -55,3 +56,4 @@ pub use once::Once;
 pub use pause::pause;
 pub use rank::Rank;
 pub use rwlock::RwLock;
+pub use whole::{begin_or_end_whole, may_wait};

@@ -181,12 +181,8 @@ impl Volume {
         }
         let (old, new) = (self.node(from.0)?, self.node(to.0)?);
         let moved = if leaves_whiteout {
-            // In one commit of the log, where there is one.
-            let device = self.fs.device();
-            device.hold(true);
-            let moved = self.rename_behind_whiteout((&old.inode, from.1), (&new.inode, to.1), flags, caller);
-            device.hold(false);
-            moved
+            let (from, to) = ((&old.inode, from.1), (&new.inode, to.1));
+            self.fs.together(|| self.rename_behind_whiteout(from, to, flags, caller))
         } else {
             self.fs.rename(&old.inode, from.1, &new.inode, to.1, flags)
         };

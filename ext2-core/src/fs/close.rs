@@ -50,6 +50,18 @@ impl Ext2 {
         self.0.is_read_only()
     }
 
+    /// Runs changes that a crash brings back all or none of, where there is a log. They should be few: nobody commits
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// `EROFS`, those of `changes`; the device's.
+    pub fn together<T>(&self, changes: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.0.change(|| {
+            let _whole = self.0.hold_log();
+            changes()
+        })
+    }
+
     /// Makes everything durable: files, directories, bitmaps, counts. Linux: `sync_filesystem`.
     ///
     /// # Errors

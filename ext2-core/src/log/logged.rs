@@ -13,8 +13,9 @@ use portable_atomic::AtomicU64;
 
 use blockdev::{BlockDevice, Error, Result};
 
-use crate::sync::{Mutex, Rank, RwLock};
+use crate::sync::{Mutex, Rank, RwLock, begin_or_end_whole, may_wait};
 use commit::Committer;
+use ext2_cache::RunSet;
 
 /// Bits of the filter that says which blocks may be in memory: a hash of one, 32 KiB together.
 const FILTER: usize = 1 << 18;
@@ -51,10 +52,9 @@ struct State {
     dirty: usize,
     /// How many may.
     most: usize,
-    /// Runs that were given up since the last commit, by their first block, none of which touches another; and before
-    /// that by those that a commit under way holds.
-    freed: BTreeMap<u32, u32>,
-    freeing: BTreeMap<u32, u32>,
+    /// Runs that were given up since the last commit, and before that by those that a commit under way holds.
+    freed: RunSet,
+    freeing: RunSet,
     /// The commit that each block of the log belongs to which a replay would write.
     live: BTreeMap<u32, u32>,
     /// Blocks that are part of every commit.
@@ -67,23 +67,6 @@ struct Captured {
     bytes: Box<[u8]>,
     /// The commit that it is for.
     commit: u32,
-}
-
-/// The last of the runs, which lie apart, that has a block of `from..to`: its first block, and the one after it.
-fn touched(runs: &BTreeMap<u32, u32>, from: u64, to: u64) -> Option<(u64, u64)> {
-    let (&start, &len) = runs.range(..u32::try_from(to).unwrap_or(u32::MAX)).next_back()?;
-    let run = (u64::from(start), u64::from(start) + u64::from(len));
-    (run.1 > from).then_some(run)
-}
-
-/// Adds the blocks `from..to`, of which some may be there: what was given up and taken anew is given up again.
-fn add_run(runs: &mut BTreeMap<u32, u32>, (mut from, mut to): (u64, u64)) {
-    while let Some((start, end)) = touched(runs, from, to) {
-        runs.remove(&(start as u32));
-        (from, to) = (from.min(start), to.max(end));
-    }
-    // OK to cast: blocks of a device that has 32-bit numbers.
-    runs.insert(from as u32, (to - from) as u32);
 }
 
 /// Whether a map has a block of a run that is not empty.
@@ -240,7 +223,7 @@ impl Logged {
             // Whoever commits may wait for somebody who waits for a lock that this thread holds: it does not wait in
             // turn, while there is any room. After a commit has begun there is plenty.
             let after = state.dirty + blocks;
-            if after > state.most && (waits || after > 2 * state.most) {
+            if may_wait() && after > state.most && (waits || after > 2 * state.most) {
                 drop(state);
                 waits = self.try_commit()?;
                 if !waits {
@@ -263,8 +246,8 @@ impl Logged {
     /// Whether contents may be stored in place, all over the range.
     fn is_free_to_change(&self, offset: u64, len: u64) -> bool {
         let (span, state) = (self.span(offset, len), self.state.read());
-        touched(&state.freed, span.start, span.end).is_none()
-            && touched(&state.freeing, span.start, span.end).is_none()
+        !state.freed.touches(span.start, span.end)
+            && !state.freeing.touches(span.start, span.end)
             && !has(&state.live, &span)
             && !has(&state.blocks, &span)
     }
@@ -386,15 +369,13 @@ impl BlockDevice for Logged {
             return;
         }
         let span = self.span(offset, len);
-        add_run(&mut self.state.write().freed, (span.start, span.end));
+        self.state.write().freed.add(span.start, span.end);
     }
 
     fn hold(&self, begin: bool) {
-        if begin {
-            self.holds.fetch_add(1, Ordering::AcqRel);
-        } else {
-            self.holds.fetch_sub(1, Ordering::AcqRel);
-        }
+        begin_or_end_whole(begin);
+        // Wraps to one less.
+        self.holds.fetch_add(if begin { 1 } else { usize::MAX }, Ordering::AcqRel);
     }
 
     fn is_in_place(&self, offset: u64, len: u64) -> bool {

@@ -196,6 +196,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("Ext2::is_read_only", "a property"),
     ("Ext2::note_broken", "says that the image is broken, for who found it so"),
     ("Ext2::shut_down", "ends all writing, for a mount that is ended by force"),
+    ("Ext2::together", "the words that are called in it, as renames behind whiteouts of the mount"),
     ("Ext2::trim", "changes nothing that anybody sees: a hint to the device"),
     ("Ext2::superblock", "a field of the image, for who shows it"),
     ("File::is_dax", "a property"),

@@ -134,3 +134,28 @@ fn a_rename_on_slow_media_does_not_wait_for_those_who_wait_for_it() {
         }
     }
 }
+
+/// More of them than a commit usually has, so that one is due in the middle.
+#[test]
+fn changes_that_belong_together_do_not_wait_for_the_commit_that_waits_for_them() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = super::image(&["-t", "ext2", "-b", "1024"], "12M");
+    for options in [super::logged(), super::batched()] {
+        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
+        let fs = Ext2::open(device.clone(), &options).unwrap();
+        let (done, ended) = channel();
+        let changing = thread::spawn(move || {
+            let root = fs.root().unwrap();
+            let made = fs.together(|| {
+                let new = NewInode::new(FileKind::Directory, 0o755);
+                (0..350).try_for_each(|nr| root.create(format!("d{nr}"), &new).map(drop))
+            });
+            done.send(()).unwrap();
+            drop(root);
+            made.and_then(|()| fs.close())
+        });
+        ended.recv_timeout(Duration::from_secs(60)).expect("they wait for themselves");
+        changing.join().unwrap().unwrap();
+        assert!(e2dax_tests::small::is_clean(&device.to_vec()));
+    }
+}

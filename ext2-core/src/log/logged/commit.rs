@@ -103,10 +103,10 @@ impl Logged {
         self.run(&mut committer, &frozen, Last::No).map(|()| true)
     }
 
-    /// Waits for room for a change that begins, also for those that must be whole to end: the caller is in none of them.
+    /// Waits for room for a change that begins, also for those that must be whole to end; not for one that is a part of such.
     pub(crate) fn make_room(&self) -> Result<()> {
         let is_full = |state: &State| state.dirty > state.most;
-        while self.is_on() && is_full(&self.state.read()) && !self.try_commit()? {
+        while crate::sync::may_wait() && self.is_on() && is_full(&self.state.read()) && !self.try_commit()? {
             crate::sync::pause();
         }
         Ok(())
