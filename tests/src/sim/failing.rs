@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, Calls, Fault, FaultError, Faulty, RamDevice, Repeat, Tear};
-use ext2_core::{Errno, Ext2, FileKind, Follow, NewInode};
+use ext2_core::{Errno, Ext2, FileKind, Follow, InodeFlags, NewInode};
 use ext2_dax::mmu::Sharing;
 use ext2_image::check::Checker;
 
@@ -214,7 +214,14 @@ fn twin(
         answer = world.perform(step);
     }
     if is_root_touched {
-        make_and_remove(world.ext2()).map_err(|error| error.to_string())?;
+        // Where the step failed the root may not have become one that is not to be touched.
+        let root = world.ext2().root().map_err(|error| error.to_string())?;
+        let flags = root.attr().flags;
+        let touched = root.set_flags(flags - (InodeFlags::IMMUTABLE | InodeFlags::APPEND));
+        touched
+            .and_then(|()| make_and_remove(world.ext2()))
+            .and_then(|()| root.set_flags(flags))
+            .map_err(|error| error.to_string())?;
     }
     let mut tree = tree::of(world.ext2())?;
     tree.remove(&[b"/", AFTER].concat());
