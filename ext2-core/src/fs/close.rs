@@ -55,6 +55,7 @@ impl Ext2 {
     ///
     /// # Errors
     /// `EROFS`, those of `changes`; the device's.
+    #[cfg(feature = "write")]
     pub fn together<T>(&self, changes: impl FnOnce() -> Result<T>) -> Result<T> {
         self.0.change(|| {
             let _whole = self.0.hold_log();
