@@ -23,7 +23,7 @@ macro_rules! recorded {
         Scenario {
             id: $id,
             title: $title,
-            script: include_str!(concat!("../../testdata/linux-6.1/scripts/", $id, ".ops")),
+            script: include_str!(concat!("../recorded/", $id, ".ops")),
             image: $mib * MIB,
         }
     };

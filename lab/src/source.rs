@@ -15,10 +15,10 @@ pub(crate) struct Knows {
 
 /// The three files that may not know DAX, and one that has to.
 const FILES: [(&str, &str); 4] = [
-    ("iomap.rs", include_str!("../../ext2-dax/src/iomap.rs")),
-    ("map_kind.rs", include_str!("../../ext2-dax/src/map_kind.rs")),
-    ("iter.rs", include_str!("../../ext2-dax/src/iter.rs")),
-    ("rw.rs", include_str!("../../ext2-dax/src/rw.rs")),
+    ("iomap.rs", include_str!("../quoted/iomap.rs")),
+    ("map_kind.rs", include_str!("../quoted/map_kind.rs")),
+    ("iter.rs", include_str!("../quoted/iter.rs")),
+    ("rw.rs", include_str!("../quoted/rw.rs")),
 ];
 
 /// What the iterator may name.

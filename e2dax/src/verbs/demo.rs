@@ -21,7 +21,7 @@ use crate::text::{Align, show, table};
 pub(crate) struct Args {}
 
 /// An image that mke2fs made and Linux filled: `testdata/README.md` tells of it.
-const FILLED: &[u8] = include_bytes!("../../../testdata/golden/two-mib.img.gz");
+const FILLED: &[u8] = include_bytes!("../../shipped/two-mib.img.gz");
 
 /// What messages call the images.
 const NAME: &str = "the built-in image";

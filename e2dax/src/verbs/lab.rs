@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::failure::Result;
 
 /// `docs/lab.html`: style, scripts, and the library as WebAssembly, in one file.
-pub(super) const PAGE: &str = include_str!("../../../docs/lab.html");
+pub(super) const PAGE: &str = include_str!("../../shipped/lab.html");
 
 /// Print an HTML page that shows images, faults and crashes at work
 #[derive(clap::Args)]

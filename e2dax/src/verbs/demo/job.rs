@@ -18,7 +18,7 @@ use crate::failure::{Failure, Of, Result};
 use crate::text::Align;
 
 /// An empty file system of 64 MiB by mke2fs: `testdata/linux-6.1/README.md` tells of it.
-const EMPTY: &[u8] = include_bytes!("../../../../testdata/linux-6.1/images/base-64m.img.gz");
+const EMPTY: &[u8] = include_bytes!("../../../shipped/base-64m.img.gz");
 
 /// Bytes that are written to `/data`.
 const DATA: u64 = 4 * UNIT;

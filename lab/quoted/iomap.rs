@@ -1,0 +1,1 @@
+../../ext2-dax/src/iomap.rs

@@ -1,0 +1,1 @@
+../../ext2-dax/src/map_kind.rs
