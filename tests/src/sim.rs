@@ -20,7 +20,6 @@
 //! | `campaign` | many seeds |
 //! | `shrink` | fewer steps that fail alike |
 //! | `api` | the vocabulary against what the crates offer |
-//! | `kept_out` | what is known to be wrong |
 
 mod answer;
 pub mod api;
@@ -32,7 +31,6 @@ mod compare;
 mod crashes;
 mod ends;
 mod failing;
-mod kept_out;
 mod mend;
 mod model;
 mod operation;

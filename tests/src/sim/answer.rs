@@ -58,7 +58,7 @@ pub enum Answer {
     Acl(Option<Acl>),
     /// Ranges of bytes that are data.
     Ranges(Vec<Range<u64>>),
-    /// A run from the byte asked for: so many bytes, and whether they are a hole.
+    /// A run from the block asked for: so many blocks, and whether they are a hole.
     Run(u64, bool),
     /// Bytes of some ranges.
     Parts(Vec<(u64, Vec<u8>)>),

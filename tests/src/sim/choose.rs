@@ -8,7 +8,6 @@ use ext2_dax::{
 
 use super::{
     Actor, Data, HANDS, Model, Operation, Options, Scene, Step, Word,
-    kept_out::kept_out,
     operation::{FILES, LEASES, LISTINGS, MAPS, Need, WHOLE, name, xattr_name},
     scenes::lost_and_found,
 };
@@ -95,11 +94,7 @@ impl Chooser {
         let operation = if is_empty {
             Operation::Root { to: 0 }
         } else {
-            let mut chosen = self.prepared(actor, model);
-            while kept_out(&Step { actor, operation: chosen.clone() }).is_some() {
-                chosen = self.prepared(actor, model);
-            }
-            chosen
+            self.prepared(actor, model)
         };
         Step { actor, operation }
     }

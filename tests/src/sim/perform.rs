@@ -329,7 +329,7 @@ impl Doer<'_> {
             O::MapBlocks { of, at, len } => {
                 let (inode, block) = (self.regular(*of)?, self.block());
                 let run = core(inode.map(FileBlock::new(at / block), len.div_ceil(block).max(1)))?;
-                Ok(Answer::Run(run.count * block, run.is_hole()))
+                Ok(Answer::Run(run.count, run.is_hole()))
             }
             O::GiveUpWrite { of, at, len } => {
                 let (inode, block) = (self.regular(*of)?, self.block());

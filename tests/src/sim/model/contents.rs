@@ -354,22 +354,16 @@ impl Model {
     /// The longest run from a block on is answered: of a hole all of it, of data as far as it lies together.
     fn run(&self, id: Id, at: u64, len: u64, answer: &Answer) -> Verdict {
         let (first, count) = (at / self.block, len.div_ceil(self.block).max(1));
-        if first >= self.max_size.div_ceil(self.block) {
-            return match answer {
-                Answer::Run(_, true) => Ok(()),
-                _ => self.agree(answer, no(Errno::FBIG)).map(drop),
-            };
-        }
-        let Answer::Run(bytes, is_hole) = *answer else { return Err(format!("{answer:?}")) };
+        let Answer::Run(run, is_hole) = *answer else { return Err(format!("{answer:?}")) };
         let (_, blocks) = self.blocks(id);
         let there = |nr: u64| blocks.contains_key(&nr);
-        let end = first.saturating_add(count).min(self.max_size.div_ceil(self.block));
+        // Past the last block that a file can have there is nothing but hole.
+        let end = first + count;
         let longest = match blocks.range(first..end).next() {
             _ if there(first) => (first..end).take_while(|nr| there(*nr)).count() as u64,
             Some((nr, _)) => nr - first,
-            None => end - first,
+            None => count,
         };
-        let run = bytes / self.block;
         if is_hole == there(first) || run > longest || run == 0 || is_hole && run < longest {
             return Err(format!("{answer:?}, and the model has {longest} blocks, there: {}", there(first)));
         }
