@@ -1,3 +1,5 @@
+//! Waiting for another thread without sleeping.
+
 /// Lets another thread run, where there are threads: for who looks again and again for what another does (`cpu_relax`,
 /// `cond_resched`).
 pub fn pause() {

@@ -213,29 +213,36 @@ fn state_of(base: &Path, path: &Path, names: &BTreeMap<String, String>, commands
     commands.iter().filter_map(|command| command.strip_prefix('=')).for_each(|command| patch(path, command));
 }
 
-#[test]
-fn interrupted_operations_are_mended_as_e2fsck_mends_them() {
-    need_tools!("e2fsck", "debugfs", "mke2fs");
+/// Calls `each` with every state: its name, and the file of its image.
+fn each_state(mut each: impl FnMut(&str, &Path)) {
     let folder = tempfile::tempdir().unwrap();
     let base = base(folder.path());
     let names = names(&fs::read(&base).unwrap());
     let path = folder.path().join("state.img");
-    let mut checker = Checker::new();
-    let mut halting = 0;
     for (name, commands) in STATES {
         state_of(&base, &path, &names, commands);
-        let ours = Arc::new(Scratch::new(fs::read(&path).unwrap()));
+        each(name, &path);
+    }
+}
+
+#[test]
+fn interrupted_operations_are_mended_as_e2fsck_mends_them() {
+    need_tools!("e2fsck", "debugfs", "mke2fs");
+    let mut checker = Checker::new();
+    let mut halting = 0;
+    each_state(|name, path| {
+        let ours = Arc::new(Scratch::new(fs::read(path).unwrap()));
         let outcome = checker.mend(&*ours, 1_700_000_000, &mut |_| {}).unwrap();
-        let theirs = tools::e2fsck_p(&path);
+        let theirs = tools::e2fsck_p(path);
         let halts = matches!(outcome, Outcome::Halts(_));
         assert_eq!(halts, theirs.is_err(), "{name}: {outcome:?}, {theirs:?}");
         println!("{} {name}", if halts { "halts" } else { "mends" });
         halting += usize::from(halts);
         if !halts {
-            let theirs = Arc::new(Scratch::new(fs::read(&path).unwrap()));
+            let theirs = Arc::new(Scratch::new(fs::read(path).unwrap()));
             assert_eq!(tree::read(ours).unwrap(), tree::read(theirs).unwrap(), "{name}");
         }
-    }
+    });
     println!("{} states, {halting} need a person", STATES.len());
     assert!(halting > 10, "{halting} of {} need a person", STATES.len());
 }
@@ -244,23 +251,15 @@ fn interrupted_operations_are_mended_as_e2fsck_mends_them() {
 #[test]
 fn interrupted_operations_are_opened_and_what_is_made_then_needs_no_person() {
     need_tools!("e2fsck", "debugfs", "mke2fs");
-    let folder = tempfile::tempdir().unwrap();
-    let base = base(folder.path());
-    let names = names(&fs::read(&base).unwrap());
-    let path = folder.path().join("state.img");
     let mut refused = Vec::new();
-    for (name, commands) in STATES {
-        state_of(&base, &path, &names, commands);
-        let device = Arc::new(Scratch::new(fs::read(&path).unwrap()));
-        if tools::e2fsck_p(&path).is_err() {
-            continue;
+    each_state(|name, path| {
+        let device = Arc::new(Scratch::new(fs::read(path).unwrap()));
+        if tools::e2fsck_p(path).is_err() {
+            return;
         }
         let fs = match Ext2::open(device.clone(), &OpenOptions::default()) {
             Ok(fs) => fs,
-            Err(error) => {
-                refused.push(format!("{name}: {error}"));
-                continue;
-            }
+            Err(error) => return refused.push(format!("{name}: {error}")),
         };
         let root = fs.root().unwrap();
         for nr in 0..200 {
@@ -269,12 +268,12 @@ fn interrupted_operations_are_opened_and_what_is_made_then_needs_no_person() {
         }
         drop(root);
         fs.close().unwrap();
-        fs::write(&path, device.to_vec()).unwrap();
-        tools::e2fsck_p(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let tree = tree::read(Arc::new(Scratch::new(fs::read(&path).unwrap()))).unwrap();
+        fs::write(path, device.to_vec()).unwrap();
+        tools::e2fsck_p(path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let tree = tree::read(Arc::new(Scratch::new(fs::read(path).unwrap()))).unwrap();
         for (nr, node) in (0..200).map(|nr| (nr, &tree[format!("/new{nr}").as_bytes()])) {
             assert_eq!((node.links, &node.content[..]), (1, &[nr; 3][..]), "{name}: new{nr}");
         }
-    }
+    });
     assert_eq!(refused, [""; 0]);
 }

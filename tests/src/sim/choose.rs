@@ -91,11 +91,7 @@ impl Chooser {
     /// The next step of an actor.
     pub(super) fn next_of(&mut self, actor: Actor, model: &Model) -> Step {
         let is_empty = (0..HANDS).all(|hand| model.kind_in(actor, hand).is_none());
-        let operation = if is_empty {
-            Operation::Root { to: 0 }
-        } else {
-            self.prepared(actor, model)
-        };
+        let operation = if is_empty { Operation::Root { to: 0 } } else { self.prepared(actor, model) };
         Step { actor, operation }
     }
 
