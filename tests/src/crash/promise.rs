@@ -40,6 +40,9 @@ pub enum Moment {
 /// - What an msync returned for is there, of that file.
 /// - A file that is being replaced may be in `lost+found`, under its number, and that may have been made for it.
 /// - Nothing else, and no byte of a stale block.
+///
+/// Behind a log nothing but a sync makes what returned durable; the names and the inodes that they lead to are those of one
+/// moment.
 #[derive(Debug)]
 pub struct History {
     actions: Vec<Option<Action>>,
@@ -49,6 +52,8 @@ pub struct History {
     ends_truncations: bool,
     /// Whether inodes share blocks of attributes.
     shares_attributes: bool,
+    /// Whether all but contents went through a log, before the first operation and after each.
+    logged: Vec<bool>,
 }
 
 impl History {
@@ -60,6 +65,14 @@ impl History {
             block_size,
             ends_truncations: true,
             shares_attributes: false,
+            logged: vec![false],
+        }
+    }
+
+    /// Notes whether all but contents goes through a log, at the moment that was noted last.
+    pub fn note_log(&mut self, is_on: bool) {
+        if let Some(last) = self.logged.last_mut() {
+            *last = is_on;
         }
     }
 
@@ -80,6 +93,7 @@ impl History {
     pub fn push(&mut self, action: Option<Action>, after: Tree) {
         self.actions.push(action);
         self.trees.push(after);
+        self.logged.push(false);
     }
 
     /// What was there after the last operation.
@@ -159,7 +173,8 @@ impl History {
         {
             file.is_dying = true;
         }
-        Promise { trees, paths, files, kept, block_size: self.block_size }
+        let is_logged = self.logged[begin..=end].iter().all(|is_on| *is_on);
+        Promise { trees, paths, files, kept, block_size: self.block_size, is_logged }
     }
 
     /// What an operation does to rights, step by step, where one is under way; of one that has returned, what it led to.
@@ -175,6 +190,9 @@ impl History {
         let Some(file) = files.get_mut(&inode) else { return };
         let of = |tree: &'h Tree| tree.values().find(|node| node.inode == inode);
         let (Some(before), Some(after)) = (of(&self.trees[nr]), of(&self.trees[nr + 1])) else { return };
+        if nr < done && self.logged[done] {
+            return;
+        }
         if nr < done {
             let since = self.trees[begin.max(nr + 1)..].iter().filter_map(of);
             file.rights.retain(|rights| since.clone().any(|node| Rights::of(node) == *rights));
@@ -359,6 +377,7 @@ pub struct Promise<'h> {
     /// The inode that may be in `lost+found`, since another is about to get its name.
     kept: Option<u32>,
     block_size: usize,
+    is_logged: bool,
 }
 
 impl Promise<'_> {
@@ -367,6 +386,10 @@ impl Promise<'_> {
     /// # Errors
     /// What is not as promised.
     pub fn judge(&self, found: &Tree) -> Result<(), String> {
+        if self.is_logged && !self.trees.iter().any(|tree| same_names(tree, found)) {
+            let names: Vec<_> = found.keys().map(|path| path.escape_ascii().to_string()).collect();
+            return Err(format!("the names are those of no moment: {}", names.join(" ")));
+        }
         for (path, known) in &self.paths {
             let name = path.escape_ascii();
             let Some(node) = found.get(*path) else {
@@ -433,6 +456,14 @@ impl Promise<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether two trees have the same names, and these lead to the same inodes.
+fn same_names(one: &Tree, other: &Tree) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(one, other)| {
+            one.0 == other.0 && (one.1.inode, one.1.kind) == (other.1.inode, other.1.kind)
+        })
 }
 
 /// Every file has as many links as names, every directory two and one for each directory in it.

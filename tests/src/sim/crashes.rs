@@ -8,7 +8,7 @@ use std::{
 };
 
 use blockdev::{
-    BlockDevice, RamDevice, Recorder,
+    BlockDevice, Media, RamDevice, Recorder,
     crash::{BlockModel, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder},
 };
 use ext2_core::{Barrier, Errno, RenameFlags};
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Scratch,
     crash::{Action, Device, History, Moment},
-    tools,
+    golden, tools,
     tree::{self, Tree},
 };
 
@@ -32,8 +32,6 @@ const STATES: u64 = 4000;
 const E2FSCK_EVERY: u64 = 500;
 /// One state in so many is opened as it is, and crashes again.
 const AGAIN_EVERY: u64 = 97;
-/// Where `s_state` is in an image.
-const STATE_OFFSET: usize = 1024 + 58;
 
 /// What is recorded while a run goes on.
 #[derive(Debug)]
@@ -51,12 +49,21 @@ pub(super) struct Crashes {
 
 /// A device that records, with the image that is on it.
 pub(super) fn recorder(options: &Options, image: &[u8]) -> Arc<Recorder<RamDevice>> {
-    recorder_without(options.without, image)
+    let is_memory = matches!(options.crash, Device::Lines | Device::Words);
+    recorder_of(is_memory && options.log, options.without, image)
 }
 
-/// The same, with or without a fence.
-pub(super) fn recorder_without(without: Option<Barrier>, image: &[u8]) -> Arc<Recorder<RamDevice>> {
-    let recorder = Recorder::new(RamDevice::from_bytes(image).expect("memory"));
+/// The same, with or without a fence. A log has to know whether it is on memory, which is written by lines or words and not
+/// by sectors.
+pub(super) fn recorder_of(
+    is_persistent: bool,
+    without: Option<Barrier>,
+    image: &[u8],
+) -> Arc<Recorder<RamDevice>> {
+    let media = if is_persistent { Media::Persistent } else { Media::Volatile };
+    let ram = RamDevice::with_media(image.len() as u64, media).expect("memory");
+    ram.write_at(0, image).expect("memory is written");
+    let recorder = Recorder::new(ram);
     if let Some(left_out) = without {
         recorder.ignore_fence(move |fence| fence.tag == left_out.tag());
     }
@@ -74,7 +81,8 @@ impl Crashes {
         let block = world.ext2().geometry().block_size.len();
         let last = tree::of(world.ext2())?;
         let history = History::new(last.clone(), block);
-        let history = if options.share_xattrs { history.of_shared_attributes() } else { history };
+        let mut history = if options.share_xattrs { history.of_shared_attributes() } else { history };
+        history.note_log(world.ext2().has_log());
         let next = Action::Sync;
         Ok(Self { image: image.to_vec(), recorder, history, last, next, steps: 0, dirty: BTreeSet::new() })
     }
@@ -104,6 +112,7 @@ impl Crashes {
         let action = (answer.is_done() || is_short || is_part).then(|| self.action(step, file));
         self.last = tree::of(world.ext2())?;
         self.history.push(action, self.last.clone());
+        self.history.note_log(world.ext2().has_log());
         Ok(())
     }
 
@@ -192,14 +201,16 @@ impl Judge<'_> {
 
     fn state(&mut self, state: &CrashState<'_>, moment: Moment) -> Result<(), String> {
         self.device.follow(state.image, state.changed);
-        let says_clean = state.image.get(STATE_OFFSET).is_some_and(|state| state & 1 != 0);
         let mut mended = Vec::new();
         match mend(&mut self.checker, &*self.device, &mut |finding| mended.push(finding.to_string())) {
-            Ok(Outcome::Clean) => {}
+            Ok((Outcome::Clean, _)) => {}
             // What says that it was unmounted cleanly is not looked at by e2fsck -p.
-            Ok(Outcome::Mended(_)) if !says_clean => {}
-            Ok(Outcome::Mended(_)) => return Err(format!("is marked as clean and is not: {mended:?}")),
-            Ok(Outcome::Halts(finding)) => return Err(format!("needs a person: {finding}")),
+            Ok((Outcome::Mended(_), false)) => {}
+            Ok((Outcome::Mended(_), true)) => match mended_unasked(state.image) {
+                Ok(()) => {}
+                Err(said) => return Err(format!("is marked as clean and is not: {mended:?}: {said}")),
+            },
+            Ok((Outcome::Halts(finding), _)) => return Err(format!("needs a person: {finding}")),
             Err(error) => return Err(format!("cannot be mended: {error}")),
         }
         let found = tree::read(self.device.clone())?;
@@ -215,6 +226,21 @@ impl Judge<'_> {
             self.states += self.second.look(state.image, moment, self.history, &found)?;
         }
         Ok(())
+    }
+}
+
+/// What says that it was unmounted cleanly is looked at by e2fsck -p as far as its superblock goes, and its journal.
+///
+/// # Errors
+/// What is still wrong after that; where there is no e2fsck, that there is none.
+fn mended_unasked(image: &[u8]) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let path = folder.path().join("image");
+    golden::write_sparse(&path, image).map_err(|error| error.to_string())?;
+    let output = tools::command("e2fsck").arg("-p").arg(&path).output().map_err(|error| error.to_string())?;
+    match output.status.code() {
+        Some(0 | 1) => tools::e2fsck_fn(&path).map(drop).map_err(|said| format!("after e2fsck -p: {said}")),
+        _ => Err(format!("e2fsck -p: {}", tools::words(&output))),
     }
 }
 

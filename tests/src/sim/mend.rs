@@ -9,7 +9,10 @@ use ext2_image::{
 
 use crate::crash::NOW;
 
-/// Mends it, and tells what was found.
+/// Where `s_state` is in an image.
+const STATE_OFFSET: u64 = 1024 + 58;
+
+/// Mends it, and tells what was found, and whether the image was marked as clean once its journal was replayed.
 ///
 /// # Errors
 /// What is no image, or cannot be followed; the device's.
@@ -17,10 +20,12 @@ pub(super) fn mend(
     checker: &mut Checker,
     device: &dyn BlockDevice,
     sink: &mut dyn FnMut(&Finding),
-) -> ext2_core::Result<Outcome> {
+) -> ext2_core::Result<(Outcome, bool)> {
     ext2_core::replay(device)?;
     replay_journal(device)?;
-    checker.mend(device, NOW, sink)
+    let mut state = [0];
+    device.read_at(STATE_OFFSET, &mut state)?;
+    Ok((checker.mend(device, NOW, sink)?, state[0] & 1 != 0))
 }
 
 /// Replays a journal of ext3 as the command does it: all of it is known before any of it is stored.
@@ -40,8 +45,8 @@ pub(super) fn replay_journal(device: &dyn BlockDevice) -> ext2_core::Result<()> 
 /// What needs a person, in words.
 pub(super) fn mend_alone(checker: &mut Checker, device: &dyn BlockDevice) -> Result<(), String> {
     match mend(checker, device, &mut |_| {}) {
-        Ok(Outcome::Clean | Outcome::Mended(_)) => Ok(()),
-        Ok(Outcome::Halts(finding)) => Err(format!("needs a person: {finding}")),
+        Ok((Outcome::Clean | Outcome::Mended(_), _)) => Ok(()),
+        Ok((Outcome::Halts(finding), _)) => Err(format!("needs a person: {finding}")),
         Err(error) => Err(format!("cannot be mended: {error}")),
     }
 }

@@ -181,6 +181,13 @@ impl Options {
         let (block, kib) = *rng.pick(&[(1024, 80), (1024, 96), (1024, 128), (4096, 256), (4096, 384)]);
         // What changes a block that is shared needs room for a journal.
         let kib = if plain.share_xattrs { kib * 4 } else { kib };
+        // Not among the draws above, so that seeds stay what they are. A log needs room, too.
+        let mut of_log = Rng::named(seed, "crash behind a log");
+        let log = of_log.one_in(6);
+        let batch = log && (of_log.one_in(2) || !tools::have("mke2fs"));
+        let kib = if batch { kib.max(2 * block) } else { kib };
+        // One that is not made for each commit lies in a journal that is there: to be made it would take an eighth of the image.
+        let journal = if log { !batch } else { plain.journal };
         let mut shares = plain.shares;
         shares.retain(|(word, _)| !is_of_plain(*word));
         Self {
@@ -192,8 +199,9 @@ impl Options {
             backend: Backend::Ram,
             real_mappings: false,
             persistent: false,
-            log: false,
-            batch: false,
+            log,
+            batch,
+            journal,
             strict_rename: true,
             has_lost_and_found: !rng.one_in(4),
             crash: *rng.pick(&[
@@ -214,7 +222,8 @@ impl Options {
     fn failing(seed: u64) -> Self {
         let mut rng = Rng::named(seed, "failing");
         let steps = 4 + rng.below(24) as u32;
-        Self { mode: Mode::Failing, steps, buffer_head: false, ..Self::crash(seed) }
+        let crash = Self::crash(seed);
+        Self { mode: Mode::Failing, steps, buffer_head: false, log: false, batch: false, ..crash }
     }
 
     fn plain(seed: u64) -> Self {
@@ -302,7 +311,7 @@ impl Options {
     /// Whether files can be mapped.
     #[must_use]
     pub fn is_dax(&self) -> bool {
-        self.block == 4096 && !matches!(self.backend, Backend::File | Backend::CachedFile)
+        self.block == 4096 && !self.log && !matches!(self.backend, Backend::File | Backend::CachedFile)
     }
 }
 

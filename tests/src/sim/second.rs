@@ -12,7 +12,7 @@ use ext2_image::check::Checker;
 use super::{
     Options,
     base::{BEGIN, STALE},
-    crashes::recorder_without,
+    crashes::recorder_of,
     mend::{mend_alone, replay_journal},
 };
 use crate::{
@@ -32,6 +32,7 @@ pub(super) struct Second {
     device: Arc<Scratch>,
     checker: Checker,
     without: Option<Barrier>,
+    is_logged: bool,
     open: OpenOptions,
 }
 
@@ -40,11 +41,13 @@ impl Second {
         let open = OpenOptions {
             policy: options.policy,
             share_xattrs: options.share_xattrs,
+            log: options.log && !options.batch,
+            batch: options.batch,
             clock: Some(Arc::new(FixedClock(Timestamp::from_secs(BEGIN)))),
             ..OpenOptions::default()
         };
         let device = Arc::new(Scratch::new(image.to_vec()));
-        Self { device, checker: Checker::new(), without: options.without, open }
+        Self { device, checker: Checker::new(), without: options.without, is_logged: options.log, open }
     }
 
     /// Opens the state `image` of a first crash, which is `mended` once `e2fsck -p` has seen it, and looks at states of a
@@ -59,7 +62,7 @@ impl Second {
         history: &History,
         mended: &Tree,
     ) -> Result<u64, String> {
-        let recorder = recorder_without(self.without, image);
+        let recorder = recorder_of(self.is_logged, self.without, image);
         match Ext2::open(recorder.clone(), &self.open) {
             Ok(fs) => {
                 use_it(&fs).map_err(|error| format!("cannot be used as the crash left it: {error}"))?;
