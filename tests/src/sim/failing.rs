@@ -64,6 +64,10 @@ pub(super) fn run(
     last: &Step,
 ) -> Result<(), String> {
     let block = world.ext2().geometry().block_size.len();
+    if world.ext2().has_log() {
+        // What was done before is told of already.
+        world.ext2().sync().map_err(|error| error.to_string())?;
+    }
     let tree = tree::of(world.ext2())?;
     // What is on the device so far lacks the times that memory has later ones of.
     let stored = tree::read(mended(device.inner().to_vec())?)?;

@@ -153,6 +153,8 @@ impl Options {
         }
         shares.retain(|(word, share)| *share > 0 && is_at_once(*word));
         let block = if only == Some(Kind::Bytes) { 4096 } else { *rng.pick(&[1024, 4096]) };
+        // Not among the draws above, so that seeds stay what they are.
+        let batch = Rng::named(seed, "threads behind a log").one_in(6);
         Self {
             mode: Mode::Threads,
             switch: *rng.pick(&[2, 4, 10, 40, 0, 0]),
@@ -161,8 +163,8 @@ impl Options {
             inodes: 64,
             backend: Backend::Ram,
             persistent: false,
-            log: false,
-            batch: false,
+            log: batch,
+            batch,
             real_mappings: false,
             forgets: rng.one_in(2),
             actors: 2 + rng.below(2) as Actor,
@@ -223,7 +225,7 @@ impl Options {
         let mut rng = Rng::named(seed, "failing");
         let steps = 4 + rng.below(24) as u32;
         let crash = Self::crash(seed);
-        Self { mode: Mode::Failing, steps, buffer_head: false, log: false, batch: false, ..crash }
+        Self { mode: Mode::Failing, steps, buffer_head: false, ..crash }
     }
 
     fn plain(seed: u64) -> Self {
