@@ -1,7 +1,7 @@
 //! Which number a new inode gets, from the descriptors and bitmaps: after Linux's `find_group_orlov` as the module head of
 //! `ext2-core/src/balloc/inodes.rs` has it.
 
-use blockdev::RamDevice;
+use blockdev::BlockDevice;
 use ext2_core::{Ext2, Geometry, GroupNr, InodeNr};
 
 use crate::bitmap;
@@ -17,7 +17,7 @@ pub(crate) struct Spread {
 
 impl Spread {
     /// Of a file system that was synced.
-    pub(crate) fn of(fs: &Ext2, device: &RamDevice) -> Self {
+    pub(crate) fn of(fs: &Ext2, device: &dyn BlockDevice) -> Self {
         let geo = fs.geometry().clone();
         let (mut groups, mut first) = (Vec::new(), Vec::new());
         for nr in geo.group_numbers() {

@@ -7,19 +7,20 @@ mod watched;
 
 use std::sync::Arc;
 
-use blockdev::{BlockDevice, RamDevice};
+use blockdev::{BlockDevice, Partition, RamDevice};
 use e2dax_tests::{Rng, need_tools, small::is_clean};
 use ext2_core::{BlockSize, Errno, Ext2, FileBlock, FileKind, Inode, NewInode, OpenOptions, Policy, Wait};
 use ext2_image::mkfs::{self, Format, Fresh, Inodes};
 
 use inodes::Spread;
+use rule::Counts;
 use watched::Watched;
 
 const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
 
 /// The bitmaps of a file system that was synced: whether each block of the device is free.
-fn free_blocks(fs: &Ext2, device: &RamDevice) -> Vec<bool> {
+fn free_blocks(fs: &Ext2, device: &dyn BlockDevice) -> Vec<bool> {
     let geo = fs.geometry();
     let mut free = vec![false; geo.blocks_count as usize];
     for nr in geo.group_numbers() {
@@ -32,7 +33,7 @@ fn free_blocks(fs: &Ext2, device: &RamDevice) -> Vec<bool> {
 }
 
 /// A bitmap on the device.
-fn bitmap(fs: &Ext2, device: &RamDevice, block: u32) -> impl Fn(u32) -> bool {
+fn bitmap(fs: &Ext2, device: &dyn BlockDevice, block: u32) -> impl Fn(u32) -> bool {
     let mut bytes = vec![0; fs.geometry().block_size.len()];
     device.read_at(u64::from(block) * bytes.len() as u64, &mut bytes).expect("read");
     move |bit| bytes[bit as usize / 8] >> (bit % 8) & 1 == 1
@@ -41,7 +42,7 @@ fn bitmap(fs: &Ext2, device: &RamDevice, block: u32) -> impl Fn(u32) -> bool {
 /// A file system whose placing is watched, and what is done to it.
 struct World {
     fs: Ext2,
-    device: Arc<RamDevice>,
+    device: Arc<dyn BlockDevice>,
     watched: Arc<Watched>,
     rng: Rng,
     dirs: Vec<Inode>,
@@ -53,12 +54,20 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, policy: Policy, block: u64, groups: (u32, u64)) -> Self {
-        let (blocks_per_group, count) = groups;
-        let device = Arc::new(RamDevice::new(u64::from(blocks_per_group) * count * block).expect("memory"));
+    /// A file system of so many groups of so many blocks, which begins so many bytes into its device.
+    fn new(
+        seed: u64,
+        policy: Policy,
+        block: u64,
+        (blocks_per_group, groups): (u32, u64),
+        shift: u64,
+    ) -> Self {
+        let len = u64::from(blocks_per_group) * groups * block;
+        let memory = RamDevice::new(shift + len).expect("memory");
+        let device: Arc<dyn BlockDevice> = Arc::new(Partition::new(memory, shift, len).expect("a partition"));
         let format = Format {
             block_size: BlockSize::new(block),
-            inodes: Inodes::Count(64 * count),
+            inodes: Inodes::Count(64 * groups),
             inode_size: 128,
             blocks_per_group: Some(blocks_per_group),
             reserved_percent: 0.0,
@@ -80,7 +89,7 @@ impl World {
             serial: 0,
             block,
         };
-        world.watched.begin(&world.fs, policy, &world.device);
+        world.watched.begin(&world.fs, policy, &*world.device);
         world.settle(true);
         world
     }
@@ -88,7 +97,7 @@ impl World {
     /// Compares what the file system has with what the rule expected, and takes over what it has.
     fn settle(&mut self, is_changed: bool) {
         self.fs.sync().expect("synced");
-        let free = free_blocks(&self.fs, &self.device);
+        let free = free_blocks(&self.fs, &*self.device);
         let mut rule = self.watched.rule();
         if let Some(complaint) = rule.complaint.take() {
             panic!("{complaint}");
@@ -101,7 +110,7 @@ impl World {
             rule.is_full = false;
             rule.windows.clear();
             rule.files.clear();
-            rule.free = free_blocks(&self.fs, &self.device);
+            rule.free = free_blocks(&self.fs, &*self.device);
             return;
         }
         if !is_changed {
@@ -124,7 +133,7 @@ impl World {
         let name = format!("n{}", self.serial);
         self.serial += 1;
         self.fs.sync().expect("synced");
-        let spread = Spread::of(&self.fs, &self.device);
+        let spread = Spread::of(&self.fs, &*self.device);
         let expected = spread.next(self.dirs[dir].nr(), new.kind == FileKind::Directory);
         match self.dirs[dir].create(name.as_bytes(), new) {
             Ok(inode) => {
@@ -244,14 +253,15 @@ impl World {
         }
     }
 
-    /// Ends it; gives the answers that were compared, and the moves.
-    fn end(self) -> (usize, usize) {
+    /// Ends it; gives what was compared.
+    fn end(self) -> Counts {
         let Self { fs, device, watched, dirs, held, .. } = self;
         drop((dirs, held));
         fs.close().expect("closed");
-        assert!(is_clean(&device.to_vec()));
-        let rule = watched.rule();
-        (rule.answers, rule.moves)
+        let mut bytes = vec![0; device.size() as usize];
+        device.read_at(0, &mut bytes).expect("read");
+        assert!(is_clean(&bytes));
+        watched.rule().counts
     }
 }
 
@@ -271,27 +281,29 @@ fn map_of(file: &Inode) -> std::collections::BTreeMap<u64, u32> {
 #[test]
 fn blocks_go_where_linux_puts_them_under_goal() {
     need_tools!("e2fsck");
-    let mut answers = 0;
-    for seed in 0..4 {
-        let mut world = World::new(seed, Policy::Goal, 1024, (512, 8));
+    let mut counts = Counts::default();
+    for (seed, groups) in [(0, (512, 8)), (1, (1024, 4)), (2, (512, 8)), (3, (256, 3)), (4, (512, 2))] {
+        let mut world = World::new(seed, Policy::Goal, 1024, groups, 0);
         (0..300).for_each(|_| world.step(40));
-        answers += world.end().0;
+        counts += world.end();
     }
-    assert!(answers > 500, "{answers}");
+    assert!(counts.answers > 500 && counts.from_others > 0, "{counts:?}");
 }
 
 #[test]
 fn blocks_go_into_whole_units_or_broken_ones_under_aligned() {
     need_tools!("e2fsck");
-    let (mut answers, mut moves) = (0, 0);
-    for (seed, block, groups) in
-        [(0, 4096, (1024, 8)), (1, 4096, (1536, 6)), (2, 2048, (2560, 5)), (3, 1024, (8192, 3))]
-    {
-        let mut world = World::new(seed, Policy::Aligned, block, groups);
+    let mut counts = Counts::default();
+    for (seed, block, groups, shift) in [
+        (0, 4096, (1024, 8), 0),
+        (1, 4096, (1536, 6), 5 << 16),
+        (2, 2048, (2560, 5), 0),
+        (3, 1024, (8192, 3), 7 << 18),
+        (4, 4096, (1024, 2), 0),
+    ] {
+        let mut world = World::new(seed, Policy::Aligned, block, groups, shift);
         (0..300).for_each(|_| world.step((1 << 19) / block));
-        let (own_answers, own_moves) = world.end();
-        answers += own_answers;
-        moves += own_moves;
+        counts += world.end();
     }
-    assert!(answers > 500 && moves > 10, "{answers} {moves}");
+    assert!(counts.answers > 500 && counts.moves > 10 && counts.from_others > 0, "{counts:?}");
 }

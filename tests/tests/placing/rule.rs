@@ -44,10 +44,26 @@ pub(crate) struct Rule {
     pub(crate) complaint: Option<String>,
     /// The disk ran full: what was given back is not known.
     pub(crate) is_full: bool,
-    /// Answers that were as expected.
+    pub(crate) counts: Counts,
+}
+
+/// What came up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Answers that were compared.
     pub(crate) answers: usize,
     /// Moves of what a small file had to a unit of its own.
     pub(crate) moves: usize,
+    /// Answers from what was kept for another.
+    pub(crate) from_others: usize,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.answers += other.answers;
+        self.moves += other.moves;
+        self.from_others += other.from_others;
+    }
 }
 
 /// An answer: blocks, and what is kept from then on.
@@ -241,12 +257,16 @@ impl Rule {
         } else if !same {
             self.complaint = Some(format!("{request:?} got {got:?}, not {wanted:?}"));
         }
-        self.answers += 1;
+        self.counts.answers += 1;
         let Some((run, kept)) = expected else {
             self.is_full = true;
             return;
         };
+        let is_from_other = !self.may_take(run.start, Which::Free, Some(request.owner));
+        self.counts.from_others += usize::from(is_from_other);
         run.clone().for_each(|block| self.free[block as usize] = false);
+        // What is taken where too little is left for indirect blocks is given back by another way.
+        self.is_full = self.free.iter().filter(|free| **free).count() < 4;
         match kept {
             Some(kept) => self.windows.insert(request.owner, kept),
             None if request.role != Role::Meta => self.windows.remove(&request.owner),
@@ -354,7 +374,7 @@ impl Rule {
             return;
         };
         debug_assert!(unit_base.is_none_or(|base| base > 0));
-        self.moves += 1;
+        self.counts.moves += 1;
         for (&at, block) in file.map.range_mut(first..logical) {
             self.free[*block as usize] = true;
             *block = unit.start + (at - first) as u32;

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use blockdev::{BlockDevice, RamDevice};
+use blockdev::BlockDevice;
 use ext2_core::placement::{FreeSpace, Placed, Placement, Request};
 use ext2_core::{Ext2, InodeNr, Policy};
 
-use crate::rule::Rule;
+use crate::rule::{Counts, Rule};
 
 /// The placement.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Watched {
     }
 
     /// Begins to compare.
-    pub(crate) fn begin(&self, fs: &Ext2, policy: Policy, device: &RamDevice) {
+    pub(crate) fn begin(&self, fs: &Ext2, policy: Policy, device: &dyn BlockDevice) {
         let geo = fs.geometry().clone();
         let (size, unit) = (geo.block_size.bytes(), 2 << 20);
         let first = device.dax().expect("memory").pfn(0) * 4096;
@@ -51,8 +51,7 @@ impl Watched {
             files: Default::default(),
             complaint: None,
             is_full: false,
-            answers: 0,
-            moves: 0,
+            counts: Counts::default(),
             geo,
         };
         *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Some(rule);
