@@ -55,6 +55,18 @@ fn a_buffer_that_ends_in_the_middle_of_a_piece_ends_the_transfer() {
 }
 
 #[test]
+fn a_buffer_that_ends_where_a_piece_does_ends_the_transfer() {
+    let (file, bytes) = (file(), vec![7; 4 * P as usize]);
+    let mut source = Faulting::new(SliceSource::new(&bytes), P);
+    assert_eq!(write(&*file, 0, 4 * P, &mut source, Limits::default()), Ok(P));
+    assert_eq!(write(&*file, 0, 4 * P, &mut source, Limits::default()), Err(Error::BadAddress));
+    let mut buffer = vec![0; 4 * P as usize];
+    let mut sink = Faulting::new(SliceSink::new(&mut buffer), P);
+    assert_eq!(read(&*file, 0, 4 * P, &mut sink, Limits::default()), Ok(P));
+    assert_eq!(read(&*file, 0, 4 * P, &mut sink, Limits::default()), Err(Error::BadAddress));
+}
+
+#[test]
 fn what_was_moved_before_an_error_is_reported() {
     let file = file();
     file.write(0, &vec![1; 4 * P as usize]).unwrap();
@@ -65,6 +77,8 @@ fn what_was_moved_before_an_error_is_reported() {
     // A part of the page that is lost does not heal it, the whole of it does.
     assert_eq!(file.write(P, &vec![2; P as usize + 10]).unwrap(), P);
     file.write(2 * P, &[2; 10]).unwrap_err();
+    // Nor does more than was asked for, where the buffer has more.
+    write(&*file, 2 * P, 10, &mut SliceSource::new(&[9; 2 * P as usize]), Limits::default()).unwrap_err();
     assert_eq!(file.write(P + 10, &vec![3; 2 * P as usize]).unwrap(), 2 * P);
     let mut got = vec![0; 4 * P as usize];
     assert_eq!(file.read(0, &mut got).unwrap(), 4 * P);

@@ -384,3 +384,16 @@ fn who_only_takes_and_protects_translations_misses_nothing() {
     pages.invalidate(1, 5);
     assert_eq!(told.all(), [("zap", 1, 5); 2]);
 }
+
+#[test]
+fn a_write_into_a_hole_is_told_of_the_pages_that_have_blocks_now_and_of_no_others() {
+    let file = file_of(100 * P);
+    let told = Told::ahead(true);
+    DaxInode::pages(&*file).attach(told.clone());
+    file.write(2 * P + 3, &vec![1; 2 * P as usize]).unwrap();
+    assert_eq!(told.all(), [("alone", 2, 5)]);
+    file.write(2 * P, &[1; 10]).unwrap();
+    assert_eq!(told.all(), [], "the blocks were there");
+    file.write(7 * P, &vec![1; P as usize]).unwrap();
+    assert_eq!(told.all(), [("alone", 7, 8)]);
+}
