@@ -117,6 +117,12 @@ pub struct StoredRun {
 }
 
 impl StoredRun {
+    /// `count` pages from file page `first` on, which lie from `device` on.
+    #[must_use]
+    pub fn new(first: u64, count: u64, device: DevPage) -> Self {
+        Self { first, count, device }
+    }
+
     fn touches(&self, start: u64, end: u64) -> bool {
         self.first < end && start < self.first.saturating_add(self.count)
     }

@@ -515,3 +515,85 @@ fn a_file_is_replaced_where_lost_and_found_has_every_name_that_it_might_be_kept_
     fs.close().expect("closed");
     assert!(is_clean(&device.to_vec()));
 }
+
+/// Where the count of links of an inode lies on the device.
+fn links_at(fs: &Ext2, nr: ext2_core::InodeNr) -> u64 {
+    let (group, index) = fs.geometry().group_of_inode(nr).expect("a group");
+    let table = u64::from(fs.descriptor(group).expect("a descriptor").bg_inode_table.get());
+    table * fs.geometry().block_size.bytes() + u64::from(index) * u64::from(fs.geometry().inode_size) + 26
+}
+
+#[test]
+fn an_inode_with_32000_links_gets_no_more_and_one_with_fewer_does() {
+    for links in [31_998_u16, 31_999, 32_000] {
+        let device = ram(&image(&[]));
+        let fs = open(&device);
+        let root = fs.root().expect("root");
+        let (full, other) =
+            (root.create(b"full", &DIR).expect("created"), root.create(b"o", &DIR).expect("created"));
+        full.create(b"file", &FILE).expect("created");
+        for name in [&b"d1"[..], b"d2"] {
+            other.create(name, &DIR).expect("created");
+        }
+        let many = root.create(b"many", &FILE).expect("created");
+        let places = [links_at(&fs, full.nr()), links_at(&fs, many.nr())];
+        drop((root, full, other, many));
+        fs.close().expect("closed");
+        places.iter().for_each(|&at| device.write_u16(at, links).expect("stored"));
+
+        let fs = open(&device);
+        let root = fs.root().expect("root");
+        let find = |name: &str| fs.resolve(name, Follow::No).expect("there");
+        let (full, other, many) = (find("full"), find("o"), find("many"));
+        // A file in it is no link of it.
+        fs.rename(&full, b"file", &full, b"moved", RenameFlags::empty()).expect("renamed");
+        let mut room = 32_000 - links;
+        let mut one_more = |done: Result<(), Error>| {
+            if room > 0 {
+                done.expect("one link more")
+            } else {
+                refused(done, Errno::MLINK)
+            }
+            room = room.saturating_sub(1);
+        };
+        one_more(fs.rename(&other, b"d1", &full, b"d1", RenameFlags::empty()));
+        one_more(full.create(b"new", &DIR).map(drop));
+        one_more(full.create(b"newer", &DIR).map(drop));
+        assert_eq!(full.attr().links, 32_000);
+        // A directory for a file is a link more.
+        refused(fs.rename(&other, b"d2", &full, b"moved", RenameFlags::EXCHANGE), Errno::MLINK);
+        refused(fs.rename(&full, b"moved", &other, b"d2", RenameFlags::EXCHANGE), Errno::MLINK);
+        let mut room = 32_000 - links;
+        for nr in 0..3 {
+            let done = root.link(&many, format!("l{nr}"));
+            if room > 0 {
+                done.expect("one link more")
+            } else {
+                refused(done, Errno::MLINK)
+            }
+            room = room.saturating_sub(1);
+        }
+        // A rename takes no more than it gives back.
+        fs.rename(&root, b"many", &root, b"renamed", RenameFlags::empty()).expect("renamed");
+        assert_eq!(many.attr().links, 32_000);
+        // The field has room for one more, or none.
+        for links in [u16::MAX - 1, u16::MAX] {
+            many_of(&fs, &device, links);
+            let done = fs.rename(&root, b"one", &root, b"other", RenameFlags::empty());
+            if links < u16::MAX {
+                done.expect("renamed");
+                root.unlink("other").expect("unlinked");
+            } else {
+                refused(done, Errno::MLINK);
+            }
+        }
+    }
+}
+
+/// A file `one`, of which the device says that it has so many links.
+fn many_of(fs: &Ext2, device: &e2dax_tests::small::Ram, links: u16) {
+    let file = fs.root().expect("root").create(b"one", &FILE).expect("created");
+    let nr = file.nr();
+    drop(file);
+    device.write_u16(links_at(fs, nr), links).expect("stored");
+}

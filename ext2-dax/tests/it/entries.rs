@@ -5,12 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ext2_dax::WaitTable;
-use ext2_dax::entry::{Content, Order};
+use ext2_dax::entry::{Content, Order, PAGE_SIZE, PMD_PAGES};
 use ext2_dax::mapping::{DaxMapping, GrabError};
 use ext2_dax::trace::{InodeId, Tracer};
 
 fn mapping() -> Arc<DaxMapping> {
-    Arc::new(DaxMapping::new(InodeId::default(), Arc::new(WaitTable::new()), Arc::new(Tracer::new())))
+    Arc::new(DaxMapping::new(
+        InodeId { dev: (259, 3), ino: 77 },
+        Arc::new(WaitTable::new()),
+        Arc::new(Tracer::new()),
+    ))
 }
 
 #[test]
@@ -48,6 +52,26 @@ fn a_large_entry_minds_no_small_one_beside_its_unit() {
     drop(pages.grab(511, Order::Pte).unwrap());
     drop(pages.grab(1024, Order::Pte).unwrap());
     assert_eq!(pages.grab(700, Order::Pmd).unwrap().index(), 512);
+}
+
+#[test]
+fn each_page_of_a_unit_is_a_conflict_for_it() {
+    for page in [512, 513, 1022, 1023] {
+        let pages = mapping();
+        drop(pages.grab(page, Order::Pte).unwrap());
+        assert_eq!(pages.grab(700, Order::Pmd).err(), Some(GrabError::Conflict), "page {page}");
+    }
+}
+
+#[test]
+fn a_file_has_pages_as_far_as_bytes_have_numbers() {
+    let (pages, last) = (mapping(), u64::MAX / PAGE_SIZE - PMD_PAGES);
+    for order in [Order::Pte, Order::Pmd] {
+        assert_eq!(pages.grab(last + 1, order).err(), Some(GrabError::OutOfRange));
+        assert_eq!(pages.grab(u64::MAX, order).err(), Some(GrabError::OutOfRange));
+    }
+    assert_eq!(pages.grab(last, Order::Pte).unwrap().index(), last);
+    assert_eq!(pages.inode(), InodeId { dev: (259, 3), ino: 77 });
 }
 
 #[test]

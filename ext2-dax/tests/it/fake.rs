@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use blockdev::{BlockDevice, DaxDevice, RamDevice};
+use blockdev::{BlockDevice, DaxDevice};
 use ext2_dax::compat::{Compat, Holes, Publish};
 use ext2_dax::entry::{Order, PAGE_SIZE, PMD_PAGES};
 use ext2_dax::error::{Error, Result};
@@ -16,11 +16,14 @@ use ext2_dax::trace::{EventLog, InodeId, Tracer};
 use ext2_dax::{Wait, truncate};
 use ext2_dax::{WaitTable, compat, rw, uio, writeback};
 
+use super::noted::Noted;
+
 /// One call of the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Begin { pos: u64, len: u64, flags: OpFlags },
     End { pos: u64, len: u64, written: u64 },
+    Sync { first: u64, last: u64 },
 }
 
 /// Blocks chosen for a write that no one can find yet.
@@ -41,7 +44,7 @@ struct State {
 
 /// The file.
 pub(crate) struct FakeFile {
-    pub(crate) device: Arc<RamDevice>,
+    pub(crate) device: Arc<Noted>,
     pages: Arc<DaxMapping>,
     pub(crate) compat: Compat,
     pub(crate) log: Arc<EventLog>,
@@ -61,7 +64,7 @@ impl FakeFile {
         tracer.listen(Some(log.clone()));
         let id = InodeId { dev: (259, 0), ino: 12 };
         Arc::new(Self {
-            device: Arc::new(RamDevice::new(32 << 20).unwrap()),
+            device: Arc::new(Noted::new(32 << 20)),
             pages: Arc::new(DaxMapping::new(id, Arc::new(WaitTable::new()), tracer)),
             compat,
             log,
@@ -247,7 +250,9 @@ impl DaxInode for FakeFile {
 
     fn sync_pages(&self, first: u64, last: u64) -> Result<()> {
         writeback::writeback_range(&self.pages, &*self.device, first, last)?;
-        self.state.lock().unwrap().not_durable = false;
+        let mut state = self.state.lock().unwrap();
+        state.calls.push(Call::Sync { first, last });
+        state.not_durable = false;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use blockdev::BlockDevice;
 use ext2_dax::Wait;
 use ext2_dax::compat::Compat;
 use ext2_dax::entry::{Content, Order, PMD_SIZE};
@@ -195,6 +196,102 @@ fn a_synchronous_store_waits_for_metadata_once() {
 }
 
 #[test]
+fn a_synchronous_store_makes_its_page_or_its_unit_durable_and_is_major_for_new_blocks() {
+    for (len, order, pages) in [(3 * P, Order::Pte, 2..=2), (2 * PMD_SIZE, Order::Pmd, 512..=1023)] {
+        let file = file_of(2 * PMD_SIZE);
+        file.set_not_durable();
+        let map = map(&file, MapRequest { sharing: Sharing::Synchronous, ..request(len) });
+        let vma = map.vma();
+        let address = vma.start + pages.start() * P;
+        let table = Open::default();
+        let request = FaultRequest { vma, table: &table, address, access: StoreOrLoad::Store };
+        let result = ext2_dax::fault::handle(&*file, &request, order);
+        assert_eq!(result, FaultResult::NOPAGE | FaultResult::MAJOR, "{order:?}");
+        assert!(
+            file.calls().contains(&Call::Sync { first: *pages.start(), last: *pages.end() }),
+            "{order:?}"
+        );
+        assert_eq!(table.mapped.lock().unwrap()[..], [(order, Writable::Yes)]);
+        // Again, with blocks that are durable: nothing to wait for.
+        let result = ext2_dax::fault::handle(&*file, &request, order);
+        assert_eq!(result, FaultResult::NOPAGE, "{order:?}");
+        assert!(!file.calls().iter().any(|call| matches!(call, Call::Sync { .. })));
+    }
+}
+
+#[test]
+fn only_a_synchronous_store_waits_for_metadata() {
+    let file = file_of(PMD_SIZE);
+    file.set_not_durable();
+    map(&file, request(P)).store(0, 1).unwrap();
+    map(&file, MapRequest { sharing: Sharing::Private, ..request(P) }).store(0, 1).unwrap();
+    map(&file, MapRequest { sharing: Sharing::Synchronous, ..request(P) }).load(0).unwrap();
+    assert!(!file.calls().iter().any(|call| matches!(call, Call::Sync { .. })));
+}
+
+/// A page table that takes all.
+#[derive(Debug, Default)]
+struct Open {
+    mapped: std::sync::Mutex<Vec<(Order, Writable)>>,
+}
+
+impl PageTable for Open {
+    fn slot(&self, _: u64) -> Slot {
+        Slot::None
+    }
+    fn has_huge_zero_page(&self) -> bool {
+        true
+    }
+    fn map_pte(&self, _: u64, _: Target, writable: Writable) {
+        self.mapped.lock().unwrap().push((Order::Pte, writable));
+    }
+    fn map_pmd(&self, _: u64, _: Target, writable: Writable) -> Result<(), SlotTaken> {
+        self.mapped.lock().unwrap().push((Order::Pmd, writable));
+        Ok(())
+    }
+    fn map_copy(&self, _: u64, _: CowPage) {}
+    fn split(&self, _: u64) {}
+}
+
+#[test]
+fn a_store_through_one_mapping_is_seen_through_all_that_had_the_hole() {
+    for len in [P, PMD_SIZE] {
+        let file = file_of(PMD_SIZE);
+        let (one, other) = (map(&file, request(len)), map(&file, request(len)));
+        assert_eq!((one.load(0), other.load(0)), (Ok(0), Ok(0)));
+        one.store(0, 7).unwrap();
+        assert_eq!((one.load(0), other.load(0)), (Ok(7), Ok(7)));
+    }
+}
+
+#[test]
+fn a_store_that_fails_takes_the_hole_from_all_and_a_load_from_nobody() {
+    for len in [P, PMD_SIZE] {
+        let file = file_of(PMD_SIZE);
+        let (one, other) = (map(&file, request(len)), map(&file, request(len)));
+        assert_eq!((one.load(0), other.load(0)), (Ok(0), Ok(0)));
+        let faults = |map: &SoftMap| map.mmu().counters().pte_faults + map.mmu().counters().pmd_faults;
+        // A load that fails, or finds what was there, leaves everybody his own.
+        let vma = other.vma();
+        let order = if len == P { Order::Pte } else { Order::Pmd };
+        let load = FaultRequest { vma, table: &Taken, address: vma.start, access: StoreOrLoad::Load };
+        ext2_dax::fault::handle(&*file, &load, order);
+        file.answer(|_, _, _| Some(Err(Error::refused(ext2_dax::Errno::IO, "no"))));
+        ext2_dax::fault::handle(&*file, &load, order);
+        let before = faults(&one);
+        one.load(0).unwrap();
+        assert_eq!(faults(&one), before, "{len} bytes");
+        assert_eq!(other.store(0, 1), Err(Signal::Bus));
+        file.answer(|_, _, _| None);
+        // The file may have blocks there by now.
+        file.place(0, 1, 9);
+        file.device.write_at(9 * P, &[5]).unwrap();
+        assert_eq!(one.load(0), Ok(5), "{len} bytes");
+        assert!(faults(&one) > before);
+    }
+}
+
+#[test]
 fn f1_addresses_and_offsets_that_disagree_fall_back() {
     let file = file_of(2 * PMD_SIZE);
     let map = map(&file, MapRequest { colour: P, ..request(2 * PMD_SIZE) });
@@ -281,7 +378,9 @@ fn an_answer_shorter_than_a_page_is_an_error_and_a_longer_one_is_not() {
     for (len, loaded) in [(512, Err(Signal::Bus)), (P, Ok(0)), (2 * P, Ok(0))] {
         let file = file_of(2 * P);
         file.answer(move |_, _, _| Some(Ok(Iomap::mapped(0, len, 7 * P))));
-        assert_eq!(map(&file, request(P)).load(0), loaded, "{len} bytes");
+        let map = map(&file, request(P));
+        // The second load finds what the first left.
+        assert_eq!([map.load(0), map.load(0)], [loaded, loaded], "{len} bytes");
     }
 }
 

@@ -112,7 +112,9 @@ impl Hunt<'_> {
             if known.differs.contains(&mutant.id) {
                 let (runs, caught) = tally[index];
                 let chance = (f64::from(caught) + 1.0) / (f64::from(runs) + 2.0);
-                order.push((known.time.as_secs_f64().max(0.002) / chance, index));
+                // Who comes by few mutants is about them.
+                let breadth = (known.differs.len() as f64).sqrt();
+                order.push((known.time.as_secs_f64().max(0.02) * breadth / chance, index));
             }
         }
         order.sort_by(|a, b| a.0.total_cmp(&b.0));

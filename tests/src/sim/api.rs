@@ -151,6 +151,7 @@ const VALUES: &[(&str, &str)] = &[
     ("Slot", "a value"),
     ("SliceSink", "a buffer"),
     ("SliceSource", "a buffer"),
+    ("StoredRun", "a value"),
     ("Superblock", "a value"),
     ("Timestamp", "a value"),
     ("Tracer", "a trace"),

@@ -296,7 +296,9 @@ impl<'a> FreeSpace<'a> {
             }
             if search.which == Which::Broken {
                 let ((first, units), unit) = (self.place.units(fs, nr), self.place.unit);
-                if bit >= first && bit < first + units * unit {
+                if bit < first {
+                    end = end.min(first);
+                } else if bit < first + units * unit {
                     let start = bit - (bit - first) % unit;
                     if group.free_run(fs, nr, start, unit)? == unit {
                         from = start + unit;

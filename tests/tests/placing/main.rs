@@ -1,0 +1,309 @@
+//! Where blocks and inodes go: each answer of the two placements, and each new inode, is compared with what the rule says, while
+//! files grow side by side, have holes, are cut and removed.
+
+mod inodes;
+mod rule;
+mod watched;
+
+use std::sync::Arc;
+
+use blockdev::{BlockDevice, Partition, RamDevice};
+use e2dax_tests::{Rng, need_tools, small::is_clean};
+use ext2_core::{BlockSize, Errno, Ext2, FileBlock, FileKind, Inode, NewInode, OpenOptions, Policy, Wait};
+use ext2_image::mkfs::{self, Format, Fresh, Inodes};
+
+use inodes::Spread;
+use rule::Counts;
+use watched::Watched;
+
+const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
+const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
+
+/// The bitmaps of a file system that was synced: whether each block of the device is free.
+fn free_blocks(fs: &Ext2, device: &dyn BlockDevice) -> Vec<bool> {
+    let geo = fs.geometry();
+    let mut free = vec![false; geo.blocks_count as usize];
+    for nr in geo.group_numbers() {
+        let map = bitmap(fs, device, fs.descriptor(nr).expect("a descriptor").bg_block_bitmap.get());
+        for bit in 0..geo.group_len(nr) {
+            free[(geo.group_start(nr) + bit) as usize] = !map(bit);
+        }
+    }
+    free
+}
+
+/// A bitmap on the device.
+fn bitmap(fs: &Ext2, device: &dyn BlockDevice, block: u32) -> impl Fn(u32) -> bool {
+    let mut bytes = vec![0; fs.geometry().block_size.len()];
+    device.read_at(u64::from(block) * bytes.len() as u64, &mut bytes).expect("read");
+    move |bit| bytes[bit as usize / 8] >> (bit % 8) & 1 == 1
+}
+
+/// A file system whose placing is watched, and what is done to it.
+struct World {
+    fs: Ext2,
+    device: Arc<dyn BlockDevice>,
+    watched: Arc<Watched>,
+    rng: Rng,
+    dirs: Vec<Inode>,
+    /// Files that have names, and those of them that are held.
+    names: Vec<(usize, String)>,
+    held: Vec<Inode>,
+    serial: usize,
+    block: u64,
+}
+
+impl World {
+    /// A file system of so many groups of so many blocks, which begins so many bytes into its device.
+    fn new(
+        seed: u64,
+        policy: Policy,
+        block: u64,
+        (blocks_per_group, groups): (u32, u64),
+        shift: u64,
+    ) -> Self {
+        let len = u64::from(blocks_per_group) * groups * block;
+        let memory = RamDevice::new(shift + len).expect("memory");
+        let device: Arc<dyn BlockDevice> = Arc::new(Partition::new(memory, shift, len).expect("a partition"));
+        let format = Format {
+            block_size: BlockSize::new(block),
+            inodes: Inodes::Count(64 * groups),
+            inode_size: 128,
+            blocks_per_group: Some(blocks_per_group),
+            reserved_percent: 0.0,
+            ..Format::default()
+        };
+        mkfs::format(&*device, &format, Fresh::Zeros).expect("made");
+        let watched = Arc::new(Watched::new(policy));
+        let options = OpenOptions { placement: Some(watched.clone()), ..OpenOptions::default() };
+        let fs = Ext2::open(device.clone(), &options).expect("open");
+        let dirs = vec![fs.root().expect("root")];
+        let mut world = Self {
+            fs,
+            device,
+            watched,
+            rng: Rng::new(seed),
+            dirs,
+            names: Vec::new(),
+            held: Vec::new(),
+            serial: 0,
+            block,
+        };
+        world.watched.begin(&world.fs, policy, &*world.device);
+        world.settle(true);
+        world
+    }
+
+    /// Compares what the file system has with what the rule expected, and takes over what it has.
+    fn settle(&mut self, is_changed: bool) {
+        self.fs.sync().expect("synced");
+        let free = free_blocks(&self.fs, &*self.device);
+        let mut rule = self.watched.rule();
+        if let Some(complaint) = rule.complaint.take() {
+            panic!("{complaint}");
+        }
+        if rule.is_full {
+            drop(rule);
+            self.held.clear();
+            self.fs.sync().expect("synced");
+            let mut rule = self.watched.rule();
+            rule.is_full = false;
+            rule.windows.clear();
+            rule.files.clear();
+            rule.free = free_blocks(&self.fs, &*self.device);
+            return;
+        }
+        if !is_changed {
+            let other = rule.free.iter().zip(&free).position(|(expected, is)| expected != is);
+            assert_eq!(other, None, "the first block that is wrongly free or taken");
+        }
+        rule.free = free;
+        for file in &self.held {
+            let map = map_of(file);
+            let known = rule.files.entry(file.nr()).or_default();
+            if !is_changed {
+                assert_eq!(known.map, map, "the blocks of {:?}", file.nr());
+            }
+            known.map = map;
+        }
+    }
+
+    fn create(&mut self, new: &NewInode) -> (usize, String) {
+        let dir = self.rng.below(self.dirs.len() as u64) as usize;
+        let name = format!("n{}", self.serial);
+        self.serial += 1;
+        self.fs.sync().expect("synced");
+        let spread = Spread::of(&self.fs, &*self.device);
+        let expected = spread.next(self.dirs[dir].nr(), new.kind == FileKind::Directory);
+        match self.dirs[dir].create(name.as_bytes(), new) {
+            Ok(inode) => {
+                assert_eq!(
+                    Some(inode.nr()),
+                    expected,
+                    "the number of a {:?} in {:?}",
+                    new.kind,
+                    self.dirs[dir].nr()
+                );
+                match new.kind {
+                    FileKind::Directory => self.dirs.push(inode),
+                    _ => self.hold(inode),
+                }
+            }
+            Err(error) => assert!(error.is(Errno::NOSPC), "{error}"),
+        }
+        self.settle(new.kind == FileKind::Directory);
+        (dir, name)
+    }
+
+    fn hold(&mut self, file: Inode) {
+        if self.held.len() == 4 {
+            let at = self.rng.below(4) as usize;
+            self.let_go(at);
+        }
+        if !self.held.contains(&file) {
+            self.held.push(file);
+        }
+    }
+
+    fn let_go(&mut self, at: usize) {
+        let file = self.held.swap_remove(at);
+        self.watched.forget(file.nr());
+    }
+
+    /// A hole of a file: its end, or one before it, as far as the next block.
+    fn write(&mut self, most: u64) {
+        let Some(file) = self.pick() else { return };
+        let map = map_of(&file);
+        let end = file.size().div_ceil(self.block);
+        let start = match self.rng.below(4) {
+            0 => self.rng.below(end + 3000),
+            _ => end,
+        };
+        if map.contains_key(&start) {
+            return;
+        }
+        let hole_end = map.range(start..).next().map_or(u64::MAX, |(&at, _)| at);
+        let len = (1 + self.rng.below(most)).min(hole_end - start);
+        self.watched.begin_write(file.nr(), start + len);
+        let bytes = vec![self.serial as u8; (len * self.block) as usize];
+        match file.write_at(start * self.block, &bytes) {
+            Ok(done) if done == bytes.len() => {}
+            Ok(_) => self.watched.rule().is_full = true,
+            Err(error) => assert!(error.is(Errno::NOSPC), "{error}"),
+        }
+        drop(file);
+        self.settle(false);
+    }
+
+    fn pick(&mut self) -> Option<Inode> {
+        let at = self.rng.below(self.held.len().max(1) as u64) as usize;
+        self.held.get(at).cloned()
+    }
+
+    fn cut(&mut self) {
+        let Some(file) = self.pick() else { return };
+        if file.size() == 0 {
+            return;
+        }
+        let at = self.rng.below(file.size());
+        if self.rng.one_in(2) {
+            file.truncate(at, Wait::Yes).expect("cut");
+            self.watched.forget(file.nr());
+        } else {
+            let (at, len) = (at / self.block * self.block, 1 + self.rng.below(20));
+            file.punch_hole(at, len * self.block, Wait::Yes).expect("punched");
+            self.watched.forget_last(file.nr());
+        }
+        drop(file);
+        self.settle(true);
+    }
+
+    fn remove(&mut self) {
+        if self.names.is_empty() {
+            return;
+        }
+        let at = self.rng.below(self.names.len() as u64) as usize;
+        let (dir, name) = self.names.swap_remove(at);
+        if let Ok(file) = self.dirs[dir].lookup(name.as_bytes()) {
+            let held = self.held.iter().position(|held| *held == file);
+            drop(file);
+            if let Some(held) = held {
+                self.let_go(held);
+            }
+            self.dirs[dir].unlink(name.as_bytes()).expect("unlinked");
+            self.settle(true);
+        }
+    }
+
+    fn step(&mut self, most: u64) {
+        match self.rng.below(20) {
+            0..=2 => {
+                let named = self.create(&FILE);
+                self.names.push(named);
+            }
+            3 => drop(self.create(&DIR)),
+            4 => self.cut(),
+            5 | 6 => self.remove(),
+            7 if !self.held.is_empty() => {
+                let at = self.rng.below(self.held.len() as u64) as usize;
+                self.let_go(at);
+                self.settle(true);
+            }
+            _ => self.write(most),
+        }
+    }
+
+    /// Ends it; gives what was compared.
+    fn end(self) -> Counts {
+        let Self { fs, device, watched, dirs, held, .. } = self;
+        drop((dirs, held));
+        fs.close().expect("closed");
+        let mut bytes = vec![0; device.size() as usize];
+        device.read_at(0, &mut bytes).expect("read");
+        assert!(is_clean(&bytes));
+        watched.rule().counts
+    }
+}
+
+fn map_of(file: &Inode) -> std::collections::BTreeMap<u64, u32> {
+    let mut map = std::collections::BTreeMap::new();
+    let (mut at, end) = (0, file.size().div_ceil(file.fs().geometry().block_size.bytes()));
+    while at < end {
+        let run = file.map(FileBlock::new(at), end - at).expect("a whole map");
+        if let Some(target) = run.target {
+            map.extend((at..at + run.count).zip(target.get()..));
+        }
+        at = run.end().get();
+    }
+    map
+}
+
+#[test]
+fn blocks_go_where_linux_puts_them_under_goal() {
+    need_tools!("e2fsck");
+    let mut counts = Counts::default();
+    for (seed, groups) in [(0, (512, 8)), (1, (1024, 4)), (2, (512, 8)), (3, (256, 3)), (4, (512, 2))] {
+        let mut world = World::new(seed, Policy::Goal, 1024, groups, 0);
+        (0..300).for_each(|_| world.step(40));
+        counts += world.end();
+    }
+    assert!(counts.answers > 500 && counts.from_others > 0, "{counts:?}");
+}
+
+#[test]
+fn blocks_go_into_whole_units_or_broken_ones_under_aligned() {
+    need_tools!("e2fsck");
+    let mut counts = Counts::default();
+    for (seed, block, groups, shift) in [
+        (0, 4096, (1024, 8), 0),
+        (1, 4096, (1536, 6), 5 << 16),
+        (2, 2048, (2560, 5), 0),
+        (3, 1024, (8192, 3), 7 << 18),
+        (4, 4096, (1024, 2), 0),
+    ] {
+        let mut world = World::new(seed, Policy::Aligned, block, groups, shift);
+        (0..300).for_each(|_| world.step((1 << 19) / block));
+        counts += world.end();
+    }
+    assert!(counts.answers > 500 && counts.moves > 10 && counts.from_others > 0, "{counts:?}");
+}
