@@ -106,7 +106,8 @@ impl Plumbing for Inode {
         if offset > self.0.fs.geo.max_file_size() {
             return crate::error::refuse(crate::Errno::FBIG, "larger than a file can be");
         }
-        self.0.fs.change(|| self.0.zero_tail(offset))
+        let end = offset.next_multiple_of(self.0.fs.geo.block_size.bytes());
+        self.0.fs.change(|| self.0.zero_mapped(offset, end).map(drop))
     }
 
     fn free_past_size(&self) -> Result<()> {

@@ -221,6 +221,21 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_without_a_name_keeps_the_room_that_an_entry_has_at_least() {
+        let block = entry(5, 32, b"");
+        let read: Vec<_> = slots(&block, 10, true).map(Result::unwrap).collect();
+        assert_eq!(read.iter().map(Slot::slack).collect::<Vec<_>>(), [20]);
+        let kept = [(5, 1, b"".to_vec()), (6, 1, b"a".to_vec())];
+        for (old, gone) in [(entry(5, 24, b""), 24), ([entry(5, 12, b""), entry(6, 12, b"b")].concat(), 12)] {
+            let (fresh, _) = rebuild(&old, gone, 10, &kept);
+            assert_eq!(
+                slots(&fresh, 10, true).map(|slot| slot.unwrap().rec_len).collect::<Vec<_>>(),
+                [12, 12]
+            );
+        }
+    }
+
+    #[test]
     fn a_record_of_64_kib_is_stored_as_all_ones_or_zero() {
         assert_eq!(decode_rec_len(u16::MAX, 65536), 65536);
         assert_eq!(decode_rec_len(0, 65536), 65536);

@@ -18,6 +18,7 @@
 //! | `ends` | closing under all that is held, and kills |
 //! | `put_back` | faults that were mended, and how long it takes to find each again |
 //! | `campaign` | many seeds |
+//! | `scope` | all short sequences of an alphabet, instead of a seed |
 //! | `shrink` | fewer steps that fail alike |
 //! | `api` | the vocabulary against what the crates offer |
 
@@ -40,6 +41,7 @@ mod put_back;
 mod run;
 mod scenes;
 mod schedule;
+mod scope;
 mod second;
 mod shrink;
 mod threads;
@@ -53,5 +55,6 @@ pub use options::{Backend, Mode, Options};
 pub use put_back::{Fault, Search, Sought};
 pub use run::{Failure, Outcome, run, run_steps};
 pub use scenes::Scene;
+pub use scope::{Letter, Scope, Walked};
 pub use shrink::shrink;
 pub use world::World;

@@ -12,7 +12,7 @@
 //!    of file is never seen.
 //! 4. Blocks are free only when their last pointer is durably gone.
 
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
 use super::cut::Detached;
 use super::{Cell, FileKind, Inode};
@@ -45,15 +45,17 @@ impl Cell {
         Ok(zeroed)
     }
 
-    /// Zeroes from `offset` to the end of its block.
-    pub(crate) fn zero_tail(&self, offset: u64) -> Result<()> {
-        let size = self.fs.geo.block_size.bytes();
-        self.zero_mapped(offset, offset.next_multiple_of(size)).map(drop)
+    /// Zeroes what lies past the end in its last block, up to `to`: a crash may show a size that covers it before it is written.
+    pub(crate) fn clear_tail(&self, end: u64, to: u64) -> Result<()> {
+        let Some((at, len)) = self.mapped_tail(end)? else { return Ok(()) };
+        let mut tail = vec![0; len.min(to - end) as usize];
+        self.fs.dev.read_at(at, &mut tail)?;
+        let is_zero = tail.iter().all(|byte| *byte == 0);
+        if is_zero { Ok(()) } else { self.zero_past_end(end, end + tail.len() as u64) }
     }
 
-    /// Zeroes what lies past the end in the bytes `end..to`, which are about to become part of the file: what a
-    /// mapping stored behind the end, and blocks of a write that a crash or a failing device ended before
-    /// the size rose.
+    /// Zeroes what lies past the end in the bytes `end..to`, which are about to become part of the file: what a mapping
+    /// stored there, and blocks of a write that a crash or a failing device ended before the size rose.
     pub(crate) fn zero_past_end(&self, end: u64, to: u64) -> Result<()> {
         if self.zero_mapped(end, to)? > 0 {
             Barrier::PastEndZeroed.fence(&*self.fs.dev)?;

@@ -161,14 +161,19 @@ impl Inode {
         })
     }
 
-    /// How many of `len` bytes at `offset` may be written: what fits below the largest size. `None` for
-    /// an empty write. Linux: `generic_write_checks`.
+    /// How many of `len` bytes at `offset` may be written: what fits below the largest size. `None` for an empty write.
+    /// What lies past the end in its last block is zero then. Linux: `generic_write_checks`.
     ///
     /// # Errors
-    /// `EFBIG` at or past the largest size, `EPERM` by the attribute flags.
+    /// `EFBIG` at or past the largest size, `EPERM` by the attribute flags; `Corrupt`, the device's.
     pub fn check_write(&self, offset: u64, len: u64) -> Result<Option<u64>> {
         let flags = self.0.attrs.lock().flags;
-        self.check_write_flags(offset, len, flags)
+        let len = self.check_write_flags(offset, len, flags)?;
+        let (old, end) = (self.size(), offset + len.unwrap_or(0));
+        if old < end {
+            self.0.fs.change(|| self.0.clear_tail(old, end))?;
+        }
+        Ok(len)
     }
 
     /// What [`check_write`](Self::check_write) does, for an inode with these flags.

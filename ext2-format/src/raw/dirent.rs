@@ -20,8 +20,10 @@ pub struct RawDirentHeader {
 
 const _: () = assert!(size_of::<RawDirentHeader>() == DIRENT_HEADER);
 
-/// Bytes that an entry with a name of `name_len` bytes needs (Linux: `EXT2_DIR_REC_LEN`).
+/// Bytes that an entry with a name of `name_len` bytes needs (Linux: `EXT2_DIR_REC_LEN`). One without a name, which only a
+/// broken image has, has 12 as well: no entry may be shorter.
 #[must_use]
 pub const fn dirent_size(name_len: usize) -> usize {
-    (DIRENT_HEADER + name_len).next_multiple_of(4)
+    let with_a_name = if name_len == 0 { 1 } else { name_len };
+    (DIRENT_HEADER + with_a_name).next_multiple_of(4)
 }

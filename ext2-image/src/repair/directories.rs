@@ -133,8 +133,9 @@ impl Run<'_> {
         let end = bytes.len();
         let least = if before.is_some() { 4 } else { 12 };
         let (skip_to, found) = self.resume(bytes, broken, least);
-        let own = said(bytes, broken).map_or(0, |said| dirent_size(said.name_len));
-        let keeps = own >= 12 && broken + own <= end && self.is_good(bytes, broken, own);
+        let named = said(bytes, broken).filter(|said| said.name_len > 0);
+        let own = named.map_or(0, |said| dirent_size(said.name_len));
+        let keeps = own > 0 && broken + own <= end && self.is_good(bytes, broken, own);
         let (keep_to, behind) = if keeps { self.resume(bytes, broken, own) } else { (end, 0) };
         let next = if keeps && behind + 1 >= found {
             put_len(bytes, broken, keep_to - broken);

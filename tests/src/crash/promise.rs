@@ -38,7 +38,8 @@ pub enum Moment {
 /// - A write by a user is not there with the set-id bits that it takes away.
 /// - The times have, each, in either of their two fields what they had since they were last synced.
 /// - What an msync returned for is there, of that file.
-/// - A file that is being replaced may be in `lost+found`, under its number, and that may have been made for it.
+/// - A file that is being replaced may be in `lost+found`, under its number, and that may have been made for it. Where
+///   nothing was free to make one of, it may be beside itself.
 /// - Nothing else, and no byte of a stale block.
 ///
 /// Behind a log nothing but a sync makes what returned durable; the names and the inodes that they lead to are those of one
@@ -54,6 +55,8 @@ pub struct History {
     shares_attributes: bool,
     /// Whether all but contents went through a log, before the first operation and after each.
     logged: Vec<bool>,
+    /// Operations before which no block was free, or no inode.
+    full: BTreeSet<usize>,
 }
 
 impl History {
@@ -65,6 +68,7 @@ impl History {
             block_size,
             ends_truncations: true,
             shares_attributes: false,
+            full: BTreeSet::new(),
             logged: vec![false],
         }
     }
@@ -94,6 +98,11 @@ impl History {
         self.actions.push(action);
         self.trees.push(after);
         self.logged.push(false);
+    }
+
+    /// The next operation finds no block free, or no inode.
+    pub fn is_full(&mut self) {
+        self.full.insert(self.actions.len());
     }
 
     /// What was there after the last operation.
@@ -174,7 +183,8 @@ impl History {
             file.is_dying = true;
         }
         let is_logged = self.logged[begin..=end].iter().all(|is_on| *is_on);
-        Promise { trees, paths, files, kept, block_size: self.block_size, is_logged }
+        let beside = kept.and_then(|_| self.beside(moment));
+        Promise { trees, paths, files, kept, beside, block_size: self.block_size, is_logged }
     }
 
     /// What an operation does to rights, step by step, where one is under way; of one that has returned, what it led to.
@@ -236,6 +246,13 @@ impl History {
             Action::Unlink(path) => self.inode(nr, path),
             action => action.replaces().and_then(|path| self.inode(nr, path)),
         }
+    }
+
+    /// The directory of what is being replaced, where there may have been no room for a `lost+found`.
+    fn beside(&self, moment: Moment) -> Option<&[u8]> {
+        let Moment::During(nr) = moment else { return None };
+        let target = self.actions.get(nr)?.as_ref()?.replaces().filter(|_| self.full.contains(&nr))?;
+        target.rfind('/').map(|slash| &target.as_bytes()[..slash])
     }
 
     /// How many operations have returned.
@@ -376,6 +393,8 @@ pub struct Promise<'h> {
     files: BTreeMap<u32, Versions<'h>>,
     /// The inode that may be in `lost+found`, since another is about to get its name.
     kept: Option<u32>,
+    /// The directory that it may be in as well.
+    beside: Option<&'h [u8]>,
     block_size: usize,
     is_logged: bool,
 }
@@ -429,8 +448,11 @@ impl Promise<'_> {
         if path == b"/lost+found" {
             return node.kind == FileKind::Directory && (node.mode, node.uid, node.gid) == (0o700, 0, 0);
         }
-        let name = format!("/lost+found/#{kept}");
-        path == name.as_bytes()
+        let name = format!("/#{kept}");
+        [Some(&b"/lost+found"[..]), self.beside]
+            .into_iter()
+            .flatten()
+            .any(|dir| path == [dir, name.as_bytes()].concat())
             && node.inode == kept
             && self.files.get(&kept).is_some_and(|file| file.fit(node, self.block_size as u64))
     }

@@ -9,14 +9,14 @@ use std::{
 
 use blockdev::{
     BlockDevice, Media, RamDevice, Recorder,
-    crash::{BlockModel, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder},
+    crash::{BlockModel, CrashLimits, CrashReport, CrashState, FenceMeans, PmemModel, PmemOrder},
 };
 use ext2_core::{Barrier, Errno, RenameFlags};
 use ext2_image::check::{Checker, Outcome};
 
 use super::campaign::STATES as PROGRESS;
 use super::{
-    Answer, Model, Operation, Options, Refusal, Step, Word, World, mend::mend, name, run::e2fsck_p,
+    Answer, Model, Operation, Options, Refusal, Room, Step, Word, World, mend::mend, name, run::e2fsck_p,
     second::Second,
 };
 use crate::{
@@ -45,6 +45,19 @@ pub(super) struct Crashes {
     steps: u64,
     /// Files with stores of mappings that nobody has made durable.
     dirty: BTreeSet<u32>,
+}
+
+/// Which states are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// How many of each moment.
+    pub(super) limits: CrashLimits,
+    /// None before so many marks.
+    pub(super) skip_marks: usize,
+    /// Those that were looked at before.
+    pub(super) seen: u64,
+    /// After so many more it is enough.
+    pub(super) most: u64,
 }
 
 /// A device that records, with the image that is on it.
@@ -87,8 +100,11 @@ impl Crashes {
         Ok(Self { image: image.to_vec(), recorder, history, last, next, steps: 0, dirty: BTreeSet::new() })
     }
 
-    /// A step is about to be done.
-    pub(super) fn before(&mut self, step: &Step, model: &Model) {
+    /// A step is about to be done, for which there is so much room.
+    pub(super) fn before(&mut self, step: &Step, model: &Model, room: Room) {
+        if room.blocks == 0 || room.inodes == 0 {
+            self.history.is_full();
+        }
         self.next = action_of(step, model, &self.last);
         self.recorder.mark(2 * self.steps + 1);
     }
@@ -139,13 +155,20 @@ impl Crashes {
     /// Looks at the states. Gives their number.
     pub(super) fn judge(self, options: &Options) -> Result<u64, String> {
         let limits = CrashLimits { exhaustive: 48, edges: 16, pairs: 8, samples: 12, seed: options.seed };
+        let look = Look { limits, skip_marks: 0, seen: 0, most: STATES };
+        self.judge_by(options, look).map(|(states, _)| states)
+    }
+
+    /// Looks at these states. Gives their number, with those that were seen before, and what the device's model tells.
+    pub(super) fn judge_by(self, options: &Options, look: Look) -> Result<(u64, CrashReport), String> {
         let log = self.recorder.snapshot();
         let with_e2fsck = options.seed.is_multiple_of(4) && tools::have("e2fsck");
         let mut judge = Judge {
             history: &self.history,
             device: Arc::new(Scratch::new(self.image.clone())),
             checker: Checker::new(),
-            states: 0,
+            states: look.seen,
+            most: look.seen.saturating_add(look.most),
             with_e2fsck,
             second: Second::new(options, &self.image),
             found: None,
@@ -154,18 +177,18 @@ impl Crashes {
         let order = match options.crash {
             Device::Sectors => {
                 let mut model = BlockModel::new(&self.image, &log).fences(FenceMeans::Durable);
-                model.limits = limits;
-                model.run(visit);
-                return judge.found.map_or(Ok(judge.states), Err);
+                (model.limits, model.skip_marks) = (look.limits, look.skip_marks);
+                let report = model.run(visit);
+                return judge.found.map_or(Ok((judge.states, report)), Err);
             }
             Device::Lines => PmemOrder::Lines,
             Device::Words => PmemOrder::Words,
             Device::Program => PmemOrder::Program,
         };
         let mut model = PmemModel::new(&self.image, &log).order(order);
-        model.limits = limits;
-        model.run(visit);
-        judge.found.map_or(Ok(judge.states), Err)
+        (model.limits, model.skip_marks) = (look.limits, look.skip_marks);
+        let report = model.run(visit);
+        judge.found.map_or(Ok((judge.states, report)), Err)
     }
 }
 
@@ -175,6 +198,8 @@ struct Judge<'h> {
     device: Arc<Scratch>,
     checker: Checker,
     states: u64,
+    /// After so many it is enough.
+    most: u64,
     with_e2fsck: bool,
     second: Second,
     found: Option<String>,
@@ -196,7 +221,7 @@ impl Judge<'_> {
             ));
             return ControlFlow::Break(());
         }
-        if self.states >= STATES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.states >= self.most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn state(&mut self, state: &CrashState<'_>, moment: Moment) -> Result<(), String> {

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use blockdev::{Faulty, RamDevice};
+use blockdev::{BlockDevice, Faulty, RamDevice};
 use ext2_image::check::{Checker, Finding, Options as CheckOptions};
 
 use super::{
@@ -233,7 +233,7 @@ impl Run {
         self.outcome.steps.push((step.clone(), "does not return".to_owned()));
         let file = crashes::file_of(&step, &self.model);
         if let Some(crashes) = &mut self.crashes {
-            crashes.before(&step, &self.model);
+            crashes.before(&step, &self.model, room);
         }
         let answer = self.world.perform(&step);
         self.outcome.steps[nr].1 = answer.words();
@@ -280,10 +280,14 @@ impl Run {
 
 /// Whether our own check finds nothing.
 fn sound(image: &[u8]) -> Result<(), String> {
-    let device = RamDevice::from_bytes(image).expect("memory");
+    sound_by(&mut Checker::new(), &RamDevice::from_bytes(image).expect("memory"))
+}
+
+/// The same by a checker that has its memory already.
+pub(super) fn sound_by(checker: &mut Checker, device: &dyn BlockDevice) -> Result<(), String> {
     let mut first = None;
     let mut sink = |finding: &Finding| first = first.take().or(Some(finding.to_string()));
-    match Checker::new().check(&device, &CheckOptions::default(), &mut sink) {
+    match checker.check(device, &CheckOptions::default(), &mut sink) {
         Ok(summary) if summary.is_clean() => Ok(()),
         Ok(_) => Err(format!("check is not content: {first:?}")),
         Err(error) => Err(format!("check: {error}")),
@@ -291,7 +295,7 @@ fn sound(image: &[u8]) -> Result<(), String> {
 }
 
 /// Whether e2fsck finds nothing.
-fn e2fsck(image: &[u8]) -> Result<(), String> {
+pub(super) fn e2fsck(image: &[u8]) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let path = folder.path().join("image");
     golden::write_sparse(&path, image).map_err(|error| error.to_string())?;
