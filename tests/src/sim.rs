@@ -19,6 +19,7 @@
 //! | `put_back` | faults that were mended, and how long it takes to find each again |
 //! | `campaign` | many seeds |
 //! | `shrink` | fewer steps that fail alike |
+//! | `kernel` | the same steps on a mount of the kernel's |
 //! | `api` | the vocabulary against what the crates offer |
 //! | `kept_out` | what is known to be wrong |
 
@@ -32,6 +33,7 @@ mod compare;
 mod crashes;
 mod ends;
 mod failing;
+pub mod kernel;
 mod kept_out;
 mod mend;
 mod model;
