@@ -102,7 +102,7 @@ pub fn try_mount(image: &Path, access: Access) -> Result<(), String> {
 
 /// A mounted image; dropping it unmounts.
 #[derive(Debug)]
-struct Mounted {
+pub(crate) struct Mounted {
     folder: Option<TempDir>,
 }
 
@@ -116,7 +116,11 @@ impl Mounted {
         Self::with(image, fs_type, &options)
     }
 
-    fn with(image: &Path, fs_type: &str, options: &str) -> Result<Self, String> {
+    /// Mounts with options of mount(8).
+    ///
+    /// # Errors
+    /// What mount(8) says.
+    pub(crate) fn with(image: &Path, fs_type: &str, options: &str) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("e2dax-mount-").tempdir().expect("a folder can be made");
         let arguments = ["-t".as_ref(), fs_type.as_ref(), "-o".as_ref(), options.as_ref()];
         let paths = [image.as_os_str(), folder.path().as_os_str()];
@@ -137,7 +141,7 @@ impl Mounted {
     }
 
     /// Where the image is mounted.
-    fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.as_ref().expect("the folder is there until the drop").path()
     }
 }

@@ -20,6 +20,7 @@
 //! | `campaign` | many seeds |
 //! | `scope` | all short sequences of an alphabet, instead of a seed |
 //! | `shrink` | fewer steps that fail alike |
+//! | `kernel` | the same steps on a mount of the kernel's |
 //! | `api` | the vocabulary against what the crates offer |
 
 mod answer;
@@ -32,6 +33,7 @@ mod compare;
 mod crashes;
 mod ends;
 mod failing;
+pub mod kernel;
 mod mend;
 mod model;
 mod operation;

@@ -32,6 +32,7 @@ impl Inode {
             let found = self.0.must_find(name)?;
             let victim = self.of_entry(name, &found)?;
             if victim.kind() == FileKind::Directory {
+                self.0.check_removable(&victim.0)?;
                 return refuse(Errno::ISDIR, "");
             }
             // Against a link or an unlink of another name: see the locking of names.
@@ -78,6 +79,7 @@ impl Inode {
             loop {
                 let victim = self.lookup(name)?;
                 if victim.kind() != FileKind::Directory {
+                    self.0.check_removable(&victim.0)?;
                     return refuse(Errno::NOTDIR, "");
                 }
                 let done = with_locks(&[self, &victim], || {

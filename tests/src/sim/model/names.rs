@@ -330,10 +330,8 @@ impl Model {
         let wanted = self.directory(dir).and_then(|()| self.writable()).and(checked);
         let wanted = wanted.and_then(|()| {
             let victim = self.lookup(dir, name)?;
-            if self.node(victim).is_directory() {
-                return no(Errno::ISDIR);
-            }
-            self.changeable(dir).and_then(|()| self.changeable(victim))
+            self.changeable(dir).and_then(|()| self.changeable(victim))?;
+            if self.node(victim).is_directory() { no(Errno::ISDIR) } else { Ok(()) }
         });
         if self.agree(answer, wanted)? {
             let victim = self.find(dir, name).expect("just found");
@@ -352,10 +350,10 @@ impl Model {
         let wanted = self.directory(dir).and(checked).and_then(|()| self.writable());
         let wanted = wanted.and_then(|()| {
             let victim = self.lookup(dir, name)?;
+            self.changeable(dir).and_then(|()| self.changeable(victim))?;
             if !self.node(victim).is_directory() {
                 return no(Errno::NOTDIR);
             }
-            self.changeable(dir).and_then(|()| self.changeable(victim))?;
             if self.names(victim).is_empty() { Ok(()) } else { no(Errno::NOTEMPTY) }
         });
         if self.agree(answer, wanted)? {

@@ -1,0 +1,395 @@
+//! One list of operations, on a mount of the kernel's and on the library.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use blockdev::RamDevice;
+use ext2_core::{Attr, DirEntry, Ext2, FileKind, OpenOptions, Timestamp};
+
+use super::{
+    attributes::{Space, attr, xattrs},
+    difference::{Case, Difference, FieldCase},
+    fields::{differing, is_alike, times},
+    geometry::Geometry,
+    hands::{Given, Kernel},
+    left_out::LeftOut,
+    names::Listed,
+    tally::Tally,
+    trees::Trees,
+};
+use crate::{
+    golden,
+    sim::{
+        Answer, HANDS, Model, Operation, Step, Word, World, base::BEGIN, choose::Chooser, model::Room,
+        run::panic_words,
+    },
+    tools,
+};
+
+/// Whole trees are compared after so many steps.
+const TREES_EVERY: u64 = 60;
+
+/// Both sides of a list.
+struct Both {
+    geometry: Geometry,
+    world: World,
+    model: Model,
+    kernel: Kernel,
+    max_size: u64,
+    /// Numbers of the kernel's inodes by ours.
+    numbers: BTreeMap<u32, u32>,
+    /// The times of what was looked at last: the library's and the kernel's.
+    seen: BTreeMap<u32, ([Timestamp; 3], [Timestamp; 3])>,
+    /// Blocks of the kernel's inodes, by ours, that lead nowhere.
+    kept: BTreeMap<u32, u64>,
+    /// When the list began.
+    start: i64,
+    tally: Tally,
+    log: String,
+}
+
+/// The kind of something, and its attributes.
+type Before = (Option<FileKind>, Vec<(Vec<u8>, Vec<u8>)>);
+
+/// How a step ends.
+enum End {
+    /// The list goes on.
+    On,
+    /// The two are not equal any more, as a difference says.
+    Over,
+}
+
+/// Does the list of a seed on both.
+///
+/// # Errors
+/// What differs and is no [`Difference`], after the steps.
+pub fn list(seed: u64) -> Result<Tally, String> {
+    let geometry = Geometry::ALL[(seed % Geometry::ALL.len() as u64) as usize];
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let path = folder.path().join("kernel");
+    let image = geometry.image();
+    std::fs::write(&path, &image).map_err(|error| error.to_string())?;
+    let options = geometry.options(seed);
+    let words = |error: ext2_core::Error| error.to_string();
+    let world = World::of_image(&options, &image).map_err(words)?;
+    let max_size = world.ext2().max_size();
+    let model = Model::new(&options, max_size, world.ext2().statfs().map_err(words)?.files_free);
+    let (fs_type, options_of_mount) = geometry.mounted_as();
+    let kernel = Kernel::new(path.clone(), fs_type, options_of_mount)?;
+    let start = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64;
+    let (numbers, seen, kept) = (BTreeMap::from([(2, 2)]), BTreeMap::new(), BTreeMap::new());
+    let (tally, log) = (Tally { lists: 1, ..Tally::default() }, String::new());
+    let mut both = Both { geometry, world, model, kernel, max_size, numbers, seen, kept, start, tally, log };
+    let mut chooser = Chooser::new(&options, "steps");
+    let went = catch_unwind(AssertUnwindSafe(|| {
+        for _ in 0..options.steps {
+            let step = plain(chooser.next(&both.model));
+            if let End::Over = both.step(&step)? {
+                both.tally.ended = 1;
+                break;
+            }
+        }
+        if both.tally.ended == 0 {
+            both.trees()?;
+        }
+        both.finish(&path)
+    }));
+    let words = match went {
+        Ok(Ok(())) => return Ok(both.tally),
+        Ok(Err(words)) => words,
+        Err(panic) => format!("panics: {}", panic_words(&*panic)),
+    };
+    Err(format!("seed {seed}, {geometry:?}:\n{}{words}", both.log))
+}
+
+/// The step as the kernel can do it: what must not wait depends on what is in its cache.
+fn plain(mut step: Step) -> Step {
+    if let Operation::FileRead { nowait, .. } | Operation::FileWrite { nowait, .. } = &mut step.operation {
+        *nowait = false;
+    }
+    step
+}
+
+impl Both {
+    fn step(&mut self, step: &Step) -> Result<End, String> {
+        if let Some(why) = LeftOut::of(step, &self.model, &self.kernel, &self.geometry) {
+            *self.tally.left_out.entry(why).or_default() += 1;
+            return Ok(End::On);
+        }
+        let now = BEGIN + 1 + self.tally.operations as i64;
+        self.world.clock.set(now);
+        let free = self.world.ext2().statfs().map_err(|error| error.to_string())?;
+        let room = Room { blocks: free.blocks_free, inodes: free.files_free };
+        let _ = write!(self.log, "{}: {:?} => ", self.tally.operations, step.operation);
+        let ours = self.world.perform(step);
+        let _ = write!(self.log, "{} | ", ours.words());
+        if ours == Answer::Nothing {
+            self.log.push('\n');
+            return Ok(End::On);
+        }
+        let before = self.before(step);
+        let kernel = self.kernel.perform(step);
+        let _ = writeln!(self.log, "{}", kernel.words());
+        self.tally.operations += 1;
+        *self.tally.words.entry(step.operation.word()).or_default() += 1;
+        self.model.step(step, &ours, now, room).map_err(|words| format!("the model: {words}"))?;
+        let mut end = End::On;
+        if !self.same(step, &ours, &kernel) {
+            end = self.differ(step, &ours, &kernel, &before)?;
+        }
+        if let End::On = end {
+            self.look(step)?;
+            if self.tally.operations % TREES_EVERY == 0 {
+                self.trees()?;
+            }
+        }
+        Ok(end)
+    }
+
+    /// The kind and the attributes of what a step is about.
+    fn before(&self, step: &Step) -> Before {
+        use Operation as O;
+        let (O::SetXattr { of, .. }
+        | O::SetAcl { of, .. }
+        | O::GetXattr { of, .. }
+        | O::RemoveXattr { of, .. }
+        | O::Acl { of, .. }
+        | O::SetFlags { of, .. }) = step.operation
+        else {
+            return (None, Vec::new());
+        };
+        let Ok(hand) = self.kernel.hand(of) else { return (None, Vec::new()) };
+        (attr(hand).ok().map(|attr| attr.kind), xattrs(hand).unwrap_or_default())
+    }
+
+    /// Two answers that are not equal.
+    fn differ(
+        &mut self,
+        step: &Step,
+        ours: &Answer,
+        kernel: &Given,
+        (kind, xattrs): &Before,
+    ) -> Result<End, String> {
+        let case = Case {
+            step,
+            ours,
+            kernel,
+            kind: *kind,
+            xattrs,
+            geometry: &self.geometry,
+            max_size: self.max_size,
+        };
+        let difference = Difference::of(&case).ok_or_else(|| {
+            format!("the answers differ: {} of the library, {} of the kernel", long(ours), kernel.words())
+        })?;
+        let settled = difference.settle(&case, &self.kernel);
+        self.note(difference);
+        Ok(match settled {
+            Ok(()) => End::On,
+            Err(words) => {
+                let _ = writeln!(self.log, "{difference:?} is not settled: {words}");
+                End::Over
+            }
+        })
+    }
+
+    fn note(&mut self, difference: Difference) {
+        let _ = writeln!(self.log, "    {difference:?}");
+        *self.tally.differences.entry(difference).or_default() += 1;
+    }
+
+    /// Whether two answers are equal, but for the numbers of inodes.
+    fn same(&mut self, step: &Step, ours: &Answer, kernel: &Given) -> bool {
+        use Answer as A;
+        let kernel = match (ours, kernel) {
+            // Compared after each step.
+            (A::Space(_), Given::Space(_)) => return true,
+            (A::Entries(ours, our_more), Given::Entries(kernel, more)) => {
+                return our_more == more && self.same_entries(ours, kernel);
+            }
+            (_, Given::Answer(answer)) => answer,
+            _ => return false,
+        };
+        match (ours, kernel) {
+            (A::Inode(our_nr, our_kind), A::Inode(nr, kind)) => {
+                let is_new = matches!(step.operation.word(), Word::Create | Word::Symlink | Word::Tmpfile);
+                our_kind == kind && self.is_number(*our_nr, *nr, is_new)
+            }
+            (A::Number(our_nr), A::Number(nr)) if step.operation.word() == Word::LookupNr => {
+                self.is_number(*our_nr as u32, *nr as u32, false)
+            }
+            (A::Attr(ours), A::Attr(kernel)) => self.is_number(ours.nr.get(), kernel.nr.get(), false),
+            (A::Names(ours), A::Names(kernel)) => sorted(ours) == *kernel,
+            (A::Xattrs(ours), A::Xattrs(kernel)) => sorted(ours) == *kernel,
+            (A::Ranges(ours), A::Ranges(kernel)) => *ours == self.rounded(kernel),
+            (A::StoreDied(our_died, ours), A::StoreDied(died, kernel)) => {
+                our_died == died && *ours == self.rounded(kernel)
+            }
+            (A::Bytes(ours), A::Bytes(bytes)) => match step.operation {
+                Operation::Load { map, at, .. } => self.loaded(map, at, ours) == self.loaded(map, at, bytes),
+                _ => ours == bytes,
+            },
+            _ => ours == kernel,
+        }
+    }
+
+    /// Whether two pieces of a listing are equal.
+    fn same_entries(&mut self, ours: &[DirEntry], kernel: &[Listed]) -> bool {
+        let both = ours.iter().map(Listed::from).zip(kernel);
+        ours.len() == kernel.len()
+            && both.into_iter().all(|(ours, kernel)| {
+                let is_number = self.is_number(ours.nr, kernel.nr, false);
+                is_number && ours == Listed { nr: ours.nr, ..kernel.clone() }
+            })
+    }
+
+    /// Whole blocks, as the library tells them.
+    fn rounded(&self, ranges: &[std::ops::Range<u64>]) -> Vec<std::ops::Range<u64>> {
+        ranges.iter().map(|range| range.start..range.end.next_multiple_of(self.geometry.block)).collect()
+    }
+
+    /// What is the file's of bytes that were loaded: what is behind its end is whatever it was.
+    fn loaded<'b>(&self, map: u8, at: u64, bytes: &'b [u8]) -> &'b [u8] {
+        let Ok(map) = self.kernel.map(map) else { return bytes };
+        let size = rustix::fs::fstat(map.file()).map_or(0, |stat| stat.st_size.unsigned_abs());
+        let inside = size.saturating_sub(map.first + at).min(bytes.len() as u64);
+        &bytes[..inside as usize]
+    }
+
+    /// Whether an inode of the library is that of the kernel.
+    fn is_number(&mut self, ours: u32, kernel: u32, is_new: bool) -> bool {
+        if is_new {
+            self.numbers.retain(|_, other| *other != kernel);
+            self.numbers.insert(ours, kernel);
+            self.seen.remove(&ours);
+            self.kept.remove(&ours);
+        }
+        self.numbers.get(&ours) == Some(&kernel)
+    }
+
+    /// Compares what is told of all that is held, and which times have moved, and what is free.
+    fn look(&mut self, step: &Step) -> Result<(), String> {
+        let mut found = Vec::new();
+        for hand in 0..HANDS {
+            let Some(inode) = self.world.actors[0].hands[usize::from(hand)].clone() else { continue };
+            let of = self.kernel.hand(hand).map_err(|answer| answer.words())?;
+            let words = |errno: rustix::io::Errno| format!("hand {hand}: {errno}");
+            let (ours, kernel) = (inode.attr(), attr(of).map_err(words)?);
+            let has_xattrs = !xattrs(of).map_err(words)?.is_empty();
+            let mut fields = differing(&ours, &kernel);
+            fields.extend(self.moved(&ours, &kernel));
+            for field in fields {
+                let case = FieldCase {
+                    step: Some(step),
+                    field,
+                    ours: &ours,
+                    kernel: &kernel,
+                    geometry: &self.geometry,
+                    has_xattrs,
+                    seen: self.seen.get(&ours.nr.get()).map(|(_, seen)| *seen),
+                };
+                let difference = Difference::of_field(&case)
+                    .ok_or_else(|| format!("hand {hand}: {field:?} differs: {ours:?}, kernel {kernel:?}"))?;
+                if difference == Difference::EmptyIndirect {
+                    let more = u64::from(kernel.blocks_512 - ours.blocks_512) * 512 / self.geometry.block;
+                    self.kept.insert(ours.nr.get(), more);
+                }
+                difference.settle_field(&case, of)?;
+                found.push(difference);
+            }
+            let again = attr(of).map_err(words)?;
+            self.seen.insert(ours.nr.get(), (moments(&ours), moments(&again)));
+        }
+        found.into_iter().for_each(|difference| self.note(difference));
+        self.space()
+    }
+
+    /// Times that moved on one side only, or that differ otherwise.
+    fn moved(&self, ours: &Attr, kernel: &Attr) -> Vec<super::fields::Field> {
+        let seen = self.seen.get(&ours.nr.get());
+        let mut found = Vec::new();
+        for (nr, ((field, our_time), (_, time))) in times(ours).into_iter().zip(times(kernel)).enumerate() {
+            let (our_moved, moved) =
+                seen.map_or((true, true), |(our_seen, seen)| (our_seen[nr] != our_time, seen[nr] != time));
+            // Parts of seconds that grow with every change that somebody may see: not those of reads.
+            let is_exact = self.geometry.has_large_inodes() && nr > 0;
+            let agrees = our_moved == moved || our_moved && !is_exact;
+            if !agrees || !is_alike(our_time, time, self.start) {
+                found.push(field);
+            }
+        }
+        found
+    }
+
+    /// Compares both trees.
+    fn trees(&mut self) -> Result<(), String> {
+        let ext2 = self.world.ext2().clone();
+        let mut trees = Trees::new(&ext2, &self.geometry, false, self.start);
+        let compared = trees.compare(self.kernel.root());
+        for (difference, count) in std::mem::take(&mut trees.differences) {
+            *self.tally.differences.entry(difference).or_default() += count;
+        }
+        compared?;
+        self.tally.trees += 1;
+        Ok(())
+    }
+
+    /// Compares what is free.
+    fn space(&mut self) -> Result<(), String> {
+        let ours = Space::from(self.world.ext2().statfs().map_err(|error| error.to_string())?);
+        let kernel = self.kernel.space().map_err(|answer| answer.words())?;
+        if ours == kernel {
+            return Ok(());
+        }
+        let (with_xattrs, kept) = (self.model.with_xattrs(), self.kept.values().sum());
+        let difference = Difference::of_space(&ours, &kernel, &self.geometry, (with_xattrs, kept))
+            .ok_or_else(|| format!("the space differs: {ours:?}, kernel {kernel:?}"))?;
+        self.note(difference);
+        Ok(())
+    }
+
+    /// Closes and unmounts, has both images checked, and reads each with both.
+    fn finish(&mut self, image: &Path) -> Result<(), String> {
+        self.world.close().map_err(|error| format!("cannot be closed: {error}"))?;
+        self.kernel.unmount();
+        let ours = image.with_file_name("ours");
+        golden::write_sparse(&ours, &self.world.bytes()).map_err(|error| error.to_string())?;
+        for path in [image, &ours] {
+            tools::e2fsck_fn(path).map_err(|said| format!("{}: {said}", path.display()))?;
+            let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+            let device = Arc::new(RamDevice::from_bytes(&bytes).map_err(|error| error.to_string())?);
+            let ext2 = Ext2::open(device, &OpenOptions::read_only()).map_err(|error| error.to_string())?;
+            let mut kernel = Kernel::new(path.to_path_buf(), "ext2", ",ro")?;
+            Trees::new(&ext2, &self.geometry, true, self.start)
+                .compare(kernel.root())
+                .map_err(|words| format!("{} by both: {words}", path.display()))?;
+            kernel.unmount();
+            self.tally.trees += 1;
+        }
+        Ok(())
+    }
+}
+
+fn moments(attr: &Attr) -> [Timestamp; 3] {
+    [attr.atime, attr.mtime, attr.ctime]
+}
+
+fn sorted<T: Ord + Clone>(items: &[T]) -> Vec<T> {
+    let mut items = items.to_vec();
+    items.sort();
+    items
+}
+
+/// An answer with all that it has, up to some bytes.
+fn long(answer: &Answer) -> String {
+    match answer {
+        Answer::Bytes(_) => answer.words(),
+        other => format!("{other:?}"),
+    }
+}

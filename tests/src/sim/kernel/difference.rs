@@ -1,0 +1,331 @@
+//! Where the library and the kernel's driver answer differently on purpose, or by what they are.
+
+use ext2_core::{Attr, Errno, FileKind, Timestamp};
+
+use super::{
+    attributes::Space,
+    fields::{FLAGS, FOR_DIRECTORIES, Field},
+    geometry::Geometry,
+    hands::Given,
+};
+use crate::sim::{Answer, Operation, Step, name, xattr_name};
+
+/// A difference that is none of the library's faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    /// `ftruncate` of a descriptor for reading is `EINVAL`, and `EBADF` of the library, as all else that changes the file is.
+    TruncateOfReader,
+    /// The ext4 driver zeroes no ranges of files without extents; the library does.
+    NoZeroRange,
+    /// A range to be punched or zeroed that ends behind the largest file is `EFBIG`; the library takes what there is of it.
+    FarRange,
+    /// A range of no bytes is `EINVAL` to `fallocate`; the library's functions of their own have nothing to do.
+    EmptyRange,
+    /// An empty path is refused with `ENOENT` before the other name is looked at.
+    EmptyName,
+    /// `utimensat` with nothing to set returns at once; the library's `set_attr` notes a change of the inode.
+    NothingToSet,
+    /// `mkdir` takes no set-id bits; the library's `create` makes what it is asked for.
+    SetIdOfDirectory,
+    /// `chown` takes set-id bits away; the library leaves that to its caller, who knows whose the change is.
+    SetIdOfOwner,
+    /// Flags that ext2 does not know are refused with `EOPNOTSUPP`; the library keeps those that it has as they are.
+    UnknownFlags,
+    /// The ext4 driver notes a change of the contents with each `fallocate`, also where it then refuses or finds nothing to do.
+    FallocateModifies,
+    /// A removed directory has no bytes to the kernel; the library lets its size be until it is gone.
+    SizeOfRemoved,
+    /// Flags that only directories have are refused for files with `EOPNOTSUPP` by the ext4 driver. Linux's ext2 keeps them, as
+    /// the library does.
+    FlagsOfKind,
+    /// Read-only, the library refuses a change with `EROFS` before it looks at names; the kernel looks first, so that `EEXIST`
+    /// and `ENAMETOOLONG` come before.
+    ReadOnlyFirst,
+    /// The ext4 driver makes no file in a directory that is removed, and says `EPERM`; the library says `ENOENT`.
+    TmpfileInRemoved,
+    /// An attribute with a name that none can have: the library looks at the name first, the kernel at whether the inode may be
+    /// changed.
+    AttributeNameFirst,
+    /// A target that is too long for a link: the library looks at it first, the kernel at the name.
+    TargetFirst,
+    /// Access control lists of a link: the kernel says that there can be none, the library that there is none.
+    AclOfLink,
+    /// The first store to a page notes a change before it is known whether the file has that page, as Linux's DAX does; a page
+    /// of the kernel's cache is looked for first.
+    StoreModifies,
+    /// A store allocates what is missing around it: of 2 MiB where the library has them in one piece, of the folio in the kernel.
+    StoreAllocates,
+    /// The ext4 driver keeps a block that leads to others after all of those were punched.
+    EmptyIndirect,
+    /// The ext4 driver puts attributes into inodes of 256 bytes first; the library, as ext2, into a block only. So inodes have a
+    /// block less there.
+    AttributesInInode,
+    /// The same: there is room for more attributes.
+    MoreAttributes,
+    /// Where the file system has `dir_index`, the kernel lists a directory by hashes of its names.
+    HashOrder,
+}
+
+/// A step with both answers.
+#[derive(Debug)]
+pub(super) struct Case<'c> {
+    pub(super) step: &'c Step,
+    pub(super) ours: &'c Answer,
+    pub(super) kernel: &'c Given,
+    /// The kind of what a hand that is named `of` had before.
+    pub(super) kind: Option<FileKind>,
+    pub(super) geometry: &'c Geometry,
+    /// The attributes of the same before the step, as the kernel told them.
+    pub(super) xattrs: &'c [(Vec<u8>, Vec<u8>)],
+    /// Bytes of the largest file.
+    pub(super) max_size: u64,
+}
+
+impl Case<'_> {
+    /// Whether the library refuses with this number.
+    fn ours_is(&self, errno: Errno) -> bool {
+        matches!(self.ours, Answer::Refused(refusal) if refusal.is(errno))
+    }
+
+    /// Whether the kernel does it.
+    fn kernel_is_done(&self) -> bool {
+        matches!(self.kernel, Given::Answer(answer) if answer.is_done())
+    }
+
+    /// Whether the kernel refuses, however.
+    fn kernel_refuses(&self) -> bool {
+        matches!(self.kernel, Given::Answer(Answer::Refused(_)))
+    }
+
+    /// Whether the kernel refuses with this number.
+    fn kernels_is(&self, errno: Errno) -> bool {
+        matches!(self.kernel, Given::Answer(Answer::Refused(refusal)) if refusal.is(errno))
+    }
+}
+
+/// A field of something that a step may have changed, with what both have.
+#[derive(Debug)]
+pub(super) struct FieldCase<'c> {
+    /// The last step.
+    pub(super) step: Option<&'c Step>,
+    pub(super) field: Field,
+    pub(super) ours: &'c Attr,
+    pub(super) kernel: &'c Attr,
+    pub(super) geometry: &'c Geometry,
+    /// Whether it has extended attributes.
+    pub(super) has_xattrs: bool,
+    /// The times that the kernel told before the step.
+    pub(super) seen: Option<[Timestamp; 3]>,
+}
+
+impl FieldCase<'_> {
+    fn operation(&self) -> Option<&Operation> {
+        self.step.map(|step| &step.operation)
+    }
+}
+
+impl Difference {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::TruncateOfReader,
+        Self::NoZeroRange,
+        Self::FarRange,
+        Self::EmptyRange,
+        Self::EmptyName,
+        Self::NothingToSet,
+        Self::SetIdOfDirectory,
+        Self::SetIdOfOwner,
+        Self::UnknownFlags,
+        Self::FallocateModifies,
+        Self::SizeOfRemoved,
+        Self::FlagsOfKind,
+        Self::ReadOnlyFirst,
+        Self::TmpfileInRemoved,
+        Self::AttributeNameFirst,
+        Self::TargetFirst,
+        Self::AclOfLink,
+        Self::StoreModifies,
+        Self::StoreAllocates,
+        Self::EmptyIndirect,
+        Self::AttributesInInode,
+        Self::MoreAttributes,
+        Self::HashOrder,
+    ];
+
+    /// The one that two answers are, if they are one.
+    pub(super) fn of(case: &Case<'_>) -> Option<Self> {
+        use Operation as O;
+        let is_done = case.ours.is_done();
+        match case.step.operation {
+            O::FileTruncate { .. } if case.ours_is(Errno::BADF) && case.kernels_is(Errno::INVAL) => {
+                Some(Self::TruncateOfReader)
+            }
+            O::Zero { at, len, .. }
+            | O::FileZero { at, len, .. }
+            | O::Punch { at, len, .. }
+            | O::FilePunch { at, len, .. }
+            | O::Fallocate { mode: 3 | 0x11, at, len, .. }
+                if is_done && case.kernels_is(Errno::FBIG) && at.saturating_add(len) > case.max_size =>
+            {
+                Some(Self::FarRange)
+            }
+            O::Zero { .. } | O::FileZero { .. } | O::Fallocate { mode: 0x11, .. }
+                if is_done && case.kernels_is(Errno::OPNOTSUPP) =>
+            {
+                Some(Self::NoZeroRange)
+            }
+            O::Zero { len: 0, .. } | O::FileZero { len: 0, .. } | O::Punch { len: 0, .. }
+                if is_done && case.kernels_is(Errno::INVAL) =>
+            {
+                Some(Self::EmptyRange)
+            }
+            O::FilePunch { len: 0, .. } if is_done && case.kernels_is(Errno::INVAL) => Some(Self::EmptyRange),
+            O::Rename { name: from, to_name, .. }
+                if (name(from).is_empty() || name(to_name).is_empty())
+                    && case.ours_is(Errno::BUSY)
+                    && case.kernels_is(Errno::NOENT) =>
+            {
+                Some(Self::EmptyName)
+            }
+            O::SetTimes { atime: None, mtime: None, .. }
+                if case.ours_is(Errno::PERM) && matches!(case.kernel, Given::Answer(Answer::Done)) =>
+            {
+                Some(Self::NothingToSet)
+            }
+            O::SetFlags { flags, .. }
+                if is_done && flags & !FLAGS != 0 && case.kernels_is(Errno::OPNOTSUPP) =>
+            {
+                Some(Self::UnknownFlags)
+            }
+            O::SetFlags { flags, .. }
+                if is_done
+                    && flags & FOR_DIRECTORIES != 0
+                    && case.kind == Some(FileKind::Regular)
+                    && case.kernels_is(Errno::OPNOTSUPP) =>
+            {
+                Some(Self::FlagsOfKind)
+            }
+            O::Tmpfile { .. } if case.ours_is(Errno::NOENT) && case.kernels_is(Errno::PERM) => {
+                Some(Self::TmpfileInRemoved)
+            }
+            O::GetXattr { name, .. } | O::RemoveXattr { name, .. } | O::SetXattr { name, .. }
+                if matches!(xattr_name(name), b"user." | b"other.x")
+                    && (case.ours_is(Errno::INVAL) || case.ours_is(Errno::OPNOTSUPP))
+                    && case.kernel_refuses() =>
+            {
+                Some(Self::AttributeNameFirst)
+            }
+            O::Symlink { .. } if case.ours_is(Errno::NAMETOOLONG) && case.kernel_refuses() => {
+                Some(Self::TargetFirst)
+            }
+            O::Fallocate { at, len, .. }
+                if case.ours_is(Errno::OPNOTSUPP)
+                    && case.kernels_is(Errno::FBIG)
+                    && at.saturating_add(len) > case.max_size =>
+            {
+                Some(Self::FarRange)
+            }
+            O::Store { .. } => Self::of_store(case),
+            O::Acl { .. }
+                if case.kind == Some(FileKind::Symlink)
+                    && *case.ours == Answer::Acl(None)
+                    && case.kernels_is(Errno::OPNOTSUPP) =>
+            {
+                Some(Self::AclOfLink)
+            }
+            O::SetXattr { .. } | O::SetAcl { .. }
+                if case.geometry.has_large_inodes()
+                    && case.ours_is(Errno::NOSPC)
+                    && case.kernel_is_done() =>
+            {
+                Some(Self::MoreAttributes)
+            }
+            O::List { .. } if case.geometry.has("dir_index") && case.ours.is_done() => {
+                matches!(case.kernel, Given::Entries(..) | Given::Answer(Answer::Nothing))
+                    .then_some(Self::HashOrder)
+            }
+            _ if case.ours_is(Errno::ROFS) && case.kernel_refuses() => Some(Self::ReadOnlyFirst),
+            _ => None,
+        }
+    }
+
+    /// The one that a field has, if it is one.
+    pub(super) fn of_field(case: &FieldCase<'_>) -> Option<Self> {
+        use Operation as O;
+        let (ours, kernel) = (case.ours, case.kernel);
+        let lost = ours.mode & !kernel.mode;
+        let lost_set_id = lost != 0 && lost & !0o6000 == 0 && kernel.mode & !ours.mode == 0;
+        let is_removed = ours.kind == FileKind::Directory && ours.links == 0 && kernel.links == 0;
+        if case.field == Field::Size && is_removed && kernel.size == 0 {
+            return Some(Self::SizeOfRemoved);
+        }
+        let block = u32::try_from(case.geometry.block / 512).ok()?;
+        if case.field == Field::Blocks
+            && case.geometry.has_large_inodes()
+            && case.has_xattrs
+            && kernel.blocks_512 + block == ours.blocks_512
+        {
+            return Some(Self::AttributesInInode);
+        }
+        if case.field == Field::Blocks
+            && ours.kind == FileKind::Regular
+            && kernel.blocks_512 > ours.blocks_512
+        {
+            // Which blocks are data is compared elsewhere.
+            return Some(Self::EmptyIndirect);
+        }
+        match (case.field, case.operation()?) {
+            (Field::Mode, O::Create { kind: FileKind::Directory, .. })
+                if ours.kind == FileKind::Directory && lost_set_id =>
+            {
+                Some(Self::SetIdOfDirectory)
+            }
+            (Field::Mode, O::Chown { .. }) if ours.kind != FileKind::Directory && lost_set_id => {
+                Some(Self::SetIdOfOwner)
+            }
+            (
+                Field::Mtime | Field::Ctime,
+                O::Fallocate { .. }
+                | O::Punch { .. }
+                | O::FilePunch { .. }
+                | O::Zero { .. }
+                | O::FileZero { .. },
+            ) if case.seen.is_some_and(|seen| seen[1] != kernel.mtime) => Some(Self::FallocateModifies),
+            (Field::Mtime | Field::Ctime, O::Store { .. }) => Some(Self::StoreModifies),
+            (Field::Ctime, O::SetTimes { atime: None, mtime: None, .. }) => Some(Self::NothingToSet),
+            _ => None,
+        }
+    }
+
+    /// The one that the answers to a store are.
+    fn of_store(case: &Case<'_>) -> Option<Self> {
+        let Answer::Ranges(ours) = case.ours else { return None };
+        match case.kernel {
+            // Of another place of the same folio there was no room for a block.
+            Given::Answer(Answer::StoreDied(..)) => Some(Self::StoreAllocates),
+            Given::Answer(Answer::Ranges(kernel)) if ours != kernel => Some(Self::StoreAllocates),
+            _ => None,
+        }
+    }
+
+    /// The one that two accounts of the space are, if they are one: so many inodes have attributes, and so many blocks are kept
+    /// that lead nowhere.
+    pub(super) fn of_space(
+        ours: &Space,
+        kernel: &Space,
+        geometry: &Geometry,
+        (with_xattrs, kept): (u64, u64),
+    ) -> Option<Self> {
+        let as_ours =
+            Space { blocks_free: ours.blocks_free, blocks_available: ours.blocks_available, ..*kernel };
+        if as_ours != *ours {
+            return None;
+        }
+        let in_inodes = if geometry.has_large_inodes() { with_xattrs } else { 0 };
+        match kernel.blocks_free.checked_sub(ours.blocks_free) {
+            Some(more) if more <= in_inodes => Some(Self::AttributesInInode),
+            None if ours.blocks_free - kernel.blocks_free <= kept => Some(Self::EmptyIndirect),
+            _ => None,
+        }
+    }
+}

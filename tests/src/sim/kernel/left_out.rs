@@ -1,0 +1,111 @@
+//! What is not held against the kernel, because it has no such operation or would not ask its driver of ext2.
+
+use ext2_core::FileKind;
+use ext2_dax::{
+    OpenFor,
+    mmu::{Protection, Sharing},
+};
+
+use super::{geometry::Geometry, hands::Kernel, maps::PAGE};
+use crate::sim::{Model, Operation, Step, Word};
+
+/// The name that has a slash.
+const SLASH: u8 = 25;
+
+/// Why a word or a step is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftOut {
+    /// Leases: the kernel gives no program the memory of a file but by a mapping.
+    Leases,
+    /// `MapBlocks` and `GiveUpWrite` are functions of the core; no system call is one of them.
+    Blocks,
+    /// `Close` under all that is held, and `Kill`: the kernel unmounts nothing that is in use, and is not killed here.
+    Ends,
+    /// `TouchModified`, `TouchAccessed` and `StripSetid` are parts of other operations of the kernel.
+    Parts,
+    /// A name with a slash is a path to system calls.
+    Slash,
+    /// A descriptor of what is no symbolic link is refused as one by the path, before ext2 is asked.
+    NoLink,
+    /// Bytes and flags of devices, pipes, sockets and links are those of other drivers.
+    OtherDrivers,
+    /// The mode of a symbolic link: refused by the kernel's file system layer.
+    ModeOfLink,
+    /// Files are mapped only where a block is a page.
+    NoPages,
+    /// Mappings that are synchronous are refused on disks.
+    Synchronous,
+    /// A mapping to be stored to of what was opened for appending: `O_APPEND` does not keep the kernel from it, as no program is
+    /// kept from opening it otherwise; the library's handle is for appending only.
+    MapOfAppender,
+    /// What lies outside of a mapping, and stores to one for reading, are the processor's answers.
+    OutsideTheMap,
+}
+
+impl LeftOut {
+    /// Why a word is left out, if all of it is.
+    #[must_use]
+    pub fn word(word: Word) -> Option<Self> {
+        use Word as W;
+        match word {
+            W::Lease | W::LeaseRead | W::LeaseWrite | W::LeaseSync | W::EndLease => Some(Self::Leases),
+            W::MapBlocks | W::GiveUpWrite => Some(Self::Blocks),
+            W::Close | W::Kill => Some(Self::Ends),
+            W::TouchModified | W::TouchAccessed | W::StripSetid => Some(Self::Parts),
+            _ => None,
+        }
+    }
+
+    /// Why a step is left out, if it is.
+    pub(super) fn of(step: &Step, model: &Model, kernel: &Kernel, geometry: &Geometry) -> Option<Self> {
+        use Operation as O;
+        let kind = |hand: u8| model.kind_in(step.actor, hand);
+        match step.operation {
+            O::Lookup { name: SLASH, .. } | O::LookupNr { name: SLASH, .. } => Some(Self::Slash),
+            O::Create { name: SLASH, .. } | O::Symlink { name: SLASH, .. } => Some(Self::Slash),
+            O::Link { name: SLASH, .. } | O::Unlink { name: SLASH, .. } => Some(Self::Slash),
+            O::Rmdir { name: SLASH, .. } | O::Rename { name: SLASH, .. } => Some(Self::Slash),
+            O::Rename { to_name: SLASH, .. } => Some(Self::Slash),
+            O::ReadLink { of } if kind(of) != Some(FileKind::Symlink) => Some(Self::NoLink),
+            O::Chmod { of, .. } | O::Chown { of, mode: Some(_), .. }
+                if kind(of) == Some(FileKind::Symlink) =>
+            {
+                Some(Self::ModeOfLink)
+            }
+            O::SetFlags { of, .. }
+            | O::Read { of, .. }
+            | O::ReadPieces { of, .. }
+            | O::Write { of, .. }
+            | O::Truncate { of, .. }
+            | O::Punch { of, .. }
+            | O::Zero { of, .. }
+            | O::Fallocate { of, .. }
+            | O::Open { of, .. }
+                if !matches!(kind(of), Some(FileKind::Regular | FileKind::Directory) | None) =>
+            {
+                Some(Self::OtherDrivers)
+            }
+            O::Map { .. } | O::Load { .. } | O::Store { .. } | O::Msync { .. } | O::Unmap { .. }
+                if geometry.block != PAGE =>
+            {
+                Some(Self::NoPages)
+            }
+            O::Map { sharing: Sharing::Synchronous, .. } => Some(Self::Synchronous),
+            O::Map { file, sharing: Sharing::Shared, protection: Protection::ReadWrite, .. }
+                if model.held(step.actor).files[usize::from(file)]
+                    .is_some_and(|(_, open_for)| open_for == OpenFor::Appending) =>
+            {
+                Some(Self::MapOfAppender)
+            }
+            O::Load { map, at, len } => Self::access(kernel, map, at, len.into(), false),
+            O::Store { map, at, data } => Self::access(kernel, map, at, data.len.into(), true),
+            O::Msync { map, page, pages } => Self::access(kernel, map, page * PAGE, pages * PAGE, false),
+            _ => None,
+        }
+    }
+
+    fn access(kernel: &Kernel, map: u8, at: u64, len: u64, stores: bool) -> Option<Self> {
+        let map = kernel.map(map).ok()?;
+        (at + len > map.len() || stores && map.is_read_only).then_some(Self::OutsideTheMap)
+    }
+}
