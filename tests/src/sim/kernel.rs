@@ -26,8 +26,8 @@ mod hands;
 mod left_out;
 mod maps;
 mod names;
-mod tally;
 mod settle;
+mod tally;
 mod trees;
 
 pub use both::list;

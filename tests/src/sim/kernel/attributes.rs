@@ -72,8 +72,8 @@ impl Kernel {
             }
             O::SetFlags { of, flags } => done(set_flags(self.hand(*of)?, *flags)),
             O::SetXattr { of, name, value, how } => {
-                let how = [XattrFlags::empty(), XattrFlags::CREATE, XattrFlags::REPLACE]
-                    [usize::from(*how) % 3];
+                let how =
+                    [XattrFlags::empty(), XattrFlags::CREATE, XattrFlags::REPLACE][usize::from(*how) % 3];
                 let path = path_of(&self.hand(*of)?);
                 done(fs::setxattr(path, xattr_name(*name), &value.bytes(0), how))
             }
@@ -86,9 +86,7 @@ impl Kernel {
             O::SetAcl { of, which, acl: bits } => {
                 let path = path_of(&self.hand(*of)?);
                 done(match bits.map(acl) {
-                    Some(list) => {
-                        fs::setxattr(path, acl_name(*which), &list.to_user(), XattrFlags::empty())
-                    }
+                    Some(list) => fs::setxattr(path, acl_name(*which), &list.to_user(), XattrFlags::empty()),
                     None => fs::removexattr(path, acl_name(*which)),
                 })
             }

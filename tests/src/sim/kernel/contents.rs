@@ -144,7 +144,8 @@ pub(super) fn ranges(file: impl AsFd) -> Io<Vec<Range<u64>>> {
 pub(super) fn put_ranges(file: BorrowedFd<'_>, wanted: &[Range<u64>]) -> Io<()> {
     let size = fs::fstat(file)?.st_size.unsigned_abs();
     // What begins or ends between two ranges.
-    let mut ends: Vec<u64> = ranges(file)?.iter().chain(wanted).flat_map(|range| [range.start, range.end]).collect();
+    let mut ends: Vec<u64> =
+        ranges(file)?.iter().chain(wanted).flat_map(|range| [range.start, range.end]).collect();
     ends.sort_unstable();
     ends.dedup();
     let is_in = |ranges: &[Range<u64>], at: u64| ranges.iter().any(|range| range.contains(&at));

@@ -59,5 +59,9 @@ const CLOCK: std::ops::Range<i64> = BEGIN + 1..BEGIN + 1_000_000;
 /// Whether two times are of the same kind: that of the clock of each since the list began at `start`, or one that was asked
 /// for.
 pub(super) fn is_alike(ours: Timestamp, kernel: Timestamp, start: i64) -> bool {
-    if CLOCK.contains(&ours.sec) { kernel.sec >= start && kernel.sec < start + 100_000 } else { ours == kernel }
+    if CLOCK.contains(&ours.sec) {
+        kernel.sec >= start && kernel.sec < start + 100_000
+    } else {
+        ours == kernel
+    }
 }

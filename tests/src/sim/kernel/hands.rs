@@ -154,7 +154,12 @@ impl Kernel {
 
     /// What a hand holds.
     pub(super) fn hand(&self, hand: u8) -> Result<BorrowedFd<'_>, Answer> {
-        self.held.hands.get(usize::from(hand)).and_then(Option::as_ref).map(AsFd::as_fd).ok_or(Answer::Nothing)
+        self.held
+            .hands
+            .get(usize::from(hand))
+            .and_then(Option::as_ref)
+            .map(AsFd::as_fd)
+            .ok_or(Answer::Nothing)
     }
 
     /// An open file.

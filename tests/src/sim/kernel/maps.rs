@@ -43,7 +43,12 @@ impl Map {
     }
 
     /// Does something with each page of a range in turn, until one has no bytes.
-    fn pages(&self, at: u64, len: u64, mut access: impl FnMut(u64, u64) -> blockdev::Result<()>) -> Result<(), Died> {
+    fn pages(
+        &self,
+        at: u64,
+        len: u64,
+        mut access: impl FnMut(u64, u64) -> blockdev::Result<()>,
+    ) -> Result<(), Died> {
         let mut done = 0;
         while done < len {
             let next = (at + done + 1).next_multiple_of(PAGE).min(at + len);
