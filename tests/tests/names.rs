@@ -161,11 +161,52 @@ fn dots_and_the_root_as_a_last_name_are_refused_as_linux_refuses_them() {
         is(fs.rename(&parent, name, &root, b"new", RenameFlags::empty()), Errno::BUSY);
         is(fs.rename(&dir, b"f", &parent, name, RenameFlags::empty()), Errno::BUSY);
         is(fs.rename(&dir, b"none", &parent, name, RenameFlags::empty()), Errno::BUSY);
+        is(fs.rename(&dir, b"f", &parent, name, RenameFlags::NOREPLACE), Errno::EXIST);
+        is(fs.rename(&parent, name, &dir, b".", RenameFlags::NOREPLACE), Errno::BUSY);
     }
     for path in [&b"/none/."[..], b"/none/..", b"/none/f", b"/d/none/."] {
         refused(fs.resolve_parent(path), Errno::NOENT);
     }
     refused(fs.resolve_parent(b"/d/f/."), Errno::NOTDIR);
+}
+
+#[test]
+fn what_may_not_be_removed_is_refused_before_its_kind_is_looked_at() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let root = fs.root().expect("root");
+    let dir = root.create(b"dir", &DIR).expect("created");
+    let file = root.create(b"file", &FILE).expect("created");
+    refused(root.unlink(b"dir"), Errno::ISDIR);
+    refused(root.rmdir(b"file"), Errno::NOTDIR);
+    for kept in [InodeFlags::IMMUTABLE, InodeFlags::APPEND] {
+        // The victim.
+        for victim in [&dir, &file] {
+            victim.set_flags(kept).expect("set");
+        }
+        refused(root.unlink(b"dir"), Errno::PERM);
+        refused(root.rmdir(b"file"), Errno::PERM);
+        for victim in [&dir, &file] {
+            victim.set_flags(InodeFlags::empty()).expect("set");
+        }
+        // The directory that it is in.
+        root.set_flags(kept).expect("set");
+        refused(root.unlink(b"dir"), Errno::PERM);
+        refused(root.rmdir(b"file"), Errno::PERM);
+        root.set_flags(InodeFlags::empty()).expect("set");
+    }
+}
+
+#[test]
+fn flags_of_a_rename_that_exclude_each_other_are_refused_before_anything_is_looked_at() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let root = fs.root().expect("root");
+    let file = root.create(b"file", &FILE).expect("created");
+    let both = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE;
+    refused(fs.rename(&root, b"none", &root, b"file", both), Errno::INVAL);
+    refused(fs.rename(&file, b"a", &root, b"b", both), Errno::INVAL);
+    refused(fs.rename(&root, b"file", &root, b".", both), Errno::INVAL);
 }
 
 #[test]

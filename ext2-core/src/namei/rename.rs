@@ -93,6 +93,9 @@ impl Ext2 {
         new: &[u8],
         flags: RenameFlags,
     ) -> Result<()> {
+        if flags.contains(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
+            return refuse(Errno::INVAL, "either not to replace or to exchange");
+        }
         old_dir.need_dir()?;
         new_dir.need_dir()?;
         if !Arc::ptr_eq(&self.0, &old_dir.0.fs) || !Arc::ptr_eq(&self.0, &new_dir.0.fs) {
@@ -101,12 +104,13 @@ impl Ext2 {
         // Linux refuses dots before it looks anything up, and a name that is too long when it is looked up.
         let (old_name, new_name) = (check_name(old), check_name(new));
         if (is_dots(old) || is_dots(new)) && !Mended::DotsAsNames.is_back() {
-            return refuse(Errno::BUSY, "the name of a directory itself");
+            let is_there = !is_dots(old) && flags.contains(RenameFlags::NOREPLACE);
+            return refuse(
+                if is_there { Errno::EXIST } else { Errno::BUSY },
+                "the name of a directory itself",
+            );
         }
         old_name?;
-        if flags.contains(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
-            return refuse(Errno::INVAL, "either not to replace or to exchange");
-        }
         self.0.change(|| {
             let writer = self.0.writer()?;
             // Between directories: held so that no directory moves while ancestors are walked.

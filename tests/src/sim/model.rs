@@ -266,11 +266,6 @@ impl Model {
         found
     }
 
-    /// How many have extended attributes.
-    pub(super) fn with_xattrs(&self) -> u64 {
-        self.nodes.values().filter(|node| !node.xattrs.is_empty()).count() as u64
-    }
-
     /// Whether no block was free at the last step.
     pub(super) fn is_full(&self) -> bool {
         self.room.blocks == 0

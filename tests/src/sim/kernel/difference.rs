@@ -1,14 +1,17 @@
 //! Where the library and the kernel's driver answer differently on purpose, or by what they are.
 
 use ext2_core::{Attr, Errno, FileKind, Timestamp};
+use ext2_dax::mmu::soft::Signal;
 
 use super::{
-    attributes::Space,
     fields::{FLAGS, FOR_DIRECTORIES, Field},
     geometry::Geometry,
     hands::Given,
 };
 use crate::sim::{Answer, Operation, Step, name, xattr_name};
+
+/// So many free blocks are few: some operations take as many.
+const FEW: u64 = 16;
 
 /// A difference that is none of the library's faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +24,7 @@ pub enum Difference {
     FarRange,
     /// A range of no bytes is `EINVAL` to `fallocate`; the library's functions of their own have nothing to do.
     EmptyRange,
-    /// An empty path is refused with `ENOENT` before the other name is looked at.
+    /// An empty path is refused with `ENOENT` before all else; to the library it is a name that nothing has.
     EmptyName,
     /// `utimensat` with nothing to set returns at once; the library's `set_attr` notes a change of the inode.
     NothingToSet,
@@ -46,6 +49,12 @@ pub enum Difference {
     /// An attribute with a name that none can have: the library looks at the name first, the kernel at whether the inode may be
     /// changed.
     AttributeNameFirst,
+    /// A mode of `fallocate` that ext2 does not have: the library looks at it first, the kernel at the file and the range.
+    ModeFirst,
+    /// In a directory that is removed the kernel finds no name, whatever else is wrong with the call.
+    RemovedFirst,
+    /// A directory that is removed is listed by the library as long as it is held, with its dots alone; by the kernel not at all.
+    RemovedListing,
     /// A target that is too long for a link: the library looks at it first, the kernel at the name.
     TargetFirst,
     /// Access control lists of a link: the kernel says that there can be none, the library that there is none.
@@ -53,6 +62,18 @@ pub enum Difference {
     /// The first store to a page notes a change before it is known whether the file has that page, as Linux's DAX does; a page
     /// of the kernel's cache is looked for first.
     StoreModifies,
+    /// A name that changes within a block of its directory is changed where it is, by the library; the kernel makes the new one and
+    /// takes the old one away, so that entries come to lie in another order.
+    RenameInPlace,
+    /// In a directory of several blocks the library puts a name into a block that its index of room knows, the kernel into the first.
+    AnyBlock,
+    /// Where the file system has `dir_index`, a directory of more than one block is a tree of hashes to the kernel, which takes more
+    /// blocks; the library makes it a list when it changes it.
+    HashTree,
+    /// A disk that gets full: the kernel writes whole pages, the library whole blocks, so that it writes more of what does not fit.
+    ShortWrite,
+    /// The same of all else, where few blocks are free: one of the two has none left for what the other does. The list ends there.
+    FullDisk,
     /// A store allocates what is missing around it: of 2 MiB where the library has them in one piece, of the folio in the kernel.
     StoreAllocates,
     /// The ext4 driver keeps a block that leads to others after all of those were punched.
@@ -62,6 +83,9 @@ pub enum Difference {
     AttributesInInode,
     /// The same: there is room for more attributes.
     MoreAttributes,
+    /// Without `filetype`, the kernel leaves in a directory's own entries the kinds that were in the memory of its block before, which
+    /// e2fsck complains of.
+    StaleKind,
     /// Where the file system has `dir_index`, the kernel lists a directory by hashes of its names.
     HashOrder,
 }
@@ -75,6 +99,16 @@ pub(super) struct Case<'c> {
     /// The kind of what a hand that is named `of` had before.
     pub(super) kind: Option<FileKind>,
     pub(super) geometry: &'c Geometry,
+    /// Blocks that were free before: the library's and the kernel's.
+    pub(super) free: (u64, u64),
+    /// Whether what is written is appended, wherever it is asked for.
+    pub(super) appends: bool,
+    /// Whether a directory that the step names or lists is removed.
+    pub(super) is_removed: bool,
+    /// Whether the directory that is listed has several blocks.
+    pub(super) is_large: bool,
+    /// Whether entries of the directory that is listed may lie elsewhere.
+    pub(super) is_reordered: bool,
     /// The attributes of the same before the step, as the kernel told them.
     pub(super) xattrs: &'c [(Vec<u8>, Vec<u8>)],
     /// Bytes of the largest file.
@@ -90,6 +124,29 @@ impl Case<'_> {
     /// Whether the kernel does it.
     fn kernel_is_done(&self) -> bool {
         matches!(self.kernel, Given::Answer(answer) if answer.is_done())
+    }
+
+    /// The names of the step.
+    fn names(&self) -> Vec<u8> {
+        use Operation as O;
+        match self.step.operation {
+            O::Lookup { name, .. } | O::LookupNr { name, .. } | O::Create { name, .. } => vec![name],
+            O::Symlink { name, .. } | O::Link { name, .. } => vec![name],
+            O::Unlink { name, .. } | O::Rmdir { name, .. } => vec![name],
+            O::Rename { name, to_name, .. } => vec![name, to_name],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether one of the two has no room for what the other has it for, with few blocks left.
+    fn is_short_of_room(&self) -> bool {
+        let refuses = |answer: &Answer| match answer {
+            Answer::Refused(refusal) => refusal.is(Errno::NOSPC),
+            Answer::StoreDied(died, _) => died.signal == Signal::Bus,
+            _ => false,
+        };
+        let kernels = matches!(self.kernel, Given::Answer(answer) if refuses(answer));
+        refuses(self.ours) != kernels && self.free.0.min(self.free.1) <= FEW
     }
 
     /// Whether the kernel refuses, however.
@@ -114,6 +171,8 @@ pub(super) struct FieldCase<'c> {
     pub(super) geometry: &'c Geometry,
     /// Whether it has extended attributes.
     pub(super) has_xattrs: bool,
+    /// Whether it is a directory whose entries may lie elsewhere.
+    pub(super) is_reordered: bool,
     /// The times that the kernel told before the step.
     pub(super) seen: Option<[Timestamp; 3]>,
 }
@@ -142,13 +201,22 @@ impl Difference {
         Self::ReadOnlyFirst,
         Self::TmpfileInRemoved,
         Self::AttributeNameFirst,
+        Self::ModeFirst,
+        Self::RemovedFirst,
+        Self::RemovedListing,
         Self::TargetFirst,
         Self::AclOfLink,
         Self::StoreModifies,
+        Self::RenameInPlace,
+        Self::AnyBlock,
+        Self::HashTree,
+        Self::ShortWrite,
+        Self::FullDisk,
         Self::StoreAllocates,
         Self::EmptyIndirect,
         Self::AttributesInInode,
         Self::MoreAttributes,
+        Self::StaleKind,
         Self::HashOrder,
     ];
 
@@ -180,15 +248,15 @@ impl Difference {
                 Some(Self::EmptyRange)
             }
             O::FilePunch { len: 0, .. } if is_done && case.kernels_is(Errno::INVAL) => Some(Self::EmptyRange),
-            O::Rename { name: from, to_name, .. }
-                if (name(from).is_empty() || name(to_name).is_empty())
-                    && case.ours_is(Errno::BUSY)
-                    && case.kernels_is(Errno::NOENT) =>
+            _ if case.names().iter().any(|nr| name(*nr).is_empty())
+                && matches!(case.ours, Answer::Refused(_))
+                && case.kernels_is(Errno::NOENT) =>
             {
                 Some(Self::EmptyName)
             }
             O::SetTimes { atime: None, mtime: None, .. }
-                if case.ours_is(Errno::PERM) && matches!(case.kernel, Given::Answer(Answer::Done)) =>
+                if (case.ours_is(Errno::PERM) || case.ours_is(Errno::ROFS))
+                    && matches!(case.kernel, Given::Answer(Answer::Done)) =>
             {
                 Some(Self::NothingToSet)
             }
@@ -215,15 +283,39 @@ impl Difference {
             {
                 Some(Self::AttributeNameFirst)
             }
+            O::SetXattr { name, .. } | O::RemoveXattr { name, .. }
+                if xattr_name(name).starts_with(b"user.")
+                    && !matches!(case.kind, Some(FileKind::Regular | FileKind::Directory))
+                    && case.ours_is(Errno::PERM)
+                    && case.kernels_is(Errno::ROFS) =>
+            {
+                Some(Self::AttributeNameFirst)
+            }
+            O::List { .. } if case.is_removed && is_done && case.kernels_is(Errno::NOENT) => {
+                Some(Self::RemovedListing)
+            }
+            _ if case.is_removed
+                && !case.names().is_empty()
+                && matches!(case.ours, Answer::Refused(_))
+                && case.kernels_is(Errno::NOENT) =>
+            {
+                Some(Self::RemovedFirst)
+            }
             O::Symlink { .. } if case.ours_is(Errno::NAMETOOLONG) && case.kernel_refuses() => {
                 Some(Self::TargetFirst)
             }
-            O::Fallocate { at, len, .. }
-                if case.ours_is(Errno::OPNOTSUPP)
-                    && case.kernels_is(Errno::FBIG)
-                    && at.saturating_add(len) > case.max_size =>
-            {
-                Some(Self::FarRange)
+            O::Fallocate { .. } if case.ours_is(Errno::OPNOTSUPP) && case.kernel_refuses() => {
+                Some(Self::ModeFirst)
+            }
+            O::Write { data, .. } | O::FileWrite { data, .. } => {
+                let is_short = match (case.ours, case.kernel) {
+                    (Answer::Number(ours), Given::Answer(Answer::Number(kernel))) => {
+                        ours.max(kernel) < &u64::from(data.len)
+                    }
+                    (Answer::Number(put), _) => *put < u64::from(data.len) && case.kernels_is(Errno::NOSPC),
+                    _ => false,
+                };
+                is_short.then_some(Self::ShortWrite)
             }
             O::Store { .. } => Self::of_store(case),
             O::Acl { .. }
@@ -240,10 +332,16 @@ impl Difference {
             {
                 Some(Self::MoreAttributes)
             }
-            O::List { .. } if case.geometry.has("dir_index") && case.ours.is_done() => {
-                matches!(case.kernel, Given::Entries(..) | Given::Answer(Answer::Nothing))
-                    .then_some(Self::HashOrder)
+            O::List { .. } if case.ours.is_done() => {
+                let is_listed = matches!(case.kernel, Given::Entries(..) | Given::Answer(Answer::Nothing));
+                match is_listed {
+                    true if case.geometry.has("dir_index") => Some(Self::HashOrder),
+                    true if case.is_reordered => Some(Self::RenameInPlace),
+                    true if case.is_large => Some(Self::AnyBlock),
+                    _ => None,
+                }
             }
+            _ if case.is_short_of_room() => Some(Self::FullDisk),
             _ if case.ours_is(Errno::ROFS) && case.kernel_refuses() => Some(Self::ReadOnlyFirst),
             _ => None,
         }
@@ -266,6 +364,14 @@ impl Difference {
             && kernel.blocks_512 + block == ours.blocks_512
         {
             return Some(Self::AttributesInInode);
+        }
+        if matches!(case.field, Field::Size | Field::Blocks) && ours.kind == FileKind::Directory {
+            return match () {
+                () if case.geometry.has("dir_index") => Some(Self::HashTree),
+                () if case.is_reordered => Some(Self::RenameInPlace),
+                () if ours.size.min(kernel.size) > case.geometry.block => Some(Self::AnyBlock),
+                () => None,
+            };
         }
         if case.field == Field::Blocks
             && ours.kind == FileKind::Regular
@@ -308,24 +414,16 @@ impl Difference {
         }
     }
 
-    /// The one that two accounts of the space are, if they are one: so many inodes have attributes, and so many blocks are kept
-    /// that lead nowhere.
-    pub(super) fn of_space(
-        ours: &Space,
-        kernel: &Space,
-        geometry: &Geometry,
-        (with_xattrs, kept): (u64, u64),
-    ) -> Option<Self> {
-        let as_ours =
-            Space { blocks_free: ours.blocks_free, blocks_available: ours.blocks_available, ..*kernel };
-        if as_ours != *ours {
-            return None;
-        }
-        let in_inodes = if geometry.has_large_inodes() { with_xattrs } else { 0 };
-        match kernel.blocks_free.checked_sub(ours.blocks_free) {
-            Some(more) if more <= in_inodes => Some(Self::AttributesInInode),
-            None if ours.blocks_free - kernel.blocks_free <= kept => Some(Self::EmptyIndirect),
-            _ => None,
-        }
+    /// Whether what e2fsck says of the kernel's image is [`StaleKind`](Self::StaleKind) and nothing else.
+    pub(super) fn is_stale_kind(said: &str, geometry: &Geometry) -> bool {
+        let passed = ["Pass ", "Clear? no", "e2fsck ", "exit status"];
+        let is_known = |line: &str| {
+            line.is_empty()
+                || passed.iter().any(|known| line.contains(known))
+                || line.starts_with("Entry '.") && line.contains("has filetype set")
+                || line.contains("WARNING: Filesystem still has errors")
+                || line.contains(" files (") && line.ends_with(" blocks")
+        };
+        !geometry.has("filetype") && said.contains("has filetype set") && said.lines().all(is_known)
     }
 }

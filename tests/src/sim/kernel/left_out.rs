@@ -1,6 +1,6 @@
 //! What is not held against the kernel, because it has no such operation or would not ask its driver of ext2.
 
-use ext2_core::FileKind;
+use ext2_core::{FileKind, InodeFlags};
 use ext2_dax::{
     OpenFor,
     mmu::{Protection, Sharing},
@@ -38,6 +38,11 @@ pub enum LeftOut {
     /// A mapping to be stored to of what was opened for appending: `O_APPEND` does not keep the kernel from it, as no program is
     /// kept from opening it otherwise; the library's handle is for appending only.
     MapOfAppender,
+    /// A directory that is opened for reading its bytes: the kernel refuses when they are read, the library has no such handle.
+    DirectoryOpened,
+    /// A write through what was opened before the file became append-only: the kernel looks at that when a file is opened, the
+    /// library with each write.
+    AppendOnlyLater,
     /// What lies outside of a mapping, and stores to one for reading, are the processor's answers.
     OutsideTheMap,
 }
@@ -90,6 +95,10 @@ impl LeftOut {
             {
                 Some(Self::NoPages)
             }
+            O::Open { of, open_for: OpenFor::Reading, .. } if kind(of) == Some(FileKind::Directory) => {
+                Some(Self::DirectoryOpened)
+            }
+            O::FileWrite { file, .. } if is_append_only(step, file, model) => Some(Self::AppendOnlyLater),
             O::Map { sharing: Sharing::Synchronous, .. } => Some(Self::Synchronous),
             O::Map { file, sharing: Sharing::Shared, protection: Protection::ReadWrite, .. }
                 if model.held(step.actor).files[usize::from(file)]
@@ -108,4 +117,12 @@ impl LeftOut {
         let map = kernel.map(map).ok()?;
         (at + len > map.len() || stores && map.is_read_only).then_some(Self::OutsideTheMap)
     }
+}
+
+/// Whether a file that is open, and not for appending, may only be appended to.
+fn is_append_only(step: &Step, file: u8, model: &Model) -> bool {
+    let open = model.held(step.actor).files[usize::from(file)];
+    open.is_some_and(|(id, open_for)| {
+        open_for != OpenFor::Appending && model.node(id).flags & InodeFlags::APPEND.bits() != 0
+    })
 }

@@ -30,7 +30,10 @@ impl Difference {
                 | O::Fallocate { mode: 0x11, at, len, .. },
             ) => {
                 let file = kernel.changed(case.step).map_err(words)?;
-                write_zeros(file.as_fd(), &(*at..at.saturating_add(*len))).map_err(failed)
+                write_zeros(file.as_fd(), &(*at..at.saturating_add(*len))).map_err(failed)?;
+                let size = fs::fstat(&file).map_err(failed)?.st_size.unsigned_abs();
+                // Which notes a change, as the library does, also where all was zeros.
+                if *at < size && *len > 0 { touch_modified(file.as_fd()).map_err(failed) } else { Ok(()) }
             }
             (
                 Self::FarRange,
@@ -58,6 +61,27 @@ impl Difference {
                 }
                 Ok(())
             }
+            (Self::ShortWrite, O::Write { at, data, .. } | O::FileWrite { at, data, .. }) => {
+                let (Answer::Number(put), kernel_put) = (case.ours, case.kernel) else { return Ok(()) };
+                let there = match kernel_put {
+                    Given::Answer(Answer::Number(there)) => *there,
+                    _ => 0,
+                };
+                let file = kernel.changed(case.step).map_err(words)?;
+                let bytes = data.bytes(*at);
+                // Where it went, if it was appended.
+                let size = fs::fstat(&file).map_err(failed)?.st_size.unsigned_abs();
+                let start = if case.appends { size - there } else { *at };
+                let mut next = there;
+                while next < *put {
+                    let end = (start + next + 1).next_multiple_of(case.geometry.block) - start;
+                    let part = &bytes[next as usize..end.min(*put) as usize];
+                    call(rustix::io::pwrite(&file, part, start + next)).map_err(words)?;
+                    next += part.len() as u64;
+                }
+                if there > *put { Err("the kernel wrote more".to_owned()) } else { Ok(()) }
+            }
+            (Self::FullDisk, _) => Err("one of the two is full".to_owned()),
             (Self::MoreAttributes, O::SetXattr { of, .. } | O::SetAcl { of, .. }) => {
                 let of = kernel.hand(*of).map_err(words)?;
                 put_xattrs(of, case.xattrs).map_err(failed)

@@ -1,7 +1,7 @@
 //! Whole trees: what the library reads beside what the kernel reads.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -26,13 +26,15 @@ pub(super) struct Trees<'t> {
     /// Whether both read the same image: then numbers and times are equal as well.
     is_one_image: bool,
     start: i64,
+    /// Directories whose entries may lie elsewhere.
+    pub(super) reordered: BTreeSet<u32>,
     /// What was met.
     pub(super) differences: BTreeMap<Difference, u64>,
 }
 
 impl<'t> Trees<'t> {
     pub(super) fn new(ext2: &'t Ext2, geometry: &'t Geometry, is_one_image: bool, start: i64) -> Self {
-        Self { ext2, geometry, is_one_image, start, differences: BTreeMap::new() }
+        Self { ext2, geometry, is_one_image, start, reordered: BTreeSet::new(), differences: BTreeMap::new() }
     }
 
     /// Compares everything below the roots.
@@ -75,6 +77,7 @@ impl<'t> Trees<'t> {
                 geometry: self.geometry,
                 has_xattrs: !our_xattrs.is_empty(),
                 seen: None,
+                is_reordered: self.reordered.contains(&our_attr.nr.get()),
             };
             let difference = Difference::of_field(&case)
                 .filter(|_| !self.is_one_image)
@@ -132,13 +135,20 @@ impl<'t> Trees<'t> {
         let our_entries = entries.collect::<Result<Vec<_>, _>>().map_err(words)?;
         let mut our_entries: Vec<Listed> = our_entries.iter().map(Listed::from).collect();
         let mut kernel_entries = listed(kernel).map_err(refused)?;
-        if self.geometry.has("dir_index") {
-            // The kernel lists by hashes.
+        let by_hashes = self.geometry.has("dir_index");
+        let is_reordered = self.reordered.contains(&ours.nr().get());
+        let is_large = ours.size() > self.geometry.block;
+        if !self.is_one_image && (by_hashes || is_reordered || is_large) || by_hashes {
             for entries in [&mut our_entries, &mut kernel_entries] {
                 entries.sort_by(|one, other| one.name.cmp(&other.name));
                 entries.iter_mut().for_each(|entry| entry.next_cookie = 0);
             }
-            *self.differences.entry(Difference::HashOrder).or_default() += 1;
+            let why = match () {
+                () if by_hashes => Difference::HashOrder,
+                () if is_reordered => Difference::RenameInPlace,
+                () => Difference::AnyBlock,
+            };
+            *self.differences.entry(why).or_default() += 1;
         }
         let shown = |entries: &[Listed]| -> Vec<_> {
             entries.iter().map(|entry| (entry.name.clone(), entry.kind, entry.next_cookie)).collect()
@@ -155,4 +165,30 @@ impl<'t> Trees<'t> {
         }
         Ok(())
     }
+}
+
+/// Adds how many units of 512 bytes the kernel's inodes below a directory have more than the library's, each inode once.
+///
+/// # Errors
+/// What cannot be read.
+pub(super) fn more_blocks(
+    ours: &Inode,
+    kernel: BorrowedFd<'_>,
+    more: &mut BTreeMap<u32, i64>,
+) -> Result<(), String> {
+    let words = |error: ext2_core::Error| error.to_string();
+    let refused = |errno: rustix::io::Errno| format!("the kernel: {errno}");
+    let blocks = attr(kernel).map_err(refused)?.blocks_512;
+    more.insert(ours.nr().get(), i64::from(blocks) - i64::from(ours.attr().blocks_512));
+    if ours.kind() == FileKind::Directory {
+        for entry in ours.entries(0).map_err(words)? {
+            let entry = entry.map_err(words)?;
+            if !entry.name.is_dots() {
+                let child = ours.lookup(&entry.name).map_err(words)?;
+                let kernels = open_path(kernel, &entry.name).map_err(refused)?;
+                more_blocks(&child, kernels.as_fd(), more)?;
+            }
+        }
+    }
+    Ok(())
 }

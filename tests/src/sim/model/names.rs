@@ -376,15 +376,18 @@ impl Model {
 
     /// Whether a rename is to be done; with whether it may be refused with `EXDEV` as well.
     fn rename_wanted(&self, from: (Id, &[u8]), to: (Id, &[u8]), flags: RenameFlags) -> Wanted<bool> {
-        self.directory(from.0).and_then(|()| self.directory(to.0))?;
-        let (old, new) = (check_name(from.1), check_name(to.1));
-        if [&old, &new].iter().any(|checked| checked.is_err_and(|refusal| refusal.is(Errno::EXIST))) {
-            return no(Errno::BUSY);
-        }
-        old?;
         if flags.contains(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
             return no(Errno::INVAL);
         }
+        self.directory(from.0).and_then(|()| self.directory(to.0))?;
+        let (old, new) = (check_name(from.1), check_name(to.1));
+        let [old_dots, new_dots] =
+            [&old, &new].map(|checked| checked.is_err_and(|refusal| refusal.is(Errno::EXIST)));
+        if old_dots || new_dots {
+            let is_there = !old_dots && flags.contains(RenameFlags::NOREPLACE);
+            return no(if is_there { Errno::EXIST } else { Errno::BUSY });
+        }
+        old?;
         self.writable()?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let source = self.lookup(from.0, from.1)?;
