@@ -139,11 +139,9 @@ impl Rule {
         let all = self.groups();
         let home = self.group(first);
         let from = goal.map_or(home.start, |_| request.goal);
-        let mut tries = vec![from..home.end];
-        tries.extend((1..all).map(|step| self.group((first + step) % all)));
-        tries.truncate(groups as usize);
-        tries.push(home);
-        tries.into_iter().find_map(|blocks| self.first_run(blocks, which, owner, request.count))
+        let others = (1..all).map(|step| self.group((first + step) % all));
+        let tries = std::iter::once(from..home.end).chain(others).take(groups as usize);
+        tries.chain([home]).find_map(|blocks| self.first_run(blocks, which, owner, request.count))
     }
 
     fn at(&self, block: u32, owner: InodeNr, count: u32) -> Option<Range<u32>> {
@@ -157,13 +155,12 @@ impl Rule {
     pub(crate) fn whole_unit(&self, goal: u32) -> Option<Range<u32>> {
         let (home, from) = self.geo.group_of_block(goal).map_or((0, 0), |(group, _)| (group.get(), goal));
         let all = self.groups();
-        let mut tries = vec![from..self.group(home).end];
-        tries.extend((1..all).map(|step| self.group((home + step) % all)));
-        tries.push(self.group(home));
+        let others = (1..all).map(|step| self.group((home + step) % all));
+        let mut tries = std::iter::once(from..self.group(home).end).chain(others).chain([self.group(home)]);
         let is_kept = |unit: &Range<u32>| {
             self.windows.values().any(|kept| kept.start < unit.end && unit.start < kept.end)
         };
-        tries.into_iter().find_map(|blocks| {
+        tries.find_map(|blocks| {
             let first = (blocks.start + self.shift).next_multiple_of(self.unit) - self.shift;
             (first..blocks.end)
                 .step_by(self.unit as usize)
