@@ -18,7 +18,12 @@ mod trees;
 
 use std::time::Instant;
 
-use e2dax_tests::{crash::Device, need_tools, sim::Scope};
+use e2dax_tests::{
+    crash::Device,
+    need_tools,
+    sim::{Options, Scope},
+};
+use ext2_core::Barrier;
 
 /// Letters of the longest sequence, `more` or less than what the environment says.
 fn depth(more: isize) -> usize {
@@ -69,6 +74,28 @@ fn what_a_mapping_stored_past_the_end_is_not_seen_after_a_crash_in_a_write_that_
     assert_eq!(some.len(), 3);
     for device in [Device::Lines, Device::Words, Device::Sectors, Device::Program] {
         walk(&format!("{device:?}"), &letters::crashing(some.clone(), 3, device));
+    }
+}
+
+/// Fences without which one letter is enough to break a promise.
+const NEEDED: [Barrier; 7] = [
+    Barrier::Mounted,
+    Barrier::Killed,
+    Barrier::EntryBuilt,
+    Barrier::NamePublished,
+    Barrier::NameReplaced,
+    Barrier::Filled,
+    Barrier::IndirectBuilt,
+];
+
+#[test]
+fn a_fence_that_is_left_out_is_noticed_in_the_shortest_sequences() {
+    let all = [letters::names(), letters::bytes(), letters::ends()].concat();
+    for barrier in NEEDED {
+        let scope = letters::crashing(all.clone(), 1, Device::Lines);
+        let options = Options { without: Some(barrier), ..scope.options };
+        let walked = (Scope { options, ..scope }).walk();
+        assert!(walked.is_err(), "{barrier:?} is left out, and no sequence notices");
     }
 }
 

@@ -197,8 +197,11 @@ fn may_be(error: &Error) -> bool {
     matches!(error, Error::Corrupt(_)) || known.iter().any(|errno| error.refuses(*errno))
 }
 
+/// A name in a listing, and the inode that it is listed as.
+type Listed = (Vec<u8>, u32);
+
 /// Names that a listing shows, with the inode of each, and whether it ended well.
-fn list(dir: &Inode) -> Result<(Vec<(Vec<u8>, u32)>, bool), String> {
+fn list(dir: &Inode) -> Result<(Vec<Listed>, bool), String> {
     let (mut names, mut is_whole) = (Vec::new(), true);
     for (nr, entry) in dir.entries(0).map_err(|error| error.to_string())?.enumerate() {
         if nr > ENDLESS {
@@ -242,7 +245,7 @@ fn use_one(fs: &Ext2, dir: &Inode) -> Result<(), String> {
 }
 
 /// Makes, renames and removes a name, and then what is listed.
-fn change(fs: &Ext2, dir: &Inode, names: &[(Vec<u8>, u32)], is_whole: bool) -> Result<(), String> {
+fn change(fs: &Ext2, dir: &Inode, names: &[Listed], is_whole: bool) -> Result<(), String> {
     let may =
         |what: &str, error: &Error| if may_be(error) { Ok(()) } else { Err(format!("{what}: {error}")) };
     match dir.create(NEW[0], &NewInode::new(FileKind::Regular, 0o600)) {

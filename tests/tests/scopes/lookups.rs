@@ -108,8 +108,8 @@ fn choose(ends: &mut Vec<u64>, from: usize, each: &mut impl FnMut(&[u64])) {
     if ends.len() == 3 {
         return;
     }
-    for nr in from..EDGES.len() {
-        ends.push(EDGES[nr]);
+    for (nr, edge) in EDGES.iter().enumerate().skip(from) {
+        ends.push(*edge);
         choose(ends, nr + 1, each);
         ends.pop();
     }

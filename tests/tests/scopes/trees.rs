@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use blockdev::{BlockDevice, RamDevice};
 use e2dax_tests::Scratch;
-use ext2_core::{BlockSize, Ext2, FileKind, FixedClock, Inode, NewInode, OpenOptions, Timestamp, Wait};
+use ext2_core::{
+    BlockSize, Ext2, FileBlock, FileKind, FixedClock, Inode, NewInode, OpenOptions, Timestamp, Wait,
+};
 use ext2_image::{
     check::{Checker, Options as CheckOptions},
     mkfs::{self, Format, Fresh, Inodes},
@@ -114,6 +116,15 @@ fn compare(file: &Inode, (blocks, size): &(Blocks, u64)) -> Result<(), String> {
         let wanted = |at: u64| if at < *end || at >= *begin { byte_of(*place) } else { 0 };
         if got != (size - place * BLOCK).min(BLOCK) || !(0..got).all(|at| bytes[at as usize] == wanted(at)) {
             return Err(format!("{got} bytes of block {place} are not what they should be"));
+        }
+        // On the device the rest of the block is zero: a file that grows shows it.
+        let target = file.map(FileBlock::new(*place), 1).map_err(words)?.target.ok_or("a hole")?;
+        let fs = file.fs();
+        fs.device()
+            .read_at(u64::from(target.get()) * BLOCK, &mut bytes)
+            .map_err(|error| error.to_string())?;
+        if bytes[got as usize..].iter().any(|byte| *byte != 0) {
+            return Err(format!("past the end block {place} is not zero"));
         }
     }
     Ok(())
