@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`Runs`] | where blocks of a file lie on the device | the extent status tree of ext4 |
 //! | [`Places`] | at which bytes of a directory names may lie | the dcache |
+//! | [`Moves`] | where entries of a directory went that a listing had yet to give | – |
 //! | [`RunSet`] | which blocks were given up and may come back | the revoke table of jbd2 |
 //!
 //! # Invariants
@@ -18,10 +19,12 @@
 
 extern crate alloc;
 
+mod moves;
 mod places;
 mod run_set;
 mod runs;
 
+pub use moves::{Move, Moves, cookie};
 pub use places::Places;
 pub use run_set::RunSet;
 pub use runs::{Runs, Ticket};

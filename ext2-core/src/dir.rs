@@ -6,7 +6,7 @@
 //! 2. The index in memory never decides: a name found through it is compared with the entry on the
 //!    device.
 //! 3. A cookie is the byte offset at which listing goes on. Entries move only where a block is packed, and then in
-//!    order; a cookie follows them (see `moves`), so that a listing sees every entry that is there from its start to its
+//!    order; a cookie follows them (see `ext2_cache::Moves`), so that a listing sees every entry that is there from its start to its
 //!    end exactly once.
 //!
 //! # Locking
@@ -18,18 +18,16 @@ mod change;
 mod entries;
 mod index;
 mod lookup;
-mod moves;
 #[cfg(feature = "write")]
 mod rename;
 
 #[cfg(feature = "write")]
 pub(crate) use change::{Named, Removal, Room};
 pub use entries::{DirEntry, Entries};
-pub(crate) use ext2_cache::Places;
+pub(crate) use ext2_cache::{Moves, Places};
 pub(crate) use index::{Index, Indexes, Shared as SharedIndex};
 #[cfg(feature = "write")]
 pub(crate) use lookup::Found;
-pub(crate) use moves::Moves;
 
 /// The longest name, in bytes (Linux: `EXT2_NAME_LEN`).
 pub(crate) const NAME_MAX: usize = 255;

@@ -26,29 +26,31 @@ use alloc::vec::Vec;
 
 use ext2_format::journal::{COMMIT, OURS, S_SEQUENCE, S_START, big, block, described, is_plain, tags_in};
 
-use crate::error::{Result, refuse};
+use crate::FileBlock;
+use crate::error::Result;
 use crate::fs::Fs;
 use crate::inode::Inode;
 use crate::order::Barrier;
-use crate::sync::MutexGuard;
-use crate::{DeviceBlock, Errno, FileBlock};
+use crate::sync::{Mended, MutexGuard};
 
 /// Blocks as they will be when a change is done.
 #[derive(Debug, Default)]
-pub(crate) struct Images(BTreeMap<DeviceBlock, Vec<u8>>);
+pub(crate) struct Images(BTreeMap<u32, Vec<u8>>);
 
 impl Images {
     /// Puts bytes at a place on the device, which lies within one block.
     pub(crate) fn put(&mut self, fs: &Fs, offset: u64, bytes: &[u8]) -> Result<()> {
         let len = fs.geo.block_size.bytes();
-        let nr = u32::try_from(offset / len).ok().and_then(DeviceBlock::new);
-        let Some(nr) = nr else { return refuse(Errno::INVAL, "block 0 is no directory's") };
         let within = (offset % len) as usize;
-        let block = match self.0.entry(nr) {
+        if offset < len && Mended::SuperblockLeftOut.is_back() {
+            return crate::error::refuse(crate::Errno::INVAL, "block 0 is no directory's");
+        }
+        // OK to cast: a file system has at most 2^32 blocks. The superblock lies in block 0 where blocks are larger than it.
+        let block = match self.0.entry((offset / len) as u32) {
             Entry::Occupied(there) => there.into_mut(),
             Entry::Vacant(place) => {
                 let mut block = vec![0; len as usize];
-                fs.dev.read_at(fs.geo.byte_of(nr), &mut block)?;
+                fs.dev.read_at(offset - offset % len, &mut block)?;
                 place.insert(block)
             }
         };
@@ -124,7 +126,7 @@ impl<'f> Journal<'f> {
     /// Writes a transaction that does not hold yet.
     fn begin(self, images: &Images) -> Result<Transaction<'f>> {
         let len = self.fs.geo.block_size.len();
-        let blocks: Vec<_> = images.0.iter().map(|(nr, bytes)| (nr.get(), bytes.as_slice())).collect();
+        let blocks: Vec<_> = images.0.iter().map(|(nr, bytes)| (*nr, bytes.as_slice())).collect();
         for (nr, bytes) in (u64::from(self.first)..).zip(described(len, self.sequence, OURS, &blocks)) {
             self.write(nr, &bytes)?;
         }

@@ -5,6 +5,8 @@
 //! 2. Values of ACLs are seen in the form that Linux hands to programs (version 2) and stored in ext2's
 //!    (version 1).
 //! 3. An attribute that does not lie wholly in its place makes the whole place `Corrupt`.
+//! 4. One of the same name in both places is the one in the inode, as for e2fsprogs and ext4: a change that moves it to the
+//!    block, and ends half-way, leaves both. Whoever removes it removes both.
 
 #[cfg(feature = "write")]
 mod change;
@@ -52,8 +54,10 @@ impl Cell {
 
     /// All attributes, those in the inode first.
     pub(crate) fn xattrs(&self) -> Result<Vec<Xattr>> {
-        let mut all = self.xattrs_in_inode()?;
-        all.extend(self.xattrs_in_block()?);
+        let (mut all, mut more) = (self.xattrs_in_inode()?, self.xattrs_in_block()?);
+        let is_twice = |own: &Xattr| all.iter().any(|other| other.name == own.name);
+        more.retain(|own| !is_twice(own));
+        all.append(&mut more);
         Ok(all)
     }
 }

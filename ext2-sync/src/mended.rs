@@ -65,6 +65,8 @@ mended! {
     InodeReplayedFirst: "the replay of a journal that was made for a moment takes its inode away before all is in its place",
     NumberLost: "errors of the file system reach callers of the DAX layer as EINVAL",
     AppendsApart: "two appends to a file that is not reached by DAX go to the same place",
+    DoneIsUndone: "a transaction that is done is forgotten where the journal that was made for it goes with an error",
+    SuperblockLeftOut: "a transaction in a journal refuses block 0, where the superblock lies",
     DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",
 }
 

@@ -27,4 +27,6 @@ pub use judge::barriers_of;
 pub use promise::{History, Moment, Promise};
 pub use report::Report;
 pub use sweep::{Device, Moves, Plan, Sharing, run};
-pub use workload::{dax_vocabulary, moves, pairs, rights, seeded, sharing, singles, vocabulary, wild};
+pub use workload::{
+    dax_vocabulary, in_inodes, moves, pairs, rights, seeded, sharing, singles, vocabulary, wild,
+};

@@ -1,5 +1,9 @@
 //! Attributes of inodes at their edges: what Linux answers, and counts that an image lies about.
 
+#[path = "attributes/apart.rs"]
+mod apart;
+#[path = "attributes/places.rs"]
+mod places;
 #[path = "attributes/shared.rs"]
 mod shared;
 

@@ -104,6 +104,20 @@ fn who_lets_go_of_shared_attributes_survives_every_crash() {
     }
 }
 
+#[test]
+fn attributes_that_lie_in_inodes_survive_every_crash() {
+    need_tools!("e2fsck");
+    for (base, device) in [
+        (Base::small(80, 256).in_inodes(), Device::Lines),
+        (Base::small(80, 256).in_inodes(), Device::Words),
+        (Base::small(80, 256).in_inodes().crowded(1), Device::Words),
+    ] {
+        let plan = Plan { e2fsck_every: 20, ..plan(&base, device, 10) };
+        let report = crash::run(&plan, crash::in_inodes().into_iter());
+        assert_kept(&format!("{}, {device:?}", base.name), &report);
+    }
+}
+
 /// The exception that the promise names: there is no room for a journal.
 #[test]
 fn in_a_full_image_who_lets_go_of_shared_attributes_needs_a_person_for_a_moment_at_worst() {
@@ -249,6 +263,7 @@ fn turns() -> Vec<(Base, Device)> {
         (Base::small(64, 256), Device::Lines),
         (Base::small(80, 256).bare(), Device::Lines),
         (Base::shared(80, 128, 2), Device::Words),
+        (Base::small(80, 256).in_inodes(), Device::Lines),
     ]
 }
 

@@ -1,6 +1,8 @@
 //! Crashes of a file system whose metadata goes through a log: every state of a disk that takes any part of what was
 //! written since a flush is mended by `e2fsck -p` without a question, and by opening it; what a sync returned for is there.
 
+#[path = "log/again.rs"]
+mod again;
 #[path = "log/failing.rs"]
 mod failing;
 #[path = "log/gate.rs"]

@@ -10,8 +10,8 @@ use e2dax_tests::{
     tools,
 };
 use ext2_core::{
-    DirEntry, Errno, Error, Ext2, FileKind, Follow, Inode, InodeFlags, NewInode, OpenOptions, RenameFlags,
-    SetAttr, Wait, XattrSet,
+    DirEntry, Errno, Error, Ext2, FileKind, Follow, GroupNr, Inode, InodeFlags, NewInode, OpenOptions,
+    RenameFlags, SetAttr, Wait, XattrSet,
 };
 
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
@@ -637,4 +637,80 @@ fn many_of(fs: &Ext2, device: &e2dax_tests::small::Ram, links: u16) {
     let nr = file.nr();
     drop(file);
     device.write_u16(links_at(fs, nr), links).expect("stored");
+}
+
+/// What lies behind the last whole block would be lost, or the new name.
+#[test]
+fn a_directory_whose_size_is_not_whole_blocks_gets_no_name_and_loses_none() {
+    need_tools!("mke2fs", "e2fsck");
+    for blocks in [2, 7] {
+        let device = ram(&image(&["-t", "ext2", "-N", "256"]));
+        let fs = open(&device);
+        let dir = fs.root().expect("root").create("dir", &DIR).expect("created");
+        (0..)
+            .map(|nr| format!("{nr}{}", "-".repeat(200)))
+            .take_while(|_| dir.size() <= blocks * 1024)
+            .for_each(|name| {
+                dir.create(&name, &FIFO).expect("created");
+            });
+        let (geo, nr) = (fs.geometry().clone(), u64::from(dir.nr().get()));
+        let table = fs.descriptor(GroupNr::new(0)).expect("read").bg_inode_table.get();
+        let size = u64::from(table) * 1024 + (nr - 1) * u64::from(geo.inode_size) + 4;
+        drop(dir);
+        fs.close().expect("closed");
+        device.write_u32(size, (blocks * 1024) as u32 + 100).expect("written");
+        let fs = open(&device);
+        let dir = fs.resolve("dir", Follow::Yes).expect("there");
+        for nr in 0..9 {
+            // With an index in memory and without.
+            let made = dir.create(format!("new{nr}{}", "-".repeat(240)), &FIFO);
+            assert!(matches!(made, Err(Error::Corrupt(_))), "{blocks} blocks, name {nr}: {made:?}");
+        }
+        drop(dir);
+        fs.close().expect("closed");
+        let said = mended_words(&device.to_vec());
+        assert!(said.contains("i_size") && !said.contains("Unattached"), "{blocks} blocks: {said}");
+    }
+}
+
+/// What `e2fsck -fn` says.
+fn mended_words(image: &[u8]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("image");
+    std::fs::write(&path, image).expect("written");
+    tools::words(&tools::command("e2fsck").arg("-fn").arg(&path).output().expect("e2fsck runs"))
+}
+
+/// A rename makes a `lost+found` for a moment. Whoever gives that name to a directory of their own meanwhile keeps it.
+#[test]
+fn a_directory_that_takes_the_place_of_a_shelter_stays() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    root.rmdir("lost+found").expect("empty");
+    let dir = root.create("dir", &DIR).expect("created");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                for name in ["new", "old"] {
+                    drop(dir.create(name, &FILE));
+                }
+                fs.rename(&dir, b"new", &dir, b"old", RenameFlags::empty()).expect("renamed");
+            }
+        });
+        let mut lost = 0;
+        for _ in 0..600 {
+            root.create("own", &DIR).expect("created");
+            fs.rename(&root, b"own", &root, b"lost+found", RenameFlags::empty()).expect("renamed");
+            (0..3).for_each(|_| std::thread::yield_now());
+            lost += u32::from(root.rmdir("lost+found").is_err());
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(lost, 0, "directories are gone");
+    });
+    drop((root, dir));
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
 }

@@ -276,14 +276,15 @@ impl Cell {
 
     /// A place for an entry of `need` bytes.
     fn find_place(&self, index: &Index, need: usize, buffer: &mut [u8]) -> Result<Option<Fit>> {
-        let len = self.block_bytes();
+        // Also where the index says where there is room.
+        let (len, blocks) = (self.block_bytes(), self.dir_blocks()?);
         if index.is_built() {
             return match index.block_with_room(need as u32) {
                 Some(block) => self.place_in(u64::from(block) * len, need, buffer),
                 None => Ok(None),
             };
         }
-        for start in (0..self.dir_blocks()?).map(|block| block * len) {
+        for start in (0..blocks).map(|block| block * len) {
             if let Some(found) = self.place_in(start, need, buffer)? {
                 return Ok(Some(found));
             }

@@ -3,12 +3,12 @@
 use alloc::vec::Vec;
 
 use super::lookup::Found;
-use super::moves::cookie;
 use crate::error::Result;
 use crate::features::IncompatFeatures;
 use crate::inode::{Cell, FileKind, Inode};
 use crate::sync::Glance;
 use crate::{Errno, InodeNr, Name};
+use ext2_cache::cookie;
 use ext2_format::dirent::slot;
 
 /// A name in a directory.

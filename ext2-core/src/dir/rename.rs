@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use super::change::Named;
 use super::lookup::Found;
-use super::moves::Move;
 use crate::balloc::Run;
 use crate::error::Result;
 use crate::inode::Cell;
@@ -13,6 +12,7 @@ use crate::order::{Barrier, Unlinked, Written};
 use crate::raw::dirent_size;
 use crate::sync::Mended;
 use crate::{Errno, FileBlock};
+use ext2_cache::Move;
 use ext2_format::dirent::{rebuild, slots};
 
 impl Cell {

@@ -133,6 +133,11 @@ impl Fs {
     pub(crate) fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
         // Before it holds what others wait for.
         self.log.as_ref().map_or(Ok(()), |log| log.make_room())?;
+        self.change_further(change)
+    }
+
+    /// A part of a change that is under way, which waits for no room: it may hold what others wait for.
+    pub(crate) fn change_further<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
         let _change = Change::begin(self)?;
         let done = change();
         if let Err(error @ Error::Corrupt(_)) = &done {

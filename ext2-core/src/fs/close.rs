@@ -51,14 +51,14 @@ impl Ext2 {
     }
 
     /// Runs changes that a crash brings back all or none of, where there is a log. They should be few: nobody commits
-    /// meanwhile.
+    /// meanwhile, but where the log is full and somebody who waits for room in it holds what they need.
     ///
     /// # Errors
-    /// `EROFS`, those of `changes`; the device's.
+    /// `EROFS`, those of `changes`, in which a sync fails; the device's.
     #[cfg(feature = "write")]
     pub fn together<T>(&self, changes: impl FnOnce() -> Result<T>) -> Result<T> {
         self.0.change(|| {
-            let _whole = self.0.hold_log();
+            let _whole = self.0.hold_log_patiently();
             changes()
         })
     }

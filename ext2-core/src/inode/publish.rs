@@ -38,7 +38,7 @@ impl Unpublished {
     /// `ENOSPC` for indirect blocks, `EROFS`, the device's: nothing is reachable then, or a first part.
     pub fn publish(self, written: Range<u64>) -> Result<()> {
         let fs = self.inode.0.fs.clone();
-        fs.change(|| self.publish_in_change(written))
+        fs.change_further(|| self.publish_in_change(written))
     }
 
     fn publish_in_change(self, written: Range<u64>) -> Result<()> {

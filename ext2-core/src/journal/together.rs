@@ -12,6 +12,7 @@
 //! inodes and the superblock.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use super::{Images, Journal};
 use crate::error::Result;
@@ -40,7 +41,8 @@ impl<'f> Together<'f> {
     /// # Errors
     /// `ENOSPC` where a journal would have to be made and there is no room for it; `Corrupt`, the device's.
     pub(crate) fn find(fs: &'f Arc<Fs>) -> Result<Option<Self>> {
-        if fs.is_logged() {
+        // A log that would give way to the block that is taken next goes before.
+        if fs.is_logged() && (fs.free_blocks_now()? > 0 || !fs.give_up_batch()?) {
             return Ok(Some(Self::Logged));
         }
         if fs.sb.journal_inode.is_some() {
@@ -67,13 +69,18 @@ impl<'f> Together<'f> {
             Self::Logged => {
                 // Under it nothing is waited for but room in the log.
                 let _whole = fs.hold_log();
-                words.iter().try_for_each(|&(at, word)| fs.store_u32(at, word))
+                let now = |&(at, _): &(u64, u32)| Ok((at, fs.dev.read_u32(at)?));
+                let first = words.iter().map(now).collect::<Result<Vec<_>>>()?;
+                // What is there first, so that all blocks are in memory before a word changes: then nothing fails.
+                first.iter().chain(words).try_for_each(|&(at, word)| fs.store_u32(at, word))
             }
             Self::Journal(journal) => {
                 // Where it fails others may store again before it is said that this was the last change.
                 let mut transaction = None;
                 fs.whole(|| {
                     let _alone = fs.stores.write();
+                    // Also in an image of the superblock: whoever replays half of it goes on with it.
+                    fs.store_recover(true)?;
                     let mut images = Images::default();
                     for (at, word) in words {
                         images.put(fs, *at, &word.to_le_bytes())?;

@@ -50,6 +50,15 @@ impl Drop for Hold<'_> {
     }
 }
 
+/// A [`Hold`] of somebody who waits for locks meanwhile.
+pub(crate) struct PatientHold<'f>(Hold<'f>);
+
+impl Drop for PatientHold<'_> {
+    fn drop(&mut self) {
+        self.0.0.log.iter().for_each(|log| log.count_patient(false));
+    }
+}
+
 impl Fs {
     /// The place of a log, durable and empty; `None` where there is no room for one, or a journal of another kind.
     pub(crate) fn find_log(self: &alloc::sync::Arc<Self>) -> Result<Option<Area>> {
@@ -146,10 +155,14 @@ impl Fs {
         for (nr, bytes) in &map.leading {
             self.dev.write_at(u64::from(*nr) * size, bytes)?;
         }
-        let (now, sequence) = (self.clock.now(), self.new_sequence());
-        let head = record::marked(size as usize, count, sequence, 1);
-        let first = data.first().copied().unwrap_or_default();
-        self.dev.write_at(u64::from(first) * size, &head)?;
+        let now = self.clock.now();
+        let first = u64::from(data.first().copied().unwrap_or_default()) * size;
+        let mut old = vec![0; 1024];
+        self.dev.read_at(first, &mut old)?;
+        // Where a log of ours lay before, the numbers go on: its commits lie there still.
+        let goes_on = old.get(S_MARK..S_MARK + MARK.len()) == Some(MARK.as_slice());
+        let sequence = if goes_on { big(&old, S_SEQUENCE).wrapping_add(1) } else { self.new_sequence() };
+        self.dev.write_at(first, &record::marked(size as usize, count, sequence, 1))?;
         self.dev.flush()?;
         let mut raw = RawInode::new_zeroed();
         raw.i_mode = MODE.into();
@@ -178,7 +191,7 @@ impl Fs {
         self.give_back(area.blocks.iter().chain(&area.leading).copied().collect())
     }
 
-    pub(super) fn free_blocks_now(&self) -> Result<u64> {
+    pub(crate) fn free_blocks_now(&self) -> Result<u64> {
         let writer = self.writer()?;
         Ok(writer.groups.free_blocks.load(core::sync::atomic::Ordering::Relaxed))
     }
@@ -192,6 +205,14 @@ impl Fs {
     pub(crate) fn hold_log(&self) -> Hold<'_> {
         self.dev.hold(true);
         Hold(self)
+    }
+
+    /// The same for changes that take locks: who waits for room in the log may hold them, so that a commit comes between where
+    /// there is none left.
+    pub(crate) fn hold_log_patiently(&self) -> PatientHold<'_> {
+        let hold = self.hold_log();
+        self.log.iter().for_each(|log| log.count_patient(true));
+        PatientHold(hold)
     }
 
     /// Begins to log, if there is a place for it: what was stored so far is durable then.

@@ -162,7 +162,9 @@ impl Fs {
     /// A number of a first commit that no earlier log at its place has come to.
     pub(super) fn new_sequence(&self) -> u32 {
         let now = self.clock.now();
-        ((now.sec as u32) << 8 ^ now.nsec.rotate_left(7)) | 1
+        // A clock may stand still: each opening counts.
+        let opened = u32::from(self.sb.mount_count) << 16;
+        ((now.sec as u32) << 8 ^ now.nsec.rotate_left(7) ^ opened) | 1
     }
 
     /// Whether changes are kept back.

@@ -36,6 +36,7 @@ use crate::features::{CompatFeatures, IncompatFeatures};
 use crate::fs::{Fs, super_at};
 use crate::order::Barrier;
 use crate::raw::{RawInode, SUPERBLOCK_OFFSET};
+use crate::sync::Mended;
 use crate::{Errno, GroupNr};
 
 /// The most blocks that a transaction changes, the superblock's among them.
@@ -124,13 +125,17 @@ impl Brief {
     /// exclusive.
     pub(crate) fn store(&self, fs: &Fs, words: &[(u64, u32)]) -> core::result::Result<(), Failed> {
         let mut step = Step::Making;
-        self.run(fs, words, &mut step).map_err(|error| {
+        self.run(fs, words, &mut step).or_else(|error| {
             let is_back = match step {
                 Step::Making => true,
-                Step::Named => forget(&*fs.dev, Some(self.inode)).is_ok(),
+                Step::Named | Step::Ended => forget(&*fs.dev, Some(self.inode)).is_ok(),
                 Step::Committed => false,
             };
-            Failed { error, is_unsettled: !is_back }
+            match step {
+                // All is in its place, and nothing is left of the journal.
+                Step::Ended if is_back && !Mended::DoneIsUndone.is_back() => Ok(()),
+                _ => Err(Failed { error, is_unsettled: !is_back }),
+            }
         })
     }
 
@@ -159,7 +164,7 @@ impl Brief {
         Barrier::TogetherPlaced.fence(dev)?;
         dev.write_u32(super_at!(s_feature_compat), compat)?;
         Barrier::BriefEnded.fence(dev)?;
-        *step = Step::Named;
+        *step = Step::Ended;
         forget(dev, Some(self.inode))
     }
 
@@ -210,6 +215,8 @@ enum Step {
     Named,
     /// It may hold.
     Committed,
+    /// It has held, and does no more.
+    Ended,
 }
 
 /// The blocks that words change, and the superblock's, as they are to be.

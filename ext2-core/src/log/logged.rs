@@ -36,8 +36,11 @@ pub(crate) struct Logged {
     /// Commits that have begun, and the last of them that has succeeded.
     begun: AtomicU64,
     ended: AtomicU64,
-    /// Changes that a commit must not come between.
+    /// Changes that a commit must not come between, and those of them that may wait for locks.
     holds: AtomicUsize,
+    patient: AtomicUsize,
+    /// Somebody waits for room, and there is none at all.
+    is_full: AtomicBool,
     /// Blocks that are kept free for a log of batches.
     kept: AtomicU64,
 }
@@ -90,6 +93,8 @@ impl Logged {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             holds: AtomicUsize::new(0),
+            patient: AtomicUsize::new(0),
+            is_full: AtomicBool::new(false),
             kept: AtomicU64::new(0),
         }
     }
@@ -97,6 +102,19 @@ impl Logged {
     /// Whether the log has begun.
     pub(crate) fn is_on(&self) -> bool {
         self.on.load(Ordering::Acquire)
+    }
+
+    /// Notes that a change which must be whole, and may wait for locks, begins or has ended.
+    pub(crate) fn count_patient(&self, begins: bool) {
+        // Wraps to one less.
+        self.patient.fetch_add(if begins { 1 } else { usize::MAX }, Ordering::SeqCst);
+    }
+
+    /// Whether no change is under way that a commit must not come between.
+    fn is_between(&self) -> bool {
+        let patient =
+            if self.is_full.load(Ordering::SeqCst) { self.patient.load(Ordering::SeqCst) } else { 0 };
+        self.holds.load(Ordering::SeqCst) <= patient
     }
 
     /// Whether something waits for a commit.
@@ -224,6 +242,9 @@ impl Logged {
             // turn, while there is any room. After a commit has begun there is plenty.
             let after = state.dirty + blocks;
             if may_wait() && after > state.most && (waits || after > 2 * state.most) {
+                if after > 2 * state.most {
+                    self.is_full.store(true, Ordering::SeqCst);
+                }
                 drop(state);
                 waits = self.try_commit()?;
                 if !waits {
@@ -375,7 +396,7 @@ impl BlockDevice for Logged {
     fn hold(&self, begin: bool) {
         begin_or_end_whole(begin);
         // Wraps to one less.
-        self.holds.fetch_add(if begin { 1 } else { usize::MAX }, Ordering::AcqRel);
+        self.holds.fetch_add(if begin { 1 } else { usize::MAX }, Ordering::SeqCst);
     }
 
     fn is_in_place(&self, offset: u64, len: u64) -> bool {

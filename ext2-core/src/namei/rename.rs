@@ -204,8 +204,8 @@ enum Step {
 /// A `lost+found` that was made for one rename, until this is dropped. One that is refused makes none.
 #[derive(Default)]
 struct Shelter {
-    /// The root, where it was made there.
-    made: Option<Inode>,
+    /// The root, and what was made there.
+    made: Option<(Inode, Inode)>,
     /// Whether one was looked for; where there is none all the same, there is no room for it.
     is_asked: bool,
 }
@@ -226,7 +226,7 @@ impl Shelter {
             return Ok(());
         }
         match root.create_lost_found() {
-            Ok(_) => self.made = Some(root),
+            Ok(made) => self.made = Some((root, made)),
             // No room, a name that is not a directory's, or a root with all the links that it may have.
             Err(error)
                 if [Errno::NOSPC, Errno::EXIST, Errno::MLINK].iter().any(|errno| error.refuses(*errno)) => {}
@@ -238,8 +238,8 @@ impl Shelter {
 
 impl Drop for Shelter {
     fn drop(&mut self) {
-        if let Some(root) = self.made.take()
-            && let Err(error) = root.remove_dir(LOST_FOUND, Times::Keep)
+        if let Some((root, made)) = self.made.take()
+            && let Err(error) = root.remove_dir(LOST_FOUND, Times::Keep, Some(&made))
         {
             log::warn!("a lost+found that was made for a rename stays: {error}");
         }
@@ -335,8 +335,17 @@ impl Rename<'_> {
         Ok(())
     }
 
-    /// What [`check`](Self::check) let pass.
+    /// What [`check`](Self::check) let pass. Where there is no room but what a log keeps free, the log goes first.
     fn run(&self, flags: RenameFlags) -> Result<()> {
+        match self.run_whole(flags) {
+            Err(error) if error.refuses(Errno::NOSPC) && self.source.0.fs.give_up_batch()? => {
+                self.run_whole(flags)
+            }
+            done => done,
+        }
+    }
+
+    fn run_whole(&self, flags: RenameFlags) -> Result<()> {
         // Under a log the whole of it is one change.
         let _whole = self.source.0.fs.hold_log();
         match &self.target {

@@ -64,10 +64,11 @@ impl Inode {
     /// `ENOTEMPTY`, `ENOTDIR`, `ENOENT`, `EINVAL` for `.`, `ENOTEMPTY` for `..`, `EBUSY` for `/`, `EPERM`, `EROFS`;
     /// `Corrupt`, the device's errors.
     pub fn rmdir(&self, name: impl AsRef<[u8]>) -> Result<()> {
-        self.remove_dir(name.as_ref(), Times::Change)
+        self.remove_dir(name.as_ref(), Times::Change, None)
     }
 
-    pub(super) fn remove_dir(&self, name: &[u8], times: Times) -> Result<()> {
+    /// Removes the directory of this name; where `only` says which, no other.
+    pub(super) fn remove_dir(&self, name: &[u8], times: Times, only: Option<&Self>) -> Result<()> {
         self.need_dir()?;
         match name {
             b"." => return refuse(Errno::INVAL, "a directory cannot remove itself"),
@@ -78,6 +79,9 @@ impl Inode {
         self.0.fs.change(|| {
             loop {
                 let victim = self.lookup(name)?;
+                if only.is_some_and(|only| *only != victim) {
+                    return Ok(());
+                }
                 if victim.kind() != FileKind::Directory {
                     self.0.check_removable(&victim.0)?;
                     return refuse(Errno::NOTDIR, "");

@@ -21,7 +21,7 @@ use crate::features::CompatFeatures;
 use crate::inode::{Cell, FileKind, Inode};
 use crate::journal::Together;
 use crate::order::{Barrier, Durable, Unlinked, Written};
-use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode};
+use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, XATTR_MAGIC};
 use crate::sync::Mended;
 use crate::{AclKind, DeviceBlock, Errno};
 
@@ -73,13 +73,14 @@ impl Cell {
             return refuse(Errno::NODATA, "no such attribute");
         }
         let is_removal = value.is_none();
-        if is_removal && self.is_alone_in_inode(&name)? {
+        let mut in_block = self.xattrs_in_block()?;
+        let is_in_block = in_block.iter().any(|xattr| xattr.name == name);
+        if is_removal && !is_in_block && self.is_alone_in_inode(&name)? {
             // Those in a block stay where they are.
             self.fs.may_lose(|| self.clear_xattrs_in_inode())?;
             self.touch_ctime();
             return Ok(());
         }
-        let mut in_block = self.xattrs_in_block()?;
         let in_inode = self.xattrs_in_inode()?.iter().any(|xattr| xattr.name == name);
         if !in_inode {
             all = core::mem::take(&mut in_block);
@@ -92,7 +93,12 @@ impl Cell {
             Err(error)
                 if is_removal && error.refuses(Errno::NOSPC) && !Mended::RemovalNeedsRoom.is_back() =>
             {
-                self.fs.may_lose(|| self.strike_xattr(&name, in_inode))?;
+                if is_in_block {
+                    self.fs.may_lose(|| self.strike_xattr(&name, false))?;
+                }
+                if in_inode {
+                    self.fs.may_lose(|| self.strike_xattr(&name, true))?;
+                }
             }
             replaced => replaced?,
         }
@@ -248,7 +254,12 @@ impl Cell {
         let Some(block) = self.fs.geo.data_block(block) else { return Ok(None) };
         let at = self.fs.geo.byte_of(block) + REFCOUNT;
         let count = self.fs.dev.read_u32(at)?;
-        Ok((count > 1).then_some(Sharers { at, count }))
+        Ok((count > 1 && self.is_of_attributes(block)?).then_some(Sharers { at, count }))
+    }
+
+    /// Whether a block says that it holds attributes. What does not is perhaps somebody else's, and stays as it is.
+    fn is_of_attributes(&self, block: DeviceBlock) -> Result<bool> {
+        Ok(self.fs.dev.read_u32(self.fs.geo.byte_of(block))? == XATTR_MAGIC)
     }
 
     /// One user less.
@@ -332,6 +343,12 @@ impl Cell {
     /// One reference to an attribute block less; the last one frees it.
     fn release_xattr_block(&self, block: u32, gone: &Durable<Unlinked>) -> Result<()> {
         let Some(block) = self.fs.geo.data_block(block) else { return Ok(()) };
+        if !self.is_of_attributes(block)? {
+            self.fs.found_broken(
+                &self.corrupt(alloc::format!("block {block} holds no attributes, and is kept")),
+            );
+            return Ok(());
+        }
         let place = self.fs.geo.byte_of(block);
         let references = self.fs.dev.read_u32(place + REFCOUNT)?;
         if references > 1 {

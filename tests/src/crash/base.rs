@@ -132,6 +132,54 @@ impl Base {
         Self { name: format!("{}, {sharers} sharers", base.name), image, ..base }
     }
 
+    /// The same with attributes of `/a` and `/h` in the inodes themselves, as e2fsprogs and ext4 put them there. Inodes have 256
+    /// bytes or more.
+    #[must_use]
+    pub fn in_inodes(self) -> Self {
+        let device = Arc::new(RamDevice::from_bytes(&self.image).expect("memory"));
+        let fs = Ext2::open(device.clone(), &options()).expect("the image opens");
+        perform(&fs, &Action::RemoveXattr("/h")).expect("it is there");
+        let table = fs.descriptor(ext2_core::GroupNr::new(0)).expect("read").bg_inode_table.get() as usize;
+        let size = usize::from(fs.geometry().inode_size);
+        let place = |path: &str| {
+            let nr = fs.resolve(path, Follow::No).expect("there").nr().get() as usize;
+            table * self.block_size + (nr - 1) * size + 128 + 32
+        };
+        let places = ["/a", "/h"].map(place);
+        fs.close().expect("the file system closes");
+        let mut image = device.to_vec();
+        spoil_free_blocks(&mut image);
+        for at in places {
+            // The magic number, one entry: user.k, whose 20 bytes end the inode; and the end of the list.
+            let end = size - 128 - 32 - 4;
+            image[at..at + 4].copy_from_slice(&0xea02_0000_u32.to_le_bytes());
+            image[at + 4..at + 24].copy_from_slice(&[
+                1,
+                1,
+                end as u8 - 20,
+                0,
+                0,
+                0,
+                0,
+                0,
+                20,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                b'k',
+                0,
+                0,
+                0,
+            ]);
+            image[at + 4 + end - 20..at + 4 + end].fill(17);
+        }
+        Self { name: format!("{}, attributes in inodes", self.name), image, ..self }
+    }
+
     /// The same with all blocks in use but `free`, or one less.
     #[must_use]
     pub fn crowded(self, free: u64) -> Self {

@@ -118,6 +118,21 @@ pub fn sharing() -> Vec<Vec<Action>> {
     ]
 }
 
+/// Workloads on the files whose attributes lie in the inodes of [`Base::in_inodes`](super::Base::in_inodes).
+pub fn in_inodes() -> Vec<Vec<Action>> {
+    use Action::*;
+    let set = |path, seed| SetXattr { path, len: 30, seed };
+    vec![
+        vec![set("/h", 51), Sync],
+        vec![set("/h", 51), RemoveXattr("/h"), Sync],
+        vec![RemoveXattr("/h"), set("/h", 52), Sync],
+        vec![SetAcl("/h", 0o640), set("/h", 53), Sync, RemoveAcl("/h"), RemoveXattr("/h")],
+        vec![SetAcl("/h", 0o640), RemoveXattr("/h"), RemoveAcl("/h"), Sync],
+        vec![set("/a", 54), Rename("/h", "/a"), RemoveXattr("/a"), Sync],
+        vec![Link("/h", "/l"), set("/l", 55), Unlink("/h"), Sync],
+    ]
+}
+
 /// The same for what goes through the DAX layer, which needs blocks as large as a page.
 pub fn dax_vocabulary() -> Vec<Action> {
     use Action::*;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, Calls, Fault, FaultError, Faulty, RamDevice, Repeat, Tear};
-use ext2_core::{Errno, Ext2, FileKind, Follow, InodeFlags, NewInode};
+use ext2_core::{Errno, Ext2, FileKind, Follow, InodeFlags, NewInode, XattrSet};
 use ext2_dax::mmu::Sharing;
 use ext2_image::check::Checker;
 
@@ -21,12 +21,24 @@ use crate::{
 const PAGE: u64 = 4096;
 /// A file that is made afterwards, to see whether that goes on.
 const AFTER: &[u8] = b"made-afterwards";
+/// An attribute that is set afterwards, and removed.
+const PASSING: &[u8] = b"trusted.passing";
 
 /// What fails in an operation.
-fn fault(rng: &mut Rng, last: &Step) -> Fault {
+fn fault(rng: &mut Rng, last: &Step, share: bool) -> Fault {
     if matches!(last.operation, Operation::Store { .. }) && rng.one_in(2) {
         // Behind the blocks that a fault has allocated.
         return Fault::once(Calls::DIRECT_ACCESS, rng.below(4));
+    }
+    let is_shared = |last: &Step| {
+        matches!(
+            last.operation,
+            Operation::SetXattr { .. } | Operation::RemoveXattr { .. } | Operation::Unlink { .. }
+        )
+    };
+    if share && is_shared(last) && rng.one_in(2) {
+        // A store of the transaction, or behind it.
+        return Fault::once(Calls::WRITE, rng.below(30));
     }
     let kinds = [
         Calls::READ,
@@ -78,7 +90,7 @@ pub(super) fn run(
     history.push(None, tree.clone());
     let stands_for = action_of(last, model, &tree);
     let mut rng = Rng::named(options.seed, "fault");
-    let fault = fault(&mut rng, last);
+    let fault = fault(&mut rng, last, options.share_xattrs);
     // Or some of the memory is poisoned, until it is written or what is under it is replaced.
     let pages = device.size() / PAGE;
     let poisoned: Vec<u64> = (0..1 + rng.below(3)).map(|_| rng.below(pages)).collect();
@@ -181,6 +193,7 @@ fn usable(world: &World, answer: &Answer) -> Result<bool, String> {
         return Err(format!("a device that fails is no broken image: {words}"));
     }
     let Some(fs) = world.fs.as_ref().map(ext2_dax::DaxFs::ext2) else { return Ok(false) };
+    attributes_come_and_go(fs)?;
     let is_taken = match make_and_remove(fs) {
         Ok(()) => true,
         Err(error) if [Errno::ROFS, Errno::NOSPC, Errno::PERM].contains(&error.errno()) => false,
@@ -193,10 +206,29 @@ fn usable(world: &World, answer: &Answer) -> Result<bool, String> {
     }
 }
 
+/// Gives everything that has attributes one more, and takes it away again: whoever is wrong about what is shared gives back
+/// what somebody else uses.
+fn attributes_come_and_go(fs: &Ext2) -> Result<(), String> {
+    for found in fs.walk("/").map_err(|error| error.to_string())?.flatten() {
+        let inode = found.inode;
+        let has_some = inode.xattrs().is_ok_and(|all| !all.is_empty());
+        // One that has no room, or is not to be changed, stays as it is.
+        if has_some && inode.xattr_set(PASSING, b"by", XattrSet::Create).is_ok() {
+            inode
+                .xattr_remove(PASSING)
+                .map_err(|error| format!("an attribute that was set stays: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a file in the root and removes it, unless the root may only grow.
 fn make_and_remove(fs: &Ext2) -> ext2_core::Result<()> {
     let root = fs.root()?;
-    drop(root.create(AFTER, &NewInode::new(FileKind::Regular, 0o644))?);
+    let file = root.create(AFTER, &NewInode::new(FileKind::Regular, 0o644))?;
+    // Over what was given back; there may be no room.
+    let _ = file.write_at(0, &vec![0xee; 20 * fs.geometry().block_size.len()]);
+    drop(file);
     match root.unlink(AFTER) {
         Err(error) if error.is(Errno::PERM) => Ok(()),
         done => done,

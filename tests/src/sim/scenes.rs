@@ -9,7 +9,7 @@ use ext2_dax::{
 };
 
 use super::{Backend, Data, Mode, Operation, Options, Word};
-use crate::Rng;
+use crate::{Rng, tools};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -39,6 +39,8 @@ pub enum Scene {
     Owners,
     /// A block of attributes is shared.
     SharedAttributes,
+    /// A file that shares its attributes is removed while it is open and no block is free, and the process is killed.
+    DeadSharer,
     /// A file without a name gets one.
     FirstName,
     /// A hole is mapped twice, and stored to.
@@ -78,6 +80,7 @@ impl Scene {
                 Self::FewInodes,
                 Self::LongLease,
                 Self::MappedHole,
+                Self::DeadSharer,
             ],
             Mode::Threads => vec![Self::SameNames, Self::OneProcess],
             Mode::Crash => stored.to_vec(),
@@ -121,6 +124,17 @@ impl Scene {
             Self::FewInodes => {
                 of_blocks(options, 1024, 9 << 10);
                 (options.inodes, options.journal) = (16, false);
+            }
+            Self::DeadSharer => {
+                // A journal has 1024 blocks.
+                let block = *rng.pick(&[1024, 4096]);
+                options.journal = rng.one_in(2) && tools::have("mke2fs");
+                of_blocks(
+                    options,
+                    block,
+                    if options.journal { 1200 * (block >> 10) } else { 256 * (block >> 10) },
+                );
+                options.share_xattrs = true;
             }
             Self::Replaced => options.has_lost_and_found = rng.one_in(3),
             Self::SharedAttributes => {
@@ -174,6 +188,7 @@ impl Scene {
             Self::Replaced => script.replaced(rng),
             Self::Owners => script.owners(rng),
             Self::SharedAttributes => script.shared_attributes(rng),
+            Self::DeadSharer => script.dead_sharer(rng, options),
             Self::FirstName => script.first_name(rng),
             Self::MappedHole => script.mapped_hole(rng),
             Self::SameNames => script.same_names(rng),
@@ -370,6 +385,24 @@ impl Script {
                 _ => O::Unlink { dir: 0, name: 1 },
             });
         }
+    }
+
+    fn dead_sharer(&mut self, rng: &mut Rng, options: &Options) {
+        use Operation as O;
+        let value = Data { len: 5, seed: 0 };
+        for of in [1, 2] {
+            self.make(of, FileKind::Regular, 0o644, of);
+            self.does(O::SetXattr { of, name: 0, value, how: 0 });
+        }
+        self.make(3, FileKind::Regular, 0o644, 3);
+        // More than there is room for, and then what is left of it block by block.
+        let len = options.block as u32;
+        self.does(O::Write { of: 3, at: 0, data: Data { len: (options.kib << 10) as u32, seed: 7 } });
+        for block in 0..3 {
+            self.does(O::Write { of: 2, at: block * options.block, data: Data { len, seed: 7 } });
+        }
+        self.does(O::Unlink { dir: 0, name: 2 });
+        self.does(O::Kill { mended: rng.one_in(4) });
     }
 
     fn first_name(&mut self, rng: &mut Rng) {

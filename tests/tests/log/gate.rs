@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use blockdev::{BlockDevice, RamDevice, Result};
 use e2dax_tests::need_tools;
-use ext2_core::{Ext2, FileKind, NewInode, OpenOptions, RenameFlags};
+use ext2_core::{Ext2, FileKind, NewInode, OpenOptions, RenameFlags, Wait};
 
 use super::file;
 
@@ -156,6 +156,83 @@ fn changes_that_belong_together_do_not_wait_for_the_commit_that_waits_for_them()
         });
         ended.recv_timeout(Duration::from_secs(60)).expect("they wait for themselves");
         changing.join().unwrap().unwrap();
+        assert!(e2dax_tests::small::is_clean(&device.to_vec()));
+    }
+}
+
+/// What a file gave up and gets again goes through the log: more than it holds, by one who has the lock that the others wait
+/// for, as a rename behind a whiteout does.
+#[test]
+fn changes_that_belong_together_and_a_file_that_is_larger_than_the_log_wait_for_each_other_in_turn() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = super::image(&["-t", "ext2", "-b", "1024"], "24M");
+    for options in [super::logged(), super::batched()] {
+        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
+        let fs = Ext2::open(device.clone(), &options).unwrap();
+        let root = fs.root().unwrap();
+        let large = file(&root, "f", &vec![1; 4 << 20]);
+        fs.sync().unwrap();
+        let is_over = Arc::new(AtomicU64::new(0));
+        let (done, ended) = channel();
+        let (over, finished, own) = (is_over.clone(), done.clone(), fs.clone());
+        thread::spawn(move || {
+            for round in 0..12_u8 {
+                large.truncate(0, Wait::Yes).unwrap();
+                large.write_all_at(0, &vec![round; 4 << 20]).unwrap();
+                if round % 3 == 0 {
+                    large.sync().unwrap();
+                }
+            }
+            over.store(1, Ordering::SeqCst);
+            drop((large, own));
+            finished.send(0).unwrap();
+        });
+        let own = fs.clone();
+        thread::spawn(move || {
+            let mut renames = 0;
+            while is_over.load(Ordering::SeqCst) == 0 || renames % 2 == 1 {
+                let (from, to) = if renames % 2 == 0 { (b"f", b"g") } else { (b"g", b"f") };
+                own.together(|| own.rename(&root, from, &root, to, RenameFlags::empty())).unwrap();
+                renames += 1;
+            }
+            drop((root, own));
+            done.send(renames).unwrap();
+        });
+        let both: Vec<u64> = (0..2)
+            .map(|_| ended.recv_timeout(Duration::from_secs(60)).expect("they wait for each other"))
+            .collect();
+        assert!(both.iter().sum::<u64>() > 1, "{both:?}");
+        assert_eq!(fs.read("f").unwrap(), vec![11; 4 << 20]);
+        fs.close().unwrap();
+        assert!(e2dax_tests::small::is_clean(&device.to_vec()));
+    }
+}
+
+#[test]
+fn a_sync_within_changes_that_belong_together_is_refused_and_the_changes_go_on() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = super::image(&["-t", "ext2", "-b", "1024"], "12M");
+    for options in [super::logged(), super::batched()] {
+        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
+        let fs = Ext2::open(device.clone(), &options).unwrap();
+        let (done, ended) = channel();
+        thread::spawn(move || {
+            let root = fs.root().unwrap();
+            let synced = fs.together(|| {
+                let made = file(&root, "f", b"bytes");
+                Ok((made.sync().is_err(), fs.sync().is_err()))
+            });
+            done.send(synced).unwrap();
+            fs.sync().unwrap();
+            assert_eq!(fs.read("f").unwrap(), b"bytes");
+            drop(root);
+            fs.close().unwrap();
+            done.send(Ok((true, true))).unwrap();
+        });
+        for _ in 0..2 {
+            let answer = ended.recv_timeout(Duration::from_secs(30)).expect("it waits for itself");
+            assert_eq!(answer.unwrap(), (true, true));
+        }
         assert!(e2dax_tests::small::is_clean(&device.to_vec()));
     }
 }

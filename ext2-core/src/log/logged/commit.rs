@@ -11,6 +11,9 @@ use super::{Logged, State};
 use crate::log::area::Area;
 use ext2_format::journal as record;
 
+/// How often whoever waits for room looks before a commit may come between changes that belong together.
+const PATIENCE: u32 = 256;
+
 /// A commit in the log: from which of its blocks on it stands, and how many it takes.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -96,7 +99,7 @@ impl Logged {
     /// A commit, unless one is under way or a change that must be whole: false then.
     pub(super) fn try_commit(&self) -> Result<bool> {
         let Some(mut committer) = self.commit.try_lock() else { return Ok(false) };
-        if self.holds.load(Ordering::Acquire) > 0 {
+        if !self.is_between() {
             return Ok(false);
         }
         let Some(frozen) = self.freeze()? else { return Ok(false) };
@@ -106,14 +109,25 @@ impl Logged {
     /// Waits for room for a change that begins, also for those that must be whole to end; not for one that is a part of such.
     pub(crate) fn make_room(&self) -> Result<()> {
         let is_full = |state: &State| state.dirty > state.most;
+        let mut looks = 0;
         while crate::sync::may_wait() && self.is_on() && is_full(&self.state.read()) && !self.try_commit()? {
+            looks += 1;
+            if looks == PATIENCE {
+                // Whoever must be whole may wait for the lock of renames, which this one may have.
+                self.is_full.store(true, Ordering::SeqCst);
+                looks = 0;
+            }
             crate::sync::pause();
         }
         Ok(())
     }
 
-    /// Makes all that was stored before durable. Who comes while one is under way shares the next with all others.
+    /// Makes all that was stored before durable. Who comes while one is under way shares the next with all others. Within a
+    /// change that must be whole there is none.
     pub(crate) fn commit(&self) -> Result<()> {
+        if !crate::sync::may_wait() {
+            return Err(Error::Unsupported("a sync within changes that belong together"));
+        }
         let before = self.begun.load(Ordering::SeqCst);
         let mut committer = self.commit.lock();
         if self.ended.load(Ordering::SeqCst) > before {
@@ -151,9 +165,10 @@ impl Logged {
     /// caller holds `commit`.
     pub(super) fn freeze(&self) -> Result<Option<Frozen>> {
         let mut state = self.state.write();
-        if self.holds.load(Ordering::Acquire) > 0 {
+        if !self.is_between() {
             return Ok(None);
         }
+        self.is_full.store(false, Ordering::SeqCst);
         if state.dirty > 0 {
             for nr in state.always.clone() {
                 self.capture(&mut state, nr, false, |_| ())?;

@@ -1,8 +1,7 @@
-//! Where entries went that had to move, so that listings go on where they were.
+//! Where entries of a directory went that had to move, so that listings go on where they were.
 //!
-//! A name that grows in place may need room that a block has only when its entries are packed (see
-//! [`rename_in_block`](super::change)). Their order stays. A cookie is a byte of the directory and the number of moves
-//! there were when it was given: what moved since is looked up here.
+//! A name that grows in place may need room that a block has only when its entries are packed. Their order stays. A cookie
+//! is a byte of the directory and the number of moves there were when it was given: what moved since is looked up here.
 //!
 //! # Invariants
 //! 1. Moves are noted under the directory's `io` lock, held exclusive; cookies are made and read under it, shared.
@@ -15,11 +14,10 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::sync::{Mutex, Rank};
+use ext2_sync::{Mutex, Rank};
 
 /// Moves that are remembered of a directory: a listing that was left alone for longer goes on at the entry that lies
 /// where its own was.
-#[cfg(any(feature = "write", test))]
 const MOVES_MAX: usize = 256;
 
 /// The bits of a cookie that are the byte offset; a directory has less than 2 GiB.
@@ -29,13 +27,13 @@ const MOVE_MASK: u64 = (1 << (63 - BYTE_BITS)) - 1;
 
 /// The entries of a block that moved.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "write"), allow(dead_code))] // nothing moves where nothing changes
-pub(super) struct Move {
-    /// The bytes of the directory that the block has.
-    pub(super) start: u64,
-    pub(super) end: u64,
+pub struct Move {
+    /// The first byte of the directory that the block has.
+    pub start: u64,
+    /// The byte behind its last one.
+    pub end: u64,
     /// Where each entry that stayed lay in the block, and where it lies now; in order.
-    pub(super) places: Vec<(u32, u32)>,
+    pub places: Vec<(u32, u32)>,
 }
 
 impl Move {
@@ -57,23 +55,30 @@ struct Noted {
     last: VecDeque<Move>,
 }
 
-/// See the module.
+/// The moves of a directory's entries since somebody holds it: a cookie of a listing leads to the entry that it stood before.
 #[derive(Debug)]
-pub(crate) struct Moves(Mutex<Noted>);
+pub struct Moves(Mutex<Noted>);
+
+impl Default for Moves {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Moves {
-    pub(crate) const fn new() -> Self {
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
         Self(Mutex::new(Rank::Leaf, Noted { count: 0, last: VecDeque::new() }))
     }
 
     /// How many there were.
-    pub(super) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.0.lock().count
     }
 
     /// Notes one.
-    #[cfg(any(feature = "write", test))]
-    pub(super) fn push(&self, moved: Move) {
+    pub fn push(&self, moved: Move) {
         let mut noted = self.0.lock();
         if noted.last.len() == MOVES_MAX {
             noted.last.pop_front();
@@ -83,7 +88,7 @@ impl Moves {
     }
 
     /// The byte of the directory at which a listing with this cookie goes on.
-    pub(super) fn byte_of(&self, cookie: u64) -> u64 {
+    pub fn byte_of(&self, cookie: u64) -> u64 {
         let (mut at, since) = (cookie & ((1 << BYTE_BITS) - 1), cookie >> BYTE_BITS);
         let noted = self.0.lock();
         // What is not of this directory's life in memory counts as a byte alone.
@@ -96,8 +101,9 @@ impl Moves {
     }
 }
 
-/// The cookie of byte `at`, when there had been so many moves.
-pub(super) fn cookie(at: u64, moves: u64) -> u64 {
+/// The cookie of byte `at` of a directory, when there had been so many moves.
+#[must_use]
+pub fn cookie(at: u64, moves: u64) -> u64 {
     at | (moves & MOVE_MASK) << BYTE_BITS
 }
 
