@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use blockdev::{Access, BlockDevice};
+use blockdev::{Access, BlockDevice, Media};
 use ext2_core::{BlockSize, Ext2, FileBlock, FileKind, NewInode, OpenOptions};
 use ext2_dax::mmu::soft::{MapRequest, SoftMap, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
@@ -19,7 +19,11 @@ const P: u64 = 4096;
 
 /// A file system with blocks of a page, on memory of which at most so many pages are one piece.
 fn fresh(longest: u64) -> (Arc<Noted>, DaxFs) {
-    let device = Arc::new(Noted::new(32 << 20));
+    fresh_on(longest, Media::Volatile)
+}
+
+fn fresh_on(longest: u64, media: Media) -> (Arc<Noted>, DaxFs) {
+    let device = Arc::new(Noted::with_media(32 << 20, media));
     let format = Format { block_size: BlockSize::new(P), ..Format::default() };
     mkfs::format(&*device, &format, Fresh::Zeros).unwrap();
     device.longest.store(longest, Ordering::SeqCst);
@@ -234,7 +238,7 @@ fn a_store_into_a_hole_is_told_of_its_page_to_who_maps_ahead() {
 
 #[test]
 fn a_synchronous_store_of_an_ext2_waits_for_nothing() {
-    let (_, fs) = fresh(u64::MAX);
+    let (_, fs) = fresh_on(u64::MAX, Media::Persistent);
     let file = file(&fs);
     file.truncate(10 * P, Wait::Yes).unwrap();
     let log = EventLog::new();
