@@ -197,6 +197,21 @@ fn what_a_map_has_past_the_end_of_a_file_is_not_the_file_s() {
 }
 
 #[test]
+fn a_file_ends_with_the_last_byte_that_it_may_have() {
+    let (device, _) = with_file(1);
+    let fs = open(&device);
+    let file = fs.resolve("file", Follow::No).expect("there");
+    let most = fs.geometry().max_file_size();
+    assert_eq!(file.write_at(most - 1, b"ab").expect("a part"), 1);
+    assert_eq!(file.size(), most);
+    refused(file.write_at(most, b"a"), Errno::FBIG);
+    refused(file.truncate(most + 1, Wait::Yes), Errno::FBIG);
+    file.truncate(most, Wait::Yes).expect("as it is");
+    let mut byte = [0];
+    assert_eq!((file.read_at(most - 1, &mut byte).expect("read"), byte), (1, *b"a"));
+}
+
+#[test]
 fn a_map_that_names_more_blocks_than_there_are_ends_the_growth_of_a_file() {
     let (device, at) = with_file(20);
     // Four blocks of the file: three of pointers to one more each, and one that all of them lead to.
