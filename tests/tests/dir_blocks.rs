@@ -113,10 +113,10 @@ fn each_name_goes_into_the_tightest_block_that_has_room_and_leaves_room_where_it
         let device = Arc::new(RamDevice::new(1 << 20).expect("memory"));
         let format = Format { block_size: BlockSize::new(LEN as u64), revision, ..Format::default() };
         mkfs::format(&*device, &format, Fresh::Zeros).expect("made");
-        let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
-        let root = fs.root().expect("root");
-        let dir = root.create(b"dir", &NewInode::new(FileKind::Directory, 0o755)).expect("created");
-        let fifo = root.create(b"fifo", &NewInode::new(FileKind::Fifo, 0o644)).expect("created");
+        let mut fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+        let mut root = fs.root().expect("root");
+        let mut dir = root.create(b"dir", &NewInode::new(FileKind::Directory, 0o755)).expect("created");
+        let mut fifo = root.create(b"fifo", &NewInode::new(FileKind::Fifo, 0o644)).expect("created");
         // Searched twice a directory has an index, by which a place is found.
         (0..2).for_each(|_| drop(dir.lookup(b"none").expect_err("not there")));
         let has_type = revision == Revision::Dynamic;
@@ -143,6 +143,13 @@ fn each_name_goes_into_the_tightest_block_that_has_room_and_leaves_room_where_it
             most = most.max(blocks.len());
             if step % 50 == 0 {
                 check_listing(&dir, &names);
+                // Opened anew its index is built from all its blocks.
+                drop((root, dir, fifo));
+                fs.close().expect("closed");
+                fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+                root = fs.root().expect("root");
+                (dir, fifo) = (root.lookup(b"dir").expect("there"), root.lookup(b"fifo").expect("there"));
+                (0..2).for_each(|_| drop(dir.lookup(b"none").expect_err("not there")));
             }
         }
         assert!(most > 6, "{most} blocks");
@@ -210,5 +217,113 @@ fn a_directory_that_was_not_searched_yet_is_filled_from_its_first_block_on() {
         assert_eq!(block, Some(nr), "{name}");
         drop((root, dir, fifo));
         fs.close().expect("closed");
+    }
+}
+
+/// A file system with a directory `dir` of three blocks, whose entries all name one FIFO.
+fn three_blocks() -> (Arc<RamDevice>, Ext2) {
+    let device = Arc::new(RamDevice::new(1 << 20).expect("memory"));
+    mkfs::format(&*device, &Format { block_size: BlockSize::new(1024), ..Format::default() }, Fresh::Zeros)
+        .expect("made");
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+    let root = fs.root().expect("root");
+    let dir = root.create(b"dir", &NewInode::new(FileKind::Directory, 0o755)).expect("created");
+    let fifo = root.create(b"fifo", &NewInode::new(FileKind::Fifo, 0o644)).expect("created");
+    let mut rest = 5;
+    for nr in 0.. {
+        dir.link(&fifo, format!("{nr:02}-{}", "a".repeat(90))).expect("linked");
+        // A few in the third block, too.
+        rest -= i32::from(dir.size() == 3 * 1024);
+        if rest == 0 {
+            break;
+        }
+    }
+    drop((root, dir, fifo));
+    (device, fs)
+}
+
+#[test]
+fn names_of_a_small_directory_are_found_and_removed_without_an_index() {
+    let (device, mut fs) = three_blocks();
+    let mut blocks = read(&fs.root().expect("root").lookup(b"dir").expect("there"), &device, true);
+    for block in [2, 0, 1] {
+        for at in [3, 2] {
+            // Opened anew each time, nothing is known of the directory.
+            fs.close().expect("closed");
+            fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+            let dir = fs.root().expect("root").lookup(b"dir").expect("there");
+            let name = blocks[block][at].name.clone();
+            dir.lookup(&name).expect("there");
+            drop(dir);
+            fs.close().expect("closed");
+            fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+            let dir = fs.root().expect("root").lookup(b"dir").expect("there");
+            let mut listing = dir.entries(0).expect("listed");
+            let entry = listing.find(|entry| entry.as_ref().is_ok_and(|entry| *entry.name == name[..]));
+            let entry = entry.expect("listed").expect("whole");
+            assert!(listing.inode(&entry).expect("whole").is_some());
+            dir.unlink(&name).expect("unlinked");
+            assert_eq!(listing.inode(&entry).expect("whole"), None, "its name is gone");
+            remove(&mut blocks, &name);
+            assert_eq!(without_the_dead(&read(&dir, &device, true)), without_the_dead(&blocks));
+        }
+    }
+}
+
+/// Where the directory `dir` lies on the device.
+fn inode_at(fs: &Ext2) -> u64 {
+    let nr = fs.root().expect("root").lookup_nr(b"dir").expect("there");
+    let (group, index) = fs.geometry().group_of_inode(nr).expect("a group");
+    let table = u64::from(fs.descriptor(group).expect("a descriptor").bg_inode_table.get());
+    table * LEN as u64 + u64::from(index) * u64::from(fs.geometry().inode_size)
+}
+
+#[test]
+fn a_block_that_a_crash_left_past_the_end_of_a_directory_goes_before_it_grows() {
+    need_tools!("e2fsck");
+    let (device, fs) = three_blocks();
+    let at = inode_at(&fs);
+    fs.close().expect("closed");
+    device.write_u32(at + 4, 2 * 1024).expect("stored");
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+    let root = fs.root().expect("root");
+    let (dir, fifo) = (root.lookup(b"dir").expect("there"), root.lookup(b"fifo").expect("there"));
+    let before = read(&dir, &device, true);
+    let free = fs.statfs().expect("counted").blocks_free;
+    let mut nr = 0;
+    while dir.size() == 2 * 1024 {
+        dir.link(&fifo, format!("{nr:03}{}", "b".repeat(200))).expect("linked");
+        nr += 1;
+    }
+    // One block went, one came, and the names are those that there were and the new ones.
+    assert_eq!((fs.statfs().expect("counted").blocks_free, dir.attr().blocks_512), (free, 6));
+    let names = |blocks: &Blocks| blocks.iter().flatten().filter(|slot| slot.nr != 0).count();
+    assert_eq!(names(&read(&dir, &device, true)), names(&before) + nr);
+    // The count of links is that of names once more.
+    drop((root, dir, fifo));
+    fs.close().expect("closed");
+}
+
+#[test]
+fn a_directory_with_a_hash_tree_is_a_plain_one_once_it_is_changed() {
+    const INDEX: u32 = 0x1000;
+    for change in [0, 1, 2] {
+        let (device, fs) = three_blocks();
+        let at = inode_at(&fs);
+        fs.close().expect("closed");
+        device.write_u32(at + 32, device.read_u32(at + 32).expect("read") | INDEX).expect("stored");
+        let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+        let root = fs.root().expect("root");
+        let dir = root.lookup(b"dir").expect("there");
+        let name = read(&dir, &device, true)[1][2].name.clone();
+        let flags = || device.read_u32(at + 32).expect("read") & INDEX;
+        dir.lookup(&name).expect("there");
+        assert_eq!(flags(), INDEX);
+        match change {
+            0 => dir.unlink(&name).expect("unlinked"),
+            1 => dir.link(&root.lookup(b"fifo").expect("there"), b"new").expect("linked"),
+            _ => fs.rename(&dir, &name, &root, b"moved", ext2_core::RenameFlags::empty()).expect("renamed"),
+        }
+        assert_eq!(flags(), 0, "change {change}");
     }
 }

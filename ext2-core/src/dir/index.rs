@@ -280,22 +280,22 @@ mod tests {
         drop(left);
         assert_eq!(indexes.names.load(Ordering::Relaxed), 80);
         let used = indexes.of(nr(22), FileKind::Directory);
-        fill(22, &used, 10);
-        // One name after the other, in a directory that has its index.
-        for name in 10..30_u32 {
+        // More than the limit at once, and then one name after the other, in a directory that has its index.
+        fill(22, &used, 30);
+        for name in 30..50_u32 {
             used.write().insert(&name.to_le_bytes(), name * 12);
             used.write().insert(&name.to_le_bytes(), name * 12);
             indexes.keep_within(nr(22));
             let all = indexes.names.load(Ordering::Relaxed);
             assert!(all <= 100, "{all} names");
         }
-        assert_eq!(indexes.names.load(Ordering::Relaxed), 30);
+        assert_eq!(indexes.names.load(Ordering::Relaxed), 50);
         assert!(!held.read().is_built() && used.read().is_built());
         assert!((0..WAIT).all(|_| !held.write().pays(true)) && held.write().pays(true));
         assert!(!indexes.of(nr(21), FileKind::Directory).read().is_built());
         used.write().remove(&10_u32.to_le_bytes(), 120);
         used.write().remove(&10_u32.to_le_bytes(), 120);
-        assert_eq!(indexes.names.load(Ordering::Relaxed), 29);
+        assert_eq!(indexes.names.load(Ordering::Relaxed), 49);
         drop(used);
         indexes.forget(nr(22));
         assert_eq!(indexes.names.load(Ordering::Relaxed), 0);

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use blockdev::{Access, BlockDevice, DaxDevice, Error, PmemSlice, RamDevice, Result};
+use blockdev::{Access, BlockDevice, DaxDevice, Error, Media, PmemSlice, RamDevice, Result};
 
 #[derive(Debug)]
 pub(crate) struct Noted {
@@ -18,7 +18,11 @@ pub(crate) struct Noted {
 
 impl Noted {
     pub(crate) fn new(size: u64) -> Self {
-        let inner = RamDevice::new(size).unwrap();
+        Self::with_media(size, Media::Volatile)
+    }
+
+    pub(crate) fn with_media(size: u64, media: Media) -> Self {
+        let inner = RamDevice::with_media(size, media).unwrap();
         let (longest, good) = (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
         Self { inner, longest, good, written: Mutex::new(Vec::new()) }
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use blockdev::{Access, BlockDevice};
+use blockdev::{Access, BlockDevice, Media};
 use ext2_core::{BlockSize, Ext2, FileBlock, FileKind, NewInode, OpenOptions};
 use ext2_dax::mmu::soft::{MapRequest, SoftMap, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
+use ext2_dax::trace::{Event, EventLog};
 use ext2_dax::{DaxFs, DaxOptions, File, Leased, OpenFor, Wait};
 use ext2_image::mkfs::{self, Format, Fresh};
 
@@ -18,7 +19,11 @@ const P: u64 = 4096;
 
 /// A file system with blocks of a page, on memory of which at most so many pages are one piece.
 fn fresh(longest: u64) -> (Arc<Noted>, DaxFs) {
-    let device = Arc::new(Noted::new(32 << 20));
+    fresh_on(longest, Media::Volatile)
+}
+
+fn fresh_on(longest: u64, media: Media) -> (Arc<Noted>, DaxFs) {
+    let device = Arc::new(Noted::with_media(32 << 20, media));
     let format = Format { block_size: BlockSize::new(P), ..Format::default() };
     mkfs::format(&*device, &format, Fresh::Zeros).unwrap();
     device.longest.store(longest, Ordering::SeqCst);
@@ -145,9 +150,11 @@ fn growth_is_told_to_all_who_map_the_file_by_pages() {
     file.write_at(20, &[1; 10]).unwrap();
     file.truncate(5 * P + 1, Wait::Yes).unwrap();
     file.truncate(3 * P, Wait::Yes).unwrap();
+    file.truncate(3 * P, Wait::Yes).unwrap();
+    file.truncate(5 * P, Wait::Yes).unwrap();
     for one in told {
         let grown: Vec<_> = one.all().into_iter().filter(|event| event.0 == "grown").collect();
-        assert_eq!(grown, [("grown", 0, 1), ("grown", 0, 6)]);
+        assert_eq!(grown, [("grown", 0, 1), ("grown", 0, 6), ("grown", 3, 5)]);
     }
 }
 
@@ -203,4 +210,63 @@ fn a_small_file_that_grows_moves_to_a_unit_unless_its_blocks_are_in_use() {
         map
     }));
     assert!(moves(|file| file.lease(1 << 19..8 << 20, Access::Read).unwrap()));
+}
+
+#[test]
+fn a_store_into_a_hole_is_told_of_its_page_to_who_maps_ahead() {
+    let (_, fs) = fresh(u64::MAX);
+    let file = file(&fs);
+    file.truncate(10 * P, Wait::Yes).unwrap();
+    let told = Told::ahead(true);
+    VmFile::pages(&file).attach(told.clone());
+    let map = map(&file, 10 * P);
+    map.store(4 * P + 5, 1).unwrap();
+    let published = |told: &Told| -> Vec<_> {
+        told.all()
+            .into_iter()
+            .filter(|event| event.0 == "published")
+            .map(|event| (event.1, event.2))
+            .collect()
+    };
+    assert_eq!(published(&told), [(4, 5)]);
+    // The block is there.
+    map.store(4 * P + 6, 1).unwrap();
+    assert_eq!(published(&told), []);
+    file.write_at(6 * P + 1, &vec![1; P as usize]).unwrap();
+    assert_eq!(published(&told), [(6, 8)]);
+}
+
+#[test]
+fn a_synchronous_store_of_an_ext2_waits_for_nothing() {
+    let (_, fs) = fresh_on(u64::MAX, Media::Persistent);
+    let file = file(&fs);
+    file.truncate(10 * P, Wait::Yes).unwrap();
+    let log = EventLog::new();
+    fs.tracer().listen(Some(log.clone()));
+    let (sharing, protection) = (Sharing::Synchronous, Protection::ReadWrite);
+    let request = MapRequest { offset: 0, len: 10 * P, sharing, protection, colour: 0 };
+    let map = file.map(&SoftMmu::new(), &request).unwrap();
+    map.store(4 * P + 5, 1).unwrap();
+    let events = log.take();
+    assert!(events.iter().any(|record| matches!(record.event, Event::PteFaultDone(..))));
+    assert!(!events.iter().any(|record| matches!(record.event, Event::InsertPfnMkwrite(..))));
+}
+
+#[test]
+fn who_punches_waits_for_a_lease_of_the_page_in_which_the_hole_ends() {
+    let (_, fs) = fresh(u64::MAX);
+    let file = file(&fs);
+    file.write_at(0, &vec![1; 4 * P as usize]).unwrap();
+    let lease = file.lease(P..2 * P, Access::Read).unwrap();
+    std::thread::scope(|scope| {
+        let punches = scope.spawn(|| file.inode().punch_hole(0, P + 1, Wait::Yes));
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(!punches.is_finished());
+        drop(lease);
+        punches.join().unwrap().unwrap();
+    });
+    let mut all = vec![9; 4 * P as usize];
+    file.read_at(0, &mut all).unwrap();
+    let zeros = all.iter().take_while(|byte| **byte == 0).count() as u64;
+    assert_eq!(zeros, P + 1);
 }

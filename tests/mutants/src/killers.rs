@@ -20,6 +20,7 @@ const TESTS: &[&str] = &[
     "alloc",
     "attributes",
     "big_holes",
+    "dir_blocks",
     "dax",
     "dax_read",
     "dax_rw",
@@ -27,6 +28,7 @@ const TESTS: &[&str] = &[
     "half_way",
     "host_map",
     "lies",
+    "limits",
     "linux_bugs",
     "log",
     "modified",
@@ -35,6 +37,7 @@ const TESTS: &[&str] = &[
     "placing",
     "posix",
     "rights",
+    "trees",
     "units",
 ];
 /// The program that runs seeds of the simulator.

@@ -66,6 +66,15 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
+impl std::iter::Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut sum, one| {
+            sum += one;
+            sum
+        })
+    }
+}
+
 /// An answer: blocks, and what is kept from then on.
 pub(crate) type Answer = Option<(Range<u32>, Option<Range<u32>>)>;
 
