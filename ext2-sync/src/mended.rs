@@ -65,6 +65,10 @@ mended! {
     InodeReplayedFirst: "the replay of a journal that was made for a moment takes its inode away before all is in its place",
     NumberLost: "errors of the file system reach callers of the DAX layer as EINVAL",
     AppendsApart: "two appends to a file that is not reached by DAX go to the same place",
+    RunsTakenFirst: "a sync passes over what came back from a lease and another sync is still writing back",
+    MarkGoesFirst: "a sync passes over a page that another sync is still writing back",
+    LeavingPassedOver: "a sync of all passes over a file that its last holder is letting go of",
+    UnitsOfReserve: "a store that could map 2 MiB is given the blocks that are reserved for root",
     DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",
 }
 
