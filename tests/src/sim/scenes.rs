@@ -2,7 +2,7 @@
 //! the place of what was copied) comes up by chance once in hours; where the stage is set for it, in seconds. What follows
 //! is chosen as ever.
 
-use ext2_core::{AclKind, FileKind, RenameFlags};
+use ext2_core::{AclKind, FileKind, Policy, RenameFlags};
 use ext2_dax::{
     OpenFor,
     mmu::{Protection, Sharing},
@@ -39,14 +39,20 @@ pub enum Scene {
     Owners,
     /// A block of attributes is shared.
     SharedAttributes,
+    /// On a full disk a file that shares its attributes is removed while it is held, and another is truncated.
+    DeadSharer,
     /// A file without a name gets one.
     FirstName,
     /// A hole is mapped twice, and stored to.
     MappedHole,
+    /// A hole of 2 MiB is stored to where only blocks that are reserved for root are left.
+    Reserved,
     /// Threads look up, make, remove and rename the same few names.
     SameNames,
     /// Threads load from one mapping and store to it, or append to one file.
     OneProcess,
+    /// A mapping, or a lease that has ended, stored; one thread syncs, or lets go of all, and others sync all.
+    SyncedTogether,
 }
 
 /// The operations of a scene.
@@ -78,9 +84,10 @@ impl Scene {
                 Self::FewInodes,
                 Self::LongLease,
                 Self::MappedHole,
+                Self::Reserved,
             ],
-            Mode::Threads => vec![Self::SameNames, Self::OneProcess],
-            Mode::Crash => stored.to_vec(),
+            Mode::Threads => vec![Self::SameNames, Self::OneProcess, Self::SyncedTogether],
+            Mode::Crash => [&[Self::DeadSharer][..], &stored].concat(),
             Mode::Failing => [&[Self::MappedHole; 2][..], &stored].concat(),
         }
     }
@@ -114,6 +121,12 @@ impl Scene {
                 options.buffer_head = false;
             }
             Self::PackedBlock => of_blocks(options, 1024, 128),
+            Self::Reserved => {
+                of_blocks(options, 4096, 16 << 10);
+                (options.backend, options.buffer_head, options.policy) =
+                    (Backend::Ram, false, Policy::Aligned);
+                (options.journal, options.reserved) = (false, true);
+            }
             Self::FullDisk => {
                 of_blocks(options, 1024, 128);
                 (options.share_xattrs, options.journal) = (false, false);
@@ -123,6 +136,10 @@ impl Scene {
                 (options.inodes, options.journal) = (16, false);
             }
             Self::Replaced => options.has_lost_and_found = rng.one_in(3),
+            Self::DeadSharer => {
+                of_blocks(options, 1024, 128);
+                (options.share_xattrs, options.journal, options.inode_size) = (true, false, 128);
+            }
             Self::SharedAttributes => {
                 options.share_xattrs = true;
                 // What changes a block that is shared needs room for a journal.
@@ -140,6 +157,13 @@ impl Scene {
                     _ => vec![(Word::FileRead, 1), (Word::FileWrite, 2)],
                 };
             }
+            Self::SyncedTogether => {
+                use Word as W;
+                of_blocks(options, 4096, 384);
+                (options.backend, options.buffer_head, options.persistent) = (Backend::Ram, false, true);
+                (options.forgets, options.switch) = (false, *rng.pick(&[2, 10, 40, 0, 0]));
+                options.shares = vec![(W::SyncAll, 6), (W::FileSync, 2), (W::Exit, 2), (W::Store, 1)];
+            }
             Self::SameNames => {
                 use Word as W;
                 options.forgets = true;
@@ -151,6 +175,8 @@ impl Scene {
         }
         // In crashes what follows costs states.
         options.steps = match options.mode {
+            // A sync would leave nothing to do.
+            Mode::Threads if self == Self::SyncedTogether => 0,
             Mode::Threads => rng.below(4) as u32,
             Mode::Crash => *rng.pick(&[1, 4, 12]),
             Mode::Failing => rng.below(6) as u32,
@@ -173,10 +199,13 @@ impl Scene {
             Self::SyncedLease => script.synced_lease(rng),
             Self::Replaced => script.replaced(rng),
             Self::Owners => script.owners(rng),
+            Self::DeadSharer => script.dead_sharer(rng),
             Self::SharedAttributes => script.shared_attributes(rng),
             Self::FirstName => script.first_name(rng),
             Self::MappedHole => script.mapped_hole(rng),
+            Self::Reserved => script.reserved(rng),
             Self::SameNames => script.same_names(rng),
+            Self::SyncedTogether => script.synced_together(rng),
             Self::OneProcess if options.block < PAGE => script.one_end(),
             Self::OneProcess => script.one_process(rng),
         }
@@ -372,6 +401,24 @@ impl Script {
         }
     }
 
+    fn dead_sharer(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        let value = Data { len: 5, seed: 0 };
+        for of in [1, 2] {
+            self.make(of, FileKind::Regular, 0o644, of);
+            self.does(O::SetXattr { of, name: 0, value, how: 0 });
+        }
+        self.make(3, FileKind::Regular, 0o644, 3);
+        self.does(O::Write { of: 3, at: 0, data: Data { len: 2000 + rng.below(20_000) as u32, seed: 4 } });
+        self.make(4, FileKind::Regular, 0o644, 4);
+        for at in [0, 60_000, 120_000] {
+            self.does(O::Write { of: 4, at, data: Data { len: 60_000, seed: 7 } });
+        }
+        self.does(O::Unlink { dir: 0, name: 1 });
+        self.does(O::SyncAll);
+        self.does(O::Truncate { of: 3, size: rng.below(2000), wait: true });
+    }
+
     fn first_name(&mut self, rng: &mut Rng) {
         use Operation as O;
         self.does(O::Root { to: 0 });
@@ -395,6 +442,21 @@ impl Script {
         self.does(O::Store { map: 1, at, data: Data { len: 1 + rng.below(100) as u32, seed: 3 } });
     }
 
+    fn reserved(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.open();
+        // Past the hole, so that its indirect block is there.
+        let data = Data { len: 10, seed: 3 };
+        self.does(O::FileWrite { file: 0, at: 3 << 20, data, nowait: false });
+        self.make(2, FileKind::Regular, 0o644, 2);
+        for at in [0, 4 << 20] {
+            self.does(O::Write { of: 2, at, data: Data { len: 4 << 20, seed: 7 } });
+        }
+        let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
+        self.does(O::Map { file: 0, page: 0, pages: 512, sharing, protection, map: 0 });
+        self.does(O::Store { map: 0, at: rng.below(2 << 20), data: Data { len: 1, seed: 5 } });
+    }
+
     fn one_end(&mut self) {
         self.make(1, FileKind::Regular, 0o644, 1);
         self.does(Operation::Open { of: 1, open_for: OpenFor::Appending, file: 0 });
@@ -407,6 +469,25 @@ impl Script {
         let sharing = if rng.one_in(4) { Sharing::Shared } else { Sharing::Private };
         let protection = Protection::ReadWrite;
         self.does(Operation::Map { file: 0, page: 0, pages: 1, sharing, protection, map: 0 });
+    }
+
+    fn synced_together(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.open();
+        let data = Data { len: 2 * PAGE as u32, seed: 3 };
+        self.does(O::FileWrite { file: 0, at: 0, data, nowait: false });
+        let which = rng.below(3);
+        if which > 0 {
+            self.does(O::Lease { file: 0, at: 0, len: 1 + rng.below(2 * PAGE), writing: true, lease: 0 });
+            self.does(O::LeaseWrite { lease: 0, seed: 9 });
+        }
+        if which < 2 {
+            self.map(Sharing::Shared, 0);
+            for seed in 0..1 + rng.below(3) as u8 {
+                let data = Data { len: 1 + rng.below(100) as u32, seed };
+                self.does(O::Store { map: 0, at: rng.below(2 * PAGE - 100), data });
+            }
+        }
     }
 
     fn same_names(&mut self, rng: &mut Rng) {
