@@ -175,6 +175,12 @@ impl Run {
                     run.step(options, Step { actor, operation: Operation::Root { to: 0 } })?;
                 }
             }
+            if options.scene == Some(Scene::SyncedTogether) && run.programs.is_none() {
+                // Who has nothing in hand would look for something.
+                for actor in 1..options.actors {
+                    run.step(options, Step { actor, operation: Operation::Root { to: 0 } })?;
+                }
+            }
             if options.mode == Mode::Threads && run.programs.is_none() {
                 // A lease is its thread's.
                 for (actor, lease) in (0..options.actors).flat_map(|actor| [0, 1].map(|lease| (actor, lease)))
