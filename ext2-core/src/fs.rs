@@ -27,7 +27,7 @@ mod statfs;
 mod stores;
 mod table;
 #[cfg(feature = "write")]
-mod writer;
+pub(crate) mod writer;
 
 pub use close::{Closed, Unclean};
 pub use open::{OpenOptions, SuperblockAt};

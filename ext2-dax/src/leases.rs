@@ -27,8 +27,19 @@ pub(crate) struct Leases {
 struct Held {
     next: u64,
     leases: BTreeMap<u64, Leased>,
-    /// Runs that came back, by device byte: how many bytes, and of which file pages.
-    back: BTreeMap<u64, (u64, Range<u64>)>,
+    /// Runs that came back, by device byte.
+    back: BTreeMap<u64, Back>,
+}
+
+/// A run that came back. It stays until somebody has written it back: who syncs meanwhile finds it too.
+#[derive(Debug)]
+struct Back {
+    /// Bytes.
+    len: u64,
+    /// The file pages that it is of.
+    pages: Range<u64>,
+    /// Differs for each that comes back.
+    nr: u64,
 }
 
 #[derive(Debug)]
@@ -111,13 +122,16 @@ impl Leases {
 
     /// Notes a run that came back and was not written back.
     fn put_back(&self, held: &mut Held, byte: u64, (len, pages): (u64, Range<u64>)) {
+        let nr = held.next;
+        held.next += 1;
         match held.back.get_mut(&byte) {
-            Some((longest, all)) => {
-                *longest = (*longest).max(len);
-                *all = all.start.min(pages.start)..all.end.max(pages.end);
+            Some(back) => {
+                back.len = back.len.max(len);
+                back.pages = back.pages.start.min(pages.start)..back.pages.end.max(pages.end);
+                back.nr = nr;
             }
             None => {
-                held.back.insert(byte, (len, pages));
+                held.back.insert(byte, Back { len, pages, nr });
                 self.unwritten.fetch_add(1, Ordering::SeqCst);
             }
         }
@@ -162,31 +176,39 @@ impl Leases {
         mut write: impl FnMut(u64, u64) -> Result<(), E>,
     ) -> Result<(), E> {
         let (lent, back) = {
-            let mut held = self.held.lock();
+            let held = self.held.lock();
             let lent: Vec<Range<u64>> = held
                 .leases
                 .values()
                 .filter(|lease| touch(&lease.pages, pages))
                 .flat_map(|lease| lease.lent.iter().cloned())
                 .collect();
-            let of_these: Vec<u64> =
-                held.back.iter().filter(|(_, (_, of))| touch(of, pages)).map(|(byte, _)| *byte).collect();
-            // Taken out first: what comes back from now on is for the next write-back.
-            let back: Vec<_> =
-                of_these.into_iter().filter_map(|byte| Some((byte, held.back.remove(&byte)?))).collect();
-            self.unwritten.fetch_sub(back.len(), Ordering::SeqCst);
+            let back: Vec<(u64, u64, u64)> = held
+                .back
+                .iter()
+                .filter(|(_, back)| touch(&back.pages, pages))
+                .map(|(byte, back)| (*byte, back.len, back.nr))
+                .collect();
             (lent, back)
         };
-        let mut done = lent.into_iter().try_for_each(|run| write(run.start, run.end - run.start));
-        for (byte, run) in back {
-            if done.is_ok() {
-                done = write(byte, run.0);
-            }
-            if done.is_err() {
-                self.put_back(&mut self.held.lock(), byte, run);
-            }
+        if Mended::RunsTakenFirst.is_back() {
+            back.iter().for_each(|(byte, _, nr)| self.forget(*byte, *nr));
         }
-        done
+        lent.into_iter().try_for_each(|run| write(run.start, run.end - run.start))?;
+        for (byte, len, nr) in back {
+            write(byte, len)?;
+            self.forget(byte, nr);
+        }
+        Ok(())
+    }
+
+    /// Notes that a run was written back, unless more came back since.
+    fn forget(&self, byte: u64, nr: u64) {
+        let mut held = self.held.lock();
+        if held.back.get(&byte).is_some_and(|back| back.nr == nr) {
+            held.back.remove(&byte);
+            self.unwritten.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 

@@ -20,11 +20,12 @@
 //! `invalidate_lock` nor an entry: the buffer may be a mapping of the same range and fault.
 
 mod guard;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::entry::{Content, DevPage, Entry, EntryInfo, Order, PMD_PAGES};
+use crate::entry::{Content, Entry, EntryInfo, Order, PMD_PAGES};
 use crate::leases::Leases;
 use crate::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard,
@@ -35,6 +36,8 @@ use crate::wait::{WaitKey, WaitTable, Wake};
 
 pub use guard::EntryGuard;
 pub(crate) use guard::Mark;
+use stored::Stored;
+pub use stored::StoredRun;
 
 /// Whether private copies of pages go with the pages that they were copied from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +57,7 @@ pub enum PrivateCopies {
 pub trait Translations: std::fmt::Debug + Send + Sync {
     /// Takes away every translation of the file pages from `start` to before `end`, which may lie past all that is
     /// mapped. A 2 MiB translation that touches the range goes whole. When this returns no access made through them is
-    /// under way.
+    /// under way, and [`take_stored`](Self::take_stored) tells of all stores that were: the pages may stay the file's.
     fn zap(&self, start: u64, end: u64, copies: PrivateCopies);
 
     /// Makes every translation of these file pages read-only, so that the next store faults. An address space that finds
@@ -102,30 +105,6 @@ pub trait Translations: std::fmt::Debug + Send + Sync {
 
     /// Lets stores through again.
     fn resume_stores(&self) {}
-}
-
-/// Pages that were stored to by a mapping which is asked, and where they lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StoredRun {
-    /// First file page.
-    pub first: u64,
-    /// Pages.
-    pub count: u64,
-    /// The device's page that the first one is.
-    pub device: DevPage,
-}
-
-impl StoredRun {
-    /// `count` pages from file page `first` on, which lie from `device` on.
-    #[must_use]
-    pub fn new(first: u64, count: u64, device: DevPage) -> Self {
-        Self { first, count, device }
-    }
-
-    fn touches(&self, start: u64, end: u64) -> bool {
-        self.first < end && start < self.first.saturating_add(self.count)
-    }
 }
 
 #[derive(Debug, Default)]
@@ -176,8 +155,8 @@ pub struct DaxMapping {
     translations: RwLock<Vec<Arc<dyn Translations>>>,
     /// How many of them map ahead.
     ahead: AtomicUsize,
-    /// What was stored through mappings that are gone, and what a device would not write back.
-    stored: Mutex<Vec<StoredRun>>,
+    /// What was stored through mappings that are asked, or are gone.
+    stored: Mutex<Stored>,
     invalidate_lock: RwLock<()>,
     leases: Leases,
     /// Set while no store through a translation is let through any more.
@@ -210,7 +189,7 @@ impl DaxMapping {
             dirty: AtomicU64::new(0),
             translations: RwLock::new(Vec::new()),
             ahead: AtomicUsize::new(0),
-            stored: Mutex::new(Vec::new()),
+            stored: Mutex::new(Stored::default()),
             invalidate_lock: RwLock::new(()),
             leases: Leases::new(),
             stores_stopped: AtomicBool::new(false),
@@ -313,23 +292,6 @@ impl DaxMapping {
         for one in self.translations.read().iter() {
             one.grown(start, end);
         }
-    }
-
-    /// What was stored to the pages without a fault, since this was last asked.
-    pub(crate) fn take_stored(&self, start: u64, end: u64) -> Vec<StoredRun> {
-        let mut all: Vec<StoredRun> = Vec::new();
-        for one in self.translations.read().iter() {
-            all.extend(one.take_stored(start, end));
-        }
-        let mut kept = self.stored.lock();
-        all.extend(kept.iter().filter(|run| run.touches(start, end)));
-        kept.retain(|run| !run.touches(start, end));
-        all
-    }
-
-    /// Keeps what was stored for the next write-back: of a mapping that goes, or after an error.
-    pub(crate) fn keep_stored(&self, runs: impl IntoIterator<Item = StoredRun>) {
-        self.stored.lock().extend(runs);
     }
 
     /// Memory mappings of the file.
@@ -508,10 +470,15 @@ impl DaxMapping {
     }
 
     /// Deletes the entries that touch the file pages `start..end`, dirty or not, waiting for each to be
-    /// unlocked. The caller holds `invalidate_lock` exclusively and has taken the translations away
+    /// unlocked. That they were stored to is kept. The caller holds `invalidate_lock` exclusively and has taken the translations away
     /// (Linux: `dax_delete_mapping_entry`).
     pub(crate) fn delete(&self, start: u64, end: u64) {
         for at in self.entries_in(start, end, |_| true) {
+            let entry = self.shard(at).lock().entries.get(&at).copied().filter(|entry| entry.is_dirty());
+            if let Some((Content::Page(device), order)) = entry.map(|entry| (entry.content(), entry.order()))
+            {
+                self.keep_stored(&StoredRun { first: at, count: order.pages(), device });
+            }
             self.remove_unlocked(at, |_| true);
         }
     }

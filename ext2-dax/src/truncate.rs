@@ -5,8 +5,9 @@
 //! 1. From the first translation taken to the last block freed no fault can install a new one:
 //!    `invalidate_lock` is held exclusively all the while.
 //! 2. A leased page is not taken: the caller waits, or is told `EBUSY`.
-//! 3. A dirty entry that reaches beyond the range is written back before it goes: what it says about the
-//!    pages that stay must not be lost.
+//! 3. What was stored to pages that stay, and lie in an entry or a translation that reaches beyond the range, is written
+//!    back before that goes: what it says about them must not be lost. Of the pages in the range it is kept, since the change
+//!    may fail, and leave them where they are.
 
 use std::ops::Range;
 
@@ -19,7 +20,7 @@ use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::leases::InTheWay;
 use crate::mapping::{DaxMapping, PrivateCopies};
-use crate::writeback::writeback_range;
+use crate::writeback::{write_stored, writeback_range};
 
 /// Waits until no other thread leases any of the file pages.
 ///
@@ -58,6 +59,29 @@ pub fn take_pages<T>(
     copies: PrivateCopies,
     change: impl FnOnce() -> T,
 ) -> Result<T> {
+    take_pages_if(mapping, memory, range, (wait, layouts, copies), change, |_| Gone::Perhaps)
+}
+
+/// Whether pages are the file's no more, as the change says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// They are not.
+    Yes,
+    /// Nobody can tell: they may be the file's, as what lies in other places or where they were.
+    Perhaps,
+    /// They are as they were: the change failed.
+    No,
+}
+
+/// As [`take_pages`], where the change tells what became of the pages: of those that stay private copies stay too.
+pub(crate) fn take_pages_if<T>(
+    mapping: &DaxMapping,
+    memory: &dyn DaxDevice,
+    range: Range<u64>,
+    (wait, layouts, copies): (Wait, Layouts, PrivateCopies),
+    change: impl FnOnce() -> T,
+    are_gone: impl FnOnce(&T) -> Gone,
+) -> Result<T> {
     let start = range.start.div_ceil(PAGE_SIZE);
     let end = range.end.div_ceil(PAGE_SIZE).max(start);
     // A lease of a page of which a part is taken is in the way, too: its tail is about to be zeroed.
@@ -83,24 +107,39 @@ pub fn take_pages<T>(
     let is_mapped = mapping.pages() > 0 || has_others;
     let mut taken = Taken { mapping, pages: start..start };
     if start < end && is_mapped {
+        // What goes whole and is not all in the range stays the file's, and so must what says that it was stored to: nobody
+        // stores to it any more, and then it is written back.
         if i64::try_from(range.end).is_ok() && !range.end.is_multiple_of(PAGE_SIZE) {
-            // The bytes after the range stay; so must the mark that says that they were stored to.
+            taken.add(end - 1..end);
+            mapping.unmap(end - 1, end, PrivateCopies::Keep);
             writeback_range(mapping, memory, end - 1, end - 1)?;
         }
         for info in mapping.straddling(start, end) {
             let last = info.index + info.order.pages();
             taken.add(info.index..last);
-            if info.dirty {
-                writeback_range(mapping, memory, info.index, last - 1)?;
-            }
             // The entry goes whole, so must every translation that it stands for.
             mapping.unmap(info.index, last, PrivateCopies::Keep);
+            if info.dirty {
+                writeback_range(mapping, memory, info.index, last - 1)?;
+            } else {
+                write_stored(mapping, memory, info.index, last)?;
+            }
         }
         taken.add(start..end);
-        mapping.unmap(start, end, copies);
+        mapping.unmap(start, end, PrivateCopies::Keep);
         mapping.delete(start, end);
     }
-    Ok(change())
+    let done = change();
+    let gone = are_gone(&done);
+    if start < end && is_mapped && gone != Gone::No {
+        if copies == PrivateCopies::Drop {
+            mapping.unmap(start, end, PrivateCopies::Drop);
+        }
+        if gone == Gone::Yes {
+            mapping.forget_stored_in(start, end);
+        }
+    }
+    Ok(done)
 }
 
 /// All the pages whose translations were taken, those around the range with them. Whoever maps ahead is told of each that

@@ -16,7 +16,7 @@ use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::mapping::{DaxMapping, PrivateCopies};
 use crate::trace::{InodeId, Tracer};
-use crate::truncate::{take_pages, wait_idle};
+use crate::truncate::{Gone, take_pages_if, wait_idle};
 use crate::wait::WaitTable;
 use crate::writeback::writeback_range;
 
@@ -182,8 +182,13 @@ impl AddressSpace for Pages {
             _ if Mended::PrivateCopiesGo.is_back() => PrivateCopies::Drop,
             Taken::Punched | Taken::Moved => PrivateCopies::Keep,
         };
-        let (layouts, refuse) = (self.compat.layouts, Wait::No);
-        take_pages(&self.mapping, self.memory(), range, refuse, layouts, copies, change)?
+        let how = (Wait::No, self.compat.layouts, copies);
+        take_pages_if(&self.mapping, self.memory(), range, how, change, |done| match done {
+            // Whoever moves pages may leave them where they are all the same.
+            Ok(()) if why == Taken::Moved => Gone::Perhaps,
+            Ok(()) => Gone::Yes,
+            Err(_) => Gone::No,
+        })?
     }
 
     fn wait_idle(&self, range: Range<u64>) -> ext2_core::Result<()> {

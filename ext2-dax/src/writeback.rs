@@ -5,8 +5,12 @@
 //! that comes between faults, waits for the entry, and marks it dirty again; so nothing is missed, and
 //! a second write-back finds nothing. Memory that a lease lent for storing has no entry: it is written back each time
 //! as long as it is lent, and once after.
+//!
+//! What somebody else is writing back is not written back: whoever finds it waits for the entry, or writes it too. So
+//! a mark goes when the flush is done, and not before.
 
 use blockdev::DaxDevice;
+use ext2_core::sync::Mended;
 
 use crate::entry::{Content, PAGE_SIZE};
 use crate::error::Result;
@@ -48,14 +52,16 @@ pub fn writeback_range(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64,
 }
 
 /// Writes back what was stored to the file pages `start..after` without a fault. What cannot be written is kept.
-fn write_stored(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64, after: u64) -> Result<()> {
-    let mut stored = mapping.take_stored(start, after).into_iter();
-    while let Some(run) = stored.next() {
+pub(crate) fn write_stored(
+    mapping: &DaxMapping,
+    device: &dyn DaxDevice,
+    start: u64,
+    after: u64,
+) -> Result<()> {
+    for run in mapping.find_stored(start, after) {
         // OK to multiply: a mapping has no more bytes than addresses.
-        if let Err(error) = device.write_back(run.device.byte(), run.count * PAGE_SIZE) {
-            mapping.keep_stored(std::iter::once(run).chain(stored));
-            return Err(error.into());
-        }
+        device.write_back(run.device.byte(), run.count * PAGE_SIZE)?;
+        mapping.forget_stored(run);
     }
     Ok(())
 }
@@ -76,7 +82,8 @@ fn writeback_one(mapping: &DaxMapping, device: &dyn DaxDevice, at: u64) -> Resul
             _ => return Ok(false),
         }
     };
-    shard.put(at, entry.not_towrite().locked());
+    let held = if Mended::MarkGoesFirst.is_back() { entry.not_towrite() } else { entry };
+    shard.put(at, held.locked());
     drop(shard);
 
     let pages = entry.order().pages();
@@ -89,6 +96,8 @@ fn writeback_one(mapping: &DaxMapping, device: &dyn DaxDevice, at: u64) -> Resul
     let mut shard = mapping.shard(at).lock();
     if let Some((_, entry)) = shard.find(at) {
         let entry = entry.unlocked();
+        // After an error it is still to be written: by who waits for it now, too.
+        let entry = if flushed.is_ok() { entry.not_towrite() } else { entry };
         if flushed.is_ok() && entry.is_dirty() {
             mapping.count_dirty(-1);
             shard.put(at, entry.clean());

@@ -67,6 +67,10 @@ mended! {
     AppendsApart: "two appends to a file that is not reached by DAX go to the same place",
     DoneIsUndone: "a transaction that is done is forgotten where the journal that was made for it goes with an error",
     SuperblockLeftOut: "a transaction in a journal refuses block 0, where the superblock lies",
+    RunsTakenFirst: "a sync passes over what came back from a lease and another sync is still writing back",
+    MarkGoesFirst: "a sync passes over a page that another sync is still writing back",
+    LeavingPassedOver: "a sync of all passes over a file that its last holder is letting go of",
+    UnitsOfReserve: "a store that could map 2 MiB is given the blocks that are reserved for root",
     DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",
 }
 

@@ -18,6 +18,7 @@ pub mod rng;
 pub mod scratch;
 pub mod sim;
 pub mod skip;
+pub mod slow;
 pub mod small;
 pub mod tools;
 pub mod tree;

@@ -13,6 +13,7 @@
 //! | `model` | what every answer has to be |
 //! | `run` | one seed, from `mkfs` to `e2fsck` |
 //! | `schedule`, `threads` | actors that are threads, and the turns that a seed gives them |
+//! | `unwritten` | memory that knows what was not written back when a sync returned |
 //! | `crashes`, `second`, `failing` | power that fails at every moment, once and again, and a device that fails |
 //! | `base`, `mend` | the images that runs begin with, and what `e2fsck -p` makes of those they leave |
 //! | `ends` | closing under all that is held, and kills |
@@ -47,6 +48,7 @@ mod scope;
 mod second;
 mod shrink;
 mod threads;
+mod unwritten;
 mod world;
 
 pub use answer::{Answer, Refusal};

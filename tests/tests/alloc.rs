@@ -10,7 +10,12 @@ use std::sync::Arc;
 use blockdev::{BlockDevice, RamDevice};
 use e2dax_tests::{Rng, need_tools, tools};
 use ext2_core::placement::{FreeSpace, Placed, Placement, Request};
-use ext2_core::{Errno, Ext2, FileKind, Follow, GroupNr, Inode, NewInode, OpenOptions, Policy, Wait};
+use ext2_core::{
+    Errno, Ext2, FileBlock, FileKind, Follow, GroupNr, Inode, NewInode, OpenOptions, Policy, Wait,
+};
+use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMmu};
+use ext2_dax::mmu::{Protection, Sharing};
+use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
 use ext2_image::{UnitCounts, Units, Walk};
 
 const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
@@ -210,6 +215,70 @@ fn reserved_blocks_are_left_alone_when_asked() {
     assert_eq!((stat.blocks_available, stat.blocks_free), (0, reserved));
     drop(file);
     fs.close().expect("closed");
+    fsck(&device);
+}
+
+#[test]
+fn a_store_that_could_map_2_mib_leaves_reserved_blocks_alone_when_asked() {
+    need_tools!("mke2fs");
+    let device = fresh(32, &["-m", "20"]);
+    let options = OpenOptions { keep_reserved: true, ..OpenOptions::default() };
+    let fs = Ext2::open(device, &options).expect("open");
+    let inode = fs.root().expect("root").create(b"mapped", &FILE).expect("created");
+    let file =
+        File::open(&DaxFs::new(fs.clone(), DaxOptions::default()), inode, OpenFor::Writing).expect("open");
+    // A block past the first 2 MiB, so that their indirect block is there.
+    file.write_at(3 << 20, b"x").expect("written");
+    let full = fs.root().expect("root").create(b"full", &FILE).expect("created");
+    let mut at = 0;
+    while let Ok(wrote) = full.write_at(at, &[1; 65536]) {
+        at += wrote as u64;
+    }
+    let before = fs.statfs().expect("statfs");
+    assert_eq!(before.blocks_available, 0);
+    let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
+    let request = MapRequest { offset: 0, len: 2 << 20, sharing, protection, colour: 0 };
+    let map = file.map(&SoftMmu::new(), &request).expect("mapped");
+    assert_eq!(map.store(0, 7), Err(Signal::Bus), "what a write is refused a store is not given");
+    assert_eq!(fs.statfs().expect("statfs"), before);
+}
+
+#[test]
+fn a_file_with_a_page_that_cannot_be_read_still_grows() {
+    need_tools!("mke2fs");
+    let device = fresh(32, &[]);
+    let fs = open(&device, Policy::Aligned);
+    let inode = fs.root().expect("root").create(b"f", &FILE).expect("created");
+    // The last length at which a file is small: what it has moves into a unit of its own when it grows.
+    assert_eq!(inode.write_at(0, &vec![1; 1 << 20]).expect("written"), 1 << 20);
+    let block = inode.map(FileBlock::new(7), 1).expect("mapped").target.expect("a block");
+    device.poison(block.get().into()).expect("poisoned");
+    let free = fs.statfs().expect("statfs").blocks_free;
+    assert_eq!(inode.write_at(1 << 20, b"more").expect("what is written is not what cannot be read"), 4);
+    assert_eq!(free - fs.statfs().expect("statfs").blocks_free, 1);
+    let mut byte = [0];
+    assert!(inode.read_at(7 * 4096, &mut byte).is_err());
+    assert_eq!(inode.read_at(8 * 4096, &mut byte).expect("read"), 1);
+    assert_eq!(byte, [1]);
+}
+
+#[test]
+fn a_file_is_not_cut_within_a_page_that_cannot_be_stored_to_and_nothing_else_comes_of_it() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = fresh(16, &[]);
+    let fs = open(&device, Policy::Aligned);
+    let root = fs.root().expect("root");
+    let inode = root.create(b"f", &FILE).expect("created");
+    inode.write_all_at(0, &[1; 3 * 4096]).expect("written");
+    let block = inode.map(FileBlock::new(1), 1).expect("mapped").target.expect("a block");
+    device.poison(block.get().into()).expect("poisoned");
+    assert!(inode.truncate(5000, Wait::Yes).is_err());
+    assert!(!fs.is_read_only(), "a page of one file ended all writing");
+    assert_eq!(inode.size(), 3 * 4096);
+    inode.truncate(4096, Wait::Yes).expect("what goes is not stored to");
+    root.create(b"other", &FILE).expect("created");
+    drop((inode, root));
+    assert_eq!(fs.close().expect("closed"), ext2_core::Closed::Clean);
     fsck(&device);
 }
 

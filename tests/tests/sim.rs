@@ -17,6 +17,10 @@ const FOUND: &[(&str, Mode)] = &[
     ("TimesUncut", Mode::Plain),
     ("NumberLost", Mode::Plain),
     ("DotsAsNames", Mode::Plain),
+    ("RunsTakenFirst", Mode::Threads),
+    ("MarkGoesFirst", Mode::Threads),
+    ("LeavingPassedOver", Mode::Threads),
+    ("UnitsOfReserve", Mode::Plain),
 ];
 
 /// A number from the environment.

@@ -77,7 +77,7 @@ enum Map {
 }
 
 impl Map {
-    fn known(&self) -> Option<&Bitmap> {
+    fn known(&mut self) -> Option<&mut Bitmap> {
         match self {
             Self::Known(bitmap) => Some(bitmap),
             Self::Unread | Self::Broken => None,
@@ -202,10 +202,7 @@ impl Group {
                 }
             };
         }
-        Ok(match &mut self.blocks {
-            Map::Known(bitmap) => Some(bitmap),
-            Map::Unread | Map::Broken => None,
-        })
+        Ok(self.blocks.known())
     }
 
     /// The bitmap of inodes, read on first use; none where it cannot be believed, as with that of blocks.
@@ -222,10 +219,7 @@ impl Group {
                 }
             };
         }
-        Ok(match &mut self.inodes {
-            Map::Known(bitmap) => Some(bitmap),
-            Map::Unread | Map::Broken => None,
-        })
+        Ok(self.inodes.known())
     }
 
     /// How many blocks from a bit on are free, up to `most`.

@@ -65,7 +65,7 @@ impl Fs {
             own_inodes > 0 && own_inodes >= inodes && own_blocks >= blocks
         };
         let from = home.get();
-        let candidates =
+        let mut candidates =
             (0..groups.len()).map(|step| GroupNr::new((from + step) % groups.len())).filter(rich);
         if top {
             // Few directories first; the search ends at the first group below the average.
@@ -81,7 +81,6 @@ impl Fs {
             }
             return best.map_or(home, |(_, nr)| nr);
         }
-        let mut candidates = candidates;
         candidates.next().unwrap_or(home)
     }
 

@@ -25,7 +25,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use super::blocks::Run;
 use super::group::Window;
 use crate::error::{Result, refuse};
-use crate::fs::Fs;
+use crate::fs::{Fs, writer::Writer};
+use crate::sync::Mended;
 use crate::{DeviceBlock, Errno, GroupNr, InodeNr};
 
 /// Which of the built-in placements.
@@ -215,11 +216,7 @@ impl Fs {
     }
 
     fn take_free(&self, request: &Request) -> Result<(Run, Option<Window>)> {
-        let writer = self.writer()?;
-        let (groups, place) = (&writer.groups, &writer.place);
-        let use_reserved = place.use_reserved && !super::reserve::is_left();
-        let kept = if use_reserved { 0 } else { u64::from(self.sb.reserved_blocks) };
-        let free = groups.free_blocks.load(Ordering::Relaxed).saturating_sub(kept);
+        let (Writer { groups, place, .. }, free) = (self.writer()?, self.blocks_to_take()?);
         if free == 0 {
             return refuse(Errno::NOSPC, "no free block");
         }
@@ -232,13 +229,23 @@ impl Fs {
         }
     }
 
+    /// Free blocks, but for those of root where they are left alone.
+    fn blocks_to_take(&self) -> Result<u64> {
+        let writer = self.writer()?;
+        let use_reserved = writer.place.use_reserved && !super::reserve::is_left();
+        let kept = if use_reserved { 0 } else { u64::from(self.sb.reserved_blocks) };
+        Ok(writer.groups.free_blocks.load(Ordering::Relaxed).saturating_sub(kept))
+    }
+
     /// Takes a whole aligned unit of 2 MiB, if one is free. Near `goal`.
     pub(crate) fn take_unit(&self, owner: InodeNr, goal: u32) -> Result<Option<Run>> {
-        let writer = self.writer()?;
-        let place = &writer.place;
+        let Writer { groups, place, .. } = self.writer()?;
+        if self.blocks_to_take()? < place.unit.into() && !Mended::UnitsOfReserve.is_back() {
+            return Ok(None);
+        }
         let (home, role) = (GroupNr::new(0), Role::Meta);
         let request = &Request { owner, home, goal, count: place.unit, role, window: None };
-        let space = FreeSpace::new(self, &writer.groups, place, request);
+        let space = FreeSpace::new(self, groups, place, request);
         let Some(window) = space.reserve_unit()? else { return Ok(None) };
         let taken = space.take_after(&window)?;
         self.release_window(&window)?;

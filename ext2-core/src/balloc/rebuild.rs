@@ -19,7 +19,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::bitmap::Bitmap;
 use ext2_format::dirent::slots;
@@ -34,6 +34,7 @@ use crate::sync::Mended;
 use crate::{DeviceBlock, Errno, GroupNr, InodeNr};
 
 /// What is found while all inodes are read.
+#[derive(Default)]
 struct Found {
     blocks: Vec<Bitmap>,
     inodes: Vec<Bitmap>,
@@ -54,16 +55,7 @@ impl Fs {
     pub(crate) fn rebuild(self: &Arc<Self>) -> Result<()> {
         log::warn!("the image was not unmounted cleanly: its bitmaps are rebuilt from its inodes");
         let groups = &self.writer()?.groups;
-        let mut found = Found {
-            blocks: Vec::new(),
-            inodes: Vec::new(),
-            dirs: Vec::new(),
-            directories: Vec::new(),
-            links: BTreeMap::new(),
-            walked: BTreeSet::new(),
-            read: BTreeSet::new(),
-            left: self.geo.blocks_count,
-        };
+        let mut found = Found { left: self.geo.blocks_count, ..Found::default() };
         for nr in self.geo.group_numbers() {
             let mut blocks = Bitmap::new(self.geo.group_len(nr));
             for own in groups.get(nr).lock().own_blocks(self, nr) {
@@ -85,10 +77,8 @@ impl Fs {
         }
         self.count_names(&found)?;
         let (mut blocks, mut inodes, mut dirs) = (0, 0, 0);
-        let Found { blocks: block_maps, inodes: inode_maps, dirs: dir_counts, .. } = found;
-        for (nr, ((own_blocks, own_inodes), own_dirs)) in
-            self.geo.group_numbers().zip(block_maps.into_iter().zip(inode_maps).zip(dir_counts))
-        {
+        let maps = found.blocks.into_iter().zip(found.inodes).zip(found.dirs);
+        for (nr, ((own_blocks, own_inodes), own_dirs)) in self.geo.group_numbers().zip(maps) {
             let mut group = groups.get(nr).lock();
             group.replace(own_blocks, own_inodes, own_dirs);
             blocks += u64::from(group.free_blocks);
@@ -115,34 +105,23 @@ impl Fs {
             for (place, bytes) in buffer.chunks_exact(size).enumerate() {
                 let bit = block * (block_len / size) as u32 + place as u32;
                 if let Some(nr) = self.geo.inode_at(group, bit).filter(|_| bit < self.geo.inodes_per_group) {
-                    self.scan_inode(nr, group, bit, bytes, found)?;
+                    self.scan_inode(nr, bytes, found)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn scan_inode(
-        self: &Arc<Self>,
-        nr: InodeNr,
-        group: GroupNr,
-        bit: u32,
-        bytes: &[u8],
-        found: &mut Found,
-    ) -> Result<()> {
-        let Ok((raw, rest)) = RawInode::read_from_prefix(bytes) else { return Ok(()) };
+    fn scan_inode(self: &Arc<Self>, nr: InodeNr, bytes: &[u8], found: &mut Found) -> Result<()> {
+        let Some((group, bit)) = self.geo.group_of_inode(nr) else { return Ok(()) };
+        let Ok((mut raw, rest)) = RawInode::read_from_prefix(bytes) else { return Ok(()) };
         let reserved = nr != InodeNr::ROOT && nr.get() < self.geo.first_ino;
         // Reserved inodes (bad blocks, room for descriptors, journal) hold blocks without links.
         if raw.i_links_count.get() == 0 && !(reserved && raw.i_blocks.get() != 0) {
             return Ok(());
         }
-        let mut extra = RawInodeExtra::default();
-        if u64::from(self.geo.inode_size) > GOOD_OLD_INODE_SIZE
-            && let Ok((there, _)) = RawInodeExtra::read_from_prefix(rest)
-        {
-            extra = there;
-        }
-        let mut raw = raw;
+        let has_extra = u64::from(self.geo.inode_size) > GOOD_OLD_INODE_SIZE;
+        let (extra, _) = RawInodeExtra::read_from_prefix(rest).ok().filter(|_| has_extra).unwrap_or_default();
         if reserved && FileKind::from_mode(raw.i_mode.get()).is_none() {
             raw.i_mode = FileKind::Regular.mode_bits().into();
         }
@@ -247,36 +226,45 @@ impl Fs {
         Ok(())
     }
 
-    /// Ends the truncations that the superblock lists.
+    /// Ends the truncations that the superblock lists, and the deaths; the last first, so that a crash leaves a list.
     fn end_truncations(self: &Arc<Self>) -> Result<()> {
+        const DTIME: u64 = core::mem::offset_of!(RawInode, i_dtime) as u64;
+        let (mut list, mut seen) = (Vec::new(), BTreeSet::new());
         let mut next = InodeNr::new(self.sb.last_orphan);
-        let mut seen = BTreeSet::new();
         while let Some(nr) = next {
             if !seen.insert(nr) || self.geo.group_of_inode(nr).is_none() {
                 let what = format!("list of truncations leads to inode {nr}");
                 return Err(Corrupt::new(Object::Superblock, what).into());
             }
-            let mut raw = [0; size_of::<RawInode>()];
-            self.dev.read_at(self.inode_offset(nr)?, &mut raw)?;
-            let Ok(raw) = RawInode::read_from_bytes(&raw) else { break };
+            let at = self.inode_offset(nr)?;
+            list.push((nr, at));
             // The next one of the list, which others (ext3) make longer than one. Or a time: a crash may bring an end of the
             // list back that a file had left before it died, and e2fsck goes no further either.
-            next = InodeNr::new(raw.i_dtime.get()).filter(|nr| self.geo.group_of_inode(*nr).is_some());
+            next = InodeNr::new(self.dev.read_u32(at + DTIME)?);
+            next = next.filter(|nr| self.geo.group_of_inode(*nr).is_some());
+        }
+        while let Some((nr, at)) = list.pop() {
+            let named_by = list.last().copied();
+            self.writer()?.orphan.lock().dead = named_by;
+            let mut raw = RawInode::new_zeroed();
+            self.dev.read_at(at, raw.as_mut_bytes())?;
             if raw.i_links_count.get() == 0 {
-                self.drop_user(&raw, next)?;
+                self.drop_user(&raw, named_by.map_or(super_at!(s_last_orphan), |(_, at)| at + DTIME))?;
             } else {
                 let inode: Inode = self.inode(nr)?;
                 if inode.kind() == FileKind::Regular {
                     inode.0.shrink_again()?;
                 }
             }
+            // Durably: one that names another, and is in no list, is for a person to mend.
+            self.list_orphan(&self.writer()?.orphan.lock(), None)?;
         }
-        self.store_orphan(0)
+        Ok(())
     }
 
-    /// The block of attributes of a dead inode has a user less, and the list of truncations begins with `next`: together,
-    /// since whoever finds the inode on the list takes a user away.
-    fn drop_user(self: &Arc<Self>, raw: &RawInode, next: Option<InodeNr>) -> Result<()> {
+    /// The block of attributes of a dead inode has a user less, and the list of truncations, whose last word lies at `end`, ends
+    /// before it: together, since whoever finds the inode on the list takes a user away.
+    fn drop_user(self: &Arc<Self>, raw: &RawInode, end: u64) -> Result<()> {
         let is_counted =
             matches!(FileKind::from_mode(raw.i_mode.get()), Some(FileKind::Regular | FileKind::Directory));
         let Some(block) = self.geo.data_block(raw.i_file_acl.get()).filter(|_| is_counted) else {
@@ -288,17 +276,16 @@ impl Fs {
         if count < 2 || magic != XATTR_MAGIC {
             return Ok(());
         }
-        let next = next.map_or(0, InodeNr::get);
         match Together::find(self) {
             Ok(Some(together)) => {
                 let _journal = together.inode();
-                together.store(self, &[(at, count - 1), (super_at!(s_last_orphan), next)])
+                together.store(self, &[(at, count - 1), (end, 0)])
             }
             // Without a journal a crash in between is for a person to settle.
             Err(error) if !error.refuses(Errno::NOSPC) => Err(error),
             Ok(None) | Err(_) => {
                 self.dev.write_u32(at, count - 1)?;
-                self.store_orphan(next)
+                self.store_u32(end, 0)
             }
         }
     }

@@ -21,12 +21,12 @@ use crate::raw::RawInode;
 #[derive(Debug, Default)]
 pub(crate) struct Orphans {
     /// The dead file at the head, and where that inode lies on the device.
-    dead: Option<(InodeNr, u64)>,
+    pub(crate) dead: Option<(InodeNr, u64)>,
 }
 
 impl Fs {
-    /// Ends the list with an inode, which names no other; or with none.
-    fn end_orphans(&self, orphans: &Orphans, last: Option<InodeNr>) -> Result<()> {
+    /// Ends the list with an inode, which names no other; or with none. By one store.
+    pub(crate) fn end_orphans(&self, orphans: &Orphans, last: Option<InodeNr>) -> Result<()> {
         let nr = last.map_or(0, InodeNr::get);
         match orphans.dead {
             Some((_, inode)) => self.store_u32(inode + offset_of!(RawInode, i_dtime) as u64, nr),
@@ -34,15 +34,10 @@ impl Fs {
         }
     }
 
-    /// Puts an inode with names and without a time of deletion at the end of the list, durably.
-    pub(crate) fn list_orphan(&self, orphans: &Orphans, nr: InodeNr) -> Result<()> {
-        self.end_orphans(orphans, Some(nr))?;
+    /// Puts an inode with names and without a time of deletion at the end of the list, or takes the last one out, durably.
+    pub(crate) fn list_orphan(&self, orphans: &Orphans, nr: Option<InodeNr>) -> Result<()> {
+        self.end_orphans(orphans, nr)?;
         Ok(Barrier::OrphanListed.fence(&*self.dev)?)
-    }
-
-    /// Takes it out again, by one store.
-    pub(crate) fn unlist_orphan(&self, orphans: &Orphans) -> Result<()> {
-        self.end_orphans(orphans, None)
     }
 
     /// Keeps the list for a file at byte `inode` of the device that is about to die, durably. Not where there is one
@@ -51,7 +46,7 @@ impl Fs {
         if orphans.dead.is_some() {
             return Ok(false);
         }
-        self.list_orphan(orphans, nr)?;
+        self.list_orphan(orphans, Some(nr))?;
         orphans.dead = Some((nr, inode));
         Ok(true)
     }
@@ -59,6 +54,6 @@ impl Fs {
     /// Takes the dead file out of the list, by one store.
     pub(crate) fn unlist_dead(&self, orphans: &mut Orphans) -> Result<()> {
         orphans.dead = None;
-        self.unlist_orphan(orphans)
+        self.end_orphans(orphans, None)
     }
 }

@@ -41,22 +41,25 @@ impl InodeTable {
 
 #[cfg(feature = "write")]
 impl InodeTable {
-    /// Whether an inode is being let go.
-    pub(crate) fn has_leaving(&self) -> bool {
-        self.shards.iter().any(|shard| shard.lock().values().any(|slot| matches!(slot, Slot::Leaving)))
+    /// All inodes that somebody holds, and the numbers of those that are being let go.
+    pub(crate) fn held(&self) -> (alloc::vec::Vec<Inode>, alloc::vec::Vec<InodeNr>) {
+        let (mut held, mut leaving) = (alloc::vec::Vec::new(), alloc::vec::Vec::new());
+        for shard in &self.shards {
+            for (nr, slot) in &*shard.lock() {
+                match slot {
+                    Slot::Held(cell) => held.push(Inode::hold(cell)),
+                    Slot::Leaving => leaving.push(*nr),
+                }
+            }
+        }
+        (held, leaving)
     }
 
-    /// All inodes that somebody holds.
-    pub(crate) fn held(&self) -> alloc::vec::Vec<Inode> {
-        let mut all = alloc::vec::Vec::new();
-        for shard in &self.shards {
-            let shard = shard.lock();
-            all.extend(shard.values().filter_map(|slot| match slot {
-                Slot::Held(cell) => Some(Inode::hold(cell)),
-                Slot::Leaving => None,
-            }));
+    /// Waits until an inode that was being let go is gone.
+    pub(crate) fn wait_for(&self, nr: InodeNr) {
+        while matches!(self.shard(nr).lock().get(&nr), Some(Slot::Leaving)) {
+            crate::sync::pause();
         }
-        all
     }
 }
 

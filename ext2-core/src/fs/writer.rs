@@ -257,11 +257,16 @@ impl Fs {
 
     /// Writes all that is late: times, block counts, bitmaps, counts.
     fn write_late(&self, writer: &Writer) -> Result<()> {
-        for inode in self.table.held() {
+        let (held, leaving) = self.table.held();
+        for inode in held {
             if let Some(space) = inode.0.space.get() {
                 space.write_back(0..u64::MAX)?;
             }
             inode.0.write_late()?;
+        }
+        // Who lets go of a file writes it himself; what is durable when this returns is all that there was when it began.
+        if !self.is_closing() && !Mended::LeavingPassedOver.is_back() {
+            leaving.into_iter().for_each(|nr| self.table.wait_for(nr));
         }
         writer.groups.write(self)?;
         let count =
@@ -279,7 +284,7 @@ impl Fs {
         }
         let others = writer.running.close();
         // Whoever maps a file may load from now on, and not store: the image is about to be called clean.
-        let held = self.table.held();
+        let (held, _) = self.table.held();
         let stores = held.iter().filter_map(|inode| inode.0.space.get()).map(|space| space.stop_stores());
         let stores = stores.fold(Stores::Ended, |all, one| if one == Stores::Lent { one } else { all });
         let done = self.end_writing(writer, others, stores);
@@ -315,9 +320,10 @@ impl Fs {
         }
         // Who holds a file without a name keeps its blocks, which nobody frees any more.
         // One that is let go meanwhile is seen in the table, or notes that it was left as it is before it goes.
-        let is_held = self.table.held().iter().any(|inode| inode.0.attrs.lock().links == 0)
-            || self.table.has_leaving()
-            || writer.running.is_unsettled();
+        let (held, leaving) = self.table.held();
+        let is_held = held.iter().any(|inode| inode.0.attrs.lock().links == 0) || !leaving.is_empty();
+        let is_held = is_held || writer.running.is_unsettled();
+        drop(held);
         if !is_batch && others == Others::Ended && self.is_logged() {
             self.end_log()?;
             // The blocks that the log had are free now.

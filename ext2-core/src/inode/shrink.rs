@@ -75,7 +75,17 @@ impl Cell {
             self.store_size(size)?;
             self.space.grown(old..size);
         } else if size < old {
-            self.space.invalidate(size..u64::MAX, Taken::Truncated, &mut || self.shrink(size))?;
+            let mut late = Ok(());
+            self.space.invalidate(size..u64::MAX, Taken::Truncated, &mut || {
+                let done = self.shrink(size);
+                // Once the file ends there its pages are gone, whatever fails after it.
+                if self.size() > size {
+                    return done;
+                }
+                late = done;
+                Ok(())
+            })?;
+            late?;
         }
         self.touch_mtime();
         Ok(())
@@ -117,27 +127,29 @@ impl Cell {
                     return Ok(gone);
                 }
                 self.store_dtime(0)?;
-                self.fs.list_orphan(&orphans, self.nr)?;
+                self.fs.list_orphan(&orphans, Some(self.nr))?;
                 self.store_size(size)?;
                 // From here on a crash ends in the new size; until then the bytes past it are as they were.
                 Barrier::Truncated.fence(dev)?;
                 let gone = cut()?.fence(Barrier::TruncationEnded, dev)?;
-                self.fs.unlist_orphan(&orphans)?;
+                self.fs.end_orphans(&orphans, None)?;
                 Ok(gone)
             })?
         };
         self.free_detached(detached, &gone)
     }
 
-    /// Where the bytes from `offset` to the end of its block lie on the device, and how many, if any and mapped.
+    /// Where the bytes from `offset` to the end of its block lie on the device, which can store there, and how many, if any.
     fn mapped_tail(&self, offset: u64) -> Result<Option<(u64, u64)>> {
         let size = self.fs.geo.block_size;
         let within = offset % size.bytes();
         if within == 0 {
             return Ok(None);
         }
-        let target = self.map_blocks(size.block_of(offset), 1)?.target;
-        Ok(target.map(|block| (self.fs.geo.byte_of(block) + within, size.bytes() - within)))
+        let Some(block) = self.map_blocks(size.block_of(offset), 1)?.target else { return Ok(None) };
+        let at = self.fs.geo.byte_of(block) + within;
+        self.fs.dev.read_at(at, &mut [0])?;
+        Ok(Some((at, size.bytes() - within)))
     }
 
     /// Ends a truncation that a crash left half done: frees what lies past the size.
@@ -258,24 +270,24 @@ impl Cell {
             let attrs = self.attrs.lock();
             (attrs.links == 0, attrs.late)
         };
-        let Ok(_change) = Change::begin(&*self.fs) else {
-            if dead || late {
-                self.fs.leave_unsettled();
+        let change = Change::begin(&*self.fs);
+        if change.is_err() && (dead || late) {
+            self.fs.leave_unsettled();
+        }
+        let done = match (&change, dead) {
+            (Ok(_), true) => {
+                if self.kind == FileKind::Directory {
+                    self.fs.indexes.forget(self.nr);
+                }
+                self.evict()
             }
-            return;
-        };
-        let done = if dead {
-            if self.kind == FileKind::Directory {
-                self.fs.indexes.forget(self.nr);
+            (Err(_), true) => Ok(()),
+            // What was stored through mappings that are gone, also where nothing else is written any more.
+            (_, false) => {
+                self.discard_window(&mut self.map.lock());
+                let pages = self.space.get().map_or(Ok(()), |space| space.write_back(0..u64::MAX));
+                pages.and_then(|()| if change.is_ok() { self.write_late() } else { Ok(()) })
             }
-            self.evict()
-        } else {
-            let mut growth = self.map.lock();
-            self.discard_window(&mut growth);
-            drop(growth);
-            // What was stored through mappings that are gone: nobody will know of it any more.
-            let pages = self.space.get().map_or(Ok(()), |space| space.write_back(0..u64::MAX));
-            pages.and_then(|()| self.write_late())
         };
         if let Err(error) = done {
             self.fs.found_broken(&error);

@@ -32,7 +32,7 @@ pub(super) fn image(options: &Options) -> Vec<u8> {
         inode_size: options.inode_size,
         inodes: Inodes::Count(options.inodes),
         features,
-        reserved_percent: 0.0,
+        reserved_percent: if options.reserved { 50.0 } else { 0.0 },
         uuid: [5; 16],
         created: Timestamp::from_secs(BEGIN),
         ..Format::default()

@@ -101,6 +101,8 @@ pub struct Options {
     pub log: bool,
     /// Whether that keeps them back, and has a journal of its own for each commit.
     pub batch: bool,
+    /// Whether half of the blocks are reserved for root, and left alone.
+    pub reserved: bool,
     /// Whether the image has the journal of ext3, empty: what moves directories uses it.
     pub journal: bool,
     /// Whether files are mapped into this process, by its own page tables, where that can be.
@@ -284,6 +286,7 @@ impl Options {
             persistent: false,
             log: false,
             batch: false,
+            reserved: false,
             journal: false,
             real_mappings: false,
             actors: 1 + rng.below(3) as Actor,
@@ -388,7 +391,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
+            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
             self.seed,
             Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
             self.scene.map_or(String::new(), |scene| format!(", {scene:?}")),
@@ -404,6 +407,7 @@ impl fmt::Display for Options {
                 _ => "",
             },
             if self.journal { ", journal" } else { "" },
+            if self.reserved { ", reserved blocks" } else { "" },
             self.policy,
             if self.share_xattrs { ", shared attributes" } else { "" },
             if self.strict_rename { ", strict renames" } else { "" },

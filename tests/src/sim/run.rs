@@ -166,20 +166,26 @@ impl Run {
             while let Some(step) = source.next(&run.model) {
                 match &run.faulty {
                     Some(_) if source.is_over() => return run.fail(options, step),
-                    _ => run.step(step)?,
+                    _ => run.step(options, step)?,
                 }
             }
             if options.forgets && run.programs.is_none() {
                 for actor in 0..options.actors {
-                    run.step(Step { actor, operation: Operation::Exit })?;
-                    run.step(Step { actor, operation: Operation::Root { to: 0 } })?;
+                    run.step(options, Step { actor, operation: Operation::Exit })?;
+                    run.step(options, Step { actor, operation: Operation::Root { to: 0 } })?;
+                }
+            }
+            if options.scene == Some(Scene::SyncedTogether) && run.programs.is_none() {
+                // Who has nothing in hand would look for something.
+                for actor in 1..options.actors {
+                    run.step(options, Step { actor, operation: Operation::Root { to: 0 } })?;
                 }
             }
             if options.mode == Mode::Threads && run.programs.is_none() {
                 // A lease is its thread's.
                 for (actor, lease) in (0..options.actors).flat_map(|actor| [0, 1].map(|lease| (actor, lease)))
                 {
-                    run.step(Step { actor, operation: Operation::EndLease { lease } })?;
+                    run.step(options, Step { actor, operation: Operation::EndLease { lease } })?;
                 }
             }
             prepared = run.outcome.steps.len();
@@ -219,12 +225,12 @@ impl Run {
         sound(&self.world.bytes())
     }
 
-    fn step(&mut self, step: Step) -> Result<(), String> {
+    fn step(&mut self, options: &Options, step: Step) -> Result<(), String> {
         let nr = self.outcome.steps.len();
         let now = BEGIN + 1 + nr as i64;
         self.world.clock.set(now);
         let free = self.world.ext2().statfs().map_err(|error| error.to_string())?;
-        let room = Room { blocks: free.blocks_free, inodes: free.files_free };
+        let room = Room { blocks: free.blocks_available, inodes: free.files_free };
         if let Ok(mut now) = NOW.lock() {
             let end = now.find("; step").unwrap_or(now.len());
             now.truncate(end);
@@ -241,6 +247,10 @@ impl Run {
             crashes.after(&step, &answer, file, &self.world)?;
         }
         self.outcome.done += u64::from(answer != Answer::Nothing);
+        let left = self.world.ext2().statfs().map_err(|error| error.to_string())?.blocks_free;
+        if options.reserved && left < u64::from(self.world.ext2().superblock().reserved_blocks) {
+            return Err(format!("{left} blocks are left: some that are reserved for root were given away"));
+        }
         self.model.step(&step, &answer, now, room)?;
         if matches!(step.operation, Operation::Kill { .. }) {
             self.model.adopt_times(self.world.ext2())?;

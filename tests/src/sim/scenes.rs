@@ -2,7 +2,7 @@
 //! the place of what was copied) comes up by chance once in hours; where the stage is set for it, in seconds. What follows
 //! is chosen as ever.
 
-use ext2_core::{AclKind, FileKind, RenameFlags};
+use ext2_core::{AclKind, FileKind, Policy, RenameFlags};
 use ext2_dax::{
     OpenFor,
     mmu::{Protection, Sharing},
@@ -41,14 +41,20 @@ pub enum Scene {
     SharedAttributes,
     /// A file that shares its attributes is removed while it is open and no block is free, and the process is killed.
     DeadSharer,
+    /// On a full disk a file that shares its attributes is removed while it is held, and another is truncated.
+    DeadBesideTruncation,
     /// A file without a name gets one.
     FirstName,
     /// A hole is mapped twice, and stored to.
     MappedHole,
+    /// A hole of 2 MiB is stored to where only blocks that are reserved for root are left.
+    Reserved,
     /// Threads look up, make, remove and rename the same few names.
     SameNames,
     /// Threads load from one mapping and store to it, or append to one file.
     OneProcess,
+    /// A mapping, or a lease that has ended, stored; one thread syncs, or lets go of all, and others sync all.
+    SyncedTogether,
 }
 
 /// The operations of a scene.
@@ -81,9 +87,10 @@ impl Scene {
                 Self::LongLease,
                 Self::MappedHole,
                 Self::DeadSharer,
+                Self::Reserved,
             ],
-            Mode::Threads => vec![Self::SameNames, Self::OneProcess],
-            Mode::Crash => stored.to_vec(),
+            Mode::Threads => vec![Self::SameNames, Self::OneProcess, Self::SyncedTogether],
+            Mode::Crash => [&[Self::DeadBesideTruncation][..], &stored].concat(),
             Mode::Failing => [&[Self::MappedHole; 2][..], &stored].concat(),
         }
     }
@@ -117,6 +124,12 @@ impl Scene {
                 options.buffer_head = false;
             }
             Self::PackedBlock => of_blocks(options, 1024, 128),
+            Self::Reserved => {
+                of_blocks(options, 4096, 16 << 10);
+                (options.backend, options.buffer_head, options.policy) =
+                    (Backend::Ram, false, Policy::Aligned);
+                (options.journal, options.reserved) = (false, true);
+            }
             Self::FullDisk => {
                 of_blocks(options, 1024, 128);
                 (options.share_xattrs, options.journal) = (false, false);
@@ -137,6 +150,10 @@ impl Scene {
                 options.share_xattrs = true;
             }
             Self::Replaced => options.has_lost_and_found = rng.one_in(3),
+            Self::DeadBesideTruncation => {
+                of_blocks(options, 1024, 128);
+                (options.share_xattrs, options.journal, options.inode_size) = (true, false, 128);
+            }
             Self::SharedAttributes => {
                 options.share_xattrs = true;
                 // What changes a block that is shared needs room for a journal.
@@ -154,6 +171,13 @@ impl Scene {
                     _ => vec![(Word::FileRead, 1), (Word::FileWrite, 2)],
                 };
             }
+            Self::SyncedTogether => {
+                use Word as W;
+                of_blocks(options, 4096, 384);
+                (options.backend, options.buffer_head, options.persistent) = (Backend::Ram, false, true);
+                (options.forgets, options.switch) = (false, *rng.pick(&[2, 10, 40, 0, 0]));
+                options.shares = vec![(W::SyncAll, 6), (W::FileSync, 2), (W::Exit, 2), (W::Store, 1)];
+            }
             Self::SameNames => {
                 use Word as W;
                 options.forgets = true;
@@ -165,6 +189,8 @@ impl Scene {
         }
         // In crashes what follows costs states.
         options.steps = match options.mode {
+            // A sync would leave nothing to do.
+            Mode::Threads if self == Self::SyncedTogether => 0,
             Mode::Threads => rng.below(4) as u32,
             Mode::Crash => *rng.pick(&[1, 4, 12]),
             Mode::Failing => rng.below(6) as u32,
@@ -187,11 +213,14 @@ impl Scene {
             Self::SyncedLease => script.synced_lease(rng),
             Self::Replaced => script.replaced(rng),
             Self::Owners => script.owners(rng),
+            Self::DeadBesideTruncation => script.dead_beside_truncation(rng),
             Self::SharedAttributes => script.shared_attributes(rng),
             Self::DeadSharer => script.dead_sharer(rng, options),
             Self::FirstName => script.first_name(rng),
             Self::MappedHole => script.mapped_hole(rng),
+            Self::Reserved => script.reserved(rng),
             Self::SameNames => script.same_names(rng),
+            Self::SyncedTogether => script.synced_together(rng),
             Self::OneProcess if options.block < PAGE => script.one_end(),
             Self::OneProcess => script.one_process(rng),
         }
@@ -373,11 +402,8 @@ impl Script {
 
     fn shared_attributes(&mut self, rng: &mut Rng) {
         use Operation as O;
+        self.sharers();
         let value = Data { len: 5, seed: 0 };
-        for of in [1, 2] {
-            self.make(of, FileKind::Regular, 0o644, of);
-            self.does(O::SetXattr { of, name: 0, value, how: 0 });
-        }
         if rng.one_in(2) {
             self.does(match rng.below(3) {
                 0 => O::SetXattr { of: 1, name: 1, value, how: 0 },
@@ -387,13 +413,17 @@ impl Script {
         }
     }
 
-    fn dead_sharer(&mut self, rng: &mut Rng, options: &Options) {
-        use Operation as O;
+    fn sharers(&mut self) {
         let value = Data { len: 5, seed: 0 };
         for of in [1, 2] {
             self.make(of, FileKind::Regular, 0o644, of);
-            self.does(O::SetXattr { of, name: 0, value, how: 0 });
+            self.does(Operation::SetXattr { of, name: 0, value, how: 0 });
         }
+    }
+
+    fn dead_sharer(&mut self, rng: &mut Rng, options: &Options) {
+        use Operation as O;
+        self.sharers();
         self.make(3, FileKind::Regular, 0o644, 3);
         // More than there is room for, and then what is left of it block by block.
         let len = options.block as u32;
@@ -403,6 +433,20 @@ impl Script {
         }
         self.does(O::Unlink { dir: 0, name: 2 });
         self.does(O::Kill { mended: rng.one_in(4) });
+    }
+
+    fn dead_beside_truncation(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.sharers();
+        self.make(3, FileKind::Regular, 0o644, 3);
+        self.does(O::Write { of: 3, at: 0, data: Data { len: 2000 + rng.below(20_000) as u32, seed: 4 } });
+        self.make(4, FileKind::Regular, 0o644, 4);
+        for at in [0, 60_000, 120_000] {
+            self.does(O::Write { of: 4, at, data: Data { len: 60_000, seed: 7 } });
+        }
+        self.does(O::Unlink { dir: 0, name: 1 });
+        self.does(O::SyncAll);
+        self.does(O::Truncate { of: 3, size: rng.below(2000), wait: true });
     }
 
     fn first_name(&mut self, rng: &mut Rng) {
@@ -428,6 +472,21 @@ impl Script {
         self.does(O::Store { map: 1, at, data: Data { len: 1 + rng.below(100) as u32, seed: 3 } });
     }
 
+    fn reserved(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.open();
+        // Past the hole, so that its indirect block is there.
+        let data = Data { len: 10, seed: 3 };
+        self.does(O::FileWrite { file: 0, at: 3 << 20, data, nowait: false });
+        self.make(2, FileKind::Regular, 0o644, 2);
+        for at in [0, 4 << 20] {
+            self.does(O::Write { of: 2, at, data: Data { len: 4 << 20, seed: 7 } });
+        }
+        let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
+        self.does(O::Map { file: 0, page: 0, pages: 512, sharing, protection, map: 0 });
+        self.does(O::Store { map: 0, at: rng.below(2 << 20), data: Data { len: 1, seed: 5 } });
+    }
+
     fn one_end(&mut self) {
         self.make(1, FileKind::Regular, 0o644, 1);
         self.does(Operation::Open { of: 1, open_for: OpenFor::Appending, file: 0 });
@@ -440,6 +499,25 @@ impl Script {
         let sharing = if rng.one_in(4) { Sharing::Shared } else { Sharing::Private };
         let protection = Protection::ReadWrite;
         self.does(Operation::Map { file: 0, page: 0, pages: 1, sharing, protection, map: 0 });
+    }
+
+    fn synced_together(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.open();
+        let data = Data { len: 2 * PAGE as u32, seed: 3 };
+        self.does(O::FileWrite { file: 0, at: 0, data, nowait: false });
+        let which = rng.below(3);
+        if which > 0 {
+            self.does(O::Lease { file: 0, at: 0, len: 1 + rng.below(2 * PAGE), writing: true, lease: 0 });
+            self.does(O::LeaseWrite { lease: 0, seed: 9 });
+        }
+        if which < 2 {
+            self.map(Sharing::Shared, 0);
+            for seed in 0..1 + rng.below(3) as u8 {
+                let data = Data { len: 1 + rng.below(100) as u32, seed };
+                self.does(O::Store { map: 0, at: rng.below(2 * PAGE - 100), data });
+            }
+        }
     }
 
     fn same_names(&mut self, rng: &mut Rng) {

@@ -10,7 +10,7 @@ use std::sync::{
 use ext2_core::sync::turn;
 
 use super::{
-    Actor, Answer, Model, Operation, Options, Scene, Step, World, choose::Chooser, compare::compare,
+    Actor, Answer, Model, Operation, Options, Scene, Step, Word, World, choose::Chooser, compare::compare,
     model::Room, operation::LEASES, perform::Doer, run::panic_words, schedule::Schedule,
 };
 use crate::Rng;
@@ -34,7 +34,7 @@ struct Event {
 pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
     let mut chooser = Chooser::new(options, "programs");
     let mut lengths = Rng::named(options.seed, "lengths");
-    let longest = if options.scene.is_some() { 2 } else { 4 };
+    let longest = if options.scene.is_some_and(|scene| scene != Scene::SyncedTogether) { 2 } else { 4 };
     // What one thread takes in hand the others do not have.
     let is_process = options.scene == Some(Scene::OneProcess);
     let is_of = |word| options.shares.iter().any(|(own, _)| *own == word);
@@ -94,19 +94,31 @@ pub(super) fn run(
     let moment = Arc::new(AtomicU64::new(0));
     let histories: Arc<Mutex<Vec<Vec<Event>>>> = Arc::new(Mutex::new(vec![Vec::new(); programs.len()]));
     let panics: Arc<Mutex<Option<String>>> = Arc::new(Mutex::new(None));
+    let early: Arc<Mutex<Option<String>>> = Arc::new(Mutex::new(None));
     let mut threads = Vec::new();
     for (nr, (program, mut held)) in programs.iter().zip(std::mem::take(&mut world.actors)).enumerate() {
         let (program, fs, device) = (program.clone(), world.fs().clone(), world.device.clone());
-        let (seat, moment, histories, panics) =
-            (schedule.seat(nr), moment.clone(), histories.clone(), panics.clone());
+        let unwritten = world.unwritten.clone();
+        let (seat, moment, histories, panics, early) =
+            (schedule.seat(nr), moment.clone(), histories.clone(), panics.clone(), early.clone());
         threads.push(std::thread::spawn(move || {
             let went = seat.during(|| {
                 for step in program {
                     let begin = moment.fetch_add(1, Ordering::Relaxed);
                     turn::pass();
+                    let stores = unwritten.as_ref().map_or(0, |memory| memory.stores());
                     seat.must_not_wait(must_not_wait(&step.operation));
                     let answer = Doer { fs: &fs, device: &device, held: &mut held }.perform(&step);
                     seat.must_not_wait(false);
+                    // All that was stored before it began: no other file is stored to.
+                    let is_sync = matches!(step.operation.word(), Word::SyncAll | Word::FileSync);
+                    if let Some(memory) = unwritten.as_ref().filter(|_| is_sync && answer.is_done())
+                        && let Some(byte) = memory.of_first(stores)
+                    {
+                        let words =
+                            format!("{step} returned, and byte {byte} of the device is not written back");
+                        early.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(words);
+                    }
                     let end = moment.fetch_add(1, Ordering::Relaxed);
                     let event = Event { step, answer, begin, end };
                     histories.lock().unwrap_or_else(PoisonError::into_inner)[nr].push(event);
@@ -126,6 +138,9 @@ pub(super) fn run(
         return Err(format!("{words}\n{}", story(&histories)));
     }
     if let Some(words) = panic {
+        return Err(format!("{words}\n{}", story(&histories)));
+    }
+    if let Some(words) = early.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(format!("{words}\n{}", story(&histories)));
     }
     for thread in threads {

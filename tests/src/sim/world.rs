@@ -18,9 +18,10 @@ use ext2_dax::{
 use tempfile::TempDir;
 
 use super::{
-    Backend, HANDS, Options,
+    Backend, HANDS, Options, Scene,
     clock::StepClock,
     operation::{FILES, LEASES, LISTINGS, MAPS},
+    unwritten::Unwritten,
 };
 use crate::golden;
 
@@ -140,6 +141,8 @@ fn host_mmu(options: &Options) -> Option<Arc<HostMmu>> {
 #[derive(Debug)]
 pub struct World {
     pub(super) device: Arc<dyn BlockDevice>,
+    /// The same, where it knows what was not written back.
+    pub(super) unwritten: Option<Arc<Unwritten>>,
     pub(super) open: OpenOptions,
     dax_options: DaxOptions,
     /// Nothing only while it is opened anew.
@@ -167,6 +170,7 @@ impl World {
             policy: options.policy,
             strict_rename: options.strict_rename,
             share_xattrs: options.share_xattrs,
+            keep_reserved: options.reserved,
             log: options.log && !options.batch,
             batch: options.batch,
             clock: Some(clock.clone()),
@@ -177,6 +181,7 @@ impl World {
         let host = host_mmu(options);
         let mut world = Self {
             device,
+            unwritten: None,
             open,
             dax_options,
             fs: None,
@@ -197,6 +202,11 @@ impl World {
     /// # Errors
     /// Those of opening it.
     pub fn of_image(options: &Options, image: &[u8]) -> Result<Self, ext2_core::Error> {
+        if options.scene == Some(Scene::SyncedTogether) {
+            let unwritten = Arc::new(Unwritten::new(image));
+            let world = Self::new(options, unwritten.clone())?;
+            return Ok(Self { unwritten: Some(unwritten), ..world });
+        }
         let (device, folder) = device(options.backend, options.persistent, image);
         Ok(Self { folder, ..Self::new(options, device)? })
     }

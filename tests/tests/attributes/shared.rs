@@ -11,7 +11,7 @@ use e2dax_tests::{
     need_tools,
     small::{image, is_clean, mended, open, ram},
 };
-use ext2_core::{Errno, Ext2, FileKind, Follow, GroupNr, Inode, NewInode, OpenOptions, XattrSet};
+use ext2_core::{Errno, Ext2, FileKind, Follow, GroupNr, Inode, NewInode, OpenOptions, Wait, XattrSet};
 
 use super::{DIR, FILE, refused};
 
@@ -109,6 +109,53 @@ fn on_a_full_disk_a_sharer_can_be_removed_and_its_attributes_not_set() {
     drop((file, hog, root));
     fs.close().expect("closed");
     assert!(is_clean(&device.to_vec()));
+}
+
+/// A dead file whose attributes others use leads the list of orphans, and the file that is truncated follows it.
+#[test]
+fn whoever_opens_what_a_crash_left_of_a_truncation_behind_a_dead_sharer_leaves_what_e2fsck_mends() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = RamDevice::from_bytes(&shared(&["a", "b", "c"])).expect("memory");
+    let recorder = Arc::new(Recorder::new(device));
+    let fs = Ext2::open(recorder.clone(), &OpenOptions::default()).expect("opened");
+    let root = fs.root().expect("root");
+    let file = root.create(b"long", &FILE).expect("created");
+    file.write_all_at(0, &[2; 20_000]).expect("written");
+    // No room for attributes of its own.
+    let hog = root.create(b"hog", &FILE).expect("created");
+    while hog.write_at(hog.size(), &[1; 1024]).is_ok() {}
+    let dead = at(&fs, "a");
+    root.unlink(b"a").expect("removed");
+    // Whoever opens it has room for the journal of a moment.
+    hog.truncate(0, Wait::Yes).expect("truncated");
+    fs.sync().expect("synced");
+    recorder.take();
+    let base = recorder.inner().to_vec();
+    file.truncate(5000, Wait::Yes).expect("truncated");
+    let limits = CrashLimits { exhaustive: 4, edges: 2, pairs: 1, samples: 1, ..CrashLimits::default() };
+    let (log, mut again) = (recorder.snapshot(), 0);
+    let mut model = PmemModel::new(&base, &log);
+    model.limits = limits;
+    model.run(|state: &CrashState<'_>| {
+        mended(state.image, "a crash");
+        let device = Arc::new(Recorder::new(RamDevice::from_bytes(state.image).expect("memory")));
+        drop(Ext2::open(device.clone(), &OpenOptions::default()).expect("opened"));
+        mended(&device.inner().to_vec(), "an image that was opened after a crash");
+        let log = device.snapshot();
+        let mut model = PmemModel::new(state.image, &log);
+        model.limits = limits;
+        model.run(|state: &CrashState<'_>| {
+            again += 1;
+            // One of some: e2fsck costs a process.
+            if again % 31 == 0 {
+                mended(state.image, "a crash while what another left is opened");
+            }
+            ControlFlow::Continue(())
+        });
+        ControlFlow::Continue(())
+    });
+    assert!(again > 100, "{again} states");
+    drop(dead);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod seam;
 mod setup;
 mod siblings;
 mod sweep;
+mod syncs;
 mod threads;
 mod torn_writes;
 mod toy;

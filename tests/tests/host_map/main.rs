@@ -17,4 +17,5 @@ mod same;
 mod setup;
 mod shared;
 mod simulated;
+mod syncs;
 mod tracking;

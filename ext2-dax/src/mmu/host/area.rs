@@ -138,8 +138,7 @@ impl Area {
     pub(super) fn detach(self: &Arc<Self>) {
         self.service.remove(self);
         let translations: Arc<dyn Translations> = Arc::<Self>::clone(self);
-        let (first, after) = self.pages();
-        self.file.pages().keep_stored(self.take_stored(first, after));
+        self.file.pages().take_over_stored(&**self);
         self.file.pages().detach(&translations);
         let mut state = self.state();
         state.has_ended = true;
@@ -158,11 +157,15 @@ impl Area {
     /// # Errors
     /// Without anybody to answer faults, all of it has to be mapped.
     pub(super) fn populate(&self) -> Result<()> {
+        let (first, end) = self.pages();
+        let _no_truncate = self.file.pages().lock_shared();
+        // The file system was closed since it was asked who may store.
+        if self.file.pages().are_stores_stopped() {
+            self.stop_stores();
+        }
         if !self.ahead {
             return Ok(());
         }
-        let (first, end) = self.pages();
-        let _no_truncate = self.file.pages().lock_shared();
         let mut state = self.state();
         self.refill(&mut state, first, end)
     }

@@ -13,7 +13,7 @@ use super::runs::Kind;
 use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::fault::StoreOrLoad;
-use crate::mapping::{StoredRun, Translations};
+use crate::mapping::StoredRun;
 use crate::mmu::soft::{Died, Signal};
 use crate::mmu::{Protection, Vma};
 
@@ -245,10 +245,7 @@ impl HostMap {
     /// the next sync all the same.
     #[must_use]
     pub fn take_stored(&self) -> Vec<StoredRun> {
-        let (first, after) = self.area.pages();
-        let stored = self.area.take_stored(first, after);
-        self.area.file.pages().keep_stored(stored.iter().copied());
-        stored
+        self.area.file.pages().take_over_stored(&*self.area)
     }
 
     /// Who finds stores through this mapping.

@@ -193,6 +193,8 @@ impl Translations for Area {
             Kind::Copy => copies == PrivateCopies::Drop,
             Kind::Missing | Kind::End => false,
         };
+        // All of it counts as stored to: a store may come until the pages are gone.
+        runs.iter().for_each(|run| self.note_stored(&mut state, *run));
         // Neighbours go in one step.
         let mut taken: Option<(u64, u64)> = None;
         for run in runs.into_iter().filter(goes) {

@@ -1,0 +1,189 @@
+//! What a sync has returned for, while others sync, let go of files, or cannot write any more.
+
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use blockdev::{Access, BlockDevice, Media, RamDevice};
+use e2dax_tests::slow::{Gate, Slow};
+use ext2_core::{Corrupt, Error, Ext2, FileBlock, Object, OnError, OpenOptions};
+use ext2_dax::mmu::Sharing;
+use ext2_dax::trace::{Event, Listener, Record};
+use ext2_dax::{DaxFs, DaxOptions, File, Leased, Wait};
+
+use crate::setup::{device, file, map, open};
+
+const AT_LAST: Duration = Duration::from_secs(20);
+
+fn slow() -> Arc<Slow<Arc<RamDevice>>> {
+    Arc::new(Slow::new(device(16, Media::Persistent)))
+}
+
+/// A file of one page, all of which is durable, and the byte of the device at which it lies.
+fn page(fs: &DaxFs) -> (File, u64) {
+    let file = file(fs, b"f");
+    file.write_at(0, &[1; 4096]).unwrap();
+    fs.ext2().sync().unwrap();
+    let block = file.inode().map(FileBlock::new(0), 1).unwrap().target.unwrap();
+    (file, u64::from(block.get()) * 4096)
+}
+
+#[test]
+fn a_sync_covers_what_came_back_from_a_lease_while_another_sync_writes_it_back() {
+    let device = slow();
+    let fs = open(device.clone());
+    let (file, byte) = page(&fs);
+    let lease = file.lease(0..4096, Access::Write).unwrap();
+    let parts = lease.parts().unwrap();
+    let Leased::Memory(memory) = parts[0].1 else { panic!("a hole") };
+    memory.store_u64(64, 0x1122).unwrap();
+    drop(parts);
+    drop(lease);
+    let (one, other) = (file.clone(), file.clone());
+    device.while_kept(byte, move || one.sync().unwrap(), move || other.sync().unwrap());
+    // Once each is enough.
+    device.watch();
+    file.sync().unwrap();
+    assert!(!device.has_written(byte));
+}
+
+#[test]
+fn what_comes_back_from_a_lease_while_a_sync_writes_the_same_memory_is_for_the_next_sync() {
+    let device = slow();
+    let fs = open(device.clone());
+    let (file, byte) = page(&fs);
+    let stored = |file: &File| drop(file.lease(0..4096, Access::Write).unwrap().parts().unwrap());
+    stored(&file);
+    let (told, let_go) = device.keep();
+    let own = file.clone();
+    let slow = Slow::<RamDevice>::thread(move || own.sync().unwrap());
+    told.recv_timeout(AT_LAST).unwrap();
+    stored(&file);
+    let_go.send(()).unwrap();
+    slow.join().unwrap();
+    device.watch();
+    file.sync().unwrap();
+    assert!(device.has_written(byte));
+}
+
+/// Keeps a thread named `other` between the look at what is dirty and the writing of it.
+#[derive(Debug)]
+struct Between(Mutex<Option<Gate>>);
+
+impl Listener for Between {
+    fn record(&self, record: &Record) {
+        let is_it =
+            matches!(record.event, Event::WritebackRange { .. }) && thread::current().name() == Some("other");
+        let gate = is_it.then(|| self.0.lock().unwrap().take()).flatten();
+        if let Some((there, go)) = gate {
+            there.send(()).unwrap();
+            go.recv().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_sync_covers_a_page_that_another_sync_has_begun_to_write_back() {
+    let device = slow();
+    let fs = open(device.clone());
+    let (file, byte) = page(&fs);
+    let mapped = map(&file, 4096, Sharing::Shared);
+    mapped.store(0, 7).unwrap();
+    let ((tell, told), (let_go, go)) = (mpsc::channel(), mpsc::channel());
+    fs.tracer().listen(Some(Arc::new(Between(Mutex::new(Some((tell, go)))))));
+    let (tell_returned, returned) = mpsc::channel();
+    let own = file.clone();
+    let other = thread::Builder::new().name("other".into()).spawn(move || {
+        own.sync().unwrap();
+        tell_returned.send(()).unwrap();
+    });
+    told.recv_timeout(AT_LAST).unwrap();
+    let own = file.clone();
+    let slow = {
+        let (kept, let_write) = device.keep();
+        let slow = Slow::<RamDevice>::thread(move || own.sync().unwrap());
+        kept.recv_timeout(AT_LAST).unwrap();
+        let_go.send(()).unwrap();
+        if returned.recv_timeout(Duration::from_millis(300)).is_ok() {
+            assert!(device.has_written(byte), "a sync returned before the page was written back");
+        }
+        let_write.send(()).unwrap();
+        slow
+    };
+    slow.join().unwrap();
+    other.unwrap().join().unwrap();
+    assert!(device.has_written(byte));
+    assert_eq!(file.pages().dirty_entries(), 0);
+}
+
+#[test]
+fn pages_that_a_truncation_or_a_hole_was_to_take_and_failed_keep_what_was_stored_to_them() {
+    for punches in [false, true] {
+        let device = slow();
+        let fs = open(device.clone());
+        let (file, _) = page(&fs);
+        file.write_at(0, &[1; 20 * 4096]).unwrap();
+        file.sync().unwrap();
+        let block = |nr| u64::from(file.inode().map(FileBlock::new(nr), 1).unwrap().target.unwrap().get());
+        let byte = block(15) * 4096;
+        let mapped = map(&file, 20 * 4096, Sharing::Shared);
+        mapped.store(15 * 4096, 7).unwrap();
+        let private = map(&file, 20 * 4096, Sharing::Private);
+        private.store(16 * 4096, 9).unwrap();
+        // Without the indirect block nobody knows what would go.
+        let data: Vec<u64> = (0..20).map(block).collect();
+        let indirect = (0..4096).find(|nr| !data.contains(nr) && is_indirect(&device, *nr, &data)).unwrap();
+        device.inner().poison(indirect).unwrap();
+        device.watch();
+        let done = match punches {
+            true => file.punch_hole(14 * 4096, 3 * 4096, Wait::Yes),
+            false => file.truncate(14 * 4096, Wait::Yes),
+        };
+        assert!(done.is_err());
+        device.inner().heal(indirect);
+        file.sync().unwrap();
+        assert!(device.has_written(byte), "punched: {punches}");
+        assert_eq!((file.size(), mapped.load(15 * 4096)), (20 * 4096, Ok(7)));
+        assert_eq!(private.load(16 * 4096), Ok(9), "a private copy went with a page that stayed");
+        // And what went is not written back.
+        file.sync().unwrap();
+        mapped.store(15 * 4096, 8).unwrap();
+        file.truncate(14 * 4096, Wait::Yes).unwrap();
+        device.watch();
+        file.sync().unwrap();
+        assert!(!device.has_written(byte));
+    }
+}
+
+/// Whether a block begins with a pointer to the thirteenth of these.
+fn is_indirect(device: &Slow<Arc<RamDevice>>, nr: u64, data: &[u64]) -> bool {
+    device.read_u32(nr * 4096).is_ok_and(|word| u64::from(word) == data[12])
+}
+
+#[test]
+fn a_sync_of_all_covers_a_file_that_its_last_holder_is_letting_go_of() {
+    let device = slow();
+    let fs = open(device.clone());
+    let (file, byte) = page(&fs);
+    let mapped = map(&file, 4096, Sharing::Shared);
+    mapped.store(0, 7).unwrap();
+    drop(mapped);
+    let ext2 = fs.ext2().clone();
+    device.while_kept(byte, move || drop(file), move || ext2.sync().unwrap());
+}
+
+#[test]
+fn what_a_mapping_stored_is_written_back_when_its_file_is_let_go_after_an_error_ended_all_writing() {
+    let device = slow();
+    let options = OpenOptions { errors: Some(OnError::RemountRo), ..OpenOptions::default() };
+    let fs = DaxFs::new(Ext2::open(device.clone(), &options).unwrap(), DaxOptions::default());
+    let (file, byte) = page(&fs);
+    let mapped = map(&file, 4096, Sharing::Shared);
+    mapped.store(0, 7).unwrap();
+    fs.ext2().note_broken(&Error::Corrupt(Corrupt::new(Object::Superblock, "a test")));
+    assert!(fs.ext2().is_read_only());
+    device.watch();
+    drop((mapped, file));
+    fs.ext2().sync().unwrap();
+    assert!(device.has_written(byte), "a sync returned, and what was stored before is not written back");
+}

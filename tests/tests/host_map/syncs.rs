@@ -1,0 +1,170 @@
+//! What is written back of what pointers stored, while others sync, while pages around are taken, and after the end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use blockdev::{BlockDevice, DaxDevice, MmapDevice};
+use e2dax_tests::slow::Slow;
+use ext2_core::{FileBlock, FileKind, NewInode};
+use ext2_dax::fault::{FaultRequest, FaultResult};
+use ext2_dax::mapping::DaxMapping;
+use ext2_dax::mmu::host::{Granularity, HostMmu, HostOptions};
+use ext2_dax::mmu::{Extent, Protection, Sharing, VmFile};
+use ext2_dax::{DaxFs, File, OpenFor, Wait};
+use tempfile::NamedTempFile;
+
+use crate::setup::{PAGE, UNIT, answered, format, need_faults, open, request, tracked, ways};
+
+struct Watched {
+    _path: NamedTempFile,
+    device: Arc<Slow<MmapDevice>>,
+    fs: DaxFs,
+    file: File,
+}
+
+/// A file of so many bytes, all of which are durable.
+fn watched(len: u64) -> Watched {
+    let folder = if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
+    let path = tempfile::Builder::new().prefix("host-map").tempfile_in(folder).unwrap();
+    path.as_file().set_len(32 << 20).unwrap();
+    let device = MmapDevice::open(path.path(), &blockdev::DeviceOptions::read_write()).unwrap();
+    format(&device);
+    let device = Arc::new(Slow::new(device));
+    let fs = open(Arc::clone(&device) as Arc<dyn BlockDevice>);
+    fs.ext2().write("f", vec![1; len as usize]).unwrap();
+    let inode = fs.ext2().root().unwrap().lookup(b"f").unwrap();
+    let file = File::open(&fs, inode, OpenFor::Writing).unwrap();
+    fs.ext2().sync().unwrap();
+    Watched { _path: path, device, fs, file }
+}
+
+impl Watched {
+    fn byte_of(&self, page: u64) -> u64 {
+        let block = self.file.inode().map(FileBlock::new(page), 1).unwrap().target.unwrap();
+        u64::from(block.get()) * PAGE
+    }
+}
+
+#[test]
+fn a_sync_covers_what_was_stored_by_pointer_while_another_sync_writes_it_back() {
+    for way in ways().into_iter().chain(tracked()) {
+        let image = watched(4 * PAGE);
+        let map =
+            image.file.map_host(&HostMmu::new(way).unwrap(), &request(4 * PAGE, Sharing::Shared)).unwrap();
+        map.store(PAGE, 7).unwrap();
+        let (one, other) = (image.file.clone(), image.file.clone());
+        image.device.while_kept(image.byte_of(1), move || one.sync().unwrap(), move || other.sync().unwrap());
+    }
+}
+
+#[test]
+fn what_was_stored_beside_pages_that_are_cut_off_is_still_to_be_written_back() {
+    need_faults!();
+    let pages = |way: &HostOptions| way.granularity == Granularity::Pages;
+    for way in answered().into_iter().chain(tracked().into_iter().filter(pages)) {
+        for punches in [false, true] {
+            let image = watched(UNIT);
+            let map =
+                image.file.map_host(&HostMmu::new(way).unwrap(), &request(UNIT, Sharing::Shared)).unwrap();
+            map.store(PAGE, 7).unwrap();
+            image.file.sync().unwrap();
+            map.store(PAGE, 8).unwrap();
+            image.device.watch();
+            if punches {
+                image.file.punch_hole(UNIT / 2, UNIT / 4, Wait::Yes).unwrap();
+            } else {
+                image.file.truncate(UNIT / 2, Wait::Yes).unwrap();
+            }
+            image.file.sync().unwrap();
+            assert!(image.device.has_written(image.byte_of(1)), "{way:?}, punched: {punches}");
+        }
+    }
+}
+
+#[test]
+fn what_was_stored_to_a_file_that_cannot_move_is_still_to_be_written_back() {
+    for way in ways().into_iter().chain(tracked()) {
+        let image = watched(1 << 20);
+        let fs = image.fs.ext2();
+        let full = fs.root().unwrap().create(b"full", &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+        while full.write_at(full.size(), &[2; 1 << 16]).is_ok() {}
+        full.truncate(full.size() - 40 * PAGE, Wait::Yes).unwrap();
+        fs.sync().unwrap();
+        let map =
+            image.file.map_host(&HostMmu::new(way).unwrap(), &request(1 << 20, Sharing::Shared)).unwrap();
+        map.store(PAGE, 7).unwrap();
+        image.device.watch();
+        // Past the size of a small file, and no unit of 2 MiB is free.
+        assert_eq!(image.file.write_at(1 << 20, b"more").unwrap(), 4, "{way:?}");
+        image.file.sync().unwrap();
+        assert!(image.device.has_written(image.byte_of(1)), "{way:?}");
+    }
+}
+
+/// A file whose file system is closed between the look at its rights and its first mapping.
+#[derive(Debug)]
+struct Closing {
+    file: File,
+    fs: DaxFs,
+    is_closed: AtomicBool,
+}
+
+impl VmFile for Closing {
+    fn pages(&self) -> &Arc<DaxMapping> {
+        VmFile::pages(&self.file)
+    }
+
+    fn memory(&self) -> &dyn DaxDevice {
+        self.file.memory()
+    }
+
+    fn fault(&self, request: &FaultRequest<'_>) -> FaultResult {
+        self.file.fault(request)
+    }
+
+    fn has_huge_faults(&self) -> bool {
+        self.file.has_huge_faults()
+    }
+
+    fn huge_fault(&self, request: &FaultRequest<'_>) -> FaultResult {
+        self.file.huge_fault(request)
+    }
+
+    fn msync(&self, first: u64, last: u64) -> ext2_dax::Result<()> {
+        self.file.msync(first, last)
+    }
+
+    fn layout(&self, first: u64, end: u64, most: usize) -> ext2_dax::Result<Vec<Extent>> {
+        self.file.layout(first, end, most)
+    }
+
+    fn end_page(&self) -> u64 {
+        self.file.end_page()
+    }
+
+    fn stored(&self) {
+        self.file.stored();
+    }
+
+    fn check_map(&self, sharing: Sharing, protection: Protection) -> ext2_dax::Result<()> {
+        let checked = self.file.check_map(sharing, protection);
+        if !self.is_closed.swap(true, Ordering::SeqCst) {
+            let _ = self.fs.ext2().clone().close()?;
+        }
+        checked
+    }
+}
+
+#[test]
+fn a_mapping_that_is_made_while_the_file_system_is_closed_stores_nothing() {
+    for way in ways().into_iter().chain(tracked()) {
+        let image = watched(4 * PAGE);
+        let closing =
+            Closing { file: image.file.clone(), fs: image.fs.clone(), is_closed: AtomicBool::new(false) };
+        let mapped = HostMmu::new(way).unwrap().map(Arc::new(closing), &request(4 * PAGE, Sharing::Shared));
+        let Ok(map) = mapped else { continue };
+        assert_eq!(map.load(PAGE), Ok(1), "{way:?}");
+        assert!(map.store(PAGE, 7).is_err(), "{way:?}: a store reaches a file system that was closed");
+        assert_eq!(crate::setup::read(&image.file, PAGE, 1), [1], "{way:?}");
+    }
+}
