@@ -8,7 +8,7 @@ use super::{
     geometry::Geometry,
     hands::Given,
 };
-use crate::sim::{Answer, Operation, Step, name, xattr_name};
+use crate::sim::{Answer, Data, Operation, Step, name, xattr_name};
 
 /// So many free blocks are few: some operations take as many.
 const FEW: u64 = 16;
@@ -22,8 +22,8 @@ pub enum Difference {
     NoZeroRange,
     /// A range to be punched or zeroed that ends behind the largest file is `EFBIG`; the library takes what there is of it.
     FarRange,
-    /// A range of no bytes is `EINVAL` to `fallocate`; the library's functions of their own have nothing to do.
-    EmptyRange,
+    /// Nothing is refused to who writes nothing; the kernel refuses to open the file.
+    EmptyWrite,
     /// An empty path is refused with `ENOENT` before all else; to the library it is a name that nothing has.
     EmptyName,
     /// `utimensat` with nothing to set returns at once; the library's `set_attr` notes a change of the inode.
@@ -46,8 +46,7 @@ pub enum Difference {
     ReadOnlyFirst,
     /// The ext4 driver makes no file in a directory that is removed, and says `EPERM`; the library says `ENOENT`.
     TmpfileInRemoved,
-    /// An attribute with a name that none can have: the library looks at the name first, the kernel at whether the inode may be
-    /// changed.
+    /// An attribute that the inode cannot have: the library looks at that first, the kernel at whether the inode may be changed.
     AttributeNameFirst,
     /// A mode of `fallocate` that ext2 does not have: the library looks at it first, the kernel at the file and the range.
     ModeFirst,
@@ -109,6 +108,8 @@ pub(super) struct Case<'c> {
     pub(super) is_large: bool,
     /// Whether entries of the directory that is listed may lie elsewhere.
     pub(super) is_reordered: bool,
+    /// The mode of the same before.
+    pub(super) mode: u16,
     /// The attributes of the same before the step, as the kernel told them.
     pub(super) xattrs: &'c [(Vec<u8>, Vec<u8>)],
     /// Bytes of the largest file.
@@ -189,7 +190,7 @@ impl Difference {
         Self::TruncateOfReader,
         Self::NoZeroRange,
         Self::FarRange,
-        Self::EmptyRange,
+        Self::EmptyWrite,
         Self::EmptyName,
         Self::NothingToSet,
         Self::SetIdOfDirectory,
@@ -242,12 +243,6 @@ impl Difference {
             {
                 Some(Self::NoZeroRange)
             }
-            O::Zero { len: 0, .. } | O::FileZero { len: 0, .. } | O::Punch { len: 0, .. }
-                if is_done && case.kernels_is(Errno::INVAL) =>
-            {
-                Some(Self::EmptyRange)
-            }
-            O::FilePunch { len: 0, .. } if is_done && case.kernels_is(Errno::INVAL) => Some(Self::EmptyRange),
             _ if case.names().iter().any(|nr| name(*nr).is_empty())
                 && matches!(case.ours, Answer::Refused(_))
                 && case.kernels_is(Errno::NOENT) =>
@@ -307,6 +302,11 @@ impl Difference {
             O::Fallocate { .. } if case.ours_is(Errno::OPNOTSUPP) && case.kernel_refuses() => {
                 Some(Self::ModeFirst)
             }
+            O::Write { data: Data { len: 0, .. }, .. }
+                if *case.ours == Answer::Number(0) && case.kernel_refuses() =>
+            {
+                Some(Self::EmptyWrite)
+            }
             O::Write { data, .. } | O::FileWrite { data, .. } => {
                 let is_short = match (case.ours, case.kernel) {
                     (Answer::Number(ours), Given::Answer(Answer::Number(kernel))) => {
@@ -324,6 +324,12 @@ impl Difference {
                     && case.kernels_is(Errno::OPNOTSUPP) =>
             {
                 Some(Self::AclOfLink)
+            }
+            O::SetAcl { .. }
+                if (case.ours_is(Errno::ACCES) || case.ours_is(Errno::OPNOTSUPP))
+                    && case.kernel_refuses() =>
+            {
+                Some(Self::AttributeNameFirst)
             }
             O::SetXattr { .. } | O::SetAcl { .. }
                 if case.geometry.has_large_inodes()
@@ -397,6 +403,10 @@ impl Difference {
                 | O::Zero { .. }
                 | O::FileZero { .. },
             ) if case.seen.is_some_and(|seen| seen[1] != kernel.mtime) => Some(Self::FallocateModifies),
+            // The attempt that was taken back.
+            (Field::Ctime, O::SetXattr { .. } | O::SetAcl { .. }) if case.geometry.has_large_inodes() => {
+                Some(Self::MoreAttributes)
+            }
             (Field::Mtime | Field::Ctime, O::Store { .. }) => Some(Self::StoreModifies),
             (Field::Ctime, O::SetTimes { atime: None, mtime: None, .. }) => Some(Self::NothingToSet),
             _ => None,
@@ -405,13 +415,15 @@ impl Difference {
 
     /// The one that the answers to a store are.
     fn of_store(case: &Case<'_>) -> Option<Self> {
-        let Answer::Ranges(ours) = case.ours else { return None };
-        match case.kernel {
-            // Of another place of the same folio there was no room for a block.
-            Given::Answer(Answer::StoreDied(..)) => Some(Self::StoreAllocates),
-            Given::Answer(Answer::Ranges(kernel)) if ours != kernel => Some(Self::StoreAllocates),
-            _ => None,
-        }
+        let Given::Answer(kernel) = case.kernel else { return None };
+        let is_known = |answer: &Answer| matches!(answer, Answer::Ranges(_) | Answer::StoreDied(..));
+        // The kernel may have had no room for a block of another place of the same folio.
+        let is_same_end = match (case.ours, kernel) {
+            (Answer::StoreDied(ours, _), Answer::StoreDied(kernel, _)) => ours == kernel,
+            (Answer::StoreDied(..), _) => false,
+            _ => true,
+        };
+        (is_same_end && is_known(case.ours) && is_known(kernel)).then_some(Self::StoreAllocates)
     }
 
     /// Whether what e2fsck says of the kernel's image is [`StaleKind`](Self::StaleKind) and nothing else.
