@@ -26,7 +26,8 @@ fn each_operation_gives_what_the_kernel_gives() {
     }
     let mut tally = Tally::default();
     let (mut failed, mut seeds) = (Vec::new(), BTreeMap::new());
-    let rare = RARE.iter().copied().filter(|_| first == 0 && lists == LISTS);
+    let is_whole = first == 0 && lists >= LISTS;
+    let rare = RARE.iter().copied().filter(|rare| is_whole && *rare >= lists);
     for seed in (first..first + lists).chain(rare) {
         match list(seed) {
             Ok(list) => {
@@ -47,7 +48,7 @@ fn each_operation_gives_what_the_kernel_gives() {
         panic!("{} of {lists} lists fail, the first: {words}", failed.len());
     }
     let missing: Vec<_> = Difference::ALL.iter().filter(|one| !tally.differences.contains_key(one)).collect();
-    assert!(missing.is_empty(), "these differences do not come up any more: {missing:?}");
+    assert!(missing.is_empty() || !is_whole, "these differences do not come up any more: {missing:?}");
 }
 
 #[test]

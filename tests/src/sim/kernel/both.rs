@@ -443,7 +443,7 @@ impl Both {
     }
 
     /// Compares what is free: what differs is what inodes have more or less.
-    fn space(&mut self) -> Result<(), String> {
+    fn space(&self) -> Result<(), String> {
         let ours = Space::from(self.world.ext2().statfs().map_err(|error| error.to_string())?);
         let kernel = self.kernel.space().map_err(|answer| answer.words())?;
         let mut more = BTreeMap::new();

@@ -26,7 +26,8 @@ pub enum Difference {
     EmptyWrite,
     /// An empty path is refused with `ENOENT` before all else; to the library it is a name that nothing has.
     EmptyName,
-    /// `utimensat` with nothing to set returns at once; the library's `set_attr` notes a change of the inode.
+    /// `utimensat` and `chown` with nothing to set change what may not be changed, and the first notes nothing; to the library's
+    /// `set_attr` it is a change of the inode.
     NothingToSet,
     /// `mkdir` takes no set-id bits; the library's `create` makes what it is asked for.
     SetIdOfDirectory,
@@ -38,11 +39,10 @@ pub enum Difference {
     FallocateModifies,
     /// A removed directory has no bytes to the kernel; the library lets its size be until it is gone.
     SizeOfRemoved,
-    /// Flags that only directories have are refused for files with `EOPNOTSUPP` by the ext4 driver. Linux's ext2 keeps them, as
-    /// the library does.
+    /// Flags that only directories have are refused for files with `EOPNOTSUPP` by the ext4 driver; the library keeps them.
     FlagsOfKind,
     /// Read-only, the library refuses a change with `EROFS` before it looks at names; the kernel looks first, so that `EEXIST`
-    /// and `ENAMETOOLONG` come before.
+    /// and `ENAMETOOLONG` come before. In a rename it is the other way round.
     ReadOnlyFirst,
     /// The ext4 driver makes no file in a directory that is removed, and says `EPERM`; the library says `ENOENT`.
     TmpfileInRemoved,
@@ -179,7 +179,8 @@ pub(super) struct FieldCase<'c> {
 }
 
 impl FieldCase<'_> {
-    fn operation(&self) -> Option<&Operation> {
+    /// What the last step did.
+    pub(super) fn operation(&self) -> Option<&Operation> {
         self.step.map(|step| &step.operation)
     }
 }
@@ -250,6 +251,7 @@ impl Difference {
                 Some(Self::EmptyName)
             }
             O::SetTimes { atime: None, mtime: None, .. }
+            | O::Chown { uid: None, gid: None, mode: None, .. }
                 if (case.ours_is(Errno::PERM) || case.ours_is(Errno::ROFS))
                     && matches!(case.kernel, Given::Answer(Answer::Done)) =>
             {
@@ -302,7 +304,7 @@ impl Difference {
             O::Fallocate { .. } if case.ours_is(Errno::OPNOTSUPP) && case.kernel_refuses() => {
                 Some(Self::ModeFirst)
             }
-            O::Write { data: Data { len: 0, .. }, .. }
+            O::Write { data: Data { len: 0, .. }, .. } | O::FileWrite { data: Data { len: 0, .. }, .. }
                 if *case.ours == Answer::Number(0) && case.kernel_refuses() =>
             {
                 Some(Self::EmptyWrite)
@@ -348,6 +350,9 @@ impl Difference {
                 }
             }
             _ if case.is_short_of_room() => Some(Self::FullDisk),
+            O::Rename { .. } if case.ours_is(Errno::NAMETOOLONG) && case.kernels_is(Errno::ROFS) => {
+                Some(Self::ReadOnlyFirst)
+            }
             _ if case.ours_is(Errno::ROFS) && case.kernel_refuses() => Some(Self::ReadOnlyFirst),
             _ => None,
         }
@@ -408,7 +413,11 @@ impl Difference {
                 Some(Self::MoreAttributes)
             }
             (Field::Mtime | Field::Ctime, O::Store { .. }) => Some(Self::StoreModifies),
-            (Field::Ctime, O::SetTimes { atime: None, mtime: None, .. }) => Some(Self::NothingToSet),
+            (
+                Field::Ctime,
+                O::SetTimes { atime: None, mtime: None, .. }
+                | O::Chown { uid: None, gid: None, mode: None, .. },
+            ) => Some(Self::NothingToSet),
             _ => None,
         }
     }
