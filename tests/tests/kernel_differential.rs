@@ -9,7 +9,10 @@ use e2dax_tests::{
 use ext2_core::sync::Mended;
 
 /// Lists where nobody asks for another number.
-const LISTS: u64 = 40;
+const LISTS: u64 = 120;
+
+/// Beside those, lists in which rare differences come up.
+const RARE: [u64; 7] = [136, 161, 163, 194, 341, 1014, 1171];
 
 #[test]
 fn each_operation_gives_what_the_kernel_gives() {
@@ -23,7 +26,9 @@ fn each_operation_gives_what_the_kernel_gives() {
     }
     let mut tally = Tally::default();
     let (mut failed, mut seeds) = (Vec::new(), BTreeMap::new());
-    for seed in first..first + lists {
+    let is_whole = first == 0 && lists >= LISTS;
+    let rare = RARE.iter().copied().filter(|rare| is_whole && *rare >= lists);
+    for seed in (first..first + lists).chain(rare) {
         match list(seed) {
             Ok(list) => {
                 for difference in list.differences.keys() {
@@ -43,7 +48,7 @@ fn each_operation_gives_what_the_kernel_gives() {
         panic!("{} of {lists} lists fail, the first: {words}", failed.len());
     }
     let missing: Vec<_> = Difference::ALL.iter().filter(|one| !tally.differences.contains_key(one)).collect();
-    assert!(missing.is_empty(), "these differences do not come up any more: {missing:?}");
+    assert!(missing.is_empty() || !is_whole, "these differences do not come up any more: {missing:?}");
 }
 
 #[test]

@@ -60,6 +60,7 @@ struct Both {
 #[derive(Default)]
 struct Before {
     kind: Option<FileKind>,
+    mode: u16,
     /// Attributes, as the kernel tells them.
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Whether a directory that is named or listed is removed.
@@ -154,6 +155,10 @@ impl Both {
             return Ok(End::On);
         }
         let kernel = self.kernel.perform(step);
+        // Both list as long as the library does.
+        for (ours, kernel) in self.world.actors[0].listings.iter().zip(&mut self.kernel.held.listings) {
+            *kernel = kernel.take().filter(|_| ours.is_some());
+        }
         let _ = writeln!(self.log, "{}", kernel.words());
         self.tally.operations += 1;
         *self.tally.words.entry(step.operation.word()).or_default() += 1;
@@ -182,8 +187,13 @@ impl Both {
             | O::Acl { of, .. }
             | O::SetFlags { of, .. } => {
                 let Ok(hand) = self.kernel.hand(of) else { return Before::default() };
-                let kind = attr(hand).ok().map(|attr| attr.kind);
-                Before { kind, xattrs: xattrs(hand).unwrap_or_default(), ..Before::default() }
+                let Ok(Attr { kind, mode, .. }) = attr(hand) else { return Before::default() };
+                Before {
+                    kind: Some(kind),
+                    mode,
+                    xattrs: xattrs(hand).unwrap_or_default(),
+                    ..Before::default()
+                }
             }
             O::FileWrite { file, .. } => {
                 let file = self.model.held(step.actor).files[usize::from(file)];
@@ -237,6 +247,7 @@ impl Both {
             ours,
             kernel,
             kind: before.kind,
+            mode: before.mode,
             xattrs: &before.xattrs,
             free: before.free,
             appends: before.appends,
@@ -432,7 +443,7 @@ impl Both {
     }
 
     /// Compares what is free: what differs is what inodes have more or less.
-    fn space(&mut self) -> Result<(), String> {
+    fn space(&self) -> Result<(), String> {
         let ours = Space::from(self.world.ext2().statfs().map_err(|error| error.to_string())?);
         let kernel = self.kernel.space().map_err(|answer| answer.words())?;
         let mut more = BTreeMap::new();

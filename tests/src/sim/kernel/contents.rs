@@ -12,6 +12,7 @@ use rustix::{
 };
 
 use super::hands::{Done, Kernel, call, done, reopen};
+use super::maps::PAGE;
 use crate::sim::{
     Answer, Operation, Step,
     operation::{WHOLE, WHOLE_READ},
@@ -156,7 +157,11 @@ pub(super) fn put_ranges(file: BorrowedFd<'_>, wanted: &[Range<u64>]) -> Io<()> 
                 let zeros = vec![0; usize::try_from(to - from).expect("the image is small")];
                 rustix::io::pwrite(file, &zeros, *from)?;
             }
-            (true, false) => fs::fallocate(file, PUNCH, *from, to.max(from + 1) - from)?,
+            (true, false) => {
+                // The last block goes with what is behind the end.
+                let end = if to == size { to.next_multiple_of(PAGE) } else { to };
+                fs::fallocate(file, PUNCH, *from, end.max(from + 1) - from)?;
+            }
             _ => {}
         }
     }

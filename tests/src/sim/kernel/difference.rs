@@ -8,7 +8,7 @@ use super::{
     geometry::Geometry,
     hands::Given,
 };
-use crate::sim::{Answer, Operation, Step, name, xattr_name};
+use crate::sim::{Answer, Data, Operation, Step, name, xattr_name};
 
 /// So many free blocks are few: some operations take as many.
 const FEW: u64 = 16;
@@ -22,11 +22,12 @@ pub enum Difference {
     NoZeroRange,
     /// A range to be punched or zeroed that ends behind the largest file is `EFBIG`; the library takes what there is of it.
     FarRange,
-    /// A range of no bytes is `EINVAL` to `fallocate`; the library's functions of their own have nothing to do.
-    EmptyRange,
+    /// Nothing is refused to who writes nothing; the kernel refuses to open the file.
+    EmptyWrite,
     /// An empty path is refused with `ENOENT` before all else; to the library it is a name that nothing has.
     EmptyName,
-    /// `utimensat` with nothing to set returns at once; the library's `set_attr` notes a change of the inode.
+    /// `utimensat` and `chown` with nothing to set change what may not be changed, and the first notes nothing; to the library's
+    /// `set_attr` it is a change of the inode.
     NothingToSet,
     /// `mkdir` takes no set-id bits; the library's `create` makes what it is asked for.
     SetIdOfDirectory,
@@ -38,16 +39,14 @@ pub enum Difference {
     FallocateModifies,
     /// A removed directory has no bytes to the kernel; the library lets its size be until it is gone.
     SizeOfRemoved,
-    /// Flags that only directories have are refused for files with `EOPNOTSUPP` by the ext4 driver. Linux's ext2 keeps them, as
-    /// the library does.
+    /// Flags that only directories have are refused for files with `EOPNOTSUPP` by the ext4 driver; the library keeps them.
     FlagsOfKind,
     /// Read-only, the library refuses a change with `EROFS` before it looks at names; the kernel looks first, so that `EEXIST`
-    /// and `ENAMETOOLONG` come before.
+    /// and `ENAMETOOLONG` come before. In a rename it is the other way round.
     ReadOnlyFirst,
     /// The ext4 driver makes no file in a directory that is removed, and says `EPERM`; the library says `ENOENT`.
     TmpfileInRemoved,
-    /// An attribute with a name that none can have: the library looks at the name first, the kernel at whether the inode may be
-    /// changed.
+    /// An attribute that the inode cannot have: the library looks at that first, the kernel at whether the inode may be changed.
     AttributeNameFirst,
     /// A mode of `fallocate` that ext2 does not have: the library looks at it first, the kernel at the file and the range.
     ModeFirst,
@@ -109,6 +108,8 @@ pub(super) struct Case<'c> {
     pub(super) is_large: bool,
     /// Whether entries of the directory that is listed may lie elsewhere.
     pub(super) is_reordered: bool,
+    /// The mode of the same before.
+    pub(super) mode: u16,
     /// The attributes of the same before the step, as the kernel told them.
     pub(super) xattrs: &'c [(Vec<u8>, Vec<u8>)],
     /// Bytes of the largest file.
@@ -178,7 +179,8 @@ pub(super) struct FieldCase<'c> {
 }
 
 impl FieldCase<'_> {
-    fn operation(&self) -> Option<&Operation> {
+    /// What the last step did.
+    pub(super) fn operation(&self) -> Option<&Operation> {
         self.step.map(|step| &step.operation)
     }
 }
@@ -189,7 +191,7 @@ impl Difference {
         Self::TruncateOfReader,
         Self::NoZeroRange,
         Self::FarRange,
-        Self::EmptyRange,
+        Self::EmptyWrite,
         Self::EmptyName,
         Self::NothingToSet,
         Self::SetIdOfDirectory,
@@ -242,12 +244,6 @@ impl Difference {
             {
                 Some(Self::NoZeroRange)
             }
-            O::Zero { len: 0, .. } | O::FileZero { len: 0, .. } | O::Punch { len: 0, .. }
-                if is_done && case.kernels_is(Errno::INVAL) =>
-            {
-                Some(Self::EmptyRange)
-            }
-            O::FilePunch { len: 0, .. } if is_done && case.kernels_is(Errno::INVAL) => Some(Self::EmptyRange),
             _ if case.names().iter().any(|nr| name(*nr).is_empty())
                 && matches!(case.ours, Answer::Refused(_))
                 && case.kernels_is(Errno::NOENT) =>
@@ -255,6 +251,7 @@ impl Difference {
                 Some(Self::EmptyName)
             }
             O::SetTimes { atime: None, mtime: None, .. }
+            | O::Chown { uid: None, gid: None, mode: None, .. }
                 if (case.ours_is(Errno::PERM) || case.ours_is(Errno::ROFS))
                     && matches!(case.kernel, Given::Answer(Answer::Done)) =>
             {
@@ -307,6 +304,11 @@ impl Difference {
             O::Fallocate { .. } if case.ours_is(Errno::OPNOTSUPP) && case.kernel_refuses() => {
                 Some(Self::ModeFirst)
             }
+            O::Write { data: Data { len: 0, .. }, .. } | O::FileWrite { data: Data { len: 0, .. }, .. }
+                if *case.ours == Answer::Number(0) && case.kernel_refuses() =>
+            {
+                Some(Self::EmptyWrite)
+            }
             O::Write { data, .. } | O::FileWrite { data, .. } => {
                 let is_short = match (case.ours, case.kernel) {
                     (Answer::Number(ours), Given::Answer(Answer::Number(kernel))) => {
@@ -325,6 +327,12 @@ impl Difference {
             {
                 Some(Self::AclOfLink)
             }
+            O::SetAcl { .. }
+                if (case.ours_is(Errno::ACCES) || case.ours_is(Errno::OPNOTSUPP))
+                    && case.kernel_refuses() =>
+            {
+                Some(Self::AttributeNameFirst)
+            }
             O::SetXattr { .. } | O::SetAcl { .. }
                 if case.geometry.has_large_inodes()
                     && case.ours_is(Errno::NOSPC)
@@ -342,6 +350,9 @@ impl Difference {
                 }
             }
             _ if case.is_short_of_room() => Some(Self::FullDisk),
+            O::Rename { .. } if case.ours_is(Errno::NAMETOOLONG) && case.kernels_is(Errno::ROFS) => {
+                Some(Self::ReadOnlyFirst)
+            }
             _ if case.ours_is(Errno::ROFS) && case.kernel_refuses() => Some(Self::ReadOnlyFirst),
             _ => None,
         }
@@ -397,21 +408,31 @@ impl Difference {
                 | O::Zero { .. }
                 | O::FileZero { .. },
             ) if case.seen.is_some_and(|seen| seen[1] != kernel.mtime) => Some(Self::FallocateModifies),
+            // The attempt that was taken back.
+            (Field::Ctime, O::SetXattr { .. } | O::SetAcl { .. }) if case.geometry.has_large_inodes() => {
+                Some(Self::MoreAttributes)
+            }
             (Field::Mtime | Field::Ctime, O::Store { .. }) => Some(Self::StoreModifies),
-            (Field::Ctime, O::SetTimes { atime: None, mtime: None, .. }) => Some(Self::NothingToSet),
+            (
+                Field::Ctime,
+                O::SetTimes { atime: None, mtime: None, .. }
+                | O::Chown { uid: None, gid: None, mode: None, .. },
+            ) => Some(Self::NothingToSet),
             _ => None,
         }
     }
 
     /// The one that the answers to a store are.
     fn of_store(case: &Case<'_>) -> Option<Self> {
-        let Answer::Ranges(ours) = case.ours else { return None };
-        match case.kernel {
-            // Of another place of the same folio there was no room for a block.
-            Given::Answer(Answer::StoreDied(..)) => Some(Self::StoreAllocates),
-            Given::Answer(Answer::Ranges(kernel)) if ours != kernel => Some(Self::StoreAllocates),
-            _ => None,
-        }
+        let Given::Answer(kernel) = case.kernel else { return None };
+        let is_known = |answer: &Answer| matches!(answer, Answer::Ranges(_) | Answer::StoreDied(..));
+        // The kernel may have had no room for a block of another place of the same folio.
+        let is_same_end = match (case.ours, kernel) {
+            (Answer::StoreDied(ours, _), Answer::StoreDied(kernel, _)) => ours == kernel,
+            (Answer::StoreDied(..), _) => false,
+            _ => true,
+        };
+        (is_same_end && is_known(case.ours) && is_known(kernel)).then_some(Self::StoreAllocates)
     }
 
     /// Whether what e2fsck says of the kernel's image is [`StaleKind`](Self::StaleKind) and nothing else.

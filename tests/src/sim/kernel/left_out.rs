@@ -38,6 +38,11 @@ pub enum LeftOut {
     /// A mapping to be stored to of what was opened for appending: `O_APPEND` does not keep the kernel from it, as no program is
     /// kept from opening it otherwise; the library's handle is for appending only.
     MapOfAppender,
+    /// A mapping to be stored to of what is immutable, and was opened before: the library refuses it, the kernel each store.
+    MapOfImmutable,
+    /// A mapping for reading of what may only be appended to, and was opened for writing before: the kernel refuses it as one for
+    /// storing.
+    MapOfAppendOnly,
     /// A directory that is opened for reading its bytes: the kernel refuses when they are read, the library has no such handle.
     DirectoryOpened,
     /// A write through what was opened before the file became append-only: the kernel looks at that when a file is opened, the
@@ -106,6 +111,16 @@ impl LeftOut {
             {
                 Some(Self::MapOfAppender)
             }
+            O::Map { file, sharing: Sharing::Shared, protection: Protection::ReadWrite, .. }
+                if has_flag(step, file, model, InodeFlags::IMMUTABLE) =>
+            {
+                Some(Self::MapOfImmutable)
+            }
+            O::Map { file, sharing: Sharing::Shared, protection: Protection::ReadOnly, .. }
+                if is_append_only(step, file, model) =>
+            {
+                Some(Self::MapOfAppendOnly)
+            }
             O::Load { map, at, len } => Self::access(kernel, map, at, len.into(), false),
             O::Store { map, at, data } => Self::access(kernel, map, at, data.len.into(), true),
             O::Msync { map, page, pages } => Self::access(kernel, map, page * PAGE, pages * PAGE, false),
@@ -121,8 +136,11 @@ impl LeftOut {
 
 /// Whether a file that is open, and not for appending, may only be appended to.
 fn is_append_only(step: &Step, file: u8, model: &Model) -> bool {
+    has_flag(step, file, model, InodeFlags::APPEND)
+}
+
+/// Whether a file that is open for writing has a flag.
+fn has_flag(step: &Step, file: u8, model: &Model, flag: InodeFlags) -> bool {
     let open = model.held(step.actor).files[usize::from(file)];
-    open.is_some_and(|(id, open_for)| {
-        open_for != OpenFor::Appending && model.node(id).flags & InodeFlags::APPEND.bits() != 0
-    })
+    open.is_some_and(|(id, open_for)| open_for == OpenFor::Writing && model.node(id).flags & flag.bits() != 0)
 }

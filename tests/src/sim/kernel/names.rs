@@ -173,9 +173,6 @@ impl Kernel {
         let Some((dir, cookie)) = &mut self.held.listings[slot] else { return Err(Answer::Nothing) };
         let (some, more) = call(entries(&*dir, *cookie, count))?;
         *cookie = some.last().map_or(*cookie, |entry| entry.next_cookie);
-        if !more {
-            self.held.listings[slot] = None;
-        }
         Ok((some, more))
     }
 }

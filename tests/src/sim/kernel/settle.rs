@@ -49,11 +49,13 @@ impl Difference {
                 set_flags(kernel.hand(*of).map_err(words)?, flags & FLAGS & !FOR_DIRECTORIES).map_err(failed)
             }
             (Self::StoreAllocates, O::Store { map, at, data }) => {
-                let Answer::Ranges(wanted) = case.ours else { return Ok(()) };
+                let (Answer::Ranges(wanted) | Answer::StoreDied(_, wanted)) = case.ours else {
+                    return Ok(());
+                };
                 let file = kernel.changed(case.step).map_err(words)?;
                 put_ranges(file.as_fd(), wanted).map_err(failed)?;
                 let map = kernel.map(*map).map_err(words)?;
-                let died = matches!(case.kernel, Given::Answer(Answer::StoreDied(..)));
+                let died = matches!(case.kernel, Given::Answer(Answer::StoreDied(..))) && case.ours.is_done();
                 if died && map.is_shared {
                     call(rustix::io::pwrite(&file, &data.bytes(*at), map.first + at)).map_err(words)?;
                 } else if died {
@@ -84,7 +86,10 @@ impl Difference {
             (Self::FullDisk, _) => Err("one of the two is full".to_owned()),
             (Self::MoreAttributes, O::SetXattr { of, .. } | O::SetAcl { of, .. }) => {
                 let of = kernel.hand(*of).map_err(words)?;
-                put_xattrs(of, case.xattrs).map_err(failed)
+                put_xattrs(of, case.xattrs).map_err(failed)?;
+                // A list for access sets the mode.
+                let is_list = matches!(case.step.operation, O::SetAcl { .. });
+                if is_list { chmod(of, case.mode).map_err(failed) } else { Ok(()) }
             }
             (Self::UnknownFlags, O::SetFlags { of, flags }) => {
                 set_flags(kernel.hand(*of).map_err(words)?, flags & FLAGS).map_err(failed)
@@ -101,7 +106,9 @@ impl Difference {
         let failed = |errno: Errno| format!("{self:?} is not settled: {errno}");
         match self {
             Self::SetIdOfDirectory | Self::SetIdOfOwner => chmod(of, case.ours.mode).map_err(failed),
-            Self::NothingToSet => set_times_again(of).map_err(failed),
+            Self::NothingToSet if matches!(case.operation(), Some(Operation::SetTimes { .. })) => {
+                set_times_again(of).map_err(failed)
+            }
             Self::FallocateModifies => {
                 let seen = case.seen.ok_or("its times were not seen before")?;
                 set_modified(of, seen[1]).map_err(failed)
