@@ -15,6 +15,7 @@
 
 mod create;
 mod rename;
+mod shelter;
 mod unlink;
 
 pub use create::NewInode;

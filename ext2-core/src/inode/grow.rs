@@ -2,8 +2,7 @@
 //!
 //! # Invariants
 //! 1. A block is filled or zero on the media before any pointer to it is: the fence lies between.
-//! 2. New indirect blocks are built whole before the one store that makes them reachable; the top pointer
-//!    is written last.
+//! 2. New indirect blocks are built whole before the one store that makes them reachable; the top pointer is written last.
 //! 3. Blocks that are not published go back when their guard is dropped.
 
 use super::{Cell, FileKind, Inode, Unpublished};
@@ -61,8 +60,8 @@ impl Cell {
         self.fs.geo.group_of_inode(self.nr).map_or(GroupNr::new(0), |(group, _)| group)
     }
 
-    /// The block that would be best for block `start` of the file (Linux: `ext2_find_goal`), and where the
-    /// file's unit of 2 MiB around it begins on the device, if a part of it lies aligned already.
+    /// The block that would be best for block `start` of the file (Linux: `ext2_find_goal`), and where the file's unit of 2 MiB
+    /// around it begins on the device, if a part of it lies aligned already.
     pub(super) fn goal(&self, growth: &Growth, start: u64) -> Result<(u32, Option<u32>)> {
         let place = &self.fs.writer()?.place;
         let unit = u64::from(place.unit());
@@ -236,9 +235,9 @@ impl Cell {
 }
 
 impl Inode {
-    /// Whether all that leads to the file's blocks is durable, or will be with the data: here always,
-    /// since every pointer and size is stored behind a fence and a flush of the device takes it along.
-    /// This is what lets a mapping be synchronous (Linux: `MAP_SYNC`, which its ext2 never offered).
+    /// Whether all that leads to the file's blocks is durable, or will be with the data: here always, since every pointer and
+    /// size is stored behind a fence and a flush of the device takes it along. This is what lets a mapping be synchronous
+    /// (Linux: `MAP_SYNC`, which its ext2 never offered).
     #[must_use]
     pub fn is_map_durable(&self) -> bool {
         true

@@ -29,10 +29,9 @@ pub struct Unpublished {
 }
 
 impl Unpublished {
-    /// Makes the blocks reachable that `written`, a byte range of the file, touches; the caller has
-    /// filled that range, and the rest of those blocks is zeroed here. A fence separates contents and
-    /// pointers. Blocks that `written` does not touch go back. Where somebody else gave the file a block
-    /// meanwhile, the written bytes are copied into that one.
+    /// Makes the blocks reachable that `written`, a byte range of the file, touches; the caller has filled that range, and the
+    /// rest of those blocks is zeroed here. A fence separates contents and pointers. Blocks that `written` does not touch go
+    /// back. Where somebody else gave the file a block meanwhile, the written bytes are copied into that one.
     ///
     /// # Errors
     /// `ENOSPC` for indirect blocks, `EROFS`, the device's: nothing is reachable then, or a first part.

@@ -5,7 +5,7 @@ use alloc::vec;
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::rename::LOST_FOUND;
+use super::shelter::LOST_FOUND;
 use super::{LINK_MAX, Times, check_name};
 use crate::balloc::{Blocks, Run};
 use crate::dir::Named;

@@ -1,14 +1,14 @@
 //! Renaming (Linux: `ext2_rename`, and `RENAME_EXCHANGE`, which its ext2 lacks).
 //!
-//! A file gets its new name before it loses the old one; a target that is replaced stays reachable, as a
-//! name in `lost+found`, until the new file has its name. Where there is no `lost+found` it is made for that long: a
-//! crash leaves the former target there, and nothing in the directories that were changed. Two names in one block of a directory change
-//! places by one store of that block's pointer.
+//! A file gets its new name before it loses the old one; a target that is replaced stays reachable, as a name in `lost+found`,
+//! until the new file has its name. Where there is no `lost+found` it is made for that long: a crash leaves the former target
+//! there, and nothing in the directories that were changed. Two names in one block of a directory change places by one store of
+//! that block's pointer.
 //!
-//! A directory that changes its parent, or its block, has no safe order in ext2 alone: two names for one
-//! directory stop e2fsck, and so does none. Where the image has a journal (an ext3 one), the change is one
-//! transaction in it. Otherwise the window is kept as short as it can be, a few stores of 4 bytes, or is closed by
-//! refusing with `EXDEV` where the file system was opened with `strict_rename`.
+//! A directory that changes its parent, or its block, has no safe order in ext2 alone: two names for one directory stop e2fsck,
+//! and so does none. Where the image has a journal (an ext3 one), the change is one transaction in it. Otherwise the window is
+//! kept as short as it can be, a few stores of 4 bytes, or is closed by refusing with `EXDEV` where the file system was opened
+//! with `strict_rename`.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -16,10 +16,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bitflags::bitflags;
 
-use super::{LINK_MAX, Times, check_name, is_dots, is_empty, with_locks};
-use crate::dir::{Found, Room};
-use crate::error::{Error, Result, refuse};
-use crate::inode::{FileKind, Inode, InodeFlags};
+use super::shelter::{Keeper, Shelter};
+use super::{LINK_MAX, check_name, is_dots, is_empty, with_locks};
+use crate::dir::Found;
+use crate::error::{Result, refuse};
+use crate::inode::{FileKind, Inode};
 use crate::journal::{Images, Journal, Transaction};
 use crate::order::Written;
 use crate::sync::Mended;
@@ -36,9 +37,6 @@ bitflags! {
     }
 }
 
-/// Where e2fsck puts what has no name, in the root.
-pub(super) const LOST_FOUND: &[u8] = b"lost+found";
-
 /// A rename with its directories and names; what they name is looked up under the locks.
 struct Rename<'r> {
     old_dir: &'r Inode,
@@ -48,34 +46,6 @@ struct Rename<'r> {
     source: Inode,
     target: Option<Inode>,
     lost: Option<Inode>,
-}
-
-/// A name that is to keep an inode reachable for a while, and the place that was found for it.
-struct Keeper {
-    place: Inode,
-    name: Vec<u8>,
-    room: Room,
-}
-
-/// Such a name that is there. The directory keeps its times, since it will be as it was.
-struct Kept {
-    place: Inode,
-    name: Vec<u8>,
-}
-
-impl Keeper {
-    fn keep(self, inode: &Inode) -> Result<Kept> {
-        self.place.0.put_entry(&self.name, self.room, Written::new(inode.0.as_named()))?;
-        Ok(Kept { place: self.place, name: self.name })
-    }
-}
-
-impl Kept {
-    fn let_go(self) -> Result<()> {
-        let dir = &self.place.0;
-        let removal = dir.find_removal(&dir.must_find(&self.name)?)?;
-        dir.remove_entry(&self.name, &removal).map(drop)
-    }
 }
 
 impl Ext2 {
@@ -105,10 +75,8 @@ impl Ext2 {
         let (old_name, new_name) = (check_name(old), check_name(new));
         if (is_dots(old) || is_dots(new)) && !Mended::DotsAsNames.is_back() {
             let is_there = !is_dots(old) && flags.contains(RenameFlags::NOREPLACE);
-            return refuse(
-                if is_there { Errno::EXIST } else { Errno::BUSY },
-                "the name of a directory itself",
-            );
+            let errno = if is_there { Errno::EXIST } else { Errno::BUSY };
+            return refuse(errno, "the name of a directory itself");
         }
         old_name?;
         self.0.change(|| {
@@ -179,17 +147,6 @@ impl Ext2 {
             }
         })
     }
-
-    /// `/lost+found`, if it is there: the place where e2fsck puts what has no name.
-    fn lost_found(&self) -> Result<Option<Inode>> {
-        match self.root()?.lookup(LOST_FOUND) {
-            Ok(lost) => Ok((lost.kind() == FileKind::Directory).then_some(lost)),
-            // One that cannot be used stands in nobody's way.
-            Err(Error::Corrupt(_)) => Ok(None),
-            Err(error) if error.refuses(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// What a look under the locks came to.
@@ -199,51 +156,6 @@ enum Step {
     /// Nothing refuses the rename, and what it replaces needs a place that is not there.
     Shelter,
     Done,
-}
-
-/// A `lost+found` that was made for one rename, until this is dropped. One that is refused makes none.
-#[derive(Default)]
-struct Shelter {
-    /// The root, and what was made there.
-    made: Option<(Inode, Inode)>,
-    /// Whether one was looked for; where there is none all the same, there is no room for it.
-    is_asked: bool,
-}
-
-impl Shelter {
-    /// Makes one, if there is room for it and the root can be changed. An error of the image or the device is the
-    /// rename's: it has changed nothing yet.
-    fn make(&mut self, fs: &Ext2) -> Result<()> {
-        if fs.lost_found()?.is_some() {
-            return Ok(());
-        }
-        self.is_asked = true;
-        let root = fs.root()?;
-        // Where names may be added and not removed, it would stay.
-        if root.0.attrs.lock().flags.intersects(InodeFlags::APPEND | InodeFlags::IMMUTABLE)
-            || Mended::NoShelter.is_back()
-        {
-            return Ok(());
-        }
-        match root.create_lost_found() {
-            Ok(made) => self.made = Some((root, made)),
-            // No room, a name that is not a directory's, or a root with all the links that it may have.
-            Err(error)
-                if [Errno::NOSPC, Errno::EXIST, Errno::MLINK].iter().any(|errno| error.refuses(*errno)) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Shelter {
-    fn drop(&mut self) {
-        if let Some((root, made)) = self.made.take()
-            && let Err(error) = root.remove_dir(LOST_FOUND, Times::Keep, Some(&made))
-        {
-            log::warn!("a lost+found that was made for a rename stays: {error}");
-        }
-    }
 }
 
 /// The directories above and including `dir`.
