@@ -598,37 +598,3 @@ fn mended_words(image: &[u8]) -> String {
     std::fs::write(&path, image).expect("written");
     tools::words(&tools::command("e2fsck").arg("-fn").arg(&path).output().expect("e2fsck runs"))
 }
-
-/// A rename makes a `lost+found` for a moment. Whoever gives that name to a directory of their own meanwhile keeps it.
-#[test]
-fn a_directory_that_takes_the_place_of_a_shelter_stays() {
-    need_tools!("mke2fs", "e2fsck");
-    let device = ram(&image(&["-t", "ext2"]));
-    let fs = open(&device);
-    let root = fs.root().expect("root");
-    root.rmdir("lost+found").expect("empty");
-    let dir = root.create("dir", &DIR).expect("created");
-    let is_over = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
-                for name in ["new", "old"] {
-                    drop(dir.create(name, &FILE));
-                }
-                fs.rename(&dir, b"new", &dir, b"old", RenameFlags::empty()).expect("renamed");
-            }
-        });
-        let mut lost = 0;
-        for _ in 0..600 {
-            root.create("own", &DIR).expect("created");
-            fs.rename(&root, b"own", &root, b"lost+found", RenameFlags::empty()).expect("renamed");
-            (0..3).for_each(|_| std::thread::yield_now());
-            lost += u32::from(root.rmdir("lost+found").is_err());
-        }
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(lost, 0, "directories are gone");
-    });
-    drop((root, dir));
-    fs.close().expect("closed");
-    assert!(is_clean(&device.to_vec()));
-}

@@ -353,7 +353,7 @@ impl Rule {
             logical
                 .checked_sub(back)
                 .and_then(|at| map.get(&at))
-                .is_some_and(|&at| u64::from(at) + back == block.into())
+                .is_some_and(|&at| u64::from(at) + back == u64::from(block))
         });
         let longest = run.count() as u32;
         (block + 1 - longest..=block).contains(&request.goal)
