@@ -1,10 +1,9 @@
 //! A log of metadata: many changes reach the media together, all or none of them.
 //!
-//! A fence that waits for the media costs as much as the change that it orders. [`Logged`] is a device over a device
-//! that has none of them: what the file system stores of its own structures is kept in memory, block by block, until a
-//! commit writes all of it to a journal inside the image, and then in its place. The journal is that of ext3 (Linux:
-//! `fs/jbd2`), so that `e2fsck -p` ends what a crash interrupted, and a kernel that does not know journals refuses the
-//! image until then.
+//! A fence that waits for the media costs as much as the change that it orders. [`Logged`] is a device over a device that
+//! has none of them: what the file system stores of its own structures is kept in memory, block by block, until a commit
+//! writes all of it to a journal inside the image, and then in its place. The journal is that of ext3 (Linux: `fs/jbd2`), so
+//! that `e2fsck -p` ends what a crash interrupted, and a kernel that does not know journals refuses the image until then.
 //!
 //! | what | how it gets to the media |
 //! |---|---|

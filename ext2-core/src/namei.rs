@@ -118,8 +118,7 @@ impl Cell {
     }
 }
 
-/// Runs `change` with the `io` locks of some inodes: directories, then others, each in the order of their
-/// numbers.
+/// Runs `change` with the `io` locks of some inodes: directories, then others, each in the order of their numbers.
 fn with_locks<T>(inodes: &[&Inode], change: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut sorted: Vec<&Inode> = inodes.to_vec();
     sorted.sort_by_key(|inode| (inode.kind() != FileKind::Directory, inode.nr()));

@@ -52,6 +52,13 @@ pub trait Plumbing: sealed::Sealed {
     /// `EFBIG`, `EROFS`, the device's.
     fn zero_block_tail(&self, offset: u64) -> Result<()>;
 
+    /// Zeroes what lies past the end of the file in its last block, up to byte `to`, the end of a write that comes next: no
+    /// crash shows it then. The caller holds the [`io_lock`](Self::io_lock) exclusive.
+    ///
+    /// # Errors
+    /// `EROFS`; `Corrupt`, the device's.
+    fn clear_tail(&self, to: u64) -> Result<()>;
+
     /// Frees what lies past the last block that the size covers, and leaves the tail of that block as it is. The caller
     /// holds the [`io_lock`](Self::io_lock) exclusive. Linux: `ext2_truncate_blocks` at `i_size`, as
     /// `ext2_write_failed` calls it.
@@ -108,6 +115,10 @@ impl Plumbing for Inode {
         }
         let end = offset.next_multiple_of(self.0.fs.geo.block_size.bytes());
         self.0.fs.change(|| self.0.zero_mapped(offset, end).map(drop))
+    }
+
+    fn clear_tail(&self, to: u64) -> Result<()> {
+        self.0.fs.change(|| self.0.clear_tail(to))
     }
 
     fn free_past_size(&self) -> Result<()> {

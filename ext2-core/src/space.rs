@@ -29,8 +29,7 @@ pub enum Wait {
 /// Why pages are taken from a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// The file ends before them. Private copies of them go as well (Linux: `unmap_mapping_range` with
-    /// `even_cows`).
+    /// The file ends before them. Private copies of them go as well (Linux: `unmap_mapping_range` with `even_cows`).
     Truncated,
     /// They are a hole from now on. Private copies stay.
     Punched,

@@ -209,6 +209,9 @@ impl File {
         };
         let Some(len) = len else { return Ok(0) };
         if !limits.nowait {
+            if inner.compat().growth != Growth::KeepTail {
+                inner.inode.clear_tail(pos + len)?;
+            }
             inner.inode.touch_modified();
         }
         #[cfg(feature = "buffer-head")]

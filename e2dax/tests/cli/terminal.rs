@@ -276,16 +276,19 @@ fn a_pipe_that_is_closed_early_is_no_error() {
 
 /// The code of a run whose output nobody reads, or which a full disk takes.
 fn code_of(folder: &Folder, line: &str, out: Stdio) -> (i32, String) {
-    let mut child = folder
+    let child = folder
         .command(&line.split(' ').collect::<Vec<_>>())
         .stdout(out)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Of a pipe the end that is read is closed.
-    drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// A pipe that nobody reads: the end that is read is closed.
+fn unread() -> Stdio {
+    std::io::pipe().unwrap().1.into()
 }
 
 #[test]
@@ -296,7 +299,7 @@ fn a_verdict_is_told_by_the_code_although_nobody_reads_it() {
     fs::write(folder.path("b.img"), &image).unwrap();
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     for line in ["check b.img", "check --json b.img", "check -n b.img"] {
-        assert_eq!(code_of(&folder, line, Stdio::piped()), (4, String::new()), "{line}");
+        assert_eq!(code_of(&folder, line, unread()), (4, String::new()), "{line}");
         let (code, told) = code_of(&folder, line, full().into());
         // Errors are left, and that could not be told.
         assert_eq!(
@@ -308,7 +311,7 @@ fn a_verdict_is_told_by_the_code_although_nobody_reads_it() {
     assert_eq!(code_of(&folder, "check empty.img", full().into()).0, 8);
     assert_eq!(code_of(&folder, "diff b.img empty.img", full().into()).0, 2);
     assert_eq!(fs::read(folder.path("b.img")).unwrap(), image, "nothing was mended");
-    for (how, out, code) in [("-p", Stdio::piped(), 1), ("-y", full().into(), 9)] {
+    for (how, out, code) in [("-p", unread(), 1), ("-y", full().into(), 9)] {
         fs::write(folder.path("b.img"), &image).unwrap();
         assert_eq!(code_of(&folder, &format!("check {how} b.img"), out).0, code, "{how}");
         folder.run(&["check", "b.img"]).ok();
@@ -328,9 +331,9 @@ fn many_findings_that_nobody_reads_are_mended() {
     folder.run_with(&["shell", "a.img"], (100..1500).map(breaks).collect::<String>().as_bytes()).code();
     let broken = fs::read(folder.path("a.img")).unwrap();
     assert!(folder.run(&["check", "a.img"]).out().len() > 64 << 10);
-    assert_eq!(code_of(&folder, "check a.img", Stdio::piped()), (4, String::new()));
+    assert_eq!(code_of(&folder, "check a.img", unread()), (4, String::new()));
     assert_eq!(fs::read(folder.path("a.img")).unwrap(), broken);
-    assert_eq!(code_of(&folder, "check -y a.img", Stdio::piped()), (1, String::new()));
+    assert_eq!(code_of(&folder, "check -y a.img", unread()), (1, String::new()));
     folder.run(&["check", "a.img"]).ok();
 }
 
@@ -338,7 +341,7 @@ fn many_findings_that_nobody_reads_are_mended() {
 fn a_script_that_ends_early_since_nobody_reads_says_so() {
     let folder = Folder::with(&["names"]);
     fs::write(folder.path("script"), "ls\nls\nls\nmkdir /late\n").unwrap();
-    assert_eq!(code_of(&folder, "shell names.img -f script", Stdio::piped()), (1, String::new()));
+    assert_eq!(code_of(&folder, "shell names.img -f script", unread()), (1, String::new()));
     assert_eq!(folder.run(&["stat", "names.img:/late"]).code(), 1);
 }
 

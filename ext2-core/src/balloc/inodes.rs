@@ -38,9 +38,8 @@ impl Fs {
         refuse(Errno::NOSPC, "no free inode")
     }
 
-    /// The group for a new directory. Top directories are spread: the group with the fewest directories
-    /// among those with more free inodes and blocks than the average. Others stay by their parent unless
-    /// its group is poor.
+    /// The group for a new directory. Top directories are spread: the group with the fewest directories among those with
+    /// more free inodes and blocks than the average. Others stay by their parent unless its group is poor.
     fn directory_group(&self, groups: &Groups, home: GroupNr, top: bool) -> GroupNr {
         let count = u64::from(groups.len());
         let average = |sum: u64| sum / count;

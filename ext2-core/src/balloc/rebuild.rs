@@ -1,11 +1,10 @@
 //! Bitmaps and counts from the inodes: what an image needs that was not unmounted cleanly.
 //!
-//! The bits on disk were never ordered against anything, so they are not believed. What is rebuilt:
-//! which inodes have links, which blocks they and the file system itself hold, how many directories there
-//! are. Names of inodes without links, which a crash between the death of an inode and the end of its name
-//! leaves, are cleared, since the number will be given away again. Counts of links are set to the names there
-//! are, since with too few of them an inode would be taken for dead while it has a name. A truncation that
-//! was under way is ended. All else is e2fsck's: the image stays marked as not clean.
+//! The bits on disk were never ordered against anything, so they are not believed. What is rebuilt: which inodes have links,
+//! which blocks they and the file system itself hold, how many directories there are. Names of inodes without links, which a
+//! crash between the death of an inode and the end of its name leaves, are cleared, since the number will be given away
+//! again. Counts of links are set to the names there are, since with too few of them an inode would be taken for dead while
+//! it has a name. A truncation that was under way is ended. All else is e2fsck's: the image stays marked as not clean.
 //!
 //! # Invariants
 //! 1. The work is bounded by the size of the image, whatever it says: an indirect block is walked once for each level

@@ -74,9 +74,8 @@ impl Cell {
 }
 
 impl Inode {
-    /// The entries of a directory from `cookie` on: 0 for all, otherwise
-    /// [`next_cookie`](DirEntry::next_cookie) of the last entry seen. Entries that are made or removed
-    /// meanwhile may or may not be seen; all others are seen exactly once.
+    /// The entries of a directory from `cookie` on: 0 for all, otherwise [`next_cookie`](DirEntry::next_cookie) of the last
+    /// entry seen. Entries that are made or removed meanwhile may or may not be seen; all others are seen exactly once.
     ///
     /// # Errors
     /// `ENOTDIR`.

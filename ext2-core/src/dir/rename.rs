@@ -16,10 +16,9 @@ use ext2_cache::Move;
 use ext2_format::dirent::{rebuild, slots};
 
 impl Cell {
-    /// Renames within one block of the directory: a copy of the block with the old name gone and the new
-    /// one there replaces it, by one store of its pointer. Where the name needs room that only packing gives, the other
-    /// entries move, and cookies with them. `None` where the new name does not fit, or there is
-    /// no block for the copy.
+    /// Renames within one block of the directory: a copy of the block with the old name gone and the new one there replaces
+    /// it, by one store of its pointer. Where the name needs room that only packing gives, the other entries move, and
+    /// cookies with them. `None` where the new name does not fit, or there is no block for the copy.
     pub(crate) fn rename_in_block(&self, found: &Found, new: &[u8], named: Named) -> Result<Option<()>> {
         self.drop_hash_tree()?;
         let len = self.block_bytes();

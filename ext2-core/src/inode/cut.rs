@@ -110,9 +110,8 @@ impl Cell {
         Ok(cuts)
     }
 
-    /// Finds the pointers that go inside an indirect block: `range` counts data blocks under it. Says whether any
-    /// are left; a block without pointers is for the caller to take away (Linux: `all_zeroes` in
-    /// `ext2_find_shared`).
+    /// Finds the pointers that go inside an indirect block: `range` counts data blocks under it. Says whether any are left;
+    /// a block without pointers is for the caller to take away (Linux: `all_zeroes` in `ext2_find_shared`).
     fn plan_cuts_in(&self, block: u32, below: u32, range: Range<u64>, cuts: &mut Vec<Cut>) -> Result<Left> {
         let block = self.pointed(block)?;
         let shape = self.shape();
@@ -184,8 +183,7 @@ impl Cell {
         done
     }
 
-    /// Frees runs and subtrees. What is broken or cannot be read among them is reported at the end; the rest is
-    /// freed.
+    /// Frees runs and subtrees. What is broken or cannot be read among them is reported at the end; the rest is freed.
     pub(super) fn free_all(
         &self,
         gone: &Durable<Unlinked>,

@@ -146,8 +146,7 @@ impl Cell {
         Ok((run.start, guard))
     }
 
-    /// The mapping of `count` blocks from `start`, with blocks where there were none. One mapping of at
-    /// most `count` blocks.
+    /// The mapping of `count` blocks from `start`, with blocks where there were none. One mapping of at most `count` blocks.
     pub(crate) fn map_for_write(
         &self,
         inode: &Inode,

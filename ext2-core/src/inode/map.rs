@@ -120,9 +120,8 @@ impl Cell {
 }
 
 impl Inode {
-    /// What `count` blocks from `start` are: a hole, or a contiguous run on the device, **in full** for
-    /// the range asked and never past it; `count` 0 counts as 1. Blocks past the file's end are hole,
-    /// unless some were left there.
+    /// What `count` blocks from `start` are: a hole, or a contiguous run on the device, **in full** for the range asked and
+    /// never past it; `count` 0 counts as 1. Blocks past the file's end are hole, unless some were left there.
     ///
     /// # Errors
     /// `Corrupt` when the map leads out of the file system, the device's errors. When a part of the

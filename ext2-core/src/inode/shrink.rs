@@ -45,9 +45,11 @@ impl Cell {
         Ok(zeroed)
     }
 
-    /// Zeroes what lies past the end in its last block, up to `to`: a crash may show a size that covers it before it is written.
-    pub(crate) fn clear_tail(&self, end: u64, to: u64) -> Result<()> {
-        let Some((at, len)) = self.mapped_tail(end)? else { return Ok(()) };
+    /// Zeroes what lies past the end in its last block, up to byte `to`, which a write is about to make part of the file: a
+    /// crash may show a size that covers it before it is written. The caller holds the `io` lock exclusive.
+    pub(crate) fn clear_tail(&self, to: u64) -> Result<()> {
+        let end = self.size();
+        let Some((at, len)) = self.mapped_tail(end)?.filter(|_| end < to) else { return Ok(()) };
         let mut tail = vec![0; len.min(to - end) as usize];
         self.fs.dev.read_at(at, &mut tail)?;
         let is_zero = tail.iter().all(|byte| *byte == 0);
@@ -172,8 +174,7 @@ impl Cell {
         self.space.invalidate(self.size()..u64::MAX, Taken::Truncated, &mut || self.free_past(first))
     }
 
-    /// Takes the blocks of a byte range away and zeroes its ends, inside the file. The caller holds the
-    /// `io` lock exclusive.
+    /// Takes the blocks of a byte range away and zeroes its ends, inside the file. The caller holds the `io` lock exclusive.
     pub(crate) fn punch(&self, offset: u64, len: u64) -> Result<()> {
         let asked = offset.saturating_add(len);
         let end = asked.min(self.size());

@@ -154,26 +154,24 @@ impl Inode {
             let _io = self.0.io.write();
             let offset = offset(self);
             match self.check_write(offset, data.len() as u64)? {
-                // OK to cast: at most the length of the slice.
-                Some(len) => self.0.write_unlocked(self, offset, data.get(..len as usize).unwrap_or(data)),
+                Some(len) => {
+                    self.0.clear_tail(offset + len)?;
+                    // OK to cast: at most the length of the slice.
+                    self.0.write_unlocked(self, offset, data.get(..len as usize).unwrap_or(data))
+                }
                 None => Ok(0),
             }
         })
     }
 
     /// How many of `len` bytes at `offset` may be written: what fits below the largest size. `None` for an empty write.
-    /// What lies past the end in its last block is zero then. Linux: `generic_write_checks`.
+    /// Linux: `generic_write_checks`.
     ///
     /// # Errors
-    /// `EFBIG` at or past the largest size, `EPERM` by the attribute flags; `Corrupt`, the device's.
+    /// `EFBIG` at or past the largest size, `EPERM` by the attribute flags.
     pub fn check_write(&self, offset: u64, len: u64) -> Result<Option<u64>> {
         let flags = self.0.attrs.lock().flags;
-        let len = self.check_write_flags(offset, len, flags)?;
-        let (old, end) = (self.size(), offset + len.unwrap_or(0));
-        if old < end {
-            self.0.fs.change(|| self.0.clear_tail(old, end))?;
-        }
-        Ok(len)
+        self.check_write_flags(offset, len, flags)
     }
 
     /// What [`check_write`](Self::check_write) does, for an inode with these flags.

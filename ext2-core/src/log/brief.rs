@@ -121,8 +121,7 @@ impl Brief {
         Ok(Some(Self { guard, log: taken, leading, inode }))
     }
 
-    /// Stores words at places of the device, all or none of them after a crash. The caller has [`Fs`]'s `stores`
-    /// exclusive.
+    /// Stores words at places of the device, all or none of them after a crash. The caller has [`Fs`]'s `stores` exclusive.
     pub(crate) fn store(&self, fs: &Fs, words: &[(u64, u32)]) -> core::result::Result<(), Failed> {
         let mut step = Step::Making;
         self.run(fs, words, &mut step).or_else(|error| {

@@ -91,13 +91,11 @@ impl Drop for Number {
 }
 
 impl Inode {
-    /// Makes a file, directory, FIFO, socket or device file. Linux: `ext2_create`, `ext2_mkdir`,
-    /// `ext2_mknod`.
+    /// Makes a file, directory, FIFO, socket or device file. Linux: `ext2_create`, `ext2_mkdir`, `ext2_mknod`.
     ///
     /// # Errors
-    /// `EEXIST`, `ENOSPC` for blocks or inodes, `EMLINK` for a directory in a directory of 32,000,
-    /// `ENAMETOOLONG`, `EINVAL` for a link or a device without a number, `ENOTDIR`, `EPERM`, `EROFS`;
-    /// `Corrupt`, the device's errors.
+    /// `EEXIST`, `ENOSPC` for blocks or inodes, `EMLINK` for a directory in a directory of 32,000, `ENAMETOOLONG`, `EINVAL`
+    /// for a link or a device without a number, `ENOTDIR`, `EPERM`, `EROFS`; `Corrupt`, the device's errors.
     pub fn create(&self, name: impl AsRef<[u8]>, new: &NewInode) -> Result<Self> {
         let name = name.as_ref();
         let payload = match (new.kind, new.device) {

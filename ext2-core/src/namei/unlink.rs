@@ -9,8 +9,7 @@ use crate::order::Barrier;
 use crate::sync::Mended;
 
 impl Inode {
-    /// Takes a name of a file away. The file itself goes with its last name and its last holder. Linux:
-    /// `ext2_unlink`.
+    /// Takes a name of a file away. The file itself goes with its last name and its last holder. Linux: `ext2_unlink`.
     ///
     /// # Errors
     /// `ENOENT`, `EISDIR`, `ENOTDIR`, `EPERM`, `EROFS`; `Corrupt`, the device's errors.

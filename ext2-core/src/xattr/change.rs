@@ -1,9 +1,8 @@
 //! Setting and removing attributes (Linux: `ext2_xattr_set`).
 //!
-//! Every change writes a new block, a fence, and then points the inode to it; the old block goes, or loses
-//! a reference, after that. Attributes that lay in the inode move to the block with the first change to
-//! one of them, since a change in place could be torn; only a removal may be one store in place, where that needs no room
-//! that there is not (see `strike`).
+//! Every change writes a new block, a fence, and then points the inode to it; the old block goes, or loses a reference,
+//! after that. Attributes that lay in the inode move to the block with the first change to one of them, since a change in
+//! place could be torn; only a removal may be one store in place, where that needs no room that there is not (see `strike`).
 //!
 //! A block that several inodes use has a count of them, and e2fsck stops where it is wrong. So a pointer that comes to
 //! such a block, or leaves it, changes [together](Together) with that count, in a transaction. Where there is none, or no
@@ -425,8 +424,7 @@ impl Inode {
         })
     }
 
-    /// Removes an extended attribute. An access control list that is not there is removed already, as Linux
-    /// says.
+    /// Removes an extended attribute. An access control list that is not there is removed already, as Linux says.
     ///
     /// # Errors
     /// `ENODATA` for any other, and as [`xattr_set`](Self::xattr_set).
@@ -454,8 +452,7 @@ impl Inode {
     /// than a mode is not stored. Linux: `ext2_set_acl`.
     ///
     /// # Errors
-    /// `EACCES` for a default list on what is no directory, `EOPNOTSUPP` on a link; as
-    /// [`xattr_set`](Self::xattr_set).
+    /// `EACCES` for a default list on what is no directory, `EOPNOTSUPP` on a link; as [`xattr_set`](Self::xattr_set).
     pub fn set_acl(&self, which: AclKind, acl: Option<&Acl>) -> Result<()> {
         match (self.kind(), which) {
             (FileKind::Symlink, _) => return refuse(Errno::OPNOTSUPP, "a link has no access control list"),
