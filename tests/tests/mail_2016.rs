@@ -5,6 +5,9 @@
 #[allow(dead_code)] // shared with the tests of ext2-dax, which use more of it
 #[path = "../../ext2-dax/tests/it/fake.rs"]
 mod fake;
+#[allow(dead_code)]
+#[path = "../../ext2-dax/tests/it/noted.rs"]
+mod noted;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

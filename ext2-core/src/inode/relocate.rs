@@ -36,8 +36,7 @@ impl Cell {
         let grows = self.kind == FileKind::Regular
             && start > unit_start
             && start - unit_start <= small
-            && start.saturating_add(count) > small
-            && start.saturating_add(count) > unit_start;
+            && start.saturating_add(count) > small;
         if !grows {
             return Ok(());
         }

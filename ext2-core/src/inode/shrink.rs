@@ -171,9 +171,7 @@ impl Cell {
         // The file's last block goes whole when the range reaches past the end of the file (Linux: `ext4_punch_hole`).
         let last = if asked > end { size.blocks_for(end) } else { last };
         self.space.invalidate(offset..end, Taken::Punched, &mut || {
-            if first > last
-                || size.block_of(offset) == size.block_of(end - 1) && first != size.block_of(offset).get()
-            {
+            if first > last {
                 return self.zero_mapped(offset, end).map(drop);
             }
             let mut growth = self.map.lock();

@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
-use super::attr::{ATIME_EXTRA_END, CRTIME_END, CTIME_EXTRA_END, MTIME_EXTRA_END};
+use super::attr::{ATIME_EXTRA_END, CTIME_EXTRA_END, MTIME_EXTRA_END};
 use super::{Attrs, Cell, FileKind, InodeFlags};
 use crate::Timestamp;
 use crate::error::Result;
@@ -129,7 +129,7 @@ impl Cell {
         self.store_time(at!(i_atime), has(ATIME_EXTRA_END, extra!(i_atime_extra)), attrs.atime)?;
         self.store_time(at!(i_mtime), has(MTIME_EXTRA_END, extra!(i_mtime_extra)), attrs.mtime)?;
         self.store_time(at!(i_ctime), has(CTIME_EXTRA_END, extra!(i_ctime_extra)), attrs.ctime)?;
-        if let Some(crtime) = attrs.crtime.filter(|_| attrs.extra_isize >= CRTIME_END) {
+        if let Some(crtime) = attrs.crtime {
             self.store_time(extra!(i_crtime), Some(extra!(i_crtime_extra)), crtime)?;
         }
         self.store_u32(at!(i_blocks), attrs.blocks_512)?;

@@ -4,6 +4,7 @@
 //! so far.
 
 use std::{
+    collections::HashMap,
     io,
     path::Path,
     sync::{
@@ -32,8 +33,13 @@ pub struct Hunt<'a> {
     pub budget: Duration,
 }
 
-/// How often each killer ran, and how often it caught.
-type Tally = Mutex<Vec<(u32, u32)>>;
+/// How often the killers of a kind ran against mutants of a module, and how often they caught.
+type Tally = Mutex<HashMap<(String, &'static str), (u32, u32)>>;
+
+/// A test, or all seeds of a mode of the simulator.
+fn kind(name: &str) -> &str {
+    if name.starts_with("sim ") { name.rsplit_once(' ').map_or(name, |(mode, _)| mode) } else { name }
+}
 
 impl Hunt<'_> {
     /// Hunts all of `mutants` by so many threads.
@@ -42,7 +48,7 @@ impl Hunt<'_> {
     /// The host's.
     pub fn all(&self, mutants: &[&Mutant], workers: usize) -> io::Result<()> {
         let next = AtomicUsize::new(0);
-        let tally = Mutex::new(vec![(0, 0); self.killers.len()]);
+        let tally = Mutex::new(HashMap::new());
         let worker = |worker: usize| -> io::Result<()> {
             let temporary = self.folder.join(&format!("tmp-{worker}"));
             loop {
@@ -85,8 +91,9 @@ impl Hunt<'_> {
             let (end, took) = process::run(&known.killer, ("E2DAX_MUTANT", &number), known.time, temporary)?;
             {
                 let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-                tally[*index].0 += 1;
-                tally[*index].1 += u32::from(end != End::Passed);
+                let own = tally.entry((kind(&known.killer.name).to_owned(), mutant.module)).or_insert((0, 0));
+                own.0 += 1;
+                own.1 += u32::from(end != End::Passed);
             }
             let outcome = match end {
                 End::Passed => {
@@ -110,7 +117,8 @@ impl Hunt<'_> {
         let mut order: Vec<(f64, usize)> = Vec::new();
         for (index, known) in self.killers.iter().enumerate() {
             if known.differs.contains(&mutant.id) {
-                let (runs, caught) = tally[index];
+                let of = (kind(&known.killer.name).to_owned(), mutant.module);
+                let (runs, caught) = tally.get(&of).copied().unwrap_or_default();
                 let chance = (f64::from(caught) + 1.0) / (f64::from(runs) + 2.0);
                 // Who comes by few mutants is about them.
                 let breadth = (known.differs.len() as f64).sqrt();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use ext2_core::placement::{Request, Role, Which};
+use ext2_core::placement::{FreeSpace, Request, Role, Which};
 use ext2_core::{Geometry, GroupNr, InodeNr, Policy};
 
 /// What is known of one file.
@@ -63,6 +63,15 @@ impl std::ops::AddAssign for Counts {
         self.answers += other.answers;
         self.moves += other.moves;
         self.from_others += other.from_others;
+    }
+}
+
+impl std::iter::Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut sum, one| {
+            sum += one;
+            sum
+        })
     }
 }
 
@@ -139,8 +148,8 @@ impl Rule {
         let all = self.groups();
         let home = self.group(first);
         let from = goal.map_or(home.start, |_| request.goal);
-        let mut tries = vec![from..home.end];
-        tries.extend((1..all).map(|step| self.group((first + step) % all)));
+        let others = (1..all).map(|step| self.group((first + step) % all));
+        let mut tries: Vec<Range<u32>> = std::iter::once(from..home.end).chain(others).collect();
         tries.truncate(groups as usize);
         tries.push(home);
         tries.into_iter().find_map(|blocks| self.first_run(blocks, which, owner, request.count))
@@ -157,13 +166,12 @@ impl Rule {
     pub(crate) fn whole_unit(&self, goal: u32) -> Option<Range<u32>> {
         let (home, from) = self.geo.group_of_block(goal).map_or((0, 0), |(group, _)| (group.get(), goal));
         let all = self.groups();
-        let mut tries = vec![from..self.group(home).end];
-        tries.extend((1..all).map(|step| self.group((home + step) % all)));
-        tries.push(self.group(home));
+        let others = (1..all).map(|step| self.group((home + step) % all));
+        let mut tries = std::iter::once(from..self.group(home).end).chain(others).chain([self.group(home)]);
         let is_kept = |unit: &Range<u32>| {
             self.windows.values().any(|kept| kept.start < unit.end && unit.start < kept.end)
         };
-        tries.into_iter().find_map(|blocks| {
+        tries.find_map(|blocks| {
             let first = (blocks.start + self.shift).next_multiple_of(self.unit) - self.shift;
             (first..blocks.end)
                 .step_by(self.unit as usize)
@@ -277,6 +285,26 @@ impl Rule {
         {
             file.map.extend((logical..).zip(run.clone()));
             file.last = Some((logical + run.len() as u64 - 1, run.end - 1));
+        }
+    }
+
+    /// Compares what a placement sees of the groups.
+    pub(crate) fn note_space(&mut self, space: &FreeSpace<'_>) {
+        let groups = space.groups();
+        let all = (0..groups + 2).all(|nr| {
+            let own = if nr < self.groups() { self.group(nr) } else { 0..0 };
+            let seen = space.group_blocks(GroupNr::new(nr));
+            (own.start, own.end) == (seen.start, seen.end)
+        });
+        let place = self.free.len() as u32 / 3;
+        let edges = [place, place.next_multiple_of(self.unit) - self.shift, 1, self.geo.blocks_count];
+        let is_aligned = |block: u32| (block + self.shift).is_multiple_of(self.unit);
+        let same = edges.iter().all(|&block| {
+            space.is_aligned(block) == is_aligned(block)
+                && space.group_of(block) == self.geo.group_of_block(block).map(|(group, _)| group)
+        });
+        if !(all && same && groups == self.groups() && space.unit() == self.unit) {
+            self.complaint = Some("a placement sees other groups than there are".to_owned());
         }
     }
 
