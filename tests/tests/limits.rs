@@ -9,8 +9,8 @@ use e2dax_tests::{
     small::{Ram, image, is_clean, open, ram},
 };
 use ext2_core::{
-    BlockSize, Errno, Error, Ext2, FileKind, Follow, Inode, InodeNr, NewInode, OpenOptions, RenameFlags,
-    SetAttr, Timestamp, Wait,
+    BlockSize, Errno, Error, Ext2, FileKind, Follow, Inode, InodeFlags, InodeNr, NewInode, OpenOptions,
+    RenameFlags, SetAttr, Timestamp, Wait,
 };
 use ext2_image::mkfs::{self, Format, Fresh};
 
@@ -169,6 +169,46 @@ fn an_inode_has_the_times_that_it_has_room_for() {
     }
 }
 
+#[test]
+fn extra_fields_are_as_many_as_an_inode_has_room_for() {
+    need_tools!("mke2fs");
+    for (extra_isize, is_good) in [(128_u16, true), (132, false), (256, false), (30, false), (4, true)] {
+        let device = ram(&image(&[]));
+        let fs = open(&device);
+        let file = fs.root().expect("root").create(b"file", &FILE).expect("created");
+        let at = inode_at(&fs, file.nr()) + 128;
+        drop(file);
+        fs.close().expect("closed");
+        device.write_u16(at, extra_isize).expect("stored");
+        let found = open(&device).resolve("file", Follow::No);
+        let as_expected = match found {
+            Ok(_) => is_good,
+            Err(error) => !is_good && matches!(error, Error::Corrupt(_)),
+        };
+        assert!(as_expected, "extra size {extra_isize}");
+    }
+}
+
+#[test]
+fn an_immutable_file_is_not_written_to_and_one_that_only_grows_at_its_end() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&[])));
+    let file = fs.root().expect("root").create(b"file", &FILE).expect("created");
+    file.write_at(0, &[1; 100]).expect("written");
+    file.set_flags(InodeFlags::IMMUTABLE).expect("set");
+    refused(file.write_at(50, &[2; 10]), Errno::PERM);
+    refused(file.write_at(100, &[2; 10]), Errno::PERM);
+    refused(file.append(&[2; 10]), Errno::PERM);
+    file.set_flags(InodeFlags::APPEND).expect("set");
+    refused(file.write_at(50, &[2; 10]), Errno::PERM);
+    refused(file.write_at(101, &[2; 10]), Errno::PERM);
+    file.write_at(100, &[2; 10]).expect("at its end");
+    file.append(&[2; 10]).expect("appended");
+    file.set_flags(InodeFlags::IMMUTABLE | InodeFlags::APPEND).expect("set");
+    refused(file.append(&[2; 10]), Errno::PERM);
+    assert_eq!(file.size(), 120);
+}
+
 /// A file system of blocks of 1024 bytes in memory, with a file of so many blocks; and where its inode lies.
 fn with_file(blocks: u64) -> (Arc<RamDevice>, u64) {
     let device = Arc::new(RamDevice::new(4 << 20).expect("memory"));
@@ -301,6 +341,11 @@ fn a_full_disk_renames_a_directory_within_its_block_or_by_another_way() {
     while filler.append(&[1; 64 << 10]).is_ok() {}
     while filler.append(&[1; 1]).is_ok() {}
     assert_eq!(fs.statfs().expect("counted").blocks_free, 0);
+    // What does not fit takes no number.
+    let files = fs.statfs().expect("counted").files_free;
+    refused(root.create(b"more", &DIR), Errno::NOSPC);
+    refused(root.symlink(b"more", "t".repeat(500), &FILE), Errno::NOSPC);
+    assert_eq!(fs.statfs().expect("counted").files_free, files);
     fs.rename(&dir, b"sub", &dir, b"renamed", RenameFlags::empty()).expect("renamed");
     assert!(dir.lookup(b"sub").is_err() && dir.lookup(b"renamed").is_ok());
     drop((root, dir, filler));
@@ -337,5 +382,93 @@ fn a_rename_by_one_store_takes_a_block_to_its_last_byte() {
             ),
             Errno::XDEV,
         );
+    }
+}
+
+#[test]
+fn directories_and_files_that_change_places_take_their_links_along() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&[]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let [one, other] = ["one", "other"].map(|name| root.create(name, &DIR).expect("created"));
+    let sub = one.create(b"sub", &DIR).expect("created");
+    let file = other.create(b"file", &FILE).expect("created");
+    let links = || [&one, &other, &sub, &file].map(|inode| inode.attr().links);
+    let parent = || sub.lookup(b"..").expect("there").nr();
+    assert_eq!((links(), parent()), ([3, 2, 2, 1], one.nr()));
+    fs.rename(&one, b"sub", &other, b"file", RenameFlags::EXCHANGE).expect("exchanged");
+    assert_eq!((links(), parent()), ([2, 3, 2, 1], other.nr()));
+    assert_eq!(
+        (one.lookup(b"sub").expect("there").nr(), other.lookup(b"file").expect("there").nr()),
+        (file.nr(), sub.nr())
+    );
+    fs.rename(&one, b"sub", &other, b"file", RenameFlags::EXCHANGE).expect("exchanged");
+    assert_eq!((links(), parent()), ([3, 2, 2, 1], one.nr()));
+    // Within one directory nothing but the names changes.
+    let beside = one.create(b"beside", &FILE).expect("created");
+    fs.rename(&one, b"beside", &one, b"sub", RenameFlags::EXCHANGE).expect("exchanged");
+    assert_eq!((links(), parent(), beside.attr().links), ([3, 2, 2, 1], one.nr(), 1));
+    // A directory that goes elsewhere, by its new name.
+    fs.rename(&one, b"beside", &other, b"moved", RenameFlags::empty()).expect("renamed");
+    assert_eq!((links(), parent()), ([2, 3, 2, 1], other.nr()));
+    drop((root, one, other, sub, file, beside));
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+#[test]
+fn a_directory_with_too_few_links_for_those_in_it_is_corrupt() {
+    need_tools!("mke2fs");
+    let device = ram(&image(&[]));
+    let fs = open(&device);
+    let dir = fs.root().expect("root").create(b"dir", &DIR).expect("created");
+    for name in ["one", "other"] {
+        dir.create(name, &DIR).expect("created");
+    }
+    let at = inode_at(&fs, dir.nr()) + 26;
+    drop(dir);
+    fs.close().expect("closed");
+    device.write_u16(at, 3).expect("stored");
+    let fs = open(&device);
+    let dir = fs.resolve("dir", Follow::No).expect("there");
+    dir.rmdir("one").expect("removed");
+    let error = dir.rmdir("other").expect_err("corrupt");
+    assert!(matches!(error, Error::Corrupt(_)), "{error}");
+}
+
+#[test]
+fn a_name_that_cannot_be_looked_up_is_not_renamed_over() {
+    need_tools!("mke2fs");
+    for replaces in [false, true] {
+        let device = ram(&image(&[]));
+        let fs = open(&device);
+        let root = fs.root().expect("root");
+        let dir = root.create(b"dir", &DIR).expect("created");
+        root.create(b"file", &FILE).expect("created");
+        dir.create(b"bad", &FILE).expect("created");
+        dir.create(b"over", &FILE).expect("created");
+        let block = u64::from(
+            dir.map(ext2_core::FileBlock::new(0), 1).expect("mapped").target.expect("a block").get(),
+        );
+        drop((root, dir));
+        fs.close().expect("closed");
+        // The entry after those for the directory and its parent names a reserved inode.
+        device.write_u32(block * 1024 + 24, 5).expect("stored");
+        let fs = open(&device);
+        let root = fs.root().expect("root");
+        let dir = root.lookup(b"dir").expect("there");
+        let error = match replaces {
+            true => fs.rename(&root, b"file", &dir, b"bad", RenameFlags::empty()),
+            false => fs.rename(&dir, b"bad", &root, b"new", RenameFlags::empty()),
+        };
+        let error = error.expect_err("corrupt");
+        assert!(matches!(error, Error::Corrupt(_)), "{error}");
+        assert!(root.lookup(b"file").is_ok() && root.lookup(b"new").is_err());
+        // What is wrong is told before that a directory has one name.
+        let error = dir.link(&root, b"bad").expect_err("refused");
+        assert!(error.is(Errno::EXIST), "{error}");
+        refused(dir.link(&root, b"none"), Errno::PERM);
+        refused(dir.link(&root, "n".repeat(256)), Errno::NAMETOOLONG);
     }
 }

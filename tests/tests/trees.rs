@@ -8,6 +8,7 @@ use std::sync::Arc;
 use blockdev::{BlockDevice, RamDevice};
 use e2dax_tests::{Rng, need_tools, small::is_clean};
 use ext2_core::{BlockSize, Errno, Ext2, FileKind, Inode, NewInode, OpenOptions, Policy, Wait};
+use ext2_format::map::KnownRun;
 use ext2_image::mkfs::{self, Format, Fresh};
 
 const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
@@ -230,5 +231,26 @@ fn a_file_has_the_blocks_that_lead_to_its_bytes_and_no_others_with_blocks_of_409
     need_tools!("e2fsck");
     for (seed, policy) in [(3, Policy::Aligned), (4, Policy::Goal)] {
         exercise(seed, 4096, policy);
+    }
+}
+
+#[test]
+fn two_known_runs_are_one_where_they_touch_and_agree() {
+    let runs = || {
+        (0..7_u64).flat_map(|start| {
+            (1..4).flat_map(move |count| (8..16).map(move |target| KnownRun { start, count, target }))
+        })
+    };
+    for (one, other) in runs().flat_map(|one| runs().map(move |other| (one, other))) {
+        let end = |run: KnownRun| run.start + u64::from(run.count);
+        let agree = u64::from(one.target) + other.start == u64::from(other.target) + one.start;
+        let touch = one.start <= end(other) && other.start <= end(one);
+        let start = one.start.min(other.start);
+        let expected = (agree && touch).then(|| KnownRun {
+            start,
+            count: (end(one).max(end(other)) - start) as u32,
+            target: one.target.min(other.target),
+        });
+        assert_eq!(one.joined(other), expected, "{one:?} {other:?}");
     }
 }

@@ -79,6 +79,7 @@ fn what_was_moved_before_an_error_is_reported() {
     file.write(2 * P, &[2; 10]).unwrap_err();
     // Nor does more than was asked for, where the buffer has more.
     write(&*file, 2 * P, 10, &mut SliceSource::new(&[9; 2 * P as usize]), Limits::default()).unwrap_err();
+    file.read(2 * P, &mut buffer).unwrap_err();
     assert_eq!(file.write(P + 10, &vec![3; 2 * P as usize]).unwrap(), 2 * P);
     let mut got = vec![0; 4 * P as usize];
     assert_eq!(file.read(0, &mut got).unwrap(), 4 * P);

@@ -207,6 +207,19 @@ fn a_synchronous_store_makes_its_page_or_its_unit_durable_and_is_major_for_new_b
         let request = FaultRequest { vma, table: &table, address, access: StoreOrLoad::Store };
         let result = ext2_dax::fault::handle(&*file, &request, order);
         assert_eq!(result, FaultResult::NOPAGE | FaultResult::MAJOR, "{order:?}");
+        let events = file.log.take();
+        let waits = |event: &Event| match event {
+            Event::PteFaultDone(_, result) | Event::PmdFaultDone(_, _, result) => {
+                result.contains(FaultResult::NEEDDSYNC | FaultResult::MAJOR)
+            }
+            _ => false,
+        };
+        assert!(events.iter().any(|record| waits(&record.event)), "{order:?}");
+        let asked = |event: &Event| match event {
+            Event::IomapIter { pos, length, .. } => (*pos, *length) == (pages.start() * P, order.bytes()),
+            _ => false,
+        };
+        assert!(events.iter().any(|record| asked(&record.event)), "{order:?}");
         assert!(
             file.calls().contains(&Call::Sync { first: *pages.start(), last: *pages.end() }),
             "{order:?}"
@@ -216,6 +229,18 @@ fn a_synchronous_store_makes_its_page_or_its_unit_durable_and_is_major_for_new_b
         let result = ext2_dax::fault::handle(&*file, &request, order);
         assert_eq!(result, FaultResult::NOPAGE, "{order:?}");
         assert!(!file.calls().iter().any(|call| matches!(call, Call::Sync { .. })));
+    }
+}
+
+#[test]
+fn a_unit_behind_the_end_is_sigbus_and_one_that_begins_before_it_falls_back() {
+    for (size, expected) in [(PMD_SIZE, FaultResult::SIGBUS), (PMD_SIZE + 1, FaultResult::FALLBACK)] {
+        let file = file_of(size);
+        let map = map(&file, request(2 * PMD_SIZE));
+        let (vma, table) = (map.vma(), Open::default());
+        let address = vma.start + PMD_SIZE;
+        let request = FaultRequest { vma, table: &table, address, access: StoreOrLoad::Load };
+        assert_eq!(ext2_dax::fault::handle(&*file, &request, Order::Pmd), expected);
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Noted {
     /// How often the device writes back before it fails.
     pub(crate) good: AtomicU64,
     written: Mutex<Vec<(u64, u64)>>,
+    /// How often it was flushed.
+    pub(crate) flushed: AtomicU64,
 }
 
 impl Noted {
@@ -24,7 +26,7 @@ impl Noted {
     pub(crate) fn with_media(size: u64, media: Media) -> Self {
         let inner = RamDevice::with_media(size, media).unwrap();
         let (longest, good) = (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
-        Self { inner, longest, good, written: Mutex::new(Vec::new()) }
+        Self { inner, longest, good, written: Mutex::new(Vec::new()), flushed: AtomicU64::new(0) }
     }
 
     /// What was written back since the last call, first bytes and lengths.
@@ -57,6 +59,7 @@ impl BlockDevice for Noted {
         self.inner.fence()
     }
     fn flush(&self) -> Result<()> {
+        self.flushed.fetch_add(1, Ordering::SeqCst);
         self.inner.flush()
     }
     fn dax(&self) -> Option<&dyn DaxDevice> {

@@ -13,7 +13,7 @@ use ext2_dax::{DaxFs, DaxOptions, File, Leased, OpenFor, Wait};
 use ext2_image::mkfs::{self, Format, Fresh};
 
 use super::noted::Noted;
-use super::told::Told;
+use super::told::{Plain, Told};
 
 const P: u64 = 4096;
 
@@ -110,6 +110,12 @@ fn the_sync_of_a_lease_writes_back_its_pages_and_no_others() {
     device.written();
     lease.sync().unwrap();
     assert_eq!(device.written(), [1, 2, 3].map(|page| (byte_of(&file, page), P)));
+    drop(lease);
+    // What a lease may store to is written back to the byte.
+    let lease = file.lease(5 * P + 7..6 * P - 9, Access::Write).unwrap();
+    lease.parts().unwrap();
+    lease.sync().unwrap();
+    assert_eq!(device.written(), [(byte_of(&file, 5) + 7, P - 16), (byte_of(&file, 5), P)]);
 }
 
 #[test]
@@ -165,10 +171,13 @@ fn stores_end_with_the_file_system_whoever_maps_the_file() {
     file.write_at(0, &[1; 4096]).unwrap();
     let told = Told::ahead(true);
     VmFile::pages(&file).attach(told.clone());
+    let plain = Told::ahead(false);
+    VmFile::pages(&file).attach(Arc::new(Plain(plain.clone())));
     let map = map(&file, P);
     map.store(0, 2).unwrap();
     fs.ext2().clone().close().unwrap();
     assert!(told.all().iter().any(|event| event.0 == "stop"));
+    assert!(plain.all().contains(&("protect", 0, u64::MAX)));
     map.store(0, 3).unwrap_err();
     assert_eq!(map.load(0), Ok(2));
 }
@@ -205,8 +214,7 @@ fn a_small_file_that_grows_moves_to_a_unit_unless_its_blocks_are_in_use() {
     assert!(moves(|file| {
         file.truncate(8 << 20, Wait::Yes).unwrap();
         let map = map(file, 8 << 20);
-        map.load(1 << 19).unwrap();
-        file.truncate(1 << 19, Wait::Yes).unwrap();
+        map.load(6 << 20).unwrap();
         map
     }));
     assert!(moves(|file| file.lease(1 << 19..8 << 20, Access::Read).unwrap()));
@@ -269,4 +277,21 @@ fn who_punches_waits_for_a_lease_of_the_page_in_which_the_hole_ends() {
     file.read_at(0, &mut all).unwrap();
     let zeros = all.iter().take_while(|byte| **byte == 0).count() as u64;
     assert_eq!(zeros, P + 1);
+}
+
+#[test]
+fn a_sync_flushes_the_device() {
+    let (device, fs) = fresh(u64::MAX);
+    let file = file(&fs);
+    file.write_at(0, &[1; 10]).unwrap();
+    let flushed = || device.flushed.swap(0, Ordering::SeqCst);
+    flushed();
+    file.sync().unwrap();
+    assert!(flushed() > 0);
+    file.inode().sync().unwrap();
+    assert!(flushed() > 0);
+    fs.ext2().sync().unwrap();
+    assert!(flushed() > 0);
+    file.read_at(0, &mut [0; 10]).unwrap();
+    assert_eq!(flushed(), 0);
 }

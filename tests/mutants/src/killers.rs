@@ -24,6 +24,7 @@ const TESTS: &[&str] = &[
     "dax",
     "dax_read",
     "dax_rw",
+    "freed",
     "groups",
     "half_way",
     "host_map",

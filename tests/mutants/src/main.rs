@@ -57,7 +57,7 @@ enum Verb {
     Run {
         #[command(flatten)]
         chosen: Chosen,
-        /// Try again what no test noticed, after a build with other tests
+        /// Try again what no test noticed and no reason explains, after a build with other tests
         #[arg(long)]
         again: bool,
         /// Seeds of each mode of the simulator
@@ -93,7 +93,8 @@ fn go(cli: &Cli) -> io::Result<()> {
         Verb::Run { chosen, again, seeds, budget, jobs } => {
             let mutants = folder.mutants()?;
             let outcomes = outcome::all(&folder)?;
-            let wanted = |key: &str| outcomes.get(key).is_none_or(|outcome| *again && !outcome.is_caught());
+            let lives = |key: &str, outcome: &Outcome| !outcome.is_caught() && !equivalent.holds(key);
+            let wanted = |key: &str| outcomes.get(key).is_none_or(|outcome| *again && lives(key, outcome));
             let killers = record::record(&folder, killers::all(&folder, *seeds)?, *jobs)?;
             println!("{} killers", killers.len());
             let mutants: Vec<_> =

@@ -34,10 +34,10 @@ impl Spread {
     }
 
     /// The number of the next file or directory in a directory.
-    pub(crate) fn next(&self, parent: InodeNr, is_dir: bool) -> Option<InodeNr> {
+    pub(crate) fn next(&self, parent: InodeNr, is_dir: bool, is_top: bool) -> Option<InodeNr> {
         let home = self.geo.group_of_inode(parent)?.0.get() as usize;
         let from = match is_dir {
-            true => self.group_of_directory(home, parent == InodeNr::ROOT),
+            true => self.group_of_directory(home, is_top),
             false => home,
         };
         let found = self.around(from).find_map(|nr| Some((nr, self.first[nr]?)));

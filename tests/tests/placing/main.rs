@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, Partition, RamDevice};
 use e2dax_tests::{Rng, need_tools, small::is_clean};
-use ext2_core::{BlockSize, Errno, Ext2, FileBlock, FileKind, Inode, NewInode, OpenOptions, Policy, Wait};
+use ext2_core::{
+    BlockSize, Errno, Ext2, FileBlock, FileKind, Inode, InodeFlags, InodeNr, NewInode, OpenOptions, Policy,
+    Wait,
+};
 use ext2_image::mkfs::{self, Format, Fresh, Inodes};
 
 use inodes::Spread;
@@ -134,7 +137,10 @@ impl World {
         self.serial += 1;
         self.fs.sync().expect("synced");
         let spread = Spread::of(&self.fs, &*self.device);
-        let expected = spread.next(self.dirs[dir].nr(), new.kind == FileKind::Directory);
+        // Linux spreads what is in the root, and where it is asked to.
+        let is_top =
+            self.dirs[dir].nr() == InodeNr::ROOT || self.dirs[dir].attr().flags.contains(InodeFlags::TOPDIR);
+        let expected = spread.next(self.dirs[dir].nr(), new.kind == FileKind::Directory, is_top);
         match self.dirs[dir].create(name.as_bytes(), new) {
             Ok(inode) => {
                 assert_eq!(
@@ -145,7 +151,12 @@ impl World {
                     self.dirs[dir].nr()
                 );
                 match new.kind {
-                    FileKind::Directory => self.dirs.push(inode),
+                    FileKind::Directory => {
+                        if self.rng.one_in(3) {
+                            inode.set_flags(InodeFlags::TOPDIR).expect("set");
+                        }
+                        self.dirs.push(inode);
+                    }
                     _ => self.hold(inode),
                 }
             }

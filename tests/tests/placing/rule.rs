@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use ext2_core::placement::{Request, Role, Which};
+use ext2_core::placement::{FreeSpace, Request, Role, Which};
 use ext2_core::{Geometry, GroupNr, InodeNr, Policy};
 
 /// What is known of one file.
@@ -283,6 +283,26 @@ impl Rule {
         {
             file.map.extend((logical..).zip(run.clone()));
             file.last = Some((logical + run.len() as u64 - 1, run.end - 1));
+        }
+    }
+
+    /// Compares what a placement sees of the groups.
+    pub(crate) fn note_space(&mut self, space: &FreeSpace<'_>) {
+        let groups = space.groups();
+        let all = (0..groups + 2).all(|nr| {
+            let own = if nr < self.groups() { self.group(nr) } else { 0..0 };
+            let seen = space.group_blocks(GroupNr::new(nr));
+            (own.start, own.end) == (seen.start, seen.end)
+        });
+        let place = self.free.len() as u32 / 3;
+        let edges = [place, place.next_multiple_of(self.unit) - self.shift, 1, self.geo.blocks_count];
+        let is_aligned = |block: u32| (block + self.shift).is_multiple_of(self.unit);
+        let same = edges.iter().all(|&block| {
+            space.is_aligned(block) == is_aligned(block)
+                && space.group_of(block) == self.geo.group_of_block(block).map(|(group, _)| group)
+        });
+        if !(all && same && groups == self.groups() && space.unit() == self.unit) {
+            self.complaint = Some("a placement sees other groups than there are".to_owned());
         }
     }
 

@@ -89,6 +89,9 @@ impl Placement for Watched {
     ) -> ext2_core::Result<Option<Placed<'s>>> {
         let placed = self.inner.place(space, request)?;
         let answer = placed.as_ref().map(|placed| {
+            assert!(
+                !placed.taken.is_empty() && placed.window.as_ref().is_none_or(|window| !window.is_empty())
+            );
             let start = placed.taken.start().map_or(0, |start| start.get());
             let kept = placed.window.as_ref().map(|window| {
                 // Where it begins is known to the file system alone; a group and a length are enough.
@@ -99,6 +102,7 @@ impl Placement for Watched {
         });
         if let Some(rule) = self.rule.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             rule.note(request, &answer);
+            rule.note_space(space);
         }
         Ok(placed)
     }
