@@ -53,6 +53,7 @@ pub use format::{Format, Inodes, Revision};
 pub use host::FileOutput;
 pub use identity::{identity, identity_of_seed};
 pub use layout::Layout;
+pub(crate) use map::indirect_blocks;
 pub use options::{AlignChoice, LostAndFound, Options, Size, Spare};
 pub use output::{DeviceOutput, Fresh, Output};
 pub use plan::Plan;
