@@ -27,6 +27,7 @@ mod identity;
 mod job;
 mod jobs;
 mod layout;
+mod lost;
 mod map;
 mod options;
 mod output;
