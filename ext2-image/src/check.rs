@@ -305,6 +305,7 @@ impl Checker {
         }
         if mode != Mode::Look {
             run.release_orphans()?;
+            run.s.walked.reset(run.geo.blocks_count.into());
         }
         run.check_inodes()?;
         run.check_directories()?;

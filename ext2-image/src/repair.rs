@@ -50,7 +50,7 @@ mod undo;
 
 pub use changes::{Change, Changes, GRAIN};
 pub use engine::{Options, Policy, Report, repair};
-pub(crate) use extents::has_extents;
+pub(crate) use extents::{Extents, has_extents};
 pub use layout::{Backup, backup_in_block, find_backup, has_superblock, use_backup, with_its_size};
 #[cfg(feature = "std")]
 pub use undo::{UndoWriter, play};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use e2dax_tests::{Access, machine, need_mount, need_tools, tools, walk, with_mount};
-use ext2_core::{BlockSize, DeviceNr, Ext2, FileKind, OpenOptions, Timestamp};
+use ext2_core::{Acl, AclEntry, AclTag, BlockSize, DeviceNr, Ext2, FileKind, OpenOptions, Timestamp};
 use ext2_image::manifest::{ByteSpan, Kind, Manifest, Node, diff, from_image, parse};
 use ext2_image::mkfs::source::{
     CheckedFolder, Folder, Times, Xattrs, find_holes, format_of_manifest, read_directory, tree_of_manifest,
@@ -495,6 +495,12 @@ fn what_ext2_cannot_hold_is_refused_by_name() {
     assert!(refused(b"..", attrs(), Body::Fifo).contains("no name"));
     assert!(refused(b"l", attrs(), Body::Symlink([].into())).starts_with("/l: the target"));
     assert!(refused(b"l", attrs(), Body::Symlink((*b"a\0b").into())).contains("has a 0"));
+    // In 12 bits the first would be 1, and the device the memory of the machine.
+    for (major, minor) in [(4097, 1), (1, 1 << 20)] {
+        let device = DeviceNr { major, minor };
+        assert!(refused(b"d", attrs(), Body::CharDevice(device)).starts_with("/d: has a device number"));
+        assert!(refused(b"d", attrs(), Body::BlockDevice(device)).starts_with("/d: has a device number"));
+    }
     let mut rich = attrs();
     rich.xattrs = vec![(b"btrfs.x".to_vec(), Vec::new())];
     assert!(refused(b"x", rich, Body::Fifo).starts_with("/x: attribute btrfs.x"));
@@ -508,4 +514,53 @@ fn what_ext2_cannot_hold_is_refused_by_name() {
         let error = Plan::new(Tree::new(NodeAttrs::default()), &Format::default(), &options).unwrap_err();
         assert!(error.to_string().contains("left free"), "{error}");
     }
+}
+
+#[test]
+fn a_group_gets_no_rights_by_an_access_list_that_is_left_out() {
+    let entry = |tag, permissions| AclEntry { tag, permissions };
+    let users = (1000..1600).map(|user| entry(AclTag::User(user), 6));
+    let mut list = vec![entry(AclTag::UserObj, 6)];
+    list.extend(users);
+    list.extend([entry(AclTag::GroupObj, 4), entry(AclTag::Mask, 6), entry(AclTag::Other, 0)]);
+    let list = Acl::new(list).unwrap();
+    // Beside the list the group's place in the mode has the mask.
+    let mut attrs = NodeAttrs::new(0o660, (0, 7), Timestamp::default());
+    attrs.xattrs = vec![(b"system.posix_acl_access".to_vec(), list.to_user())];
+    let mut tree = Tree::new(NodeAttrs::new(0o755, (0, 0), Timestamp::default()));
+    let file = tree.add(NodeId::ROOT, b"f", attrs, Body::Fifo).unwrap();
+    let plan = Plan::new(tree, &Format::default(), &Options::default()).unwrap();
+    assert_eq!(plan.tree().attrs(file).mode, 0o640);
+    assert!(plan.tree().attrs(file).xattrs.is_empty());
+}
+
+#[test]
+fn what_is_no_file_has_no_flags_that_e2fsck_wants_away() {
+    need_tools!("e2fsck");
+    let work = tempdir().unwrap();
+    let mut tree = Tree::new(NodeAttrs::new(0o755, (0, 0), Timestamp::default()));
+    let bodies = [
+        Body::File { size: 0, data: None, handle: 0 },
+        Body::Directory,
+        Body::Fifo,
+        Body::Socket,
+        Body::Symlink((*b"target").into()),
+        Body::CharDevice(DeviceNr { major: 1, minor: 3 }),
+    ];
+    for (nr, body) in bodies.into_iter().enumerate() {
+        // Immutable, append-only, and not to be dumped.
+        let attrs = NodeAttrs { flags: 0x70, ..NodeAttrs::new(0o755, (0, 0), Timestamp::default()) };
+        tree.add(NodeId::ROOT, format!("{nr}").as_bytes(), attrs, body).unwrap();
+    }
+    let image = work.path().join("image");
+    let contents = &mut MemoryContents::default();
+    let plan = build(&image, tree, &Format::default(), &Options::default(), contents);
+    tools::e2fsck_fn(&image).unwrap();
+    let said = tools::run("e2fsck", &["-fn", image.to_str().unwrap()]).unwrap();
+    assert!(!String::from_utf8_lossy(&said).contains("immutable"), "{}", said.escape_ascii());
+    let fs = open(&image);
+    let flags =
+        (0..6).map(|nr| fs.resolve(format!("{nr}"), ext2_core::Follow::No).unwrap().attr().flags.bits());
+    assert_eq!(flags.collect::<Vec<_>>(), [0x70, 0x70, 0x40, 0x40, 0x40, 0x40]);
+    assert_eq!(plan.tree().warnings().iter().map(|warning| warning.count).collect::<Vec<_>>(), [4]);
 }

@@ -313,7 +313,6 @@ impl Run<'_> {
             if inode.flags & EXTENTS != 0 && crate::repair::has_extents(raw) {
                 // The blocks are those that the extents say, and become those of a map.
                 self.set_state(nr, USED | inode.kind().map_or(0, FileKind::dirent_type));
-                self.later.extents.push(nr);
                 return self.claim_extents(nr, raw);
             }
             self.put_u32(nr, offset_of!(RawInode, i_flags), inode.flags & !foreign)?;

@@ -156,9 +156,14 @@ impl Run<'_> {
             && let Some(slot) = self.s.levels.get_mut(level - 1)
         {
             let mut buffer = take(slot);
-            self.read_block(block, &mut buffer)?;
-            let pointers = self.geo.block_size.pointers();
-            let span = pointers.pow(level as u32 - 1);
+            // What several pointers lead to is gone through once, or no image would be too small to take for ever.
+            let is_known = self.s.walked.set(block.into());
+            is_empty &= !is_known;
+            let pointers = if is_known { 0 } else { self.geo.block_size.pointers() };
+            if !is_known {
+                self.read_block(block, &mut buffer)?;
+            }
+            let span = self.geo.block_size.pointers().pow(level as u32 - 1);
             let at = u64::from(block) << self.geo.block_size.log2();
             for index in 0..pointers {
                 let below = pointer(&buffer, index as usize);

@@ -1,6 +1,6 @@
 //! One check: its device, what it knows so far, and how it reports.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
@@ -109,7 +109,7 @@ pub(crate) struct Later {
     pub(crate) holes: Vec<u32>,
     pub(crate) resize_inode: bool,
     /// Inodes that have extents, where the file system has none.
-    pub(crate) extents: Vec<u32>,
+    pub(crate) extents: crate::repair::Extents,
     /// Where the last name was added: directory, and index into its blocks.
     pub(crate) cursor: (u32, usize),
     /// The directory for what has no name; 0 while not known.
@@ -154,6 +154,8 @@ pub(crate) struct Scratch {
     pub(crate) block: Vec<u8>,
     /// Hashes of the names of one directory, with their places.
     pub(crate) names: Vec<(u64, u64)>,
+    /// Blocks in which extents lie, or lay when the repair began.
+    pub(crate) nodes: BTreeSet<u32>,
     pub(crate) memo: Memo,
 }
 

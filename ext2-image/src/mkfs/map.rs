@@ -19,7 +19,7 @@ fn part(shape: Shape, depth: u32, start: u64, end: u64) -> (u64, u64, u64) {
 }
 
 /// How many indirect blocks a file needs whose data is in `runs` of blocks (first, count), ascending and apart.
-pub(super) fn indirect_blocks(shape: Shape, runs: impl Iterator<Item = (u64, u64)>) -> u64 {
+pub(crate) fn indirect_blocks(shape: Shape, runs: impl Iterator<Item = (u64, u64)>) -> u64 {
     let mut last = [[None; 4]; 4];
     let mut sum = 0;
     for (start, count) in runs {

@@ -4,21 +4,20 @@
 //! 1. A plan depends on the tree's sorted names and attributes, the format and the options: on nothing else.
 //! 2. What the plan counts is what [`write`](Plan::write) takes.
 
-use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::options::{AlignChoice, LostAndFound, Options, Size};
 use super::space::{Units, fits};
-use super::tree::{NodeAttrs, Xattr};
+use super::tree::NodeAttrs;
 use super::{Align, Body, Error, Format, Inodes, Layout, Needs, NodeId, Result, Tree};
-use super::{dirs, layout, map, xattr};
+use super::{dirs, layout, lost, map, xattr};
 use crate::UNIT;
 use crate::manifest::ByteSpan;
 use ext2_core::raw::GOOD_OLD_INODE_SIZE;
 use ext2_core::rules::Shape;
 use ext2_core::rules::max_file_size;
-use ext2_core::{BlockSize, FileKind, Timestamp};
+use ext2_core::{BlockSize, DeviceNr, FileKind, Timestamp};
 use ext2_core::{CompatFeatures, RoCompatFeatures};
 
 /// Bytes from which on files are aligned unless something else is asked.
@@ -97,8 +96,9 @@ impl Plan {
         let format = Format { block_size: Some(block_size), ..format.clone() };
         format.check()?;
         let (numbers, order) = number(&tree, lost_and_found);
-        drop_what_does_not_fit(&mut tree, &format, block_size);
-        warn_of_times(&mut tree, &format);
+        lost::attributes(&mut tree, &format, block_size);
+        lost::flags(&mut tree);
+        lost::times(&mut tree, &format);
         let counter = Counter { tree: &tree, format: &format, block_size, lost_and_found };
         let search = Search { format: &format, options, block_size, inodes: order.len() as u64 };
 
@@ -200,51 +200,6 @@ fn size_of_body(body: &Body) -> u64 {
 /// Whether a file has whole units of 2 MiB.
 fn has_units(tree: &Tree) -> bool {
     tree.ids().any(|node| size_of_body(tree.body(node)) >= UNIT)
-}
-
-/// Takes away the attributes that have no room beside the others of their file, the largest first, each with a warning.
-fn drop_what_does_not_fit(tree: &mut Tree, format: &Format, block_size: BlockSize) {
-    let room = xattr_room(format.effective_inode_size());
-    for node in tree.ids() {
-        while !tree.attrs(node).xattrs.is_empty() {
-            let path = tree.path(node);
-            let xattrs = &tree.attrs(node).xattrs;
-            if !xattr::is_too_much(xattrs, room, block_size) {
-                break;
-            }
-            let order = |xattr: &Xattr| (xattr.1.len(), xattr.0.clone());
-            let largest = xattrs.iter().enumerate().max_by_key(|&(_, xattr)| order(xattr));
-            let Some((index, _)) = largest else { break };
-            let (name, value) = tree.attrs_mut(node).xattrs.remove(index);
-            let shown = crate::manifest::quote(&name);
-            let what = format!(
-                "attribute {shown} of {} bytes is left out: all of a file have to fit its inode and a block of {block_size}",
-                value.len()
-            );
-            tree.warnings_mut().add(&path, what);
-        }
-    }
-}
-
-/// Warns of times that an inode cannot hold: they are brought to the nearest that it can.
-fn warn_of_times(tree: &mut Tree, format: &Format) {
-    let has_extra = u64::from(format.effective_inode_size()) > GOOD_OLD_INODE_SIZE;
-    let last = if has_extra { Timestamp::MAX_SEC } else { i64::from(i32::MAX) };
-    for node in tree.ids() {
-        let attrs = tree.attrs(node);
-        let times = [attrs.atime, attrs.mtime, attrs.ctime, attrs.crtime];
-        let is_out = times.iter().any(|time| !(i64::from(i32::MIN)..=last).contains(&time.sec));
-        let is_cut = !has_extra && times.iter().any(|time| time.nsec != 0);
-        if is_out {
-            let years = if has_extra { "1901 to 2446" } else { "1901 to 2038" };
-            let path = tree.path(node);
-            tree.warnings_mut().add(&path, format!("a time is not from {years}, and the nearest is stored"));
-        }
-        if is_cut {
-            let path = tree.path(node);
-            tree.warnings_mut().add(&path, "inodes of 128 bytes hold no fractions of seconds");
-        }
-    }
 }
 
 /// Inode numbers in the order of names: all of a directory next to each other, then its directories.
@@ -462,6 +417,10 @@ impl Counter<'_> {
                 return refuse("the target of the symlink has a 0");
             }
             Body::Symlink(target) => needs.filler += u64::from(!is_fast(target)),
+            // Its upper bits would be lost, and it would be another device.
+            Body::CharDevice(nr) | Body::BlockDevice(nr) if DeviceNr::from_u32(nr.to_u32()) != *nr => {
+                return refuse("has a device number that ext2 has no room for: 12 bits and 20");
+            }
             _ => {}
         }
         let xattrs = &self.tree.attrs(node).xattrs;

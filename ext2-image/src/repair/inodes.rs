@@ -19,12 +19,9 @@ pub(crate) type Mapped = (u64, u64, u32);
 impl Run<'_> {
     /// What pass 1 leaves to its end.
     pub(crate) fn finish_inodes(&mut self) -> Step {
+        self.map_extents()?;
         for double in take(&mut self.later.doubles) {
             self.part(double)?;
-            self.later.again = true;
-        }
-        for inode in take(&mut self.later.extents) {
-            self.map_extents(inode)?;
             self.later.again = true;
         }
         for inode in take(&mut self.later.holes) {

@@ -19,14 +19,26 @@ impl Run<'_> {
         let first = self.geo.first_data_block.saturating_add(1);
         let from = self.later.next_block.max(first);
         let end = u64::from(self.geo.blocks_count);
-        let free = self.s.found.first_zero(from.into(), end);
-        let free = free.or_else(|| self.s.found.first_zero(first.into(), from.into()))?;
+        let free =
+            self.first_free(from.into(), end).or_else(|| self.first_free(first.into(), from.into()))?;
         self.s.found.set(free);
         self.later.taken += 1;
         // OK to cast: below the number of blocks, which has 32 bits.
         let block = free as u32;
         self.later.next_block = block.saturating_add(1);
         Some(block)
+    }
+
+    /// The first free block in a range. One in which extents lie is none: what is stored half may have to be read again.
+    fn first_free(&self, mut from: u64, end: u64) -> Option<u64> {
+        loop {
+            let free = self.s.found.first_zero(from, end)?;
+            // OK to cast: below the number of blocks, which has 32 bits.
+            if !self.s.nodes.contains(&(free as u32)) {
+                return Some(free);
+            }
+            from = free + 1;
+        }
     }
 
     /// Takes an inode that is neither reserved nor in use.

@@ -7,10 +7,12 @@
 mod bench;
 mod corpus;
 mod crashes;
+mod extents;
 mod fields;
 mod journals;
 mod kinds;
 mod names;
+mod orphans;
 mod quota;
 mod rounds;
 mod structures;
