@@ -472,3 +472,26 @@ fn a_name_that_cannot_be_looked_up_is_not_renamed_over() {
         refused(dir.link(&root, "n".repeat(256)), Errno::NAMETOOLONG);
     }
 }
+
+#[test]
+fn what_is_neither_file_nor_directory_is_not_made_immutable_or_append_only() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&[]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let kinds = [FileKind::Fifo, FileKind::Socket, FileKind::Symlink];
+    for (nr, kind) in kinds.into_iter().enumerate() {
+        let name = format!("{nr}");
+        let made = match kind {
+            FileKind::Symlink => root.symlink(&name, b"target", &NewInode::new(kind, 0o777)),
+            _ => root.create(&name, &NewInode::new(kind, 0o644)),
+        };
+        let made = made.expect("created");
+        refused(made.set_flags(InodeFlags::IMMUTABLE), Errno::OPNOTSUPP);
+        refused(made.set_flags(InodeFlags::APPEND | InodeFlags::NOATIME), Errno::OPNOTSUPP);
+        made.set_flags(InodeFlags::NOATIME).expect("set");
+    }
+    drop(root);
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}

@@ -271,9 +271,14 @@ impl Inode {
     /// Sets the attribute flags that `chattr` may set; the others stay. Linux: `ext2_fileattr_set`.
     ///
     /// # Errors
-    /// `EROFS`, the device's.
+    /// `EOPNOTSUPP` for immutable or append-only what is no file or directory (e2fsck takes that away); `EROFS`, the device's.
     pub fn set_flags(&self, flags: InodeFlags) -> Result<()> {
         self.0.fs.change(|| {
+            if flags.intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND)
+                && !matches!(self.0.kind, FileKind::Regular | FileKind::Directory)
+            {
+                return refuse(Errno::OPNOTSUPP, "only files and directories are immutable or append-only");
+            }
             let _io = self.0.io.write();
             {
                 let mut attrs = self.0.attrs.lock();

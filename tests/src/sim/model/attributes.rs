@@ -10,6 +10,7 @@ use crate::sim::{
 };
 
 const IMMUTABLE: u32 = 0x10;
+const APPEND: u32 = 0x20;
 /// Flags that `chattr` may change.
 const MODIFIABLE: u32 = 0x3_80ff;
 
@@ -114,7 +115,11 @@ impl Model {
             }
             O::SetFlags { of, flags } => {
                 let id = self.hand(actor, *of);
-                if self.agree(answer, self.writable())? {
+                let is_special = !matches!(self.node(id).kind, FileKind::Regular | FileKind::Directory);
+                let refused = flags & (IMMUTABLE | APPEND) != 0 && is_special;
+                let wanted =
+                    self.writable().and_then(|()| if refused { no(Errno::OPNOTSUPP) } else { Ok(()) });
+                if self.agree(answer, wanted)? {
                     let node = self.node_mut(id);
                     node.flags = node.flags & !MODIFIABLE | flags & MODIFIABLE;
                     node.changed(now);
