@@ -272,3 +272,38 @@ fn what_the_file_system_keeps_in_inodes_of_its_own_is_read_and_not_changed() {
     assert!(std::fs::read(&image).unwrap() == before);
     tools::e2fsck_fn(&image).unwrap();
 }
+
+#[test]
+fn devices_pipes_and_sockets_are_made_as_they_were_asked_for() {
+    need_tools!("mke2fs", "e2fsck", "debugfs");
+    let image = Image::new("4M");
+    image.run(&["mknod", "i.img:/console", "c", "5", "1"]).ok();
+    image.run(&["mknod", "-m", "660", "i.img:/big", "b", "4095", "1048575"]).ok();
+    image.run(&["mknod", "i.img:/socket", "s"]).ok();
+    image.run(&["mkfifo", "-m", "600", "i.img:/one", "i.img:/two"]).ok();
+    let stat = |path: &str| {
+        let said = tools::debugfs(&image.folder.path("i.img"), &format!("stat {path}")).unwrap();
+        String::from_utf8(said).unwrap()
+    };
+    assert!(stat("/console").contains("character special") && stat("/console").contains("Mode:  0644"));
+    assert!(stat("/console").contains("05:01"), "{}", stat("/console"));
+    assert!(
+        stat("/big").contains("block special") && stat("/big").contains("4095:1048575"),
+        "{}",
+        stat("/big")
+    );
+    assert!(stat("/socket").contains("socket"));
+    for path in ["/one", "/two"] {
+        assert!(stat(path).contains("FIFO") && stat(path).contains("Mode:  0600"), "{}", stat(path));
+    }
+    for words in [
+        &["i.img:/n", "c"][..],
+        &["i.img:/n", "p", "1", "1"],
+        &["i.img:/n", "c", "4096", "1"],
+        &["i.img:/n", "x"],
+    ] {
+        assert_eq!(image.run(&[&["mknod"], words].concat()).code(), 2, "{words:?}");
+    }
+    assert_eq!(image.run(&["mkfifo", "i.img:/one", "i.img:/three"]).code(), 1);
+    assert!(stat("/three").contains("FIFO"), "what can be made is");
+}
