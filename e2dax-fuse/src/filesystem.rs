@@ -237,9 +237,7 @@ impl Served {
             }
             opcode::GETATTR => Ok(Answer::Body(out.attr(KEEP, &volume.attr(&volume.node(node)?.inode)))),
             opcode::STATX => Ok(Answer::Body(out.statx(KEEP, &volume.attr(&volume.node(node)?.inode)))),
-            opcode::SETATTR => {
-                Ok(Answer::Body(out.attr(KEEP, &volume.set_attr(node, &setattr(fields)?, caller)?)))
-            }
+            opcode::SETATTR => self.set_attr(request, fields, caller),
             opcode::READLINK => Ok(Answer::Body(Out(volume.read_link(node)?))),
             opcode::MKNOD | opcode::MKDIR | opcode::SYMLINK | opcode::CREATE | opcode::TMPFILE => {
                 self.make(request, fields, caller)
@@ -367,6 +365,26 @@ impl Served {
                 Ok(Answer::Body(out.entry(KEEP, &entry).open(flags, how.bits())))
             }
         }
+    }
+
+    fn set_attr(&self, request: &Request<'_>, fields: Fields<'_>, caller: Caller) -> Reply<Answer> {
+        let (change, node, unique) = (setattr(fields)?, request.node, request.unique);
+        if !self.volume.may_wait_for_page(node, &change) {
+            return Ok(Answer::Body(
+                Out::default().attr(KEEP, &self.volume.set_attr(node, &change, caller)?),
+            ));
+        }
+        let served = self.clone();
+        let set = move || {
+            let set = || served.volume.set_attr(node, &change, caller);
+            let may_use_reserve = served.volume.may_use_reserve(caller);
+            let set = if may_use_reserve { set() } else { ext2_core::without_reserve(set) };
+            let answer = set.map(|attr| Out::default().attr(KEEP, &attr).0);
+            served.channel.answer(unique, answer.as_deref().map_err(|error| *error));
+        };
+        // A page may be held by who waits for it to be read, and every thread that answers the kernel is needed for that.
+        thread::Builder::new().name("setattr".into()).spawn(set).map_err(|_| Errno::NOMEM)?;
+        Ok(Answer::None)
     }
 
     fn statfs(&self) -> Reply<Answer> {

@@ -267,6 +267,33 @@ fn a_directory_larger_than_its_blocks_is_refused_at_its_hole() {
 }
 
 #[test]
+fn a_directory_whose_map_leads_back_into_it_is_searched_as_far_as_the_image_has_blocks() {
+    let liar = Liar::new();
+    let (inode, nr) = (liar.inode("/dir"), liar.nr("/dir"));
+    let number = |byte: usize| u32::try_from(byte / 1024).unwrap();
+    // Two blocks of data become indirect ones, one all of whose pointers are to the directory's only block.
+    let (own, low, high) = (number(liar.block("/dir", 0)), liar.block("/big", 20), liar.block("/big", 21));
+    let liar = liar
+        .bytes(low, &own.to_le_bytes().repeat(256))
+        .bytes(high, &number(low).to_le_bytes().repeat(256))
+        .bytes(inode + field::I_BLOCK, &own.to_le_bytes().repeat(12))
+        .u32(inode + field::I_BLOCK + 48, number(low))
+        .u32(inode + field::I_BLOCK + 52, number(high))
+        .u32(inode + field::I_SIZE, (12 + 256 + 65_536) * 1024);
+    let device = liar.device();
+    let fs = Ext2::open(device.clone(), &OpenOptions::read_only()).unwrap();
+    let dir = fs.resolve(b"/dir", Follow::No).unwrap();
+    let before = device.reads();
+    assert!(dir.lookup("missing").unwrap_err().is(ext2_core::Errno::NOENT));
+    let blocks = u64::from(fs.geometry().blocks_count);
+    let reads = device.reads() - before;
+    assert!(blocks < 20_000 && reads < 4 * blocks, "{reads} reads of {blocks} blocks");
+    let error = dir.entries(0).unwrap().find_map(Result::err).unwrap();
+    assert_blames(&error, Object::Directory(nr), "more blocks than the file system");
+    assert_eq!(device.offence(), None);
+}
+
+#[test]
 fn indirect_blocks_that_point_to_themselves_end_in_an_error() {
     for slot in [12, 13, 14] {
         let liar = Liar::new();
@@ -285,6 +312,12 @@ fn indirect_blocks_that_point_to_themselves_end_in_an_error() {
             let extents = fs.resolve(b"/big", Follow::No).unwrap().extents();
             let error = extents.last().unwrap().unwrap_err();
             assert_blames(&error, Object::Inode(nr), "more blocks than the file system");
+            let device = liar.device();
+            let fs = Ext2::open(device.clone(), &OpenOptions::read_only()).unwrap();
+            let first = 1024 * if slot == 13 { 12 + 256 } else { 12 + 256 + 65_536 };
+            let error = fs.resolve(b"/big", Follow::No).unwrap().seek_hole(first).unwrap_err();
+            assert_blames(&error, Object::Inode(nr), "more blocks than the file system");
+            assert_eq!(device.offence(), None);
         }
         // Any one question has an answer.
         let inode = liar.open().unwrap().resolve(b"/big", Follow::No).unwrap();

@@ -416,6 +416,19 @@ fn a_file_system_that_is_shut_down_is_as_its_last_sync_left_it() {
     assert!(fs.resolve(b"/lost", Follow::No).is_err());
 }
 
+#[test]
+fn a_file_system_that_is_closed_stores_nothing_when_it_is_shut_down_after_all() {
+    let device = Arc::new(ext2_image::mkfs::in_memory(2 << 20).unwrap());
+    for options in [OpenOptions::default(), logged(), batched()] {
+        let fs = Ext2::open(device.clone(), &options).unwrap();
+        let other = fs.clone();
+        assert_eq!(fs.close(), Ok(ext2_core::Closed::Clean));
+        let closed = device.to_vec();
+        other.shut_down();
+        assert!(closed == device.to_vec());
+    }
+}
+
 /// Parts of what is given up are taken and given up again before a commit.
 #[test]
 fn what_a_crash_may_bring_back_is_not_stored_over_however_often_parts_of_it_are_given_up() {

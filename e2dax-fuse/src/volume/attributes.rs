@@ -187,6 +187,13 @@ impl Volume {
         Ok(self.attr(inode))
     }
 
+    /// Whether a change may have to [clear](Self::clear_tail) what the kernel has of a page. Nobody whom a page can wait for
+    /// may do that.
+    pub(crate) fn may_wait_for_page(&self, number: u64, change: &Change) -> bool {
+        let grows = |size| self.node(number).is_ok_and(|node| node.inode.size() < size);
+        !self.gathers_writes() && change.size.is_some_and(grows)
+    }
+
     /// A file grew. What a program stored through a map behind its old end is in the page that the kernel has, and would
     /// be seen; nobody changes the size meanwhile. (Not while the kernel gathers writes: it may know a later end.) Linux:
     /// `pagecache_isize_extended`.

@@ -13,7 +13,9 @@ use super::{Caller, LABEL, Volume};
 use crate::reply::Reply;
 
 const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
-const SETFLAGS: [u32; 2] = [0x4008_6602, 0x4004_6602];
+/// `FS_IOC_SETFLAGS` with a long as the kernel has it. Of the other form a kernel knows nothing: it hands that on from
+/// whoever has the file open, and has not checked who may.
+const SETFLAGS: u32 = if cfg!(target_pointer_width = "64") { 0x4008_6602 } else { 0x4004_6602 };
 const FSGETXATTR: u32 = 0x801c_581f;
 const FSSETXATTR: u32 = 0x401c_5820;
 /// `FS_IOC_SHUTDOWN`, with a word that says whether to write everything first.
@@ -133,7 +135,7 @@ impl Volume {
             // The request says that it is a long; every file system gives an int.
             return Ok(attr.generation.to_le_bytes().to_vec());
         }
-        if SETFLAGS.contains(&request) {
+        if request == SETFLAGS {
             let flags = InodeFlags::from_bits_retain(word(input, 0).ok_or(Errno::INVAL)?);
             inode.set_flags(flags).map_err(|error| self.errno(&error))?;
             self.written(inode, false)?;
@@ -168,5 +170,29 @@ impl Volume {
             return Ok(Vec::new());
         }
         Err(Errno::NOTTY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ext2_core::{Ext2, OpenOptions};
+
+    use super::*;
+    use crate::options::MountOptions;
+    use crate::volume::New;
+
+    #[test]
+    fn flags_are_set_by_the_request_alone_for_which_the_kernel_has_checked_who_may() {
+        let fs = Ext2::open(ext2_image::mkfs::in_memory(1 << 20).unwrap(), &OpenOptions::default()).unwrap();
+        let volume = Volume::new(fs, &MountOptions::default()).unwrap();
+        let (owner, other) = (Caller { uid: 0, gid: 0, pid: 0 }, Caller { uid: 1000, gid: 1000, pid: 0 });
+        let new = New { mode: 0o100_644, umask: 0, device: 0 };
+        let (entry, node) = volume.make(1, b"f", new, owner).unwrap();
+        let immutable = InodeFlags::IMMUTABLE.bits().to_le_bytes();
+        let foreign = 0x4008_6602 ^ 0x4004_6602 ^ SETFLAGS;
+        assert_eq!(volume.ioctl(entry.node, foreign, &immutable, other), Err(Errno::NOTTY));
+        assert_eq!(node.inode.attr().flags, InodeFlags::empty());
+        assert_eq!(volume.ioctl(entry.node, SETFLAGS, &immutable, other), Ok(Vec::new()));
+        assert_eq!(node.inode.attr().flags, InodeFlags::IMMUTABLE);
     }
 }

@@ -220,3 +220,37 @@ fn end(mut mount: Mount) {
     // With whatever code: it has to end by itself.
     mount.wait();
 }
+
+const GROWS: &str = "
+import multiprocessing, os, time
+end = time.time() + 2
+def read():
+    file = os.open('f', os.O_RDONLY)
+    while time.time() < end:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.pread(file, 100, 0)
+def grow():
+    file = os.open('f', os.O_RDWR)
+    while time.time() < end:
+        os.ftruncate(file, 100)
+        os.ftruncate(file, 4000)
+all = [multiprocessing.Process(target=of, daemon=True) for of in (read, read, grow)]
+[one.start() for one in all]
+time.sleep(2)
+[one.join(20) for one in all]
+print(sum(one.is_alive() for one in all), flush=True)
+os._exit(0)
+";
+
+/// What lies past the old end is cleared in the kernel's page, which whoever reads may hold until it is answered.
+#[test]
+fn a_file_that_grows_while_others_read_it_anew_keeps_nobody_waiting() {
+    need_fuse!();
+    need_tools!("python3");
+    let image = Image::new(&[], "4M");
+    let mount = image.mount("threads=1");
+    fs::write(mount.join("f"), [7; 100]).unwrap();
+    assert_eq!(run("python3", &["-c", GROWS], mount.dir()), "0\n");
+    mount.unmount();
+    image.check();
+}

@@ -131,6 +131,10 @@ impl Entries {
         if self.next >= cell.size() {
             return None;
         }
+        if self.next / len >= cell.fs.geo.blocks_count.into() {
+            self.next = u64::MAX;
+            return Some(Err(cell.corrupt("has more blocks than the file system")));
+        }
         self.block = self.next - self.next % len;
         self.next = self.block + len;
         self.buffer.resize(cell.fs.geo.block_size.len(), 0);

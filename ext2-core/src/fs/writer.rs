@@ -234,7 +234,8 @@ impl Fs {
     /// Ends all writing, since memory, device and names may disagree: no number and no block is given away
     /// again that something on the device may still stand for. The image stays marked, and e2fsck mends it.
     pub(crate) fn freeze(&self, why: &dyn core::fmt::Display) {
-        let Some(writer) = &self.writer else { return };
+        let is_open = |writer: &&Writer| !writer.closed.load(Ordering::Relaxed);
+        let Some(writer) = self.writer.as_ref().filter(is_open) else { return };
         let mut state = writer.state.lock();
         state.state |= STATE_ERROR;
         // The device may be what failed; the image is not marked as clean in any case.

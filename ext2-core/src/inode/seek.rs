@@ -1,9 +1,17 @@
 //! Holes and data of a file: `SEEK_HOLE`, `SEEK_DATA`, and the list of extents (FIEMAP).
 
-use super::Inode;
+use super::{Cell, Inode};
 use crate::error::{Result, refuse};
 use crate::map::Mapping;
 use crate::{Errno, FileBlock};
+
+impl Cell {
+    /// What is left of a budget of blocks once those of a run are taken from it.
+    fn spend(&self, budget: u64, run: &Mapping) -> Result<u64> {
+        let left = budget.checked_sub(if run.is_hole() { 0 } else { run.count });
+        left.ok_or_else(|| self.corrupt("block map has more blocks than the file system"))
+    }
+}
 
 impl Inode {
     /// The offset of the first data at or after byte `offset` (Linux: `SEEK_DATA`, by iomap).
@@ -30,7 +38,7 @@ impl Inode {
         if offset >= size {
             return refuse(Errno::NXIO, "the offset is past the file's end");
         }
-        let block_size = self.0.fs.geo.block_size;
+        let (block_size, mut budget) = (self.0.fs.geo.block_size, self.0.fs.geo.blocks_count.into());
         let mut block = block_size.block_of(offset);
         let last = block_size.block_of(size - 1);
         while block <= last {
@@ -38,6 +46,7 @@ impl Inode {
             if found(&mapping) {
                 return Ok(Some(offset.max(block.get() * block_size.bytes())));
             }
+            budget = self.0.spend(budget, &mapping)?;
             block = mapping.end();
         }
         Ok(None)
@@ -67,24 +76,13 @@ impl Iterator for Extents {
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.next < self.end {
-            match self.inode.map(FileBlock::new(self.next), self.end - self.next) {
-                Ok(mapping) => {
-                    self.next = mapping.end().get();
-                    if mapping.is_hole() {
-                        continue;
-                    }
-                    let Some(budget) = self.budget.checked_sub(mapping.count) else {
-                        self.next = self.end;
-                        let what = "block map has more blocks than the file system";
-                        return Some(Err(self.inode.0.corrupt(what)));
-                    };
-                    self.budget = budget;
-                    return Some(Ok(mapping));
-                }
-                Err(error) => {
-                    self.next = self.end;
-                    return Some(Err(error));
-                }
+            let found = self.inode.map(FileBlock::new(self.next), self.end - self.next).and_then(|run| {
+                self.budget = self.inode.0.spend(self.budget, &run)?;
+                Ok(run)
+            });
+            self.next = found.as_ref().map_or(self.end, |run| run.end().get());
+            if !found.as_ref().is_ok_and(Mapping::is_hole) {
+                return Some(found);
             }
         }
         None
