@@ -16,7 +16,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use rustix::fs::{major, minor};
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, major, makedev, minor, statx};
 
 /// The process that has the image open in a way that keeps us out, as `NAME (process N)`; `only_writers` leaves out those that
 /// read.
@@ -71,7 +71,10 @@ fn name_of(pid: u32) -> Option<String> {
 fn has_open(pid: u32, file: (u64, u64), only_writers: bool) -> bool {
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     open.filter_map(Result::ok).any(|entry| {
-        let is_it = fs::metadata(entry.path()).is_ok_and(|meta| (meta.dev(), meta.ino()) == file);
+        // Without a question to its file system: that of a network, or a mount whose server hangs, may never answer.
+        let stat = statx(CWD, entry.path(), AtFlags::STATX_DONT_SYNC, StatxFlags::INO);
+        let of = |stat: Statx| (makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino);
+        let is_it = stat.is_ok_and(|stat| of(stat) == file);
         is_it && (!only_writers || is_to_write(pid, &entry.file_name().to_string_lossy()))
     })
 }

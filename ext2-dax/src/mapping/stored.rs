@@ -12,7 +12,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{DaxMapping, Translations};
+use super::DaxMapping;
+#[cfg(all(target_os = "linux", not(miri), not(loom)))]
+use super::Translations;
 use crate::entry::DevPage;
 
 /// Pages that were stored to by a mapping which is asked, and where they lie.
@@ -108,6 +110,7 @@ impl DaxMapping {
     }
 
     /// Takes over what one mapping knows, which may be about to go. Gives what was stored since it was last asked.
+    #[cfg(all(target_os = "linux", not(miri), not(loom)))]
     pub(crate) fn take_over_stored(&self, one: &dyn Translations) -> Vec<StoredRun> {
         let mut stored = self.stored.lock();
         let runs = one.take_stored(0, u64::MAX);
