@@ -101,8 +101,13 @@ impl Model {
 
     /// Blocks that a range may take, with those that lead to it.
     pub(super) fn cost(&self, at: u64, len: u64) -> u64 {
-        let blocks = (at + len).div_ceil(self.block) - at / self.block;
-        blocks + 4 + blocks / (self.block / 4)
+        let (first, end) = (at / self.block, (at + len).div_ceil(self.block));
+        let (blocks, pointers) = (end - first, self.block / 4);
+        // Two paths have an indirect block more where they part at the third level, or before it.
+        let third = 12 + pointers + pointers * pointers;
+        let part = |block: u64| block.checked_sub(third).map(|within| within / (pointers * pointers));
+        let parted = u64::from(part(first) != part(end.max(1) - 1));
+        blocks + 4 + parted + blocks / pointers
     }
 
     pub(super) fn blocks(&self, id: Id) -> (u64, &BTreeMap<u64, Vec<u8>>) {
