@@ -206,10 +206,31 @@ impl Served {
             return Err(Errno::ACCESS);
         }
         let caller = Caller { uid: request.uid, gid: request.gid, pid: request.pid };
-        if takes_blocks(request.opcode) && !self.volume.may_use_reserve(caller) {
-            return ext2_core::without_reserve(|| self.handle(request, caller));
-        }
-        self.handle(request, caller)
+        self.by_right_of(caller, request.opcode, || self.handle(request, caller))
+    }
+
+    /// Does what was asked for, without the reserve where it takes blocks and the caller has no right to that.
+    fn by_right_of<T>(&self, caller: Caller, opcode: u32, work: impl FnOnce() -> T) -> T {
+        let is_limited = takes_blocks(opcode) && !self.volume.may_use_reserve(caller);
+        if is_limited { ext2_core::without_reserve(work) } else { work() }
+    }
+
+    /// Answers by a thread of its own. Meanwhile the kernel writes pages back, or a page may be held by who waits for it to be
+    /// read, and every thread that answers it is needed for that.
+    fn aside(
+        &self,
+        request: &Request<'_>,
+        caller: Caller,
+        name: &str,
+        work: impl FnOnce(&Self) -> Reply<Out> + Send + 'static,
+    ) -> Reply<Answer> {
+        let (served, unique, opcode) = (self.clone(), request.unique, request.opcode);
+        let answer = move || {
+            let done = served.by_right_of(caller, opcode, || work(&served)).map(|out| out.0);
+            served.channel.answer(unique, done.as_deref().map_err(|error| *error));
+        };
+        thread::Builder::new().name(name.into()).spawn(answer).map_err(|_| Errno::NOMEM)?;
+        Ok(Answer::None)
     }
 
     fn handle(&self, request: &Request<'_>, caller: Caller) -> Reply<Answer> {
@@ -318,7 +339,7 @@ impl Served {
                 let (offset, len, mode) = (fields.u64()?, fields.u64()?, fields.u32()?);
                 done(volume.fallocate(node, offset, len, mode, opened, caller))
             }
-            opcode::LSEEK => self.seek(request, fields),
+            opcode::LSEEK => self.seek(request, fields, caller),
             opcode::COPY_FILE_RANGE => {
                 fields.skip(8)?;
                 let (from_offset, to, opened) = (fields.u64()?, fields.u64()?, fields.opened()?);
@@ -368,23 +389,14 @@ impl Served {
     }
 
     fn set_attr(&self, request: &Request<'_>, fields: Fields<'_>, caller: Caller) -> Reply<Answer> {
-        let (change, node, unique) = (setattr(fields)?, request.node, request.unique);
-        if !self.volume.may_wait_for_page(node, &change) {
-            return Ok(Answer::Body(
-                Out::default().attr(KEEP, &self.volume.set_attr(node, &change, caller)?),
-            ));
-        }
-        let served = self.clone();
-        let set = move || {
-            let set = || served.volume.set_attr(node, &change, caller);
-            let may_use_reserve = served.volume.may_use_reserve(caller);
-            let set = if may_use_reserve { set() } else { ext2_core::without_reserve(set) };
-            let answer = set.map(|attr| Out::default().attr(KEEP, &attr).0);
-            served.channel.answer(unique, answer.as_deref().map_err(|error| *error));
+        let (change, node) = (setattr(fields)?, request.node);
+        let set = move |served: &Self| {
+            Ok(Out::default().attr(KEEP, &served.volume.set_attr(node, &change, caller)?))
         };
-        // A page may be held by who waits for it to be read, and every thread that answers the kernel is needed for that.
-        thread::Builder::new().name("setattr".into()).spawn(set).map_err(|_| Errno::NOMEM)?;
-        Ok(Answer::None)
+        if self.volume.may_wait_for_page(node, &change) {
+            return self.aside(request, caller, "setattr", set);
+        }
+        set(self).map(Answer::Body)
     }
 
     fn statfs(&self) -> Reply<Answer> {
@@ -399,7 +411,7 @@ impl Served {
         Ok(Answer::Body(out.u32(size).u32(space.name_max).u32(size).zeros(4 + 6 * 4)))
     }
 
-    fn seek(&self, request: &Request<'_>, mut fields: Fields<'_>) -> Reply<Answer> {
+    fn seek(&self, request: &Request<'_>, mut fields: Fields<'_>, caller: Caller) -> Reply<Answer> {
         fields.skip(8)?;
         let offset = fields.u64()?;
         let whence = match fields.u32()? {
@@ -411,15 +423,10 @@ impl Served {
             return Err(Errno::NXIO);
         }
         let node = self.volume.node(request.node)?;
-        let (served, unique) = (self.clone(), request.unique);
-        let seek = move || {
-            let found = served.volume.seek(&served.channel, &node, offset, whence);
-            let answer = found.map(|found| Out::default().u64(found).0);
-            served.channel.answer(unique, answer.as_deref().map_err(|error| *error));
-        };
-        // The kernel writes pages back in between, and every thread that answers it is needed for that.
-        thread::Builder::new().name("seek".into()).spawn(seek).map_err(|_| Errno::NOMEM)?;
-        Ok(Answer::None)
+        self.aside(request, caller, "seek", move |served| {
+            let found = served.volume.seek(&served.channel, &node, offset, whence)?;
+            Ok(Out::default().u64(found))
+        })
     }
 }
 

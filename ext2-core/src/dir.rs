@@ -6,8 +6,8 @@
 //! 2. The index in memory never decides: a name found through it is compared with the entry on the
 //!    device.
 //! 3. A cookie is the byte offset at which listing goes on. Entries move only where a block is packed, and then in
-//!    order; a cookie follows them (see `ext2_cache::Moves`), so that a listing sees every entry that is there from its start to its
-//!    end exactly once.
+//!    order; a cookie follows them (see `ext2_cache::Moves`), so that a listing sees every entry that is there from its
+//!    start to its end exactly once.
 //!
 //! # Locking
 //! Lookup and listing hold the directory's `io` lock shared until they have the inode; changes hold it exclusive. A name that was found lately

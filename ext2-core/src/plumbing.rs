@@ -118,7 +118,7 @@ impl Plumbing for Inode {
     }
 
     fn clear_tail(&self, to: u64) -> Result<()> {
-        self.0.fs.change(|| self.0.clear_tail(to))
+        if to <= self.size() { Ok(()) } else { self.0.fs.change(|| self.0.clear_tail(to)) }
     }
 
     fn free_past_size(&self) -> Result<()> {

@@ -469,8 +469,8 @@ impl DaxMapping {
         entries || self.leases.is_busy(pages)
     }
 
-    /// Deletes the entries that touch the file pages `start..end`, dirty or not, waiting for each to be
-    /// unlocked. That they were stored to is kept. The caller holds `invalidate_lock` exclusively and has taken the translations away
+    /// Deletes the entries that touch the file pages `start..end`, dirty or not, waiting for each to be unlocked. That they
+    /// were stored to is kept. The caller holds `invalidate_lock` exclusively and has taken the translations away
     /// (Linux: `dax_delete_mapping_entry`).
     pub(crate) fn delete(&self, start: u64, end: u64) {
         for at in self.entries_in(start, end, |_| true) {

@@ -265,13 +265,13 @@ impl Cell {
     /// The number of blocks, of a directory that is to be changed.
     ///
     /// # Errors
-    /// `Corrupt` where the size is not whole blocks: what lies in the last one would be lost.
+    /// `Corrupt` where the size is not whole blocks (what lies in the last one would be lost), or of more than there are.
     pub(crate) fn dir_blocks(&self) -> Result<u64> {
         let (size, len) = (self.size(), self.block_bytes());
         if !size.is_multiple_of(len) {
             return Err(self.corrupt(alloc::format!("size {size} is not whole blocks")));
         }
-        Ok(size / len)
+        self.check_dir_len(size / len).map(|()| size / len)
     }
 
     /// A place for an entry of `need` bytes.

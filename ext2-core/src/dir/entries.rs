@@ -54,6 +54,12 @@ impl Cell {
         self.fs.geo.block_size.bytes()
     }
 
+    /// Refuses so many blocks, if they are more than there are: a map whose pointers lead back into it may have any number.
+    pub(super) fn check_dir_len(&self, blocks: u64) -> Result<()> {
+        let is_too_long = blocks > self.fs.geo.blocks_count.into();
+        if is_too_long { Err(self.corrupt("has more blocks than the file system")) } else { Ok(()) }
+    }
+
     /// Where a byte of the directory lies on the device.
     pub(super) fn device_offset(&self, at: u64) -> Result<u64> {
         let len = self.block_bytes();
@@ -131,9 +137,9 @@ impl Entries {
         if self.next >= cell.size() {
             return None;
         }
-        if self.next / len >= cell.fs.geo.blocks_count.into() {
+        if let Err(error) = cell.check_dir_len(self.next / len + 1) {
             self.next = u64::MAX;
-            return Some(Err(cell.corrupt("has more blocks than the file system")));
+            return Some(Err(error));
         }
         self.block = self.next - self.next % len;
         self.next = self.block + len;

@@ -40,7 +40,7 @@ impl Cell {
             }
         }
         let len = self.fs.geo.block_size.bytes();
-        // A map whose pointers lead back into it may have any number.
+        // No more than there are, as for `check_dir_len`.
         let blocks = (self.size() / len).min(self.fs.geo.blocks_count.into());
         let mut buffer = vec![0; len as usize];
         let by_index = {

@@ -1,5 +1,4 @@
-//! Taking pointers away: first it is found out which, then each goes by one store, and what they led to is free
-//! behind a fence.
+//! Taking pointers away: first it is found out which, then each goes by one store; what they led to is free behind a fence.
 //!
 //! # Invariants
 //! 1. Nothing is stored while it is found out: what is broken or cannot be read leaves the file as it was.

@@ -52,8 +52,7 @@ impl Inode {
         Ok(None)
     }
 
-    /// The runs of data of the file, in order, up to its end (Linux: FIEMAP). Each is as long as the
-    /// blocks are contiguous.
+    /// The runs of data of the file, in order, up to its end (Linux: FIEMAP). Each is as long as the blocks are contiguous.
     #[must_use]
     pub fn extents(&self) -> Extents {
         let end = self.0.fs.geo.block_size.blocks_for(self.size());

@@ -49,7 +49,8 @@ impl Cell {
     /// crash may show a size that covers it before it is written. The caller holds the `io` lock exclusive.
     pub(crate) fn clear_tail(&self, to: u64) -> Result<()> {
         let end = self.size();
-        let Some((at, len)) = self.mapped_tail(end)?.filter(|_| end < to) else { return Ok(()) };
+        let tail = if end < to { self.mapped_tail(end)? } else { None };
+        let Some((at, len)) = tail else { return Ok(()) };
         let mut tail = vec![0; len.min(to - end) as usize];
         self.fs.dev.read_at(at, &mut tail)?;
         let is_zero = tail.iter().all(|byte| *byte == 0);
@@ -106,6 +107,8 @@ impl Cell {
             // leaves the file as it is.
             let cuts = self.plan_cuts(first, self.shape().max_blocks())?;
             let tail = self.mapped_tail(size)?;
+            // Where it can be read it can be stored to.
+            tail.map_or(Ok(()), |(at, _)| self.fs.dev.read_at(at, &mut [0]))?;
             // e2fsck ends the truncation of an inode that the superblock notes, but throws its block of
             // attributes away with it: such a file gets a hole at its end first, and then becomes shorter.
             // A file without a name is freed whole after a crash, and its time of deletion stays.
@@ -141,17 +144,15 @@ impl Cell {
         self.free_detached(detached, &gone)
     }
 
-    /// Where the bytes from `offset` to the end of its block lie on the device, which can store there, and how many, if any.
+    /// Where the bytes from `offset` to the end of its block lie on the device, and how many, if any and mapped.
     fn mapped_tail(&self, offset: u64) -> Result<Option<(u64, u64)>> {
         let size = self.fs.geo.block_size;
         let within = offset % size.bytes();
         if within == 0 {
             return Ok(None);
         }
-        let Some(block) = self.map_blocks(size.block_of(offset), 1)?.target else { return Ok(None) };
-        let at = self.fs.geo.byte_of(block) + within;
-        self.fs.dev.read_at(at, &mut [0])?;
-        Ok(Some((at, size.bytes() - within)))
+        let target = self.map_blocks(size.block_of(offset), 1)?.target;
+        Ok(target.map(|block| (self.fs.geo.byte_of(block) + within, size.bytes() - within)))
     }
 
     /// Ends a truncation that a crash left half done: frees what lies past the size.

@@ -126,8 +126,7 @@ impl Fs {
         Ok(blocks)
     }
 
-    /// Makes a journal where there is plenty of room. A crash on the way leaves blocks that nobody has, or an inode that
-    /// e2fsck clears.
+    /// Makes a journal where there is plenty of room. A crash on the way leaves blocks of nobody, or an inode for e2fsck.
     fn make_log(self: &alloc::sync::Arc<Self>) -> Result<Option<Area>> {
         let size = self.geo.block_size.bytes();
         let total = self.geo.blocks_count;

@@ -343,9 +343,8 @@ impl Cell {
     fn release_xattr_block(&self, block: u32, gone: &Durable<Unlinked>) -> Result<()> {
         let Some(block) = self.fs.geo.data_block(block) else { return Ok(()) };
         if !self.is_of_attributes(block)? {
-            self.fs.found_broken(
-                &self.corrupt(alloc::format!("block {block} holds no attributes, and is kept")),
-            );
+            let what = alloc::format!("block {block} holds no attributes, and is kept");
+            self.fs.found_broken(&self.corrupt(what));
             return Ok(());
         }
         let place = self.fs.geo.byte_of(block);

@@ -6,12 +6,12 @@ use super::plan::xattr_room;
 use super::tree::Xattr;
 use super::{Body, Format, Tree, xattr};
 use ext2_core::raw::GOOD_OLD_INODE_SIZE;
-use ext2_core::{Acl, AclTag, BlockSize, Timestamp};
+use ext2_core::{Acl, AclTag, BlockSize, InodeFlags, Timestamp};
 
 /// The list of who may do what with a file.
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
-/// `i_flags`: immutable, append-only.
-const FIXED: u32 = 0x10 | 0x20;
+/// What only files and directories have.
+const FIXED: u32 = InodeFlags::IMMUTABLE.union(InodeFlags::APPEND).bits();
 
 /// What the owning group may by a list, in 3 bits. Beside a list the mask stands in its place in the mode, and without one it
 /// would be given to the group.
