@@ -7,6 +7,7 @@
 pub mod crash;
 pub mod dax;
 pub mod exercise;
+mod forward;
 pub mod golden;
 pub mod hostile;
 pub mod machine;

@@ -16,6 +16,7 @@
 //! | `unwritten` | memory that knows what was not written back when a sync returned |
 //! | `crashes`, `second`, `failing` | power that fails at every moment, once and again, and a device that fails |
 //! | `base`, `mend` | the images that runs begin with, and what `e2fsck -p` makes of those they leave |
+//! | `fsck` | what e2fsck says of an image |
 //! | `ends` | closing under all that is held, and kills |
 //! | `put_back` | faults that were mended, and how long it takes to find each again |
 //! | `campaign` | many seeds |
@@ -34,6 +35,7 @@ mod compare;
 mod crashes;
 mod ends;
 mod failing;
+mod fsck;
 pub mod kernel;
 mod mend;
 mod model;

@@ -107,29 +107,7 @@ impl<D: BlockDevice> Slow<D> {
 }
 
 impl<D: BlockDevice> BlockDevice for Slow<D> {
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.inner.read_at(offset, buf)
-    }
-
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        self.inner.write_at(offset, buf)
-    }
-
-    fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        self.inner.zero(offset, len)
-    }
-
-    fn fence(&self) -> Result<()> {
-        self.inner.fence()
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.inner.flush()
-    }
+    crate::forward!(inner: size, read_at, write_at, zero, fence, flush);
 
     fn dax(&self) -> Option<&dyn DaxDevice> {
         self.inner.dax().map(|_| self as &dyn DaxDevice)

@@ -27,24 +27,8 @@ struct Noted {
 }
 
 impl BlockDevice for Noted {
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> blockdev::Result<()> {
-        self.inner.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> blockdev::Result<()> {
-        self.inner.write_at(offset, buf)
-    }
-    fn zero(&self, offset: u64, len: u64) -> blockdev::Result<()> {
-        self.inner.zero(offset, len)
-    }
-    fn fence(&self) -> blockdev::Result<()> {
-        self.inner.fence()
-    }
-    fn flush(&self) -> blockdev::Result<()> {
-        self.inner.flush()
-    }
+    e2dax_tests::forward!(inner: size, read_at, write_at, zero, fence, flush);
+
     fn discard(&self, offset: u64, len: u64) -> blockdev::Result<()> {
         self.discarded.lock().expect("held by nobody").push((offset, len));
         Ok(())

@@ -259,24 +259,11 @@ struct Reads {
 }
 
 impl BlockDevice for Reads {
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
+    e2dax_tests::forward!(inner: size, write_at, zero, fence, flush);
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> blockdev::Result<()> {
         self.bytes.fetch_add(buf.len() as u64, std::sync::atomic::Ordering::Relaxed);
         self.inner.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> blockdev::Result<()> {
-        self.inner.write_at(offset, buf)
-    }
-    fn zero(&self, offset: u64, len: u64) -> blockdev::Result<()> {
-        self.inner.zero(offset, len)
-    }
-    fn fence(&self) -> blockdev::Result<()> {
-        self.inner.fence()
-    }
-    fn flush(&self) -> blockdev::Result<()> {
-        self.inner.flush()
     }
 }
 

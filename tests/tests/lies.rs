@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
+use blockdev::BlockDevice;
 use e2dax_tests::{
     golden,
-    hostile::{Damage, Victim, Watched},
+    hostile::{Damage, Victim, Watched, Workbench},
 };
-use ext2_core::{Error, Ext2, FileBlock, Follow, GroupNr, InodeNr, Object, OpenOptions, SuperblockAt};
+use ext2_core::{
+    Error, Ext2, FileBlock, FileKind, Follow, GroupNr, InodeNr, NewInode, Object, OpenOptions, SuperblockAt,
+};
 use ext2_image::manifest::from_image;
 
 /// Offsets of fields, in bytes, as the format has them.
@@ -290,6 +293,17 @@ fn a_directory_whose_map_leads_back_into_it_is_searched_as_far_as_the_image_has_
     assert!(blocks < 20_000 && reads < 4 * blocks, "{reads} reads of {blocks} blocks");
     let error = dir.entries(0).unwrap().find_map(Result::err).unwrap();
     assert_blames(&error, Object::Directory(nr), "more blocks than the file system");
+    assert_eq!(device.offence(), None);
+    // Nor is it changed.
+    let mut image = vec![0; usize::try_from(device.size()).unwrap()];
+    device.read_at(0, &mut image).unwrap();
+    let device = Arc::new(Workbench::new(image, 20 * blocks));
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
+    let root = fs.root().unwrap();
+    let made = root.lookup("dir").unwrap().create("new", &NewInode::new(FileKind::Fifo, 0o600)).map(drop);
+    for refused in [made, root.rmdir("dir")] {
+        assert_blames(&refused.unwrap_err(), Object::Directory(nr), "more blocks than the file system");
+    }
     assert_eq!(device.offence(), None);
 }
 

@@ -126,19 +126,25 @@ fn a_target_is_shorter_than_a_block_and_a_device_file_has_a_number() {
     }
 }
 
+/// A file system with a file that says of its inode that so many bytes of it past the first 128 are in use.
+fn with_extra(extra_isize: u16) -> Ram {
+    let device = ram(&image(&[]));
+    let fs = open(&device);
+    let file = fs.root().expect("root").create(b"file", &FILE).expect("created");
+    let at = inode_at(&fs, file.nr()) + 128;
+    drop(file);
+    fs.close().expect("closed");
+    device.write_u16(at, extra_isize).expect("stored");
+    device
+}
+
 #[test]
 fn an_inode_has_the_times_that_it_has_room_for() {
     need_tools!("mke2fs");
     // Past 2038, and with nanoseconds.
     let time = |nr: u32| Timestamp { sec: 5_000_000_000 + i64::from(nr), nsec: 100 + nr };
     for extra_isize in (0..=32_u16).step_by(4) {
-        let device = ram(&image(&[]));
-        let fs = open(&device);
-        let file = fs.root().expect("root").create(b"file", &FILE).expect("created");
-        let at = inode_at(&fs, file.nr()) + 128;
-        drop(file);
-        fs.close().expect("closed");
-        device.write_u16(at, extra_isize).expect("stored");
+        let device = with_extra(extra_isize);
         let all = |file: &Inode| {
             let attr = file.attr();
             [Some(attr.ctime), Some(attr.mtime), Some(attr.atime), attr.crtime]
@@ -173,13 +179,7 @@ fn an_inode_has_the_times_that_it_has_room_for() {
 fn extra_fields_are_as_many_as_an_inode_has_room_for() {
     need_tools!("mke2fs");
     for (extra_isize, is_good) in [(128_u16, true), (132, false), (256, false), (30, false), (4, true)] {
-        let device = ram(&image(&[]));
-        let fs = open(&device);
-        let file = fs.root().expect("root").create(b"file", &FILE).expect("created");
-        let at = inode_at(&fs, file.nr()) + 128;
-        drop(file);
-        fs.close().expect("closed");
-        device.write_u16(at, extra_isize).expect("stored");
+        let device = with_extra(extra_isize);
         let found = open(&device).resolve("file", Follow::No);
         let as_expected = match found {
             Ok(_) => is_good,

@@ -16,13 +16,16 @@ use ext2_image::check::{Checker, Outcome};
 
 use super::campaign::STATES as PROGRESS;
 use super::{
-    Answer, Model, Operation, Options, Refusal, Room, Step, Word, World, mend::mend, name, run::e2fsck_p,
+    Answer, Model, Operation, Options, Refusal, Room, Step, Word, World,
+    fsck::{e2fsck_p, mended_unasked},
+    mend::mend,
+    name,
     second::Second,
 };
 use crate::{
     Scratch,
     crash::{Action, Device, History, Moment},
-    golden, tools,
+    tools,
     tree::{self, Tree},
 };
 
@@ -258,21 +261,6 @@ impl Judge<'_> {
             self.states += self.second.look(state.image, moment, self.history, &found)?;
         }
         Ok(())
-    }
-}
-
-/// What says that it was unmounted cleanly is looked at by e2fsck -p as far as its superblock goes, and its journal.
-///
-/// # Errors
-/// What is still wrong after that; where there is no e2fsck, that there is none.
-fn mended_unasked(image: &[u8]) -> Result<(), String> {
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let path = folder.path().join("image");
-    golden::write_sparse(&path, image).map_err(|error| error.to_string())?;
-    let output = tools::command("e2fsck").arg("-p").arg(&path).output().map_err(|error| error.to_string())?;
-    match output.status.code() {
-        Some(0 | 1) => tools::e2fsck_fn(&path).map(drop).map_err(|said| format!("after e2fsck -p: {said}")),
-        _ => Err(format!("e2fsck -p: {}", tools::words(&output))),
     }
 }
 

@@ -313,6 +313,27 @@ impl Options {
         plain
     }
 
+    /// The same for one actor on memory, without what is chosen besides: no scene, no log, no journal, no other way to the data.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        Self {
+            scene: None,
+            backend: Backend::Ram,
+            policy: Policy::Goal,
+            share_xattrs: false,
+            strict_rename: false,
+            on_error: OnError::Continue,
+            buffer_head: false,
+            persistent: false,
+            log: false,
+            batch: false,
+            journal: false,
+            real_mappings: false,
+            actors: 1,
+            ..self
+        }
+    }
+
     /// Whether files can be mapped.
     #[must_use]
     pub fn is_dax(&self) -> bool {

@@ -16,10 +16,11 @@ use super::{
     compare::compare,
     crashes::{self, Crashes},
     failing,
-    model::{Model, Room},
+    fsck::e2fsck,
+    model::Model,
     threads,
 };
-use crate::{golden, tools};
+use crate::tools;
 
 /// One image of so many is given to e2fsck too.
 const E2FSCK_EVERY: u64 = 16;
@@ -229,8 +230,7 @@ impl Run {
         let nr = self.outcome.steps.len();
         let now = BEGIN + 1 + nr as i64;
         self.world.clock.set(now);
-        let free = self.world.ext2().statfs().map_err(|error| error.to_string())?;
-        let room = Room { blocks: free.blocks_available, inodes: free.files_free };
+        let room = self.world.room()?;
         if let Ok(mut now) = NOW.lock() {
             let end = now.find("; step").unwrap_or(now.len());
             now.truncate(end);
@@ -247,9 +247,13 @@ impl Run {
             crashes.after(&step, &answer, file, &self.world)?;
         }
         self.outcome.done += u64::from(answer != Answer::Nothing);
-        let left = self.world.ext2().statfs().map_err(|error| error.to_string())?.blocks_free;
-        if options.reserved && left < u64::from(self.world.ext2().superblock().reserved_blocks) {
-            return Err(format!("{left} blocks are left: some that are reserved for root were given away"));
+        if options.reserved {
+            let left = self.world.ext2().statfs().map_err(|error| error.to_string())?.blocks_free;
+            if left < u64::from(self.world.ext2().superblock().reserved_blocks) {
+                return Err(format!(
+                    "{left} blocks are left: some that are reserved for root were given away"
+                ));
+            }
         }
         self.model.step(&step, &answer, now, room)?;
         if matches!(step.operation, Operation::Kill { .. }) {
@@ -302,23 +306,6 @@ pub(super) fn sound_by(checker: &mut Checker, device: &dyn BlockDevice) -> Resul
         Ok(_) => Err(format!("check is not content: {first:?}")),
         Err(error) => Err(format!("check: {error}")),
     }
-}
-
-/// Whether e2fsck finds nothing.
-pub(super) fn e2fsck(image: &[u8]) -> Result<(), String> {
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let path = folder.path().join("image");
-    golden::write_sparse(&path, image).map_err(|error| error.to_string())?;
-    tools::e2fsck_fn(&path).map_err(|said| format!("e2fsck: {said}"))
-}
-
-/// What `e2fsck -fp` makes of an image.
-pub(super) fn e2fsck_p(image: &[u8]) -> Result<Vec<u8>, String> {
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let path = folder.path().join("image");
-    golden::write_sparse(&path, image).map_err(|error| error.to_string())?;
-    tools::e2fsck_p(&path).map_err(|said| format!("e2fsck -p: {said}"))?;
-    std::fs::read(&path).map_err(|error| error.to_string())
 }
 
 /// What a panic says.

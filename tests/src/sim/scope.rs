@@ -12,7 +12,7 @@ use std::{
 };
 
 use blockdev::{
-    BlockDevice, RamDevice, Recorder,
+    RamDevice, Recorder,
     crash::{CrashLimits, CrashReport},
 };
 use ext2_core::Errno;
@@ -23,8 +23,9 @@ use super::{
     base::{self, BEGIN},
     compare::compare,
     crashes::{self, Crashes, Look},
+    fsck::e2fsck,
     model::{Model, Room},
-    run::{e2fsck, panic_words, sound_by},
+    run::{panic_words, sound_by},
 };
 
 /// How many states of a crash point are looked at: most have no more.
@@ -153,17 +154,11 @@ impl Scope {
 
 /// Does a step and holds the answer against the model.
 fn take(world: &mut World, model: &mut Model, step: &Step, now: i64) -> Result<Answer, String> {
-    let room = room(world)?;
+    let room = world.room()?;
     world.clock.set(now);
     let answer = world.perform(step);
     model.step(step, &answer, now, room)?;
     Ok(answer)
-}
-
-/// What is free.
-fn room(world: &World) -> Result<Room, String> {
-    let free = world.ext2().statfs().map_err(|error| error.to_string())?;
-    Ok(Room { blocks: free.blocks_free, inodes: free.files_free })
 }
 
 struct Walk<'s> {
@@ -271,7 +266,7 @@ impl Walk<'_> {
         let mut model = model.clone();
         for (operation, now) in last.iter().zip(BEGIN + 1 + self.done + self.path.len() as i64..) {
             let step = Step { actor: 0, operation: operation.clone() };
-            let room = room(&running.world)?;
+            let room = running.world.room()?;
             taken.push(Taken { step: step.clone(), answer: Answer::Nothing, before: model.clone(), room });
             let answer = running.perform(&step, &model, room, now)?;
             if let Some(taken) = taken.last_mut() {
@@ -323,16 +318,9 @@ impl Walk<'_> {
         let every = self.scope.e2fsck_every;
         if every > 0 && self.walked.sequences.is_multiple_of(every) {
             self.walked.e2fsck += 1;
-            e2fsck(&bytes(&*world.device)?)?;
+            e2fsck(&world.bytes())?;
         }
         world.mount(true).map_err(|error| format!("cannot be opened again: {error}"))?;
         compare(world.ext2(), model).map_err(|words| format!("opened again: {words}"))
     }
-}
-
-/// All bytes of a device.
-fn bytes(device: &dyn BlockDevice) -> Result<Vec<u8>, String> {
-    let mut bytes = vec![0; usize::try_from(device.size()).map_err(|error| error.to_string())?];
-    device.read_at(0, &mut bytes).map_err(|error| error.to_string())?;
-    Ok(bytes)
 }

@@ -59,13 +59,7 @@ impl Unwritten {
 }
 
 impl BlockDevice for Unwritten {
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.inner.read_at(offset, buf)
-    }
+    crate::forward!(inner: size, read_at, fence, flush);
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         self.inner.write_at(offset, buf)?;
@@ -77,14 +71,6 @@ impl BlockDevice for Unwritten {
         self.inner.zero(offset, len)?;
         self.written(offset, len);
         Ok(())
-    }
-
-    fn fence(&self) -> Result<()> {
-        self.inner.fence()
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.inner.flush()
     }
 
     fn dax(&self) -> Option<&dyn DaxDevice> {

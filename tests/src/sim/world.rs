@@ -18,7 +18,7 @@ use ext2_dax::{
 use tempfile::TempDir;
 
 use super::{
-    Backend, HANDS, Options, Scene,
+    Backend, HANDS, Options, Room, Scene,
     clock::StepClock,
     operation::{FILES, LEASES, LISTINGS, MAPS},
     unwritten::Unwritten,
@@ -224,6 +224,12 @@ impl World {
     #[must_use]
     pub fn ext2(&self) -> &Ext2 {
         self.fs().ext2()
+    }
+
+    /// What is free for who may not take the reserve.
+    pub(super) fn room(&self) -> Result<Room, String> {
+        let free = self.ext2().statfs().map_err(|error| error.to_string())?;
+        Ok(Room { blocks: free.blocks_available, inodes: free.files_free })
     }
 
     /// Opens the file system.

@@ -127,25 +127,7 @@ struct Failing {
 }
 
 impl BlockDevice for Failing {
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> blockdev::Result<()> {
-        self.inner.read_at(offset, buf)
-    }
-
-    fn write_at(&self, offset: u64, buf: &[u8]) -> blockdev::Result<()> {
-        self.inner.write_at(offset, buf)
-    }
-
-    fn zero(&self, offset: u64, len: u64) -> blockdev::Result<()> {
-        self.inner.zero(offset, len)
-    }
-
-    fn fence(&self) -> blockdev::Result<()> {
-        self.inner.fence()
-    }
+    e2dax_tests::forward!(inner: size, read_at, write_at, zero, fence);
 
     fn flush(&self) -> blockdev::Result<()> {
         if self.fails.load(Ordering::SeqCst) {

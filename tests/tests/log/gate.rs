@@ -38,9 +38,7 @@ impl Gated {
 }
 
 impl BlockDevice for Gated {
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
+    e2dax_tests::forward!(inner: size, write_at, zero, fence, flush);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let last =
@@ -49,22 +47,6 @@ impl BlockDevice for Gated {
             drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
         }
         self.inner.read_at(offset, buf)
-    }
-
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        self.inner.write_at(offset, buf)
-    }
-
-    fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        self.inner.zero(offset, len)
-    }
-
-    fn fence(&self) -> Result<()> {
-        self.inner.fence()
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.inner.flush()
     }
 }
 
@@ -135,14 +117,21 @@ fn a_rename_on_slow_media_does_not_wait_for_those_who_wait_for_it() {
     }
 }
 
+/// Works on a file system behind a log of each kind, and closes it: e2fsck finds nothing then.
+fn behind_each_log(size: &str, work: impl Fn(Ext2)) {
+    let base = super::image(&["-t", "ext2", "-b", "1024"], size);
+    for options in [super::logged(), super::batched()] {
+        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
+        work(Ext2::open(device.clone(), &options).unwrap());
+        assert!(e2dax_tests::small::is_clean(&device.to_vec()));
+    }
+}
+
 /// More of them than a commit usually has, so that one is due in the middle.
 #[test]
 fn changes_that_belong_together_do_not_wait_for_the_commit_that_waits_for_them() {
     need_tools!("mke2fs", "e2fsck");
-    let base = super::image(&["-t", "ext2", "-b", "1024"], "12M");
-    for options in [super::logged(), super::batched()] {
-        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = Ext2::open(device.clone(), &options).unwrap();
+    behind_each_log("12M", |fs| {
         let (done, ended) = channel();
         let changing = thread::spawn(move || {
             let root = fs.root().unwrap();
@@ -156,8 +145,7 @@ fn changes_that_belong_together_do_not_wait_for_the_commit_that_waits_for_them()
         });
         ended.recv_timeout(Duration::from_secs(60)).expect("they wait for themselves");
         changing.join().unwrap().unwrap();
-        assert!(e2dax_tests::small::is_clean(&device.to_vec()));
-    }
+    });
 }
 
 /// What a file gave up and gets again goes through the log: more than it holds, by one who has the lock that the others wait
@@ -165,10 +153,7 @@ fn changes_that_belong_together_do_not_wait_for_the_commit_that_waits_for_them()
 #[test]
 fn changes_that_belong_together_and_a_file_that_is_larger_than_the_log_wait_for_each_other_in_turn() {
     need_tools!("mke2fs", "e2fsck");
-    let base = super::image(&["-t", "ext2", "-b", "1024"], "24M");
-    for options in [super::logged(), super::batched()] {
-        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = Ext2::open(device.clone(), &options).unwrap();
+    behind_each_log("24M", |fs| {
         let root = fs.root().unwrap();
         let large = file(&root, "f", &vec![1; 4 << 20]);
         fs.sync().unwrap();
@@ -204,17 +189,13 @@ fn changes_that_belong_together_and_a_file_that_is_larger_than_the_log_wait_for_
         assert!(both.iter().sum::<u64>() > 1, "{both:?}");
         assert_eq!(fs.read("f").unwrap(), vec![11; 4 << 20]);
         fs.close().unwrap();
-        assert!(e2dax_tests::small::is_clean(&device.to_vec()));
-    }
+    });
 }
 
 #[test]
 fn a_sync_within_changes_that_belong_together_is_refused_and_the_changes_go_on() {
     need_tools!("mke2fs", "e2fsck");
-    let base = super::image(&["-t", "ext2", "-b", "1024"], "12M");
-    for options in [super::logged(), super::batched()] {
-        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = Ext2::open(device.clone(), &options).unwrap();
+    behind_each_log("12M", |fs| {
         let (done, ended) = channel();
         thread::spawn(move || {
             let root = fs.root().unwrap();
@@ -233,6 +214,5 @@ fn a_sync_within_changes_that_belong_together_is_refused_and_the_changes_go_on()
             let answer = ended.recv_timeout(Duration::from_secs(30)).expect("it waits for itself");
             assert_eq!(answer.unwrap(), (true, true));
         }
-        assert!(e2dax_tests::small::is_clean(&device.to_vec()));
-    }
+    });
 }

@@ -31,12 +31,8 @@ impl Killed {
 }
 
 impl BlockDevice for Killed {
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.inner.read_at(offset, buf)
-    }
+    e2dax_tests::forward!(inner: size, read_at);
+
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         self.spend()?;
         self.inner.write_at(offset, buf)

@@ -2,9 +2,9 @@
 
 use e2dax_tests::{
     crash::Device,
-    sim::{Backend, Data, Letter, Mode, Operation as O, Options, Scope},
+    sim::{Data, Letter, Mode, Operation as O, Options, Scope},
 };
-use ext2_core::{FileKind, OnError, Policy, RenameFlags};
+use ext2_core::{FileKind, RenameFlags};
 use ext2_dax::{
     OpenFor,
     mmu::{Protection, Sharing},
@@ -107,26 +107,8 @@ pub(crate) fn ends() -> Vec<Letter> {
 /// All sequences of these letters: of up to `depth`, from a file system of eleven blocks with a file of a block, an empty one
 /// and a directory, so that few blocks are free.
 pub(crate) fn scope(letters: Vec<Letter>, depth: usize) -> Scope {
-    let options = Options {
-        scene: None,
-        block: BLOCK,
-        kib: 44,
-        inode_size: 128,
-        inodes: 16,
-        backend: Backend::Ram,
-        policy: Policy::Goal,
-        share_xattrs: false,
-        strict_rename: false,
-        on_error: OnError::Continue,
-        buffer_head: false,
-        persistent: false,
-        log: false,
-        batch: false,
-        journal: false,
-        real_mappings: false,
-        actors: 1,
-        ..Options::of_mode(1, Mode::Plain)
-    };
+    let bare = Options::of_mode(1, Mode::Plain).bare();
+    let options = Options { block: BLOCK, kib: 44, inode_size: 128, inodes: 16, ..bare };
     let prepared = vec![
         O::Root { to: ROOT },
         make(ROOT, b'a', FileKind::Regular, A),

@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Mutex};
 
-use ext2_core::{OnError, Policy};
-
 use crate::{
-    sim::{Backend, Mode, Options, base::BEGIN},
+    sim::{Mode, Options, base::BEGIN},
     tools,
 };
 
@@ -90,28 +88,15 @@ impl Geometry {
 
     /// What the simulator chooses steps with: words and names from the seed, the rest from here.
     pub(super) fn options(&self, seed: u64) -> Options {
-        let options = Options::of_mode(seed, Mode::Plain);
+        let options = Options::of_mode(seed, Mode::Plain).bare();
         let mut shares = options.shares;
         shares.retain(|(word, _)| LeftOut::word(*word).is_none());
         Options {
-            scene: None,
             has_lost_and_found: false,
             block: self.block,
             kib: self.kib,
             inode_size: self.inode_size,
             inodes: self.inodes,
-            backend: Backend::Ram,
-            policy: Policy::Goal,
-            share_xattrs: false,
-            strict_rename: false,
-            on_error: OnError::Continue,
-            buffer_head: false,
-            persistent: false,
-            log: false,
-            batch: false,
-            journal: false,
-            real_mappings: false,
-            actors: 1,
             shares,
             ..options
         }
