@@ -60,8 +60,7 @@ use crate::{Geometry, GroupNr, InodeNr, Superblock};
 ///     let found = found?;
 ///     println!("{:?} {} bytes", found.inode.kind(), found.inode.size());
 /// }
-/// println!("{} of {} blocks are free", fs.statfs()?.blocks_free, fs.statfs()?.blocks);
-/// assert_eq!(fs.close()?, Closed::Clean);
+/// println!("{} of {} blocks are free", fs.statfs()?.blocks_free, fs.statfs()?.blocks); assert_eq!(fs.close()?, Closed::Clean);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]

@@ -84,8 +84,7 @@ use crate::{Attr, Errno, Ext2, InodeNr};
 /// file.truncate(4096, Wait::Yes)?;
 /// file.sync()?;
 /// // Without a name it lives for as long as somebody holds it.
-/// fs.root()?.unlink("notes")?;
-/// assert_eq!((file.attr().links, file.attr().mode), (0, 0o644));
+/// fs.root()?.unlink("notes")?; assert_eq!((file.attr().links, file.attr().mode), (0, 0o644));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Inode(pub(crate) Arc<Cell>);

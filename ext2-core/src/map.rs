@@ -1,5 +1,4 @@
-//! The block map of an inode in use. How a map is read is in `ext2_format::map`; what lookups found lately is in
-//! `ext2_cache`.
+//! The block map of an inode in use. How a map is read is in `ext2_format::map`; what lookups found lately is in `ext2_cache`.
 
 pub(crate) use ext2_cache::Runs;
 #[cfg(feature = "write")]

@@ -42,8 +42,7 @@ impl Ext2 {
     /// ```no_run
     /// use ext2_core::{Ext2, OpenOptions};
     ///
-    /// let fs = Ext2::open_path("disk.img", &OpenOptions::read_only())?;
-    /// print!("{}", fs.read_to_string("/etc/os-release")?);
+    /// let fs = Ext2::open_path("disk.img", &OpenOptions::read_only())?; print!("{}", fs.read_to_string("/etc/os-release")?);
     /// # Ok::<(), ext2_core::Error>(())
     /// ```
     ///

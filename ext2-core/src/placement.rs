@@ -15,8 +15,7 @@
 //!     let target = fs.resolve("file", Follow::Yes)?.map(FileBlock::new(0), 1)?.target;
 //!     Ok(target.ok_or("the file has a block")?.get())
 //! };
-//! assert_eq!(first_block(Policy::Aligned)? % 512, 0);
-//! assert_ne!(first_block(Policy::Goal)? % 512, 0);
+//! assert_eq!(first_block(Policy::Aligned)? % 512, 0); assert_ne!(first_block(Policy::Goal)? % 512, 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

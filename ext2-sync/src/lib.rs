@@ -6,6 +6,7 @@
 //!
 //! | rank | lock | Linux |
 //! |---|---|---|
+//! | `Close` | the end of a file system: shared by who makes all of it durable | `s_umount` |
 //! | `Rename` | one rename between directories at a time in a file system | `s_vfs_rename_mutex` |
 //! | `Io` | an inode's contents: directories parent first, then by number | `i_rwsem` |
 //! | `Journal` | the one transaction in the journal | – |

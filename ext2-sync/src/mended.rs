@@ -48,6 +48,8 @@ mended! {
     LeaseNotWritten: "what was stored through a lease is not written back by a sync",
     StoresAfterClose: "stores through mappings go on after the file system was closed",
     ClosedIsClean: "a close says that it left the image clean while a removed file is held",
+    ErrorsAreClean: "a close says that it left the image clean after an error was found, where writing went on",
+    ClosesApart: "two threads that close a file system, or one that syncs it, do so at the same time",
     OpenTwice: "a device is opened for writing twice",
     OwnersInPieces: "owners that lie in several words change one after another",
     SetIdKept: "set-id bits stay while owners change",

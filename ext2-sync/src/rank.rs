@@ -4,6 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // the table in the crate's documentation says what each is
 pub enum Rank {
+    Close,
     Rename,
     Io,
     Journal,

@@ -3,6 +3,8 @@
 
 #[path = "log/again.rs"]
 mod again;
+#[path = "log/closing.rs"]
+mod closing;
 #[path = "log/failing.rs"]
 mod failing;
 #[path = "log/gate.rs"]

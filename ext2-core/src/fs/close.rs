@@ -20,10 +20,9 @@ pub enum Closed {
 pub enum Unclean {
     /// It was not clean when it was opened.
     Before,
-    /// An error was found, or a change ended half-way: a check is due.
+    /// An error was found, now or by who wrote the image before, or a change ended half-way: a check is due.
     Errors,
-    /// Files without a name are still held: their blocks are lost until a check, or until it is opened for
-    /// writing again.
+    /// Files without a name are still held: their blocks are lost until a check, or until it is opened for writing again.
     FilesWithoutName,
     /// Changes of other threads were under way.
     ChangesUnderWay,
@@ -75,10 +74,10 @@ impl Ext2 {
     /// it was opened, no file without a name is held any more, no change is under way, and no memory is lent for
     /// storing; the answer says which. Inodes that are still held can be read, but not changed, and mappings of
     /// them can be loaded from, but not stored to. Changes of other threads should have ended: those that have
-    /// begun go on, and the image is left as not clean.
+    /// begun go on, and the image is left as not clean. Where others sync or close it too, one waits for the other.
     ///
     /// # Errors
-    /// The device's; the file system is open as before then.
+    /// The device's, and those of a sync; the file system is open as before then.
     pub fn close(self) -> Result<Closed> {
         self.0.unmount()
     }

@@ -40,8 +40,7 @@ impl Fs {
         Ok(Barrier::OrphanListed.fence(&*self.dev)?)
     }
 
-    /// Keeps the list for a file at byte `inode` of the device that is about to die, durably. Not where there is one
-    /// already.
+    /// Keeps the list for a file at byte `inode` of the device that is about to die, durably. Not where there is one already.
     pub(crate) fn list_dead(&self, orphans: &mut Orphans, nr: InodeNr, inode: u64) -> Result<bool> {
         if orphans.dead.is_some() {
             return Ok(false);

@@ -113,8 +113,7 @@ impl Drop for Inode {
         if cell.holders.fetch_update(Ordering::Release, Ordering::Relaxed, not_last).is_ok() {
             return;
         }
-        // Perhaps the last one. New holders come from the table, whose lock is taken now, or from
-        // another holder.
+        // Perhaps the last one. New holders come from the table, whose lock is taken now, or from another holder.
         let shard = cell.fs.table.shard(cell.nr);
         {
             let mut slots = shard.lock();

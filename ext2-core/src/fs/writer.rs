@@ -1,5 +1,4 @@
-//! What a file system needs to be written: groups, the superblock's changing part, and the switch to
-//! read-only.
+//! What a file system needs to be written: groups, the superblock's changing part, and the switch to read-only.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -14,12 +13,14 @@ use crate::error::{Error, Result, refuse};
 use crate::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::order::Barrier;
 use crate::space::Stores;
-use crate::sync::{Mended, Mutex, Rank};
+use crate::sync::{Mended, Mutex, Rank, RwLock};
 use crate::{Errno, Ext2, OnError};
 
 /// The writing half of an open file system.
 #[derive(Debug)]
 pub(crate) struct Writer {
+    /// Exclusive: the one who closes. Shared: who makes all durable, since what comes later is stored into what may be another's.
+    close: RwLock<()>,
     pub(crate) groups: Groups,
     pub(crate) place: Place,
     /// One rename between directories at a time.
@@ -65,6 +66,7 @@ impl Writer {
         // Differs from mount to mount, so that a handle of an earlier inode of the same number is stale.
         let seed = (now.sec as u32).rotate_left(13) ^ now.nsec ^ u32::from(fs.sb.mount_count);
         Self {
+            close: RwLock::new(Rank::Close, ()),
             groups,
             place,
             rename: Mutex::new(Rank::Rename, ()),
@@ -220,15 +222,20 @@ impl Fs {
         if writer.closed.load(Ordering::Relaxed) {
             return;
         }
+        if self.mark_broken(writer, writer.on_error == OnError::RemountRo) {
+            log::error!("the file system is read-only from now on");
+        }
+    }
+
+    /// Notes that a check is due, and ends all writing where that is asked for. Whether it went on until now.
+    fn mark_broken(&self, writer: &Writer, ends: bool) -> bool {
         let mut state = writer.state.lock();
         if state.state & STATE_ERROR == 0 {
             state.state |= STATE_ERROR;
-            // The device may be what failed; what matters is the caller's error.
+            // The device may be what failed; the image is not marked as clean in any case.
             let _ = self.store_u16(super_at!(s_state), state.state);
         }
-        if writer.on_error == OnError::RemountRo && !writer.read_only.swap(true, Ordering::Relaxed) {
-            log::error!("the file system is read-only from now on");
-        }
+        ends && !writer.read_only.swap(true, Ordering::Relaxed)
     }
 
     /// Ends all writing, since memory, device and names may disagree: no number and no block is given away
@@ -236,11 +243,7 @@ impl Fs {
     pub(crate) fn freeze(&self, why: &dyn core::fmt::Display) {
         let is_open = |writer: &&Writer| !writer.closed.load(Ordering::Relaxed);
         let Some(writer) = self.writer.as_ref().filter(is_open) else { return };
-        let mut state = writer.state.lock();
-        state.state |= STATE_ERROR;
-        // The device may be what failed; the image is not marked as clean in any case.
-        let _ = self.store_u16(super_at!(s_state), state.state);
-        if !writer.read_only.swap(true, Ordering::Relaxed) {
+        if self.mark_broken(writer, true) {
             log::error!("a change ended half-way, the file system is read-only from now on: {why}");
         }
     }
@@ -248,12 +251,19 @@ impl Fs {
     /// Writes all that is late, and waits for it. Linux: `ext2_sync_fs`.
     pub(crate) fn sync_all(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        if writer.closed.load(Ordering::Relaxed) {
-            return Ok(());
-        }
+        self.refuse_within()?;
+        let _open = (!Mended::ClosesApart.is_back()).then(|| writer.close.read());
+        if writer.closed.load(Ordering::Relaxed) { Ok(()) } else { self.sync_open(writer) }
+    }
+
+    /// Within changes that belong together nobody waits for what waits for those.
+    fn refuse_within(&self) -> Result<()> {
+        self.log.as_ref().map_or(Ok(()), |log| Ok(log.refuse_within()?))
+    }
+
+    fn sync_open(&self, writer: &Writer) -> Result<()> {
         self.write_late(writer)?;
-        Barrier::Synced.flush(&*self.dev)?;
-        Ok(())
+        Ok(Barrier::Synced.flush(&*self.dev)?)
     }
 
     /// Writes all that is late: times, block counts, bitmaps, counts.
@@ -280,6 +290,8 @@ impl Fs {
     /// Writes everything and, if it was clean before, marks the image as clean. Later changes are refused.
     pub(crate) fn unmount(&self) -> Result<Closed> {
         let Some(writer) = &self.writer else { return Ok(Closed::ReadOnly) };
+        self.refuse_within()?;
+        let _alone = (!Mended::ClosesApart.is_back()).then(|| writer.close.write());
         if writer.closed.load(Ordering::Relaxed) {
             return Ok(Closed::ReadOnly);
         }
@@ -317,7 +329,7 @@ impl Fs {
             }
             self.write_late(writer)?;
         } else {
-            self.sync_all()?;
+            self.sync_open(writer)?;
         }
         // Who holds a file without a name keeps its blocks, which nobody frees any more.
         // One that is let go meanwhile is seen in the table, or notes that it was left as it is before it goes.
@@ -328,15 +340,16 @@ impl Fs {
         if !is_batch && others == Others::Ended && self.is_logged() {
             self.end_log()?;
             // The blocks that the log had are free now.
-            self.sync_all()?;
+            self.sync_open(writer)?;
         }
+        let has_errors = writer.state.lock().state & STATE_ERROR != 0 && !Mended::ErrorsAreClean.is_back();
         let why = if is_held && !Mended::ClosedIsClean.is_back() {
             Some(Unclean::FilesWithoutName)
         } else if others == Others::Running {
             Some(Unclean::ChangesUnderWay)
         } else if stores == Stores::Lent {
             Some(Unclean::Leases)
-        } else if writer.read_only.load(Ordering::Relaxed) {
+        } else if has_errors || writer.read_only.load(Ordering::Relaxed) {
             Some(Unclean::Errors)
         } else if !self.sb.clean {
             Some(Unclean::Before)

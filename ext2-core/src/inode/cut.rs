@@ -30,8 +30,7 @@ enum Place {
 enum Gone {
     /// A block of data, or an indirect block in which nothing is left.
     Block(u32),
-    /// An indirect block with all that is under it, and how many levels of indirect blocks that is (0: its pointers
-    /// are data).
+    /// An indirect block with all that is under it, and how many levels of indirect blocks that is (0: its pointers are data).
     Subtree(u32, u32),
 }
 

@@ -145,8 +145,7 @@ impl Cell {
                         back.push(part);
                     }
                     if matches!(error, Error::Device(_)) {
-                        // Something may point to them, whatever the device answered: rather lost than
-                        // given to two files.
+                        // Something may point to them, whatever the device answered: rather lost than given to two files.
                         back.keep();
                         self.fs.found_broken(&error);
                     }

@@ -84,6 +84,48 @@ impl World {
         core(closed.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     }
 
+    /// Everybody lets go, and two threads close it while a third makes all of it durable, if the seed says so.
+    ///
+    /// # Errors
+    /// Those of each; what is not closed, or still written to, when one of them says that it is closed.
+    pub(super) fn close_together(&mut self) -> Result<Closed, String> {
+        self.closes += 1;
+        let mut rng = Rng::named(self.schedule.wrapping_add(self.closes), "closes");
+        if rng.one_in(2) {
+            return self.close().map_err(|error| error.to_string());
+        }
+        self.let_go();
+        let fs = self.fs.take().expect("it is open");
+        let switch = *rng.pick(&[2, 4, 10]);
+        let schedule = Schedule::new(rng, 3, switch);
+        let close = |nr| {
+            let (seat, fs) = (schedule.seat(nr), fs.ext2().clone());
+            let world = &*self;
+            move || seat.during(|| fs.close().map(|closed| (closed, world.bytes())))
+        };
+        let (seat, synced) = (schedule.seat(2), fs.ext2().clone());
+        let (sync, closes) = std::thread::scope(|scope| {
+            let closes = [0, 1].map(|nr| scope.spawn(close(nr)));
+            let sync = scope.spawn(move || seat.during(|| synced.sync()));
+            (sync.join().and_then(|went| went), closes.map(|thread| thread.join().and_then(|went| went)))
+        });
+        let sync = sync.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        sync.map_err(|error| format!("cannot be synced while it is closed: {error}"))?;
+        let [one, other] = closes.map(|close| close.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let ((one, seen), (other, also)) = match (one, other) {
+            (Ok(one), Ok(other)) => (one, other),
+            both => return Err(format!("cannot be closed by two: {:?}", (both.0.err(), both.1.err()))),
+        };
+        if [one, other].iter().filter(|closed| **closed == Closed::ReadOnly).count() != 1 && one != other {
+            return Err(format!("two closed it: {one:?} and {other:?}"));
+        }
+        let last = self.bytes();
+        if seen != last || also != last {
+            return Err("something was stored after a close had returned".to_owned());
+        }
+        Ok(if one == Closed::ReadOnly { other } else { one })
+    }
+
     /// Tries whatever changes a file, with all that is held. What was done.
     fn change_all_the_same(&self) -> Option<&'static str> {
         let request = MapRequest {

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, Calls, Fault, FaultError, Faulty, RamDevice, Repeat, Tear};
-use ext2_core::{Errno, Ext2, FileKind, Follow, InodeFlags, NewInode, XattrSet};
+use ext2_core::{Closed, Errno, Ext2, FileKind, Follow, InodeFlags, NewInode, XattrSet};
 use ext2_dax::mmu::Sharing;
 use ext2_image::check::Checker;
 
 use super::{
-    Answer, Model, Operation, Options, Step, World, base, crashes::action_of, mend::mend_alone, world::Held,
+    Answer, Model, Operation, Options, Step, World, base, crashes::action_of, mend::mend_alone, run::sound,
+    world::Held,
 };
 use crate::{
     Rng, Scratch,
@@ -116,11 +117,17 @@ pub(super) fn run(
         device.disarm();
         is_root_touched = usable(world, &answer).map_err(&told)?;
     }
-    let closed = if world.fs.is_some() { world.close() } else { Ok(()) };
-    if let (0, true, Err(error)) = (device.fired(), poisoned.is_empty(), closed) {
-        return Err(told(format!("nothing failed, and it cannot be closed: {error}")));
-    }
+    let closed = world.fs.is_some().then(|| world.close());
     device.disarm();
+    match closed {
+        Some(Err(error)) if device.fired() == 0 && poisoned.is_empty() => {
+            return Err(told(format!("nothing failed, and it cannot be closed: {error}")));
+        }
+        Some(Ok(Closed::Clean)) => {
+            sound(&device.inner().to_vec()).map_err(|words| told(format!("called clean: {words}")))?;
+        }
+        _ => {}
+    }
     let left = mended(device.inner().to_vec()).map_err(&told)?;
     let (twin_answer, twin) = twin(options, before, last, is_root_touched)?;
     let action = twin_answer.is_done().then_some(stands_for);

@@ -88,7 +88,7 @@ impl World {
     /// Does it.
     pub fn perform(&mut self, step: &Step) -> Answer {
         if let Operation::Remount { read_only } = step.operation {
-            let reopened = self.close().and_then(|()| self.mount(read_only));
+            let reopened = self.close().and_then(|_| self.mount(read_only));
             return done(core(reopened)).unwrap_or_else(|answer| answer);
         }
         match step.operation {

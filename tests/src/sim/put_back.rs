@@ -46,7 +46,7 @@ impl Fault {
                 M::OwnersInPieces | M::SetIdKept | M::SharersApart | M::NoShelter => Mode::Crash,
                 M::ExchangeKeepsNothing | M::LateTimesForgotten | M::DanglingNamesStay => Mode::Crash,
                 M::LeaseNotWritten | M::InodeReplayedFirst => Mode::Crash,
-                M::FaultLeavesHole => Mode::Failing,
+                M::FaultLeavesHole | M::ErrorsAreClean => Mode::Failing,
                 _ => Mode::Plain,
             },
         }

@@ -222,7 +222,7 @@ impl Run {
         self.outcome.steps.extend(steps.map(|step| (step, "at the same time".to_owned())));
         threads::run(options, &mut self.world, &self.model, &programs, now)?;
         self.outcome.done += 1;
-        self.world.close().map_err(|error| format!("cannot be closed: {error}"))?;
+        self.world.close_together()?;
         sound(&self.world.bytes())
     }
 
@@ -281,7 +281,7 @@ impl Run {
         if !self.model.is_read_only() && self.world.opens_twice() {
             return Err("it was opened for writing twice".to_owned());
         }
-        self.world.close().map_err(|error| format!("cannot be closed: {error}"))?;
+        self.world.close_together()?;
         let image = self.world.bytes();
         sound(&image)?;
         if seed.is_multiple_of(E2FSCK_EVERY) && tools::have("e2fsck") {
@@ -293,7 +293,7 @@ impl Run {
 }
 
 /// Whether our own check finds nothing.
-fn sound(image: &[u8]) -> Result<(), String> {
+pub(super) fn sound(image: &[u8]) -> Result<(), String> {
     sound_by(&mut Checker::new(), &RamDevice::from_bytes(image).expect("memory"))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use blockdev::{
     BlockDevice, CacheOptions, Cached, Counted, FileDevice, Locking, Media, MmapDevice, Overlay, RamDevice,
 };
-use ext2_core::{Ext2, FileBlock, Inode, OpenOptions};
+use ext2_core::{Closed, Ext2, FileBlock, Inode, OpenOptions};
 use ext2_dax::{
     DataPath, DaxFs, DaxOptions, File, Lease, OpenFor,
     buffer_head::HoleSize,
@@ -258,10 +258,10 @@ impl World {
     ///
     /// # Errors
     /// Those of closing.
-    pub fn close(&mut self) -> Result<(), ext2_core::Error> {
+    pub fn close(&mut self) -> Result<Closed, ext2_core::Error> {
         self.let_go();
         let fs = self.fs.take().expect("it is open");
-        fs.ext2().clone().close().map(drop)
+        fs.ext2().clone().close()
     }
 
     /// Whether the device can be opened for writing once more.

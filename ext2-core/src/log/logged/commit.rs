@@ -122,12 +122,16 @@ impl Logged {
         Ok(())
     }
 
+    /// Refuses what waits for changes that belong together, in a thread that makes some.
+    pub(crate) fn refuse_within(&self) -> Result<()> {
+        let is_within = self.is_on() && !crate::sync::may_wait();
+        if is_within { Err(Error::Unsupported("a sync within changes that belong together")) } else { Ok(()) }
+    }
+
     /// Makes all that was stored before durable. Who comes while one is under way shares the next with all others. Within a
     /// change that must be whole there is none.
     pub(crate) fn commit(&self) -> Result<()> {
-        if !crate::sync::may_wait() {
-            return Err(Error::Unsupported("a sync within changes that belong together"));
-        }
+        self.refuse_within()?;
         let before = self.begun.load(Ordering::SeqCst);
         let mut committer = self.commit.lock();
         if self.ended.load(Ordering::SeqCst) > before {
