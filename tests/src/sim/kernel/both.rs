@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
@@ -442,8 +442,8 @@ impl Both {
         Ok(())
     }
 
-    /// Compares what is free: what differs is what inodes have more or less.
-    fn space(&self) -> Result<(), String> {
+    /// Compares what is free: what differs is what inodes have more or less, and directories that the kernel still has.
+    fn space(&mut self) -> Result<(), String> {
         let ours = Space::from(self.world.ext2().statfs().map_err(|error| error.to_string())?);
         let kernel = self.kernel.space().map_err(|answer| answer.words())?;
         let mut more = BTreeMap::new();
@@ -464,7 +464,33 @@ impl Both {
         if ours == as_ours {
             return Ok(());
         }
+        if self.has_pinned(&ours, &as_ours) {
+            self.note(Difference::PinnedDirectory);
+            return Ok(());
+        }
         Err(format!("the space differs: {ours:?}, kernel {kernel:?}, whose inodes have {more} blocks more"))
+    }
+
+    /// Whether the kernel has so many inodes more as removed directories may be held by what was removed from them before, each with
+    /// few blocks.
+    fn has_pinned(&self, ours: &Space, kernel: &Space) -> bool {
+        let path = |of: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", of.as_raw_fd())).ok();
+        let root = path(self.kernel.root());
+        let pinning = |(_, _, of): &(String, Inode, BorrowedFd<'_>)| {
+            let path = path(*of)?;
+            let parent = Path::new(path.to_str()?.strip_suffix(" (deleted)")?).parent();
+            parent.map(Path::to_owned).filter(|parent| root.as_ref() != Some(parent))
+        };
+        let most = self.held().iter().filter_map(pinning).collect::<BTreeSet<_>>().len() as u64;
+        let inodes = ours.files_free.saturating_sub(kernel.files_free);
+        let blocks = ours.blocks_free.saturating_sub(kernel.blocks_free);
+        let as_ours = Space {
+            files_free: ours.files_free,
+            blocks_free: ours.blocks_free,
+            blocks_available: ours.blocks_available,
+            ..*kernel
+        };
+        (1..=most).contains(&inodes) && (inodes..=4 * inodes).contains(&blocks) && *ours == as_ours
     }
 
     /// Closes and unmounts, has both images checked, and reads each with both.
