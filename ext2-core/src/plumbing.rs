@@ -12,7 +12,13 @@ pub use crate::space::{AddressSpace, Publisher, Stores, Taken};
 pub use crate::sync::{Glance, IoGuard, IoLock, IoReadGuard};
 
 use crate::error::Result;
+use crate::fs::{Fs, change::Change};
 use crate::{FileBlock, Inode};
+
+/// Stores to memory of a file, until it is dropped: an image is not called clean meanwhile.
+#[derive(Debug)]
+#[must_use = "dropping it says that the stores have ended"]
+pub struct Storing<'f>(#[expect(dead_code, reason = "it is there to be dropped")] Change<&'f Fs>);
 
 mod sealed {
     pub trait Sealed {}
@@ -36,6 +42,12 @@ pub trait Plumbing: sealed::Sealed {
     /// # Errors
     /// `ENOSPC`, `EFBIG`, `EROFS`; `Corrupt`, the device's errors.
     fn map_for_write(&self, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping>;
+
+    /// Counts stores to memory of the file as a change, from before the first until after the last.
+    ///
+    /// # Errors
+    /// `EROFS`.
+    fn begin_storing(&self) -> Result<Storing<'_>>;
 
     /// Raises the size to `end` bytes if it is smaller, after bytes from `written_from` on were stored; what is mapped
     /// between the old end and that is zeroed first. Takes no page away and waits for no lease. The caller holds the
@@ -95,6 +107,10 @@ impl Plumbing for Inode {
     fn map_for_write(&self, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping> {
         self.need(crate::FileKind::Regular)?;
         self.0.fs.change(|| self.0.map_for_write(self, start, count, how))
+    }
+
+    fn begin_storing(&self) -> Result<Storing<'_>> {
+        Ok(Storing(Change::begin(&*self.0.fs)?))
     }
 
     fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {

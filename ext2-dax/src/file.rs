@@ -208,6 +208,9 @@ impl File {
             inner.inode.check_write(pos, len)?
         };
         let Some(len) = len else { return Ok(0) };
+        // Until the last byte is stored: who closes meanwhile does not call the image clean, nor lets others have it.
+        let _storing =
+            if Mended::WritesUncounted.is_back() { None } else { Some(inner.inode.begin_storing()?) };
         if !limits.nowait {
             if inner.compat().growth != Growth::KeepTail {
                 inner.inode.clear_tail(pos + len)?;

@@ -31,7 +31,19 @@ pub fn writeback_range(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64,
             .write_back(&(start..end.saturating_add(1)), |byte, len| device.write_back(byte, len))?;
     }
     let after = end.saturating_add(1);
+    if Mended::KeptTakenFirst.is_back() {
+        write_stored(mapping, device, start, after)?;
+        return write_entries(mapping, device, start, end);
+    }
+    let written = write_entries(mapping, device, start, end)?;
+    // After the entries: what was stored to one that is taken away meanwhile is kept there before the entry goes.
     write_stored(mapping, device, start, after)?;
+    Ok(written)
+}
+
+/// Writes back the dirty entries that touch the file pages `start..=end`.
+fn write_entries(mapping: &DaxMapping, device: &dyn DaxDevice, start: u64, end: u64) -> Result<u64> {
+    let after = end.saturating_add(1);
     if mapping.dirty_entries() == 0 {
         return Ok(0);
     }

@@ -71,6 +71,8 @@ mended! {
     SuperblockLeftOut: "a transaction in a journal refuses block 0, where the superblock lies",
     RunsTakenFirst: "a sync passes over what came back from a lease and another sync is still writing back",
     MarkGoesFirst: "a sync passes over a page that another sync is still writing back",
+    KeptTakenFirst: "a sync writes back what is kept of pages that a hole takes before it looks at the pages that are there",
+    WritesUncounted: "a write over blocks that are there is no change that a close waits for or tells of",
     LeavingPassedOver: "a sync of all passes over a file that its last holder is letting go of",
     UnitsOfReserve: "a store that could map 2 MiB is given the blocks that are reserved for root",
     DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",

@@ -2,14 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use blockdev::Access;
+use blockdev::{Access, PmemSlice};
 use ext2_core::{Closed, Ext2, FileKind, InodeFlags, NewInode, sync::turn};
 use ext2_dax::{
-    OpenFor,
+    File, OpenFor,
     mmu::{
         Protection, Sharing,
         soft::{MapRequest, SoftMap},
     },
+    rw::Limits,
+    uio::Source,
 };
 use ext2_image::check::Checker;
 
@@ -24,6 +26,27 @@ use crate::Rng;
 
 /// A file that is made in an image as a kill left it.
 const AFTER: &[u8] = b"made-after-a-kill";
+
+/// A byte to be written, which is there when others have had a turn, and notes where it comes after a close.
+struct Late<'c> {
+    byte: u8,
+    is_clean: &'c AtomicBool,
+    is_late: &'c AtomicBool,
+}
+
+impl Source for Late<'_> {
+    fn take(&mut self, to: &PmemSlice<'_>) -> ext2_dax::Result<u64> {
+        turn::pass();
+        self.is_late.fetch_or(self.is_clean.load(Ordering::Relaxed), Ordering::Relaxed);
+        to.copy_in(0, &[self.byte])?;
+        Ok(1)
+    }
+
+    fn take_bytes(&mut self, buf: &mut [u8]) -> u64 {
+        buf[0] = self.byte;
+        1
+    }
+}
 
 impl World {
     /// Closes it, and tries to change it all the same. What was left unclean is mended.
@@ -43,28 +66,43 @@ impl World {
         Ok(Answer::Closed(closed))
     }
 
-    /// Closes it while another thread stores, to what is mapped in software, the bytes that are there.
+    /// Closes it while another thread stores, to what is mapped in software and to what is open, the bytes that are there.
     fn close_while_stored(&mut self) -> Result<Closed, Answer> {
         self.closes += 1;
         let fs = self.ext2().clone();
         let maps: Vec<&SoftMap> = self.actors.iter().flat_map(Held::stored).collect();
-        if maps.is_empty() {
+        let files: Vec<&File> = self.actors.iter().flat_map(Held::written).collect();
+        if maps.is_empty() && files.is_empty() {
             return core(fs.close());
         }
         let mut rng = Rng::named(self.schedule.wrapping_add(self.closes), "closes");
-        let switch = *rng.pick(&[2, 4, 10]);
+        let switch = *rng.pick(&[2, 4, 10, 0, 0, 0]);
+        // Who is not made to give way would never end.
+        let rounds = if switch == 0 { 3 } else { u32::MAX };
         let schedule = Schedule::new(rng, 2, switch);
         let (closing, storing) = (schedule.seat(0), schedule.seat(1));
-        let is_over = AtomicBool::new(false);
+        let (is_over, is_clean, is_late) =
+            (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
         // Where neither can go on both wait for ever, and who watches the run tells of it.
         let closed = std::thread::scope(|scope| {
             let stores = scope.spawn(|| {
                 storing.during(|| {
-                    while !is_over.load(Ordering::Relaxed) {
+                    for _ in 0..rounds {
+                        if is_over.load(Ordering::Relaxed) {
+                            break;
+                        }
                         turn::pass();
                         for map in &maps {
                             let mut byte = [0];
                             let _ = map.load_bytes(0, &mut byte).and_then(|()| map.store_bytes(0, &byte));
+                        }
+                        for file in &files {
+                            let mut byte = [0];
+                            if file.read_at(0, &mut byte) == Ok(1) {
+                                let mut source =
+                                    Late { byte: byte[0], is_clean: &is_clean, is_late: &is_late };
+                                let _ = file.write_from(0, 1, &mut source, Limits::default());
+                            }
                         }
                     }
                 })
@@ -72,6 +110,7 @@ impl World {
             let closes = scope.spawn(|| {
                 closing.during(|| {
                     let closed = fs.close();
+                    is_clean.store(closed == Ok(Closed::Clean), Ordering::Relaxed);
                     is_over.store(true, Ordering::Relaxed);
                     closed
                 })
@@ -81,6 +120,9 @@ impl World {
             is_over.store(true, Ordering::Relaxed);
             stores.join().and_then(|stored| stored).and(closed)
         });
+        if is_late.load(Ordering::Relaxed) {
+            return Err(Answer::Broken("a write went on after a close that said Clean".to_owned()));
+        }
         core(closed.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     }
 

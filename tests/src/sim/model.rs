@@ -292,7 +292,9 @@ impl Model {
     /// What a close has to say of what it left, while somebody stores through each mapping.
     fn closed(&mut self, answer: &Answer) -> Verdict {
         let maps = self.actors.iter().flat_map(|held| held.maps.iter().flatten());
-        let stored: Vec<Id> = maps.filter(|map| map.may_store()).map(|map| map.id).collect();
+        let files = self.actors.iter().flat_map(|held| held.files.iter().flatten());
+        let written = files.filter(|(_, open_for)| *open_for == OpenFor::Writing).map(|(id, _)| *id);
+        let stored: Vec<Id> = maps.filter(|map| map.may_store()).map(|map| map.id).chain(written).collect();
         let now = self.now;
         stored.iter().for_each(|id| self.node_mut(*id).perhaps_modified(now));
         let stored = !stored.is_empty();

@@ -42,7 +42,9 @@ impl Fault {
             Self::Mended(fault) => match fault {
                 M::LookupLetsGo | M::RenameLooksOnce | M::RmdirLooksOnce | M::NowaitWaits => Mode::Threads,
                 M::CopiesReplaced | M::AppendsApart => Mode::Threads,
-                M::RunsTakenFirst | M::MarkGoesFirst | M::LeavingPassedOver => Mode::Threads,
+                M::KeptTakenFirst | M::RunsTakenFirst | M::MarkGoesFirst | M::LeavingPassedOver => {
+                    Mode::Threads
+                }
                 M::OwnersInPieces | M::SetIdKept | M::SharersApart | M::NoShelter => Mode::Crash,
                 M::ExchangeKeepsNothing | M::LateTimesForgotten | M::DanglingNamesStay => Mode::Crash,
                 M::LeaseNotWritten | M::InodeReplayedFirst => Mode::Crash,

@@ -53,7 +53,7 @@ pub enum Scene {
     SameNames,
     /// Threads load from one mapping and store to it, or append to one file.
     OneProcess,
-    /// A mapping, or a lease that has ended, stored; one thread syncs, or lets go of all, and others sync all.
+    /// A mapping, or a lease that has ended, stored; one thread syncs, takes pages away, or lets go of all, and others sync all.
     SyncedTogether,
 }
 
@@ -520,6 +520,15 @@ impl Script {
                 self.does(O::Store { map: 0, at: rng.below(2 * PAGE - 100), data });
             }
         }
+    }
+
+    /// What takes pages away that were stored to, of the file that the first actor has open, while others sync.
+    pub(super) fn takes_pages(rng: &mut Rng) -> Operation {
+        let at = PAGE * rng.below(2);
+        if rng.one_in(3) {
+            return Operation::FileTruncate { file: 0, size: at + rng.below(2) * 1000, wait: true };
+        }
+        Operation::FilePunch { file: 0, at, len: PAGE * (1 + rng.below(2)), wait: true }
     }
 
     fn same_names(&mut self, rng: &mut Rng) {

@@ -29,8 +29,8 @@ struct State {
     rng: Rng,
     /// One turn in so many is passed on.
     switch: u64,
-    /// Or only this one.
-    preempted: Option<u64>,
+    /// Or only these.
+    preempted: Option<[u64; 2]>,
     current: usize,
     alive: Vec<bool>,
     stuck: Vec<bool>,
@@ -44,7 +44,7 @@ impl State {
     /// Whether the thread whose turn it is has to pass it on.
     fn is_passed_on(&mut self) -> bool {
         match self.preempted {
-            Some(turn) => self.turns == turn,
+            Some(turns) => turns.contains(&self.turns),
             None => self.rng.one_in(self.switch),
         }
     }
@@ -81,13 +81,16 @@ impl State {
 }
 
 impl Schedule {
-    /// Turns of so many threads, of which one in `switch` is passed on, or only one where that is 0.
+    /// Turns of so many threads, of which one in `switch` is passed on, or only one or two where that is 0.
     #[must_use]
     pub(super) fn new(mut rng: Rng, threads: usize, switch: u64) -> Arc<Self> {
         let current = rng.below(threads as u64) as usize;
         // Most races are about one of the first turns.
         let within = *rng.pick(&[12, 30, 80, 200]);
-        let preempted = (switch == 0).then(|| 1 + rng.below(within));
+        let preempted = (switch == 0).then(|| {
+            let first = 1 + rng.below(within);
+            [first, if rng.one_in(2) { first } else { 1 + rng.below(within) }]
+        });
         let state = State {
             rng,
             switch,

@@ -11,7 +11,7 @@ use ext2_core::sync::turn;
 
 use super::{
     Actor, Answer, Model, Operation, Options, Scene, Step, Word, World, choose::Chooser, compare::compare,
-    model::Room, operation::LEASES, perform::Doer, run::panic_words, schedule::Schedule,
+    model::Room, operation::LEASES, perform::Doer, run::panic_words, scenes::Script, schedule::Schedule,
 };
 use crate::Rng;
 
@@ -39,6 +39,8 @@ pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
     let is_process = options.scene == Some(Scene::OneProcess);
     let is_of = |word| options.shares.iter().any(|(own, _)| *own == word);
     let program = |actor: Actor| {
+        let takes = actor == 0 && options.scene == Some(Scene::SyncedTogether) && lengths.one_in(2);
+        let takes = takes.then(|| Step { actor, operation: Script::takes_pages(&mut lengths) });
         let own = (0..1 + lengths.below(longest))
             .map(|_| chooser.next_of(actor, model))
             .filter(|step| !is_process || is_of(step.operation.word()))
@@ -48,7 +50,7 @@ pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
         let seen = (is_process && options.block >= PAGE).then_some(Step { actor, operation: page });
         // Who waits for a lease waits for its holder.
         let leases = (0..LEASES).map(|lease| Step { actor, operation: Operation::EndLease { lease } });
-        own.chain(seen).chain(leases).collect()
+        takes.into_iter().chain(own).chain(seen).chain(leases).collect()
     };
     (0..options.actors).map(program).collect()
 }
@@ -90,6 +92,11 @@ pub(super) fn run(
 ) -> Result<(), String> {
     world.clock.set(now);
     let room = Room { blocks: u64::MAX, inodes: u64::MAX };
+    if let Some(memory) = &world.unwritten {
+        let inodes: Vec<_> = world.actors.iter().flat_map(|held| held.files.iter().flatten()).collect();
+        let inodes: Vec<_> = inodes.into_iter().map(|(file, _)| file.inode().clone()).collect();
+        memory.watch(&inodes, world.ext2()).map_err(|error| error.to_string())?;
+    }
     let schedule = Schedule::new(Rng::named(options.schedule, "turns"), programs.len(), options.switch);
     let moment = Arc::new(AtomicU64::new(0));
     let histories: Arc<Mutex<Vec<Vec<Event>>>> = Arc::new(Mutex::new(vec![Vec::new(); programs.len()]));

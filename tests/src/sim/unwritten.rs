@@ -3,13 +3,14 @@
 
 use std::{
     collections::BTreeMap,
+    mem::offset_of,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use blockdev::{
     Access, BlockDevice, DaxDevice, Media, PmemSlice, RamDevice, Result, StoreData, StoreObserver, StorePath,
 };
-use ext2_core::sync::turn;
+use ext2_core::{Ext2, Inode, raw::RawInode, sync::turn};
 
 /// Bytes of a line.
 const LINE: u64 = 64;
@@ -19,6 +20,8 @@ const LINE: u64 = 64;
 pub(super) struct Unwritten {
     inner: RamDevice,
     lines: Mutex<Lines>,
+    /// Where pointers of files lie, in bytes, and how many bytes a block has.
+    pointers: Mutex<(Vec<u64>, u64)>,
 }
 
 /// The lines that are in the processor's cache alone, as far as one knows, with the number of the last store to each.
@@ -34,7 +37,7 @@ impl Unwritten {
     pub(super) fn new(image: &[u8]) -> Self {
         let inner = RamDevice::with_media(image.len() as u64, Media::Persistent).expect("memory");
         inner.write_at(0, image).expect("memory is written");
-        Self { inner, lines: Mutex::default() }
+        Self { inner, lines: Mutex::default(), pointers: Mutex::default() }
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -46,9 +49,30 @@ impl Unwritten {
         self.lines().stores
     }
 
-    /// The byte of a line that one of the first `stores` stores went to, and none after it, and that was not written back.
+    /// Asks from now on about blocks of these inodes alone, by the pointers in themselves.
+    pub(super) fn watch(&self, inodes: &[Inode], fs: &Ext2) -> ext2_core::Result<()> {
+        let geometry = fs.geometry();
+        let block = geometry.block_size.bytes();
+        let mut places = Vec::new();
+        for inode in inodes {
+            let Some((group, index)) = geometry.group_of_inode(inode.nr()) else { continue };
+            let table = u64::from(fs.descriptor(group)?.bg_inode_table.get()) * block;
+            let inode = table + u64::from(index) * u64::from(geometry.inode_size);
+            places.extend((0..12).map(|nr| inode + offset_of!(RawInode, i_block) as u64 + 4 * nr));
+        }
+        *self.pointers.lock().unwrap_or_else(PoisonError::into_inner) = (places, block);
+        Ok(())
+    }
+
+    /// A byte of a line that one of the first `stores` stores went to, and none after it, that was not written back, and that a file
+    /// has: what a hole has taken is nobody's.
     pub(super) fn of_first(&self, stores: u64) -> Option<u64> {
-        self.lines().last.iter().find(|(_, nr)| **nr <= stores).map(|(line, _)| line * LINE)
+        let (places, block) = &*self.pointers.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocks: Vec<u64> =
+            places.iter().filter_map(|at| self.inner.read_u32(*at).ok()).map(u64::from).collect();
+        let lines = self.lines();
+        let mut unwritten = lines.last.iter().filter(|(_, nr)| **nr <= stores).map(|(line, _)| line * LINE);
+        unwritten.find(|byte| blocks.contains(&(byte / block)))
     }
 
     fn written(&self, offset: u64, len: u64) {

@@ -121,6 +121,14 @@ impl Held {
         })
     }
 
+    /// Files that are open for writing, whose first block is there.
+    pub(super) fn written(&self) -> impl Iterator<Item = &File> {
+        self.files.iter().flatten().filter_map(|(file, open_for)| {
+            let is_there = file.inode().map(FileBlock::new(0), 1).is_ok_and(|run| !run.is_hole());
+            (*open_for == OpenFor::Writing && is_there).then_some(file)
+        })
+    }
+
     /// Maps a file.
     pub(super) fn map(&self, file: &File, request: &MapRequest) -> ext2_dax::Result<Mapped> {
         match &self.host {

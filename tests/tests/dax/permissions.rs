@@ -235,3 +235,62 @@ fn an_error_keeps_its_number_from_crate_to_crate() {
     let full = ext2_dax::Error::Device(blockdev::Error::NoSpace { offset: 0 });
     assert!(full.is(Errno::NOSPC) && ext2_core::Error::from(full).is(Errno::NOSPC));
 }
+
+/// Bytes that come late: `take` says that it is there, and waits to be let on.
+struct Late<'a> {
+    gate: std::sync::mpsc::Sender<()>,
+    go: std::sync::mpsc::Receiver<()>,
+    inner: ext2_dax::uio::SliceSource<'a>,
+}
+
+impl ext2_dax::uio::Source for Late<'_> {
+    fn take(&mut self, to: &blockdev::PmemSlice<'_>) -> ext2_dax::Result<u64> {
+        self.gate.send(()).unwrap();
+        self.go.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        self.inner.take(to)
+    }
+
+    fn take_bytes(&mut self, buf: &mut [u8]) -> u64 {
+        self.inner.take_bytes(buf)
+    }
+}
+
+#[test]
+fn a_write_that_is_under_way_beside_a_close_reaches_no_image_that_is_called_clean() {
+    let (device, fs) = fresh(16);
+    let file = file(&fs, b"f");
+    file.write_at(0, &[1; 4096]).unwrap();
+    fs.ext2().sync().unwrap();
+    let ((gate, there), (let_go, go)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let own = file.clone();
+    let writer = std::thread::spawn(move || {
+        let mut late = Late { gate, go, inner: ext2_dax::uio::SliceSource::new(&[7; 4096]) };
+        own.write_from(0, 4096, &mut late, ext2_dax::rw::Limits::default())
+    });
+    there.recv().unwrap();
+    let closed = fs.ext2().clone().close().unwrap();
+    // The next who opens the image gives the blocks to another file.
+    let second = Ext2::open(device.clone(), &OpenOptions::default());
+    if let Ok(second) = &second {
+        second.root().unwrap().unlink(b"f").unwrap();
+        for nr in 0..4000 {
+            let name = format!("g{nr}");
+            if second.write(name.as_str(), vec![2; 4096]).is_err() {
+                break;
+            }
+        }
+        second.sync().unwrap();
+    }
+    let_go.send(()).unwrap();
+    let wrote = writer.join().unwrap();
+    let overwritten = second.iter().flat_map(|second| {
+        (0..4000)
+            .filter_map(|nr| second.read(format!("g{nr}").as_str()).ok())
+            .filter(|bytes| bytes.iter().any(|byte| *byte == 7))
+    });
+    let overwritten = overwritten.count();
+    assert!(
+        closed != Closed::Clean && overwritten == 0,
+        "close said {closed:?}, the write {wrote:?}, and {overwritten} files of who opened the image next have its bytes"
+    );
+}

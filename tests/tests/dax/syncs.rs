@@ -187,3 +187,42 @@ fn what_a_mapping_stored_is_written_back_when_its_file_is_let_go_after_an_error_
     fs.ext2().sync().unwrap();
     assert!(device.has_written(byte), "a sync returned, and what was stored before is not written back");
 }
+
+#[test]
+fn a_sync_covers_pages_that_a_hole_was_to_take_and_failed_while_it_ran() {
+    for truncates in [false, true] {
+        let device = slow();
+        let fs = open(device.clone());
+        let (file, _) = page(&fs);
+        file.write_at(0, &[1; 20 * 4096]).unwrap();
+        file.sync().unwrap();
+        let block = |nr| u64::from(file.inode().map(FileBlock::new(nr), 1).unwrap().target.unwrap().get());
+        let byte = block(15) * 4096;
+        let mapped = map(&file, 20 * 4096, Sharing::Shared);
+        mapped.store(0, 7).unwrap();
+        mapped.store(15 * 4096, 7).unwrap();
+        let data: Vec<u64> = (0..20).map(block).collect();
+        let indirect = (0..4096).find(|nr| !data.contains(nr) && is_indirect(&device, *nr, &data)).unwrap();
+        device.watch();
+        // A sync, at work on the first page.
+        let (kept, let_write) = device.keep();
+        let own = file.clone();
+        let sync = Slow::<RamDevice>::thread(move || own.sync().unwrap());
+        kept.recv_timeout(AT_LAST).unwrap();
+        // A change that takes the other page, fails, and leaves it where it is.
+        device.inner().poison(indirect).unwrap();
+        let done = match truncates {
+            false => file.punch_hole(14 * 4096, 3 * 4096, Wait::Yes),
+            true => file.truncate(14 * 4096, Wait::Yes),
+        };
+        assert!(done.is_err());
+        device.inner().heal(indirect);
+        let_write.send(()).unwrap();
+        sync.join().unwrap();
+        assert_eq!(mapped.load(15 * 4096), Ok(7));
+        assert!(
+            device.has_written(byte),
+            "truncates: {truncates}: a sync returned, and what was stored before it began is not written back"
+        );
+    }
+}

@@ -168,3 +168,108 @@ fn a_mapping_that_is_made_while_the_file_system_is_closed_stores_nothing() {
         assert_eq!(crate::setup::read(&image.file, PAGE, 1), [1], "{way:?}");
     }
 }
+
+/// Persistent memory whose bytes are, as it says, those of a file: enough to be mapped.
+#[derive(Debug)]
+struct Pretends {
+    memory: blockdev::Recorder<blockdev::RamDevice>,
+    file: std::fs::File,
+}
+
+impl blockdev::BlockDevice for Pretends {
+    e2dax_tests::forward!(memory: size, read_at, write_at, zero, fence, flush);
+
+    fn dax(&self) -> Option<&dyn blockdev::DaxDevice> {
+        Some(self)
+    }
+
+    fn backing_file(&self) -> Option<blockdev::BackingFile<'_>> {
+        use std::os::fd::AsFd;
+        Some(blockdev::BackingFile { fd: self.file.as_fd(), offset: 0 })
+    }
+}
+
+impl blockdev::DaxDevice for Pretends {
+    fn direct_access(
+        &self,
+        page: u64,
+        count: u64,
+        mode: blockdev::Access,
+    ) -> blockdev::Result<blockdev::PmemSlice<'_>> {
+        self.memory.dax().unwrap().direct_access(page, count, mode)
+    }
+
+    fn recovery_write(&self, offset: u64, buf: &[u8]) -> blockdev::Result<()> {
+        self.memory.dax().unwrap().recovery_write(offset, buf)
+    }
+
+    fn write_back(&self, offset: u64, len: u64) -> blockdev::Result<()> {
+        self.memory.dax().unwrap().write_back(offset, len)
+    }
+
+    fn pfn(&self, page: u64) -> u64 {
+        self.memory.dax().unwrap().pfn(page)
+    }
+}
+
+#[test]
+fn block_map_and_size_are_durable_before_the_first_store_to_a_synchronous_mapping() {
+    use std::ops::ControlFlow;
+    let mut wrong = Vec::new();
+    // In software; mapped here, in each way.
+    let all: Vec<Option<ext2_dax::mmu::host::HostOptions>> =
+        std::iter::once(None).chain(crate::setup::ways().into_iter().map(Some)).collect();
+    for way in all {
+        let ram = blockdev::RamDevice::with_media(2 << 20, blockdev::Media::Persistent).unwrap();
+        crate::setup::format(&ram);
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        file.set_len(2 << 20).unwrap();
+        let device = std::sync::Arc::new(Pretends { memory: blockdev::Recorder::new(ram), file });
+        let fs = crate::setup::open(device.clone());
+        let new = ext2_core::NewInode::new(ext2_core::FileKind::Regular, 0o644);
+        let inode = fs.ext2().root().unwrap().create(b"f", &new).unwrap();
+        let file = ext2_dax::File::open(&fs, inode, ext2_dax::OpenFor::Writing).unwrap();
+        fs.ext2().sync().unwrap();
+        device.memory.take();
+        let base = device.memory.inner().to_vec();
+        file.write_at(0, &[1; 4096]).unwrap();
+        let asked = crate::setup::request(4096, ext2_dax::mmu::Sharing::Synchronous);
+        let soft = ext2_dax::mmu::soft::SoftMmu::new();
+        let (mut in_software, mut mapped) = (None, None);
+        match way {
+            None => {
+                let map = file.map(&soft, &asked).unwrap();
+                map.store(0, 7).unwrap();
+                in_software = Some(map);
+            }
+            Some(way) => {
+                let mmu = ext2_dax::mmu::host::HostMmu::new(way).unwrap();
+                let map = file.map_host(&mmu, &asked).unwrap();
+                map.store(0, 7).unwrap();
+                mapped = Some(map);
+            }
+        }
+        // Whoever has the mapping writes the line back and fences, and relies on it.
+        device.memory.mark(1);
+        fs.ext2().sync().unwrap();
+        let log = device.memory.snapshot();
+        let (mut seen, mut lost) = (0, 0);
+        blockdev::crash::PmemModel::new(&base, &log).run(|state: &blockdev::crash::CrashState<'_>| {
+            if state.mark.is_some() {
+                seen += 1;
+                let image = std::sync::Arc::new(blockdev::RamDevice::from_bytes(state.image).unwrap());
+                let fs = ext2_core::Ext2::open(image, &ext2_core::OpenOptions::read_only()).unwrap();
+                let inode = fs.root().unwrap().lookup(b"f").unwrap();
+                let has_block = !inode.map(ext2_core::FileBlock::new(0), 1).unwrap().is_hole();
+                lost += u64::from(inode.size() < 4096 || !has_block);
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(seen > 0);
+        if lost > 0 {
+            wrong.push(format!("{way:?}: lost in {lost} of {seen} states"));
+        }
+        drop((in_software, mapped));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

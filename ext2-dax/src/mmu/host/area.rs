@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use blockdev::BackingFile;
 use blockdev::host_map::{FileUse, HostSpace, StoresBy};
+use ext2_core::Barrier;
 
 use super::runs::{Kind, Run, Runs};
 use super::service::Service;
@@ -178,6 +179,10 @@ impl Area {
             Kind::Zeros => self.space.place_zeros(at, len)?,
             Kind::End => self.space.place_end(at, len)?,
             Kind::File(first) => {
+                if self.vma.sharing == Sharing::Synchronous {
+                    // A store may follow at once, without a fault: what leads to the page goes before it.
+                    Barrier::FaultReturned.fence(self.file.memory())?;
+                }
                 let BackingFile { fd, offset } = self
                     .file
                     .memory()
