@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use blockdev::RamDevice;
+use blockdev::{BlockDevice, Counted, RamDevice};
 use e2dax_tests::{
     Golden, Rng,
     exercise::{Came, modify_everything, try_everything},
@@ -22,7 +22,7 @@ use e2dax_tests::{
     hostile::{Damage, Victim, Workbench},
     memory, need_tools, tools,
 };
-use ext2_core::{Ext2, FileKind, InodeNr, OpenOptions, Policy};
+use ext2_core::{Closed, Ext2, FileKind, GroupNr, InodeNr, NewInode, OpenOptions, Policy};
 use ext2_dax::{
     DaxFs, DaxOptions, File, OpenFor,
     mmu::{
@@ -33,6 +33,7 @@ use ext2_dax::{
 use ext2_image::{
     check::{Options as CheckOptions, check, mend},
     manifest::from_image,
+    mkfs,
 };
 
 /// Where all damage comes from.
@@ -293,4 +294,27 @@ fn every_metadata_byte_of_a_small_image_may_be_anything() {
     });
     let tally = run_all(variants, run_variant);
     assert!(tally.refused > 100 && tally.in_part > 1000 && tally.whole > 1000, "{tally:?}");
+}
+
+#[test]
+fn a_file_whose_map_leads_into_itself_is_removed_by_no_more_reads_than_there_are_blocks() {
+    let device = Arc::new(Counted::new(mkfs::in_memory(16 << 20).expect("made")));
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+    let file =
+        fs.root().expect("root").create("f", &NewInode::new(FileKind::Regular, 0o600)).expect("created");
+    file.write_all_at(5 << 30, b"x").expect("written");
+    let offset = fs.geometry().block_size.bytes()
+        * u64::from(fs.descriptor(GroupNr::new(0)).expect("descriptor").bg_inode_table.get())
+        + u64::from(file.nr().get() - 1) * u64::from(fs.geometry().inode_size);
+    drop(file);
+    assert_eq!(fs.close().expect("closed"), Closed::Clean);
+    let top = device.read_u32(offset + 40 + 4 * 14).expect("read");
+    assert_ne!(top, 0);
+    device.write_words(u64::from(top) * 4096, &[top; 1024]).expect("written");
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+    device.reset();
+    let done = fs.root().expect("root").unlink("f");
+    // Each pointer that is followed counts, as a leaf's do: a leaf has a thousand.
+    let reads = device.reset().reads;
+    assert!(reads < 500, "{reads} reads, {done:?}");
 }

@@ -18,7 +18,8 @@ const BLOCK: usize = 1024;
 
 /// Name, and commands of debugfs. `{f}` is the inode of `d1/f` as debugfs wants it, and so on; `{f:0}` its first block.
 /// A command that begins with `=` is a patch of bytes: `=BLOCK+OFFSET HEX`.
-const STATES: [(&str, &str); 60] = [
+const STATES: [(&str, &str); 61] = [
+    ("grow: a large file, and no feature large_file", "sif d1/f size 3221225472; feature -large_file"),
     ("create: inode with no links, dtime 0, no entry", "unlink d1/f; sif {f} links_count 0; sif {f} dtime 0"),
     (
         "create: inode with no links, dtime set, no entry",

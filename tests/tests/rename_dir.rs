@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blockdev::crash::{CrashLimits, PmemModel};
-use blockdev::{BlockDevice, RamDevice, Recorder};
+use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice, Recorder};
 use e2dax_tests::{golden, need_tools, tools};
 use ext2_core::{Errno, Ext2, FileKind, Follow, NewInode, OpenOptions, RenameFlags};
 
@@ -188,4 +188,41 @@ fn without_a_journal_a_strict_file_system_refuses_to_move_a_directory() {
     let refused = fs.rename(&a, old, &b, new, RenameFlags::empty()).expect_err("refused");
     assert_eq!(refused.errno(), Errno::XDEV);
     assert!(there(&fs, "/a/moved/inside"));
+}
+
+#[test]
+fn a_directory_that_is_renamed_in_its_own_on_a_full_disk_keeps_one_name_through_every_crash() {
+    need_tools!("mke2fs", "e2fsck", "debugfs");
+    let base = image(true);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("left");
+    for after in 0.. {
+        let device = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
+        let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+        let root = fs.root().expect("root");
+        let a = root.lookup(b"a").expect("found");
+        let fill = root.create(b"fill", &FILE).expect("created");
+        let mut end = 0;
+        // No block is left for a copy of the directory's.
+        while let Ok(len) = fill.write_at(end, &[1; 1024]) {
+            end += len as u64;
+        }
+        assert_eq!(fs.statfs().expect("counts").blocks_free, 0);
+        fs.sync().expect("synced");
+        device.arm(Fault::from_then_on(Calls::WRITE, after));
+        let done = fs.rename(&a, b"moved", &a, b"other", RenameFlags::empty());
+        let has_failed = device.fired() > 0;
+        std::fs::write(&path, device.inner().to_vec()).expect("written");
+        device.disarm();
+        let outcome = tools::e2fsck_p(&path);
+        assert!(outcome.is_ok(), "write {after}, {done:?}: {outcome:?}");
+        let left = Arc::new(RamDevice::from_bytes(&std::fs::read(&path).expect("read")).expect("memory"));
+        let left = Ext2::open(left, &OpenOptions::read_only()).expect("open");
+        let has = |name: &str| left.resolve(format!("/a/{name}/inside"), Follow::No).is_ok();
+        assert!(has("moved") != has("other"), "write {after}, {done:?}");
+        if !has_failed {
+            assert!(done.is_ok() && after > 4, "{done:?} after {after}");
+            break;
+        }
+    }
 }

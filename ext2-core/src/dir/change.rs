@@ -251,7 +251,7 @@ impl Cell {
     /// Notes in `images` what removing a name would change.
     pub(crate) fn plan_to_remove(&self, images: &mut Images, found: &Found) -> Result<()> {
         self.drop_hash_tree()?;
-        self.edit_to_remove(found)?.0.note(&self.fs, images)
+        self.edit_to_remove(found, Some(images))?.0.note(&self.fs, images)
     }
 
     /// Notes in `images` what pointing a name to another inode would change.
@@ -352,7 +352,7 @@ impl Cell {
     /// Finds the store that takes a name away. All that has to be read for it is read here.
     pub(crate) fn find_removal(&self, found: &Found) -> Result<Removal> {
         self.drop_hash_tree()?;
-        let (edit, room) = self.edit_to_remove(found)?;
+        let (edit, room) = self.edit_to_remove(found, None)?;
         Ok(Removal { edit, room, at: found.at })
     }
 
@@ -366,21 +366,27 @@ impl Cell {
 
     /// [`remove_name`](Self::remove_name), and the times of the directory stay.
     pub(crate) fn remove_entry(&self, name: &[u8], removal: &Removal) -> Result<Durable<Unlinked>> {
-        removal.edit.store(&*self.fs.dev)?;
-        let gone = Written::new(Unlinked).fence(Barrier::NameRemoved, &*self.fs.dev)?;
         let mut index = self.dir.write();
+        let stored = removal.edit.store(&*self.fs.dev);
+        let gone = stored.and_then(|()| Written::new(Unlinked).fence(Barrier::NameRemoved, &*self.fs.dev));
+        // After an error the name may be there or not: what is on the device decides.
+        let gone = gone.inspect_err(|_| index.clear())?;
         index.remove(name, removal.at as u32);
         index.set_room((removal.at / self.block_bytes()) as u32, removal.room);
         Ok(gone)
     }
 
     /// The one store that takes an entry away: the entry before it grows over it, or, for the first of a
-    /// block, its inode number goes. And the most bytes that an entry could have in the block then.
-    fn edit_to_remove(&self, found: &Found) -> Result<(Edit, usize)> {
+    /// block, its inode number goes. And the most bytes that an entry could have in the block then. The block is as it will
+    /// be in `images`, where it is there.
+    fn edit_to_remove(&self, found: &Found, images: Option<&Images>) -> Result<(Edit, usize)> {
         let len = self.block_bytes();
         let start = found.at - found.at % len;
         let mut buffer = vec![0; len as usize];
         self.read_dir_block(start, &mut buffer)?;
+        if let Some(images) = images {
+            images.look(self.device_offset(start)?, &mut buffer);
+        }
         let mut before: Option<(usize, usize)> = None;
         let mut own = None;
         // The slack of the entry before, and the most of all others.

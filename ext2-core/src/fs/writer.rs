@@ -154,8 +154,12 @@ impl Fs {
         let mut state = self.writer()?.state.lock();
         if !state.compat.contains(feature) {
             self.need_revision_1(&mut state)?;
-            state.compat |= feature;
-            self.store_u32(super_at!(s_feature_compat), state.compat.bits())?;
+            let with = state.compat | feature;
+            if Mended::FeatureUnsaid.is_back() {
+                state.compat = with;
+            }
+            self.store_u32(super_at!(s_feature_compat), with.bits())?;
+            state.compat = with;
         }
         Ok(())
     }
@@ -177,9 +181,10 @@ impl Fs {
         let mut state = self.writer()?.state.lock();
         if !state.ro_compat.contains(RoCompatFeatures::LARGE_FILE) {
             self.need_revision_1(&mut state)?;
-            state.ro_compat |= RoCompatFeatures::LARGE_FILE;
+            let with = state.ro_compat | RoCompatFeatures::LARGE_FILE;
             // e2fsck sets it where it finds such a file, so nothing waits for it.
-            self.store_u32(super_at!(s_feature_ro_compat), state.ro_compat.bits())?;
+            self.store_u32(super_at!(s_feature_ro_compat), with.bits())?;
+            state.ro_compat = with;
         }
         Ok(())
     }
@@ -311,6 +316,11 @@ impl Fs {
             }
             Err(_) => {
                 self.take_back_batch();
+                // The mark of a clean unmount may be there, and changes go on.
+                let _ = self.whole(|| {
+                    self.store_state(0)?;
+                    Ok(Barrier::Mounted.fence(&*self.dev)?)
+                });
                 held.iter().filter_map(|inode| inode.0.space.get()).for_each(|space| space.resume_stores());
                 writer.running.reopen();
             }

@@ -209,17 +209,20 @@ impl Cell {
                     continue;
                 }
             };
-            budget = match budget.checked_sub(1) {
+            if let Err(error) = self.read(valid, 0, &mut pointers) {
+                outcome = outcome.and(Err(error));
+                continue;
+            }
+            // No more than there are, data included: each is tried to be freed.
+            let data =
+                if below > 0 { 0 } else { pointers.iter().filter(|&&pointer| pointer != 0).count() as u32 };
+            budget = match budget.checked_sub(1 + data) {
                 Some(budget) => budget,
                 None => {
                     let what = "block map leads into itself";
                     return outcome.and(Err(Corrupt::new(Object::Inode(self.nr), what).into()));
                 }
             };
-            if let Err(error) = self.read(valid, 0, &mut pointers) {
-                outcome = outcome.and(Err(error));
-                continue;
-            }
             if below > 0 {
                 left.extend(
                     pointers.iter().filter(|&&pointer| pointer != 0).map(|&pointer| (pointer, below - 1)),

@@ -105,7 +105,7 @@ impl Cell {
     /// with the times.
     fn move_owners(&self, attrs: &mut Attrs, new: Owners) -> Result<()> {
         if self.fs.is_hurd() {
-            return self.move_owners_past_nobody(new);
+            return self.move_owners_past_nobody(attrs, new);
         }
         if Mended::OwnersInPieces.is_back() {
             attrs.owners_move = true;
@@ -115,21 +115,27 @@ impl Cell {
         self.store_u32(offset_of!(RawInode, i_osd1) as u64, new.note())?;
         Barrier::OwnersNoted.fence(&*self.fs.dev)?;
         self.store_last(new.on_their_way(self.generation))?;
-        Barrier::OwnersMarked.fence(&*self.fs.dev)?;
+        if Mended::MarkUnknown.is_back() {
+            Barrier::OwnersMarked.fence(&*self.fs.dev)?;
+        }
         (attrs.uid, attrs.gid, attrs.owners_move, attrs.late) = (new.uid, new.gid, true, true);
         self.settle_owners(attrs)
     }
 
     /// The same on an image of the Hurd, which uses the fields of the note for a translator and an author. Between the
     /// stores the inode is somebody's with an id from 0xffff0000 on, which nobody has.
-    fn move_owners_past_nobody(&self, new: Owners) -> Result<()> {
+    fn move_owners_past_nobody(&self, attrs: &mut Attrs, new: Owners) -> Result<()> {
         let high = |uid: u16, gid: u16| {
             self.store_u32(offset_of!(RawInode, i_uid_high) as u64, u32::from(uid) | u32::from(gid) << 16)
         };
         high(u16::MAX, u16::MAX)?;
+        // What the device has is what memory has, also where one of the next fails.
+        (attrs.uid, attrs.gid) = (attrs.uid | 0xffff_0000, attrs.gid | 0xffff_0000);
         Barrier::OwnersNoted.fence(&*self.fs.dev)?;
         self.store_u16(offset_of!(RawInode, i_uid) as u64, new.lows().0)?;
+        attrs.uid = new.uid | 0xffff_0000;
         self.store_u16(offset_of!(RawInode, i_gid) as u64, new.lows().1)?;
+        attrs.gid = new.gid | 0xffff_0000;
         Barrier::OwnersPlaced.fence(&*self.fs.dev)?;
         high(new.highs().0, new.highs().1)
     }
@@ -139,6 +145,8 @@ impl Cell {
         if !attrs.owners_move {
             return Ok(());
         }
+        // Where it failed before, whoever changes an owner comes here first.
+        Barrier::OwnersMarked.fence(&*self.fs.dev)?;
         let owners = attrs.owners();
         self.store_u16(offset_of!(RawInode, i_uid) as u64, owners.lows().0)?;
         self.store_u16(offset_of!(RawInode, i_gid) as u64, owners.lows().1)?;

@@ -63,16 +63,27 @@ impl Cell {
         if self.kind == FileKind::Regular && size >= LARGE {
             self.fs.need_large_file()?;
         }
-        if self.kind == FileKind::Regular && high > before {
+        if self.kind == FileKind::Regular && high != before {
+            // Half-way the device has a size that memory does not know, and that no later store would mend.
+            self.fs.whole(|| self.store_size_across(low, high, before))?;
+        } else {
+            self.store_u32(at!(i_size), low)?;
+        }
+        self.size.store(size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Stores both halves of a size.
+    fn store_size_across(&self, low: u32, high: u32, before: u32) -> Result<()> {
+        if high > before {
             self.store_u32(at!(i_size_high), high)?;
             Barrier::SizeRaisedHigh.fence(&*self.fs.dev)?;
         }
         self.store_u32(at!(i_size), low)?;
-        if self.kind == FileKind::Regular && high < before {
+        if high < before {
             Barrier::SizeLoweredHigh.fence(&*self.fs.dev)?;
             self.store_u32(at!(i_size_high), high)?;
         }
-        self.size.store(size, Ordering::Release);
         Ok(())
     }
 

@@ -314,9 +314,11 @@ impl Rename<'_> {
             }
             old_dir.find_removal(&found)?;
             let plan = |images: &mut Images| {
+                // As it is done: both names may lie in one block, and the new one in what the old one leaves unused.
+                let is_there = new_dir.plan_to_add(images, self.new, source.as_named())?;
                 old_dir.plan_to_remove(images, &found)?;
                 self.plan_parent(images, &self.source, self.new_dir)?;
-                new_dir.plan_to_add(images, self.new, source.as_named())
+                Ok(is_there)
             };
             let has_journal = source.fs.sb.journal_inode.is_some();
             let room =

@@ -165,7 +165,11 @@ impl Cell {
                 Barrier::SymlinkCounted.fence(&*self.fs.dev)?;
             }
         }
-        let pointed = self.point_to_xattrs(to, words, together);
+        // After an error a block may have fewer users than it says: nobody is to become another.
+        let pointed = self.point_to_xattrs(to, words, together).inspect_err(|_| {
+            let mut shared = self.fs.shared_xattrs.lock();
+            shared.retain(|_, own| own.get() != to || Mended::NobodysShare.is_back());
+        });
         let settled = pointed.and_then(|()| {
             let gone = Written::new(Unlinked);
             // Nothing waits for the first block of attributes but these.

@@ -163,7 +163,7 @@ kinds! {
     GroupFlags Mends "bg_flags or bg_itable_unused of a feature that the file system does not have; the flags are",
     GroupChecksum Mends "bg_checksum",
     BackupSuperblock Halts "the backup of the superblock differs from the primary one",
-    LargeFileFlag Halts "there are files of 2 GiB and more, but no feature large_file",
+    LargeFileFlag Mends "there are files of 2 GiB and more, but no feature large_file",
     // Inodes.
     RootNotDirectory Halts "the root is not a directory",
     RootUnused Halts "there is no root directory",

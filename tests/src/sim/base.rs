@@ -6,7 +6,7 @@ use std::{
 };
 
 use blockdev::{BlockDevice, RamDevice};
-use ext2_core::{BlockSize, CompatFeatures, Ext2, FixedClock, OpenOptions, Timestamp};
+use ext2_core::{BlockSize, CompatFeatures, Ext2, FixedClock, OpenOptions, RoCompatFeatures, Timestamp};
 use ext2_image::mkfs::{
     self, AlignChoice, DeviceOutput, Format, Fresh, Inodes, LostAndFound, NoContents, NodeAttrs, Size, Tree,
 };
@@ -27,6 +27,10 @@ pub(super) fn image(options: &Options) -> Vec<u8> {
     }
     let mut features = Format::default_features();
     features.compat.remove(CompatFeatures::RESIZE_INODE);
+    if options.few_features {
+        features.compat = CompatFeatures::empty();
+        features.ro_compat.remove(RoCompatFeatures::LARGE_FILE);
+    }
     let format = Format {
         block_size: BlockSize::new(options.block),
         inode_size: options.inode_size,

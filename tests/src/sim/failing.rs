@@ -9,8 +9,8 @@ use ext2_dax::mmu::Sharing;
 use ext2_image::check::Checker;
 
 use super::{
-    Answer, Model, Operation, Options, Step, World, base, crashes::action_of, mend::mend_alone, run::sound,
-    world::Held,
+    Answer, Data, HANDS, Model, Operation, Options, Step, World, base, crashes::action_of, mend::mend_alone,
+    run::sound, world::Held,
 };
 use crate::{
     Rng, Scratch,
@@ -115,6 +115,9 @@ pub(super) fn run(
     let mut is_root_touched = false;
     if !is_gone {
         device.disarm();
+        if world.fs.is_some() && rng.one_in(3) {
+            return done_again(world, device, last).map_err(told);
+        }
         is_root_touched = usable(world, &answer).map_err(&told)?;
     }
     let closed = world.fs.is_some().then(|| world.close());
@@ -139,6 +142,50 @@ pub(super) fn run(
         leave_out_shelter(&mut found, history.last());
     }
     history.judge(moment, &found).map_err(told)
+}
+
+/// Does the last step again. What memory knows then is what the image has once it is closed.
+fn done_again(world: &mut World, device: &Faulty<RamDevice>, last: &Step) -> Result<(), String> {
+    let again = world.perform(last);
+    // And something small to all that is in hand.
+    let actor = last.actor;
+    for of in 0..HANDS {
+        let data = Data { len: 10, seed: of };
+        let small = [
+            Operation::Chown { of, uid: None, gid: Some(5), mode: None },
+            Operation::Write { of, at: 0, data },
+        ];
+        for operation in small {
+            world.perform(&Step { actor, operation });
+        }
+    }
+    let told = |words: String| format!("{words}; it was done again, which gave {}", again.words());
+    let Some(fs) = world.fs.as_ref().map(|fs| fs.ext2().clone()) else { return Ok(()) };
+    // What ended all writing may have left memory and the image apart.
+    if fs.is_read_only() {
+        return Ok(());
+    }
+    let of_log = |error: &ext2_core::Error| error.to_string().contains("its log could not be written");
+    match fs.sync() {
+        Err(error) if fs.has_log() && of_log(&error) => return Ok(()),
+        synced => synced.map_err(|error| told(format!("cannot be synced: {error}")))?,
+    }
+    let known = tree::of(&fs).map_err(&told)?;
+    drop(fs);
+    let closed = world.close().map_err(|error| told(format!("cannot be closed: {error}")))?;
+    let image = device.inner().to_vec();
+    if closed == Closed::Clean {
+        sound(&image).map_err(|words| told(format!("called clean: {words}")))?;
+    }
+    let there = tree::read(Arc::new(Scratch::new(image.clone()))).map_err(&told)?;
+    if let Some((path, node)) = known.iter().find(|(path, node)| there.get(*path) != Some(node)) {
+        let path = String::from_utf8_lossy(path);
+        return Err(told(format!(
+            "{path} is {node:?} in memory, {:?} in the image",
+            there.get(path.as_bytes())
+        )));
+    }
+    mended(image).map(drop).map_err(told)
 }
 
 /// The `lost+found` that was made for a rename stays, empty, where the device fails when it is about to go.

@@ -73,7 +73,7 @@ pub struct Options {
     pub schedule: u64,
     /// Whether everybody lets go of all but the root before threads begin, so that what loses its name is gone.
     pub forgets: bool,
-    /// One turn in so many is passed on to another thread; 0: one turn in all, after which the others end first.
+    /// One turn in so many is passed on to another thread; 0: one or two turns in all, after which the others end first.
     pub switch: u64,
     /// Bytes of a block.
     pub block: u64,
@@ -103,6 +103,8 @@ pub struct Options {
     pub batch: bool,
     /// Whether half of the blocks are reserved for root, and left alone.
     pub reserved: bool,
+    /// Whether features that are noted when they are used first are not there yet.
+    pub few_features: bool,
     /// Whether the image has the journal of ext3, empty: what moves directories uses it.
     pub journal: bool,
     /// Whether files are mapped into this process, by its own page tables, where that can be.
@@ -287,6 +289,7 @@ impl Options {
             log: false,
             batch: false,
             reserved: false,
+            few_features: Rng::named(seed, "features").one_in(4),
             journal: false,
             real_mappings: false,
             actors: 1 + rng.below(3) as Actor,
@@ -327,6 +330,7 @@ impl Options {
             persistent: false,
             log: false,
             batch: false,
+            few_features: false,
             journal: false,
             real_mappings: false,
             actors: 1,
@@ -412,7 +416,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
+            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
             self.seed,
             Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
             self.scene.map_or(String::new(), |scene| format!(", {scene:?}")),
@@ -429,6 +433,7 @@ impl fmt::Display for Options {
             },
             if self.journal { ", journal" } else { "" },
             if self.reserved { ", reserved blocks" } else { "" },
+            if self.few_features { ", few features" } else { "" },
             self.policy,
             if self.share_xattrs { ", shared attributes" } else { "" },
             if self.strict_rename { ", strict renames" } else { "" },
