@@ -272,3 +272,20 @@ fn a_hole_waits_for_leases_of_pages_that_it_takes_and_for_no_others() {
         other.join().unwrap();
     }
 }
+
+#[test]
+fn a_part_of_a_lease_is_all_of_its_memory_or_the_poison_that_came_since() {
+    let (device, fs) = fresh(16);
+    let file = file(&fs, b"f");
+    file.write_at(0, &[3; 4 * PAGE as usize]).unwrap();
+    let parts = file.lease(0..4 * PAGE, Access::Read).unwrap().owned_parts().unwrap();
+    let part = &parts[0];
+    assert_eq!((parts.len(), part.len()), (1, 4 * PAGE));
+    let first = part.memory().unwrap().unwrap().device_offset() / PAGE;
+    for page in 0..4 {
+        device.poison(first + page).unwrap();
+        assert!(part.memory().is_err_and(|error| error.is(Errno::IO)), "page {page}");
+        device.heal(first + page);
+        assert_eq!(part.memory().unwrap().unwrap().len(), part.len());
+    }
+}
