@@ -7,11 +7,12 @@ use std::time::Duration;
 use blockdev::RamDevice;
 use ext2_core::{BlockSize, Errno, Ext2, OpenOptions};
 use ext2_dax::mmu::Sharing;
+use ext2_dax::mmu::soft::{Signal, SoftMmu};
 use ext2_dax::trace::{Event, Listener, Record};
-use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
+use ext2_dax::{DaxFs, DaxOptions, File, OpenFor, Wait};
 use ext2_image::mkfs::{self, Format, Fresh};
 
-use crate::setup::{file, fresh, inode, map};
+use crate::setup::{file, fresh, inode, map, request};
 
 /// Who says that it is there, and waits to be let on.
 type Gate = (mpsc::Sender<()>, mpsc::Receiver<()>);
@@ -92,4 +93,24 @@ fn a_file_of_another_file_system_is_refused() {
         assert!(refused.is(Errno::XDEV), "{refused}");
         assert_eq!(File::open(&theirs, inode.clone(), open_for).unwrap().size(), 10_000);
     }
+}
+
+#[test]
+fn a_store_to_a_mapping_that_goes_meanwhile_is_a_segv_after_few_faults() {
+    let (_device, fs) = fresh(16);
+    let file = file(&fs, b"f");
+    file.truncate(8192, Wait::Yes).unwrap();
+    let mmu = SoftMmu::new();
+    let mapped = file.map(&mmu, &request(8192, Sharing::Shared)).unwrap();
+    let at = mapped.vma().start;
+    let ((tell, told), (let_go, go)) = (mpsc::channel(), mpsc::channel());
+    fs.tracer().listen(Some(Arc::new(Delays("late", Mutex::new(Some((tell, go)))))));
+    let own = Arc::clone(&mmu);
+    let late = thread::Builder::new().name("late".into()).spawn(move || own.store(at, 1)).unwrap();
+    told.recv_timeout(Duration::from_secs(20)).unwrap();
+    drop(mapped);
+    let_go.send(()).unwrap();
+    assert_eq!(late.join().unwrap(), Err(Signal::Segv));
+    let counters = mmu.counters();
+    assert!(counters.pte_faults + counters.pmd_faults < 10, "{counters:?}");
 }
