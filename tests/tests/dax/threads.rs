@@ -114,3 +114,23 @@ fn a_store_to_a_mapping_that_goes_meanwhile_is_a_segv_after_few_faults() {
     let counters = mmu.counters();
     assert!(counters.pte_faults + counters.pmd_faults < 10, "{counters:?}");
 }
+
+#[test]
+fn the_end_of_a_file_as_a_hole_lies_no_earlier_than_the_byte_that_is_asked() {
+    let (_device, fs) = fresh(16);
+    let inode = inode(fs.ext2(), b"f");
+    thread::scope(|scope| {
+        let cutter = scope.spawn(|| {
+            for _ in 0..30_000 {
+                inode.write_all_at(0, &[1; 8192]).unwrap();
+                inode.truncate(100, Wait::Yes).unwrap();
+            }
+        });
+        while !cutter.is_finished() {
+            match inode.seek_hole(5000) {
+                Ok(at) => assert_eq!(at, 8192),
+                Err(error) => assert!(error.is(Errno::NXIO), "{error}"),
+            }
+        }
+    });
+}
