@@ -112,7 +112,16 @@ impl Cell {
         };
         let mut room = (got.mapping.count * size.bytes() - within).min(data.len() as u64) as usize;
         let part = data.get(..room).unwrap_or_default();
-        self.fs.dev.write_contents(self.fs.geo.byte_of(target) + within, part)?;
+        let (dev, byte) = (&*self.fs.dev, self.fs.geo.byte_of(target));
+        let put = || dev.write_contents(byte + within, part);
+        match put() {
+            Err(blockdev::Error::Poisoned { .. }) if got.unpublished.is_some() => {
+                // New blocks are nobody's yet: zeroed whole they heal.
+                dev.zero_contents(byte, size.blocks_for(within + room as u64) * size.bytes())
+                    .and_then(|()| put())
+            }
+            done => done,
+        }?;
         if let Some(unpublished) = got.unpublished
             && let Err(error) = unpublished.publish(at..at + room as u64)
         {
