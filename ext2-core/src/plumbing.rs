@@ -68,10 +68,10 @@ pub trait Plumbing: sealed::Sealed {
     fn free_past_size(&self) -> Result<()>;
 
     /// What [`check_write`](Inode::check_write) and [`touch_modified`](Inode::touch_modified) do, without waiting for
-    /// anybody: for a write that must not (Linux: `RWF_NOWAIT`).
+    /// anybody, for as much as lies inside the file: for a write that must not wait (Linux: `RWF_NOWAIT`).
     ///
     /// # Errors
-    /// `EAGAIN` where somebody changes attributes at this moment; as for `check_write`.
+    /// `EAGAIN` where somebody changes attributes at this moment, or the file would have to grow; as for `check_write`.
     fn try_begin_write(&self, offset: u64, len: u64) -> Result<Option<u64>>;
 
     /// Whether the contents may be stored to through memory that is given now, by a mapping or a lease: the file system
@@ -144,6 +144,10 @@ impl Plumbing for Inode {
         }
         let flags = self.attr().flags;
         if flags.contains(crate::InodeFlags::IMMUTABLE) {
+            let len = len.map(|len| len.min(self.size().saturating_sub(offset)));
+            if len == Some(0) {
+                return crate::error::refuse(crate::Errno::AGAIN, "the file would have to grow");
+            }
             return crate::error::refuse(crate::Errno::PERM, "the file is immutable");
         }
         if flags.contains(crate::InodeFlags::APPEND) {

@@ -199,11 +199,7 @@ impl File {
                 limits.refuse_nowait("the path of buffer heads always waits")?;
             }
             // What is inside the file is written; it does not grow.
-            let inside = len.min(inner.inode.size().saturating_sub(pos));
-            if inside == 0 && len > 0 {
-                return Err(Error::refused(Errno::AGAIN, "the file would have to grow"));
-            }
-            inner.inode.try_begin_write(pos, inside)?
+            inner.inode.try_begin_write(pos, len)?
         } else {
             inner.inode.check_write(pos, len)?
         };
