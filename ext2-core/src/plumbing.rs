@@ -29,6 +29,13 @@ pub trait Plumbing: sealed::Sealed {
     /// themselves: whoever holds it must call none of them.
     fn io_lock(&self) -> &IoLock;
 
+    /// A piece of a write, as by [`write_at`](Inode::write_at), without waiting for room in a log. The caller holds the
+    /// [`io_lock`](Self::io_lock) exclusive, from the first piece to the last.
+    ///
+    /// # Errors
+    /// As for `write_at`.
+    fn write_piece(&self, offset: u64, data: &[u8]) -> Result<usize>;
+
     /// What `count` blocks from `start` are, with blocks where there were none: one mapping, at most `count` blocks.
     /// The caller holds the [`io_lock`](Self::io_lock) exclusive for [`Allocate::AfterFill`] and
     /// [`Allocate::Published`]; a fault holds the entry of the pages and what keeps truncation out.
@@ -92,6 +99,11 @@ impl Plumbing for Inode {
         &self.0.io
     }
 
+    fn write_piece(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        self.need(crate::FileKind::Regular)?;
+        self.0.fs.change_further(|| self.write_held(offset, data))
+    }
+
     fn map_for_write(&self, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping> {
         self.need(crate::FileKind::Regular)?;
         self.0.fs.change(|| self.0.map_for_write(self, start, count, how))
@@ -132,6 +144,10 @@ impl Plumbing for Inode {
                 return crate::error::refuse(crate::Errno::AGAIN, "the attributes are being changed");
             };
             let len = self.check_write_flags(offset, len, attrs.flags)?;
+            let len = len.map(|len| len.min(self.size().saturating_sub(offset)));
+            if len == Some(0) {
+                return crate::error::refuse(crate::Errno::AGAIN, "the file would have to grow");
+            }
             let now = self.0.fs.clock.now();
             (attrs.mtime, attrs.ctime, attrs.late) = (now, now, true);
             Ok(len)
@@ -144,10 +160,6 @@ impl Plumbing for Inode {
         }
         let flags = self.attr().flags;
         if flags.contains(crate::InodeFlags::IMMUTABLE) {
-            let len = len.map(|len| len.min(self.size().saturating_sub(offset)));
-            if len == Some(0) {
-                return crate::error::refuse(crate::Errno::AGAIN, "the file would have to grow");
-            }
             return crate::error::refuse(crate::Errno::PERM, "the file is immutable");
         }
         if flags.contains(crate::InodeFlags::APPEND) {

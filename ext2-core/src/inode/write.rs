@@ -161,16 +161,16 @@ impl Inode {
         self.need(FileKind::Regular)?;
         self.0.fs.change(|| {
             let _io = self.0.io.write();
-            let offset = offset(self);
-            match self.check_write(offset, data.len() as u64)? {
-                Some(len) => {
-                    self.0.clear_tail(offset + len)?;
-                    // OK to cast: at most the length of the slice.
-                    self.0.write_unlocked(self, offset, data.get(..len as usize).unwrap_or(data))
-                }
-                None => Ok(0),
-            }
+            self.write_held(offset(self), data)
         })
+    }
+
+    /// Writes at byte `offset`, as a part of a change. The caller holds the `io` lock exclusive.
+    pub(crate) fn write_held(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        let Some(len) = self.check_write(offset, data.len() as u64)? else { return Ok(0) };
+        self.0.clear_tail(offset + len)?;
+        // OK to cast: at most the length of the slice.
+        self.0.write_unlocked(self, offset, data.get(..len as usize).unwrap_or(data))
     }
 
     /// How many of `len` bytes at `offset` may be written: what fits below the largest size. `None` for an empty write.
