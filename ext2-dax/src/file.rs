@@ -302,7 +302,8 @@ impl File {
     /// Makes everything that was written or stored durable, and all that is needed to find it.
     ///
     /// # Errors
-    /// The device's.
+    /// The device's. What was stored before one may be lost, though a later call succeeds: it does not write it again (Linux:
+    /// `fsync`).
     pub fn sync(&self) -> Result<()> {
         Ok(self.0.inode.sync()?)
     }
