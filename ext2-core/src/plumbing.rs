@@ -35,6 +35,13 @@ pub trait Plumbing: sealed::Sealed {
     /// themselves: whoever holds it must call none of them.
     fn io_lock(&self) -> &IoLock;
 
+    /// A piece of a write, as by [`write_at`](Inode::write_at), without waiting for room in a log. The caller holds the
+    /// [`io_lock`](Self::io_lock) exclusive, from the first piece to the last.
+    ///
+    /// # Errors
+    /// As for `write_at`.
+    fn write_piece(&self, offset: u64, data: &[u8]) -> Result<usize>;
+
     /// What `count` blocks from `start` are, with blocks where there were none: one mapping, at most `count` blocks.
     /// The caller holds the [`io_lock`](Self::io_lock) exclusive for [`Allocate::AfterFill`] and
     /// [`Allocate::Published`]; a fault holds the entry of the pages and what keeps truncation out.
@@ -80,10 +87,10 @@ pub trait Plumbing: sealed::Sealed {
     fn free_past_size(&self) -> Result<()>;
 
     /// What [`check_write`](Inode::check_write) and [`touch_modified`](Inode::touch_modified) do, without waiting for
-    /// anybody: for a write that must not (Linux: `RWF_NOWAIT`).
+    /// anybody, for as much as lies inside the file: for a write that must not wait (Linux: `RWF_NOWAIT`).
     ///
     /// # Errors
-    /// `EAGAIN` where somebody changes attributes at this moment; as for `check_write`.
+    /// `EAGAIN` where somebody changes attributes at this moment, or the file would have to grow; as for `check_write`.
     fn try_begin_write(&self, offset: u64, len: u64) -> Result<Option<u64>>;
 
     /// Whether the contents may be stored to through memory that is given now, by a mapping or a lease: the file system
@@ -102,6 +109,11 @@ impl Plumbing for Inode {
     #[inline]
     fn io_lock(&self) -> &IoLock {
         &self.0.io
+    }
+
+    fn write_piece(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        self.need(crate::FileKind::Regular)?;
+        self.0.fs.change_further(|| self.write_held(offset, data))
     }
 
     fn map_for_write(&self, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping> {
@@ -148,6 +160,10 @@ impl Plumbing for Inode {
                 return crate::error::refuse(crate::Errno::AGAIN, "the attributes are being changed");
             };
             let len = self.check_write_flags(offset, len, attrs.flags)?;
+            let len = len.map(|len| len.min(self.size().saturating_sub(offset)));
+            if len == Some(0) {
+                return crate::error::refuse(crate::Errno::AGAIN, "the file would have to grow");
+            }
             let now = self.0.fs.clock.now();
             (attrs.mtime, attrs.ctime, attrs.late) = (now, now, true);
             Ok(len)

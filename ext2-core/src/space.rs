@@ -136,17 +136,17 @@ impl Space {
     }
 
     /// Runs `change`, which takes the bytes of `range` and all locks that it needs, as often as leases are in the way and
-    /// `wait` says to wait for them: between the attempts, with no lock held.
+    /// `wait` says to wait for them: between the attempts, with no lock held, for what it would take by then.
     pub(crate) fn patiently(
         &self,
-        range: Range<u64>,
+        range: impl Fn() -> Range<u64>,
         wait: Wait,
         mut change: impl FnMut() -> Result<()>,
     ) -> Result<()> {
         loop {
             match (change(), self.get()) {
                 (Err(error), Some(space)) if wait == Wait::Yes && error.refuses(Errno::BUSY) => {
-                    space.wait_idle(range.clone())?;
+                    space.wait_idle(range())?;
                 }
                 (done, _) => return done,
             }

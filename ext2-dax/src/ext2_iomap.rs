@@ -9,11 +9,12 @@
 //! 4. A fault never undoes (L2), and a fault of 2 MiB allocates a whole aligned run or nothing.
 //! 5. Who maps a hole hears of blocks from ext2-core, whoever made them, when they are reachable.
 
+use blockdev::Access;
 use ext2_core::plumbing::{Allocate, Plumbing, Unpublished};
 use ext2_core::{Barrier, FileBlock, Mapping};
 
 use crate::compat::{Holes, Publish, Runs, WriteBlocks};
-use crate::entry::PMD_PAGES;
+use crate::entry::{PAGE_SIZE, PMD_PAGES};
 use crate::error::{Errno, Error, Result};
 use crate::fault::DaxInode;
 use crate::file::FileInner;
@@ -77,6 +78,21 @@ impl FileInner {
         if flags.contains(OpFlags::UNIT) { Allocate::AlignedRun } else { Allocate::Fault }
     }
 
+    /// Zeroes new pages that are poisoned and of which a write of the bytes `pos..end` fills only a part: they heal by being
+    /// stored to whole, as Linux does with all new blocks.
+    fn heal_ends(&self, iomap: &Iomap<Unpublished>, pos: u64, end: u64) -> Result<()> {
+        for at in [pos, end].into_iter().filter(|at| !at.is_multiple_of(PAGE_SIZE)) {
+            let page = (at - at % PAGE_SIZE).max(iomap.offset);
+            let inside = iomap.end().is_some_and(|end| page < end);
+            let Some(byte) = iomap.addr_of(page).filter(|_| inside) else { continue };
+            let memory = DaxInode::memory(self).direct_access(byte / PAGE_SIZE, 1, Access::Write);
+            if matches!(memory, Err(blockdev::Error::Poisoned { .. })) {
+                self.device.zero_contents(byte, PAGE_SIZE)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a run of blocks that is aligned within the device can be mapped by one PMD.
     fn device_is_aligned(&self) -> bool {
         DaxInode::memory(self).pfn(0).is_multiple_of(PMD_PAGES)
@@ -111,6 +127,9 @@ impl IomapOps for FileInner {
             if !self.inode.is_map_durable() {
                 iomap.flags |= MapFlags::DIRTY;
             }
+        }
+        if got.unpublished.is_some() {
+            self.heal_ends(&iomap, pos, pos.saturating_add(len))?;
         }
         iomap.private = got.unpublished;
         Ok(iomap)

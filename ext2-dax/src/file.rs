@@ -199,11 +199,7 @@ impl File {
                 limits.refuse_nowait("the path of buffer heads always waits")?;
             }
             // What is inside the file is written; it does not grow.
-            let inside = len.min(inner.inode.size().saturating_sub(pos));
-            if inside == 0 && len > 0 {
-                return Err(Error::refused(Errno::AGAIN, "the file would have to grow"));
-            }
-            inner.inode.try_begin_write(pos, inside)?
+            inner.inode.try_begin_write(pos, len)?
         } else {
             inner.inode.check_write(pos, len)?
         };
@@ -230,10 +226,16 @@ impl File {
         Ok(done)
     }
 
-    /// Writes through the device, by way of a buffer.
+    /// Writes through the device, by way of a buffer, with the inode's lock from the first piece to the last: nobody else's
+    /// write lies between them (Linux: `i_rwsem`). The source may wait for a fault, which takes no such lock.
     fn copy_in(&self, pos: u64, len: u64, source: &mut dyn Source, limits: Limits<'_>) -> Result<u64> {
-        let appends = self.0.open_for == OpenFor::Appending && !Mended::AppendsApart.is_back();
-        let pos = if self.0.open_for == OpenFor::Appending { self.size() } else { pos };
+        let inode = &self.0.inode;
+        // Nothing: whether it may be written at all, and room in a log, before the lock.
+        inode.append(&[])?;
+        let end = || if self.0.open_for == OpenFor::Appending { self.size() } else { pos };
+        let early = end();
+        let _io = inode.io_lock().write();
+        let pos = if Mended::AppendsApart.is_back() { early } else { end() };
         // One byte at least, so that an offset past all files is refused as such.
         let len = len.min(MAX_BYTES.saturating_sub(pos).max(1));
         let mut buf = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(1 << 20)];
@@ -249,11 +251,7 @@ impl File {
             if got == 0 {
                 return if done > 0 { Ok(done) } else { Err(Error::BadAddress) };
             }
-            // Where the end is by then, under the inode's lock, others may have come to meanwhile.
-            let inode = &self.0.inode;
-            let put =
-                if appends { inode.append(&buf[..got]) } else { inode.write_at(pos + done, &buf[..got]) };
-            match put {
+            match inode.write_piece(pos + done, &buf[..got]) {
                 Ok(put) => {
                     done += put as u64;
                     if put < want {
@@ -307,7 +305,8 @@ impl File {
     /// Makes everything that was written or stored durable, and all that is needed to find it.
     ///
     /// # Errors
-    /// The device's.
+    /// The device's. What was stored before one may be lost, though a later call succeeds: it does not write it again (Linux:
+    /// `fsync`).
     pub fn sync(&self) -> Result<()> {
         Ok(self.0.inode.sync()?)
     }

@@ -1,7 +1,8 @@
 //! The caller's side of a read or write: memory that may refuse half-way (Linux: `struct iov_iter`).
 //!
-//! A buffer may be a mapping of the very file that is read or written, so it may fault; no lock of the
-//! data path is held while bytes move.
+//! A buffer may be a mapping of the very file that is read or written, so it may fault: no lock that a fault takes is held
+//! while bytes move. The lock over the contents is, for all of a write: a source or sink makes no call that reads or writes
+//! the file.
 //!
 //! ```
 //! use ext2_core::Follow;

@@ -7,15 +7,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use blockdev::{BlockDevice, RamDevice};
+use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
 use e2dax_tests::{Rng, need_tools, tools};
 use ext2_core::placement::{FreeSpace, Placed, Placement, Request};
 use ext2_core::{
-    Errno, Ext2, FileBlock, FileKind, Follow, GroupNr, Inode, NewInode, OpenOptions, Policy, Wait,
+    BlockSize, Errno, Ext2, FileBlock, FileKind, Follow, GroupNr, Inode, NewInode, OnError, OpenOptions,
+    Policy, Wait,
 };
 use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
+use ext2_image::mkfs::{self, Format, Fresh};
 use ext2_image::{UnitCounts, Units, Walk};
 
 const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
@@ -359,5 +361,59 @@ fn a_placement_that_asks_for_no_blocks_gets_none() {
         drop(file);
         fs.close().expect("closed");
         fsck(&device);
+    }
+}
+
+/// What comes of two files that grow, where a call of the device fails once, as one of them is given a unit: whether the other
+/// lies in a whole unit, how many units a file gets afterwards, and whether a call failed. None where writing ended.
+fn grow_beside_a_fault(after: u64) -> Option<(UnitCounts, UnitCounts, bool)> {
+    let ram = RamDevice::new(24 << 20).expect("memory");
+    let format = Format { block_size: BlockSize::new(4096), reserved_percent: 0.0, ..Format::default() };
+    mkfs::format(&ram, &format, Fresh::Zeros).expect("made");
+    let device = Arc::new(Faulty::new(ram));
+    let options = OpenOptions { errors: Some(OnError::Continue), ..OpenOptions::default() };
+    let fs = Ext2::open(device.clone(), &options).expect("open");
+    let root = fs.root().expect("root");
+    let new = |name: &str| root.create(name.as_bytes(), &FILE).expect("created");
+    let (one, other) = (new("one"), new("other"));
+    write(&one, 0, 3 << 20, 1 << 20);
+    device.arm(Fault::once(Calls::WRITE, after));
+    // The rest of a unit, and a part of the next.
+    let _ = one.write_at(3 << 20, &vec![1; 2 << 20]);
+    let has_failed = device.fired() > 0;
+    device.disarm();
+    if fs.is_read_only() {
+        return None;
+    }
+    // The other takes the unit that is free again, and has half of it when the first gives up what it kept.
+    one.punch_hole(2 << 20, 2 << 20, Wait::Yes).expect("punched");
+    write(&other, 0, 3 << 19, 3 << 19);
+    write(&one, 8 << 20, (8 << 20) + 4096, 4096);
+    // Small files fill what is broken, but not what is kept.
+    (0..6).for_each(|nr| write(&new(&format!("small{nr}")), 0, 1 << 19, 1 << 19));
+    write(&other, 3 << 19, 2 << 20, 1 << 19);
+    let units = |inode: &Inode| Units::of(inode, 0).counts().expect("a whole map");
+    let whole = units(&other);
+    for nr in 0..6 {
+        root.unlink(format!("small{nr}").as_bytes()).expect("unlinked");
+    }
+    drop((one, other));
+    ["one", "other"].into_iter().for_each(|name| root.unlink(name.as_bytes()).expect("unlinked"));
+    // All that there is; a failure may have lost a block.
+    let (last, call) = (new("last"), vec![1; 1 << 20]);
+    while last.write_at(last.size(), &call).is_ok_and(|written| written == call.len()) {}
+    Some((whole, units(&last), has_failed))
+}
+
+#[test]
+fn a_file_that_is_refused_blocks_keeps_no_unit_and_gives_up_none_of_another_s() {
+    let (whole, units, _) = grow_beside_a_fault(u64::MAX).expect("nothing failed");
+    assert_eq!(whole.mappable, 1);
+    for after in 0.. {
+        let Some((same, as_many, has_failed)) = grow_beside_a_fault(after) else { continue };
+        assert_eq!((same, as_many.mappable), (whole, units.mappable), "call {after}");
+        if !has_failed {
+            break;
+        }
     }
 }

@@ -9,7 +9,8 @@ use e2dax_tests::{
     hostile::{Damage, Victim, Watched, Workbench},
 };
 use ext2_core::{
-    Error, Ext2, FileBlock, FileKind, Follow, GroupNr, InodeNr, NewInode, Object, OpenOptions, SuperblockAt,
+    Error, Ext2, FileBlock, FileKind, Follow, GroupNr, InodeNr, NewInode, Object, OpenOptions, Piece,
+    SuperblockAt,
 };
 use ext2_image::manifest::from_image;
 
@@ -329,8 +330,11 @@ fn indirect_blocks_that_point_to_themselves_end_in_an_error() {
             let device = liar.device();
             let fs = Ext2::open(device.clone(), &OpenOptions::read_only()).unwrap();
             let first = 1024 * if slot == 13 { 12 + 256 } else { 12 + 256 + 65_536 };
-            let error = fs.resolve(b"/big", Follow::No).unwrap().seek_hole(first).unwrap_err();
-            assert_blames(&error, Object::Inode(nr), "more blocks than the file system");
+            let inode = fs.resolve(b"/big", Follow::No).unwrap();
+            let pieces = inode.with_pieces(first, u64::MAX, <[Piece]>::len).unwrap_err();
+            for error in [inode.seek_hole(first).unwrap_err(), pieces] {
+                assert_blames(&error, Object::Inode(nr), "more blocks than the file system");
+            }
             assert_eq!(device.offence(), None);
         }
         // Any one question has an answer.

@@ -247,13 +247,13 @@ impl Fs {
         let request = &Request { owner, home, goal, count: place.unit, role, window: None };
         let space = FreeSpace::new(self, groups, place, request);
         let Some(window) = space.reserve_unit()? else { return Ok(None) };
-        let taken = space.take_after(&window)?;
+        let taken = space.take_after(&window);
         self.release_window(&window)?;
         // On a disk that is nearly full somebody may have taken from the window.
         let whole = |taken: &Taken<'_>| {
             taken.len() == place.unit && place.is_aligned(taken.start().map_or(0, DeviceBlock::get))
         };
-        Ok(taken.filter(whole).map(Taken::keep))
+        Ok(taken?.filter(whole).map(Taken::keep))
     }
 
     /// Makes a run the window of `owner`: what of it is free stays the owner's.

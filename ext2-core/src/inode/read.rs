@@ -90,8 +90,10 @@ impl Inode {
         let _io = self.0.io.read();
         let end = self.0.size().min(offset.saturating_add(len));
         let (mut pieces, mut at) = (Vec::new(), offset);
+        let mut budget = u64::from(self.0.fs.geo.blocks_count) * self.0.fs.geo.block_size.bytes();
         while at < end {
             let piece = self.0.piece(at, end)?;
+            budget = self.0.spend(budget, piece.device_byte.is_none(), piece.len)?;
             pieces.push(piece);
             at += piece.len;
         }

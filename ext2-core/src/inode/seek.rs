@@ -6,9 +6,9 @@ use crate::map::Mapping;
 use crate::{Errno, FileBlock};
 
 impl Cell {
-    /// What is left of a budget of blocks once those of a run are taken from it.
-    fn spend(&self, budget: u64, run: &Mapping) -> Result<u64> {
-        let left = budget.checked_sub(if run.is_hole() { 0 } else { run.count });
+    /// What is left of a budget of blocks, or bytes, once those of a run are taken from it.
+    pub(super) fn spend(&self, budget: u64, is_hole: bool, count: u64) -> Result<u64> {
+        let left = budget.checked_sub(if is_hole { 0 } else { count });
         left.ok_or_else(|| self.corrupt("block map has more blocks than the file system"))
     }
 }
@@ -20,7 +20,7 @@ impl Inode {
     /// `ENXIO` when `offset` is at or past the end, or only hole follows.
     pub fn seek_data(&self, offset: u64) -> Result<u64> {
         self.seek(offset, |mapping| !mapping.is_hole())?
-            .map_or_else(|| refuse(Errno::NXIO, "no data up to the file's end"), Ok)
+            .or_else(|_| refuse(Errno::NXIO, "no data up to the file's end"))
     }
 
     /// The offset of the first hole at or after byte `offset`; the end of the file counts as one (Linux:
@@ -29,10 +29,11 @@ impl Inode {
     /// # Errors
     /// `ENXIO` when `offset` is at or past the end.
     pub fn seek_hole(&self, offset: u64) -> Result<u64> {
-        Ok(self.seek(offset, Mapping::is_hole)?.unwrap_or_else(|| self.size()))
+        Ok(self.seek(offset, Mapping::is_hole)?.unwrap_or_else(|end| end))
     }
 
-    fn seek(&self, offset: u64, found: impl Fn(&Mapping) -> bool) -> Result<Option<u64>> {
+    /// Where the first run is that is wanted, or else where the file ends.
+    fn seek(&self, offset: u64, found: impl Fn(&Mapping) -> bool) -> Result<core::result::Result<u64, u64>> {
         let _io = self.0.io.read();
         let size = self.size();
         if offset >= size {
@@ -44,12 +45,12 @@ impl Inode {
         while block <= last {
             let mapping = self.0.map(block, last.get() - block.get() + 1)?;
             if found(&mapping) {
-                return Ok(Some(offset.max(block.get() * block_size.bytes())));
+                return Ok(Ok(offset.max(block.get() * block_size.bytes())));
             }
-            budget = self.0.spend(budget, &mapping)?;
+            budget = self.0.spend(budget, mapping.is_hole(), mapping.count)?;
             block = mapping.end();
         }
-        Ok(None)
+        Ok(Err(size))
     }
 
     /// The runs of data of the file, in order, up to its end (Linux: FIEMAP). Each is as long as the blocks are contiguous.
@@ -76,7 +77,7 @@ impl Iterator for Extents {
     fn next(&mut self) -> Option<Self::Item> {
         while self.next < self.end {
             let found = self.inode.map(FileBlock::new(self.next), self.end - self.next).and_then(|run| {
-                self.budget = self.inode.0.spend(self.budget, &run)?;
+                self.budget = self.inode.0.spend(self.budget, run.is_hole(), run.count)?;
                 Ok(run)
             });
             self.next = found.as_ref().map_or(self.end, |run| run.end().get());

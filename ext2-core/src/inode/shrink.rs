@@ -315,7 +315,8 @@ impl Inode {
     /// `EINVAL`, `EROFS`; `Corrupt`, the device's errors.
     pub fn truncate(&self, size: u64, wait: Wait) -> Result<()> {
         self.need(FileKind::Regular)?;
-        self.0.space.patiently(size..u64::MAX, wait, || {
+        let taken = || size..u64::MAX;
+        self.0.space.patiently(taken, wait, || {
             self.0.fs.change(|| {
                 self.0.check_changeable()?;
                 let _io = self.0.io.write();
@@ -331,7 +332,9 @@ impl Inode {
     /// As [`truncate`](Self::truncate).
     pub fn punch_hole(&self, offset: u64, len: u64, wait: Wait) -> Result<()> {
         self.need(FileKind::Regular)?;
-        self.0.space.patiently(offset..offset.saturating_add(len), wait, || {
+        // As far as the file goes: what is leased past its end stays.
+        let taken = || offset..offset.saturating_add(len).min(self.size());
+        self.0.space.patiently(taken, wait, || {
             self.0.fs.change(|| {
                 self.0.check_changeable()?;
                 let _io = self.0.io.write();

@@ -112,7 +112,16 @@ impl Cell {
         };
         let mut room = (got.mapping.count * size.bytes() - within).min(data.len() as u64) as usize;
         let part = data.get(..room).unwrap_or_default();
-        self.fs.dev.write_contents(self.fs.geo.byte_of(target) + within, part)?;
+        let (dev, byte) = (&*self.fs.dev, self.fs.geo.byte_of(target));
+        let put = || dev.write_contents(byte + within, part);
+        match put() {
+            Err(blockdev::Error::Poisoned { .. }) if got.unpublished.is_some() => {
+                // New blocks are nobody's yet: zeroed whole they heal.
+                dev.zero_contents(byte, size.blocks_for(within + room as u64) * size.bytes())
+                    .and_then(|()| put())
+            }
+            done => done,
+        }?;
         if let Some(unpublished) = got.unpublished
             && let Err(error) = unpublished.publish(at..at + room as u64)
         {
@@ -153,16 +162,16 @@ impl Inode {
         self.need(FileKind::Regular)?;
         self.0.fs.change(|| {
             let _io = self.0.io.write();
-            let offset = offset(self);
-            match self.check_write(offset, data.len() as u64)? {
-                Some(len) => {
-                    self.0.clear_tail(offset + len)?;
-                    // OK to cast: at most the length of the slice.
-                    self.0.write_unlocked(self, offset, data.get(..len as usize).unwrap_or(data))
-                }
-                None => Ok(0),
-            }
+            self.write_held(offset(self), data)
         })
+    }
+
+    /// Writes at byte `offset`, as a part of a change. The caller holds the `io` lock exclusive.
+    pub(crate) fn write_held(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        let Some(len) = self.check_write(offset, data.len() as u64)? else { return Ok(0) };
+        self.0.clear_tail(offset + len)?;
+        // OK to cast: at most the length of the slice.
+        self.0.write_unlocked(self, offset, data.get(..len as usize).unwrap_or(data))
     }
 
     /// How many of `len` bytes at `offset` may be written: what fits below the largest size. `None` for an empty write.

@@ -226,12 +226,20 @@ impl LeasedPart {
         &self.lease
     }
 
-    /// Its memory; `None` for a hole.
+    /// Its memory, all of it; `None` for a hole.
     ///
     /// # Errors
-    /// The device's, poison included.
+    /// The device's: poison anywhere in it, which may have come since the part was given.
     pub fn memory(&self) -> Result<Option<PmemSlice<'_>>> {
-        self.device_byte.map(|byte| self.lease.0.memory(byte, self.len)).transpose()
+        let Some(byte) = self.device_byte else { return Ok(None) };
+        loop {
+            let memory = self.lease.0.memory(byte, self.len)?;
+            if memory.len() == self.len {
+                return Ok(Some(memory));
+            }
+            // Why it ends there; where it does not, it was healed meanwhile.
+            self.lease.0.memory(byte + memory.len(), self.len - memory.len())?;
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 //! 2. A place of 2 MiB holds a table of 4 KiB translations or one of 2 MiB, never both.
 //! 3. Every mapping begins in a 2 MiB place of its own, so no two share a table.
 //!
-//! Lock order: the list of mappings; then, per mapping, its tables. Neither is held during a fault.
+//! Lock order: the list of mappings; then, per mapping, who maps its file, and its tables. None is held during a fault.
 //!
 //! ```
 //! use ext2_core::Follow;
@@ -51,7 +51,7 @@ pub use tables::{Leads, Translation};
 use crate::entry::{PAGE_SIZE, PMD_SIZE};
 use crate::error::{Errno, Error, Result};
 use crate::mmu::{Protection, Sharing, VmFile, Vma};
-use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
+use crate::sync::{AtomicU64, Ordering, RwLock};
 use map::Area;
 
 /// Why a load or store died.
@@ -189,7 +189,6 @@ pub enum HugeZeroPage {
 #[derive(Debug)]
 pub struct SoftMmu {
     areas: RwLock<BTreeMap<u64, Arc<Area>>>,
-    next: Mutex<u64>,
     counts: Arc<Counts>,
     huge_zero: HugeZeroPage,
 }
@@ -209,12 +208,7 @@ impl SoftMmu {
     /// As [`new`](Self::new), with or without a huge zero page.
     #[must_use]
     pub fn with_huge_zero_page(huge_zero: HugeZeroPage) -> Arc<Self> {
-        Arc::new(Self {
-            areas: RwLock::new(BTreeMap::new()),
-            next: Mutex::new(FIRST_ADDRESS),
-            counts: Arc::new(Counts::default()),
-            huge_zero,
-        })
+        Arc::new(Self { areas: RwLock::new(BTreeMap::new()), counts: Arc::new(Counts::default()), huge_zero })
     }
 
     /// Maps a range of `file` (`mmap`). Nothing is read or allocated.
@@ -246,17 +240,15 @@ impl SoftMmu {
         }
         file.check_map(sharing, protection)?;
 
-        let mut next = self.next.lock();
-        let start = *next + (offset % PMD_SIZE + colour % PMD_SIZE) % PMD_SIZE;
-        let end = start.checked_add(len).filter(|end| *end <= LAST_ADDRESS).ok_or_else(no_memory)?;
-        // The next mapping begins in a fresh place, with an empty one between.
-        *next = end.next_multiple_of(PMD_SIZE) + PMD_SIZE;
-        drop(next);
-
+        let mut areas = self.areas.write();
+        let shift = (offset % PMD_SIZE + colour % PMD_SIZE) % PMD_SIZE;
+        let start = gap(&areas, shift, len).ok_or_else(no_memory)? + shift;
+        let end = start + len;
         let vma = Vma { start, end, pgoff: offset / PAGE_SIZE, sharing, protection };
         let area = Area::new(vma, file, Arc::clone(&self.counts), self.huge_zero);
         area.attach();
-        self.areas.write().insert(start, Arc::clone(&area));
+        areas.insert(start, Arc::clone(&area));
+        drop(areas);
         Ok(SoftMap::new(Arc::clone(self), area))
     }
 
@@ -325,6 +317,19 @@ impl SoftMmu {
         }
         counters
     }
+}
+
+/// Where `shift` and `len` bytes have room: after the last mapping that there is, or else between two of them. A multiple of 2 MiB.
+fn gap(areas: &BTreeMap<u64, Arc<Area>>, shift: u64, len: u64) -> Option<u64> {
+    // A mapping begins in a place of its own, with an empty one between.
+    let after = |area: &Arc<Area>| area.vma().end.next_multiple_of(PMD_SIZE) + PMD_SIZE;
+    let fits = |from: u64, end: u64| {
+        from.checked_add(shift)?.checked_add(len).filter(|last| *last <= end).map(|_| from)
+    };
+    let starts = std::iter::once(FIRST_ADDRESS).chain(areas.values().map(after));
+    let ends = areas.values().map(|area| area.vma().start - area.vma().start % PMD_SIZE - PMD_SIZE);
+    let last = areas.values().next_back().map_or(FIRST_ADDRESS, after);
+    fits(last, LAST_ADDRESS).or_else(|| starts.zip(ends).find_map(|(from, end)| fits(from, end)))
 }
 
 impl Drop for SoftMmu {

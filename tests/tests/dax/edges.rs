@@ -13,7 +13,7 @@ use ext2_dax::uio::{Faulting, SliceSink, SliceSource};
 use ext2_dax::{File, writeback, zero};
 use proptest::prelude::*;
 
-use crate::setup::{file, fresh};
+use crate::setup::{file, fresh, request};
 use crate::toy::{Flaw, Toy};
 
 const EDGES: [u64; 22] = [
@@ -203,4 +203,40 @@ fn whole_files_are_asked_for_with_the_largest_number() {
     );
     assert!(file.inode().map(FileBlock::new(0), 1 << 32).is_ok_and(|mapping| mapping.count == 3));
     assert!(file.lease(0..u64::MAX, Access::Read).is_ok());
+}
+
+#[test]
+fn an_address_space_is_not_used_up_by_mappings_that_are_gone() {
+    let (_device, fs) = fresh(16);
+    let file = file(&fs, b"f");
+    file.write_at(0, &[1; 4096]).unwrap();
+    let mmu = SoftMmu::new();
+    for round in 0..64 {
+        let map = file.map(&mmu, &request(1 << 40, Sharing::Shared));
+        assert!(map.is_ok(), "round {round}: {map:?}");
+    }
+}
+
+#[test]
+fn a_mapping_takes_a_gap_between_others_where_no_address_is_left_after_them() {
+    let (_device, fs) = fresh(16);
+    let file = file(&fs, b"f");
+    file.write_at(0, &[7; 4096]).unwrap();
+    let mmu = SoftMmu::new();
+    let map = |len: u64, colour: u64| file.map(&mmu, &MapRequest { colour, ..request(len, Sharing::Shared) });
+    // All addresses but for a little: one large mapping, one at its end, and a small one between.
+    let (large, small, last) = (map(8 << 40, 0).unwrap(), map(4096, 8192).unwrap(), map(7 << 40, 0).unwrap());
+    assert!(map(2 << 40, 0).is_err_and(|error| error.is(Errno::NOMEM)));
+    let was = large.vma().start;
+    drop(large);
+    let (one, two) = (map(2 << 40, 4096).unwrap(), map(5 << 40, 0).unwrap());
+    assert!(map(2 << 40, 0).is_err_and(|error| error.is(Errno::NOMEM)), "the gap is not so large");
+    let mut all: Vec<_> = [&one, &two, &small, &last].map(|map| (map.vma().start, map.vma().end)).into();
+    assert!(was <= all[0].0 && all[1].1 < small.vma().start, "{all:x?}");
+    all.sort_unstable();
+    // None shares a place of 2 MiB with another.
+    assert!(all.windows(2).all(|pair| pair[0].1.div_ceil(2 << 20) < pair[1].0 / (2 << 20)), "{all:x?}");
+    for map in [&one, &two, &small, &last] {
+        assert_eq!((map.load(0), mmu.load(map.vma().start)), (Ok(7), Ok(7)));
+    }
 }

@@ -1,8 +1,9 @@
 //! What a lease promises, and what it cannot hold up.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use blockdev::crash::{CrashState, PmemModel};
 use blockdev::{Access, Media, RamDevice, Recorder};
@@ -48,11 +49,11 @@ fn who_leases_pages_is_refused_to_take_them_and_never_waits_for_himself() {
         file.truncate(8192, Wait::Yes).unwrap();
         file.punch_hole(0, 4096, Wait::Yes).unwrap();
         // Passed to another thread and used there, it is that one's, and this one waits.
-        let (used, wait) = std::sync::mpsc::channel();
-        let holder = std::thread::spawn(move || {
+        let (used, wait) = mpsc::channel();
+        let holder = thread::spawn(move || {
             lease.parts().unwrap();
             used.send(()).unwrap();
-            std::thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
             let busy = lease.range();
             drop(lease);
             busy
@@ -185,7 +186,7 @@ fn a_lease_and_its_parts_live_in_one_structure() {
     file.write_at(0, &[3; 9000]).unwrap();
     let lease = file.lease(0..20_000, Access::Write).unwrap();
     let region = Region { parts: lease.owned_parts().unwrap(), lease };
-    let region = std::thread::spawn(move || {
+    let region = thread::spawn(move || {
         let memory = region.parts[0].memory().unwrap().unwrap();
         memory.store_u8(5, 4).unwrap();
         region
@@ -242,4 +243,49 @@ fn types_may_be_sent_shared_compared_and_hashed() {
     cloned::<ext2_dax::Error>();
     fn compared<T: Eq>() {}
     compared::<File>();
+}
+
+#[test]
+fn a_hole_waits_for_leases_of_pages_that_it_takes_and_for_no_others() {
+    for own in [true, false] {
+        let (_device, fs) = fresh(16);
+        let file = file(&fs, b"f");
+        file.write_at(0, &[1; 40_000]).unwrap();
+        let (tell, told) = mpsc::channel();
+        let holder = file.clone();
+        // Somebody has a page of the file for a moment, and something past its end for long.
+        let other = thread::spawn(move || {
+            let long = (!own).then(|| holder.lease(1 << 20..2 << 20, Access::Read).unwrap());
+            let short = holder.lease(2 * PAGE..3 * PAGE, Access::Read).unwrap();
+            tell.send(()).unwrap();
+            thread::sleep(Duration::from_millis(200));
+            drop(short);
+            thread::sleep(Duration::from_secs(2));
+            drop(long);
+        });
+        told.recv().unwrap();
+        let _mine = own.then(|| file.lease(1 << 20..2 << 20, Access::Read).unwrap());
+        let begin = Instant::now();
+        let done = file.punch_hole(0, u64::MAX, Wait::Yes);
+        let took = begin.elapsed();
+        assert!(done.is_ok() && took < Duration::from_secs(1), "own {own}: {done:?} after {took:?}");
+        other.join().unwrap();
+    }
+}
+
+#[test]
+fn a_part_of_a_lease_is_all_of_its_memory_or_the_poison_that_came_since() {
+    let (device, fs) = fresh(16);
+    let file = file(&fs, b"f");
+    file.write_at(0, &[3; 4 * PAGE as usize]).unwrap();
+    let parts = file.lease(0..4 * PAGE, Access::Read).unwrap().owned_parts().unwrap();
+    let part = &parts[0];
+    assert_eq!((parts.len(), part.len()), (1, 4 * PAGE));
+    let first = part.memory().unwrap().unwrap().device_offset() / PAGE;
+    for page in 0..4 {
+        device.poison(first + page).unwrap();
+        assert!(part.memory().is_err_and(|error| error.is(Errno::IO)), "page {page}");
+        device.heal(first + page);
+        assert_eq!(part.memory().unwrap().unwrap().len(), part.len());
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blockdev::Access;
+use ext2_core::InodeFlags;
 use ext2_core::plumbing::Plumbing;
 use ext2_dax::Wait;
 use ext2_dax::rw::Limits;
@@ -110,4 +111,17 @@ fn where_nobody_can_tell_whether_it_waits_it_is_refused() {
     let limits = Limits { cancel: Some(&cancel), nowait: false };
     let stopped = small.read_to(0, 10, &mut SliceSink::new(&mut [0; 10]), limits);
     assert!(stopped.is_err_and(|error| error.is(Errno::INTR)));
+}
+
+#[test]
+fn what_no_write_could_do_is_said_before_what_a_write_that_waits_could() {
+    let (_device, fs) = fresh(16);
+    let file = file(&fs, b"f");
+    file.write_at(0, &[1; 100]).unwrap();
+    for at in [fs.ext2().max_size(), u64::MAX] {
+        assert_eq!(write(&file, at, b"x"), Err(Errno::FBIG));
+    }
+    assert_eq!(write(&file, 100, b"x"), Err(Errno::AGAIN));
+    file.inode().set_flags(InodeFlags::IMMUTABLE).unwrap();
+    assert_eq!((write(&file, 0, b"x"), write(&file, 100, b"x")), (Err(Errno::PERM), Err(Errno::PERM)));
 }

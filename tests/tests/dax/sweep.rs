@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, Calls, Fault, Faulty, Media, RamDevice};
-use ext2_core::{Ext2, OnError, OpenOptions};
+use ext2_core::{Errno, Ext2, FileBlock, OnError, OpenOptions};
 use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::soft::{SoftMap, SoftMmu};
 use ext2_dax::{DaxFs, DaxOptions, File};
 
-use crate::setup::{file, format, map, request};
+use crate::setup::{file, format, fresh, map, request};
 
 const PAGE: u64 = 4096;
 const UNIT: u64 = 2 << 20;
@@ -172,4 +172,38 @@ fn whatever_call_fails_entries_and_map_agree() {
     }
     println!("calls that failed: {struck:?}");
     assert!(struck.values().all(|count| *count > 0) && struck.len() >= 7, "{struck:?}");
+}
+
+#[test]
+fn a_new_block_that_is_poisoned_is_healed_by_whoever_gets_it_however_little_is_written() {
+    // The part that is written: at the start, in the middle, at the end, over the edge of two blocks.
+    for (at, len) in [(0, 100), (1000, 100), (PAGE - 100, 100), (PAGE - 100, 200), (5, 2 * PAGE)] {
+        for through_inode in [false, true] {
+            let (device, fs) = fresh(16);
+            let file = file(&fs, b"f");
+            file.write_at(0, &[1; 4 * PAGE as usize]).unwrap();
+            let first = file.inode().map(FileBlock::new(0), 4).unwrap().target.unwrap().get();
+            file.truncate(0, Wait::Yes).unwrap();
+            fs.ext2().sync().unwrap();
+            // Free blocks.
+            (first..first + 4).for_each(|block| device.poison(block.into()).unwrap());
+            let bytes = vec![2; len as usize];
+            let what = format!("{len} bytes at {at}, through the inode: {through_inode}");
+            if through_inode {
+                assert_eq!(file.inode().write_at(at, &bytes).unwrap() as u64, len, "{what}");
+            } else {
+                assert_eq!(file.write_at(at, &bytes), Ok(len), "{what}");
+            }
+            let there = file.inode().map(FileBlock::new(at / PAGE), 1).unwrap().target.unwrap().get();
+            assert!((first..first + 4).contains(&there), "{what}: it has other blocks");
+            let expected: Vec<u8> = [vec![0; at as usize], bytes].concat();
+            assert!(file.inode().read_all().unwrap() == expected, "{what}");
+            // A part of a block that the file has is as bad as ever.
+            device.poison(there.into()).unwrap();
+            assert!(
+                file.write_at(at - at % PAGE, &[3; 10]).is_err_and(|error| error.is(Errno::IO)),
+                "{what}"
+            );
+        }
+    }
 }

@@ -55,13 +55,11 @@ fn in_unit<'s>(
         return Ok(taken.map(|taken| Placed { taken, window: request.window.clone() }));
     }
     if big && let Some(own) = space.reserve_unit()? {
-        if let Some(old) = &request.window {
-            space.release(old)?;
-        }
-        if let Some(taken) = space.take_at(space.start_of(&own).saturating_add(within), count)? {
-            return Ok(Some(Placed { taken, window: Some(own) }));
-        }
-        space.release(&own)?;
+        let taken = space.take_at(space.start_of(&own).saturating_add(within), count);
+        // One of the two windows goes, and the file knows of the other: what it gives up later is its own.
+        let goes = if matches!(taken, Ok(Some(_))) { request.window.as_ref() } else { Some(&own) };
+        goes.map_or(Ok(()), |window| space.release(window))?;
+        return Ok(taken?.map(|taken| Placed { taken, window: Some(own) }));
     }
     Ok(None)
 }

@@ -133,10 +133,12 @@ impl PageTable for Area {
                 let zeros = [0; PAGE_SIZE as usize];
                 // One that was there already is the same.
                 let copied = self.space.copy_page(self.byte(page), &zeros, protect).map(drop);
-                let before = state.runs.len();
-                state.runs.set(page, page + 1, Kind::Zeros);
-                state.recent.push_back(page);
-                self.counted(&state, before);
+                if copied.is_ok() {
+                    let before = state.runs.len();
+                    state.runs.set(page, page + 1, Kind::Zeros);
+                    state.recent.push_back(page);
+                    self.counted(&state, before);
+                }
                 copied.map_err(Into::into)
             }
         };

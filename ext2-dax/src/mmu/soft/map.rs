@@ -136,9 +136,15 @@ impl Area {
             return Err(Signal::Segv);
         }
         for _ in 0..PATIENCE {
-            if let Some(result) = access(self.tables.read().find(at, wish)) {
+            let tables = self.tables.read();
+            if tables.is_dead() {
+                // Somebody unmapped it meanwhile.
+                return Err(Signal::Segv);
+            }
+            if let Some(result) = access(tables.find(at, wish)) {
                 return result;
             }
+            drop(tables);
             let result = self.handle_fault(at, wish);
             if result.contains(FaultResult::SIGSEGV) {
                 return Err(Signal::Segv);

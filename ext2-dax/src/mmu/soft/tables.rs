@@ -256,6 +256,11 @@ impl Tables {
         self.places.clear();
     }
 
+    /// Whether the mapping is gone.
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead
+    }
+
     /// Everything that is mapped, in order of addresses, 4 KiB translations that go on each other as one run.
     pub(super) fn list(&self) -> Vec<Translation> {
         let mut list: Vec<Translation> = Vec::new();
