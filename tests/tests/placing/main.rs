@@ -472,19 +472,27 @@ fn probe(fs: &Ext2, device: &RamDevice, root: &Inode, dir: &Inode, what: &str) {
 fn directories_go_where_the_rule_says_while_groups_run_out_of_inodes_and_blocks() {
     let options = OpenOptions::default();
     let (device, mut fs) = plain(256, 4, &options);
-    // The first group and the last are poor in blocks; of the others the one that comes first has more directories, and fewer
-    // than there are on an average.
+    // In the end two groups are poor in blocks; of the others the one that comes first has more directories, and fewer than
+    // there are on an average.
     let root = fs.root().expect("root");
-    let tops = ["d0", "d1", "d2"].map(|name| root.create(name, &DIR).expect("created"));
-    for (top, count) in tops.iter().zip([3, 0, 14]) {
+    // Each to another group: that of the one before is poor then.
+    let tops = ["d0", "d1", "d2"].map(|name| {
+        let top = root.create(name, &DIR).expect("created");
+        top.create("large", &FILE).expect("created").append(&vec![1; 200 << 12]).expect("written");
+        top
+    });
+    tops.iter().for_each(|top| top.unlink("large").expect("unlinked"));
+    let group = |dir: &Inode| fs.geometry().group_of_inode(dir.nr()).expect("a group").0.get();
+    assert_eq!(tops.each_ref().map(group), [2, 1, 3]);
+    for (top, count) in tops.iter().zip([14, 3, 0]) {
         for nr in 0..count {
             top.create(format!("s{nr}"), &DIR).expect("created");
             probe(&fs, &device, &root, top, &format!("with {nr} directories more"));
         }
     }
-    for dir in [&root, &tops[2]] {
+    for dir in [&root, &tops[0]] {
         dir.create("large", &FILE).expect("created").append(&vec![1; 200 << 12]).expect("written");
-        probe(&fs, &device, &root, dir, "with a large file");
+        probe(&fs, &device, &root, &tops[0], "with a large file");
     }
     drop((root, tops));
     // Counts are read, and found, as they were kept.
@@ -499,7 +507,7 @@ fn directories_go_where_the_rule_says_while_groups_run_out_of_inodes_and_blocks(
     }
     let root = fs.root().expect("root");
     root.unlink("large").expect("unlinked");
-    root.lookup("d2").expect("there").unlink("large").expect("unlinked");
+    root.lookup("d0").expect("there").unlink("large").expect("unlinked");
     for name in ["d0", "d1"] {
         let dir = root.lookup(name).expect("there");
         let file = dir.create("file", &FILE).expect("created");
