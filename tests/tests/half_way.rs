@@ -14,8 +14,8 @@ use e2dax_tests::{
 };
 use ext2_core::plumbing::Plumbing;
 use ext2_core::{
-    Errno, Error, Ext2, FileBlock, FileKind, Follow, GroupNr, InodeFlags, NewInode, OpenOptions, RenameFlags,
-    SetAttr, Timestamp, Wait,
+    Errno, Error, Ext2, FileBlock, FileKind, Follow, GroupNr, Inode, InodeFlags, NewInode, OpenOptions,
+    RenameFlags, SetAttr, Timestamp, Wait,
 };
 
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
@@ -451,4 +451,181 @@ fn a_directory_that_takes_the_place_of_a_shelter_stays() {
     drop((root, dir));
     fs.close().expect("closed");
     assert!(is_clean(&device.to_vec()));
+}
+
+/// Runs `changes` while a rename waits for the lock of `first`, having looked its names up.
+fn while_it_waits(first: &Inode, rename: impl FnOnce() + Send, changes: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let held = first.io_lock().read();
+        scope.spawn(rename);
+        std::thread::sleep(Duration::from_millis(150));
+        scope.spawn(changes).join().expect("no panic");
+        drop(held);
+    });
+}
+
+#[test]
+fn a_rename_looks_again_at_names_that_changed_while_it_waited() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let [low, high] = ["low", "high"].map(|name| root.create(name, &DIR).expect("created"));
+    assert!(low.nr() < high.nr());
+    let rename = |from: &Inode, to: &Inode| {
+        fs.rename(from, b"f", to, b"g", RenameFlags::empty()).expect("renamed");
+    };
+    // The old name is another file's by then.
+    high.create("f", &FILE).expect("created").write_at(0, b"old").expect("written");
+    while_it_waits(
+        &low,
+        || rename(&high, &low),
+        || {
+            high.unlink("f").expect("unlinked");
+            high.create("f", &FILE).expect("created").write_at(0, b"new").expect("written");
+        },
+    );
+    assert!(high.lookup("f").is_err());
+    assert_eq!(
+        (fs.read("low/g").expect("read"), low.lookup("g").expect("there").attr().links),
+        (b"new".to_vec(), 1)
+    );
+    // The new name is there by then.
+    low.create("f", &FILE).expect("created").write_at(0, b"moved").expect("written");
+    let mut over = None;
+    while_it_waits(&low, || rename(&low, &high), || over = Some(high.create("g", &FILE).expect("created")));
+    assert_eq!(
+        (over.map(|over| over.attr().links), fs.read("high/g").expect("read")),
+        (Some(0), b"moved".to_vec())
+    );
+    assert!(low.lookup("f").is_err());
+    assert_eq!(high.entries(0).expect("listed").count(), 3);
+    drop((root, low, high));
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+#[test]
+fn a_rename_that_waits_for_a_directory_holds_no_file() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let root = fs.root().expect("root");
+    let file = root.create("f", &FILE).expect("created");
+    let dir = root.create("d", &DIR).expect("created");
+    assert!(file.nr() < dir.nr());
+    dir.link(&file, "f").expect("linked");
+    while_it_waits(
+        &dir,
+        || fs.rename(&dir, b"f", &dir, b"g", RenameFlags::empty()).expect("renamed"),
+        || {
+            let (done, answer) = std::sync::mpsc::channel();
+            let file = file.clone();
+            std::thread::spawn(move || {
+                drop(file.io_lock().write());
+                done.send(())
+            });
+            answer.recv_timeout(Duration::from_secs(5)).expect("the file is held");
+        },
+    );
+}
+
+#[test]
+fn only_who_makes_lost_and_found_in_the_root_waits_for_renames_between_directories() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let root = fs.root().expect("root");
+    root.rmdir("lost+found").expect("empty");
+    let [a, b] = ["a", "b"].map(|name| root.create(name, &DIR).expect("created"));
+    a.create("f", &FILE).expect("created");
+    let (done, answer) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let held = a.io_lock().write();
+        scope.spawn(|| fs.rename(&a, b"f", &b, b"f", RenameFlags::empty()).expect("renamed"));
+        // So that it is at the lock.
+        std::thread::sleep(Duration::from_millis(100));
+        for (dir, name) in [(&root, "lost+found"), (&root, "other"), (&b, "lost+found"), (&b, "other")] {
+            let done = done.clone();
+            scope.spawn(move || {
+                dir.create(name, &DIR).expect("created");
+                done.send((dir.nr(), name))
+            });
+        }
+        let mut first = std::collections::BTreeSet::new();
+        while let Ok(done) =
+            answer.recv_timeout(Duration::from_millis(if first.len() < 3 { 5000 } else { 100 }))
+        {
+            first.insert(done);
+        }
+        drop(held);
+        assert_eq!(first, [(root.nr(), "other"), (b.nr(), "lost+found"), (b.nr(), "other")].into());
+    });
+    assert!(root.lookup("lost+found").is_ok());
+}
+
+#[test]
+fn a_device_that_is_gone_while_a_directory_moves_in_a_transaction_leaves_it_in_one_place() {
+    need_tools!("mke2fs", "e2fsck");
+    const INCOMPAT: usize = 1024 + 96;
+    let device = ram(&image(&["-t", "ext3", "-J", "size=1"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let (a, b) = (root.create("a", &DIR).expect("created"), root.create("b", &DIR).expect("created"));
+    a.create("d", &DIR).expect("created").create("inside", &FILE).expect("created");
+    b.create("empty", &DIR).expect("created");
+    b.create("file", &FILE).expect("created");
+    drop((root, a, b));
+    fs.close().expect("closed");
+    let base = device.to_vec();
+    for (name, flags) in [
+        ("new", RenameFlags::empty()),
+        ("empty", RenameFlags::empty()),
+        ("empty", RenameFlags::EXCHANGE),
+        ("file", RenameFlags::EXCHANGE),
+    ] {
+        let mut replayed = 0;
+        for after in 0.. {
+            let (faulty, fs) = open_faulty(&base);
+            let at = |path: &str| fs.resolve(path, Follow::No).expect("there");
+            let (a, b) = (at("a"), at("b"));
+            faulty.arm(Fault::from_then_on(Calls::WRITE | Calls::FENCE, after));
+            let done = fs.rename(&a, b"d", &b, name.as_bytes(), flags);
+            let struck = faulty.fired() > 0;
+            drop((a, b, fs));
+            let left = faulty.inner().to_vec();
+            if !struck {
+                done.expect("renamed");
+                break;
+            }
+            // Where there is something to replay.
+            if left[INCOMPAT] & 4 == 0 {
+                continue;
+            }
+            replayed += 1;
+            let what = format!("{name}, {flags:?}, store {after}");
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("image");
+            golden::write_sparse(&path, &left).expect("written");
+            tools::e2fsck_p(&path).unwrap_or_else(|said| panic!("{what} needs a human: {said}"));
+            let fs = open(&ram(&std::fs::read(&path).expect("read")));
+            let is_dir = |path: &str| match fs.resolve(path, Follow::No) {
+                Ok(inode) => (inode.kind() == FileKind::Directory).to_string(),
+                Err(_) => "none".to_owned(),
+            };
+            let inside =
+                ["a/d/inside", &format!("b/{name}/inside")].map(|path| fs.resolve(path, Follow::No).is_ok());
+            assert!(inside[0] != inside[1], "{what}: {inside:?}");
+            // What it replaced or changed places with is where it was, or gone, or there.
+            let (old, new) = (is_dir("a/d"), is_dir(&format!("b/{name}")));
+            let expected = match (inside[0], name, flags == RenameFlags::EXCHANGE) {
+                (true, "new", _) => ["true", "none"],
+                (true, "file", _) => ["true", "false"],
+                (true, ..) => ["true", "true"],
+                (false, _, false) => ["none", "true"],
+                (false, "file", _) => ["false", "true"],
+                (false, ..) => ["true", "true"],
+            };
+            assert_eq!([&old[..], &new[..]], expected, "{what}");
+        }
+        assert!(replayed > 1, "{name}: {replayed}");
+    }
 }
