@@ -13,7 +13,7 @@ use ext2_core::{
     BlockSize, Errno, Error, Ext2, FileBlock, FileKind, Follow, GroupNr, Inode, InodeNr, NewInode,
     OpenOptions, Wait, XattrSet, without_reserve,
 };
-use ext2_image::mkfs::{self, Format, Fresh};
+use ext2_image::mkfs::{self, Format, Fresh, Inodes};
 
 const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
@@ -384,10 +384,11 @@ fn a_directory_that_lost_blocks_at_its_end_ends_before_them_and_one_with_other_h
     need_tools!("mke2fs");
     let (clean, at) = with_directory(3, &[]);
     // Blocks of which the pointers are gone, the size, and the size that the directory has then.
-    let cases: [(&[u64], u32, Option<u32>); 10] = [
+    let cases: [(&[u64], u32, Option<u32>); 11] = [
         (&[], 3, Some(3)),
         // The block came, and the size not yet.
         (&[], 2, Some(3)),
+        (&[1, 2], 0, Some(1)),
         (&[2], 3, Some(2)),
         (&[1, 2], 3, Some(1)),
         // One that comes after the end is none of its.
@@ -769,4 +770,38 @@ fn what_is_taken_is_stored_in_the_bitmaps_and_nowhere_else() {
     drop(root);
     fs.close().expect("closed");
     assert!(device.to_vec()[..1024].iter().all(|&byte| byte == 0xa5));
+}
+
+#[test]
+fn what_a_table_has_past_the_last_inode_of_its_group_is_no_inode() {
+    let device = Arc::new(RamDevice::new(2 << 20).expect("memory"));
+    let format = Format {
+        block_size: BlockSize::new(4096),
+        inodes: Inodes::Count(128),
+        inode_size: 128,
+        blocks_per_group: Some(256),
+        ..Format::default()
+    };
+    mkfs::format(&*device, &format, Fresh::Zeros).expect("made");
+    let table = {
+        let fs = open(&device);
+        assert_eq!(fs.geometry().inodes_per_group, 64);
+        u64::from(fs.descriptor(GroupNr::new(0)).expect("a descriptor").bg_inode_table.get())
+    };
+    // Two blocks have room for 64, and each group has 48.
+    device.write_u32(1024, 96).expect("stored");
+    device.write_u32(1024 + 40, 48).expect("stored");
+    device.write_u16(1024 + 58, 0).expect("stored");
+    for index in 48..64 {
+        let at = table * 4096 + index * 128;
+        device.write_u16(at, 0o100_644).expect("stored");
+        device.write_u16(at + 26, 1).expect("stored");
+    }
+    let fs = open(&device);
+    // Ten are reserved, and one is that of lost+found.
+    let free = fs.statfs().expect("counted").files_free;
+    assert_eq!((fs.geometry().inodes_per_group, free), (48, 96 - 11));
+    let root = fs.root().expect("root");
+    let taken = (0..).take_while(|nr| root.create(format!("f{nr}"), &FILE).is_ok()).count() as u64;
+    assert_eq!(taken, free);
 }
