@@ -580,9 +580,9 @@ fn a_dead_file_gives_up_its_share_of_a_block_of_attributes_and_changes_nothing_e
         let maps =
             open(&ram(&base)).descriptor(geo.group_numbers().next().expect("one")).expect("a descriptor");
         let maps = [maps.bg_block_bitmap.get(), maps.bg_inode_bitmap.get()].map(|map| map as usize * 1024);
-        let changed = [1024..3072, maps[0]..maps[0] + 1024, maps[1]..maps[1] + 1024]
+        let count_of_users = block as usize + 4..block as usize + 8;
+        let changed = [1024..3072, maps[0]..maps[0] + 1024, maps[1]..maps[1] + 1024, count_of_users]
             .into_iter()
-            .chain([block as usize + 4..block as usize + 8])
             .chain(dead.map(|at| at as usize + 20..at as usize + 24));
         for range in changed {
             left[range.clone()].copy_from_slice(&bytes[range]);

@@ -126,7 +126,7 @@ impl Keeping {
 }
 
 impl Placement for Keeping {
-    fn place<'s>(&self, space: &'s FreeSpace<'_>, request: &Request) -> Result<Option<Placed<'s>>> {
+    fn place<'s>(&self, space: &'s FreeSpace<'_>, _: &Request) -> Result<Option<Placed<'s>>> {
         let units = Self::units(space);
         let unit = space.unit();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

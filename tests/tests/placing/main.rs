@@ -414,15 +414,12 @@ fn a_small_file_is_moved_to_the_last_unit_that_is_free_and_to_one_that_was_freed
     // No unit is free: what grows stays where it is.
     assert!(small.append(&[1]).expect_err("full").is(Errno::NOSPC));
     // Then one is, and nothing besides.
-    let free_a_unit = |skip: u64| {
-        let whole = (0..filler.size() / (2 << 20)).filter(|unit| {
-            let run = filler.map(FileBlock::new(unit * 512), 512).expect("mapped");
-            run.count == 512 && run.target.is_some()
-        });
-        let unit = whole.skip(skip as usize).next().expect("a unit");
-        filler.punch_hole(unit * (2 << 20), 2 << 20, Wait::Yes).expect("punched");
+    let is_unit = |unit: &u64| {
+        let run = filler.map(FileBlock::new(unit * 512), 512).expect("mapped");
+        run.count == 512 && run.target.is_some()
     };
-    free_a_unit(0);
+    let unit = (0..filler.size() / (2 << 20)).find(is_unit).expect("a unit");
+    filler.punch_hole(unit * (2 << 20), 2 << 20, Wait::Yes).expect("punched");
     assert_eq!(left(), 512);
     small.append(&[1; 4096]).expect("written");
     assert!(is_one_aligned_run(&fs, &device, &small), "not moved");
