@@ -568,6 +568,10 @@ fn a_device_that_is_gone_while_a_directory_moves_in_a_transaction_leaves_it_in_o
                 continue;
             }
             replayed += 1;
+            // One of four, since e2fsck takes its time.
+            if replayed % 4 != 1 {
+                continue;
+            }
             let what = format!("{name}, {flags:?}, store {after}");
             let folder = tempfile::tempdir().expect("a folder");
             let path = folder.path().join("image");
@@ -593,7 +597,7 @@ fn a_device_that_is_gone_while_a_directory_moves_in_a_transaction_leaves_it_in_o
             };
             assert_eq!([&old[..], &new[..]], expected, "{what}");
         }
-        assert!(replayed > 1, "{name}: {replayed}");
+        assert!(replayed > 8, "{name}: {replayed}");
     }
 }
 
