@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use blockdev::{BlockDevice, RamDevice};
 use e2dax_tests::{Rng, need_tools, small::is_clean};
-use ext2_core::{BlockSize, Ext2, FileBlock, FileKind, Inode, NewInode, OpenOptions};
+use ext2_core::{BlockSize, Errno, Error, Ext2, FileBlock, FileKind, Inode, NewInode, OpenOptions};
 use ext2_image::mkfs::{self, Format, Fresh, Revision};
 
 const LEN: usize = 1024;
@@ -326,4 +326,209 @@ fn a_directory_with_a_hash_tree_is_a_plain_one_once_it_is_changed() {
         }
         assert_eq!(flags(), 0, "change {change}");
     }
+}
+
+/// A file system with a directory `dir` of so many blocks, whose entries all name one FIFO: three in each block, beside
+/// its own and its parent's in the first.
+fn many_blocks(blocks: u64) -> (Arc<RamDevice>, Ext2) {
+    let device = Arc::new(RamDevice::new(1 << 20).expect("memory"));
+    mkfs::format(&*device, &Format { block_size: BlockSize::new(1024), ..Format::default() }, Fresh::Zeros)
+        .expect("made");
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+    let root = fs.root().expect("root");
+    let dir = root.create(b"dir", &NewInode::new(FileKind::Directory, 0o755)).expect("created");
+    let fifo = root.create(b"fifo", &NewInode::new(FileKind::Fifo, 0o644)).expect("created");
+    for nr in 0..3 * blocks {
+        dir.link(&fifo, format!("{nr:0250}")).expect("linked");
+    }
+    assert_eq!(dir.size(), blocks * 1024);
+    drop((root, dir, fifo));
+    (device, fs)
+}
+
+/// Where the blocks of `dir` lie on the device.
+fn places(fs: &Ext2) -> Vec<u64> {
+    let dir = fs.root().expect("root").lookup(b"dir").expect("there");
+    let at = |nr| dir.map(FileBlock::new(nr), 1).expect("a map").target.expect("a block").get();
+    (0..dir.size() / LEN as u64).map(|nr| u64::from(at(nr)) * LEN as u64).collect()
+}
+
+#[test]
+fn a_broken_block_hides_its_names_in_a_large_directory_and_those_after_it_in_a_small_one() {
+    // Up to four blocks are few.
+    for blocks in [2_u64, 3, 4, 5, 6] {
+        let (device, fs) = many_blocks(blocks);
+        let places = places(&fs);
+        let names: Vec<Vec<Vec<u8>>> =
+            read(&fs.root().expect("root").lookup(b"dir").expect("there"), &device, true)
+                .iter()
+                .map(|block| block.iter().map(|slot| slot.name.clone()).collect())
+                .collect();
+        fs.close().expect("closed");
+        // The second entry of the second block is longer than what is left.
+        let second = u64::from(device.read_u32(places[1] + 4).expect("read") as u16);
+        device.write_u16(places[1] + second + 4, 1000).expect("stored");
+        let fs = Ext2::open(device, &OpenOptions::default()).expect("open");
+        let root = fs.root().expect("root");
+        let dir = root.lookup(b"dir").expect("there");
+        let is_large = blocks > 4;
+        // However often it is searched.
+        for round in 0..4 {
+            let found = |name: &[u8]| match dir.lookup(name) {
+                Ok(_) => "there",
+                Err(Error::Corrupt(_)) => "corrupt",
+                Err(error) => {
+                    assert!(error.is(Errno::NOENT), "{error}");
+                    "none"
+                }
+            };
+            let what = format!("{blocks} blocks, round {round}");
+            assert_eq!(found(b"none"), if is_large { "none" } else { "corrupt" }, "{what}");
+            assert_eq!(found(&names[0][2]), "there", "{what}");
+            assert_eq!(found(&names[1][0]), "there", "{what}");
+            assert_eq!(found(&names[1][2]), if is_large { "none" } else { "corrupt" }, "{what}");
+            if let Some(after) = names.get(2) {
+                assert_eq!(found(&after[1]), if is_large { "there" } else { "corrupt" }, "{what}");
+            }
+            // That a directory has one name is said where nothing else is wrong.
+            let error = dir.link(&root, b"none").expect_err("refused");
+            assert_eq!(matches!(error, Error::Corrupt(_)), !is_large, "{what}: {error}");
+        }
+        // A name before the break can be removed; the next one does not go into that block.
+        let first = &names[1][0];
+        dir.unlink(first).expect("removed");
+        assert_eq!(dir.size(), blocks * 1024);
+        assert!(dir.lookup(first).is_err());
+        if is_large {
+            let fifo = root.lookup(b"fifo").expect("there");
+            dir.link(&fifo, b"n".repeat(250)).expect("linked");
+            assert_eq!(dir.size(), (blocks + 1) * 1024);
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_was_broken_since_it_was_looked_at_is_not_found() {
+    let (device, fs) = many_blocks(6);
+    let places = places(&fs);
+    let dir = fs.root().expect("root").lookup(b"dir").expect("there");
+    let blocks = read(&dir, &device, true);
+    assert!(dir.lookup(b"none").expect_err("not there").is(Errno::NOENT));
+    for (block, slot) in [(1, 0), (2, 1), (3, 2), (5, 2)] {
+        let (name, before) =
+            (&blocks[block][slot].name, blocks[block][..slot].iter().map(|slot| slot.len).sum::<usize>());
+        let at = places[block] + before as u64 + 4;
+        let rest = LEN - before;
+        let need = size_of(name);
+        for (rec_len, is_found) in [
+            (need, true),
+            (need - 4, false),
+            (12, false),
+            (0, false),
+            (rest, true),
+            (rest + 4, false),
+            (LEN + 4, false),
+            (blocks[block][slot].len, true),
+        ] {
+            device.write_u16(at, rec_len as u16).expect("stored");
+            let found = dir.lookup(name);
+            assert_eq!(found.is_ok(), is_found, "{rec_len} bytes in block {block}, entry {slot}: {found:?}");
+        }
+        // Another name of the same beginning, or of the same length.
+        let old = device.read_u32(at).expect("read");
+        for name_len in [249_u8, 251, 255, 250] {
+            let mut bytes = old.to_le_bytes();
+            bytes[2] = name_len;
+            device.write_u32(at, u32::from_le_bytes(bytes)).expect("stored");
+            assert_eq!(dir.lookup(name).is_ok(), name_len == 250, "a name of {name_len} bytes");
+        }
+        let mut byte = [0];
+        device.read_at(at + 4 + 249, &mut byte).expect("read");
+        device.write_at(at + 4 + 249, b"x").expect("stored");
+        assert!(dir.lookup(name).expect_err("another name").is(Errno::NOENT));
+        device.write_at(at + 4 + 249, &byte).expect("stored");
+        dir.lookup(name).expect("there");
+    }
+}
+
+#[test]
+fn a_listing_ends_where_a_directory_has_more_blocks_than_the_file_system() {
+    let (device, fs) = many_blocks(1);
+    let (at, count) = (inode_at(&fs), u64::from(fs.geometry().blocks_count));
+    // Two free blocks: one of pointers to the first block of the directory, and one of pointers to that.
+    let root = fs.root().expect("root");
+    let file = root.create(b"file", &NewInode::new(FileKind::Regular, 0o644)).expect("created");
+    file.write_at(0, &[1; 2048]).expect("written");
+    let of_file =
+        [0, 1].map(|nr| file.map(FileBlock::new(nr), 1).expect("a map").target.expect("a block").get());
+    drop((root, file));
+    fs.close().expect("closed");
+    let block = device.read_u32(at + 40).expect("read");
+    device.write_words(u64::from(of_file[0]) * 1024, &[block; 256]).expect("stored");
+    device.write_words(u64::from(of_file[1]) * 1024, &[of_file[0]; 256]).expect("stored");
+    (0..12).for_each(|slot| device.write_u32(at + 40 + 4 * slot, block).expect("stored"));
+    device.write_u32(at + 40 + 48, of_file[0]).expect("stored");
+    device.write_u32(at + 40 + 52, of_file[1]).expect("stored");
+    for (blocks, is_good) in [(count - 1, true), (count, true), (count + 1, false), (count + 500, false)] {
+        device.write_u32(at + 4, (blocks * 1024) as u32).expect("stored");
+        let fs = Ext2::open(device.clone(), &OpenOptions::read_only()).expect("open");
+        let dir = fs.root().expect("root").lookup(b"dir").expect("there");
+        let all: Vec<_> = dir.entries(0).expect("listed").collect();
+        let whole = all.iter().filter(|entry| entry.is_ok()).count() as u64;
+        assert_eq!(
+            (whole, all.len() as u64 - whole),
+            (5 * blocks.min(count), u64::from(!is_good)),
+            "{blocks}"
+        );
+    }
+}
+
+#[test]
+fn a_directory_grows_by_a_block_and_the_indirect_blocks_that_lead_to_it_or_not_at_all() {
+    need_tools!("e2fsck");
+    // At the direct blocks, and where the first tree begins and has begun.
+    for (blocks, need) in [(11, 1), (12, 2), (13, 1)] {
+        for free in 0..4 {
+            let (device, fs) = many_blocks(blocks);
+            let root = fs.root().expect("root");
+            let (dir, fifo) = (root.lookup(b"dir").expect("there"), root.lookup(b"fifo").expect("there"));
+            let left = || fs.statfs().expect("counted").blocks_free;
+            let filler = root.create(b"filler", &NewInode::new(FileKind::Regular, 0o644)).expect("created");
+            while left() > free {
+                let most = if left() > free + 20 { left() - free - 15 } else { 1 };
+                filler.append(&vec![1; (most * 1024) as usize]).expect("written");
+            }
+            let more = b"n".repeat(250);
+            let (before, there) = (left(), read(&dir, &device, true));
+            let done = dir.link(&fifo, &more);
+            let fits = before >= need;
+            assert_eq!(done.is_ok(), fits, "{blocks} blocks, {before} free: {done:?}");
+            assert_eq!(left(), before - if fits { need } else { 0 }, "{blocks} blocks, {before} free");
+            if !fits {
+                assert!(done.expect_err("full").is(Errno::NOSPC));
+                assert_eq!(read(&dir, &device, true), there);
+                // Nothing came of it: with room it goes on.
+                filler.truncate(0, ext2_core::Wait::Yes).expect("cut");
+                dir.link(&fifo, &more).expect("linked");
+            }
+            drop((root, dir, fifo, filler));
+            fs.close().expect("closed");
+            assert!(is_clean(&device.to_vec()));
+        }
+    }
+}
+
+#[test]
+fn a_directory_whose_first_blocks_are_empty_is_not() {
+    let (device, fs) = many_blocks(3);
+    let root = fs.root().expect("root");
+    let dir = root.lookup(b"dir").expect("there");
+    let blocks = read(&dir, &device, true);
+    for block in &blocks {
+        for slot in block.iter().filter(|slot| slot.name.len() > 2) {
+            assert!(root.rmdir(b"dir").expect_err("not empty").is(Errno::NOTEMPTY));
+            dir.unlink(&slot.name).expect("unlinked");
+        }
+    }
+    root.rmdir(b"dir").expect("empty");
 }

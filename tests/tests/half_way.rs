@@ -497,3 +497,282 @@ fn a_write_that_meets_a_fault_and_cannot_be_copied_to_its_block_is_an_error() {
     file.read_exact_at(0, &mut there).expect("read");
     assert_eq!(&there, b"bytes");
 }
+
+/// Runs `changes` while a rename waits for the lock of `first`, having looked its names up.
+fn while_it_waits(first: &Inode, rename: impl FnOnce() + Send, changes: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let held = first.io_lock().read();
+        scope.spawn(rename);
+        std::thread::sleep(Duration::from_millis(150));
+        scope.spawn(changes).join().expect("no panic");
+        drop(held);
+    });
+}
+
+#[test]
+fn a_rename_looks_again_at_names_that_changed_while_it_waited() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let [low, high] = ["low", "high"].map(|name| root.create(name, &DIR).expect("created"));
+    assert!(low.nr() < high.nr());
+    let rename = |from: &Inode, to: &Inode| {
+        fs.rename(from, b"f", to, b"g", RenameFlags::empty()).expect("renamed");
+    };
+    // The old name is another file's by then.
+    high.create("f", &FILE).expect("created").write_at(0, b"old").expect("written");
+    while_it_waits(
+        &low,
+        || rename(&high, &low),
+        || {
+            high.unlink("f").expect("unlinked");
+            high.create("f", &FILE).expect("created").write_at(0, b"new").expect("written");
+        },
+    );
+    assert!(high.lookup("f").is_err());
+    assert_eq!(
+        (fs.read("low/g").expect("read"), low.lookup("g").expect("there").attr().links),
+        (b"new".to_vec(), 1)
+    );
+    // The new name is there by then.
+    low.create("f", &FILE).expect("created").write_at(0, b"moved").expect("written");
+    let mut over = None;
+    while_it_waits(&low, || rename(&low, &high), || over = Some(high.create("g", &FILE).expect("created")));
+    assert_eq!(
+        (over.map(|over| over.attr().links), fs.read("high/g").expect("read")),
+        (Some(0), b"moved".to_vec())
+    );
+    assert!(low.lookup("f").is_err());
+    assert_eq!(high.entries(0).expect("listed").count(), 3);
+    drop((root, low, high));
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+#[test]
+fn a_rename_that_waits_for_a_directory_holds_no_file() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let root = fs.root().expect("root");
+    let file = root.create("f", &FILE).expect("created");
+    let dir = root.create("d", &DIR).expect("created");
+    assert!(file.nr() < dir.nr());
+    dir.link(&file, "f").expect("linked");
+    while_it_waits(
+        &dir,
+        || fs.rename(&dir, b"f", &dir, b"g", RenameFlags::empty()).expect("renamed"),
+        || {
+            let (done, answer) = std::sync::mpsc::channel();
+            let file = file.clone();
+            std::thread::spawn(move || {
+                drop(file.io_lock().write());
+                done.send(())
+            });
+            answer.recv_timeout(Duration::from_secs(5)).expect("the file is held");
+        },
+    );
+}
+
+#[test]
+fn a_device_that_is_gone_while_a_directory_moves_in_a_transaction_leaves_it_in_one_place() {
+    need_tools!("mke2fs", "e2fsck");
+    const INCOMPAT: usize = 1024 + 96;
+    let device = ram(&image(&["-t", "ext3", "-J", "size=1"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let (a, b) = (root.create("a", &DIR).expect("created"), root.create("b", &DIR).expect("created"));
+    a.create("d", &DIR).expect("created").create("inside", &FILE).expect("created");
+    b.create("empty", &DIR).expect("created");
+    b.create("file", &FILE).expect("created");
+    drop((root, a, b));
+    fs.close().expect("closed");
+    let base = device.to_vec();
+    for (name, flags) in [
+        ("new", RenameFlags::empty()),
+        ("empty", RenameFlags::empty()),
+        ("empty", RenameFlags::EXCHANGE),
+        ("file", RenameFlags::EXCHANGE),
+    ] {
+        let mut replayed = 0;
+        for after in 0.. {
+            let (faulty, fs) = open_faulty(&base);
+            let at = |path: &str| fs.resolve(path, Follow::No).expect("there");
+            let (a, b) = (at("a"), at("b"));
+            faulty.arm(Fault::from_then_on(Calls::WRITE | Calls::FENCE, after));
+            let done = fs.rename(&a, b"d", &b, name.as_bytes(), flags);
+            let struck = faulty.fired() > 0;
+            drop((a, b, fs));
+            let left = faulty.inner().to_vec();
+            if !struck {
+                done.expect("renamed");
+                break;
+            }
+            // Where there is something to replay.
+            if left[INCOMPAT] & 4 == 0 {
+                continue;
+            }
+            replayed += 1;
+            // One of four, since e2fsck takes its time.
+            if replayed % 4 != 1 {
+                continue;
+            }
+            let what = format!("{name}, {flags:?}, store {after}");
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("image");
+            golden::write_sparse(&path, &left).expect("written");
+            tools::e2fsck_p(&path).unwrap_or_else(|said| panic!("{what} needs a human: {said}"));
+            let fs = open(&ram(&std::fs::read(&path).expect("read")));
+            let is_dir = |path: &str| match fs.resolve(path, Follow::No) {
+                Ok(inode) => (inode.kind() == FileKind::Directory).to_string(),
+                Err(_) => "none".to_owned(),
+            };
+            let inside =
+                ["a/d/inside", &format!("b/{name}/inside")].map(|path| fs.resolve(path, Follow::No).is_ok());
+            assert!(inside[0] != inside[1], "{what}: {inside:?}");
+            // What it replaced or changed places with is where it was, or gone, or there.
+            let (old, new) = (is_dir("a/d"), is_dir(&format!("b/{name}")));
+            let expected = match (inside[0], name, flags == RenameFlags::EXCHANGE) {
+                (true, "new", _) => ["true", "none"],
+                (true, "file", _) => ["true", "false"],
+                (true, ..) => ["true", "true"],
+                (false, _, false) => ["none", "true"],
+                (false, "file", _) => ["false", "true"],
+                (false, ..) => ["true", "true"],
+            };
+            assert_eq!([&old[..], &new[..]], expected, "{what}");
+        }
+        assert!(replayed > 8, "{name}: {replayed}");
+    }
+}
+
+/// Somebody renames a directory between the moment at which a removal looks its name up and the one at which it has the locks.
+#[test]
+fn a_removal_of_a_directory_looks_again_at_a_name_that_changed_while_it_waited() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let [one, other, parent] =
+        ["one", "other", "parent"].map(|name| root.create(name, &DIR).expect("created"));
+    for name in ["one", "other"] {
+        fs.rename(&root, name.as_bytes(), &parent, name.as_bytes(), RenameFlags::empty()).expect("renamed");
+    }
+    // The locks are taken in this order.
+    assert!(one.nr() < other.nr() && other.nr() < parent.nr());
+    std::thread::scope(|scope| {
+        while_it_waits(
+            &other,
+            || fs.rename(&parent, b"one", &parent, b"other", RenameFlags::EXCHANGE).expect("exchanged"),
+            || {
+                while one.io_lock().try_read().is_some() {
+                    std::thread::yield_now();
+                }
+                scope.spawn(|| parent.rmdir("one").expect("removed"));
+                // So that it has looked the name up.
+                std::thread::sleep(Duration::from_millis(150));
+            },
+        );
+    });
+    assert!(parent.lookup("one").expect_err("removed").is(Errno::NOENT));
+    assert_eq!(parent.lookup("other").expect("there"), one);
+    assert_eq!([&one, &other, &parent].map(|dir| dir.attr().links), [2, 0, 3]);
+    drop((root, one, other, parent));
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+/// A device that holds up one read of a place, and tells that it came.
+#[derive(Debug)]
+struct Held {
+    inner: RamDevice,
+    /// The place, while it is held up.
+    at: std::sync::atomic::AtomicU64,
+    came: Barrier,
+    go: Barrier,
+}
+
+impl BlockDevice for Held {
+    e2dax_tests::forward!(inner: size, write_at, zero, fence, flush);
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> blockdev::Result<()> {
+        let at = self.at.load(std::sync::atomic::Ordering::Relaxed);
+        if (offset..offset + buf.len() as u64).contains(&at) {
+            self.at.store(u64::MAX, std::sync::atomic::Ordering::Relaxed);
+            self.came.wait();
+            self.go.wait();
+        }
+        self.inner.read_at(offset, buf)
+    }
+}
+
+/// A file system of a device that holds up the read of an inode, `dir/f`, with a directory `dir` and another, `other`.
+fn held_up() -> (Arc<Held>, Ext2) {
+    let device = ram(&image(&["-t", "ext2"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let dir = root.create("dir", &DIR).expect("created");
+    root.create("other", &DIR).expect("created");
+    let nr = dir.create("f", &FILE).expect("created").nr();
+    let at = links_offset(&fs, nr.get()) as u64;
+    root.rmdir("lost+found").expect("empty");
+    drop((root, dir));
+    fs.close().expect("closed");
+    let held = Arc::new(Held {
+        inner: RamDevice::from_bytes(&device.to_vec()).expect("memory"),
+        at: u64::MAX.into(),
+        came: Barrier::new(2),
+        go: Barrier::new(2),
+    });
+    let fs = Ext2::open(held.clone(), &OpenOptions::default()).expect("open");
+    held.at.store(at, std::sync::atomic::Ordering::Relaxed);
+    (held, fs)
+}
+
+#[test]
+fn a_lookup_holds_the_directory_until_it_has_the_inode() {
+    need_tools!("mke2fs");
+    let (held, fs) = held_up();
+    let dir = fs.resolve("dir", Follow::No).expect("there");
+    let (done, answer) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| dir.lookup("f").expect("there"));
+        held.came.wait();
+        scope.spawn(|| {
+            dir.create("g", &FILE).expect("created");
+            done.send(())
+        });
+        let early = answer.recv_timeout(Duration::from_millis(150));
+        held.go.wait();
+        early.expect_err("the directory changed while a name was looked up");
+        answer.recv_timeout(Duration::from_secs(5)).expect("created");
+    });
+}
+
+#[test]
+fn only_who_makes_lost_and_found_in_the_root_waits_for_renames_between_directories() {
+    need_tools!("mke2fs");
+    let (held, fs) = held_up();
+    let root = fs.root().expect("root");
+    let [dir, other] = ["dir", "other"].map(|name| root.lookup(name).expect("there"));
+    let (done, answer) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| fs.rename(&dir, b"f", &other, b"f", RenameFlags::empty()).expect("renamed"));
+        held.came.wait();
+        for (dir, name) in [(&root, "lost+found"), (&root, "one"), (&other, "lost+found"), (&other, "one")] {
+            let done = done.clone();
+            scope.spawn(move || {
+                dir.create(name, &DIR).expect("created");
+                done.send((dir.nr(), name))
+            });
+        }
+        let mut first = std::collections::BTreeSet::new();
+        let wait = |found: usize| Duration::from_millis(if found < 3 { 5000 } else { 150 });
+        while let Ok(done) = answer.recv_timeout(wait(first.len())) {
+            first.insert(done);
+        }
+        held.go.wait();
+        assert_eq!(first, [(root.nr(), "one"), (other.nr(), "lost+found"), (other.nr(), "one")].into());
+    });
+    assert!(root.lookup("lost+found").is_ok());
+}

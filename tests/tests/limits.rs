@@ -495,3 +495,49 @@ fn what_is_neither_file_nor_directory_is_not_made_immutable_or_append_only() {
     fs.close().expect("closed");
     assert!(is_clean(&device.to_vec()));
 }
+
+#[test]
+fn a_directory_grows_to_less_than_2_gib() {
+    const LEN: u64 = 64 << 10;
+    // What is not touched takes no memory.
+    let device = Arc::new(RamDevice::new((2 << 30) + 256 * LEN).expect("memory"));
+    let format = Format {
+        block_size: BlockSize::new(LEN),
+        inodes: ext2_image::mkfs::Inodes::Count(2048),
+        ..Format::default()
+    };
+    mkfs::format(&*device, &format, Fresh::Zeros).expect("made");
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let dir = root.create(b"dir", &DIR).expect("created");
+    let file = root.create(b"file", &FILE).expect("created");
+    file.write_at(0, &vec![0; 4 * LEN as usize]).expect("written");
+    let at = inode_at(&fs, dir.nr());
+    let [empty, full, last, double] = [0, 1, 2, 3]
+        .map(|nr| file.map(ext2_core::FileBlock::new(nr), 1).expect("mapped").target.expect("data").get());
+    drop((root, dir, file));
+    fs.close().expect("closed");
+    // All blocks are one, which is broken, so that no name goes into it.
+    device.write_u32(u64::from(empty) * LEN + 4, 1).expect("stored");
+    (0..12).for_each(|slot| device.write_u32(at + 40 + 4 * slot, empty).expect("stored"));
+    device.write_u32(at + 40 + 48, full).expect("stored");
+    device.write_u32(at + 40 + 52, double).expect("stored");
+    device.write_words(u64::from(full) * LEN, &vec![empty; 16_384]).expect("stored");
+    device.write_u32(u64::from(double) * LEN, last).expect("stored");
+    for (blocks, grows) in [(32_766_u64, true), (32_767, false)] {
+        device
+            .write_words(u64::from(last) * LEN, &vec![empty; (blocks - 12 - 16_384) as usize])
+            .expect("stored");
+        device.write_u32(at + 4, (blocks * LEN) as u32).expect("stored");
+        let fs = open(&device);
+        let root = fs.root().expect("root");
+        let dir = root.lookup(b"dir").expect("there");
+        let done = dir.link(&root.lookup(b"file").expect("there"), b"name");
+        if grows {
+            done.expect("linked");
+        } else {
+            refused(done, Errno::NOSPC);
+        }
+        assert_eq!(dir.size(), (blocks + u64::from(grows)) * LEN);
+    }
+}

@@ -2,16 +2,17 @@
 //! directories that are removed, and entries that no image should have.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use blockdev::BlockDevice;
+use blockdev::{BlockDevice, Faulty, RamDevice};
 use e2dax_tests::{
     Rng, need_tools,
     small::{image, is_clean, open, ram},
     tools,
 };
 use ext2_core::{
-    DirEntry, Errno, Error, Ext2, FileKind, Follow, GroupNr, Inode, InodeFlags, NewInode, OpenOptions,
-    RenameFlags, SetAttr, Wait, XattrSet,
+    Acl, AclEntry, AclKind, AclTag, DirEntry, Errno, Error, Ext2, FileKind, Follow, GroupNr, Inode,
+    InodeFlags, NewInode, OpenOptions, RenameFlags, SetAttr, Wait, XattrSet,
 };
 
 const DIR: NewInode = NewInode::new(FileKind::Directory, 0o755);
@@ -542,6 +543,7 @@ fn a_file_is_replaced_where_lost_and_found_has_every_name_that_it_might_be_kept_
     fs.write("new", "new").expect("written");
     let nr = root.lookup_nr("old").expect("there");
     let (mut plus, mut count) = (format!("#{nr}"), 0);
+    lost.create(format!("#{nr}.0"), &FIFO).expect("created");
     while plus.len() <= 255 {
         lost.create(&plus, &FIFO).expect("created");
         plus.push('+');
@@ -551,7 +553,7 @@ fn a_file_is_replaced_where_lost_and_found_has_every_name_that_it_might_be_kept_
     fs.rename(&root, b"new", &root, b"old", RenameFlags::empty()).expect("renamed");
     assert_eq!(fs.read("old").expect("read"), b"new");
     assert!(!fs.exists("new").expect("looked up"));
-    assert_eq!(listed(&lost, 0).len(), 2 + 2 * count);
+    assert_eq!(listed(&lost, 0).len(), 3 + 2 * count);
     drop((lost, root));
     fs.close().expect("closed");
     assert!(is_clean(&device.to_vec()));
@@ -597,4 +599,189 @@ fn mended_words(image: &[u8]) -> String {
     let path = folder.path().join("image");
     std::fs::write(&path, image).expect("written");
     tools::words(&tools::command("e2fsck").arg("-fn").arg(&path).output().expect("e2fsck runs"))
+}
+
+#[test]
+fn a_name_has_no_slash_and_no_zero_byte_and_only_a_directory_has_names() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&[])));
+    let root = fs.root().expect("root");
+    let file = root.create("file", &FILE).expect("created");
+    for name in [&b"a/b"[..], b"/a", b"a/", b"a\0b", b"\0"] {
+        refused(root.create(name, &FILE), Errno::INVAL);
+        refused(root.create(name, &DIR), Errno::INVAL);
+        refused(root.symlink(name, b"to", &FILE), Errno::INVAL);
+        refused(root.link(&file, name), Errno::INVAL);
+        refused(fs.rename(&root, b"file", &root, name, RenameFlags::empty()), Errno::INVAL);
+        refused(root.unlink(name), Errno::INVAL);
+        refused(root.rmdir(name), Errno::INVAL);
+    }
+    for name in [&b"x"[..], b".", b"..", &[b'n'; 256]] {
+        refused(file.lookup(name), Errno::NOTDIR);
+        refused(file.lookup_nr(name), Errno::NOTDIR);
+    }
+    refused(root.lookup([b'n'; 256]), Errno::NAMETOOLONG);
+    refused(root.lookup_nr([b'n'; 256]), Errno::NAMETOOLONG);
+    refused(root.lookup([b'n'; 255]), Errno::NOENT);
+}
+
+/// A child of each kind of `dir`, and the kind of each.
+fn children(dir: &Inode) -> [(FileKind, Inode); 4] {
+    let make = |kind| match kind {
+        FileKind::Symlink => dir.symlink("link", "to", &NewInode { gid: 5, ..NewInode::new(kind, 0o777) }),
+        kind => {
+            dir.create(format!("{kind:?}"), &NewInode { gid: 5, umask: 0o022, ..NewInode::new(kind, 0o777) })
+        }
+    };
+    [FileKind::Directory, FileKind::Regular, FileKind::Fifo, FileKind::Symlink]
+        .map(|kind| (kind, make(kind).expect("created")))
+}
+
+#[test]
+fn a_new_inode_takes_the_flags_over_that_are_for_its_kind_and_the_group_where_its_directory_says_so() {
+    need_tools!("mke2fs");
+    for (mode, gid) in [(0o755, 5), (0o2755, 77)] {
+        let device = ram(&image(&[]));
+        let fs = open(&device);
+        let dir = fs
+            .root()
+            .expect("root")
+            .create("dir", &NewInode { gid: 77, ..NewInode::new(FileKind::Directory, mode) });
+        let nr = dir.expect("created").nr();
+        let (group, index) = fs.geometry().group_of_inode(nr).expect("a group");
+        let table = u64::from(fs.descriptor(group).expect("a descriptor").bg_inode_table.get());
+        fs.close().expect("closed");
+        // All flags but those that forbid changes, name a map of another kind or an index.
+        let all = 0x3_ffff & !(0x10 | 0x20 | 0x1000);
+        device.write_u32(table * 1024 + u64::from(index) * 256 + 32, all).expect("stored");
+        let fs = open(&device);
+        let dir = fs.resolve("dir", Follow::No).expect("there");
+        for (kind, made) in children(&dir) {
+            let attr = made.attr();
+            let expected = match kind {
+                FileKind::Directory => (0x1_c6cf, gid, if gid == 77 { 0o2755 } else { 0o755 }),
+                FileKind::Regular => (0xc6cf, gid, 0o755),
+                FileKind::Symlink => (0xc0, gid, 0o777),
+                _ => (0xc0, gid, 0o755),
+            };
+            assert_eq!((attr.flags.bits(), attr.gid, attr.mode & 0o7777), expected, "{kind:?} in {mode:o}");
+        }
+    }
+}
+
+#[test]
+fn a_new_inode_has_the_list_of_its_directory_where_that_says_more_than_a_mode_and_a_link_has_none() {
+    need_tools!("mke2fs");
+    let entry = |tag, permissions| AclEntry { tag, permissions };
+    let own = [entry(AclTag::UserObj, 7), entry(AclTag::GroupObj, 5), entry(AclTag::Other, 0)];
+    let more = [own[0], entry(AclTag::User(9), 6), own[1], entry(AclTag::Mask, 7), own[2]];
+    for (entries, is_mode) in [(&own[..], true), (&more[..], false)] {
+        let fs = open(&ram(&image(&[])));
+        let dir = fs.root().expect("root").create("dir", &DIR).expect("created");
+        let list = Acl::new(entries.to_vec()).expect("a list");
+        assert_eq!(list.is_mode(), is_mode);
+        dir.set_acl(AclKind::Default, Some(&list)).expect("set");
+        for (kind, made) in children(&dir) {
+            if kind == FileKind::Symlink {
+                assert_eq!((made.attr().mode & 0o7777, made.xattrs().expect("read")), (0o777, Vec::new()));
+                continue;
+            }
+            // The mask stands where the group was.
+            let mode = if is_mode { 0o750 } else { 0o770 };
+            assert_eq!(made.attr().mode & 0o777, mode, "{kind:?}, {is_mode}");
+            let access = made.acl(AclKind::Access).expect("read");
+            assert_eq!(access, (!is_mode).then(|| list.for_new(0o777)), "{kind:?}, {is_mode}");
+            let handed =
+                if kind == FileKind::Directory { made.acl(AclKind::Default).expect("read") } else { None };
+            assert_eq!(handed, (kind == FileKind::Directory).then(|| list.clone()), "{kind:?}, {is_mode}");
+        }
+    }
+}
+
+#[test]
+fn a_rename_makes_no_place_of_its_own_in_a_root_that_would_keep_it() {
+    need_tools!("mke2fs", "e2fsck");
+    for flags in [InodeFlags::empty(), InodeFlags::APPEND, InodeFlags::IMMUTABLE] {
+        let device = ram(&image(&[]));
+        let fs = open(&device);
+        let root = fs.root().expect("root");
+        root.rmdir("lost+found").expect("empty");
+        let dir = root.create("dir", &DIR).expect("created");
+        for name in ["old", "new"] {
+            dir.create(name, &FILE).expect("created");
+        }
+        root.set_flags(flags).expect("set");
+        fs.rename(&dir, b"new", &dir, b"old", RenameFlags::empty()).expect("renamed");
+        assert!(dir.lookup("new").is_err() && dir.lookup("old").is_ok());
+        assert!(root.lookup("lost+found").expect_err("not there").is(Errno::NOENT), "{flags:?}");
+        assert_eq!(root.attr().links, 3);
+        drop((root, dir));
+        fs.close().expect("closed");
+        assert!(is_clean(&device.to_vec()), "{flags:?}");
+    }
+}
+
+#[test]
+fn with_a_journal_a_strict_file_system_replaces_a_directory_where_another_keeps_it_meanwhile() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext3", "-J", "size=1"]));
+    let fs = strict(&device);
+    let root = fs.root().expect("root");
+    let [one, other] = ["one", "other"].map(|name| root.create(name, &DIR).expect("created"));
+    for (dir, name) in [(&one, "a"), (&one, "b"), (&other, "c")] {
+        dir.create(name, &DIR).expect("created");
+    }
+    fs.rename(&one, b"a", &other, b"c", RenameFlags::empty()).expect("in one transaction");
+    // What would keep it is what goes.
+    refused(fs.rename(&one, b"b", &root, b"lost+found", RenameFlags::empty()), Errno::XDEV);
+    assert!(one.lookup("b").is_ok() && one.lookup("a").is_err());
+    assert_eq!((one.attr().links, other.attr().links), (3, 3));
+    drop((root, one, other));
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+/// An image with a directory `dir` whose inode, and those in it, lie in another block of the table than that of `lost+found`;
+/// on a device of which blocks can be made unreadable.
+fn unreadable(with_lost_found: bool) -> (Arc<Faulty<RamDevice>>, Ext2) {
+    let device = ram(&image(&["-b", "4096", "-N", "128"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    (0..8).for_each(|nr| drop(root.create(format!("f{nr}"), &FILE).expect("created")));
+    let dir = root.create("dir", &DIR).expect("created");
+    assert!(dir.nr().get() > 16);
+    for name in ["old", "new"] {
+        dir.create(name, &FILE).expect("created");
+    }
+    dir.create("sub", &DIR).expect("created");
+    if !with_lost_found {
+        root.rmdir("lost+found").expect("empty");
+    }
+    drop((root, dir));
+    fs.close().expect("closed");
+    let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&device.to_vec()).expect("memory")));
+    let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
+    (faulty, fs)
+}
+
+#[test]
+fn what_a_rename_needs_and_cannot_read_fails_it_before_anything_changes() {
+    need_tools!("mke2fs");
+    // A block, by the descriptor of the group; whether there is a lost+found; and what is renamed.
+    let cases = [
+        ("the inode of lost+found", 8, true, ["new", "old"]),
+        ("the bitmap of inodes, for a lost+found", 4, false, ["new", "old"]),
+        ("the bitmap of blocks, for a copy", 0, true, ["sub", "other"]),
+    ];
+    for (what, field, with_lost_found, [from, to]) in cases {
+        let (faulty, fs) = unreadable(with_lost_found);
+        let root = fs.root().expect("root");
+        let dir = root.lookup("dir").expect("there");
+        let block = faulty.inner().read_u32(4096 + field).expect("read");
+        faulty.poison(block.into()).expect("poisoned");
+        let done = fs.rename(&dir, from.as_bytes(), &dir, to.as_bytes(), RenameFlags::empty());
+        assert!(matches!(done, Err(Error::Device(_))), "{what}: {done:?}");
+        assert!(!fs.is_read_only(), "{what}");
+        assert!(dir.lookup(from).is_ok() && dir.lookup(to).is_ok() == (to == "old"), "{what}");
+    }
 }

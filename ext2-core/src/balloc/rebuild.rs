@@ -28,7 +28,7 @@ use crate::fs::{Fs, super_at};
 use crate::inode::{Cell, FileKind, Inode};
 use crate::journal::Together;
 use crate::map::{DIRECT, Pointers, SLOTS};
-use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra, RawXattrHeader, XATTR_MAGIC};
+use crate::raw::{RawInode, RawInodeExtra, RawXattrHeader, XATTR_MAGIC};
 use crate::sync::Mended;
 use crate::{DeviceBlock, Errno, GroupNr, InodeNr};
 
@@ -119,8 +119,8 @@ impl Fs {
         if raw.i_links_count.get() == 0 && !(reserved && raw.i_blocks.get() != 0) {
             return Ok(());
         }
-        let has_extra = u64::from(self.geo.inode_size) > GOOD_OLD_INODE_SIZE;
-        let (extra, _) = RawInodeExtra::read_from_prefix(rest).ok().filter(|_| has_extra).unwrap_or_default();
+        // An inode of the old size has no bytes past the fields that all have.
+        let (extra, _) = RawInodeExtra::read_from_prefix(rest).unwrap_or_default();
         if reserved && FileKind::from_mode(raw.i_mode.get()).is_none() {
             raw.i_mode = FileKind::Regular.mode_bits().into();
         }

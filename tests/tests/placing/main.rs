@@ -1,6 +1,7 @@
 //! Where blocks and inodes go: each answer of the two placements, and each new inode, is compared with what the rule says, while
 //! files grow side by side, have holes, are cut and removed.
 
+mod asking;
 mod inodes;
 mod rule;
 mod watched;
@@ -15,6 +16,7 @@ use ext2_core::{
 };
 use ext2_image::mkfs::{self, Format, Fresh, Inodes};
 
+use asking::Asking;
 use inodes::Spread;
 use rule::Counts;
 use watched::Watched;
@@ -78,7 +80,8 @@ impl World {
         };
         mkfs::format(&*device, &format, Fresh::Zeros).expect("made");
         let watched = Arc::new(Watched::new(policy));
-        let options = OpenOptions { placement: Some(watched.clone()), ..OpenOptions::default() };
+        let asking = Arc::new(Asking::new(watched.clone(), seed));
+        let options = OpenOptions { placement: Some(asking), ..OpenOptions::default() };
         let fs = Ext2::open(device.clone(), &options).expect("open");
         let dirs = vec![fs.root().expect("root")];
         let mut world = Self {
@@ -341,6 +344,7 @@ fn aligned_moves_a_file_that_grows_to_a_unit_of_its_own() {
 fn aligned_finds_units_on_a_device_that_begins_off_an_aligned_place() {
     need_tools!("e2fsck");
     under_aligned(1, 4096, (1536, 6), 5 << 16);
+    under_aligned(7, 4096, (4096, 2), 3 << 16);
 }
 
 #[test]
@@ -355,4 +359,172 @@ fn aligned_takes_broken_units_and_all_else_on_a_full_disk() {
     need_tools!("e2fsck");
     let counts: Counts = [4, 5, 6].map(|seed| under_aligned(seed, 4096, (1024, 2), 0)).into_iter().sum();
     assert!(counts.from_others > 0, "{counts:?}");
+}
+
+/// A file system of 4096 bytes a block in groups of so many blocks, with this placement; none of its blocks is kept for root.
+fn plain(blocks_per_group: u32, groups: u64, options: &OpenOptions) -> (Arc<RamDevice>, Ext2) {
+    let device = Arc::new(RamDevice::new(u64::from(blocks_per_group) * groups * 4096).expect("memory"));
+    let format = Format {
+        block_size: BlockSize::new(4096),
+        inodes: Inodes::Count(64 * groups),
+        inode_size: 128,
+        blocks_per_group: Some(blocks_per_group),
+        reserved_percent: 0.0,
+        ..Format::default()
+    };
+    mkfs::format(&*device, &format, Fresh::Zeros).expect("made");
+    let fs = Ext2::open(device.clone(), options).expect("open");
+    (device, fs)
+}
+
+/// Where the blocks of a file begin, and whether that is an aligned place and they are one run.
+fn is_one_aligned_run(fs: &Ext2, device: &RamDevice, file: &Inode) -> bool {
+    let blocks = file.size().div_ceil(4096);
+    let run = file.map(FileBlock::new(0), blocks).expect("mapped");
+    let pfn = device.dax().expect("memory").pfn(run.target.expect("data").get().into());
+    assert_eq!(fs.geometry().block_size.bytes(), 4096);
+    run.count == blocks && pfn.is_multiple_of(512)
+}
+
+#[test]
+fn a_unit_in_which_somebody_keeps_a_block_is_not_whole_and_what_is_kept_is_kept_from_its_first_block_on() {
+    let keeping = Arc::new(asking::Keeping::default());
+    let options = OpenOptions { placement: Some(keeping.clone()), ..OpenOptions::default() };
+    let (_device, fs) = plain(4096, 1, &options);
+    let root = fs.root().expect("root");
+    for file in ["one", "other"].map(|name| root.create(name, &FILE).expect("created")).iter() {
+        file.write_at(0, &[1; 4096]).expect("written");
+        keeping.check();
+    }
+}
+
+#[test]
+fn a_small_file_is_moved_to_the_last_unit_that_is_free_and_to_one_that_was_freed() {
+    let (device, fs) = plain(1024, 4, &OpenOptions::default());
+    let root = fs.root().expect("root");
+    let [small, other, filler] =
+        ["small", "other", "filler"].map(|name| root.create(name, &FILE).expect("created"));
+    let left = || fs.statfs().expect("counted").blocks_free;
+    small.append(&vec![1; 1 << 20]).expect("written");
+    other.append(&vec![1; 1 << 20]).expect("written");
+    while left() > 0 {
+        filler.append(&vec![2; (left().clamp(1, 256) * 4096) as usize]).map(drop).unwrap_or(());
+    }
+    assert!(!is_one_aligned_run(&fs, &device, &small) && !is_one_aligned_run(&fs, &device, &other));
+    // No unit is free: what grows stays where it is.
+    assert!(small.append(&[1]).expect_err("full").is(Errno::NOSPC));
+    // Then one is, and nothing besides.
+    let is_unit = |unit: &u64| {
+        let run = filler.map(FileBlock::new(unit * 512), 512).expect("mapped");
+        run.count == 512 && run.target.is_some()
+    };
+    let unit = (0..filler.size() / (2 << 20)).find(is_unit).expect("a unit");
+    filler.punch_hole(unit * (2 << 20), 2 << 20, Wait::Yes).expect("punched");
+    assert_eq!(left(), 512);
+    small.append(&[1; 4096]).expect("written");
+    assert!(is_one_aligned_run(&fs, &device, &small), "not moved");
+    assert!(!is_one_aligned_run(&fs, &device, &other));
+}
+
+#[test]
+fn every_block_of_many_groups_is_given_before_a_disk_is_full() {
+    for policy in [Policy::Aligned, Policy::Goal] {
+        let options = OpenOptions { policy, ..OpenOptions::default() };
+        for start in [0, 2 << 20] {
+            let (_device, fs) = plain(256, 12, &options);
+            let file = fs.root().expect("root").create("file", &FILE).expect("created");
+            let mut at = start;
+            while let Ok(done) = file.write_at(at, &[1; 16 << 10]) {
+                at += done as u64;
+            }
+            assert_eq!(fs.statfs().expect("counted").blocks_free, 0, "{policy:?} from {start}");
+            // What comes free far from where a file would like to be is its, too.
+            let far = file.map(FileBlock::new(at / 4096 - 40), 1).expect("mapped").target.expect("data");
+            assert!(fs.geometry().group_of_block(far.get()).is_some_and(|(group, _)| group.get() > 8));
+            file.punch_hole(at - (40 << 12), 8 << 12, Wait::Yes).expect("punched");
+            let other = fs.root().expect("root").create("other", &FILE).expect("created");
+            let done = other.write_at(start, &[1; 6 << 12]).expect("written");
+            assert_eq!(done, 6 << 12, "{policy:?} from {start}");
+        }
+    }
+}
+
+/// Makes a directory in each of these, compares its number with what the rule says, and removes it.
+fn probe(fs: &Ext2, device: &RamDevice, root: &Inode, dir: &Inode, what: &str) {
+    for (parent, is_top) in [(root, true), (dir, false)] {
+        fs.sync().expect("synced");
+        let expected = Spread::of(fs, device).next(parent.nr(), true, is_top);
+        match parent.create("probe", &DIR) {
+            Ok(made) => assert_eq!(Some(made.nr()), expected, "in {}, {what}", parent.nr()),
+            Err(error) => {
+                assert!(error.is(Errno::NOSPC), "{error}");
+                continue;
+            }
+        }
+        parent.rmdir("probe").expect("removed");
+    }
+}
+
+#[test]
+fn directories_go_where_the_rule_says_while_groups_run_out_of_inodes_and_blocks() {
+    let options = OpenOptions::default();
+    let (device, mut fs) = plain(256, 4, &options);
+    // In the end two groups are poor in blocks; of the others the one that comes first has more directories, and fewer than
+    // there are on an average.
+    let root = fs.root().expect("root");
+    // Each to another group: that of the one before is poor then.
+    let tops = ["d0", "d1", "d2"].map(|name| {
+        let top = root.create(name, &DIR).expect("created");
+        top.create("large", &FILE).expect("created").append(&vec![1; 200 << 12]).expect("written");
+        top
+    });
+    tops.iter().for_each(|top| top.unlink("large").expect("unlinked"));
+    let group = |dir: &Inode| fs.geometry().group_of_inode(dir.nr()).expect("a group").0.get();
+    assert_eq!(tops.each_ref().map(group), [2, 1, 3]);
+    for (top, count) in tops.iter().zip([14, 3, 0]) {
+        for nr in 0..count {
+            top.create(format!("s{nr}"), &DIR).expect("created");
+            probe(&fs, &device, &root, top, &format!("with {nr} directories more"));
+        }
+    }
+    for dir in [&root, &tops[0]] {
+        dir.create("large", &FILE).expect("created").append(&vec![1; 200 << 12]).expect("written");
+        probe(&fs, &device, &root, &tops[0], "with a large file");
+    }
+    drop((root, tops));
+    // Counts are read, and found, as they were kept.
+    for clean in [true, false] {
+        fs.close().expect("closed");
+        if !clean {
+            device.write_u16(1024 + 58, 0).expect("stored");
+        }
+        fs = Ext2::open(device.clone(), &options).expect("open");
+        let root = fs.root().expect("root");
+        probe(&fs, &device, &root, &root.lookup("d1").expect("there"), &format!("clean: {clean}"));
+    }
+    let root = fs.root().expect("root");
+    root.unlink("large").expect("unlinked");
+    root.lookup("d0").expect("there").unlink("large").expect("unlinked");
+    for name in ["d0", "d1"] {
+        let dir = root.lookup(name).expect("there");
+        let file = dir.create("file", &FILE).expect("created");
+        for nr in 0..230 {
+            file.append(&[1; 4096]).expect("written");
+            probe(&fs, &device, &root, &dir, &format!("with {nr} blocks in {name}"));
+        }
+        file.truncate(0, Wait::Yes).expect("cut");
+    }
+    let dir = root.lookup("d2").expect("there");
+    for nr in 0.. {
+        fs.sync().expect("synced");
+        let expected = Spread::of(&fs, &*device).next(dir.nr(), false, false);
+        match dir.create(format!("f{nr}"), &FILE) {
+            Ok(made) => assert_eq!(Some(made.nr()), expected),
+            Err(error) => {
+                assert!(error.is(Errno::NOSPC) && expected.is_none(), "{error}");
+                break;
+            }
+        }
+        probe(&fs, &device, &root, &dir, &format!("with {nr} files"));
+    }
 }

@@ -132,7 +132,8 @@ impl Rule {
                 _ => {}
             }
             // What is left of a unit is not left for what is whole.
-            let stays = |block: u32| which != Which::Broken || self.unit_of(block) == unit;
+            let part = |block: u32| (block + self.shift) / self.unit;
+            let stays = |block: u32| which != Which::Broken || part(block) == part(at);
             let ends = (at + 1..blocks.end.min(at + count))
                 .find(|&block| !self.may_take(block, which, owner) || !stays(block));
             return Some(at..ends.unwrap_or(blocks.end.min(at + count)));
@@ -140,7 +141,7 @@ impl Rule {
         None
     }
 
-    fn search(&self, request: &Request, groups: u32, which: Which) -> Option<Range<u32>> {
+    pub(crate) fn search(&self, request: &Request, groups: u32, which: Which) -> Option<Range<u32>> {
         // Metadata does not go into what is kept for the file's data.
         let owner = matches!(request.role, Role::Data { .. }).then_some(request.owner);
         let goal = self.geo.group_of_block(request.goal);
@@ -153,7 +154,7 @@ impl Rule {
         tries.chain([home]).find_map(|blocks| self.first_run(blocks, which, owner, request.count))
     }
 
-    fn at(&self, block: u32, owner: InodeNr, count: u32) -> Option<Range<u32>> {
+    pub(crate) fn at(&self, block: u32, owner: InodeNr, count: u32) -> Option<Range<u32>> {
         let group = self.geo.group_of_block(block)?.0;
         let end = self.group(group.get()).end.min(block + count);
         let run = self.first_run(block..end, Which::Free, Some(owner), count)?;
