@@ -274,3 +274,42 @@ fn a_write_goes_on_behind_what_leads_to_its_first_blocks_when_a_call_of_the_devi
     pieces.dedup();
     assert_eq!(pieces, [1, 2, 6]);
 }
+
+#[test]
+fn a_hole_takes_the_blocks_that_it_covers_and_no_others_in_each_tree() {
+    // Around the ends of blocks of pointers: of the inode and the first tree, in the second, in the third at two levels.
+    for middle in
+        [12_i64, 268, 268 + 256, 268 + 3 * 256, 65_804, 65_804 + 256, 65_804 + 65_536, 65_804 + 65_536 + 512]
+    {
+        let all = middle - 10..middle + 10;
+        let punches = [
+            (-10, 10),
+            (-9, 9),
+            (-5, 0),
+            (-5, 3),
+            (-1, 1),
+            (0, 5),
+            (2, 4),
+            (-4, -2),
+            (0, 10),
+            (-10, 0),
+            (9, 10),
+        ];
+        for (from, to) in punches {
+            let fs = open(&formatted(BLOCK));
+            let file = create(&fs, "file");
+            file.write_at(all.start as u64 * BLOCK, &vec![7; 20 * BLOCK as usize]).expect("written");
+            file.truncate(all.end as u64 * BLOCK + 5, Wait::Yes).expect("longer");
+            let hole = middle + from..middle + to;
+            file.punch_hole(hole.start as u64 * BLOCK, (to - from) as u64 * BLOCK, Wait::Yes)
+                .expect("punched");
+            let mut left = Vec::new();
+            for run in file.extents() {
+                let run = run.expect("whole");
+                left.extend(run.start.get() as i64..run.end().get() as i64);
+            }
+            let expected: Vec<i64> = all.clone().filter(|block| !hole.contains(block)).collect();
+            assert_eq!(left, expected, "{hole:?} of {all:?}");
+        }
+    }
+}
