@@ -4,6 +4,7 @@
 mod inodes;
 mod rule;
 mod watched;
+mod wishes;
 
 use std::sync::Arc;
 
