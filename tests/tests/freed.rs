@@ -359,3 +359,15 @@ fn a_truncation_that_the_superblock_lists_is_ended() {
     left[1024 + 58] |= 1;
     assert!(is_clean(&left));
 }
+
+#[test]
+fn what_linux_keeps_where_the_hurd_has_a_translator_is_no_block_of_a_file() {
+    need_tools!("mke2fs", "e2fsck");
+    const BLOCK: u32 = 4090;
+    let clean = used(&["-g", "1024"]);
+    let bit = (BLOCK - 1) as usize % 1024;
+    assert_eq!(groups(&clean)[3].0[bit / 8] >> (bit % 8) & 1, 0, "the block is free");
+    let (_, fs) = after(|device, at| device.write_u32(at("d0/f1") + 36, BLOCK).expect("stored"));
+    let all = open(&ram(&clean)).statfs().expect("counted");
+    assert_eq!(fs.statfs().expect("counted").blocks_free, all.blocks_free);
+}
