@@ -188,7 +188,7 @@ fn past_the_end_all_is_zero_and_fenced_before_a_write_is_stored_over_it_and_no_m
 }
 
 #[test]
-fn a_map_that_names_more_blocks_than_there_are_ends_growth_at_any_byte() {
+fn a_map_that_names_more_blocks_than_there_are_ends_growth_and_one_that_names_as_many_does_not() {
     let (device, fs, file) = cut_short(0);
     let (places, inode): (Vec<_>, _) =
         ((0..4).map(|block| place(&file, block)).collect(), inode_at(&fs, &file));
@@ -205,6 +205,8 @@ fn a_map_that_names_more_blocks_than_there_are_ends_growth_at_any_byte() {
     // From inside of a block: what was zeroed is at no time as much as all blocks are.
     let start = (12 + 256 + 256 * 256) * BLOCK + 100;
     file.truncate(start, Wait::Yes).expect("a hole, and a part of a block");
+    file.truncate(start + (4 << 20), Wait::Yes).expect("as many as there are");
+    let start = start + (4 << 20);
     let error = file.truncate(start + 6000 * BLOCK, Wait::Yes).expect_err("too many blocks");
     assert!(matches!(error, Error::Corrupt(_)), "{error}");
     assert_eq!(file.size(), start);

@@ -23,9 +23,11 @@ enum Told {
     Came(Range<u64>, Publisher),
     /// The file is longer.
     Longer(Range<u64>),
+    /// What was stored to them is to be written back.
+    WrittenBack(Range<u64>),
 }
 
-use Told::{Came, Goes, Longer, Waits};
+use Told::{Came, Goes, Longer, Waits, WrittenBack};
 
 /// Who maps the pages. It can refuse to let bytes go, once.
 #[derive(Debug, Default)]
@@ -84,7 +86,8 @@ impl AddressSpace for Pages {
         self.note(Longer(range));
     }
 
-    fn write_back(&self, _: Range<u64>) -> Result<()> {
+    fn write_back(&self, range: Range<u64>) -> Result<()> {
+        self.note(WrittenBack(range));
         Ok(())
     }
 
@@ -163,6 +166,12 @@ fn who_maps_a_file_is_told_of_the_bytes_that_change_and_of_no_others() {
     assert_eq!(pages.take(), [Goes(14 * 1024 + 1..15 * 1024 + 1, Taken::Punched, true)]);
     file.truncate(3000, Wait::Yes).expect("shorter");
     assert_eq!(pages.take(), [Goes(3000..u64::MAX, Taken::Truncated, true)]);
+    file.free_past_size().expect("freed");
+    assert_eq!(pages.take(), [Goes(3000..u64::MAX, Taken::Truncated, true)]);
+    file.sync().expect("synced");
+    assert_eq!(pages.take(), [WrittenBack(0..u64::MAX)]);
+    drop(file);
+    assert_eq!(pages.take(), [WrittenBack(0..u64::MAX)]);
 }
 
 #[test]
