@@ -532,3 +532,42 @@ fn a_directory_whose_first_blocks_are_empty_is_not() {
     }
     root.rmdir(b"dir").expect("empty");
 }
+
+#[test]
+fn a_directory_with_the_number_of_a_dead_one_begins_anew() {
+    need_tools!("e2fsck");
+    let device = Arc::new(RamDevice::new(1 << 20).expect("memory"));
+    mkfs::format(&*device, &Format { block_size: BlockSize::new(1024), ..Format::default() }, Fresh::Zeros)
+        .expect("made");
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+    let root = fs.root().expect("root");
+    let (dir, file) = (NewInode::new(FileKind::Directory, 0o755), NewInode::new(FileKind::Regular, 0o644));
+    let names: Vec<_> = (0..40).map(|nr| format!("{nr:0200}")).collect();
+    let mut number = None;
+    for _ in 0..3 {
+        let made = root.create("dir", &dir).expect("created");
+        assert_eq!(*number.get_or_insert(made.nr()), made.nr(), "it gets the number that is free");
+        assert_eq!(made.size(), 1024);
+        for name in &names {
+            assert!(made.lookup(name).is_err());
+            made.create(name, &file).expect("created");
+            assert!(made.lookup(name).is_ok());
+        }
+        assert_eq!(made.size(), 10 * 1024);
+        assert!(is_clean(&synced(&fs, &device)));
+        names.iter().for_each(|name| made.unlink(name).expect("unlinked"));
+        drop(made);
+        root.rmdir("dir").expect("removed");
+    }
+    drop(root);
+    fs.close().expect("closed");
+    assert!(is_clean(&device.to_vec()));
+}
+
+/// The image of a file system that is in use, as one that was unmounted.
+fn synced(fs: &Ext2, device: &RamDevice) -> Vec<u8> {
+    fs.sync().expect("synced");
+    let mut bytes = device.to_vec();
+    bytes[1024 + 58] |= 1;
+    bytes
+}

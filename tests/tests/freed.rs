@@ -805,3 +805,15 @@ fn what_a_table_has_past_the_last_inode_of_its_group_is_no_inode() {
     let taken = (0..).take_while(|nr| root.create(format!("f{nr}"), &FILE).is_ok()).count() as u64;
     assert_eq!(taken, free);
 }
+
+#[test]
+fn what_linux_keeps_where_the_hurd_has_a_translator_is_no_block_of_a_file() {
+    need_tools!("mke2fs", "e2fsck");
+    const BLOCK: u32 = 4090;
+    let clean = used(&["-g", "1024"]);
+    let bit = (BLOCK - 1) as usize % 1024;
+    assert_eq!(groups(&clean)[3].0[bit / 8] >> (bit % 8) & 1, 0, "the block is free");
+    let (_, fs) = after(|device, at| device.write_u32(at("d0/f1") + 36, BLOCK).expect("stored"));
+    let all = open(&ram(&clean)).statfs().expect("counted");
+    assert_eq!(fs.statfs().expect("counted").blocks_free, all.blocks_free);
+}

@@ -82,17 +82,10 @@ impl Cell {
     pub(crate) fn write_unlocked(&self, inode: &Inode, offset: u64, data: &[u8]) -> Result<usize> {
         let size = self.fs.geo.block_size;
         let mut done = 0;
-        // Bytes to ask for at once: fewer where a run of all that is free left nothing for indirect blocks.
-        let mut limit = usize::MAX;
         while done < data.len() {
-            let at = offset + done as u64;
             let rest = data.get(done..).unwrap_or_default();
-            let part = rest.get(..limit).unwrap_or(rest);
-            match self.write_mapping(inode, at, part, size) {
+            match self.write_mapping(inode, offset + done as u64, rest, size) {
                 Ok(len) => done += len,
-                Err(error) if error.refuses(Errno::NOSPC) && part.len() > size.len() => {
-                    limit = part.len() / 2
-                }
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }

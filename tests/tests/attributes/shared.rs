@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use blockdev::{
-    RamDevice, Recorder,
+    BlockDevice, RamDevice, Recorder,
     crash::{CrashLimits, CrashState, PmemModel},
 };
 use e2dax_tests::{
@@ -372,5 +372,41 @@ fn a_change_of_shared_attributes_costs_seven_fences_more_at_most() {
         let (alone, two) = (cost(&alone, change), cost(&two, change));
         println!("{what}: {} fences and {} bytes alone, {} and {} shared", alone.0, alone.1, two.0, two.1);
         assert!(two.0 <= alone.0 + 7, "{what}: {} fences", two.0);
+    }
+}
+
+/// A file that dies while somebody holds it leaves the block that it shares; where there is no room for one of its own it does
+/// when it is let go, and the list of orphans says so until then.
+#[test]
+fn a_sharer_that_dies_has_attributes_of_its_own_or_is_in_the_list_of_orphans_until_it_is_let_go() {
+    need_tools!("mke2fs", "e2fsck");
+    for is_full in [false, true] {
+        let device = ram(&shared(&["a", "b", "c"]));
+        let fs = open(&device);
+        let root = fs.root().expect("root");
+        let hog = root.create(b"hog", &FILE).expect("created");
+        while is_full && hog.write_at(hog.size(), &[1; 1024]).is_ok() {}
+        let dead = at(&fs, "a");
+        let (nr, geo) = (dead.nr().get(), fs.geometry());
+        let table = u64::from(fs.descriptor(GroupNr::new(0)).expect("read").bg_inode_table.get()) * 1024;
+        let inode = table + u64::from(nr - 1) * u64::from(geo.inode_size);
+        // The list of orphans, and the time of deletion, which is the next one of the list for who is in it.
+        let listed = || [1024 + 232, inode + 20].map(|at| device.read_u32(at).expect("read"));
+        root.unlink(b"a").expect("removed");
+        let [first, next] = listed();
+        if is_full {
+            assert_eq!((first, next, users(&device.to_vec(), "b")), (nr, 0, 3));
+        } else {
+            assert_eq!((first, users(&device.to_vec(), "b")), (0, 2));
+            assert!(next > 0, "no time of deletion");
+        }
+        assert_eq!(dead.xattr_get(NAME).expect("an open file keeps them"), VALUE);
+        drop(dead);
+        let [first, time] = listed();
+        assert_eq!((first, users(&device.to_vec(), "b")), (0, 2));
+        assert!(time > 0, "no time of deletion");
+        drop((root, hog));
+        fs.close().expect("closed");
+        assert!(is_clean(&device.to_vec()));
     }
 }

@@ -5,6 +5,7 @@ mod asking;
 mod inodes;
 mod rule;
 mod watched;
+mod wishes;
 
 use std::sync::Arc;
 
