@@ -120,7 +120,8 @@ impl Fs {
     }
 
     /// Runs a change that leaves blocks which nobody has when the device fails on the way, or that lie past the end of a
-    /// file: the image is marked for a check then, and writing goes on.
+    /// file, or a flush, after which nobody knows what is durable: the image is marked for a check then, and writing goes on
+    /// where errors are not to end it (Linux: `ext2_fsync`).
     pub(crate) fn may_lose<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
         let done = change();
         if let Err(error @ Error::Device(_)) = &done {

@@ -268,7 +268,7 @@ impl Fs {
 
     fn sync_open(&self, writer: &Writer) -> Result<()> {
         self.write_late(writer)?;
-        Ok(Barrier::Synced.flush(&*self.dev)?)
+        self.may_lose(|| Ok(Barrier::Synced.flush(&*self.dev)?))
     }
 
     /// Writes all that is late: times, block counts, bitmaps, counts.

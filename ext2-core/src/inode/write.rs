@@ -307,7 +307,7 @@ impl Inode {
             if let Ok(_change) = Change::begin(&*self.0.fs) {
                 self.0.write_late()?;
             }
-            Barrier::FileSynced.flush(&*self.0.fs.dev)?;
+            self.0.fs.may_lose(|| Ok(Barrier::FileSynced.flush(&*self.0.fs.dev)?))?;
         }
         Ok(())
     }

@@ -286,7 +286,7 @@ fn a_write_that_is_under_way_beside_a_close_reaches_no_image_that_is_called_clea
     let overwritten = second.iter().flat_map(|second| {
         (0..4000)
             .filter_map(|nr| second.read(format!("g{nr}").as_str()).ok())
-            .filter(|bytes| bytes.iter().any(|byte| *byte == 7))
+            .filter(|bytes| bytes.contains(&7))
     });
     let overwritten = overwritten.count();
     assert!(
