@@ -8,7 +8,7 @@ use ext2_dax::{
     mmu::{Protection, Sharing},
 };
 
-use super::{Backend, Data, Mode, Operation, Options, Word};
+use super::{Actor, Backend, Data, Mode, Operation, Options, Word};
 use crate::{Rng, tools};
 
 /// Bytes of a page.
@@ -522,13 +522,17 @@ impl Script {
         }
     }
 
-    /// What takes pages away that were stored to, of the file that the first actor has open, while others sync.
-    pub(super) fn takes_pages(rng: &mut Rng) -> Operation {
+    /// What an actor begins with beside others that sync: it syncs, or takes pages away that were stored to, of the file that
+    /// the first one has open.
+    pub(super) fn synced_first(actor: Actor, rng: &mut Rng) -> Option<Operation> {
         let at = PAGE * rng.below(2);
-        if rng.one_in(3) {
-            return Operation::FileTruncate { file: 0, size: at + rng.below(2) * 1000, wait: true };
+        match (actor, rng.below(5)) {
+            (_, 0) => None,
+            (0, 1) => Some(Operation::FileTruncate { file: 0, size: at + rng.below(2) * 1000, wait: true }),
+            (0, 2) => Some(Operation::FilePunch { file: 0, at, len: PAGE * (1 + rng.below(2)), wait: true }),
+            (0, _) => Some(Operation::FileSync { file: 0 }),
+            _ => Some(Operation::SyncAll),
         }
-        Operation::FilePunch { file: 0, at, len: PAGE * (1 + rng.below(2)), wait: true }
     }
 
     fn same_names(&mut self, rng: &mut Rng) {

@@ -39,8 +39,10 @@ pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
     let is_process = options.scene == Some(Scene::OneProcess);
     let is_of = |word| options.shares.iter().any(|(own, _)| *own == word);
     let program = |actor: Actor| {
-        let takes = actor == 0 && options.scene == Some(Scene::SyncedTogether) && lengths.one_in(2);
-        let takes = takes.then(|| Step { actor, operation: Script::takes_pages(&mut lengths) });
+        // Most of those that sync together begin with it.
+        let first =
+            (options.scene == Some(Scene::SyncedTogether)).then(|| Script::synced_first(actor, &mut lengths));
+        let first = first.flatten().map(|operation| Step { actor, operation });
         let own = (0..1 + lengths.below(longest))
             .map(|_| chooser.next_of(actor, model))
             .filter(|step| !is_process || is_of(step.operation.word()))
@@ -50,7 +52,7 @@ pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
         let seen = (is_process && options.block >= PAGE).then_some(Step { actor, operation: page });
         // Who waits for a lease waits for its holder.
         let leases = (0..LEASES).map(|lease| Step { actor, operation: Operation::EndLease { lease } });
-        takes.into_iter().chain(own).chain(seen).chain(leases).collect()
+        first.into_iter().chain(own).chain(seen).chain(leases).collect()
     };
     (0..options.actors).map(program).collect()
 }
