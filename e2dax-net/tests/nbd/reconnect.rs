@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use blockdev::{BlockDevice, RamDevice, Result};
+use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice, Result};
 use e2dax_net::client::{Connect, NbdDevice};
 use e2dax_net::server::Export;
 use e2dax_tests::need_tools;
@@ -122,6 +122,24 @@ fn what_a_server_answered_and_lost_is_written_again() {
         disk.read_at(at, &mut found).unwrap();
         assert!(found[..4096] == [round + 1; 4096] && found[4096..] == [round + 100; 4096], "round {round}");
     }
+}
+
+#[test]
+fn a_flush_that_nobody_asked_for_and_that_fails_is_told_to_who_asks_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Faulty::new(RamDevice::new(SIZE).unwrap()));
+    let server = Ours::of(&folder, disk.clone());
+    let device = connect(&server.uri());
+    let contents = vec![7; SIZE as usize];
+    disk.arm(Fault::once(Calls::FLUSH, 0));
+    // More than is remembered: a write has it flushed.
+    let written: Vec<_> = (0..65).map(|_| device.write_at(0, &contents)).collect();
+    assert_eq!(disk.fired(), 1);
+    assert_eq!(written.iter().filter(|written| written.is_err()).count(), 1);
+    // Whoever wrote before does not know of it, and must not be told that all is durable.
+    assert!(device.flush().is_err());
+    device.write_at(0, b"more").unwrap();
+    device.flush().unwrap();
 }
 
 #[test]
