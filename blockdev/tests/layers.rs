@@ -56,6 +56,22 @@ fn layers_do_not_take_bytes_of_a_file_for_those_that_are_read_in_their_place() {
 }
 
 #[test]
+fn a_page_that_is_poisoned_below_an_overlay_is_healed_by_writing_all_of_it() {
+    let below = ram();
+    (1..4).try_for_each(|page| below.poison(page)).unwrap();
+    let overlay = Overlay::new(below).unwrap();
+    // A part of the first, and all of the second.
+    assert_eq!(overlay.write_at(4097, &[7; 8191]), Err(Error::Poisoned { offset: 4096 }));
+    overlay.write_at(8190, &[]).unwrap();
+    overlay.write_at(8192, &[7; 4096]).unwrap();
+    overlay.recovery_write(12288, &[8; 4097]).unwrap();
+    let mut found = [0; 8193];
+    overlay.read_at(8192, &mut found).unwrap();
+    assert!(found[..4096] == [7; 4096] && found[4096..] == [8; 4097]);
+    assert_eq!(overlay.read_at(8191, &mut found[..1]), Err(Error::Poisoned { offset: 4096 }));
+}
+
+#[test]
 fn a_partition_stays_inside_itself() {
     let whole: Arc<dyn BlockDevice> = Arc::new(ram());
     assert!(Partition::new(Arc::clone(&whole), 0, SIZE + 1).is_err());
