@@ -1,5 +1,6 @@
 //! Connections that are lost, and what of it is noticed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -140,6 +141,70 @@ fn a_flush_that_nobody_asked_for_and_that_fails_is_told_to_who_asks_next() {
     assert!(device.flush().is_err());
     device.write_at(0, b"more").unwrap();
     device.flush().unwrap();
+}
+
+/// A device whose first write takes until it is let go.
+#[derive(Debug)]
+struct Stuck {
+    media: RamDevice,
+    first: AtomicBool,
+    gate: Mutex<()>,
+}
+
+impl BlockDevice for Stuck {
+    fn size(&self) -> u64 {
+        SIZE
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.media.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        if self.first.swap(false, Ordering::SeqCst) {
+            drop(self.gate.lock().unwrap());
+        }
+        self.media.write_at(offset, buf)
+    }
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        self.media.zero(offset, len)
+    }
+    fn fence(&self) -> Result<()> {
+        Ok(())
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_write_of_a_connection_that_was_given_up_does_not_come_after_what_was_written_since() {
+    // Until the client has given up altogether, and for as long as it has to ask more than once.
+    for (stuck_for, is_done) in [(2000, false), (700, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, gate) = (AtomicBool::new(true), Mutex::new(()));
+        let disk = Arc::new(Stuck { media: RamDevice::new(SIZE).unwrap(), first, gate });
+        let server = Ours::of(&folder, disk.clone());
+        let (timeout, reconnect) = (Duration::from_millis(300), Duration::from_secs(1));
+        let options = Connect { timeout, reconnect, ..Connect::default() };
+        let device = NbdDevice::open(&server.uri(), &options).unwrap();
+        let stuck = disk.gate.lock().unwrap();
+        let flushed = thread::scope(|scope| {
+            // The server does not answer in time: this is asked for again, on a new connection.
+            let flushed = scope.spawn(|| {
+                let written = device.write_at(0, b"old").and_then(|()| device.write_at(0, b"new"));
+                written.and_then(|()| device.flush())
+            });
+            thread::sleep(Duration::from_millis(stuck_for));
+            drop(stuck);
+            flushed.join().unwrap()
+        });
+        drop(device);
+        // Its end is that of all requests.
+        drop(server);
+        let mut found = [0; 3];
+        disk.read_at(0, &mut found).unwrap();
+        assert_eq!(flushed.is_ok(), is_done, "{flushed:?}");
+        assert!(!is_done || &found == b"new", "{:?}", String::from_utf8_lossy(&found));
+    }
 }
 
 #[test]
