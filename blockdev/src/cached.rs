@@ -103,9 +103,15 @@ pub struct Cached<D: BlockDevice> {
     writes: AtomicU64,
 }
 
-/// The epoch of what was written below since the last fence there.
+/// What is known of the device below since the last fence there.
 #[derive(Debug, Default)]
-struct Unfenced(Option<u64>);
+struct Unfenced {
+    /// The newest epoch of what was written there.
+    epoch: Option<u64>,
+    /// Why a fence failed that nobody asked for: what was written there before may be lost, and it says so but once. Whoever
+    /// flushes next is told, since who had written it was not.
+    failed: Option<Error>,
+}
 
 /// A part of a request that lies in one block.
 struct Piece {
@@ -321,11 +327,14 @@ impl<D: BlockDevice> Cached<D> {
 
     /// Fences below if what was last written there is of an epoch before `epoch`.
     fn fence_before(&self, epoch: u64, unfenced: &mut Unfenced) -> Result<()> {
-        if unfenced.0.is_some_and(|before| before < epoch) {
-            self.inner.fence()?;
+        if unfenced.epoch.is_some_and(|before| before < epoch)
+            && let Err(error) = self.inner.fence()
+        {
+            unfenced.failed = Some(error.clone());
+            return Err(error);
         }
         // A write that raced with a fence may come late, in an epoch that was thought complete.
-        unfenced.0 = unfenced.0.max(Some(epoch));
+        unfenced.epoch = unfenced.epoch.max(Some(epoch));
         Ok(())
     }
 
@@ -473,10 +482,12 @@ impl<D: BlockDevice> BlockDevice for Cached<D> {
     fn flush(&self) -> Result<()> {
         let _shared = self.bypass.read();
         let mut unfenced = self.order.lock();
-        self.write_back_ordered(self.epoch.load(Ordering::Acquire), &mut unfenced)?;
+        let written = self.write_back_ordered(self.epoch.load(Ordering::Acquire), &mut unfenced);
+        let failed = unfenced.failed.take();
+        written?;
         self.inner.flush()?;
-        unfenced.0 = None;
-        Ok(())
+        unfenced.epoch = None;
+        failed.map_or(Ok(()), Err)
     }
 
     fn claim(&self, offset: u64, len: u64) -> Result<Claim> {

@@ -13,7 +13,7 @@ use portable_atomic::{AtomicU64, Ordering};
 
 use crate::range::{check, check_words, page_run};
 use crate::sync::Mutex;
-use crate::{Access, BlockDevice, DaxDevice, Extent, PAGE_SIZE, PmemSlice, RamDevice, Result};
+use crate::{Access, BlockDevice, DaxDevice, Error, Extent, PAGE_SIZE, PmemSlice, RamDevice, Result};
 
 /// Locks for copying up; pages of different stripes do not wait for each other.
 const STRIPES: u64 = 64;
@@ -102,6 +102,26 @@ impl<D: BlockDevice> Overlay<D> {
         Ok(true)
     }
 
+    /// As [`bring_up_range`](Self::bring_up_range) for a write of all of the range, which heals what it covers wholly: of such a
+    /// page nobody can read the old contents, and so nobody misses them.
+    fn bring_up_for_write(&self, offset: u64, len: u64) -> Result<()> {
+        let end = offset + len;
+        let pages = offset / PAGE_SIZE..end.div_ceil(PAGE_SIZE);
+        let is_whole = |page: u64| {
+            let start = page * PAGE_SIZE;
+            start >= offset && start.saturating_add(PAGE_SIZE).min(self.size()) <= end
+        };
+        // What is covered in part comes first, so that nothing is changed where that cannot be read.
+        pages
+            .clone()
+            .filter(|page| !is_whole(*page))
+            .try_for_each(|page| self.bring_up(page, Fill::Copy).map(drop))?;
+        pages.filter(|page| is_whole(*page)).try_for_each(|page| match self.bring_up(page, Fill::Copy) {
+            Err(Error::Poisoned { .. }) => self.bring_up(page, Fill::Zero).map(drop),
+            brought => brought.map(drop),
+        })
+    }
+
     fn bring_up_range(&self, offset: u64, len: u64) -> Result<()> {
         if len == 0 {
             return Ok(());
@@ -148,8 +168,12 @@ impl<D: BlockDevice> BlockDevice for Overlay<D> {
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        check(offset, buf.len() as u64, self.size())?;
-        self.bring_up_range(offset, buf.len() as u64)?;
+        let len = buf.len() as u64;
+        check(offset, len, self.size())?;
+        match self.bring_up_range(offset, len) {
+            Err(Error::Poisoned { .. }) => self.bring_up_for_write(offset, len)?,
+            brought => brought?,
+        }
         self.upper.write_at(offset, buf)
     }
 

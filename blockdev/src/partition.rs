@@ -6,8 +6,8 @@ use core::fmt;
 
 use crate::range::{check, page_run};
 use crate::{
-    Access, BlockDevice, Claim, DaxDevice, Error, PAGE_SIZE, PmemSlice, Result, StoreData, StoreObserver,
-    StorePath,
+    Access, BlockDevice, Claim, DaxDevice, Error, Extent, PAGE_SIZE, PmemSlice, Result, StoreData,
+    StoreObserver, StorePath,
 };
 
 mod gpt;
@@ -140,6 +140,14 @@ impl<D: BlockDevice> BlockDevice for Partition<D> {
     fn backing_file(&self) -> Option<crate::BackingFile<'_>> {
         let below = self.inner.backing_file()?;
         Some(crate::BackingFile { offset: below.offset.checked_add(self.offset)?, ..below })
+    }
+
+    fn is_in_place(&self, offset: u64, len: u64) -> bool {
+        self.below(offset, len).is_ok_and(|at| self.inner.is_in_place(at, len))
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<(Extent, u64)> {
+        self.inner.extent(self.below(offset, len)?, len).map_err(|error| self.translate(error))
     }
 
     fn populate(&self, offset: u64, len: u64) -> Result<()> {

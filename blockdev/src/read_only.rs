@@ -1,6 +1,6 @@
 //! A device that refuses every store.
 
-use crate::{Access, BlockDevice, Claim, DaxDevice, Error, PmemSlice, Result, StoreObserver};
+use crate::{Access, BlockDevice, Claim, DaxDevice, Error, Extent, PmemSlice, Result, StoreObserver};
 
 /// `D` without the right to write: writes, zeros and discards answer [`Error::ReadOnly`], and DAX gives
 /// out slices for loading only. `fence` and `flush` succeed, there being nothing to order.
@@ -69,6 +69,14 @@ impl<D: BlockDevice> BlockDevice for ReadOnly<D> {
 
     fn dax(&self) -> Option<&dyn DaxDevice> {
         self.inner.dax().map(|_| self as &dyn DaxDevice)
+    }
+
+    fn is_in_place(&self, offset: u64, len: u64) -> bool {
+        self.inner.is_in_place(offset, len)
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<(Extent, u64)> {
+        self.inner.extent(offset, len)
     }
 
     fn populate(&self, offset: u64, len: u64) -> Result<()> {

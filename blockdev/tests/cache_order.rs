@@ -49,6 +49,30 @@ fn a_cache_of_no_use_is_refused() {
 }
 
 #[test]
+fn a_fence_below_that_fails_while_room_is_made_is_told_to_who_flushes_next() {
+    let cached = Cached::new(Faulty::new(ram()), options(8, 512)).unwrap();
+    let write = |block: u64| cached.write_at(block * 512, &[1; 512]);
+    (0..8).try_for_each(write).unwrap();
+    cached.fence().unwrap();
+    // Makes room: what is before the fence goes below, and may be lost there as long as no fence below succeeds.
+    (8..16).try_for_each(write).unwrap();
+    cached.fence().unwrap();
+    cached.inner().arm(Fault::once(Calls::FENCE, 0));
+    let unlucky = (16..24).filter(|block| write(*block).is_err()).count();
+    assert_eq!((unlucky, cached.inner().fired()), (1, 1));
+    // One writer knows; whoever wrote before must not be told that all is durable.
+    assert!(cached.flush().is_err());
+    cached.flush().unwrap();
+    // A flush that meets it itself has told it.
+    write(0).unwrap();
+    cached.fence().unwrap();
+    write(1).unwrap();
+    cached.inner().arm(Fault::once(Calls::FENCE, 0));
+    assert!(cached.flush().is_err());
+    cached.flush().unwrap();
+}
+
+#[test]
 fn what_is_flushed_is_below_and_neighbours_go_together() {
     let cached = Cached::new(Counted::new(ram()), CacheOptions::default()).unwrap();
     for at in (0..65536).rev().step_by(100) {

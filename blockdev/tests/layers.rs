@@ -2,11 +2,12 @@
 
 #![cfg(feature = "std")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blockdev::{
-    Access, BlockDevice, Calls, Counted, DaxDevice, Error, Fault, FaultError, Faulty, Overlay, Partition,
-    RamDevice, ReadOnly, Repeat, Tear, conformance,
+    Access, BlockDevice, Calls, Counted, DaxDevice, DeviceOptions, Error, Extent, Fault, FaultError, Faulty,
+    FileDevice, Overlay, Partition, Patched, RamDevice, ReadOnly, Repeat, Tear, conformance,
 };
 
 const SIZE: u64 = (1 << 20) + 1234;
@@ -27,6 +28,47 @@ fn layers_conform() {
     conformance::check(&Faulty::new(Counted::new(Partition::from_offset(device, 4096).unwrap())));
     conformance::check_read_only(&Partition::new(ReadOnly::new(ram()), 4096, 500_000).unwrap());
     conformance::check_read_only(&Faulty::new(ReadOnly::new(ram())));
+}
+
+#[test]
+fn layers_do_not_take_bytes_of_a_file_for_those_that_are_read_in_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    std::fs::File::create(&path).unwrap().set_len(64 << 10).unwrap();
+    let patched = || {
+        let file = FileDevice::open(&path, &DeviceOptions::read_only()).unwrap();
+        Patched::new(file, 4096, BTreeMap::from([(4, vec![7; 4096])]))
+    };
+    let layers: [(Box<dyn BlockDevice>, u64); 2] = [
+        (Box::new(ReadOnly::new(patched())), 16384),
+        (Box::new(Partition::from_offset(patched(), 8192).unwrap()), 8192),
+    ];
+    for (layer, at) in layers {
+        let mut found = [0; 16];
+        layer.read_at(at, &mut found).unwrap();
+        assert_eq!(found, [7; 16]);
+        // The file has a hole there.
+        assert_eq!(layer.extent(at, 4096).unwrap().0, Extent::Data);
+        assert!(
+            !layer.is_in_place(at + 4095, 1) && layer.is_in_place(at + 4096, 1) && layer.is_in_place(0, 4096)
+        );
+    }
+}
+
+#[test]
+fn a_page_that_is_poisoned_below_an_overlay_is_healed_by_writing_all_of_it() {
+    let below = ram();
+    (1..4).try_for_each(|page| below.poison(page)).unwrap();
+    let overlay = Overlay::new(below).unwrap();
+    // A part of the first, and all of the second.
+    assert_eq!(overlay.write_at(4097, &[7; 8191]), Err(Error::Poisoned { offset: 4096 }));
+    overlay.write_at(8190, &[]).unwrap();
+    overlay.write_at(8192, &[7; 4096]).unwrap();
+    overlay.recovery_write(12288, &[8; 4097]).unwrap();
+    let mut found = [0; 8193];
+    overlay.read_at(8192, &mut found).unwrap();
+    assert!(found[..4096] == [7; 4096] && found[4096..] == [8; 4097]);
+    assert_eq!(overlay.read_at(8191, &mut found[..1]), Err(Error::Poisoned { offset: 4096 }));
 }
 
 #[test]

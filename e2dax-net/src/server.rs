@@ -6,12 +6,15 @@
 //! 2. A reply to FLUSH, or to a request with FUA, is sent after the device's flush has returned. A flush covers what was written
 //!    over any connection, which is why several are offered.
 //! 3. What was answered is never unsaid: an error after the first bytes of data is a chunk of its own.
+//! 4. A client that left a connection and is served on another finds nothing changed from then on by what it asked for on the
+//!    first: see `fate`.
 //!
 //! # Locking
 //! Each connection has a lock for what comes in and one for what goes out. A thread that handles a request takes the second
 //! with or without holding the first; nobody takes the first while he holds the second.
 
 mod export;
+mod fate;
 mod handshake;
 mod reply;
 mod session;
@@ -26,6 +29,7 @@ use std::time::Duration;
 pub use export::Export;
 
 use crate::stream::{Listener, Stop, Stream};
+use fate::Fates;
 use handshake::{Chosen, negotiate};
 use session::Session;
 
@@ -40,6 +44,7 @@ const PATIENCE_AT_ALL: Duration = Duration::from_secs(60);
 pub struct Server {
     exports: Vec<Export>,
     patience: (Duration, Duration),
+    fates: Fates,
     #[cfg(feature = "tls")]
     tls: Option<crate::tls::ServerTls>,
 }
@@ -52,6 +57,7 @@ impl Server {
         Self {
             exports,
             patience: (PATIENCE, PATIENCE_AT_ALL),
+            fates: Fates::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -149,6 +155,7 @@ impl Server {
         stream.set_deadline(None);
         stream.set_timeout(None)?;
         let Chosen { export, structured, status } = chosen;
-        Session::new(export, stream, structured, status).run()
+        let served = self.fates.begin(stream, export.device())?;
+        Session::new(export, &served.fate, stream, structured, status).run()
     }
 }

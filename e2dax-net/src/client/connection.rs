@@ -56,6 +56,8 @@ struct Waiting {
     thread: Thread,
     want: Want,
     reply: Reply,
+    /// It has sent its request and waits for its turn to read: who still sends cannot take over.
+    sent: bool,
     done: bool,
 }
 
@@ -124,8 +126,13 @@ impl Connection {
             }
             state.next += 1;
             let cookie = state.next;
-            let waiting =
-                Waiting { thread: thread::current(), want: ask.want, reply: Reply::default(), done: false };
+            let waiting = Waiting {
+                thread: thread::current(),
+                want: ask.want,
+                reply: Reply::default(),
+                sent: false,
+                done: false,
+            };
             state.waiting.insert(cookie, waiting);
             cookie
         };
@@ -148,9 +155,10 @@ impl Connection {
         let mut state = self.state();
         let mine = state.waiting.remove(&cookie);
         if !state.reading
-            && let Some(next) = state.waiting.values().find(|waiting| !waiting.done)
+            && let Some(next) = state.waiting.values().find(|waiting| waiting.sent && !waiting.done)
         {
-            // Somebody has to read.
+            // Somebody has to read, and not one who sends: the server may take nothing more before its replies are taken. Who
+            // has sent by then finds that nobody reads.
             next.thread.unpark();
         }
         drop(state);
@@ -177,8 +185,9 @@ impl Connection {
         loop {
             {
                 let mut state = self.state();
-                if state.waiting.get(&cookie).is_none_or(|waiting| waiting.done) {
-                    return Ok(());
+                match state.waiting.get_mut(&cookie) {
+                    Some(waiting) if !waiting.done => waiting.sent = true,
+                    _ => return Ok(()),
                 }
                 if let Some(why) = &state.lost {
                     return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why.clone()));

@@ -84,6 +84,8 @@ pub struct NbdDevice {
     /// Who makes connections anew.
     mending: Mutex<()>,
     unflushed: Mutex<Unflushed>,
+    /// Why a flush failed that nobody asked for; held while there is one.
+    untold: Mutex<Option<Error>>,
     /// Alone for a block that is read, changed and written.
     parts: RwLock<()>,
 }
@@ -117,6 +119,7 @@ impl NbdDevice {
             links: RwLock::new(Links { epoch: 0, all: vec![Arc::new(first)], over: None }),
             mending: Mutex::new(()),
             unflushed: Mutex::new(Unflushed::default()),
+            untold: Mutex::new(None),
             parts: RwLock::new(()),
         })
     }
@@ -206,7 +209,7 @@ impl NbdDevice {
                     };
                     drop(links);
                     if full {
-                        self.flush()?;
+                        self.flush_for_room()?;
                     }
                     return match &reply.refused {
                         None => Ok(reply),
@@ -230,6 +233,31 @@ impl NbdDevice {
                 }
             }
         }
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Option<Error>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has all that is remembered flushed, for the room. The server says but once that it has lost something, and here that is not
+    /// said to who wrote it: whoever flushes next is told, too. What such a flush gives up is not remembered any longer.
+    fn flush_for_room(&self) -> Result<()> {
+        let mut untold = self.untold();
+        let mark = self.unflushed().mark();
+        let flushed = self.flush_now(mark);
+        if let Err(error) = &flushed {
+            *untold = Some(error.clone());
+            self.unflushed().forget(mark);
+        }
+        flushed
+    }
+
+    /// Has all that lies before a mark flushed.
+    fn flush_now(&self, mark: u64) -> Result<()> {
+        let ask = Ask { command: cmd::FLUSH, flags: 0, offset: 0, len: 0, want: Want::Done, data: b"" };
+        self.call("flush", &ask, None, || None)?;
+        self.unflushed().forget(mark);
+        Ok(())
     }
 
     fn refusal(&self, op: &'static str, offset: u64, refused: &Refused) -> Error {
@@ -526,10 +554,10 @@ impl BlockDevice for NbdDevice {
             return Ok(());
         }
         let mark = self.unflushed().mark();
-        let ask = Ask { command: cmd::FLUSH, flags: 0, offset: 0, len: 0, want: Want::Done, data: b"" };
-        self.call("flush", &ask, None, || None)?;
-        self.unflushed().forget(mark);
-        Ok(())
+        let flushed = self.flush_now(mark);
+        // One that is under way for the room of others may be told what this one is not.
+        let untold = self.untold().take();
+        flushed.and(untold.map_or(Ok(()), Err))
     }
 
     fn is_read_only(&self) -> bool {

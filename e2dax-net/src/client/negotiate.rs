@@ -181,6 +181,10 @@ fn checked(settled: Settled) -> io::Result<Settled> {
     if settled.flags & can::HAS_FLAGS == 0 {
         return Err(broken("the server does not say what the export can do"));
     }
+    if i64::try_from(settled.size).is_err() {
+        // So that the end of a block around its last byte is a number, too.
+        return Err(broken("the export is larger than any file"));
+    }
     Ok(settled)
 }
 

@@ -9,6 +9,9 @@ use crate::proto::{MAX_DATA, chunk, errno};
 /// Most bytes of a chunk that has no data.
 const MAX_CHUNK: u32 = 1 << 20;
 
+/// Most chunks of a reply that bring nothing new.
+const MAX_IDLE: u32 = 100;
+
 /// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
@@ -36,6 +39,8 @@ pub(super) struct Reply {
     got: BTreeMap<u64, u64>,
     pub(super) extents: Vec<(u32, u32)>,
     pub(super) refused: Option<Refused>,
+    /// Chunks that had no data.
+    idle: u32,
 }
 
 impl Reply {
@@ -124,6 +129,12 @@ impl Reply {
         if len > MAX_CHUNK {
             return Err(broken("a chunk of the server's reply is too long"));
         }
+        if kind != chunk::OFFSET_HOLE {
+            self.idle += 1;
+        }
+        if self.idle > MAX_IDLE {
+            return Err(broken("the server's reply is without end"));
+        }
         let mut bytes = vec![0; len as usize];
         input.read_exact(&mut bytes)?;
         let word = |at: usize| {
@@ -138,6 +149,9 @@ impl Reply {
             }
             chunk::BLOCK_STATUS => {
                 if want == (Want::Status { context: word(0)? }) {
+                    if !self.extents.is_empty() {
+                        return Err(broken("the server tells extents twice"));
+                    }
                     let (pairs, _) = bytes.get(4..).unwrap_or_default().as_chunks::<8>();
                     let pair = |pair: &[u8; 8]| {
                         let both = u64::from_be_bytes(*pair);

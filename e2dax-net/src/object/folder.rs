@@ -82,22 +82,34 @@ impl Folder {
         read
     }
 
+    /// A file that nobody else writes to, whatever their number is: in containers many have the same.
+    fn temporary(&mut self) -> io::Result<(PathBuf, fs::File)> {
+        loop {
+            self.made += 1;
+            let path = self.path.join(format!(".{}-{}-{}", self.object, std::process::id(), self.made));
+            match fs::File::options().write(true).create_new(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                file => return Ok((path, file?)),
+            }
+        }
+    }
+
     /// Keeps a block. Where that fails it is fetched again next time.
     pub(super) fn put(&mut self, block: u64, bytes: &[u8]) {
-        self.made += 1;
-        let temporary = self.path.join(format!(".{}-{}-{}", self.object, std::process::id(), self.made));
         let name = self.name(block);
-        let written = fs::File::create(&temporary).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.write_all(&crc32fast::hash(bytes).to_le_bytes())?;
-            fs::rename(&temporary, self.path.join(&name))
+        let written = self.temporary().and_then(|(temporary, mut file)| {
+            let written = file
+                .write_all(bytes)
+                .and_then(|()| file.write_all(&crc32fast::hash(bytes).to_le_bytes()))
+                .and_then(|()| fs::rename(&temporary, self.path.join(&name)));
+            if written.is_err() {
+                let _ = fs::remove_file(&temporary);
+            }
+            written
         });
         match written {
             Ok(()) => self.add(name, bytes.len() as u64),
-            Err(error) => {
-                log::warn!("{}: a block is not kept: {error}", self.path.display());
-                let _ = fs::remove_file(&temporary);
-            }
+            Err(error) => log::warn!("{}: a block is not kept: {error}", self.path.display()),
         }
     }
 }
@@ -105,6 +117,19 @@ impl Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_block_that_another_is_writing_does_not_become_one_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ours = Folder::open(folder.path(), "a", 1000).unwrap();
+        // In a container of its own the other has the same number as we have, and has kept as many blocks.
+        let temporary = format!(".{}-{}-1", ours.object, std::process::id());
+        let mut other = fs::File::create(folder.path().join(temporary)).unwrap();
+        ours.put(3, &[7; 100]);
+        let theirs = [&[5; 100][..], &crc32fast::hash(&[5; 100]).to_le_bytes()].concat();
+        other.write_all(&theirs).unwrap();
+        assert_eq!(ours.get(3, 100).unwrap(), [7; 100]);
+    }
 
     #[test]
     fn blocks_survive_the_process_and_damaged_ones_are_none() {

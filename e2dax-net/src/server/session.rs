@@ -15,6 +15,7 @@ use blockdev::{BlockDevice, Error, Extent};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::Export;
+use super::fate::Fate;
 use super::handshake::ALLOCATION_ID;
 use super::reply::{Replies, errno_of};
 use super::status::extents;
@@ -36,6 +37,7 @@ const ASK_FOR_HOLES: u32 = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Session<'s> {
     device: &'s dyn BlockDevice,
+    fate: &'s Fate,
     read_only: bool,
     status: bool,
     stream: &'s Stream,
@@ -72,9 +74,16 @@ struct Asked {
 type Turn<'t, 's> = MutexGuard<'t, Input<'s>>;
 
 impl<'s> Session<'s> {
-    pub(super) fn new(export: &'s Export, stream: &'s Stream, structured: bool, status: bool) -> Self {
+    pub(super) fn new(
+        export: &'s Export,
+        fate: &'s Fate,
+        stream: &'s Stream,
+        structured: bool,
+        status: bool,
+    ) -> Self {
         Self {
             device: export.device(),
+            fate,
             read_only: export.is_read_only(),
             status,
             stream,
@@ -246,16 +255,18 @@ impl<'s> Session<'s> {
             cmd::READ => self.read(asked, buf),
             cmd::WRITE => {
                 let data = buf.get(..asked.len as usize).unwrap_or_default();
-                self.answer(asked, self.device.write_at(offset, data))
+                self.answer(asked, self.fate.change(offset, || self.device.write_at(offset, data)))
             }
             cmd::FLUSH if self.read_only => self.answer(asked, Ok(())),
             cmd::FLUSH => self.answer(asked, self.device.flush()),
-            cmd::TRIM => self.answer(asked, self.device.discard(offset, len)),
+            cmd::TRIM => self.answer(asked, self.fate.change(offset, || self.device.discard(offset, len))),
             cmd::CACHE => self.answer(asked, self.device.populate(offset, len)),
             cmd::WRITE_ZEROES if asked.flags & flag::NO_HOLE != 0 => {
                 self.answer(asked, self.write_zeros(offset, len, buf))
             }
-            cmd::WRITE_ZEROES => self.answer(asked, self.device.zero(offset, len)),
+            cmd::WRITE_ZEROES => {
+                self.answer(asked, self.fate.change(offset, || self.device.zero(offset, len)))
+            }
             _ => {
                 let only_one = asked.flags & flag::REQ_ONE != 0;
                 match extents(self.device, offset, asked.len, only_one) {
@@ -276,7 +287,7 @@ impl<'s> Session<'s> {
         while done < len {
             // OK to cast: at most a piece.
             let zeros = buf.get(..(len - done).min(piece as u64) as usize).unwrap_or_default();
-            self.device.write_at(offset + done, zeros)?;
+            self.fate.change(offset, || self.device.write_at(offset + done, zeros))?;
             done += zeros.len() as u64;
         }
         Ok(())
@@ -297,7 +308,7 @@ impl<'s> Session<'s> {
             let piece = buf.get_mut(..left.min(PIECE)).unwrap_or_default();
             reader.read_exact(piece)?;
             if refused.is_none() && done.is_ok() {
-                done = self.device.write_at(at, piece);
+                done = self.fate.change(at, || self.device.write_at(at, piece));
             }
             (at, left) = (at.saturating_add(piece.len() as u64), left - piece.len());
         }

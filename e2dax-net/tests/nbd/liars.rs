@@ -5,7 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use blockdev::BlockDevice as _;
+use blockdev::{BlockDevice as _, Extent};
 use e2dax_net::client::{Connect, NbdDevice};
 use e2dax_net::uri::NbdUri;
 
@@ -154,6 +154,78 @@ fn a_server_without_an_end_is_left_in_a_bounded_time() {
     let error = read_from(&[&settled(), head].concat(), drip(rest.to_vec())).unwrap_err();
     assert!(error.contains("does not answer"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(12), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_reply_without_an_end_is_left_in_a_bounded_time() {
+    let endless = |part: Vec<u8>| {
+        let begin = Instant::now();
+        let error = read_from(&settled(), |stream| {
+            let parts = part.repeat(100);
+            while begin.elapsed() < Duration::from_secs(4) && stream.write_all(&parts).is_ok() {}
+        });
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+        error.unwrap_err()
+    };
+    // That there is no more, and more.
+    let error = endless(chunk(false, 0, FIRST, b""));
+    assert!(error.contains("without end"), "{error}");
+    // One reason after the other.
+    let error = endless(chunk(false, 0x8001, FIRST, b"\0\0\0\x05\0\0"));
+    assert!(error.contains("without end"), "{error}");
+}
+
+/// An answer to the first request, by a server that has settled, to somebody who looks for holes.
+fn look_for_holes(export: Vec<Vec<u8>>, bytes: &[u8], at: u64) -> Result<Extent, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(&export.concat());
+            let _ = stream.write_all(bytes);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let options =
+            Connect { reconnect: Duration::ZERO, timeout: Duration::from_millis(700), ..Connect::default() };
+        let device =
+            NbdDevice::open(&NbdUri::unix(&path, ""), &options).map_err(|error| error.to_string())?;
+        device.extent(at, 8).map(|found| found.0).map_err(|error| error.to_string())
+    })
+}
+
+#[test]
+fn extents_are_told_once_and_do_not_fill_memory() {
+    let some = [&1_u32.to_be_bytes()[..], &512_u32.to_be_bytes(), &[0, 0, 0, 3]].concat();
+    let told = |parts: &[bool]| {
+        let parts: Vec<u8> = parts.iter().flat_map(|done| chunk(*done, 5, FIRST, &some)).collect();
+        look_for_holes(vec![settled()], &parts, 0)
+    };
+    assert_eq!(told(&[true]), Ok(Extent::Hole));
+    let error = told(&[false, true]).unwrap_err();
+    assert!(error.contains("extents twice"), "{error}");
+}
+
+#[test]
+fn an_export_that_ends_behind_the_last_offset_there_is_is_refused() {
+    let export = |size: u64| {
+        let size = [&[0, 0][..], &size.to_be_bytes(), &[0, 0x25]].concat();
+        let blocks = [&[0, 3][..], &[0, 0, 16, 0], &[0, 0, 16, 0], &[2, 0, 0, 0]].concat();
+        let before = settled();
+        // Up to what the server says of the export.
+        let before = before[..before.len() - answer(7, 3, &size).len() - answer(7, 1, b"").len()].to_vec();
+        vec![before, answer(7, 3, &size), answer(7, 3, &blocks), answer(7, 1, b"")]
+    };
+    let hole = [&1_u32.to_be_bytes()[..], &4096_u32.to_be_bytes(), &[0, 0, 0, 3]].concat();
+    let hole = chunk(true, 5, FIRST, &hole);
+    let largest = i64::MAX as u64;
+    assert_eq!(look_for_holes(export(largest), &hole, largest - 8), Ok(Extent::Hole));
+    for size in [u64::MAX, largest + 1] {
+        let error = look_for_holes(export(size), &hole, size - 8).unwrap_err();
+        assert!(error.contains("larger than"), "{error}");
+    }
 }
 
 /// The next request that a client sends, behind whatever it says before it: its cookie and offset.

@@ -1,10 +1,11 @@
 //! Connections that are lost, and what of it is noticed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use blockdev::{BlockDevice, RamDevice, Result};
+use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice, Result};
 use e2dax_net::client::{Connect, NbdDevice};
 use e2dax_net::server::Export;
 use e2dax_tests::need_tools;
@@ -121,6 +122,88 @@ fn what_a_server_answered_and_lost_is_written_again() {
         let mut found = [0; 8192];
         disk.read_at(at, &mut found).unwrap();
         assert!(found[..4096] == [round + 1; 4096] && found[4096..] == [round + 100; 4096], "round {round}");
+    }
+}
+
+#[test]
+fn a_flush_that_nobody_asked_for_and_that_fails_is_told_to_who_asks_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Faulty::new(RamDevice::new(SIZE).unwrap()));
+    let server = Ours::of(&folder, disk.clone());
+    let device = connect(&server.uri());
+    let contents = vec![7; SIZE as usize];
+    disk.arm(Fault::once(Calls::FLUSH, 0));
+    // More than is remembered: a write has it flushed.
+    let written: Vec<_> = (0..65).map(|_| device.write_at(0, &contents)).collect();
+    assert_eq!(disk.fired(), 1);
+    assert_eq!(written.iter().filter(|written| written.is_err()).count(), 1);
+    // Whoever wrote before does not know of it, and must not be told that all is durable.
+    assert!(device.flush().is_err());
+    device.write_at(0, b"more").unwrap();
+    device.flush().unwrap();
+}
+
+/// A device whose first write takes until it is let go.
+#[derive(Debug)]
+struct Stuck {
+    media: RamDevice,
+    first: AtomicBool,
+    gate: Mutex<()>,
+}
+
+impl BlockDevice for Stuck {
+    fn size(&self) -> u64 {
+        SIZE
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.media.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        if self.first.swap(false, Ordering::SeqCst) {
+            drop(self.gate.lock().unwrap());
+        }
+        self.media.write_at(offset, buf)
+    }
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        self.media.zero(offset, len)
+    }
+    fn fence(&self) -> Result<()> {
+        Ok(())
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_write_of_a_connection_that_was_given_up_does_not_come_after_what_was_written_since() {
+    // Until the client has given up altogether, and for as long as it has to ask more than once.
+    for (stuck_for, is_done) in [(2000, false), (700, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, gate) = (AtomicBool::new(true), Mutex::new(()));
+        let disk = Arc::new(Stuck { media: RamDevice::new(SIZE).unwrap(), first, gate });
+        let server = Ours::of(&folder, disk.clone());
+        let (timeout, reconnect) = (Duration::from_millis(300), Duration::from_secs(1));
+        let options = Connect { timeout, reconnect, ..Connect::default() };
+        let device = NbdDevice::open(&server.uri(), &options).unwrap();
+        let stuck = disk.gate.lock().unwrap();
+        let flushed = thread::scope(|scope| {
+            // The server does not answer in time: this is asked for again, on a new connection.
+            let flushed = scope.spawn(|| {
+                let written = device.write_at(0, b"old").and_then(|()| device.write_at(0, b"new"));
+                written.and_then(|()| device.flush())
+            });
+            thread::sleep(Duration::from_millis(stuck_for));
+            drop(stuck);
+            flushed.join().unwrap()
+        });
+        drop(device);
+        // Its end is that of all requests.
+        drop(server);
+        let mut found = [0; 3];
+        disk.read_at(0, &mut found).unwrap();
+        assert_eq!(flushed.is_ok(), is_done, "{flushed:?}");
+        assert!(!is_done || &found == b"new", "{:?}", String::from_utf8_lossy(&found));
     }
 }
 
