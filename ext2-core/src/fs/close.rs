@@ -77,7 +77,8 @@ impl Ext2 {
     /// begun go on, and the image is left as not clean. Where others sync or close it too, one waits for the other.
     ///
     /// # Errors
-    /// The device's, and those of a sync; the file system is open as before then.
+    /// The device's, and those of a sync; the file system is open as before then, but for a log that could not
+    /// be ended: that was the last change.
     pub fn close(self) -> Result<Closed> {
         self.0.unmount()
     }
