@@ -293,3 +293,70 @@ fn a_log_of_a_file_system_that_an_error_made_read_only_is_closed_and_says_so() {
     ext2_core::replay(&*device).unwrap();
     assert_eq!(tree::read(device).unwrap()[&b"/before"[..]].content, [1; 3000]);
 }
+
+#[test]
+fn an_opening_that_fails_is_done_again_and_leaves_what_can_be_mended() {
+    need_tools!("mke2fs", "e2fsck");
+    let own = image(&["-t", "ext3", "-J", "size=1", "-b", "1024"], "12M");
+    let none = image(&["-t", "ext2", "-b", "1024"], "12M");
+    // A crash left something in the log.
+    let left = |base: &Vec<u8>| {
+        let device = Arc::new(RamDevice::from_bytes(base).unwrap());
+        let fs = Ext2::open(device.clone(), &logged()).unwrap();
+        for nr in 0..20 {
+            file(&fs.root().unwrap(), &format!("f{nr}"), &[1; 3000]);
+            fs.sync().unwrap();
+        }
+        fs.shut_down();
+        device.to_vec()
+    };
+    let crashed = [left(&none), left(&own)];
+    let batched = OpenOptions { batch: true, ..OpenOptions::default() };
+    let mut wrong = Vec::new();
+    for (nr, base) in [&none, &own, &crashed[0], &crashed[1]].into_iter().enumerate() {
+        for options in [logged(), batched.clone(), OpenOptions::default()] {
+            for then in [logged(), OpenOptions::default()] {
+                for after in 0.. {
+                    let device = Arc::new(Faulty::new(RamDevice::from_bytes(base).unwrap()));
+                    device.arm(Fault::once(CHANGES, after));
+                    let first = Ext2::open(device.clone(), &options);
+                    let has_fired = device.fired() > 0;
+                    device.disarm();
+                    if !has_fired {
+                        break;
+                    }
+                    let words = format!("image {nr}, call {after}: {:?}", first.as_ref().err());
+                    drop(first);
+                    let told = |what: String| format!("{words}: {what}");
+                    let fs = match Ext2::open(device.clone(), &then) {
+                        Ok(fs) => fs,
+                        Err(error) => {
+                            wrong.push(told(format!("cannot be opened: {error}")));
+                            continue;
+                        }
+                    };
+                    file(&fs.root().unwrap(), "after", &[2; 300_000]);
+                    let closed = fs.close().unwrap();
+                    let image = device.inner().to_vec();
+                    if closed == Closed::Clean
+                        && let Some(complaint) = complaint(&image)
+                    {
+                        wrong.push(told(complaint));
+                    }
+                    let again = Arc::new(RamDevice::from_bytes(&image).unwrap());
+                    ext2_core::replay(&*again).unwrap();
+                    let mended = check::mend(&*again, 1_700_000_000, &mut |_| {});
+                    if !matches!(mended, Ok(Outcome::Clean | Outcome::Mended(_))) {
+                        wrong.push(told(format!("{mended:?}")));
+                    }
+                    let there = tree::read(again).unwrap();
+                    assert_eq!(there[&b"/after"[..]].content, [2; 300_000]);
+                    if nr >= 2 {
+                        assert_eq!(there[&b"/f19"[..]].content, [1; 3000], "{words}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}: {}", wrong.len(), wrong.join("\n"));
+}
