@@ -38,6 +38,8 @@ mod logged;
 mod replay;
 
 #[cfg(feature = "write")]
+pub(crate) use area::PatientHold;
+#[cfg(feature = "write")]
 pub(crate) use brief::Brief;
 #[cfg(feature = "write")]
 pub(crate) use logged::Logged;
@@ -68,7 +70,10 @@ pub fn recovered(dev: Arc<dyn BlockDevice>) -> crate::Result<Arc<dyn BlockDevice
 /// `Corrupt` for a journal that contradicts itself, the device's.
 #[cfg(feature = "write")]
 pub fn replay(dev: &dyn BlockDevice) -> crate::Result<()> {
-    let Some(found) = recover(dev)? else { return Ok(()) };
+    if recover(dev)?.is_none() {
+        return Ok(());
+    }
     let _claim = dev.claim(0, dev.size())?;
-    found.apply(dev)
+    // Until it was claimed it may have been another's, who has ended the log and stored on.
+    recover(dev)?.map_or(Ok(()), |found| found.apply(dev))
 }

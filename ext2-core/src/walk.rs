@@ -84,7 +84,8 @@ pub struct Walk {
     open: Vec<Directory>,
     /// The directory that was given last, to be entered at the next step.
     next: Option<(Vec<u8>, Inode)>,
-    entered: BTreeSet<InodeNr>,
+    /// With their generations: the number of one that is gone may be another's.
+    entered: BTreeSet<(InodeNr, u32)>,
 }
 
 /// A directory with what is still to be given of it, the next one last.
@@ -171,7 +172,7 @@ impl Walk {
         };
         if inode.kind() == FileKind::Directory {
             let nr = inode.nr();
-            if !self.entered.insert(nr) {
+            if !self.entered.insert((nr, inode.0.generation)) {
                 return broken(&path, Object::Directory(nr), "the directory has a second name here".into());
             }
             self.next = Some((path.clone(), inode.clone()));
@@ -186,7 +187,7 @@ impl Iterator for Walk {
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(start) = self.start.take() {
             if start.inode.kind() == FileKind::Directory {
-                self.entered.insert(start.inode.nr());
+                self.entered.insert((start.inode.nr(), start.inode.0.generation));
                 self.next = Some((start.path.to_vec(), start.inode.clone()));
             }
             return Some(Ok(start));

@@ -36,7 +36,9 @@ const HEADER: usize = 12;
 const TAG: usize = 8;
 const UUID: usize = 16;
 
-/// Byte of a journal's superblock at which the number of the first transaction lies.
+/// Byte of a journal's superblock at which it says how many blocks are in use, itself among them.
+pub const S_LEN: usize = 16;
+/// Byte at which the number of the first transaction lies.
 pub const S_SEQUENCE: usize = 24;
 /// Byte at which the block lies where the log begins; 0 for an empty log.
 pub const S_START: usize = 28;
@@ -85,7 +87,7 @@ pub fn block(len: usize, kind: u32, sequence: u32) -> Vec<u8> {
 pub fn superblock(len: usize, blocks: u32, sequence: u32) -> Vec<u8> {
     let mut head = block(len, SUPERBLOCKS[1], 0);
     put(&mut head, 12, u32::try_from(len).unwrap_or_default());
-    put(&mut head, 16, blocks);
+    put(&mut head, S_LEN, blocks);
     put(&mut head, 20, 1);
     put(&mut head, S_SEQUENCE, sequence);
     put(&mut head, S_START, 0);

@@ -230,7 +230,7 @@ impl Fs {
     }
 
     /// Free blocks, but for those of root where they are left alone.
-    fn blocks_to_take(&self) -> Result<u64> {
+    pub(crate) fn blocks_to_take(&self) -> Result<u64> {
         let writer = self.writer()?;
         let use_reserved = writer.place.use_reserved && !super::reserve::is_left();
         let kept = if use_reserved { 0 } else { u64::from(self.sb.reserved_blocks) };

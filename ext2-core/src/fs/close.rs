@@ -53,7 +53,8 @@ impl Ext2 {
     /// meanwhile, but where the log is full and somebody who waits for room in it holds what they need.
     ///
     /// # Errors
-    /// `EROFS`, those of `changes`, in which a sync fails; the device's.
+    /// `EROFS`, those of `changes`, in which a sync fails, and `ENOSPC` the next change where they have outgrown the log: those
+    /// before it stay; the device's.
     #[cfg(feature = "write")]
     pub fn together<T>(&self, changes: impl FnOnce() -> Result<T>) -> Result<T> {
         self.0.change(|| {
@@ -77,7 +78,8 @@ impl Ext2 {
     /// begun go on, and the image is left as not clean. Where others sync or close it too, one waits for the other.
     ///
     /// # Errors
-    /// The device's, and those of a sync; the file system is open as before then.
+    /// The device's, and those of a sync; the file system is open as before then, but for a log that could not
+    /// be ended: that was the last change.
     pub fn close(self) -> Result<Closed> {
         self.0.unmount()
     }

@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 
 use blockdev::{BlockDevice, PAGE_SIZE};
+use zerocopy::IntoBytes;
 
 use super::writer::{Behaviour, Writer};
 use super::{Ext2, Fs, OpenOptions};
@@ -10,6 +11,7 @@ use crate::Errno;
 use crate::balloc::{Groups, Place};
 use crate::error::{Result, refuse};
 use crate::log::Logged;
+use crate::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::sync::Mended;
 
 impl Ext2 {
@@ -29,8 +31,8 @@ impl Ext2 {
         Ok(dev)
     }
 
-    /// Opens for writing what was opened so far.
-    pub(super) fn open_for_writing(mut fs: Fs, options: &OpenOptions) -> Result<Self> {
+    /// Opens for writing what was opened so far, with this superblock.
+    pub(super) fn open_for_writing(mut fs: Fs, raw: &RawSuperblock, options: &OpenOptions) -> Result<Self> {
         if fs.dev.is_read_only() {
             return refuse(Errno::ROFS, "the device is read-only");
         }
@@ -41,6 +43,9 @@ impl Ext2 {
         }
         let len = u64::from(fs.geo.blocks_count) * fs.geo.block_size.bytes();
         let claim = fs.dev.claim(0, if Mended::OpenTwice.is_back() { 0 } else { len })?;
+        if super::open::read_super(&*fs.dev, SUPERBLOCK_OFFSET)?.as_bytes() != raw.as_bytes() {
+            return refuse(Errno::BUSY, "the device was another's until now, who has changed what it holds");
+        }
         let device_offset =
             fs.dev.dax().map_or(options.device_offset, |dax| dax.pfn(0).wrapping_mul(PAGE_SIZE));
         let policy = options.placement.clone().unwrap_or_else(|| options.policy.placement());

@@ -128,7 +128,7 @@ impl OpenOptions {
 }
 
 /// Reads the superblock at a byte offset.
-fn read_super(dev: &dyn BlockDevice, offset: u64) -> Result<RawSuperblock> {
+pub(super) fn read_super(dev: &dyn BlockDevice, offset: u64) -> Result<RawSuperblock> {
     let mut raw = RawSuperblock::new_zeroed();
     if offset.checked_add(size_of::<RawSuperblock>() as u64).is_none_or(|end| end > dev.size()) {
         let what = format!("a device of {} bytes has none at byte {offset}", dev.size());
@@ -221,7 +221,7 @@ impl Ext2 {
             ext2.check_root()?;
             return Ok(ext2);
         }
-        Self::open_for_writing(fs, options)
+        Self::open_for_writing(fs, &raw, options)
     }
 
     pub(super) fn check_root(&self) -> Result<()> {

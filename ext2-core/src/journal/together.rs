@@ -18,7 +18,7 @@ use super::{Images, Journal};
 use crate::error::Result;
 use crate::fs::Fs;
 use crate::inode::Inode;
-use crate::log::Brief;
+use crate::log::{Brief, PatientHold};
 use crate::order::Barrier;
 use crate::sync::MutexGuard;
 
@@ -27,8 +27,8 @@ const MOST: usize = 4;
 
 /// A way to change words together.
 pub(crate) enum Together<'f> {
-    /// One commit of the log holds them.
-    Logged,
+    /// One commit of the log holds them. It gives way to nobody until they are stored: what they need is taken meanwhile.
+    Logged(PatientHold<'f>),
     /// A transaction.
     Journal(Journal<'f>),
     /// A transaction in a journal of its own.
@@ -42,9 +42,14 @@ impl<'f> Together<'f> {
     /// `ENOSPC` where a journal would have to be made and there is no room for it; `Corrupt`, the device's.
     pub(crate) fn find(fs: &'f Arc<Fs>) -> Result<Option<Self>> {
         // A log that would give way to the block that is taken next goes before.
-        if fs.is_logged() && (fs.free_blocks_now()? > 0 || !fs.give_up_batch()?) {
-            return Ok(Some(Self::Logged));
+        if fs.blocks_to_take()? == 0 {
+            fs.give_up_batch()?;
         }
+        let hold = fs.hold_log_patiently();
+        if fs.is_logged() {
+            return Ok(Some(Self::Logged(hold)));
+        }
+        drop(hold);
         if fs.sb.journal_inode.is_some() {
             return Ok(Journal::find(fs)?.filter(|journal| journal.has_room(MOST)).map(Self::Journal));
         }
@@ -56,7 +61,7 @@ impl<'f> Together<'f> {
     pub(crate) fn inode(&self) -> Option<Inode> {
         match self {
             Self::Journal(journal) => Some(journal.inode.clone()),
-            Self::Logged | Self::Brief(..) => None,
+            Self::Logged(_) | Self::Brief(..) => None,
         }
     }
 
@@ -66,7 +71,7 @@ impl<'f> Together<'f> {
     /// `Corrupt`, the device's; where it is not known whether all or none of them are there, that was the last change.
     pub(crate) fn store(self, fs: &Arc<Fs>, words: &[(u64, u32)]) -> Result<()> {
         match self {
-            Self::Logged => {
+            Self::Logged(_on) => {
                 // Under it nothing is waited for but room in the log.
                 let _whole = fs.hold_log();
                 let now = |&(at, _): &(u64, u32)| Ok((at, fs.dev.read_u32(at)?));

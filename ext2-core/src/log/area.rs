@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::batch::Batch;
-use super::record::{self, JOURNAL, LEAST, MARK, MODE, Map, S_MADE, S_MARK, S_SEQUENCE, big};
+use super::record::{self, JOURNAL, LEAST, MARK, MODE, Map, S_LEN, S_MADE, S_MARK, S_SEQUENCE, big};
 use crate::balloc::{Blocks, Request, Role};
 use crate::error::{Error, Result};
 use crate::features::CompatFeatures;
@@ -84,7 +84,7 @@ impl Fs {
         let at = u64::from(first) * size;
         let mut head = vec![0; 1024];
         self.dev.read_at(at, &mut head)?;
-        let len = big(&head, 16);
+        let len = big(&head, S_LEN);
         let is_usable = len as usize <= blocks.len() && len >= LEAST && big(&head, 20) == 1;
         if !is_usable || !record::is_plain(&head, size) {
             return Ok(None);
@@ -237,11 +237,15 @@ impl Fs {
     }
 
     /// Ends the log, if there is one: everything is in its place, and the image has the journal that it had before.
+    /// Where the device fails on the way, that was the last change: half of a log would be replayed over what comes after it.
     pub(crate) fn end_log(&self) -> Result<()> {
         let Some(log) = &self.log else { return Ok(()) };
-        let Some(area) = log.end()? else { return Ok(()) };
-        self.store_recover(false)?;
-        self.dev.flush()?;
-        if area.is_made { self.remove_log(&area) } else { Ok(()) }
+        self.whole(|| {
+            let Some(area) = log.end()? else { return Ok(()) };
+            self.store_recover(false)?;
+            self.dev.flush()?;
+            // Of one that an error made read-only nothing is freed any more: the journal stays, and the next log is in it.
+            if area.is_made && self.writer().is_ok() { self.remove_log(&area) } else { Ok(()) }
+        })
     }
 }

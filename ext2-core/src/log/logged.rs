@@ -397,6 +397,10 @@ impl BlockDevice for Logged {
         begin_or_end_whole(begin);
         // Wraps to one less.
         self.holds.fetch_add(if begin { 1 } else { usize::MAX }, Ordering::SeqCst);
+        if begin {
+            // Whoever is about to turn it off has looked already: from here on it is on, or off, until the end of this.
+            drop(self.state.read());
+        }
     }
 
     fn is_in_place(&self, offset: u64, len: u64) -> bool {

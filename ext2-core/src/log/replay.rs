@@ -10,7 +10,9 @@ use alloc::vec::Vec;
 use blockdev::{BlockDevice, Patched};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{self, JOURNAL, MAGIC, MARK, MODE, S_MADE, S_MARK, S_SEQUENCE, S_START, big, copied};
+use super::record::{
+    self, JOURNAL, MAGIC, MARK, MODE, S_LEN, S_MADE, S_MARK, S_SEQUENCE, S_START, big, copied,
+};
 use crate::BlockSize;
 use crate::error::{Error, Result};
 use crate::features::{CompatFeatures, IncompatFeatures};
@@ -145,7 +147,9 @@ pub(crate) fn recover(dev: &dyn BlockDevice) -> Result<Option<Recovered>> {
     if start != 0 && !matches!(made, Some(&(BRIEF | BATCH))) && record::is_foreign(&load(start)?, first) {
         return Ok(None);
     }
-    let (found, next) = record::replayed(blocks.len(), start, first, blocks_count, load)?;
+    // The inode may have more blocks than are in use.
+    let len = blocks.len().min(big(&head, S_LEN) as usize);
+    let (found, next) = record::replayed(len, start, first, blocks_count, load)?;
     let end = match made {
         Some(&BRIEF) => End::Forget { inode: inode.filter(|_| is_brief) },
         Some(&BATCH) => End::Settle,

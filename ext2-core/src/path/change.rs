@@ -115,11 +115,13 @@ impl Ext2 {
         }
         let top = parent.lookup(name)?;
         top.need(FileKind::Directory)?;
-        let mut entered = BTreeSet::from([top.nr()]);
+        let mut entered = BTreeSet::from([(top.nr(), top.0.generation)]);
         let mut open = vec![(parent, Name::from(name), top)];
         while let Some((parent, name, dir)) = open.last() {
             match first_directory(dir)? {
-                Some((name, child)) if entered.insert(child.nr()) => open.push((dir.clone(), name, child)),
+                Some((name, child)) if entered.insert((child.nr(), child.0.generation)) => {
+                    open.push((dir.clone(), name, child))
+                }
                 Some((_, child)) => {
                     return Err(Corrupt::new(Object::Directory(child.nr()), "has a second name").into());
                 }
