@@ -54,7 +54,7 @@ impl Ext2 {
         if options.replays() { crate::log::recovered(dev) } else { Ok(dev) }
     }
 
-    pub(super) fn open_for_writing(_: Fs, _: &OpenOptions) -> Result<Self> {
+    pub(super) fn open_for_writing(_: Fs, _: &crate::raw::RawSuperblock, _: &OpenOptions) -> Result<Self> {
         refuse(Errno::ROFS, "this library was built to read only")
     }
 }
