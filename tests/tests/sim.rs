@@ -18,7 +18,6 @@ const FOUND: &[(&str, Mode)] = &[
     ("NumberLost", Mode::Plain),
     ("DotsAsNames", Mode::Plain),
     ("RunsTakenFirst", Mode::Threads),
-    ("MarkGoesFirst", Mode::Threads),
     ("LeavingPassedOver", Mode::Threads),
     ("UnitsOfReserve", Mode::Plain),
 ];

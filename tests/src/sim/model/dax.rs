@@ -268,9 +268,8 @@ impl Model {
         let there =
             (at / self.block..(at + inside).div_ceil(self.block)).take_while(|nr| blocks.contains_key(nr));
         let most = there.last().map_or(0, |nr| ((nr + 1) * self.block - at).min(inside));
-        let wanted =
-            wanted.and_then(|()| if inside == 0 && data.len > 0 { no(Errno::AGAIN) } else { Ok(()) });
-        let wanted = wanted.and_then(|()| self.fits(id, at, Data { len: inside as u32, ..data }));
+        // What a write that waits could not do either is said first.
+        let wanted = wanted.and_then(|()| self.fits(id, at, data));
         let wanted = wanted.and_then(|()| if most == 0 && data.len > 0 { no(Errno::AGAIN) } else { Ok(()) });
         let now = self.now;
         self.node_mut(id).perhaps_modified(now);
