@@ -104,6 +104,14 @@ impl Logged {
         self.on.load(Ordering::Acquire)
     }
 
+    /// Whether commits keep the order. Whoever is turning the log off flushes first what came before this.
+    fn needs_no_fence(&self) -> bool {
+        self.is_on() && {
+            drop(self.state.read());
+            self.is_on()
+        }
+    }
+
     /// Notes that a change which must be whole, and may wait for locks, begins or has ended.
     pub(crate) fn count_patient(&self, begins: bool) {
         // Wraps to one less.
@@ -415,11 +423,11 @@ impl BlockDevice for Logged {
 
     /// The order of stores to what a commit holds does not matter, and contents have no order of their own.
     fn fence(&self) -> Result<()> {
-        if self.is_on() { Ok(()) } else { self.inner.fence() }
+        if self.needs_no_fence() { Ok(()) } else { self.inner.fence() }
     }
 
     fn fence_tagged(&self, tag: u64) -> Result<()> {
-        if self.is_on() { Ok(()) } else { self.inner.fence_tagged(tag) }
+        if self.needs_no_fence() { Ok(()) } else { self.inner.fence_tagged(tag) }
     }
 
     fn flush(&self) -> Result<()> {

@@ -115,8 +115,8 @@ pub(super) fn run(
     let mut is_root_touched = false;
     if !is_gone {
         device.disarm();
-        if world.fs.is_some() && rng.one_in(3) {
-            return done_again(world, device, last).map_err(told);
+        if world.fs.is_some() && rng.one_in(2) {
+            return done_again(world, device, last, &mut rng).map_err(told);
         }
         is_root_touched = usable(world, &answer).map_err(&told)?;
     }
@@ -144,9 +144,14 @@ pub(super) fn run(
     history.judge(moment, &found).map_err(told)
 }
 
-/// Does the last step again. What memory knows then is what the image has once it is closed.
-fn done_again(world: &mut World, device: &Faulty<RamDevice>, last: &Step) -> Result<(), String> {
-    let again = world.perform(last);
+/// Does the last step again, or not: that may hide what it left. What memory knows then is what the image has once it is closed.
+fn done_again(
+    world: &mut World,
+    device: &Faulty<RamDevice>,
+    last: &Step,
+    rng: &mut Rng,
+) -> Result<(), String> {
+    let again = if rng.one_in(3) { Answer::Nothing } else { world.perform(last) };
     // And something small to all that is in hand.
     let actor = last.actor;
     for of in 0..HANDS {

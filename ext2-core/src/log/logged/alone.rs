@@ -98,6 +98,8 @@ impl Logged {
         if state.dirty > 0 || self.holds.load(Ordering::Acquire) > 0 {
             return Ok(None);
         }
+        // Contents that came after the commit, behind a fence that nobody waited for: their pointers are stored at once now.
+        self.inner.flush()?;
         let area = self.turn_off(&mut committer, &mut state);
         Ok(area.map(|area| area.blocks.into_iter().chain(area.leading).collect()))
     }
