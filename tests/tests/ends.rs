@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use blockdev::{BlockDevice, Calls, Claim, Fault, Faulty, RamDevice};
 use e2dax_tests::{need_tools, tools, tree};
-use ext2_core::{Closed, Errno, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, XattrSet};
+use ext2_core::{Closed, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, XattrSet};
 use ext2_image::check::{self, Outcome};
 
 /// All calls that may change what is there.
@@ -359,30 +359,4 @@ fn an_opening_that_fails_is_done_again_and_leaves_what_can_be_mended() {
         }
     }
     assert!(wrong.is_empty(), "{}: {}", wrong.len(), wrong.join("\n"));
-}
-
-#[test]
-fn changes_that_belong_together_and_outgrow_the_log_are_refused_and_nothing_is_lost() {
-    need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024", "-N", "4096"], "16M");
-    for options in [logged(), OpenOptions { batch: true, ..OpenOptions::default() }] {
-        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = Ext2::open(device.clone(), &options).unwrap();
-        file(&fs.root().unwrap(), "other", &[1; 3000]);
-        let mut made = 0;
-        let done = fs.together(|| {
-            for nr in 0..1200 {
-                fs.root()?.create(format!("{nr}"), &NewInode::new(FileKind::Directory, 0o755))?;
-                made += 1;
-            }
-            Ok(())
-        });
-        assert!(done.unwrap_err().is(Errno::NOSPC));
-        fs.sync().unwrap();
-        assert_eq!(fs.close(), Ok(Closed::Clean));
-        assert_eq!(complaint(&device.to_vec()), None);
-        let there = tree::read(device).unwrap();
-        assert_eq!(there[&b"/other"[..]].content, [1; 3000]);
-        assert!(made > 100 && there.contains_key(format!("/{}", made - 1).as_bytes()));
-    }
 }

@@ -132,9 +132,6 @@ impl Fs {
 
     /// Runs a change; when it finds the image broken, that is noted.
     pub(crate) fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
-        if self.log.as_ref().is_some_and(|log| log.is_outgrown()) {
-            return refuse(Errno::NOSPC, "changes that belong together are larger than the log");
-        }
         // Before it holds what others wait for.
         self.log.as_ref().map_or(Ok(()), |log| log.make_room())?;
         self.change_further(change)

@@ -53,8 +53,7 @@ impl Ext2 {
     /// meanwhile, but where the log is full and somebody who waits for room in it holds what they need.
     ///
     /// # Errors
-    /// `EROFS`, those of `changes`, in which a sync fails, and `ENOSPC` the next change where they have outgrown the log: those
-    /// before it stay; the device's.
+    /// `EROFS`, those of `changes`, in which a sync fails; the device's.
     #[cfg(feature = "write")]
     pub fn together<T>(&self, changes: impl FnOnce() -> Result<T>) -> Result<T> {
         self.0.change(|| {

@@ -122,13 +122,6 @@ impl Logged {
         Ok(())
     }
 
-    /// Whether changes that belong together are about to be more than a commit can hold: it would fail, and all before it be lost.
-    pub(crate) fn is_outgrown(&self) -> bool {
-        // Twice as many fit, and the one that begins may need a few.
-        let is_over = |state: &State| state.dirty > state.most.saturating_add(state.most / 4 * 3);
-        self.is_on() && !crate::sync::may_wait() && is_over(&self.state.read())
-    }
-
     /// Refuses what waits for changes that belong together, in a thread that makes some.
     pub(crate) fn refuse_within(&self) -> Result<()> {
         let is_within = self.is_on() && !crate::sync::may_wait();
