@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::fs::{Fs, change::Change};
 use crate::{FileBlock, Inode};
 
-/// Stores to memory of a file, until it is dropped: an image is not called clean meanwhile.
+/// Stores to a file, until it is dropped: an image is not called clean meanwhile.
 #[derive(Debug)]
 #[must_use = "dropping it says that the stores have ended"]
 pub struct Storing<'f>(#[expect(dead_code, reason = "it is there to be dropped")] Change<&'f Fs>);
@@ -50,7 +50,8 @@ pub trait Plumbing: sealed::Sealed {
     /// `ENOSPC`, `EFBIG`, `EROFS`; `Corrupt`, the device's errors.
     fn map_for_write(&self, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping>;
 
-    /// Counts stores to memory of the file as a change, from before the first until after the last.
+    /// Counts stores to the file as one change, from before the first until after the last. Waits for room in a log first: where
+    /// there is one the caller holds no lock.
     ///
     /// # Errors
     /// `EROFS`.
@@ -122,6 +123,7 @@ impl Plumbing for Inode {
     }
 
     fn begin_storing(&self) -> Result<Storing<'_>> {
+        self.0.fs.make_room()?;
         Ok(Storing(Change::begin(&*self.0.fs)?))
     }
 

@@ -230,8 +230,7 @@ impl File {
     /// write lies between them (Linux: `i_rwsem`). The source may wait for a fault, which takes no such lock.
     fn copy_in(&self, pos: u64, len: u64, source: &mut dyn Source, limits: Limits<'_>) -> Result<u64> {
         let inode = &self.0.inode;
-        // Nothing: whether it may be written at all, and room in a log, before the lock.
-        inode.append(&[])?;
+        let _storing = inode.begin_storing()?;
         let end = || if self.0.open_for == OpenFor::Appending { self.size() } else { pos };
         let early = end();
         let _io = inode.io_lock().write();

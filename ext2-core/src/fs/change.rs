@@ -133,8 +133,13 @@ impl Fs {
     /// Runs a change; when it finds the image broken, that is noted.
     pub(crate) fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
         // Before it holds what others wait for.
-        self.log.as_ref().map_or(Ok(()), |log| log.make_room())?;
+        self.make_room()?;
         self.change_further(change)
+    }
+
+    /// Waits for room in a log for a change that begins.
+    pub(crate) fn make_room(&self) -> Result<()> {
+        self.log.as_ref().map_or(Ok(()), |log| Ok(log.make_room()?))
     }
 
     /// A part of a change that is under way, which waits for no room: it may hold what others wait for.

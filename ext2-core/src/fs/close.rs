@@ -50,7 +50,7 @@ impl Ext2 {
     }
 
     /// Runs changes that a crash brings back all or none of, where there is a log. They should be few: nobody commits
-    /// meanwhile, but where the log is full and somebody who waits for room in it holds what they need.
+    /// meanwhile, but where the log is full: by them, or while somebody who waits for room in it holds what they need.
     ///
     /// # Errors
     /// `EROFS`, those of `changes`, in which a sync fails; the device's.

@@ -106,11 +106,25 @@ impl Logged {
         self.run(&mut committer, &frozen, Last::No).map(|()| true)
     }
 
-    /// Waits for room for a change that begins, also for those that must be whole to end; not for one that is a part of such.
+    /// Waits for room for a change that begins, also for those that must be whole to end. Not for one that is a part of such; but
+    /// where all of them are about to be more than a commit can hold, one comes between: it would fail, and all before it be lost.
     pub(crate) fn make_room(&self) -> Result<()> {
-        let is_full = |state: &State| state.dirty > state.most;
+        let dirty_over = |most: fn(&State) -> usize| {
+            self.is_on() && {
+                let state = self.state.read();
+                state.dirty > most(&state)
+            }
+        };
+        if !crate::sync::may_wait() {
+            // Twice as many fit, and the one that begins may need a few.
+            if dirty_over(|state| state.most.saturating_add(state.most / 4 * 3)) {
+                self.is_full.store(true, Ordering::SeqCst);
+                self.try_commit()?;
+            }
+            return Ok(());
+        }
         let mut looks = 0;
-        while crate::sync::may_wait() && self.is_on() && is_full(&self.state.read()) && !self.try_commit()? {
+        while dirty_over(|state| state.most) && !self.try_commit()? {
             looks += 1;
             if looks == PATIENCE {
                 // Whoever must be whole may wait for the lock of renames, which this one may have.
