@@ -16,6 +16,7 @@
 
 mod connection;
 mod device;
+mod dial;
 mod negotiate;
 mod reply;
 mod unflushed;

@@ -1,8 +1,6 @@
 //! The device.
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs as _};
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,12 +8,12 @@ use std::time::{Duration, Instant};
 use blockdev::{BlockDevice, Durability, Error, Extent, Result};
 
 use super::connection::{Ask, Connection, describe};
-use super::negotiate::{Settled, choose, greet};
+use super::dial::dial;
+use super::negotiate::Settled;
 use super::reply::{Refused, Reply, Want};
 use super::unflushed::{Store, Unflushed};
 use crate::proto::{STATE_HOLE, STATE_ZERO, can, cmd, errno};
-use crate::stream::Stream;
-use crate::uri::{NbdUri, Place};
+use crate::uri::NbdUri;
 
 /// Most bytes of a request without data.
 const MAX_RANGE: u64 = 1 << 30;
@@ -421,64 +419,6 @@ impl NbdDevice {
         let end = if end == self.settled.size { end } else { end / block * block };
         (start, end.max(start))
     }
-}
-
-/// A connection on which the export is chosen.
-///
-/// To reach the server, and to settle with it, may take `step` each; what an answer may take later is the options' affair.
-fn dial(uri: &NbdUri, options: &Connect, step: Duration) -> io::Result<(Connection, Settled)> {
-    let stream = match &uri.place {
-        Place::Unix(path) => UnixStream::connect(path)?.into(),
-        Place::Tcp(host, port) => {
-            let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-            let mut found = None;
-            for address in (host.as_str(), *port).to_socket_addrs()? {
-                match TcpStream::connect_timeout(&address, step.min(Duration::from_secs(10))) {
-                    Ok(stream) => {
-                        stream.set_nodelay(true)?;
-                        found = Some(Stream::from(stream));
-                        break;
-                    }
-                    Err(error) => failed = error,
-                }
-            }
-            found.ok_or(failed)?
-        }
-    };
-    stream.set_timeout(Some(step))?;
-    stream.set_deadline(Some(step));
-    let flags = greet(&stream)?;
-    if uri.tls {
-        encrypt(&stream, uri)?;
-    }
-    let settled = choose(&stream, flags, &uri.export)?;
-    stream.set_deadline(None);
-    stream.set_timeout(Some(options.timeout))?;
-    Ok((Connection::new(stream, settled.structured, options.timeout), settled))
-}
-
-/// Encrypts a connection, with the server that the URI names.
-#[cfg(feature = "tls")]
-fn encrypt(stream: &Stream, uri: &NbdUri) -> io::Result<()> {
-    use crate::tls::ClientTls;
-    // Read anew for each connection: certificates are replaced while programs run.
-    let tls = match &uri.certificates {
-        Some(folder) => ClientTls::from_folder(folder)?,
-        None => ClientTls::from_folder(&ClientTls::default_folder()?)?,
-    };
-    let host = match (&uri.hostname, &uri.place) {
-        (Some(hostname), _) => hostname.as_str(),
-        (None, Place::Tcp(host, _)) => host.as_str(),
-        (None, Place::Unix(_)) => "localhost",
-    };
-    let session = tls.session(host)?;
-    super::negotiate::ask_for_tls(stream)?;
-    stream.encrypt(session)
-}
-
-#[cfg(not(feature = "tls"))]
-fn encrypt(_: &Stream, _: &NbdUri) -> io::Result<()> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is not in this build: the feature tls has it"))
 }
 
 impl BlockDevice for NbdDevice {

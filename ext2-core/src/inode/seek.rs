@@ -19,8 +19,8 @@ impl Inode {
     /// # Errors
     /// `ENXIO` when `offset` is at or past the end, or only hole follows.
     pub fn seek_data(&self, offset: u64) -> Result<u64> {
-        self.seek(offset, |mapping| !mapping.is_hole())?
-            .or_else(|_| refuse(Errno::NXIO, "no data up to the file's end"))
+        let (found, _) = self.seek(offset, |mapping| !mapping.is_hole())?;
+        found.map_or_else(|| refuse(Errno::NXIO, "no data up to the file's end"), Ok)
     }
 
     /// The offset of the first hole at or after byte `offset`; the end of the file counts as one (Linux:
@@ -29,11 +29,11 @@ impl Inode {
     /// # Errors
     /// `ENXIO` when `offset` is at or past the end.
     pub fn seek_hole(&self, offset: u64) -> Result<u64> {
-        Ok(self.seek(offset, Mapping::is_hole)?.unwrap_or_else(|end| end))
+        self.seek(offset, Mapping::is_hole).map(|(found, end)| found.unwrap_or(end))
     }
 
-    /// Where the first run is that is wanted, or else where the file ends.
-    fn seek(&self, offset: u64, found: impl Fn(&Mapping) -> bool) -> Result<core::result::Result<u64, u64>> {
+    /// Where the first run is that is wanted, if any, and where the file ended then.
+    fn seek(&self, offset: u64, found: impl Fn(&Mapping) -> bool) -> Result<(Option<u64>, u64)> {
         let _io = self.0.io.read();
         let size = self.size();
         if offset >= size {
@@ -45,12 +45,12 @@ impl Inode {
         while block <= last {
             let mapping = self.0.map(block, last.get() - block.get() + 1)?;
             if found(&mapping) {
-                return Ok(Ok(offset.max(block.get() * block_size.bytes())));
+                return Ok((Some(offset.max(block.get() * block_size.bytes())), size));
             }
             budget = self.0.spend(budget, mapping.is_hole(), mapping.count)?;
             block = mapping.end();
         }
-        Ok(Err(size))
+        Ok((None, size))
     }
 
     /// The runs of data of the file, in order, up to its end (Linux: FIEMAP). Each is as long as the blocks are contiguous.
