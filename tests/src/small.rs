@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use blockdev::{BlockDevice, Faulty, RamDevice};
-use ext2_core::{Ext2, OpenOptions};
+use ext2_core::{Ext2, FileKind, Inode, InodeNr, NewInode, OpenOptions};
 
 use crate::{golden, tools};
 
@@ -37,6 +37,19 @@ pub fn open_faulty(bytes: &[u8]) -> (Arc<Faulty<RamDevice>>, Ext2) {
     let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(bytes).expect("memory")));
     let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
     (faulty, fs)
+}
+
+/// A new file in the root.
+pub fn create(fs: &Ext2, name: &str) -> Inode {
+    let new = NewInode::new(FileKind::Regular, 0o644);
+    fs.root().expect("root").create(name, &new).expect("created")
+}
+
+/// Where an inode lies on the device.
+pub fn inode_at(fs: &Ext2, nr: InodeNr) -> u64 {
+    let (group, index) = fs.geometry().group_of_inode(nr).expect("a group");
+    let table = u64::from(fs.descriptor(group).expect("a descriptor").bg_inode_table.get());
+    table * fs.geometry().block_size.bytes() + u64::from(index) * u64::from(fs.geometry().inode_size)
 }
 
 /// Asks e2fsck to mend an image without a question.
