@@ -31,6 +31,11 @@ pub use rng::Rng;
 pub use scratch::Scratch;
 pub use walk::walk;
 
+/// Whether a call failed since a log could not be written: it is no log any more, and says so for good.
+pub fn log_is_lost(error: &ext2_core::Error) -> bool {
+    error.to_string().contains("its log could not be written")
+}
+
 /// The programs in the README of the project and of its crates, which are compiled with the documentation tests.
 #[cfg(doctest)]
 mod readme {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
+use e2dax_tests::log_is_lost;
 use ext2_core::{
     BlockSize, Closed, CompatFeatures, Ext2, FileKind, Follow, Inode, InodeFlags, NewInode, OpenOptions,
     Policy, RenameFlags, Result, RoCompatFeatures, SetAttr, Wait, XattrSet,
@@ -218,11 +219,9 @@ fn fails(
     let closed = fs.close();
     let told =
         |what: String| Err(format!("{first:?}, again {again:?}, then {}, {closed:?}: {what}", other.0));
-    // A log that could not be written is no log any more, and says so for good.
-    let has_no_log = |error: &ext2_core::Error| error.to_string().contains("its log could not be written");
     if let (Err(one), Err(other), true) = (&synced, &closed, options.log || options.batch)
-        && has_no_log(one)
-        && has_no_log(other)
+        && log_is_lost(one)
+        && log_is_lost(other)
     {
         return Ok(true);
     }

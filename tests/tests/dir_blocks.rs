@@ -105,18 +105,24 @@ fn without_the_dead(blocks: &Blocks) -> Blocks {
     blocks
 }
 
+/// A file system of 1 MiB with an empty directory `dir` and a FIFO.
+fn empty(revision: Revision) -> (Arc<RamDevice>, Ext2, [Inode; 2]) {
+    let device = Arc::new(RamDevice::new(1 << 20).expect("memory"));
+    let format = Format { block_size: BlockSize::new(LEN as u64), revision, ..Format::default() };
+    mkfs::format(&*device, &format, Fresh::Zeros).expect("made");
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+    let root = fs.root().expect("root");
+    let dir = root.create(b"dir", &NewInode::new(FileKind::Directory, 0o755)).expect("created");
+    let fifo = root.create(b"fifo", &NewInode::new(FileKind::Fifo, 0o644)).expect("created");
+    (device, fs, [dir, fifo])
+}
+
 #[test]
 fn each_name_goes_into_the_tightest_block_that_has_room_and_leaves_room_where_it_was() {
     need_tools!("e2fsck");
     for (seed, revision) in [(0, Revision::Dynamic), (1, Revision::Dynamic), (2, Revision::Original)] {
         let mut rng = Rng::new(seed);
-        let device = Arc::new(RamDevice::new(1 << 20).expect("memory"));
-        let format = Format { block_size: BlockSize::new(LEN as u64), revision, ..Format::default() };
-        mkfs::format(&*device, &format, Fresh::Zeros).expect("made");
-        let mut fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
-        let mut root = fs.root().expect("root");
-        let mut dir = root.create(b"dir", &NewInode::new(FileKind::Directory, 0o755)).expect("created");
-        let mut fifo = root.create(b"fifo", &NewInode::new(FileKind::Fifo, 0o644)).expect("created");
+        let (device, mut fs, [mut dir, mut fifo]) = empty(revision);
         // Searched twice a directory has an index, by which a place is found.
         (0..2).for_each(|_| drop(dir.lookup(b"none").expect_err("not there")));
         let has_type = revision == Revision::Dynamic;
@@ -144,16 +150,16 @@ fn each_name_goes_into_the_tightest_block_that_has_room_and_leaves_room_where_it
             if step % 50 == 0 {
                 check_listing(&dir, &names);
                 // Opened anew its index is built from all its blocks.
-                drop((root, dir, fifo));
+                drop((dir, fifo));
                 fs.close().expect("closed");
                 fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
-                root = fs.root().expect("root");
+                let root = fs.root().expect("root");
                 (dir, fifo) = (root.lookup(b"dir").expect("there"), root.lookup(b"fifo").expect("there"));
                 (0..2).for_each(|_| drop(dir.lookup(b"none").expect_err("not there")));
             }
         }
         assert!(most > 6, "{most} blocks");
-        drop((root, dir, fifo));
+        drop((dir, fifo));
         fs.close().expect("closed");
         assert!(is_clean(&device.to_vec()));
     }
@@ -178,20 +184,12 @@ fn check_listing(dir: &Inode, names: &[Vec<u8>]) {
 
 #[test]
 fn a_directory_that_was_not_searched_yet_is_filled_from_its_first_block_on() {
-    let device = Arc::new(RamDevice::new(1 << 20).expect("memory"));
-    mkfs::format(&*device, &Format { block_size: BlockSize::new(1024), ..Format::default() }, Fresh::Zeros)
-        .expect("made");
     let names: Vec<String> = (0..60).map(|nr| format!("{nr:02}-a-name-of-some-length-{nr:040}")).collect();
-    {
-        let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
-        let root = fs.root().expect("root");
-        let dir = root.create(b"dir", &NewInode::new(FileKind::Directory, 0o755)).expect("created");
-        let fifo = root.create(b"fifo", &NewInode::new(FileKind::Fifo, 0o644)).expect("created");
-        names.iter().take(45).for_each(|name| dir.link(&fifo, name).expect("linked"));
-        assert!((4..=4).contains(&(dir.size() / 1024)), "{} blocks", dir.size() / 1024);
-        drop((root, dir, fifo));
-        fs.close().expect("closed");
-    }
+    let (device, fs, [dir, fifo]) = empty(Revision::Dynamic);
+    names.iter().take(45).for_each(|name| dir.link(&fifo, name).expect("linked"));
+    assert!((4..=4).contains(&(dir.size() / 1024)), "{} blocks", dir.size() / 1024);
+    drop((dir, fifo));
+    fs.close().expect("closed");
     // Of each block one name goes; the first that comes takes the place in the first block, the last that in the last.
     let mut gone = BTreeMap::new();
     let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
@@ -222,13 +220,7 @@ fn a_directory_that_was_not_searched_yet_is_filled_from_its_first_block_on() {
 
 /// A file system with a directory `dir` of three blocks, whose entries all name one FIFO.
 fn three_blocks() -> (Arc<RamDevice>, Ext2) {
-    let device = Arc::new(RamDevice::new(1 << 20).expect("memory"));
-    mkfs::format(&*device, &Format { block_size: BlockSize::new(1024), ..Format::default() }, Fresh::Zeros)
-        .expect("made");
-    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
-    let root = fs.root().expect("root");
-    let dir = root.create(b"dir", &NewInode::new(FileKind::Directory, 0o755)).expect("created");
-    let fifo = root.create(b"fifo", &NewInode::new(FileKind::Fifo, 0o644)).expect("created");
+    let (device, fs, [dir, fifo]) = empty(Revision::Dynamic);
     let mut rest = 5;
     for nr in 0.. {
         dir.link(&fifo, format!("{nr:02}-{}", "a".repeat(90))).expect("linked");
@@ -238,7 +230,7 @@ fn three_blocks() -> (Arc<RamDevice>, Ext2) {
             break;
         }
     }
-    drop((root, dir, fifo));
+    drop((dir, fifo));
     (device, fs)
 }
 
@@ -331,18 +323,12 @@ fn a_directory_with_a_hash_tree_is_a_plain_one_once_it_is_changed() {
 /// A file system with a directory `dir` of so many blocks, whose entries all name one FIFO: three in each block, beside
 /// its own and its parent's in the first.
 fn many_blocks(blocks: u64) -> (Arc<RamDevice>, Ext2) {
-    let device = Arc::new(RamDevice::new(1 << 20).expect("memory"));
-    mkfs::format(&*device, &Format { block_size: BlockSize::new(1024), ..Format::default() }, Fresh::Zeros)
-        .expect("made");
-    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
-    let root = fs.root().expect("root");
-    let dir = root.create(b"dir", &NewInode::new(FileKind::Directory, 0o755)).expect("created");
-    let fifo = root.create(b"fifo", &NewInode::new(FileKind::Fifo, 0o644)).expect("created");
+    let (device, fs, [dir, fifo]) = empty(Revision::Dynamic);
     for nr in 0..3 * blocks {
         dir.link(&fifo, format!("{nr:0250}")).expect("linked");
     }
     assert_eq!(dir.size(), blocks * 1024);
-    drop((root, dir, fifo));
+    drop((dir, fifo));
     (device, fs)
 }
 

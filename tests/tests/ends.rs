@@ -5,46 +5,24 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use blockdev::{BlockDevice, Calls, Claim, Fault, Faulty, RamDevice};
-use e2dax_tests::{need_tools, tools, tree};
-use ext2_core::{Closed, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, XattrSet};
+use e2dax_tests::{
+    need_tools,
+    small::{batched, complaint, file, image_of, logged},
+    tree,
+};
+use ext2_core::{Closed, Ext2, FileKind, Follow, NewInode, OpenOptions, XattrSet};
 use ext2_image::check::{self, Outcome};
 
 /// All calls that may change what is there.
 const CHANGES: Calls = Calls::WRITE.union(Calls::ZERO).union(Calls::FENCE).union(Calls::FLUSH);
 
-fn image(arguments: &[&str], size: &str) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image");
-    tools::mke2fs(&[arguments, &[path.to_str().unwrap(), size]].concat());
-    std::fs::read(path).unwrap()
-}
-
-fn file(dir: &Inode, name: &str, bytes: &[u8]) -> Inode {
-    let made = dir.create(name, &NewInode::new(FileKind::Regular, 0o644)).unwrap();
-    made.write_all_at(0, bytes).unwrap();
-    made
-}
-
-fn logged() -> OpenOptions {
-    OpenOptions { log: true, ..OpenOptions::default() }
-}
-
-/// What `e2fsck -fn` has to say about an image; nothing where it is sound.
-fn complaint(image: &[u8]) -> Option<String> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image");
-    std::fs::write(&path, image).unwrap();
-    tools::e2fsck_fn(&path).err().map(|error| format!("{error:?}"))
-}
-
 #[test]
 fn a_close_that_fails_and_is_done_again_leaves_no_log_that_would_be_replayed_over_what_came_after() {
     need_tools!("mke2fs", "e2fsck");
-    let own = image(&["-t", "ext3", "-J", "size=1", "-b", "1024"], "12M");
-    let none = image(&["-t", "ext2", "-b", "1024"], "12M");
-    let batched = OpenOptions { batch: true, ..OpenOptions::default() };
+    let own = image_of(&["-t", "ext3", "-J", "size=1", "-b", "1024"], "12M");
+    let none = image_of(&["-t", "ext2", "-b", "1024"], "12M");
     for (base, options) in
-        [(&none, logged()), (&own, logged()), (&none, batched), (&own, OpenOptions::default())]
+        [(&none, logged()), (&own, logged()), (&none, batched()), (&own, OpenOptions::default())]
     {
         fails_to_close(base, &options);
     }
@@ -97,7 +75,7 @@ fn fails_to_close(base: &[u8], options: &OpenOptions) {
 #[test]
 fn a_log_in_a_part_of_its_journal_is_replayed_round_the_end_of_that_part() {
     need_tools!("mke2fs", "e2fsck");
-    let mut base = image(&["-t", "ext3", "-b", "1024", "-J", "size=2", "-O", "^resize_inode"], "24M");
+    let mut base = image_of(&["-t", "ext3", "-b", "1024", "-J", "size=2", "-O", "^resize_inode"], "24M");
     // The journal's superblock says how many of the inode's 2048 blocks are in use.
     let magic = [0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 4];
     let at = (0..base.len()).step_by(1024).find(|&at| base[at..at + 8] == magic).unwrap();
@@ -129,51 +107,38 @@ fn a_log_in_a_part_of_its_journal_is_replayed_round_the_end_of_that_part() {
 }
 
 /// A device on which something happens before it is claimed.
-struct Claimed<D>(D, Mutex<Option<Box<dyn FnOnce() + Send>>>);
+struct Claimed<D> {
+    inner: D,
+    first: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl<D> Claimed<D> {
+    fn new(inner: D, first: impl FnOnce() + Send + 'static) -> Self {
+        Self { inner, first: Mutex::new(Some(Box::new(first))) }
+    }
+}
 
 impl<D: Debug> Debug for Claimed<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        self.inner.fmt(f)
     }
 }
 
 impl<D: BlockDevice> BlockDevice for Claimed<D> {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> blockdev::Result<()> {
-        self.0.read_at(offset, buf)
-    }
-
-    fn write_at(&self, offset: u64, buf: &[u8]) -> blockdev::Result<()> {
-        self.0.write_at(offset, buf)
-    }
-
-    fn zero(&self, offset: u64, len: u64) -> blockdev::Result<()> {
-        self.0.zero(offset, len)
-    }
-
-    fn fence(&self) -> blockdev::Result<()> {
-        self.0.fence()
-    }
-
-    fn flush(&self) -> blockdev::Result<()> {
-        self.0.flush()
-    }
+    e2dax_tests::forward!(inner: size, read_at, write_at, zero, fence, flush);
 
     fn claim(&self, offset: u64, len: u64) -> blockdev::Result<Claim> {
-        if let Some(first) = self.1.lock().unwrap().take() {
+        if let Some(first) = self.first.lock().unwrap().take() {
             first();
         }
-        self.0.claim(offset, len)
+        self.inner.claim(offset, len)
     }
 }
 
 #[test]
 fn a_log_that_another_has_ended_while_an_image_is_opened_is_not_replayed() {
     need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024"], "12M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "12M");
     let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
     let fs = Ext2::open(device.clone(), &logged()).unwrap();
     file(&fs.root().unwrap(), "before", &[1; 3000]);
@@ -182,7 +147,7 @@ fn a_log_that_another_has_ended_while_an_image_is_opened_is_not_replayed() {
         file(&fs.root().unwrap(), "after", &[2; 3000]);
         assert_eq!(fs.close().unwrap(), Closed::Clean);
     };
-    let claimed = Claimed(device.clone(), Mutex::new(Some(Box::new(close))));
+    let claimed = Claimed::new(device.clone(), close);
     let opened = Ext2::open(claimed, &OpenOptions::default());
     println!("{:?}", opened.as_ref().map(drop));
     drop(opened);
@@ -194,7 +159,7 @@ fn a_log_that_another_has_ended_while_an_image_is_opened_is_not_replayed() {
 #[test]
 fn what_another_has_changed_while_an_image_is_opened_is_known() {
     need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024", "-O", "none,filetype,sparse_super"], "12M");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-O", "none,filetype,sparse_super"], "12M");
     let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
     let other = device.clone();
     let change = move || {
@@ -202,7 +167,7 @@ fn what_another_has_changed_while_an_image_is_opened_is_known() {
         file(&fs.root().unwrap(), "f", &[2; 3000]).xattr_set(b"user.a", b"kept", XattrSet::Any).unwrap();
         assert_eq!(fs.close().unwrap(), Closed::Clean);
     };
-    let claimed = Claimed(device.clone(), Mutex::new(Some(Box::new(change))));
+    let claimed = Claimed::new(device.clone(), change);
     match Ext2::open(claimed, &logged()) {
         Ok(fs) => drop(fs.close().unwrap()),
         Err(error) => println!("{error}"),
@@ -213,7 +178,7 @@ fn what_another_has_changed_while_an_image_is_opened_is_known() {
 #[test]
 fn shared_attributes_change_together_also_where_a_log_gives_way_to_the_block_that_they_need() {
     need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024", "-m", "10", "-I", "128"], "20M");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-m", "10", "-I", "128"], "20M");
     let options =
         OpenOptions { batch: true, share_xattrs: true, keep_reserved: true, ..OpenOptions::default() };
     let begin = |blocks: u64| {
@@ -258,7 +223,7 @@ fn shared_attributes_change_together_also_where_a_log_gives_way_to_the_block_tha
 #[test]
 fn a_walk_enters_a_directory_that_got_the_number_of_one_that_went() {
     need_tools!("mke2fs");
-    let base = image(&["-t", "ext2", "-b", "1024"], "2M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "2M");
     let fs = Ext2::open(RamDevice::from_bytes(&base).unwrap(), &OpenOptions::default()).unwrap();
     fs.create_dir_all("t/a").unwrap();
     fs.create_dir_all("t/m").unwrap();
@@ -282,7 +247,7 @@ fn a_walk_enters_a_directory_that_got_the_number_of_one_that_went() {
 #[test]
 fn a_log_of_a_file_system_that_an_error_made_read_only_is_closed_and_says_so() {
     need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024", "-e", "remount-ro"], "12M");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-e", "remount-ro"], "12M");
     let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
     let fs = Ext2::open(device.clone(), &logged()).unwrap();
     let before = file(&fs.root().unwrap(), "before", &[1; 3000]);
@@ -297,8 +262,8 @@ fn a_log_of_a_file_system_that_an_error_made_read_only_is_closed_and_says_so() {
 #[test]
 fn an_opening_that_fails_is_done_again_and_leaves_what_can_be_mended() {
     need_tools!("mke2fs", "e2fsck");
-    let own = image(&["-t", "ext3", "-J", "size=1", "-b", "1024"], "12M");
-    let none = image(&["-t", "ext2", "-b", "1024"], "12M");
+    let own = image_of(&["-t", "ext3", "-J", "size=1", "-b", "1024"], "12M");
+    let none = image_of(&["-t", "ext2", "-b", "1024"], "12M");
     // A crash left something in the log.
     let left = |base: &Vec<u8>| {
         let device = Arc::new(RamDevice::from_bytes(base).unwrap());
@@ -311,10 +276,9 @@ fn an_opening_that_fails_is_done_again_and_leaves_what_can_be_mended() {
         device.to_vec()
     };
     let crashed = [left(&none), left(&own)];
-    let batched = OpenOptions { batch: true, ..OpenOptions::default() };
     let mut wrong = Vec::new();
     for (nr, base) in [&none, &own, &crashed[0], &crashed[1]].into_iter().enumerate() {
-        for options in [logged(), batched.clone(), OpenOptions::default()] {
+        for options in [logged(), batched(), OpenOptions::default()] {
             for then in [logged(), OpenOptions::default()] {
                 for after in 0.. {
                     let device = Arc::new(Faulty::new(RamDevice::from_bytes(base).unwrap()));

@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, RamDevice, RecordedOp, Recorder, Stored};
+use e2dax_tests::small::{create, inode_at};
 use ext2_core::plumbing::{Allocate, Plumbing};
-use ext2_core::{
-    Barrier, BlockSize, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, OpenOptions, Wait,
-};
+use ext2_core::{Barrier, BlockSize, Error, Ext2, FileBlock, Follow, Inode, OpenOptions, Wait};
 use ext2_image::mkfs::{self, Format, Fresh};
 
-const FILE: NewInode = NewInode::new(FileKind::Regular, 0o644);
 const BLOCK: u64 = 1024;
 
 type Device = Arc<Recorder<RamDevice>>;
@@ -30,21 +28,10 @@ fn used() -> (Device, Ext2) {
     (device, fs)
 }
 
-fn create(fs: &Ext2, name: &str) -> Inode {
-    fs.root().expect("root").create(name, &FILE).expect("created")
-}
-
 /// Where a block of a file lies on the device, in bytes.
 fn place(file: &Inode, block: u64) -> u64 {
     let target = file.map(FileBlock::new(block), 1).expect("mapped").target.expect("data");
     u64::from(target.get()) * BLOCK
-}
-
-/// Where its inode lies.
-fn inode_at(fs: &Ext2, file: &Inode) -> u64 {
-    let (group, index) = fs.geometry().group_of_inode(file.nr()).expect("a group");
-    let table = u64::from(fs.descriptor(group).expect("a descriptor").bg_inode_table.get());
-    table * BLOCK + u64::from(index) * u64::from(fs.geometry().inode_size)
 }
 
 fn all_of(file: &Inode) -> Vec<u8> {
@@ -109,7 +96,7 @@ fn cut_short(size: u32) -> (Device, Ext2, Inode) {
     let (device, fs) = used();
     let file = create(&fs, "file");
     file.write_at(0, &[7; 6 * BLOCK as usize]).expect("written");
-    let at = inode_at(&fs, &file);
+    let at = inode_at(&fs, file.nr());
     drop(file);
     fs.close().expect("closed");
     device.write_u32(at + 4, size).expect("stored");
@@ -191,7 +178,7 @@ fn past_the_end_all_is_zero_and_fenced_before_a_write_is_stored_over_it_and_no_m
 fn a_map_that_names_more_blocks_than_there_are_ends_growth_and_one_that_names_as_many_does_not() {
     let (device, fs, file) = cut_short(0);
     let (places, inode): (Vec<_>, _) =
-        ((0..4).map(|block| place(&file, block)).collect(), inode_at(&fs, &file));
+        ((0..4).map(|block| place(&file, block)).collect(), inode_at(&fs, file.nr()));
     drop(file);
     fs.close().expect("closed");
     // Blocks of pointers one after another, which lead to one block of data, as the tree of three levels.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use blockdev::{BlockDevice, RamDevice};
 use e2dax_tests::{
     need_tools,
-    small::{Ram, image, is_clean, open, ram},
+    small::{Ram, image, inode_at, is_clean, open, ram},
 };
 use ext2_core::{
-    BlockSize, Errno, Error, Ext2, FileKind, Follow, Inode, InodeFlags, InodeNr, NewInode, OpenOptions,
-    RenameFlags, SetAttr, Timestamp, Wait,
+    BlockSize, Errno, Error, Ext2, FileKind, Follow, Inode, InodeFlags, NewInode, OpenOptions, RenameFlags,
+    SetAttr, Timestamp, Wait,
 };
 use ext2_image::mkfs::{self, Format, Fresh};
 
@@ -23,13 +23,6 @@ fn refused<T>(done: Result<T, Error>, errno: Errno) {
         Ok(_) => panic!("it is not refused"),
         Err(error) => assert!(error.is(errno), "{error}"),
     }
-}
-
-/// Where an inode lies on the device.
-fn inode_at(fs: &Ext2, nr: InodeNr) -> u64 {
-    let (group, index) = fs.geometry().group_of_inode(nr).expect("a group");
-    let table = u64::from(fs.descriptor(group).expect("a descriptor").bg_inode_table.get());
-    table * fs.geometry().block_size.bytes() + u64::from(index) * u64::from(fs.geometry().inode_size)
 }
 
 #[test]

@@ -17,26 +17,14 @@ use std::sync::Arc;
 
 use blockdev::crash::{BlockModel, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder};
 use blockdev::{BlockDevice, Media, RamDevice, RecordedOp, Recorder};
+use e2dax_tests::small::{batched, complaint, file, image_of, logged};
 use e2dax_tests::tree::{self, Tree};
 use e2dax_tests::{Rng, Scratch, need_tools, tools};
-use ext2_core::{Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, RenameFlags, Wait, XattrSet};
+use ext2_core::{Ext2, FileKind, Follow, NewInode, OpenOptions, RenameFlags, Wait, XattrSet};
 use ext2_image::check::{Checker, Outcome};
 
 /// What a file is known to hold, by its path, from the mark on that is its key.
 type Promises = BTreeMap<u64, BTreeMap<String, Vec<u8>>>;
-
-fn image(arguments: &[&str], size: &str) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image");
-    tools::mke2fs(&[arguments, &[path.to_str().unwrap(), size]].concat());
-    std::fs::read(path).unwrap()
-}
-
-fn file(dir: &Inode, name: &str, bytes: &[u8]) -> Inode {
-    let inode = dir.create(name.as_bytes(), &NewInode::new(FileKind::Regular, 0o644)).unwrap();
-    assert_eq!(inode.write_at(0, bytes).unwrap(), bytes.len());
-    inode
-}
 
 /// Changes of every kind, in rounds; each ends with a sync, and what it wrote to keep is promised from then on.
 fn work(fs: &Ext2, recorder: &Recorder<RamDevice>, rounds: u64, promises: &mut Promises) {
@@ -141,14 +129,6 @@ enum Takes {
     Memory(PmemOrder),
 }
 
-fn logged() -> OpenOptions {
-    OpenOptions { log: true, ..OpenOptions::default() }
-}
-
-fn batched() -> OpenOptions {
-    OpenOptions { batch: true, ..OpenOptions::default() }
-}
-
 /// Crashes a workload everywhere. Gives the states, and those that e2fsck has mended.
 fn crash(
     arguments: &[&str],
@@ -158,7 +138,7 @@ fn crash(
     options: &OpenOptions,
     takes: Takes,
 ) -> (usize, usize) {
-    let base = image(arguments, size);
+    let base = image_of(arguments, size);
     let media = if let Takes::Memory(order) = takes
         && order != PmemOrder::Program
     {
@@ -273,7 +253,7 @@ fn bytes_of(device: &dyn BlockDevice) -> Vec<u8> {
 #[test]
 fn what_is_kept_back_is_nowhere_on_the_media_and_then_all_of_it() {
     need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024"], "12M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "12M");
     let device = Arc::new(Recorder::new(RamDevice::from_bytes(&base).unwrap()));
     // Nothing is stored by opening, by a change of names, and by a close after which nothing has changed.
     let fs = Ext2::open(device.clone(), &batched()).unwrap();
@@ -302,16 +282,13 @@ fn what_is_kept_back_is_nowhere_on_the_media_and_then_all_of_it() {
     let log = device.take();
     let waits = log.iter().filter(|op| matches!(op, RecordedOp::Flush(_) | RecordedOp::Fence(_)));
     assert_eq!(waits.count(), 4);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image");
-    std::fs::write(&path, bytes_of(&*device)).unwrap();
-    tools::e2fsck_fn(&path).unwrap();
+    assert_eq!(complaint(&bytes_of(&*device)), None);
 }
 
 #[test]
 fn blocks_that_are_kept_free_for_a_log_are_there_for_who_needs_them() {
     need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024", "-m", "0"], "4M");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-m", "0"], "4M");
     let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
     let fs = Ext2::open(device.clone(), &batched()).unwrap();
     assert!(fs.has_log());
@@ -326,16 +303,13 @@ fn blocks_that_are_kept_free_for_a_log_are_there_for_who_needs_them() {
     assert_eq!(fs.statfs().unwrap().blocks_free, 0);
     drop(full);
     fs.close().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image");
-    std::fs::write(&path, bytes_of(&*device)).unwrap();
-    tools::e2fsck_fn(&path).unwrap();
+    assert_eq!(complaint(&bytes_of(&*device)), None);
 }
 
 #[test]
 fn a_log_with_a_journal_of_its_own_for_each_commit_takes_more_than_one_holds() {
     need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024"], "12M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "12M");
     let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
     let fs = Ext2::open(device.clone(), &batched()).unwrap();
     let root = fs.root().unwrap();
@@ -344,10 +318,7 @@ fn a_log_with_a_journal_of_its_own_for_each_commit_takes_more_than_one_holds() {
     }
     drop(root);
     fs.close().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image");
-    std::fs::write(&path, bytes_of(&*device)).unwrap();
-    tools::e2fsck_fn(&path).unwrap();
+    assert_eq!(complaint(&bytes_of(&*device)), None);
     let fs = Ext2::open(device, &OpenOptions::read_only()).unwrap();
     assert_eq!(fs.root().unwrap().entries(0).unwrap().count(), 2003);
 }
@@ -355,9 +326,9 @@ fn a_log_with_a_journal_of_its_own_for_each_commit_takes_more_than_one_holds() {
 #[test]
 fn a_log_goes_round_and_is_gone_when_the_image_is_closed() {
     need_tools!("mke2fs", "e2fsck", "dumpe2fs");
-    let base = image(&["-t", "ext2", "-b", "1024"], "12M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "12M");
     let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-    let options = OpenOptions { log: true, ..OpenOptions::default() };
+    let options = logged();
     let free = Ext2::open(device.clone(), &OpenOptions::read_only()).unwrap().statfs().unwrap().blocks_free;
     let fs = Ext2::open(device.clone(), &options).unwrap();
     let root = fs.root().unwrap();
@@ -390,9 +361,9 @@ fn a_log_goes_round_and_is_gone_when_the_image_is_closed() {
 #[test]
 fn an_image_without_room_for_a_log_does_without() {
     need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024"], "2M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "2M");
     let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-    let fs = Ext2::open(device, &OpenOptions { log: true, ..OpenOptions::default() }).unwrap();
+    let fs = Ext2::open(device, &logged()).unwrap();
     assert!(!fs.has_log());
     file(&fs.root().unwrap(), "f", &[1; 100]);
     fs.close().unwrap();
@@ -401,9 +372,9 @@ fn an_image_without_room_for_a_log_does_without() {
 #[test]
 fn a_file_system_that_is_shut_down_is_as_its_last_sync_left_it() {
     need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024"], "12M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "12M");
     let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-    let options = OpenOptions { log: true, ..OpenOptions::default() };
+    let options = logged();
     let fs = Ext2::open(device.clone(), &options).unwrap();
     let root = fs.root().unwrap();
     file(&root, "kept", b"kept").sync().unwrap();
@@ -435,7 +406,7 @@ fn a_file_system_that_is_closed_stores_nothing_when_it_is_shut_down_after_all() 
 #[test]
 fn what_a_crash_may_bring_back_is_not_stored_over_however_often_parts_of_it_are_given_up() {
     need_tools!("mke2fs");
-    let base = image(&["-t", "ext2", "-b", "1024"], "12M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "12M");
     for options in [logged(), batched()] {
         let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
         let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();

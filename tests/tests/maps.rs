@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
+use e2dax_tests::small::{create, inode_at};
 use ext2_core::{
     BlockSize, DeviceNr, Errno, Error, Ext2, FileBlock, FileKind, Follow, Inode, NewInode, OpenOptions, Wait,
 };
@@ -23,24 +24,13 @@ fn open(device: &Arc<Faulty<RamDevice>>) -> Ext2 {
     Ext2::open(device.clone(), &OpenOptions::default()).expect("open")
 }
 
-fn create(fs: &Ext2, name: &str) -> Inode {
-    fs.root().expect("root").create(name, &FILE).expect("created")
-}
-
-/// Where its inode lies.
-fn inode_at(fs: &Ext2, file: &Inode) -> u64 {
-    let (group, index) = fs.geometry().group_of_inode(file.nr()).expect("a group");
-    let table = u64::from(fs.descriptor(group).expect("a descriptor").bg_inode_table.get());
-    table * fs.geometry().block_size.bytes() + u64::from(index) * u64::from(fs.geometry().inode_size)
-}
-
 /// A file system with a file of which the device says that its pointers are these, and its size so many bytes; the blocks are
 /// those of a larger file, each filled with its own number.
 fn with_pointers(pointers: &[u32], size: u32) -> (Arc<Faulty<RamDevice>>, Ext2, Inode) {
     let device = formatted(BLOCK);
     let fs = open(&device);
     create(&fs, "other").write_at(0, &vec![1; 3 << 20]).expect("written");
-    let at = inode_at(&fs, &create(&fs, "file"));
+    let at = inode_at(&fs, create(&fs, "file").nr());
     fs.close().expect("closed");
     for (slot, &pointer) in (0..).zip(pointers) {
         device.write_u32(at + 40 + 4 * slot, pointer).expect("stored");
@@ -179,7 +169,7 @@ fn a_hole_up_to_where_a_broken_tree_begins_is_made_and_one_into_it_is_not() {
     for block in [0, 11, 12, 267, 268] {
         file.write_at(block * BLOCK, &[1; BLOCK as usize]).expect("written");
     }
-    let at = inode_at(&fs, &file);
+    let at = inode_at(&fs, file.nr());
     drop(file);
     fs.close().expect("closed");
     // The tree of two levels begins outside of the file system.
@@ -229,7 +219,7 @@ fn a_link_is_as_long_as_a_block_at_most() {
         let device = formatted(BLOCK);
         let fs = open(&device);
         let link = fs.root().expect("root").symlink("link", "t".repeat(200), &FILE).expect("made");
-        let at = inode_at(&fs, &link);
+        let at = inode_at(&fs, link.nr());
         drop(link);
         fs.close().expect("closed");
         device.write_u32(at + 4, size).expect("stored");

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, RamDevice, RecordedOp, Recorder, Stored};
+use e2dax_tests::small::{create, inode_at};
 use ext2_core::{
-    Barrier, BlockSize, Closed, Ext2, FileKind, Follow, Inode, NewInode, OpenOptions, RoCompatFeatures,
-    Unclean, Wait, XattrSet,
+    Barrier, BlockSize, Closed, Ext2, FileKind, Follow, NewInode, OpenOptions, RoCompatFeatures, Unclean,
+    Wait, XattrSet,
 };
 use ext2_image::mkfs::{self, Format, Fresh};
 
@@ -24,17 +25,6 @@ fn fresh(block: u64) -> (Device, Ext2) {
     let device = Arc::new(Recorder::new(device));
     let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
     (device, fs)
-}
-
-fn create(fs: &Ext2, name: &str) -> Inode {
-    fs.root().expect("root").create(name, &FILE).expect("created")
-}
-
-/// Where its inode lies.
-fn inode_at(fs: &Ext2, file: &Inode) -> u64 {
-    let (group, index) = fs.geometry().group_of_inode(file.nr()).expect("a group");
-    let table = u64::from(fs.descriptor(group).expect("a descriptor").bg_inode_table.get());
-    table * fs.geometry().block_size.bytes() + u64::from(index) * u64::from(fs.geometry().inode_size)
 }
 
 /// The words of 4 bytes that were stored at one of these places, and the fences with one of these names.
@@ -72,7 +62,7 @@ fn the_larger_high_half_of_a_size_is_there_as_long_as_the_low_half_may_be_either
     ] {
         let (device, fs) = fresh(4096);
         let file = create(&fs, "file");
-        let at = inode_at(&fs, &file);
+        let at = inode_at(&fs, file.nr());
         file.truncate(from, Wait::Yes).expect("set");
         device.take();
         file.truncate(to, Wait::Yes).expect("set");
@@ -122,7 +112,7 @@ fn a_truncation_is_noted_but_for_files_with_a_block_of_attributes_and_those_with
             fs.root().expect("root").unlink("file").expect("unlinked");
         }
         // The note, the time of deletion, the size, and a pointer that goes.
-        let at = inode_at(&fs, &file);
+        let at = inode_at(&fs, file.nr());
         let places = [1024 + 232, at + 20, at + 4, at + 40 + 4 * 11];
         device.take();
         file.truncate(5000, Wait::Yes).expect("cut");
@@ -194,7 +184,7 @@ fn a_dead_inode_has_no_blocks_and_no_pointers() {
     for block in [0, 11, 12, 267, 268, 65_803, 65_804, 200_000] {
         file.write_at(block * 1024, b"a").expect("written");
     }
-    let at = inode_at(&fs, &file);
+    let at = inode_at(&fs, file.nr());
     let words = || -> Vec<u32> {
         [4, 20, 28]
             .into_iter()

@@ -149,3 +149,13 @@ pub(crate) fn file(folder: &TempDir, name: &str, len: u64) -> PathBuf {
     std::fs::File::create(&path).unwrap().set_len(len).unwrap();
     path
 }
+
+/// What a server answers to an option.
+pub(crate) fn answer(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = 0x0003_e889_0455_65a9_u64.to_be_bytes().to_vec();
+    for word in [option, kind, data.len() as u32] {
+        bytes.extend(word.to_be_bytes());
+    }
+    bytes.extend(data);
+    bytes
+}

@@ -9,19 +9,12 @@ use blockdev::{BlockDevice as _, Extent};
 use e2dax_net::client::{Connect, NbdDevice};
 use e2dax_net::uri::NbdUri;
 
+use crate::common::answer;
+
 /// Bytes of the export.
 const SIZE: u64 = 1 << 20;
 /// The first cookie that a client uses on a connection.
 const FIRST: u64 = 1;
-
-fn answer(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
-    let mut bytes = 0x0003_e889_0455_65a9_u64.to_be_bytes().to_vec();
-    for word in [option, kind, data.len() as u32] {
-        bytes.extend(word.to_be_bytes());
-    }
-    bytes.extend(data);
-    bytes
-}
 
 /// What comes up to the choice of an export, in order.
 fn settled() -> Vec<u8> {
@@ -51,8 +44,12 @@ fn data(done: bool, cookie: u64, at: u64, bytes: &[u8]) -> Vec<u8> {
     chunk(done, 1, cookie, &[&at.to_be_bytes()[..], bytes].concat())
 }
 
-/// Lets a client read 8 bytes at 4096 from a server that says `bytes`, and goes on with `more` when it has said them.
-fn read_from(bytes: &[u8], more: impl FnOnce(&mut UnixStream) + Send) -> Result<[u8; 8], String> {
+/// What `ask` gets from a server that says `bytes`, goes on with `more` when it has said them, and then has no more to say.
+fn from_server<T>(
+    bytes: &[u8],
+    more: impl FnOnce(&mut UnixStream) + Send,
+    ask: impl FnOnce(&NbdDevice) -> blockdev::Result<T>,
+) -> Result<T, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
@@ -68,8 +65,15 @@ fn read_from(bytes: &[u8], more: impl FnOnce(&mut UnixStream) + Send) -> Result<
             Connect { reconnect: Duration::ZERO, timeout: Duration::from_millis(700), ..Connect::default() };
         let device =
             NbdDevice::open(&NbdUri::unix(&path, ""), &options).map_err(|error| error.to_string())?;
+        ask(&device).map_err(|error| error.to_string())
+    })
+}
+
+/// Lets a client read 8 bytes at 4096 from a server that says `bytes`, and goes on with `more` when it has said them.
+fn read_from(bytes: &[u8], more: impl FnOnce(&mut UnixStream) + Send) -> Result<[u8; 8], String> {
+    from_server(bytes, more, |device| {
         let mut found = [0xee; 8];
-        device.read_at(4096, &mut found).map(|()| found).map_err(|error| error.to_string())
+        device.read_at(4096, &mut found).map(|()| found)
     })
 }
 
@@ -177,23 +181,8 @@ fn a_reply_without_an_end_is_left_in_a_bounded_time() {
 
 /// An answer to the first request, by a server that has settled, to somebody who looks for holes.
 fn look_for_holes(export: Vec<Vec<u8>>, bytes: &[u8], at: u64) -> Result<Extent, String> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("s");
-    let listener = UnixListener::bind(&path).unwrap();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let _ = stream.write_all(&export.concat());
-            let _ = stream.write_all(bytes);
-            let _ = stream.shutdown(std::net::Shutdown::Write);
-            let _ = stream.read_to_end(&mut Vec::new());
-        });
-        let options =
-            Connect { reconnect: Duration::ZERO, timeout: Duration::from_millis(700), ..Connect::default() };
-        let device =
-            NbdDevice::open(&NbdUri::unix(&path, ""), &options).map_err(|error| error.to_string())?;
-        device.extent(at, 8).map(|found| found.0).map_err(|error| error.to_string())
-    })
+    let then = |stream: &mut UnixStream| drop(stream.write_all(bytes));
+    from_server(&export.concat(), then, |device| device.extent(at, 8).map(|found| found.0))
 }
 
 #[test]

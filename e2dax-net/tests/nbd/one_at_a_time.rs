@@ -10,19 +10,12 @@ use blockdev::BlockDevice as _;
 use e2dax_net::client::{Connect, NbdDevice};
 use e2dax_net::uri::NbdUri;
 
+use crate::common::answer;
+
 const SIZE: u64 = 64 << 20;
 /// More than a socket holds.
 const LARGE: usize = 4 << 20;
 const WRITERS: usize = 8;
-
-fn answer(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
-    let mut bytes = 0x0003_e889_0455_65a9_u64.to_be_bytes().to_vec();
-    for word in [option, kind, data.len() as u32] {
-        bytes.extend(word.to_be_bytes());
-    }
-    bytes.extend(data);
-    bytes
-}
 
 /// Settles with a client that asks for structured replies, which there are none of, and for the export.
 fn settle(stream: &mut UnixStream) {

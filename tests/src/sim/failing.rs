@@ -15,6 +15,7 @@ use super::{
 use crate::{
     Rng, Scratch,
     crash::{History, Moment},
+    log_is_lost,
     tree::{self, Tree},
 };
 
@@ -170,9 +171,8 @@ fn done_again(
     if fs.is_read_only() {
         return Ok(());
     }
-    let of_log = |error: &ext2_core::Error| error.to_string().contains("its log could not be written");
     match fs.sync() {
-        Err(error) if fs.has_log() && of_log(&error) => return Ok(()),
+        Err(error) if fs.has_log() && log_is_lost(&error) => return Ok(()),
         synced => synced.map_err(|error| told(format!("cannot be synced: {error}")))?,
     }
     let known = tree::of(&fs).map_err(&told)?;

@@ -10,7 +10,7 @@ use ext2_dax::mmu::soft::{Counters, MapRequest, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing, VmFile, Vma};
 use ext2_dax::rw::Limits;
 use ext2_dax::uio::{Faulting, SliceSink, SliceSource};
-use ext2_dax::{File, writeback, zero};
+use ext2_dax::{DaxFs, File, writeback, zero};
 use proptest::prelude::*;
 
 use crate::setup::{file, fresh, request};
@@ -48,11 +48,17 @@ fn number() -> impl Strategy<Value = u64> {
 const SIZE: u64 = 100_000;
 
 /// A file of [`SIZE`] bytes with three pages of data.
-fn sample() -> (ext2_dax::DaxFs, File) {
+fn sample() -> (DaxFs, File) {
+    let (fs, file) = holding(&[1; 3 * 4096]);
+    file.truncate(SIZE, Wait::Yes).unwrap();
+    (fs, file)
+}
+
+/// A file of these bytes.
+fn holding(bytes: &[u8]) -> (DaxFs, File) {
     let (_device, fs) = fresh(16);
     let file = file(&fs, b"f");
-    file.write_at(0, &[1; 3 * 4096]).unwrap();
-    file.truncate(SIZE, Wait::Yes).unwrap();
+    file.write_at(0, bytes).unwrap();
     (fs, file)
 }
 
@@ -207,9 +213,7 @@ fn whole_files_are_asked_for_with_the_largest_number() {
 
 #[test]
 fn an_address_space_is_not_used_up_by_mappings_that_are_gone() {
-    let (_device, fs) = fresh(16);
-    let file = file(&fs, b"f");
-    file.write_at(0, &[1; 4096]).unwrap();
+    let (_fs, file) = holding(&[1; 4096]);
     let mmu = SoftMmu::new();
     for round in 0..64 {
         let map = file.map(&mmu, &request(1 << 40, Sharing::Shared));
@@ -219,9 +223,7 @@ fn an_address_space_is_not_used_up_by_mappings_that_are_gone() {
 
 #[test]
 fn a_mapping_takes_a_gap_between_others_where_no_address_is_left_after_them() {
-    let (_device, fs) = fresh(16);
-    let file = file(&fs, b"f");
-    file.write_at(0, &[7; 4096]).unwrap();
+    let (_fs, file) = holding(&[7; 4096]);
     let mmu = SoftMmu::new();
     let map = |len: u64, colour: u64| file.map(&mmu, &MapRequest { colour, ..request(len, Sharing::Shared) });
     // All addresses but for a little: one large mapping, one at its end, and a small one between.

@@ -1,15 +1,21 @@
 //! Who may store to a file is asked where access is given: when it is opened, mapped or leased.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
-use blockdev::{Access, BlockDevice, Media, MmapDevice};
-use ext2_core::{Closed, Ext2, Follow, InodeFlags, OpenOptions, Unclean};
+use blockdev::{Access, BlockDevice, DeviceOptions, Media, MmapDevice, PmemSlice, RamDevice};
+use ext2_core::{BlockSize, Closed, Ext2, Follow, InodeFlags, OpenOptions, Unclean};
 use ext2_dax::Wait;
 use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
-use ext2_dax::{Compat, DaxFs, DaxOptions, Errno, File, Leased, OpenFor};
+use ext2_dax::rw::Limits;
+use ext2_dax::uio::{SliceSource, Source};
+use ext2_dax::{Compat, DaxFs, DaxOptions, Errno, File, Flushing, Leased, OpenFor};
+use ext2_image::mkfs::{self, Format, Fresh};
 
-use crate::setup::{device, file, format, fresh, map, open, request};
+use crate::setup::{device, file, format, fresh, inode, map, open, request};
 
 const PAGE: u64 = 4096;
 
@@ -141,7 +147,7 @@ fn close_says_what_it_achieved() {
     assert_eq!(fs.ext2().clone().close(), Ok(Closed::Clean));
     // A file without a name that somebody holds.
     let ext2 = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
-    let held = crate::setup::inode(&ext2, b"gone");
+    let held = inode(&ext2, b"gone");
     ext2.root().unwrap().unlink(b"gone").unwrap();
     assert_eq!(ext2.clone().close(), Ok(Closed::Unclean(Unclean::FilesWithoutName)));
     drop((held, ext2));
@@ -180,7 +186,7 @@ fn a_synchronous_mapping_is_given_on_persistent_memory_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     std::fs::File::create(&path).unwrap().set_len(16 << 20).unwrap();
-    let on_disk = Arc::new(MmapDevice::open(&path, &blockdev::DeviceOptions::read_write()).unwrap());
+    let on_disk = Arc::new(MmapDevice::open(&path, &DeviceOptions::read_write()).unwrap());
     format(&*on_disk);
     let (ram, pmem) = (device(16, Media::Volatile), device(16, Media::Persistent));
     let devices: [(Arc<dyn BlockDevice>, _); 3] =
@@ -195,7 +201,7 @@ fn a_synchronous_mapping_is_given_on_persistent_memory_only() {
     }
     // A user may claim less than the device says.
     let ext2 = Ext2::open(pmem, &OpenOptions::default()).unwrap();
-    let fs = DaxFs::new(ext2, DaxOptions { media: ext2_dax::Flushing::NeedsFlush, ..DaxOptions::default() });
+    let fs = DaxFs::new(ext2, DaxOptions { media: Flushing::NeedsFlush, ..DaxOptions::default() });
     assert_eq!(mapped(&file(&fs, b"g"), Sharing::Synchronous), Err(Errno::OPNOTSUPP));
 }
 
@@ -206,10 +212,9 @@ fn each_refusal_says_its_reason() {
     let none = empty.map(&SoftMmu::new(), &request(0, Sharing::Shared)).expect_err("refused");
     assert!(none.is(Errno::INVAL) && none.to_string().contains("empty"), "{none}");
     // Blocks of 1 KiB on memory.
-    let device = blockdev::RamDevice::new(4 << 20).unwrap();
-    let format =
-        ext2_image::mkfs::Format { block_size: ext2_core::BlockSize::new(1024), ..Default::default() };
-    ext2_image::mkfs::format(&device, &format, ext2_image::mkfs::Fresh::Zeros).unwrap();
+    let device = RamDevice::new(4 << 20).unwrap();
+    let format = Format { block_size: BlockSize::new(1024), ..Format::default() };
+    mkfs::format(&device, &format, Fresh::Zeros).unwrap();
     let small = open(Arc::new(device));
     let file = file(&small, b"f");
     file.write_at(0, &[1; 5000]).unwrap();
@@ -238,15 +243,15 @@ fn an_error_keeps_its_number_from_crate_to_crate() {
 
 /// Bytes that come late: `take` says that it is there, and waits to be let on.
 struct Late<'a> {
-    gate: std::sync::mpsc::Sender<()>,
-    go: std::sync::mpsc::Receiver<()>,
-    inner: ext2_dax::uio::SliceSource<'a>,
+    gate: Sender<()>,
+    go: Receiver<()>,
+    inner: SliceSource<'a>,
 }
 
-impl ext2_dax::uio::Source for Late<'_> {
-    fn take(&mut self, to: &blockdev::PmemSlice<'_>) -> ext2_dax::Result<u64> {
+impl Source for Late<'_> {
+    fn take(&mut self, to: &PmemSlice<'_>) -> ext2_dax::Result<u64> {
         self.gate.send(()).unwrap();
-        self.go.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        self.go.recv_timeout(Duration::from_secs(20)).unwrap();
         self.inner.take(to)
     }
 
@@ -261,11 +266,11 @@ fn a_write_that_is_under_way_beside_a_close_reaches_no_image_that_is_called_clea
     let file = file(&fs, b"f");
     file.write_at(0, &[1; 4096]).unwrap();
     fs.ext2().sync().unwrap();
-    let ((gate, there), (let_go, go)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let ((gate, there), (let_go, go)) = (channel(), channel());
     let own = file.clone();
-    let writer = std::thread::spawn(move || {
-        let mut late = Late { gate, go, inner: ext2_dax::uio::SliceSource::new(&[7; 4096]) };
-        own.write_from(0, 4096, &mut late, ext2_dax::rw::Limits::default())
+    let writer = thread::spawn(move || {
+        let mut late = Late { gate, go, inner: SliceSource::new(&[7; 4096]) };
+        own.write_from(0, 4096, &mut late, Limits::default())
     });
     there.recv().unwrap();
     let closed = fs.ext2().clone().close().unwrap();

@@ -116,33 +116,60 @@ fn a_sync_covers_a_page_that_another_sync_has_begun_to_write_back() {
     assert_eq!(file.pages().dirty_entries(), 0);
 }
 
-#[test]
-fn pages_that_a_truncation_or_a_hole_was_to_take_and_failed_keep_what_was_stored_to_them() {
-    for punches in [false, true] {
+/// A file of twenty pages, all of which are durable.
+struct Pages {
+    file: File,
+    _fs: DaxFs,
+    device: Arc<Slow<Arc<RamDevice>>>,
+    /// Where page 15 lies on the device.
+    byte: u64,
+    /// The block of pointers to the pages from the thirteenth on.
+    indirect: u64,
+}
+
+impl Pages {
+    fn new() -> Self {
         let device = slow();
         let fs = open(device.clone());
         let (file, _) = page(&fs);
         file.write_at(0, &[1; 20 * 4096]).unwrap();
         file.sync().unwrap();
         let block = |nr| u64::from(file.inode().map(FileBlock::new(nr), 1).unwrap().target.unwrap().get());
-        let byte = block(15) * 4096;
-        let mapped = map(&file, 20 * 4096, Sharing::Shared);
-        mapped.store(15 * 4096, 7).unwrap();
-        let private = map(&file, 20 * 4096, Sharing::Private);
-        private.store(16 * 4096, 9).unwrap();
-        // Without the indirect block nobody knows what would go.
         let data: Vec<u64> = (0..20).map(block).collect();
         let indirect = (0..4096).find(|nr| !data.contains(nr) && is_indirect(&device, *nr, &data)).unwrap();
-        device.inner().poison(indirect).unwrap();
-        device.watch();
+        Self { file, _fs: fs, device, byte: data[15] * 4096, indirect }
+    }
+
+    /// A hole or a truncation that was to take page 15 fails: without the block of pointers nobody knows what would go.
+    fn are_not_taken(&self, punches: bool) {
+        self.device.inner().poison(self.indirect).unwrap();
         let done = match punches {
-            true => file.punch_hole(14 * 4096, 3 * 4096, Wait::Yes),
-            false => file.truncate(14 * 4096, Wait::Yes),
+            true => self.file.punch_hole(14 * 4096, 3 * 4096, Wait::Yes),
+            false => self.file.truncate(14 * 4096, Wait::Yes),
         };
         assert!(done.is_err());
-        device.inner().heal(indirect);
+        self.device.inner().heal(self.indirect);
+    }
+}
+
+/// Whether a block begins with a pointer to the thirteenth of these.
+fn is_indirect(device: &Slow<Arc<RamDevice>>, nr: u64, data: &[u64]) -> bool {
+    device.read_u32(nr * 4096).is_ok_and(|word| u64::from(word) == data[12])
+}
+
+#[test]
+fn pages_that_a_truncation_or_a_hole_was_to_take_and_failed_keep_what_was_stored_to_them() {
+    for punches in [false, true] {
+        let pages = Pages::new();
+        let Pages { file, device, byte, .. } = &pages;
+        let mapped = map(file, 20 * 4096, Sharing::Shared);
+        mapped.store(15 * 4096, 7).unwrap();
+        let private = map(file, 20 * 4096, Sharing::Private);
+        private.store(16 * 4096, 9).unwrap();
+        device.watch();
+        pages.are_not_taken(punches);
         file.sync().unwrap();
-        assert!(device.has_written(byte), "punched: {punches}");
+        assert!(device.has_written(*byte), "punched: {punches}");
         assert_eq!((file.size(), mapped.load(15 * 4096)), (20 * 4096, Ok(7)));
         assert_eq!(private.load(16 * 4096), Ok(9), "a private copy went with a page that stayed");
         // And what went is not written back.
@@ -151,13 +178,8 @@ fn pages_that_a_truncation_or_a_hole_was_to_take_and_failed_keep_what_was_stored
         file.truncate(14 * 4096, Wait::Yes).unwrap();
         device.watch();
         file.sync().unwrap();
-        assert!(!device.has_written(byte));
+        assert!(!device.has_written(*byte));
     }
-}
-
-/// Whether a block begins with a pointer to the thirteenth of these.
-fn is_indirect(device: &Slow<Arc<RamDevice>>, nr: u64, data: &[u64]) -> bool {
-    device.read_u32(nr * 4096).is_ok_and(|word| u64::from(word) == data[12])
 }
 
 #[test]
@@ -191,18 +213,11 @@ fn what_a_mapping_stored_is_written_back_when_its_file_is_let_go_after_an_error_
 #[test]
 fn a_sync_covers_pages_that_a_hole_was_to_take_and_failed_while_it_ran() {
     for truncates in [false, true] {
-        let device = slow();
-        let fs = open(device.clone());
-        let (file, _) = page(&fs);
-        file.write_at(0, &[1; 20 * 4096]).unwrap();
-        file.sync().unwrap();
-        let block = |nr| u64::from(file.inode().map(FileBlock::new(nr), 1).unwrap().target.unwrap().get());
-        let byte = block(15) * 4096;
-        let mapped = map(&file, 20 * 4096, Sharing::Shared);
+        let pages = Pages::new();
+        let Pages { file, device, byte, .. } = &pages;
+        let mapped = map(file, 20 * 4096, Sharing::Shared);
         mapped.store(0, 7).unwrap();
         mapped.store(15 * 4096, 7).unwrap();
-        let data: Vec<u64> = (0..20).map(block).collect();
-        let indirect = (0..4096).find(|nr| !data.contains(nr) && is_indirect(&device, *nr, &data)).unwrap();
         device.watch();
         // A sync, at work on the first page.
         let (kept, let_write) = device.keep();
@@ -210,18 +225,12 @@ fn a_sync_covers_pages_that_a_hole_was_to_take_and_failed_while_it_ran() {
         let sync = Slow::<RamDevice>::thread(move || own.sync().unwrap());
         kept.recv_timeout(AT_LAST).unwrap();
         // A change that takes the other page, fails, and leaves it where it is.
-        device.inner().poison(indirect).unwrap();
-        let done = match truncates {
-            false => file.punch_hole(14 * 4096, 3 * 4096, Wait::Yes),
-            true => file.truncate(14 * 4096, Wait::Yes),
-        };
-        assert!(done.is_err());
-        device.inner().heal(indirect);
+        pages.are_not_taken(!truncates);
         let_write.send(()).unwrap();
         sync.join().unwrap();
         assert_eq!(mapped.load(15 * 4096), Ok(7));
         assert!(
-            device.has_written(byte),
+            device.has_written(*byte),
             "truncates: {truncates}: a sync returned, and what was stored before it began is not written back"
         );
     }

@@ -1,19 +1,28 @@
 //! What is written back of what pointers stored, while others sync, while pages around are taken, and after the end.
 
+use std::iter;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use blockdev::{BlockDevice, DaxDevice, MmapDevice};
+use blockdev::crash::{CrashState, PmemModel};
+use blockdev::{
+    Access, BackingFile, BlockDevice, DaxDevice, DeviceOptions, Media, MmapDevice, PmemSlice, RamDevice,
+    Recorder,
+};
 use e2dax_tests::slow::Slow;
-use ext2_core::{FileBlock, FileKind, NewInode};
+use ext2_core::{Ext2, FileBlock, FileKind, NewInode, OpenOptions};
 use ext2_dax::fault::{FaultRequest, FaultResult};
 use ext2_dax::mapping::DaxMapping;
 use ext2_dax::mmu::host::{Granularity, HostMmu, HostOptions};
+use ext2_dax::mmu::soft::SoftMmu;
 use ext2_dax::mmu::{Extent, Protection, Sharing, VmFile};
 use ext2_dax::{DaxFs, File, OpenFor, Wait};
 use tempfile::NamedTempFile;
 
-use crate::setup::{PAGE, UNIT, answered, format, need_faults, open, request, tracked, ways};
+use crate::setup::{PAGE, UNIT, answered, format, need_faults, open, read, request, tracked, ways};
 
 struct Watched {
     _path: NamedTempFile,
@@ -24,10 +33,10 @@ struct Watched {
 
 /// A file of so many bytes, all of which are durable.
 fn watched(len: u64) -> Watched {
-    let folder = if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
+    let folder = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
     let path = tempfile::Builder::new().prefix("host-map").tempfile_in(folder).unwrap();
     path.as_file().set_len(32 << 20).unwrap();
-    let device = MmapDevice::open(path.path(), &blockdev::DeviceOptions::read_write()).unwrap();
+    let device = MmapDevice::open(path.path(), &DeviceOptions::read_write()).unwrap();
     format(&device);
     let device = Arc::new(Slow::new(device));
     let fs = open(Arc::clone(&device) as Arc<dyn BlockDevice>);
@@ -165,37 +174,31 @@ fn a_mapping_that_is_made_while_the_file_system_is_closed_stores_nothing() {
         let Ok(map) = mapped else { continue };
         assert_eq!(map.load(PAGE), Ok(1), "{way:?}");
         assert!(map.store(PAGE, 7).is_err(), "{way:?}: a store reaches a file system that was closed");
-        assert_eq!(crate::setup::read(&image.file, PAGE, 1), [1], "{way:?}");
+        assert_eq!(read(&image.file, PAGE, 1), [1], "{way:?}");
     }
 }
 
 /// Persistent memory whose bytes are, as it says, those of a file: enough to be mapped.
 #[derive(Debug)]
 struct Pretends {
-    memory: blockdev::Recorder<blockdev::RamDevice>,
+    memory: Recorder<RamDevice>,
     file: std::fs::File,
 }
 
-impl blockdev::BlockDevice for Pretends {
+impl BlockDevice for Pretends {
     e2dax_tests::forward!(memory: size, read_at, write_at, zero, fence, flush);
 
-    fn dax(&self) -> Option<&dyn blockdev::DaxDevice> {
+    fn dax(&self) -> Option<&dyn DaxDevice> {
         Some(self)
     }
 
-    fn backing_file(&self) -> Option<blockdev::BackingFile<'_>> {
-        use std::os::fd::AsFd;
-        Some(blockdev::BackingFile { fd: self.file.as_fd(), offset: 0 })
+    fn backing_file(&self) -> Option<BackingFile<'_>> {
+        Some(BackingFile { fd: self.file.as_fd(), offset: 0 })
     }
 }
 
-impl blockdev::DaxDevice for Pretends {
-    fn direct_access(
-        &self,
-        page: u64,
-        count: u64,
-        mode: blockdev::Access,
-    ) -> blockdev::Result<blockdev::PmemSlice<'_>> {
+impl DaxDevice for Pretends {
+    fn direct_access(&self, page: u64, count: u64, mode: Access) -> blockdev::Result<PmemSlice<'_>> {
         self.memory.dax().unwrap().direct_access(page, count, mode)
     }
 
@@ -214,27 +217,25 @@ impl blockdev::DaxDevice for Pretends {
 
 #[test]
 fn block_map_and_size_are_durable_before_the_first_store_to_a_synchronous_mapping() {
-    use std::ops::ControlFlow;
     let mut wrong = Vec::new();
     // In software; mapped here, in each way.
-    let all: Vec<Option<ext2_dax::mmu::host::HostOptions>> =
-        std::iter::once(None).chain(crate::setup::ways().into_iter().map(Some)).collect();
+    let all: Vec<Option<HostOptions>> = iter::once(None).chain(ways().into_iter().map(Some)).collect();
     for way in all {
-        let ram = blockdev::RamDevice::with_media(2 << 20, blockdev::Media::Persistent).unwrap();
-        crate::setup::format(&ram);
+        let ram = RamDevice::with_media(2 << 20, Media::Persistent).unwrap();
+        format(&ram);
         let file = tempfile::tempfile_in("/dev/shm").unwrap();
         file.set_len(2 << 20).unwrap();
-        let device = std::sync::Arc::new(Pretends { memory: blockdev::Recorder::new(ram), file });
-        let fs = crate::setup::open(device.clone());
-        let new = ext2_core::NewInode::new(ext2_core::FileKind::Regular, 0o644);
+        let device = Arc::new(Pretends { memory: Recorder::new(ram), file });
+        let fs = open(device.clone());
+        let new = NewInode::new(FileKind::Regular, 0o644);
         let inode = fs.ext2().root().unwrap().create(b"f", &new).unwrap();
-        let file = ext2_dax::File::open(&fs, inode, ext2_dax::OpenFor::Writing).unwrap();
+        let file = File::open(&fs, inode, OpenFor::Writing).unwrap();
         fs.ext2().sync().unwrap();
         device.memory.take();
         let base = device.memory.inner().to_vec();
         file.write_at(0, &[1; 4096]).unwrap();
-        let asked = crate::setup::request(4096, ext2_dax::mmu::Sharing::Synchronous);
-        let soft = ext2_dax::mmu::soft::SoftMmu::new();
+        let asked = request(4096, Sharing::Synchronous);
+        let soft = SoftMmu::new();
         let (mut in_software, mut mapped) = (None, None);
         match way {
             None => {
@@ -243,7 +244,7 @@ fn block_map_and_size_are_durable_before_the_first_store_to_a_synchronous_mappin
                 in_software = Some(map);
             }
             Some(way) => {
-                let mmu = ext2_dax::mmu::host::HostMmu::new(way).unwrap();
+                let mmu = HostMmu::new(way).unwrap();
                 let map = file.map_host(&mmu, &asked).unwrap();
                 map.store(0, 7).unwrap();
                 mapped = Some(map);
@@ -254,13 +255,13 @@ fn block_map_and_size_are_durable_before_the_first_store_to_a_synchronous_mappin
         fs.ext2().sync().unwrap();
         let log = device.memory.snapshot();
         let (mut seen, mut lost) = (0, 0);
-        blockdev::crash::PmemModel::new(&base, &log).run(|state: &blockdev::crash::CrashState<'_>| {
+        PmemModel::new(&base, &log).run(|state: &CrashState<'_>| {
             if state.mark.is_some() {
                 seen += 1;
-                let image = std::sync::Arc::new(blockdev::RamDevice::from_bytes(state.image).unwrap());
-                let fs = ext2_core::Ext2::open(image, &ext2_core::OpenOptions::read_only()).unwrap();
+                let image = Arc::new(RamDevice::from_bytes(state.image).unwrap());
+                let fs = Ext2::open(image, &OpenOptions::read_only()).unwrap();
                 let inode = fs.root().unwrap().lookup(b"f").unwrap();
-                let has_block = !inode.map(ext2_core::FileBlock::new(0), 1).unwrap().is_hole();
+                let has_block = !inode.map(FileBlock::new(0), 1).unwrap().is_hole();
                 lost += u64::from(inode.size() < 4096 || !has_block);
             }
             ControlFlow::Continue(())

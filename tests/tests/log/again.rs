@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use blockdev::RamDevice;
-use e2dax_tests::{need_tools, small::is_clean};
+use e2dax_tests::{
+    need_tools,
+    small::{batched, file, image_of, is_clean, logged},
+};
 use ext2_core::{Closed, Ext2, FileKind, FixedClock, NewInode, OpenOptions, RenameFlags, Timestamp};
-
-use super::file;
 
 /// Commits of an earlier log lie where the next one has its own. Where the clock stands still, as for who builds reproducibly,
 /// they must not be taken for it.
 #[test]
 fn what_was_synced_is_there_although_an_earlier_log_at_the_same_time_lay_in_its_place() {
     need_tools!("mke2fs", "e2fsck");
-    let base = super::image(&["-t", "ext2", "-b", "1024", "-N", "256"], "16M");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "256"], "16M");
     let clock = Arc::new(FixedClock(Timestamp::from_secs(1_700_000_000)));
-    let options = OpenOptions { clock: Some(clock), ..super::logged() };
+    let options = OpenOptions { clock: Some(clock), ..logged() };
     // The count of mounts goes back with a check.
     for is_checked in [false, true] {
         let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
@@ -53,13 +54,13 @@ fn what_was_synced_is_there_although_an_earlier_log_at_the_same_time_lay_in_its_
 #[test]
 fn a_rename_gets_the_room_that_a_log_keeps_free() {
     need_tools!("mke2fs", "e2fsck");
-    let base = super::image(&["-t", "ext2", "-b", "1024", "-N", "256", "-m", "0"], "2M");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "256", "-m", "0"], "2M");
     let folder = NewInode::new(FileKind::Directory, 0o755);
     let name = |nr: u8| [&[b'0' + nr][..], &[b'-'; 110]].concat();
     // A directory in which there is no room for a long name, and as many free blocks as `left` says.
     let crowded = |left: u64| {
         let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = Ext2::open(device.clone(), &super::batched()).unwrap();
+        let fs = Ext2::open(device.clone(), &batched()).unwrap();
         assert!(fs.has_log());
         let root = fs.root().unwrap();
         let (from, to) = (root.create("from", &folder).unwrap(), root.create("to", &folder).unwrap());

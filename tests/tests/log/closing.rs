@@ -4,21 +4,23 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use blockdev::RamDevice;
-use e2dax_tests::{Scratch, need_tools, tree};
+use e2dax_tests::{
+    Scratch, need_tools,
+    small::{batched, file, image_of, logged},
+    tree,
+};
 use ext2_core::{Closed, Ext2, OnError, OpenOptions, Unclean};
 use ext2_image::check::{Checker, Options, Outcome};
 
-use super::file;
-
 /// With no log, with one, and with one for each commit.
 fn kinds() -> [OpenOptions; 3] {
-    [OpenOptions::default(), super::logged(), super::batched()]
+    [OpenOptions::default(), logged(), batched()]
 }
 
 #[test]
 fn of_threads_that_close_it_at_once_one_does_and_the_others_come_back_when_it_is_closed() {
     need_tools!("mke2fs");
-    let base = super::image(&["-t", "ext2", "-b", "1024"], "8M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "8M");
     for (kind, options) in kinds().into_iter().enumerate() {
         for round in 0..100 {
             let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
@@ -53,7 +55,7 @@ fn of_threads_that_close_it_at_once_one_does_and_the_others_come_back_when_it_is
 #[test]
 fn an_error_that_was_found_is_told_when_it_is_closed_although_writing_went_on() {
     need_tools!("mke2fs");
-    let base = super::image(&["-t", "ext2", "-b", "1024", "-e", "continue"], "8M");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-e", "continue"], "8M");
     for options in kinds() {
         let device = Arc::new(Scratch::new(base.clone()));
         let fs =

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use blockdev::{Calls, Fault, Faulty, RamDevice, Repeat};
-use e2dax_tests::{Scratch, need_tools, tree};
+use e2dax_tests::{
+    Scratch, need_tools,
+    small::{batched, file, image_of, logged},
+    tree,
+};
 use ext2_core::{Closed, Ext2, FileKind, NewInode, OpenOptions, Unclean};
 use ext2_image::check::{Checker, Outcome};
-
-use super::file;
 
 /// The calls that fail.
 const CALLS: [Calls; 2] = [Calls::READ, Calls::all()];
@@ -90,9 +92,9 @@ fn fail(base: &[u8], options: &OpenOptions, when: When, fault: Fault) -> Result<
 #[test]
 fn what_was_kept_back_goes_out_although_an_error_was_found() {
     need_tools!("mke2fs", "e2fsck");
-    let base = super::image(&["-t", "ext2", "-b", "1024", "-e", "remount-ro"], "12M");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-e", "remount-ro"], "12M");
     let device = Arc::new(Scratch::new(base));
-    let fs = Ext2::open(device.clone(), &super::batched()).unwrap();
+    let fs = Ext2::open(device.clone(), &batched()).unwrap();
     file(&fs.root().unwrap(), "before", &[1; 3000]);
     let error = fs.root().unwrap().lookup(b"before").unwrap().lookup(b"x").unwrap_err();
     fs.note_broken(&error);
@@ -106,12 +108,11 @@ fn what_was_kept_back_goes_out_although_an_error_was_found() {
 #[test]
 fn a_device_that_fails_while_a_log_goes_out_costs_nothing_that_was_promised() {
     need_tools!("mke2fs");
-    let base = super::image(&["-t", "ext2", "-b", "1024"], "12M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "12M");
     let mut problems = Vec::new();
     let mut faults = 0;
-    for (options, when) in [super::batched(), super::logged()]
-        .iter()
-        .flat_map(|options| [(options, When::Sync), (options, When::Close)])
+    for (options, when) in
+        [batched(), logged()].iter().flat_map(|options| [(options, When::Sync), (options, When::Close)])
     {
         for calls in CALLS {
             let (device, fs) = begin(&base, options);

@@ -8,10 +8,11 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use blockdev::{BlockDevice, RamDevice, Result};
-use e2dax_tests::need_tools;
+use e2dax_tests::{
+    need_tools,
+    small::{batched, file, image_of, logged},
+};
 use ext2_core::{Ext2, FileKind, NewInode, OpenOptions, RenameFlags, Wait};
-
-use super::file;
 
 /// A device on which the last read of a thread waits.
 #[derive(Debug)]
@@ -107,8 +108,8 @@ fn replace(base: &[u8], options: &OpenOptions, last: u64) -> u64 {
 #[test]
 fn a_rename_on_slow_media_does_not_wait_for_those_who_wait_for_it() {
     need_tools!("mke2fs");
-    let base = super::image(&["-t", "ext2", "-b", "1024"], "12M");
-    for options in [super::logged(), super::batched()] {
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "12M");
+    for options in [logged(), batched()] {
         let reads = replace(&base, &options, 0);
         assert!(reads > 2, "{reads}");
         for last in reads - 2..=reads {
@@ -119,8 +120,8 @@ fn a_rename_on_slow_media_does_not_wait_for_those_who_wait_for_it() {
 
 /// Works on a file system behind a log of each kind, and closes it: e2fsck finds nothing then.
 fn behind_each_log(size: &str, work: impl Fn(Ext2)) {
-    let base = super::image(&["-t", "ext2", "-b", "1024"], size);
-    for options in [super::logged(), super::batched()] {
+    let base = image_of(&["-t", "ext2", "-b", "1024"], size);
+    for options in [logged(), batched()] {
         let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
         work(Ext2::open(device.clone(), &options).unwrap());
         assert!(e2dax_tests::small::is_clean(&device.to_vec()));

@@ -45,6 +45,18 @@ fn bitmap(fs: &Ext2, device: &dyn BlockDevice, block: u32) -> impl Fn(u32) -> bo
     move |bit| bytes[bit as usize / 8] >> (bit % 8) & 1 == 1
 }
 
+/// So many groups of so many blocks of so many bytes, with 64 inodes each, and no block that is kept for root.
+fn format_of(block: u64, blocks_per_group: u32, groups: u64) -> Format {
+    Format {
+        block_size: BlockSize::new(block),
+        inodes: Inodes::Count(64 * groups),
+        inode_size: 128,
+        blocks_per_group: Some(blocks_per_group),
+        reserved_percent: 0.0,
+        ..Format::default()
+    }
+}
+
 /// A file system whose placing is watched, and what is done to it.
 struct World {
     fs: Ext2,
@@ -71,15 +83,7 @@ impl World {
         let len = u64::from(blocks_per_group) * groups * block;
         let memory = RamDevice::new(shift + len).expect("memory");
         let device: Arc<dyn BlockDevice> = Arc::new(Partition::new(memory, shift, len).expect("a partition"));
-        let format = Format {
-            block_size: BlockSize::new(block),
-            inodes: Inodes::Count(64 * groups),
-            inode_size: 128,
-            blocks_per_group: Some(blocks_per_group),
-            reserved_percent: 0.0,
-            ..Format::default()
-        };
-        mkfs::format(&*device, &format, Fresh::Zeros).expect("made");
+        mkfs::format(&*device, &format_of(block, blocks_per_group, groups), Fresh::Zeros).expect("made");
         let watched = Arc::new(Watched::new(policy));
         let asking = Arc::new(Asking::new(watched.clone(), seed));
         let options = OpenOptions { placement: Some(asking), ..OpenOptions::default() };
@@ -365,15 +369,7 @@ fn aligned_takes_broken_units_and_all_else_on_a_full_disk() {
 /// A file system of 4096 bytes a block in groups of so many blocks, with this placement; none of its blocks is kept for root.
 fn plain(blocks_per_group: u32, groups: u64, options: &OpenOptions) -> (Arc<RamDevice>, Ext2) {
     let device = Arc::new(RamDevice::new(u64::from(blocks_per_group) * groups * 4096).expect("memory"));
-    let format = Format {
-        block_size: BlockSize::new(4096),
-        inodes: Inodes::Count(64 * groups),
-        inode_size: 128,
-        blocks_per_group: Some(blocks_per_group),
-        reserved_percent: 0.0,
-        ..Format::default()
-    };
-    mkfs::format(&*device, &format, Fresh::Zeros).expect("made");
+    mkfs::format(&*device, &format_of(4096, blocks_per_group, groups), Fresh::Zeros).expect("made");
     let fs = Ext2::open(device.clone(), options).expect("open");
     (device, fs)
 }
