@@ -328,7 +328,7 @@ fn an_opening_that_fails_is_done_again_and_leaves_what_can_be_mended() {
 #[test]
 fn changes_that_belong_together_and_outgrow_the_log_are_committed_in_parts_and_nothing_is_lost() {
     need_tools!("mke2fs", "e2fsck");
-    let base = image(&["-t", "ext2", "-b", "1024", "-N", "4096"], "16M");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "4096"], "16M");
     for options in [logged(), OpenOptions { batch: true, ..OpenOptions::default() }] {
         let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
         let fs = Ext2::open(device.clone(), &options).unwrap();
