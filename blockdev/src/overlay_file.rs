@@ -69,14 +69,18 @@ impl<D: BlockDevice> FileOverlay<D> {
         };
         let io = |op| move |error| io_error(op, 0, error);
         let mut stored = alloc::vec![0; usize::try_from(words).unwrap_or(usize::MAX)];
-        if len == 0 {
+        let mut found = [0; 64];
+        if len >= 64 {
+            file.read_exact_at(&mut found, 0).map_err(io("read"))?;
+        }
+        // Zeros of the right length are an overlay that a power cut left before its header.
+        let is_new = len == 0 || len == data + size && found == [0; 64];
+        if is_new {
             file.set_len(data + size).map_err(io("resize"))?;
             file.sync_all().map_err(io("flush"))?;
             file.write_all_at(&header, 0).map_err(io("write"))?;
             file.sync_all().map_err(io("flush"))?;
         } else {
-            let mut found = [0; 64];
-            file.read_exact_at(&mut found, 0).map_err(io("read"))?;
             if found[..16] != *MAGIC {
                 return refuse("is not an overlay");
             }
@@ -284,6 +288,37 @@ impl<D> Drop for FileOverlay<D> {
         let stored = self.stored.lock();
         if stored.iter().zip(&self.present).any(|(stored, now)| *stored != now.load(Ordering::Acquire)) {
             log::warn!("an overlay was dropped without a flush: what was written since the last one is lost");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RamDevice;
+
+    #[test]
+    fn an_overlay_that_a_power_cut_left_without_its_header_is_begun_again_and_no_other_file_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("overlay");
+        let open = || FileOverlay::open(RamDevice::new(3 * PAGE_SIZE).unwrap(), &path, Durability::Relaxed);
+        drop(open().unwrap());
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, alloc::vec![0; whole.len()]).unwrap();
+        let overlay = open().unwrap();
+        overlay.write_at(PAGE_SIZE, &[7; 100]).unwrap();
+        overlay.flush().unwrap();
+        drop(overlay);
+        let again = open().unwrap();
+        let mut bytes = [0; 100];
+        again.read_at(PAGE_SIZE, &mut bytes).unwrap();
+        assert_eq!((bytes, again.pages()), ([7; 100], 1));
+        drop(again);
+        for other in [alloc::vec![0; 10], alloc::vec![0; whole.len() + 1], alloc::vec![1; whole.len()]] {
+            std::fs::write(&path, &other).unwrap();
+            let error = open().unwrap_err();
+            assert!(matches!(error, Error::Io { op: "open", .. }), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), other);
         }
     }
 }

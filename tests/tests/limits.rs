@@ -9,8 +9,8 @@ use e2dax_tests::{
     small::{Ram, image, inode_at, is_clean, open, ram},
 };
 use ext2_core::{
-    BlockSize, Errno, Error, Ext2, FileKind, Follow, Inode, InodeFlags, NewInode, OpenOptions, RenameFlags,
-    SetAttr, Timestamp, Wait,
+    AclKind, BlockSize, Errno, Error, Ext2, FileKind, Follow, Inode, InodeFlags, NewInode, OpenOptions,
+    RenameFlags, SetAttr, Timestamp, Wait,
 };
 use ext2_image::mkfs::{self, Format, Fresh};
 
@@ -192,6 +192,10 @@ fn an_immutable_file_is_not_written_to_and_one_that_only_grows_at_its_end() {
     refused(file.write_at(50, &[2; 10]), Errno::PERM);
     refused(file.write_at(100, &[2; 10]), Errno::PERM);
     refused(file.append(&[2; 10]), Errno::PERM);
+    // Also what would change nothing.
+    for which in [AclKind::Access, AclKind::Default] {
+        refused(file.set_acl(which, None), Errno::PERM);
+    }
     file.set_flags(InodeFlags::APPEND).expect("set");
     refused(file.write_at(50, &[2; 10]), Errno::PERM);
     refused(file.write_at(101, &[2; 10]), Errno::PERM);

@@ -459,9 +459,10 @@ impl Inode {
     pub fn set_acl(&self, which: AclKind, acl: Option<&Acl>) -> Result<()> {
         match (self.kind(), which) {
             (FileKind::Symlink, _) => return refuse(Errno::OPNOTSUPP, "a link has no access control list"),
-            (FileKind::Directory, _) | (_, AclKind::Access) => {}
-            _ if acl.is_none() => return Ok(()),
-            _ => return refuse(Errno::ACCES, "only a directory has a default list"),
+            (kind, AclKind::Default) if kind != FileKind::Directory && acl.is_some() => {
+                return refuse(Errno::ACCES, "only a directory has a default list");
+            }
+            _ => {}
         }
         self.0.fs.change(|| {
             self.0.check_changeable()?;

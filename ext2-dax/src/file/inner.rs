@@ -5,7 +5,7 @@ use std::sync::Arc;
 use blockdev::{Access, BlockDevice, DaxDevice};
 use ext2_core::plumbing::Plumbing;
 use ext2_core::sync::Mended;
-use ext2_core::{Barrier, DeviceBlock, FileBlock, Inode};
+use ext2_core::{Barrier, DeviceBlock, FileBlock, Inode, InodeFlags};
 
 use super::OpenFor;
 use crate::Wait;
@@ -251,7 +251,15 @@ impl VmFile for FileInner {
                 ));
             }
         }
-        let stores = sharing != Sharing::Private && protection == Protection::ReadWrite;
+        let is_shared = sharing != Sharing::Private;
+        // Also for reading, since the protection of a mapping can be changed (`do_mmap`).
+        if is_shared
+            && self.open_for != OpenFor::Reading
+            && self.inode.attr().flags.contains(InodeFlags::APPEND)
+        {
+            return Err(Error::refused(Errno::ACCES, "the file is append-only, and open for writing"));
+        }
+        let stores = is_shared && protection == Protection::ReadWrite;
         if stores && !Mended::MapAsksNobody.is_back() {
             self.check_store()?;
         }

@@ -40,7 +40,7 @@ Runs of the simulator: one seed is one file system, its operations, and what goe
   e2dax-sim --put-back FAULT|all [--searches N] [--seconds S] [--mode MODE] [--seed N]
 
   --seed N          begin with this seed; without it, with a new one, which is printed
-  --runs N          this many runs, each with the seed after the last (1)
+  --runs N          this many runs, each with the seed after the last (1, and no end for --with without a seed)
   --seconds S       begin no run after S seconds
   --mode MODE       all runs in this mode: plain, threads, crash or failing; without it, the seed chooses
   --with FAULT      put a mended fault back, or leave out a fence or flush, and end with the first run that shows it
@@ -155,12 +155,15 @@ fn main() -> ExitCode {
     }
     // What panics is told with its steps.
     std::panic::set_hook(Box::new(|_| {}));
+    // A fault without a seed is searched for.
+    let searches = asked.with.is_some() && asked.seed.is_none();
+    // Nothing but a crash sees a fence.
+    let sees = |fault: &Fault| searches || matches!(fault, Fault::Without(_));
     let campaign = Campaign {
         first: asked.seed.unwrap_or_else(sim::new_seed),
-        runs: asked.runs.unwrap_or(if asked.seconds.is_some() { u64::MAX } else { 1 }),
+        runs: asked.runs.unwrap_or(if searches || asked.seconds.is_some() { u64::MAX } else { 1 }),
         time: Duration::from_secs(asked.seconds.unwrap_or(u64::from(u32::MAX))),
-        // Nothing else sees a fence.
-        mode: asked.mode.or(matches!(asked.with, Some(Fault::Without(_))).then_some(Mode::Crash)),
+        mode: asked.mode.or(asked.with.filter(sees).map(Fault::mode)),
         fault: asked.with,
         enough: if asked.with.is_some() { 1 } else { u64::MAX },
     };

@@ -9,8 +9,8 @@ use ext2_dax::mmu::Sharing;
 use ext2_image::check::Checker;
 
 use super::{
-    Answer, Data, HANDS, Model, Operation, Options, Step, World, base, crashes::action_of, mend::mend_alone,
-    run::sound, world::Held,
+    Answer, Data, HANDS, Model, Operation, Options, Scene, Step, World, base, crashes::action_of,
+    mend::mend_alone, run::sound, world::Held,
 };
 use crate::{
     Rng, Scratch,
@@ -27,7 +27,11 @@ const AFTER: &[u8] = b"made-afterwards";
 const PASSING: &[u8] = b"trusted.passing";
 
 /// What fails in an operation.
-fn fault(rng: &mut Rng, last: &Step, share: bool) -> Fault {
+fn fault(rng: &mut Rng, last: &Step, options: &Options) -> Fault {
+    if options.scene == Some(Scene::FirstUse) {
+        // Among its first stores is that of the feature.
+        return Fault::once(Calls::WRITE, rng.below(8));
+    }
     if matches!(last.operation, Operation::Store { .. }) && rng.one_in(2) {
         // Behind the blocks that a fault has allocated.
         return Fault::once(Calls::DIRECT_ACCESS, rng.below(4));
@@ -38,7 +42,7 @@ fn fault(rng: &mut Rng, last: &Step, share: bool) -> Fault {
             Operation::SetXattr { .. } | Operation::RemoveXattr { .. } | Operation::Unlink { .. }
         )
     };
-    if share && is_shared(last) && rng.one_in(2) {
+    if options.share_xattrs && is_shared(last) && rng.one_in(2) {
         // A store of the transaction, or behind it.
         return Fault::once(Calls::WRITE, rng.below(30));
     }
@@ -92,7 +96,7 @@ pub(super) fn run(
     history.push(None, tree.clone());
     let stands_for = action_of(last, model, &tree);
     let mut rng = Rng::named(options.seed, "fault");
-    let fault = fault(&mut rng, last, options.share_xattrs);
+    let fault = fault(&mut rng, last, options);
     // Or some of the memory is poisoned, until it is written or what is under it is replaced.
     let pages = device.size() / PAGE;
     let poisoned: Vec<u64> = (0..1 + rng.below(3)).map(|_| rng.below(pages)).collect();

@@ -45,6 +45,8 @@ pub enum Scene {
     DeadBesideTruncation,
     /// A file without a name gets one.
     FirstName,
+    /// Something needs a feature that the superblock does not name yet.
+    FirstUse,
     /// A hole is mapped twice, and stored to.
     MappedHole,
     /// A hole of 2 MiB is stored to where only blocks that are reserved for root are left.
@@ -91,7 +93,7 @@ impl Scene {
             ],
             Mode::Threads => vec![Self::SameNames, Self::OneProcess, Self::SyncedTogether],
             Mode::Crash => [&[Self::DeadBesideTruncation][..], &stored].concat(),
-            Mode::Failing => [&[Self::MappedHole; 2][..], &stored].concat(),
+            Mode::Failing => [&[Self::MappedHole, Self::MappedHole, Self::FirstUse][..], &stored].concat(),
         }
     }
 
@@ -159,6 +161,10 @@ impl Scene {
                 // What changes a block that is shared needs room for a journal.
                 options.kib = options.kib.max(512);
             }
+            Self::FirstUse => {
+                of_blocks(options, 1024, 128);
+                (options.few_features, options.journal) = (true, false);
+            }
             Self::Owners | Self::FirstName => {}
             Self::OneProcess => {
                 // A file is mapped where a block is a page; where not, it is appended to.
@@ -219,6 +225,7 @@ impl Scene {
             Self::SharedAttributes => script.shared_attributes(rng),
             Self::DeadSharer => script.dead_sharer(rng, options),
             Self::FirstName => script.first_name(rng),
+            Self::FirstUse => script.first_use(rng),
             Self::MappedHole => script.mapped_hole(rng),
             Self::Reserved => script.reserved(rng),
             Self::SameNames => script.same_names(rng),
@@ -461,6 +468,15 @@ impl Script {
             data: Data { len: 1 + rng.below(100) as u32, seed: 3 },
         });
         self.does(O::Link { of: 1, dir: 0, name: 1 });
+    }
+
+    fn first_use(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.make(1, FileKind::Regular, 0o644, 1);
+        self.does(match rng.below(4) {
+            0 => O::Write { of: 1, at: 1 << 31, data: Data { len: 1, seed: 3 } },
+            _ => O::SetXattr { of: 1, name: 0, value: Data { len: 5, seed: 0 }, how: 0 },
+        });
     }
 
     fn mapped_hole(&mut self, rng: &mut Rng) {

@@ -69,6 +69,13 @@ fn an_append_only_file_grows_at_its_end_and_nowhere_else() {
     assert_eq!(&bytes[98..108], b"\x01\x01twothree");
     assert_eq!(mapped(&log, Sharing::Shared), Err(Errno::ACCES));
     assert_eq!(mapped(&log, Sharing::Private), Ok(()));
+    // For reading neither, since a mapping can be made one to be stored to. Who opened it for reading never can.
+    let for_reading = MapRequest { protection: Protection::ReadOnly, ..request(PAGE, Sharing::Shared) };
+    for writer in [&log, &first] {
+        assert_eq!(refused(writer.map(&SoftMmu::new(), &for_reading)), Errno::ACCES);
+    }
+    let reader = again(OpenFor::Reading).unwrap();
+    assert_eq!(reader.map(&SoftMmu::new(), &for_reading).unwrap().load(1), Ok(1));
     assert_eq!(refused(log.lease(0..100, Access::Write)), Errno::ACCES);
     assert_eq!(refused(log.truncate(0, Wait::Yes)), Errno::PERM);
     assert_eq!(refused(log.zero_range(0, 10)), Errno::PERM);

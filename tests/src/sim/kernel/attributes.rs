@@ -172,6 +172,18 @@ pub(super) fn set_flags(of: BorrowedFd<'_>, flags: u32) -> Io<()> {
     fs::ioctl_setflags(reopen(of, OFlags::RDONLY)?, IFlags::from_bits_retain(flags))
 }
 
+/// Does something to what may not be changed: its flags are taken away for as long.
+pub(super) fn while_changeable(of: BorrowedFd<'_>, work: impl FnOnce(BorrowedFd<'_>) -> Io<()>) -> Io<()> {
+    let kept = fs::ioctl_getflags(reopen(of, OFlags::RDONLY)?)?;
+    let held = kept & (IFlags::IMMUTABLE | IFlags::APPEND);
+    if held.is_empty() {
+        return work(of);
+    }
+    set_flags(of, (kept - held).bits())?;
+    work(of)?;
+    set_flags(of, kept.bits())
+}
+
 /// All that the kernel tells of an inode; flags only of files and directories.
 pub(super) fn attr(of: BorrowedFd<'_>) -> Io<Attr> {
     let stat = fs::fstat(of)?;

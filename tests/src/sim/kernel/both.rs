@@ -434,12 +434,16 @@ impl Both {
         let mut trees = Trees::new(&ext2, &self.geometry, false, self.start);
         trees.reordered = self.reordered.clone();
         let compared = trees.compare(self.kernel.root());
-        for (difference, count) in std::mem::take(&mut trees.differences) {
+        self.count(trees.differences);
+        compared
+    }
+
+    /// Counts a comparison of two trees, and what it met.
+    fn count(&mut self, differences: BTreeMap<Difference, u64>) {
+        for (difference, count) in differences {
             *self.tally.differences.entry(difference).or_default() += count;
         }
-        compared?;
         self.tally.trees += 1;
-        Ok(())
     }
 
     /// Compares what is free: what differs is what inodes have more or less, and directories that the kernel still has.
@@ -510,11 +514,12 @@ impl Both {
             let device = Arc::new(RamDevice::from_bytes(&bytes).map_err(|error| error.to_string())?);
             let ext2 = Ext2::open(device, &OpenOptions::read_only()).map_err(|error| error.to_string())?;
             let mut kernel = Kernel::new(path.to_path_buf(), "ext2", ",ro")?;
-            Trees::new(&ext2, &self.geometry, true, self.start)
-                .compare(kernel.root())
-                .map_err(|words| format!("{} by both: {words}", path.display()))?;
+            let mut trees = Trees::new(&ext2, &self.geometry, true, self.start);
+            let compared = trees.compare(kernel.root());
+            let differences = trees.differences;
             kernel.unmount();
-            self.tally.trees += 1;
+            self.count(differences);
+            compared.map_err(|words| format!("{} by both: {words}", path.display()))?;
         }
         Ok(())
     }

@@ -90,6 +90,9 @@ pub enum Difference {
     StaleKind,
     /// Where the file system has `dir_index`, the kernel lists a directory by hashes of its names.
     HashOrder,
+    /// Where a block of a directory begins with an entry of nothing, the kernel's place behind the name before is the next name, or
+    /// the end; the library's is where the block begins. From both the same names follow.
+    EmptyFirst,
 }
 
 /// A step with both answers.
@@ -224,6 +227,7 @@ impl Difference {
         Self::PinnedDirectory,
         Self::StaleKind,
         Self::HashOrder,
+        Self::EmptyFirst,
     ];
 
     /// The one that two answers are, if they are one.

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::{fs, io::Errno};
 
 use super::{
-    attributes::{chmod, put_xattrs, set_flags, set_modified, set_times_again, touch_modified},
+    attributes::{
+        chmod, put_xattrs, set_flags, set_modified, set_times_again, touch_modified, while_changeable,
+    },
     contents::{PUNCH, put_ranges, write_zeros},
     difference::{Case, Difference, FieldCase},
     fields::{FLAGS, FOR_DIRECTORIES},
@@ -113,7 +115,8 @@ impl Difference {
                 let seen = case.seen.ok_or("its times were not seen before")?;
                 set_modified(of, seen[1]).map_err(failed)
             }
-            Self::StoreModifies => touch_modified(of).map_err(failed),
+            // Which what is mapped to be stored to before it is made immutable notes as well, but nobody may set.
+            Self::StoreModifies => while_changeable(of, touch_modified).map_err(failed),
             _ => Ok(()),
         }
     }

@@ -150,6 +150,13 @@ impl<'t> Trees<'t> {
             };
             *self.differences.entry(why).or_default() += 1;
         }
+        for (ours, kernels) in our_entries.iter().zip(&mut kernel_entries) {
+            if ours.next_cookie < kernels.next_cookie && ours.next_cookie.is_multiple_of(self.geometry.block)
+            {
+                *self.differences.entry(Difference::EmptyFirst).or_default() += 1;
+                kernels.next_cookie = ours.next_cookie;
+            }
+        }
         let shown = |entries: &[Listed]| -> Vec<_> {
             entries.iter().map(|entry| (entry.name.clone(), entry.kind, entry.next_cookie)).collect()
         };

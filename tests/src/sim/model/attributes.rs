@@ -332,7 +332,7 @@ impl Model {
         match (node.kind, which) {
             (FileKind::Symlink, _) => return self.agree(answer, no(Errno::OPNOTSUPP)).map(drop),
             (FileKind::Directory, _) | (_, AclKind::Access) => {}
-            _ if list.is_none() => return self.agree(answer, Ok(())).map(drop),
+            _ if list.is_none() => return self.agree(answer, self.cuttable(id)).map(drop),
             _ => return self.agree(answer, no(Errno::ACCES)).map(drop),
         }
         let name = acl_name(which).to_vec();

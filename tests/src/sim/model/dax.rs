@@ -172,11 +172,14 @@ impl Model {
             }
             O::Map { file, page, pages, sharing, protection, map } => {
                 let (id, open_for) = self.file(actor, *file);
-                let stores = *sharing != Sharing::Private && *protection == Protection::ReadWrite;
+                let is_shared = *sharing != Sharing::Private;
+                let stores = is_shared && *protection == Protection::ReadWrite;
+                let only_grows = self.node(id).flags & APPEND != 0;
                 let wanted = match () {
                     () if *pages == 0 => no(Errno::INVAL),
                     () if !self.is_dax => no(Errno::OPNOTSUPP),
                     () if *sharing == Sharing::Synchronous && !self.persistent => no(Errno::OPNOTSUPP),
+                    () if is_shared && open_for != OpenFor::Reading && only_grows => no(Errno::ACCES),
                     () if stores => self.storable(id, open_for),
                     () => Ok(()),
                 };
