@@ -282,8 +282,9 @@ impl Both {
         let kernel = match (ours, kernel) {
             // What is free is compared after each step.
             (A::Space(ours), Given::Space(kernel)) => {
-                let (blocks_free, blocks_available) = (ours.blocks_free, ours.blocks_available);
-                return Space::from(*ours) == Space { blocks_free, blocks_available, ..*kernel };
+                let ours = Space::from(*ours);
+                let Space { blocks_free, blocks_available, files_free, .. } = ours;
+                return ours == Space { blocks_free, blocks_available, files_free, ..*kernel };
             }
             (A::Entries(ours, our_more), Given::Entries(kernel, more)) => {
                 return our_more == more && self.same_entries(ours, kernel);
@@ -451,7 +452,7 @@ impl Both {
         let ours = Space::from(self.world.ext2().statfs().map_err(|error| error.to_string())?);
         let kernel = self.kernel.space().map_err(|answer| answer.words())?;
         let mut more = BTreeMap::new();
-        if ours.blocks_free != kernel.blocks_free {
+        if ours != kernel {
             for (_, inode, of) in self.held() {
                 let blocks = attr(of).map_err(|errno| errno.to_string())?.blocks_512;
                 more.insert(inode.nr().get(), i64::from(blocks) - i64::from(inode.attr().blocks_512));
