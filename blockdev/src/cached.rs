@@ -106,7 +106,7 @@ pub struct Cached<D: BlockDevice> {
 /// What is known of the device below since the last fence there.
 #[derive(Debug, Default)]
 struct Unfenced {
-    /// The newest epoch of what was written there.
+    /// The newest epoch of what was written there since it was flushed.
     epoch: Option<u64>,
     /// Why a fence failed that nobody asked for: what was written there before may be lost, and it says so but once. Whoever
     /// flushes next is told, since who had written it was not.
@@ -421,8 +421,11 @@ impl<D: BlockDevice> Cached<D> {
 impl<D: BlockDevice> Drop for Cached<D> {
     fn drop(&mut self) {
         let dirty = self.shards.iter().any(|shard| shard.lock().oldest_epoch().is_some());
-        if dirty && let Err(error) = self.flush() {
-            log::error!("a cache is dropped with blocks that could not be written: {error}");
+        let unflushed = self.order.lock().epoch.is_some();
+        if (dirty || unflushed)
+            && let Err(error) = self.flush()
+        {
+            log::error!("a cache is dropped with blocks that could not be written or flushed: {error}");
         }
     }
 }

@@ -102,6 +102,19 @@ fn reading_forward_reads_ahead_and_reading_again_reads_nothing() {
 }
 
 #[test]
+fn dropping_a_cache_flushes_what_it_wrote_around_itself() {
+    let device = Faulty::new(RamDevice::new(1 << 20).unwrap());
+    // Counts, and never strikes.
+    device.arm(Fault::once(Calls::FLUSH, u64::MAX));
+    let cached = Cached::new(&device, CacheOptions::default()).unwrap();
+    cached.zero(0, 1 << 20).unwrap();
+    drop(cached);
+    assert_eq!(device.counted(), 1);
+    drop(Cached::new(&device, CacheOptions::default()).unwrap());
+    assert_eq!(device.counted(), 1, "nothing was written");
+}
+
+#[test]
 fn dropping_a_cache_writes_what_it_holds() {
     let below = Arc::new(ram());
     let cached = Cached::new(Arc::clone(&below), CacheOptions::default()).unwrap();

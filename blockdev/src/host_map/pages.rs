@@ -39,13 +39,28 @@ pub struct PageRun {
 
 const REGIONS: usize = 128;
 
+/// The pagemap of one process.
+struct Pagemap {
+    process: u32,
+    file: File,
+    /// That of a child of `fork`, which would ask about its parent.
+    next: OnceLock<Box<Pagemap>>,
+}
+
+/// The pagemap of this process, which stays open once it could be opened.
 fn pagemap() -> io::Result<&'static File> {
-    static PAGEMAP: OnceLock<Option<(u32, File)>> = OnceLock::new();
-    let open = || File::open("/proc/self/pagemap").ok().map(|file| (std::process::id(), file));
-    match PAGEMAP.get_or_init(open) {
-        // A child of `fork` would ask about its parent.
-        Some((process, file)) if *process == std::process::id() => Ok(file),
-        _ => Err(io::ErrorKind::Unsupported.into()),
+    static FIRST: OnceLock<Box<Pagemap>> = OnceLock::new();
+    let process = std::process::id();
+    let mut place = &FIRST;
+    loop {
+        match place.get() {
+            Some(one) if one.process == process => return Ok(&one.file),
+            Some(one) => place = &one.next,
+            None => {
+                let file = File::open("/proc/self/pagemap")?;
+                let _ = place.set(Box::new(Pagemap { process, file, next: OnceLock::new() }));
+            }
+        }
     }
 }
 

@@ -4,8 +4,9 @@
 //! the handler notes the page, allows stores to it, and the store is made again. A translation of 2 MiB whose protection goes as
 //! a whole stays one; userfaultfd would take it apart.
 //!
-//! The handler is installed when the first range needs it, once for the process. It acts on stores to such ranges and hands every
-//! other signal to the handler that was there before, as [`sigbus`](crate::sigbus) does.
+//! The handler is installed with the first range, once for the process. It acts on stores to such ranges, and on this crate's own
+//! loads and stores, which are errors where the rights were taken away; every other signal it hands to the handler that was there
+//! before, as [`sigbus`](crate::sigbus) does.
 //!
 //! # What a program has to know
 //! - A handler that is installed later must hand on what it does not know, as every handler should; or it asks
@@ -29,7 +30,7 @@ use libc::{SA_ONSTACK, SA_SIGINFO, SIGSEGV, sigaction, siginfo_t};
 
 use super::faults::everything_but_faults;
 use super::ledger::{Held, Ledger, Noted};
-use crate::sigbus::hand_on;
+use crate::sigbus::{hand_on, resume};
 use crate::{Error, PAGE_SIZE, Result};
 
 /// `si_code` of a page that is mapped and may not be accessed so.
@@ -171,7 +172,7 @@ pub(super) fn protect(ledger: &Ledger, first: u64, after: u64, rights: c_int) ->
 }
 
 /// Installs the handler, if it is not yet. Gives false, and does nothing, where the system refuses.
-fn install() -> bool {
+pub(super) fn install() -> bool {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     *INSTALLED.get_or_init(|| {
         let mut before = MaybeUninit::uninit();
@@ -221,6 +222,13 @@ pub unsafe fn resume_store(info: *const siginfo_t) -> bool {
 extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: this is what the kernel gave.
     if unsafe { resume_store(info) } {
+        return;
+    }
+    // SAFETY: as above.
+    let is_denied = unsafe { info.as_ref() }.is_some_and(|info| info.si_code == SEGV_ACCERR);
+    // An access of ours to a page that was taken the rights meanwhile is an error, as one to a page that is gone.
+    // SAFETY: as above.
+    if is_denied && unsafe { resume(info, context) } {
         return;
     }
     // SAFETY: these are what the kernel gave for this signal, and what was installed for it before.

@@ -84,6 +84,7 @@ impl HostSpace {
     /// `Io`; `Unsupported` for a range that addresses do not have.
     pub fn reserve(faults: Option<Arc<HostFaults>>, rights: Rights, len: u64, residue: u64) -> Result<Self> {
         crate::sigbus::install();
+        super::signals::install();
         let nothing =
             memfd_create("past the end", MemfdFlags::CLOEXEC).map_err(|error| failed("memfd", 0, error))?;
         let start = anonymous(len, residue % HUGE, prot(rights))?;

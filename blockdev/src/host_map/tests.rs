@@ -200,6 +200,33 @@ fn what_pages_are_is_known_without_a_scan_as_with_it() {
     });
 }
 
+/// A child of `fork` asks about itself: who is not told takes private copies for the file's pages.
+#[test]
+fn a_child_of_fork_is_told_of_its_own_pages() {
+    let copied = || {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(PAGE_SIZE).unwrap();
+        let space = HostSpace::reserve(None, Rights::Private, PAGE_SIZE, 0).unwrap();
+        space.place_file(0, PAGE_SIZE, file.as_fd(), 0, FileUse::Plain).unwrap();
+        space.show();
+        space.memory(0, 8).unwrap().store_u8(0, 7).unwrap();
+        space.kinds(0, PAGE_SIZE).is_ok_and(|runs| runs.len() == 1 && !runs[0].kind.file)
+    };
+    assert!(copied());
+    // SAFETY: the child maps and asks, which takes no lock that another thread may have held, but for the allocator's, which
+    // the C library makes anew after a fork.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let status = i32::from(!std::panic::catch_unwind(copied).unwrap_or(false));
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(status) };
+    }
+    let mut status = 0;
+    // SAFETY: the pointer is good for a status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child is not told that its page is a copy");
+}
+
 /// Who answers hears the bell, whatever the other reader is about at that moment.
 #[test]
 fn both_threads_end_when_pages_were_taken_away_just_before() {

@@ -248,7 +248,8 @@ impl HostMmu {
     /// # Errors
     /// As for [`SoftMmu::map`](super::soft::SoftMmu::map); `EOPNOTSUPP` where the device's bytes are not in one file of the
     /// host, or do not begin at a page of it, and for synchronous mappings without persistent memory; `ENOMEM` where an eager
-    /// mapping has more pieces than the budget.
+    /// mapping has more pieces than the budget; the system's, for a private one where the kernel does not tell which pages are
+    /// copied (/proc/self/pagemap).
     pub fn map(self: &Arc<Self>, file: Arc<dyn VmFile>, request: &MapRequest) -> Result<HostMap> {
         let MapRequest { offset, len, sharing, protection, colour } = *request;
         let invalid = |why| Err(Error::refused(Errno::INVAL, why));
@@ -283,6 +284,10 @@ impl HostMmu {
         let residue = (offset % PMD_SIZE + colour % PMD_SIZE) % PMD_SIZE;
         let mut space = HostSpace::reserve(self.service.faults.clone(), rights, len, residue)?;
         space.track(by, self.options.before_6_7)?;
+        if rights == Rights::Private {
+            // What is copied is the kernel's to say, for as long as the mapping is there.
+            space.kinds(0, PAGE_SIZE)?;
+        }
         let start = space.base().addr() as u64;
         let vma = Vma { start, end: start + len, pgoff: offset / PAGE_SIZE, sharing, protection };
         let ahead = self.options.granularity == Granularity::Extents;

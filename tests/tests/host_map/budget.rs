@@ -2,7 +2,7 @@
 
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{Faulting, HostMmu, HostOptions};
-use ext2_dax::{Errno, File};
+use ext2_dax::{Errno, File, Wait};
 
 use crate::setup::{Image, PAGE, answered, image, loaded, need_faults, pattern, read, request};
 
@@ -72,6 +72,47 @@ fn beyond_the_budget_a_file_that_is_read_in_order_faults_for_many_runs_at_once()
     assert!(counters.faults < counters.evicted / 2, "{counters:?}");
     drop((map, file, other));
     image.close();
+}
+
+#[test]
+fn every_page_of_a_run_that_was_cut_in_more_pieces_than_the_budget_has_can_be_touched() {
+    need_faults!();
+    for way in answered() {
+        let image = image(16);
+        let file = image.file(b"f");
+        file.write_at(0, &[1; 100 * 4096]).unwrap();
+        let mmu = HostMmu::new(HostOptions { budget: 24, ..way }).unwrap();
+        let map = file.map_host(&mmu, &request(100 * PAGE, Sharing::Shared)).unwrap();
+        for page in 0..100 {
+            map.load(page * PAGE).unwrap();
+        }
+        for page in (0..100).step_by(2) {
+            file.punch_hole(page * PAGE, PAGE, Wait::Yes).unwrap();
+        }
+        for page in 0..100 {
+            assert_eq!(map.load(page * PAGE), Ok((page % 2) as u8), "{way:?} {page}");
+        }
+        drop((map, file));
+        image.close();
+    }
+}
+
+#[test]
+fn beside_a_mapping_that_has_all_of_the_budget_another_can_be_touched() {
+    need_faults!();
+    for way in answered() {
+        let image = image(16);
+        let (greedy, other) = (in_pieces(&image, 60), image.file(b"o"));
+        other.write_at(0, &[2; 4 * 4096]).unwrap();
+        let mmu = HostMmu::new(HostOptions { budget: 24, ..way }).unwrap();
+        let first = greedy.map_host(&mmu, &request(120 * PAGE, Sharing::Shared)).unwrap();
+        (0..60).for_each(|page| assert_eq!(first.load(page * 2 * PAGE), Ok(pattern(page)[0])));
+        let second = other.map_host(&mmu, &request(4 * PAGE, Sharing::Shared)).unwrap();
+        assert_eq!((second.load(0), second.store(PAGE, 3)), (Ok(2), Ok(())), "{way:?}");
+        assert_eq!(first.load(118 * PAGE), Ok(pattern(59)[0]), "{way:?}");
+        drop((first, second, greedy, other));
+        image.close();
+    }
 }
 
 #[test]

@@ -2,13 +2,15 @@
 
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
-use ext2_dax::Errno;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{HostMmu, HostOptions};
+use ext2_dax::{Errno, Wait};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::setup::{PAGE, image, pattern, read, request, ways};
+use crate::setup::{PAGE, image, map, pattern, read, request, ways};
 
 const MARK: &str = "E2DAX_HOST_LIMIT";
 
@@ -28,6 +30,12 @@ fn is_alone(name: &str) -> bool {
 fn limit(resource: Resource, current: Option<u64>) {
     let maximum = getrlimit(resource).maximum;
     setrlimit(resource, Rlimit { current: current.or(maximum), maximum }).unwrap();
+}
+
+/// As many file descriptors as there are, so that the next would be one too many.
+fn no_more_descriptors(is_limited: bool) {
+    let next = || std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+    limit(Resource::Nofile, is_limited.then(next));
 }
 
 /// What a file has and what is stored through its mapping, under a limit and when it is gone.
@@ -58,11 +66,7 @@ fn without_file_descriptors_a_mapping_is_refused_and_those_that_are_there_go_on(
     if !is_alone("limits::without_file_descriptors_a_mapping_is_refused_and_those_that_are_there_go_on") {
         return;
     }
-    // The next descriptor would be one too many; or all are, as in a program that shuts itself in.
-    let next = |is_limited: bool| {
-        let next = || std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
-        limit(Resource::Nofile, is_limited.then(next));
-    };
+    // Or all are too many, as in a program that shuts itself in.
     let none = |is_limited: bool| limit(Resource::Nofile, is_limited.then_some(0));
     let limited = |way, file: &ext2_dax::File| {
         let error = HostMmu::new(way)
@@ -70,8 +74,59 @@ fn without_file_descriptors_a_mapping_is_refused_and_those_that_are_there_go_on(
             .expect_err("refused");
         assert!(error.is(Errno::MFILE), "{way:?}: {error}");
     };
-    under(limited, next);
+    under(limited, no_more_descriptors);
     under(limited, none);
+}
+
+#[test]
+fn a_private_copy_outlives_a_hole_that_is_made_where_no_descriptor_is_left() {
+    if !is_alone("limits::a_private_copy_outlives_a_hole_that_is_made_where_no_descriptor_is_left") {
+        return;
+    }
+    for way in ways() {
+        let image = image(16);
+        let file = image.file(b"f");
+        file.write_at(0, &[1; 4 * 4096]).unwrap();
+        let private = map(&file, way, 4 * PAGE, Sharing::Private);
+        private.store(PAGE, 77).unwrap();
+        no_more_descriptors(true);
+        file.punch_hole(0, 4 * PAGE, Wait::Yes).unwrap();
+        let seen = private.load(PAGE);
+        no_more_descriptors(false);
+        assert_eq!(seen, Ok(77), "{way:?}");
+        drop((private, file));
+        image.close();
+    }
+}
+
+#[test]
+fn pages_that_come_while_there_is_no_room_for_them_can_be_touched_later() {
+    if !is_alone("limits::pages_that_come_while_there_is_no_room_for_them_can_be_touched_later") {
+        return;
+    }
+    for way in ways() {
+        let image = image(16);
+        let file = image.file(b"f");
+        file.write_at(0, &[1; 4 * 4096]).unwrap();
+        let map = map(&file, way, 64 * PAGE, Sharing::Shared);
+        assert_eq!(map.load(0), Ok(1));
+        // Whoever answers faults has begun by then.
+        thread::sleep(Duration::from_millis(100));
+        limit(Resource::As, Some(1 << 20));
+        let grown = file.truncate(16 * PAGE, Wait::Yes);
+        limit(Resource::As, None);
+        grown.unwrap();
+        let first = map.load(9 * PAGE);
+        let is_there = || {
+            map.load(9 * PAGE) == Ok(0) || {
+                thread::sleep(Duration::from_millis(10));
+                false
+            }
+        };
+        assert!((0..1000).any(|_| is_there()), "{way:?}: {first:?} at first");
+        drop((map, file));
+        image.close();
+    }
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use ext2_dax::Wait;
 use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{Faulting, HostMmu, HostOptions, Tracking};
 
-use crate::setup::{PAGE, UNIT, answered, image, need_faults, request, tracked};
+use crate::setup::{PAGE, UNIT, answered, image, map, need_faults, request, tracked, ways};
 
 fn rounds() -> u64 {
     std::env::var("E2DAX_REVOKES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000)
@@ -133,5 +134,27 @@ fn threads_that_store_into_one_hole_at_once_share_its_blocks() {
         }
         drop((maps, file));
         image.close();
+    }
+}
+
+/// Where it were a signal, nothing would be left of this test.
+#[test]
+fn a_store_beside_a_close_is_an_error_at_most() {
+    for way in ways().into_iter().chain(tracked()) {
+        for _ in 0..10 {
+            let image = image(16);
+            let file = image.file(b"f");
+            file.write_at(0, &[1; 16 * 4096]).unwrap();
+            let map = map(&file, way, 16 * PAGE, Sharing::Shared);
+            let ext2 = image.fs.ext2().clone();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    (0..).take_while(|round| map.try_store(round % 16 * PAGE, &[2; 4096]).is_ok()).count()
+                });
+                thread::sleep(Duration::from_millis(5));
+                assert!(ext2.close().is_ok());
+            });
+            drop((map, file, image));
+        }
     }
 }

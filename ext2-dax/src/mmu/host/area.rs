@@ -1,6 +1,7 @@
 //! One mapping: what its pages are, and making them what the file has.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use blockdev::BackingFile;
@@ -45,7 +46,7 @@ pub(super) struct State {
     /// What was stored to runs that went, and what may have been before it was tracked.
     pub(super) stored: Vec<StoredRun>,
     /// Pages that are a bus error for the moment.
-    pub(super) refused: Vec<u64>,
+    pub(super) refused: Vec<Range<u64>>,
     /// Why the page table could not do what a fault asked of it.
     pub(super) failed: Option<Error>,
     pub(super) stopped: bool,
@@ -241,9 +242,7 @@ impl Area {
         // Several at once, where they are many: neighbours go in one step.
         let most = (self.service.budget / 64).clamp(1, EVICTED_AT_ONCE);
         while self.service.mappings() + 2 > self.service.budget && self.evict_some(state, start, end, most) {}
-        if self.service.mappings() + 2 > self.service.budget {
-            return Err(no_room());
-        }
+        // Where others have all of the budget, this one has its run all the same: a page of the file is no bus error for that.
         match self.place(state, start, end, kind) {
             // The rest of the process has many mappings, too.
             Err(error) if error.is(Errno::NOMEM) => {
@@ -267,6 +266,17 @@ impl Area {
         if !self.is_answered() || self.is_private() {
             return false;
         }
+        if self.evict_recent(state, start, end, most) {
+            return true;
+        }
+        // What was left of a run that was cut, or was passed over once, is in the queue no more: all take their turn again.
+        let (first, after) = self.pages();
+        state.recent = state.runs.within(first, after).iter().map(|run| run.start).collect();
+        self.evict_recent(state, start, end, most)
+    }
+
+    /// As [`evict_some`](Self::evict_some), of those in the queue.
+    fn evict_recent(&self, state: &mut State, start: u64, end: u64, most: u64) -> bool {
         let mut goes: Option<(u64, u64)> = None;
         let mut count = 0;
         while count < most

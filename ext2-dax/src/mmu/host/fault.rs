@@ -1,5 +1,7 @@
 //! Answering a page fault.
 
+use std::ops::Range;
+
 use blockdev::host_map::PageFault;
 
 use super::area::{Area, State};
@@ -178,35 +180,33 @@ impl Area {
                 self.service.with_reserve(|| done = self.place(&mut state, run.start, run.end, Kind::End));
             }
             match done {
-                Ok(()) => {
-                    state.refused.extend(run.start..run.end);
-                    self.service.note_refused();
-                }
+                Ok(()) => self.note_refused(&mut state, run.start..run.end),
                 Err(error) => {
                     log::error!(target: "ext2_dax::mmu", "page {page} of the file can neither be supplied nor refused: {error}");
                 }
             }
         } else if !past_end {
-            state.refused.push(page);
-            self.service.note_refused();
+            self.note_refused(&mut state, page..page + 1);
         }
+    }
+
+    /// Notes pages that are a bus error for the moment.
+    pub(super) fn note_refused(&self, state: &mut State, pages: Range<u64>) {
+        state.refused.push(pages);
+        self.service.note_refused();
     }
 
     /// Makes what was refused missing again.
     pub(super) fn forget_refused(&self) {
         let mut state = self.state();
-        let mut pages = std::mem::take(&mut state.refused);
-        pages.sort_unstable();
-        for run in pages.chunk_by(|page, next| page + 1 == *next) {
-            let (Some(&first), Some(&last)) = (run.first(), run.last()) else { continue };
+        for pages in std::mem::take(&mut state.refused) {
             // What is past the end by now stays what it is.
-            let mut missing = state.runs.within(first, (last + 1).min(self.file.end_page()));
+            let mut missing = state.runs.within(pages.start, pages.end.min(self.file.end_page()));
             missing.retain(|run| run.kind == Kind::End);
             for run in missing {
                 if let Err(error) = self.place(&mut state, run.start, run.end, Kind::Missing) {
                     log::debug!(target: "ext2_dax::mmu", "pages of the file stay refused: {error}");
-                    state.refused.extend(run.start..run.end);
-                    self.service.note_refused();
+                    self.note_refused(&mut state, run.start..run.end);
                 }
             }
         }

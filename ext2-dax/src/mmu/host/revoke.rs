@@ -62,8 +62,7 @@ impl Area {
         for (start, end) in [(start, end), (first, after)] {
             log::error!(target: "ext2_dax::mmu", "pages {start} to {end} of a file are bus errors: {error}");
             if self.place(state, start, end, Kind::End).is_ok() {
-                state.refused.extend(start..end);
-                return self.service.note_refused();
+                return self.note_refused(state, start..end);
             }
         }
         if let Err(error) = self.space.close_off() {

@@ -278,7 +278,11 @@ impl Translations for Area {
                 self.place(&mut state, run.start, run.end, Kind::Missing)
             };
             if let Err(error) = done {
-                log::warn!(target: "ext2_dax::mmu", "pages {} to {} stay past the end: {error}", run.start, run.end);
+                log::warn!(target: "ext2_dax::mmu", "pages {} to {} stay bus errors: {error}", run.start, run.end);
+                // Where somebody answers faults, they are missing pages a moment later.
+                if self.is_answered() {
+                    self.note_refused(&mut state, run.start..run.end);
+                }
             }
         }
     }
