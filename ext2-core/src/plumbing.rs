@@ -13,7 +13,7 @@ pub use crate::sync::{Glance, IoGuard, IoLock, IoReadGuard};
 
 use crate::error::Result;
 use crate::fs::{Fs, change::Change};
-use crate::{FileBlock, Inode};
+use crate::{Barrier, FileBlock, Inode};
 
 /// Stores to a file, until it is dropped: an image is not called clean meanwhile.
 #[derive(Debug)]
@@ -56,6 +56,12 @@ pub trait Plumbing: sealed::Sealed {
     /// # Errors
     /// `EROFS`.
     fn begin_storing(&self) -> Result<Storing<'_>>;
+
+    /// Flushes the device. Where that fails, what was stored before may be lost, and the image is marked for a check.
+    ///
+    /// # Errors
+    /// The device's.
+    fn flush(&self, barrier: Barrier) -> Result<()>;
 
     /// Raises the size to `end` bytes if it is smaller, after bytes from `written_from` on were stored; what is mapped
     /// between the old end and that is zeroed first. Takes no page away and waits for no lease. The caller holds the
@@ -125,6 +131,11 @@ impl Plumbing for Inode {
     fn begin_storing(&self) -> Result<Storing<'_>> {
         self.0.fs.make_room()?;
         Ok(Storing(Change::begin(&*self.0.fs)?))
+    }
+
+    fn flush(&self, barrier: Barrier) -> Result<()> {
+        let fs = &*self.0.fs;
+        fs.may_lose(|| Ok(barrier.flush(&*fs.dev)?))
     }
 
     fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {

@@ -56,6 +56,7 @@ impl Ext2 {
     /// `EROFS`, those of `changes`, in which a sync fails; the device's.
     #[cfg(feature = "write")]
     pub fn together<T>(&self, changes: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.0.log.iter().for_each(|log| log.give_way());
         self.0.change(|| {
             let _whole = self.0.hold_log_patiently();
             changes()

@@ -262,7 +262,7 @@ impl Fs {
     }
 
     /// Within changes that belong together nobody waits for what waits for those.
-    fn refuse_within(&self) -> Result<()> {
+    pub(crate) fn refuse_within(&self) -> Result<()> {
         self.log.as_ref().map_or(Ok(()), |log| Ok(log.refuse_within()?))
     }
 

@@ -299,6 +299,8 @@ impl Inode {
     /// # Errors
     /// The device's.
     pub fn sync(&self) -> Result<()> {
+        // Before it is called an error of the device's.
+        self.0.fs.refuse_within()?;
         if let Some(space) = self.0.space.get() {
             space.write_back(0..u64::MAX)?;
         }

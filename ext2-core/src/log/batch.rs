@@ -202,12 +202,21 @@ impl Fs {
     }
 
     /// Commits what was kept back, keeps nothing back from then on, and gives the log's blocks to who needs them; false where
-    /// there is no such log, or a change is under way that must be whole.
+    /// there is no such log, a change is under way that must be whole, or another commit was, which is waited for.
     pub(crate) fn give_up_batch(&self) -> Result<bool> {
         let Some(log) = self.log.as_ref().filter(|_| self.is_batched()) else { return Ok(false) };
-        let Some(kept) = log.give_up()? else { return Ok(false) };
-        self.give_back(kept)?;
-        Ok(true)
+        let Some(kept) = log.give_up()? else {
+            log.let_commit_end();
+            return Ok(false);
+        };
+        let given = self.give_back(kept);
+        log.given_back();
+        given.map(|()| true)
+    }
+
+    /// Whether blocks that a log keeps free may come, since it can be given up, or is just now.
+    pub(crate) fn may_give_up(&self) -> bool {
+        self.is_batched() || self.log.as_ref().is_some_and(|log| log.is_giving())
     }
 
     /// Frees blocks of a log in memory.

@@ -15,6 +15,7 @@ use blockdev::{BlockDevice, Error, Result};
 
 use crate::sync::{Mutex, Rank, RwLock, begin_or_end_whole, may_wait};
 use commit::Committer;
+pub(crate) use commit::PATIENCE;
 use ext2_cache::RunSet;
 
 /// Bits of the filter that says which blocks may be in memory: a hash of one, 32 KiB together.
@@ -41,6 +42,12 @@ pub(crate) struct Logged {
     patient: AtomicUsize,
     /// Somebody waits for room, and there is none at all.
     is_full: AtomicBool,
+    /// A commit waits for changes that belong together to end.
+    is_awaited: AtomicBool,
+    /// A commit failed, or all is abandoned: nothing is known of what the log holds any more.
+    failed: AtomicBool,
+    /// The blocks that were kept free are not kept any more, and not free yet.
+    is_giving: AtomicBool,
     /// Blocks that are kept free for a log of batches.
     kept: AtomicU64,
 }
@@ -62,6 +69,14 @@ struct State {
     live: BTreeMap<u32, u32>,
     /// Blocks that are part of every commit.
     always: Vec<u32>,
+}
+
+impl State {
+    /// How many may change before a commit comes between changes that belong together: twice as many as else fit, and the one
+    /// that is under way may need a few.
+    fn most_within(&self) -> usize {
+        self.most.saturating_add(self.most / 4 * 3)
+    }
 }
 
 /// A block that is newer in memory than below.
@@ -95,6 +110,9 @@ impl Logged {
             holds: AtomicUsize::new(0),
             patient: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            is_giving: AtomicBool::new(false),
             kept: AtomicU64::new(0),
         }
     }
@@ -120,9 +138,10 @@ impl Logged {
 
     /// Whether no change is under way that a commit must not come between.
     fn is_between(&self) -> bool {
-        let patient =
-            if self.is_full.load(Ordering::SeqCst) { self.patient.load(Ordering::SeqCst) } else { 0 };
-        self.holds.load(Ordering::SeqCst) <= patient
+        // In this order: a patient one that ends between the two is not taken for one of the others.
+        let holds = self.holds.load(Ordering::SeqCst);
+        let gives_way = self.is_full.load(Ordering::SeqCst);
+        holds <= if gives_way { self.patient.load(Ordering::SeqCst) } else { 0 }
     }
 
     /// Whether something waits for a commit.
@@ -238,7 +257,7 @@ impl Logged {
     fn keep_part(&self, offset: u64, part: &[u8]) -> Result<()> {
         let span = self.span(offset, part.len() as u64);
         let blocks = (span.end - span.start) as usize;
-        let mut waits = true;
+        let (mut waits, mut looks) = (true, 0);
         loop {
             let mut state = self.state.write();
             if !self.is_on() {
@@ -249,7 +268,18 @@ impl Logged {
             // Whoever commits may wait for somebody who waits for a lock that this thread holds: it does not wait in
             // turn, while there is any room. After a commit has begun there is plenty.
             let after = state.dirty + blocks;
-            if may_wait() && after > state.most && (waits || after > 2 * state.most) {
+            // Within changes that belong together neither, but a commit comes between before there are more than it can hold.
+            if !may_wait() && state.dirty > 0 && after > state.most_within() && looks < PATIENCE {
+                self.is_full.store(true, Ordering::SeqCst);
+                drop(state);
+                looks += 1;
+                if !self.try_commit()? {
+                    crate::sync::pause();
+                }
+                continue;
+            }
+            // A commit of nothing would make no room.
+            if may_wait() && state.dirty > 0 && after > state.most && (waits || after > 2 * state.most) {
                 if after > 2 * state.most {
                     self.is_full.store(true, Ordering::SeqCst);
                 }

@@ -79,6 +79,7 @@ impl Ext2 {
             return refuse(errno, "the name of a directory itself");
         }
         old_name?;
+        self.0.log.iter().for_each(|log| log.give_way());
         self.0.change(|| {
             let writer = self.0.writer()?;
             // Between directories: held so that no directory moves while ancestors are walked.

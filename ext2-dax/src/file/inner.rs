@@ -179,7 +179,7 @@ impl DaxInode for FileInner {
         self.write_back(first, last)?;
         // Data first, then what leads to it; the device is flushed with the latter. What other pages
         // are dirty stays so: `Inode::sync` would write them back too.
-        Ok(Barrier::PagesSynced.flush(&*self.device)?)
+        Ok(self.inode.flush(Barrier::PagesSynced)?)
     }
 }
 

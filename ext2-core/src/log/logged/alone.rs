@@ -31,6 +31,7 @@ impl Logged {
     /// Begins to keep back; where commits go is said next.
     pub(crate) fn begin_batch(&self, sequence: u32) {
         *self.commit.lock() = Committer::default();
+        self.failed.store(false, Ordering::SeqCst);
         *self.state.write() = State { running: sequence, most: usize::MAX, ..State::default() };
         self.on.store(true, Ordering::Release);
     }
@@ -100,8 +101,19 @@ impl Logged {
         }
         // Contents that came after the commit, behind a fence that nobody waited for: their pointers are stored at once now.
         self.inner.flush()?;
+        self.is_giving.store(true, Ordering::Release);
         let area = self.turn_off(&mut committer, &mut state);
         Ok(area.map(|area| area.blocks.into_iter().chain(area.leading).collect()))
+    }
+
+    /// Whether somebody gives the blocks back that were kept free, until `given_back`.
+    pub(crate) fn is_giving(&self) -> bool {
+        self.is_giving.load(Ordering::Acquire)
+    }
+
+    /// Those that [`give_up`](Self::give_up) gave are free.
+    pub(crate) fn given_back(&self) {
+        self.is_giving.store(false, Ordering::Release);
     }
 
     /// Brings what is frozen to the media, all or none of it after a crash.

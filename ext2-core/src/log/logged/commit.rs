@@ -11,8 +11,8 @@ use super::{Logged, State};
 use crate::log::area::Area;
 use ext2_format::journal as record;
 
-/// How often whoever waits for room looks before a commit may come between changes that belong together.
-const PATIENCE: u32 = 256;
+/// How often whoever waits for room looks, before there is none, or a commit may come between changes that belong together.
+pub(crate) const PATIENCE: u32 = 256;
 
 /// A commit in the log: from which of its blocks on it stands, and how many it takes.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +40,6 @@ pub(super) struct Committer {
     head: u32,
     /// The commits that a replay of the log as it is on the media could need: the last two.
     places: VecDeque<Place>,
-    /// The device failed: nothing is known of what the log holds any more.
-    pub(super) failed: bool,
 }
 
 impl Logged {
@@ -54,6 +52,7 @@ impl Logged {
         let third = (area.blocks.len() - 1) / 3;
         state.most = third - third / 16 - 24;
         *committer = Committer { head: 1, area: Some(area), ..Committer::default() };
+        self.failed.store(false, Ordering::SeqCst);
         self.on.store(true, Ordering::Release);
     }
 
@@ -83,9 +82,11 @@ impl Logged {
         }
     }
 
-    /// Forgets what no commit holds, and takes nothing more: for a file system that is shut down as if the power went.
+    /// Forgets what no commit holds, and takes nothing more: for a file system that is shut down as if the power went. Also
+    /// within changes that belong together, for whose end a commit may wait: it gives up.
     pub(crate) fn abandon(&self) {
-        self.commit.lock().failed = true;
+        self.failed.store(true, Ordering::SeqCst);
+        drop(self.commit.lock());
     }
 
     /// Says in the superblock of the log where a replay begins; 0 where there is nothing to replay.
@@ -116,8 +117,7 @@ impl Logged {
             }
         };
         if !crate::sync::may_wait() {
-            // Twice as many fit, and the one that begins may need a few.
-            if dirty_over(|state| state.most.saturating_add(state.most / 4 * 3)) {
+            if dirty_over(State::most_within) {
                 self.is_full.store(true, Ordering::SeqCst);
                 self.try_commit()?;
             }
@@ -136,6 +136,21 @@ impl Logged {
         Ok(())
     }
 
+    /// Lets a commit go first that waits for changes which belong together to end: where others begin before these have ended it
+    /// would wait for ever. The caller holds nothing. Without threads of `std` nobody knows who is within such changes.
+    pub(crate) fn give_way(&self) {
+        while cfg!(feature = "std") && crate::sync::may_wait() && self.is_awaited.load(Ordering::SeqCst) {
+            crate::sync::pause();
+        }
+    }
+
+    /// Waits for the end of a commit that is under way, unless that waits in turn for who may wait for locks of this thread.
+    pub(crate) fn let_commit_end(&self) {
+        while self.commit.try_lock().is_none() && !self.is_awaited.load(Ordering::SeqCst) {
+            crate::sync::pause();
+        }
+    }
+
     /// Refuses what waits for changes that belong together, in a thread that makes some.
     pub(crate) fn refuse_within(&self) -> Result<()> {
         let is_within = self.is_on() && !crate::sync::may_wait();
@@ -152,7 +167,9 @@ impl Logged {
             return Ok(());
         }
         loop {
-            if let Some(frozen) = self.freeze()? {
+            let frozen = self.freeze();
+            self.is_awaited.store(matches!(frozen, Ok(None)), Ordering::SeqCst);
+            if let Some(frozen) = frozen? {
                 return self.run(&mut committer, &frozen, Last::No);
             }
             // Whoever holds it is in the middle of a rename.
@@ -161,9 +178,6 @@ impl Logged {
     }
 
     pub(super) fn run(&self, committer: &mut Committer, frozen: &Frozen, last: Last) -> Result<()> {
-        if committer.failed {
-            return Err(Error::Unsupported("writes, since its log could not be written"));
-        }
         let number = frozen.turn;
         let done = match committer.area.as_ref().and_then(|area| Some((area, area.batch.as_ref()?))) {
             Some((area, batch)) => self.commit_alone(area, batch, frozen, last),
@@ -173,15 +187,18 @@ impl Logged {
             Ok(()) => self.ended.store(number, Ordering::SeqCst),
             Err(error) => {
                 log::error!("the log could not be written: {error}");
-                committer.failed = true;
+                self.failed.store(true, Ordering::SeqCst);
             }
         }
         done
     }
 
     /// The blocks of the next commit as they are at this moment; `None` in the middle of a change that must be whole. The
-    /// caller holds `commit`.
+    /// caller holds `commit`. An error where the last one failed: what was given up since stays so, and is overwritten by nobody.
     pub(super) fn freeze(&self) -> Result<Option<Frozen>> {
+        if self.failed.load(Ordering::SeqCst) {
+            return Err(Error::Unsupported("writes, since its log could not be written"));
+        }
         let mut state = self.state.write();
         if !self.is_between() {
             return Ok(None);
