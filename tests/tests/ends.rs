@@ -324,27 +324,3 @@ fn an_opening_that_fails_is_done_again_and_leaves_what_can_be_mended() {
     }
     assert!(wrong.is_empty(), "{}: {}", wrong.len(), wrong.join("\n"));
 }
-
-#[test]
-fn changes_that_belong_together_and_outgrow_the_log_are_committed_in_parts_and_nothing_is_lost() {
-    need_tools!("mke2fs", "e2fsck");
-    let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "4096"], "16M");
-    for options in [logged(), OpenOptions { batch: true, ..OpenOptions::default() }] {
-        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = Ext2::open(device.clone(), &options).unwrap();
-        file(&fs.root().unwrap(), "other", &[1; 3000]);
-        fs.together(|| {
-            for nr in 0..1200 {
-                fs.root()?.create(format!("{nr}"), &NewInode::new(FileKind::Directory, 0o755))?;
-            }
-            Ok(())
-        })
-        .unwrap();
-        fs.sync().unwrap();
-        assert_eq!(fs.close(), Ok(Closed::Clean));
-        assert_eq!(complaint(&device.to_vec()), None);
-        let there = tree::read(device).unwrap();
-        assert_eq!(there[&b"/other"[..]].content, [1; 3000]);
-        assert!((0..1200).all(|nr| there.contains_key(format!("/{nr}").as_bytes())));
-    }
-}

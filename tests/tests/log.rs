@@ -9,6 +9,8 @@ mod closing;
 mod failing;
 #[path = "log/gate.rs"]
 mod gate;
+#[path = "log/within.rs"]
+mod within;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -185,6 +185,8 @@ impl Rename<'_> {
         above_old: &BTreeSet<InodeNr>,
     ) -> Result<bool> {
         let exchange = flags.contains(RenameFlags::EXCHANGE);
+        // No name is looked up in a directory that is removed.
+        self.new_dir.0.check_alive()?;
         match &self.target {
             Some(_) if flags.contains(RenameFlags::NOREPLACE) => return refuse(Errno::EXIST, ""),
             None if exchange => return refuse(Errno::NOENT, ""),

@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use blockdev::{Access, BlockDevice, Media, RamDevice};
+use blockdev::{Access, BlockDevice, Calls, Fault, Faulty, Media, RamDevice};
 use e2dax_tests::slow::{Gate, Slow};
-use ext2_core::{Corrupt, Error, Ext2, FileBlock, Object, OnError, OpenOptions};
+use ext2_core::{BlockSize, Closed, Corrupt, Error, Ext2, FileBlock, Object, OnError, OpenOptions, Unclean};
 use ext2_dax::mmu::Sharing;
 use ext2_dax::trace::{Event, Listener, Record};
 use ext2_dax::{DaxFs, DaxOptions, File, Leased, Wait};
+use ext2_image::mkfs::{self, Format, Fresh};
 
 use crate::setup::{device, file, map, open};
 
@@ -233,5 +234,36 @@ fn a_sync_covers_pages_that_a_hole_was_to_take_and_failed_while_it_ran() {
             device.has_written(*byte),
             "truncates: {truncates}: a sync returned, and what was stored before it began is not written back"
         );
+    }
+}
+
+/// What was stored before it may be lost, structures too.
+#[test]
+fn a_flush_that_failed_is_noted_in_the_image_whoever_asked_for_it() {
+    for by in ["file", "mapping", "lease"] {
+        let device = Arc::new(Faulty::new(RamDevice::new(8 << 20).unwrap()));
+        mkfs::format(
+            &*device,
+            &Format { block_size: BlockSize::new(4096), ..Format::default() },
+            Fresh::Unknown,
+        )
+        .unwrap();
+        let ext2 = Ext2::open(Arc::clone(&device) as Arc<dyn BlockDevice>, &OpenOptions::default()).unwrap();
+        let fs = DaxFs::new(ext2.clone(), DaxOptions::default());
+        let file = file(&fs, b"f");
+        file.write_at(0, &[1; 8192]).unwrap();
+        let map = map(&file, 8192, Sharing::Shared);
+        map.store(5, 7).unwrap();
+        let lease = file.lease(0..8192, Access::Write).unwrap();
+        device.arm(Fault::once(Calls::FLUSH, 0));
+        let synced = match by {
+            "file" => file.sync(),
+            "mapping" => map.msync(0, 8192),
+            _ => lease.sync(),
+        };
+        device.disarm();
+        assert!(synced.is_err(), "{by}");
+        drop((lease, map, file, fs));
+        assert_eq!(ext2.close(), Ok(Closed::Unclean(Unclean::Errors)), "{by}");
     }
 }

@@ -137,3 +137,37 @@ fn a_device_that_fails_while_a_log_goes_out_costs_nothing_that_was_promised() {
     let first: Vec<_> = problems.iter().take(20).collect();
     assert!(first.is_empty(), "{} problems: {first:#?}", problems.len());
 }
+
+/// What a commit still has as a file's is nobody else's to store to, however many syncs follow one that failed.
+#[test]
+fn after_a_commit_that_failed_no_file_shows_what_was_stored_to_another() {
+    need_tools!("mke2fs");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "64"], "16M");
+    for after in 0.. {
+        let device = Arc::new(Faulty::new(RamDevice::from_bytes(&base).unwrap()));
+        let fs = Ext2::open(device.clone(), &logged()).unwrap();
+        let root = fs.root().unwrap();
+        file(&root, "removed", &vec![1; 3 << 20]);
+        // Twice, so that it is in its place.
+        (0..2).for_each(|_| fs.sync().unwrap());
+        root.unlink("removed").unwrap();
+        device.arm(Fault::once(Calls::WRITE | Calls::FLUSH, after));
+        let failed = fs.sync();
+        let fired = device.fired() > 0;
+        device.disarm();
+        if !fired {
+            assert!(after > 3 && failed.is_ok());
+            break;
+        }
+        let synced = [fs.sync(), fs.sync()];
+        let written = [0, 1, 2, 3, 4].map(|nr| fs.write(format!("{nr}"), vec![2; 2 << 20]));
+        // The power fails.
+        let left =
+            Ext2::open(RamDevice::from_bytes(&device.inner().to_vec()).unwrap(), &OpenOptions::default());
+        let others = match left.unwrap().read("removed") {
+            Ok(bytes) => bytes.iter().filter(|byte| **byte != 1).count(),
+            Err(_) => 0,
+        };
+        assert_eq!(others, 0, "call {after}: {failed:?}, {synced:?}, {written:?}");
+    }
+}
