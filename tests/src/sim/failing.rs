@@ -21,6 +21,8 @@ use crate::{
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
+/// Bytes that a disk stores whole.
+const SECTOR: usize = 512;
 /// A file that is made afterwards, to see whether that goes on.
 const AFTER: &[u8] = b"made-afterwards";
 /// An attribute that is set afterwards, and removed.
@@ -96,6 +98,9 @@ pub(super) fn run(
     history.push(None, tree.clone());
     let stands_for = action_of(last, model, &tree);
     let mut rng = Rng::named(options.seed, "fault");
+    if rng.one_in(8) {
+        return flush_that_loses(world, device, last, &mut rng);
+    }
     let fault = fault(&mut rng, last, options);
     // Or some of the memory is poisoned, until it is written or what is under it is replaced.
     let pages = device.size() / PAGE;
@@ -147,6 +152,35 @@ pub(super) fn run(
         leave_out_shelter(&mut found, history.last());
     }
     history.judge(moment, &found).map_err(told)
+}
+
+/// A flush fails, and with it goes some of what was stored since the step began; it says so but once. What is called clean
+/// then has lost nothing of its structure.
+fn flush_that_loses(
+    world: &mut World,
+    device: &Faulty<RamDevice>,
+    last: &Step,
+    rng: &mut Rng,
+) -> Result<(), String> {
+    let before = device.inner().to_vec();
+    device.arm(Fault::once(Calls::FLUSH, 0));
+    let answer = world.perform(last);
+    let is_lossy = device.fired() > 0;
+    device.disarm();
+    if is_lossy {
+        for (nr, was) in before.chunks(SECTOR).enumerate() {
+            if rng.one_in(2) {
+                device.inner().write_at((nr * SECTOR) as u64, was).map_err(|error| error.to_string())?;
+            }
+        }
+    }
+    match world.fs.is_some().then(|| world.close()) {
+        Some(Ok(Closed::Clean)) => sound(&device.inner().to_vec()).map_err(|words| {
+            let lost = if is_lossy { "a flush failed" } else { "nothing failed" };
+            format!("called clean: {words}; {lost} in {last}, which gave {}", answer.words())
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Does the last step again, or not: that may hide what it left. What memory knows then is what the image has once it is closed.
