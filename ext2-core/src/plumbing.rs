@@ -135,6 +135,9 @@ impl Plumbing for Inode {
 
     fn flush(&self, barrier: Barrier) -> Result<()> {
         let fs = &*self.0.fs;
+        if crate::sync::Mended::FlushUnnoted.is_back() {
+            return Ok(barrier.flush(&*fs.dev)?);
+        }
         fs.may_lose(|| Ok(barrier.flush(&*fs.dev)?))
     }
 

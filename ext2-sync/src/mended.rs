@@ -49,6 +49,8 @@ mended! {
     StoresAfterClose: "stores through mappings go on after the file system was closed",
     ClosedIsClean: "a close says that it left the image clean while a removed file is held",
     ErrorsAreClean: "a close says that it left the image clean after an error was found, where writing went on",
+    FlushUnnoted: "a flush that fails as a mapping or a lease is synced leaves no mark in the image",
+    WaitsForNothing: "who needs more room than a commit may hold waits for commits of nothing",
     ClosesApart: "two threads that close a file system, or one that syncs it, do so at the same time",
     OpenTwice: "a device is opened for writing twice",
     OwnersInPieces: "owners that lie in several words change one after another",

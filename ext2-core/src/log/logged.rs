@@ -13,7 +13,7 @@ use portable_atomic::AtomicU64;
 
 use blockdev::{BlockDevice, Error, Result};
 
-use crate::sync::{Mutex, Rank, RwLock, begin_or_end_whole, may_wait};
+use crate::sync::{Mended, Mutex, Rank, RwLock, begin_or_end_whole, may_wait};
 use commit::Committer;
 pub(crate) use commit::PATIENCE;
 use ext2_cache::RunSet;
@@ -279,7 +279,8 @@ impl Logged {
                 continue;
             }
             // A commit of nothing would make no room.
-            if may_wait() && state.dirty > 0 && after > state.most && (waits || after > 2 * state.most) {
+            let makes_room = state.dirty > 0 || Mended::WaitsForNothing.is_back();
+            if may_wait() && makes_room && after > state.most && (waits || after > 2 * state.most) {
                 if after > 2 * state.most {
                     self.is_full.store(true, Ordering::SeqCst);
                 }

@@ -154,7 +154,7 @@ pub(super) fn run(
     history.judge(moment, &found).map_err(told)
 }
 
-/// A flush fails, and with it goes some of what was stored since the step began; it says so but once. What is called clean
+/// A flush fails, and with it goes some of what was stored since the one before; it says so but once. What is called clean
 /// then has lost nothing of its structure.
 fn flush_that_loses(
     world: &mut World,
@@ -162,7 +162,13 @@ fn flush_that_loses(
     last: &Step,
     rng: &mut Rng,
 ) -> Result<(), String> {
+    world.ext2().sync().map_err(|error| error.to_string())?;
     let before = device.inner().to_vec();
+    // Something that is not flushed yet. It counts flushes, and fails at none.
+    device.arm(Fault::once(Calls::FLUSH, u64::MAX));
+    let made = make_and_keep(world.ext2());
+    let is_flushed = device.counted() > 0;
+    let before = if is_flushed { device.inner().to_vec() } else { before };
     device.arm(Fault::once(Calls::FLUSH, 0));
     let answer = world.perform(last);
     let is_lossy = device.fired() > 0;
@@ -177,7 +183,7 @@ fn flush_that_loses(
     match world.fs.is_some().then(|| world.close()) {
         Some(Ok(Closed::Clean)) => sound(&device.inner().to_vec()).map_err(|words| {
             let lost = if is_lossy { "a flush failed" } else { "nothing failed" };
-            format!("called clean: {words}; {lost} in {last}, which gave {}", answer.words())
+            format!("called clean: {words}; {lost} in {last}, which gave {}, after {made:?}", answer.words())
         }),
         _ => Ok(()),
     }
@@ -319,14 +325,18 @@ fn attributes_come_and_go(fs: &Ext2) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes a file in the root and removes it, unless the root may only grow.
-fn make_and_remove(fs: &Ext2) -> ext2_core::Result<()> {
-    let root = fs.root()?;
-    let file = root.create(AFTER, &NewInode::new(FileKind::Regular, 0o644))?;
+/// Makes a file in the root.
+fn make_and_keep(fs: &Ext2) -> ext2_core::Result<()> {
+    let file = fs.root()?.create(AFTER, &NewInode::new(FileKind::Regular, 0o644))?;
     // Over what was given back; there may be no room.
     let _ = file.write_at(0, &vec![0xee; 20 * fs.geometry().block_size.len()]);
-    drop(file);
-    match root.unlink(AFTER) {
+    Ok(())
+}
+
+/// Makes a file in the root and removes it, unless the root may only grow.
+fn make_and_remove(fs: &Ext2) -> ext2_core::Result<()> {
+    make_and_keep(fs)?;
+    match fs.root()?.unlink(AFTER) {
         Err(error) if error.is(Errno::PERM) => Ok(()),
         done => done,
     }

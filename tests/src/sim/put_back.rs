@@ -48,7 +48,7 @@ impl Fault {
                 M::OwnersInPieces | M::SetIdKept | M::SharersApart | M::NoShelter => Mode::Crash,
                 M::ExchangeKeepsNothing | M::LateTimesForgotten | M::DanglingNamesStay => Mode::Crash,
                 M::LeaseNotWritten | M::InodeReplayedFirst => Mode::Crash,
-                M::FaultLeavesHole | M::ErrorsAreClean | M::MarkUnknown => Mode::Failing,
+                M::FaultLeavesHole | M::ErrorsAreClean | M::MarkUnknown | M::FlushUnnoted => Mode::Failing,
                 M::FeatureUnsaid | M::NobodysShare => Mode::Failing,
                 _ => Mode::Plain,
             },

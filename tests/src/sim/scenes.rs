@@ -49,6 +49,8 @@ pub enum Scene {
     FirstUse,
     /// A hole is mapped twice, and stored to.
     MappedHole,
+    /// A batch of the fewest blocks that there can be one of takes contents that go to blocks which were given up.
+    SmallBatch,
     /// A hole of 2 MiB is stored to where only blocks that are reserved for root are left.
     Reserved,
     /// Threads look up, make, remove and rename the same few names.
@@ -89,6 +91,7 @@ impl Scene {
                 Self::LongLease,
                 Self::MappedHole,
                 Self::DeadSharer,
+                Self::SmallBatch,
                 Self::Reserved,
             ],
             Mode::Threads => vec![Self::SameNames, Self::OneProcess, Self::SyncedTogether],
@@ -131,6 +134,12 @@ impl Scene {
                 (options.backend, options.buffer_head, options.policy) =
                     (Backend::Ram, false, Policy::Aligned);
                 (options.journal, options.reserved) = (false, true);
+            }
+            Self::SmallBatch => {
+                of_blocks(options, 1024, 1100);
+                (options.backend, options.log, options.batch) = (Backend::File, true, true);
+                (options.inodes, options.journal, options.share_xattrs) = (64, false, false);
+                options.shares.retain(|(word, _)| *word != Word::Kill);
             }
             Self::FullDisk => {
                 of_blocks(options, 1024, 128);
@@ -227,6 +236,7 @@ impl Scene {
             Self::FirstName => script.first_name(rng),
             Self::FirstUse => script.first_use(rng),
             Self::MappedHole => script.mapped_hole(rng),
+            Self::SmallBatch => script.small_batch(rng),
             Self::Reserved => script.reserved(rng),
             Self::SameNames => script.same_names(rng),
             Self::SyncedTogether => script.synced_together(rng),
@@ -374,7 +384,11 @@ impl Script {
         });
         self.does(O::Lease { file: 0, at: 0, len: 12_000, writing: true, lease: 0 });
         self.does(O::LeaseWrite { lease: 0, seed: 9 });
-        self.does(if rng.one_in(2) { O::FileSync { file: 0 } } else { O::SyncAll });
+        self.does(match rng.below(3) {
+            0 => O::FileSync { file: 0 },
+            1 => O::LeaseSync { lease: 0 },
+            _ => O::SyncAll,
+        });
     }
 
     fn replaced(&mut self, rng: &mut Rng) {
@@ -488,6 +502,20 @@ impl Script {
         self.map(Sharing::Shared, 1);
         self.does(O::Load { map: 0, at, len: 1 });
         self.does(O::Store { map: 1, at, data: Data { len: 1 + rng.below(100) as u32, seed: 3 } });
+        if rng.one_in(4) {
+            self.does(O::Msync { map: 1, page: 0, pages: 3 });
+        }
+    }
+
+    fn small_batch(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.make(1, FileKind::Regular, 0o644, 1);
+        let data = Data { len: (300 + rng.below(150) as u32) << 10, seed: 3 };
+        self.does(O::Write { of: 1, at: 0, data });
+        self.does(O::SyncAll);
+        self.does(O::Truncate { of: 1, size: 0, wait: true });
+        self.make(2, FileKind::Regular, 0o644, 2);
+        self.does(O::Write { of: 2, at: 0, data });
     }
 
     fn reserved(&mut self, rng: &mut Rng) {
