@@ -236,6 +236,23 @@ fn a_seal_within_a_disk_leaves_the_rest_of_the_disk() {
 }
 
 #[test]
+fn the_file_of_a_hash_tree_is_never_what_goes_into_the_image() {
+    let folder = with_image("1M");
+    folder.run(&["tar", "a.img", "-o", "a.tar"]).ok();
+    let archive = fs::read(folder.path("a.tar")).unwrap();
+    std::os::unix::fs::symlink("a.tar", folder.path("other")).unwrap();
+    for tree in ["a.tar", "./a.tar", "other"] {
+        let words = ["mkfs", "b.img", "--from", "a.tar", "--seal", "--force", "--hash-file", tree];
+        let said = folder.run(&words).fails(1);
+        assert!(said.contains("is what goes in and what comes out"), "{said}");
+    }
+    let words = ["mkfs", "b.img", "--from", "tree", "--disk", "gpt", "--partition", "X=a.tar"];
+    let said = folder.run(&[&words[..], &["--seal", "--force", "--hash-file", "a.tar"]].concat()).fails(1);
+    assert!(said.contains("is what goes in and what comes out"), "{said}");
+    assert!(fs::read(folder.path("a.tar")).unwrap() == archive && !folder.path("b.img").exists());
+}
+
+#[test]
 fn the_file_of_a_hash_tree_is_there_when_the_image_is_and_is_never_the_image() {
     let folder = with_image("1M");
     let before = fs::read(folder.path("a.img")).unwrap();
