@@ -1,0 +1,119 @@
+//! What is lost of odd archives, and that somebody is told: by `mkfs`, and by `manifest` and `diff`, which read them otherwise.
+
+use std::fs;
+
+use e2dax_tests::{need_tools, tools};
+
+use crate::archives::{python, shell};
+use crate::common::Folder;
+
+/// What `mkfs`, `manifest` and `diff` say of `a.tar`.
+fn said_of(folder: &Folder) -> [String; 3] {
+    let lines: [&[&str]; 3] = [
+        &["mkfs", "a.img", "--force", "--quiet", "--from", "a.tar"],
+        &["manifest", "a.tar"],
+        &["diff", "a.tar", "a.tar"],
+    ];
+    lines.map(|line| {
+        let run = folder.run(line);
+        assert_eq!(run.code(), 0, "{line:?}: {}", run.err());
+        run.err()
+    })
+}
+
+#[test]
+fn what_follows_a_lone_block_of_zeros_is_told_of_and_an_end_of_one_block_is_an_end() {
+    need_tools!("tar");
+    let folder = Folder::with(&[]);
+    shell(&folder, "mkdir tree && echo x > tree/a && echo y > tree/b && tar -b 1 -C tree -cf whole.tar a b");
+    let whole = fs::read(folder.path("whole.tar")).unwrap();
+    assert_eq!(whole.len(), 6 * 512);
+    // Behind the first member, in front of what is no header.
+    fs::write(folder.path("a.tar"), [&whole[..1024], &[0; 512], &[b'?'; 512], &whole[1024..]].concat())
+        .unwrap();
+    for said in said_of(&folder) {
+        assert!(said.contains("a lone block of zeros at byte 1024 is left out"), "{said}");
+    }
+    for len in [5 * 512, 6 * 512] {
+        fs::write(folder.path("a.tar"), &whole[..len]).unwrap();
+        assert_eq!(said_of(&folder), ["", "", ""], "{len}");
+    }
+}
+
+#[test]
+fn manifest_and_diff_tell_what_of_an_archive_they_leave_out() {
+    need_tools!("python3");
+    let folder = Folder::with(&[]);
+    let write = r"
+import tarfile
+t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT)
+for name, headers in {'name': {'SCHILY.xattr.odd.name': 'v'}, 'list': {'SCHILY.xattr.system.posix_acl_access': 'v'},
+                      'ace': {'SCHILY.acl.ace': 'owner@:r::allow'}, 'flag': {'SCHILY.fflags': 'nosuch'}}.items():
+    m = tarfile.TarInfo(name)
+    m.pax_headers = headers
+    t.addfile(m)
+    if name == 'name':
+        m = tarfile.TarInfo('other')
+        m.type, m.linkname, m.pax_headers = tarfile.LNKTYPE, name, headers
+        t.addfile(m)
+t.close()
+whole = open('a.tar', 'rb').read().rstrip(b'\0')
+open('a.tar', 'wb').write(whole + bytes(-len(whole) % 512))
+";
+    python(&folder, write, &[]);
+    let [made, listed, compared] = said_of(&folder);
+    for word in [
+        "/name: attribute odd.name",
+        "/list: attribute",
+        "/ace: ",
+        "/flag: the flag nosuch",
+        "no mark at its end",
+    ] {
+        let word = word.trim_start_matches('/');
+        assert!(made.contains(word), "{word}: {made}");
+    }
+    assert_eq!(listed.replace("warning: a.tar: ", "warning: "), made);
+    // Both sides.
+    assert_eq!(compared, format!("{listed}{listed}"));
+}
+
+#[test]
+fn headers_for_all_members_are_no_way_to_fill_memory() {
+    need_tools!("python3");
+    let folder = Folder::with(&[]);
+    let write = r"
+import sys, tarfile
+t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT, pax_headers={'comment': 'x' * int(sys.argv[1])})
+for nr in range(3):
+    t.addfile(tarfile.TarInfo('f%d' % nr))
+t.close()
+";
+    python(&folder, write, &["60000"]);
+    assert_eq!(said_of(&folder), ["", "", ""]);
+    python(&folder, write, &["70000"]);
+    let said = folder.run(&["mkfs", "b.img", "--from", "a.tar"]).fails(1);
+    assert!(said.contains("has an extended header of 700"), "{said}");
+}
+
+#[test]
+fn a_deep_path_takes_memory_for_its_names_and_not_for_all_paths_above() {
+    need_tools!("python3", "prlimit");
+    let folder = Folder::with(&[]);
+    let write = r"
+import tarfile
+t = tarfile.open('a.tar', 'w', format=tarfile.GNU_FORMAT)
+t.addfile(tarfile.TarInfo('a/' * 15000 + 'f'))
+t.close()
+";
+    python(&folder, write, &[]);
+    let e2dax = env!("CARGO_BIN_EXE_e2dax");
+    for verb in ["manifest a.tar", "diff a.tar a.tar"] {
+        // The paths of all directories together are 225 MB.
+        let script = format!("prlimit --as=200000000 {e2dax} {verb} | wc -c");
+        let output = tools::command("sh").current_dir(folder.root()).args(["-c", &script]).output().unwrap();
+        let words = tools::words(&output);
+        assert!(output.stderr.is_empty(), "{verb}: {words}");
+        let bytes: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        assert!(if verb.starts_with("diff") { bytes == 0 } else { bytes > 225_000_000 }, "{verb}: {bytes}");
+    }
+}
