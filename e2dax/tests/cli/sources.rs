@@ -183,3 +183,26 @@ fn a_link_to_a_directory_is_that_directory() {
     folder.run(&["mkfs", "i.img", "--from", "link"]).ok();
     assert_eq!(folder.run(&["cat", "i.img:/f"]).ok(), "x");
 }
+
+#[test]
+fn the_sum_of_a_file_without_data_has_to_be_right_too() {
+    let folder = Folder::with(&[]);
+    fs::create_dir(folder.path("tree")).unwrap();
+    fs::write(folder.path("tree/empty"), b"").unwrap();
+    fs::File::create(folder.path("tree/hole")).unwrap().set_len(1 << 20).unwrap();
+    folder.run(&["mkfs", "a.img", "--from", "tree", "--size", "2M"]).ok();
+    let right = folder.run(&["manifest", "a.img"]).ok();
+    let make = |text: &str| {
+        fs::write(folder.path("m"), text).unwrap();
+        folder.run(&["mkfs", "b.img", "--force", "--from", "m", "--contents", "tree"])
+    };
+    make(&right).ok();
+    for name in ["/empty ", "/hole "] {
+        let line = right.lines().find(|line| line.starts_with(name)).unwrap();
+        let at = line.find("crc=").unwrap() + 4;
+        let wrong = line.replace(&line[at..at + 8], "12345678");
+        assert_ne!(line, wrong);
+        let said = make(&right.replace(line, &wrong)).fails(1);
+        assert!(said.contains(name.trim()) && said.contains("the manifest says 12345678"), "{said}");
+    }
+}
