@@ -117,3 +117,61 @@ t.close()
         assert!(if verb.starts_with("diff") { bytes == 0 } else { bytes > 225_000_000 }, "{verb}: {bytes}");
     }
 }
+
+#[test]
+fn a_link_to_a_later_member_takes_the_place_of_an_earlier_one_of_its_name() {
+    need_tools!("python3");
+    let folder = Folder::with(&[]);
+    let write = r"
+import io, sys, tarfile
+t = tarfile.open('a.tar', 'w')
+def file(name, text):
+    m = tarfile.TarInfo(name)
+    m.size = len(text)
+    t.addfile(m, io.BytesIO(text))
+def link(name, target):
+    m = tarfile.TarInfo(name)
+    m.type, m.linkname = tarfile.LNKTYPE, target
+    t.addfile(m)
+file('x', b'first')
+link('x', 'later')
+if 'again' in sys.argv:
+    file('x', b'last')
+file('later', b'second')
+t.close()
+";
+    for (words, text) in [(&[][..], "second"), (&["again"], "last")] {
+        python(&folder, write, words);
+        folder.run(&["mkfs", "a.img", "--force", "--quiet", "--from", "a.tar"]).ok();
+        assert_eq!(folder.run(&["cat", "a.img:/x"]).ok(), text);
+        assert_eq!(folder.run(&["cat", "a.img:/later"]).ok(), "second");
+        let same = |side: &str| {
+            let run = folder.run(&["diff", "--without", "times", "a.tar", side]);
+            assert_eq!(run.code(), 0, "{}", run.out());
+        };
+        folder.run(&["rm", "-r", "a.img:/lost+found"]).ok();
+        same("a.img");
+    }
+}
+
+#[test]
+fn warnings_name_the_same_files_in_every_run() {
+    need_tools!("python3");
+    let folder = Folder::with(&[]);
+    let write = r"
+import tarfile
+t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT)
+for nr in range(40):
+    m = tarfile.TarInfo('f%d' % nr)
+    m.mtime = 1 << 40
+    t.addfile(m)
+t.close()
+";
+    python(&folder, write, &[]);
+    let said = || folder.run(&["mkfs", "a.img", "--force", "--quiet", "--from", "a.tar"]).err();
+    let first = said();
+    assert!(first.contains("/f0, /f1, /f10 and 37 more: a time is not from 1901 to 2446"), "{first}");
+    for _ in 0..4 {
+        assert_eq!(said(), first);
+    }
+}
