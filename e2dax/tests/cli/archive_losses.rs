@@ -175,3 +175,43 @@ t.close()
         assert_eq!(said(), first);
     }
 }
+
+#[test]
+fn a_member_may_be_called_as_other_things_begin() {
+    need_tools!("python3");
+    let folder = Folder::with(&[]);
+    let write = r"
+import io, os, sys, tarfile
+m = tarfile.TarInfo(os.fsdecode(bytes.fromhex(sys.argv[1])))
+m.size = 1
+t = tarfile.open('a.tar', 'w', errors='surrogateescape')
+t.addfile(m, io.BytesIO(b'x'))
+t.close()
+";
+    let marks = [
+        "425a6839",
+        "4c5a4950",
+        "504b0304",
+        "303730373031",
+        "213c617263683e",
+        "68737173",
+        "7f454c46",
+        "1f8b08",
+        "28b52ffd",
+    ];
+    for mark in marks {
+        python(&folder, write, &[&format!("{mark}78")]);
+        assert_eq!(said_of(&folder), ["", "", ""], "{mark}");
+        folder
+            .run_with(
+                &["mkfs", "b.img", "--force", "--quiet", "--from", "-"],
+                &fs::read(folder.path("a.tar")).unwrap(),
+            )
+            .ok();
+        assert!(fs::read(folder.path("a.img")).unwrap() == fs::read(folder.path("b.img")).unwrap(), "{mark}");
+        // Packed, too.
+        shell(&folder, "gzip -c a.tar > a.tar.gz");
+        folder.run(&["mkfs", "b.img", "--force", "--quiet", "--from", "a.tar.gz"]).ok();
+        assert!(fs::read(folder.path("a.img")).unwrap() == fs::read(folder.path("b.img")).unwrap(), "{mark}");
+    }
+}

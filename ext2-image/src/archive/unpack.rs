@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use super::header::{Found, Header};
+
 /// Bytes of the beginning that tell what something is.
 const START: usize = 512;
 /// Kibibytes of memory that xz and its relatives may take.
@@ -161,6 +163,19 @@ pub fn foreign(start: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// Whether something begins with the header of a member: then it is no other thing, whatever the member is called.
+fn is_tar(start: &[u8]) -> bool {
+    start.try_into().is_ok_and(|block| matches!(Header::find(block), Found::Header(_)))
+}
+
+/// What something is that is known, and is no archive as it lies there.
+fn other(start: &[u8]) -> Option<&'static str> {
+    if is_tar(start) {
+        return None;
+    }
+    Packing::of(start).map(Packing::name).or_else(|| foreign(start))
+}
+
 /// Reads the beginning of something, and gives it whole again.
 fn look<'r>(mut source: Box<dyn BufRead + 'r>) -> io::Result<(Vec<u8>, Box<dyn BufRead + 'r>)> {
     let mut start = Vec::new();
@@ -176,11 +191,11 @@ fn look<'r>(mut source: Box<dyn BufRead + 'r>) -> io::Result<(Vec<u8>, Box<dyn B
 pub fn unpacked<'r>(source: Box<dyn BufRead + 'r>) -> io::Result<Box<dyn BufRead + 'r>> {
     let (mut start, mut source) = look(source)?;
     for _ in 0..4 {
-        let Some(packing) = Packing::of(&start) else { break };
+        let Some(packing) = Packing::of(&start).filter(|_| !is_tar(&start)) else { break };
         let unpacked = packing.unpack(source)?;
         (start, source) = look(Box::new(BufReader::with_capacity(1 << 16, unpacked)))?;
     }
-    match Packing::of(&start).map(Packing::name).or_else(|| foreign(&start)) {
+    match other(&start) {
         Some(what) => {
             Err(io::Error::new(io::ErrorKind::InvalidData, format!("is {what}, and no tar archive")))
         }
@@ -217,7 +232,7 @@ pub fn open(path: &Path, spool: &Path) -> io::Result<Opened> {
             let mut start = Vec::new();
             file.by_ref().take(START as u64).read_to_end(&mut start)?;
             file.rewind()?;
-            if Packing::of(&start).is_none() && foreign(&start).is_none() {
+            if other(&start).is_none() {
                 return Ok(Opened { file, len, is_device });
             }
         }
