@@ -1,6 +1,7 @@
 //! What is lost of odd archives, and that somebody is told: by `mkfs`, and by `manifest` and `diff`, which read them otherwise.
 
 use std::fs;
+use std::time::Instant;
 
 use e2dax_tests::{need_tools, tools};
 
@@ -75,6 +76,29 @@ open('a.tar', 'wb').write(whole + bytes(-len(whole) % 512))
     assert_eq!(listed.replace("warning: a.tar: ", "warning: "), made);
     // Both sides.
     assert_eq!(compared, format!("{listed}{listed}"));
+}
+
+#[test]
+fn what_many_attributes_take_is_bounded_and_told() {
+    need_tools!("python3");
+    let folder = Folder::with(&[]);
+    let write = r"
+import tarfile
+t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT)
+m = tarfile.TarInfo('f')
+m.pax_headers = {'SCHILY.xattr.user.%05d' % nr: '%05d' % nr for nr in range(9000)}
+t.addfile(m)
+t.close()
+";
+    python(&folder, write, &[]);
+    let begin = Instant::now();
+    let run = folder.run(&["mkfs", "a.img", "--quiet", "--from", "a.tar"]);
+    assert_eq!(run.code(), 0, "{}", run.err());
+    assert!(run.err().contains("f: attributes beyond 131072 bytes are left out"), "{}", run.err());
+    assert!(begin.elapsed().as_secs() < 60, "{:?}", begin.elapsed());
+    assert!(folder.run(&["check", "a.img"]).ok().contains("clean"));
+    let kept = folder.run(&["xattr", "a.img:/f"]).ok();
+    assert!(kept.lines().count() > 50, "{kept}");
 }
 
 #[test]

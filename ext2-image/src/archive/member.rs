@@ -475,7 +475,7 @@ fn attrs(
     attrs.atime = extended.atime.or(seconds(atime)).unwrap_or(mtime);
     attrs.ctime = extended.ctime.or(seconds(ctime)).unwrap_or(mtime);
     attrs.crtime = extended.birth.unwrap_or(mtime);
-    attrs.xattrs.clone_from(&extended.xattrs);
+    attrs.xattrs = extended.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     if let Some(text) = &extended.flags {
         let (known, unknown) = flags::parse(text);
         attrs.flags = known;
