@@ -239,3 +239,28 @@ t.close()
         assert!(fs::read(folder.path("a.img")).unwrap() == fs::read(folder.path("b.img")).unwrap(), "{mark}");
     }
 }
+
+#[test]
+fn times_are_read_as_python_writes_them() {
+    need_tools!("python3");
+    let folder = Folder::with(&[]);
+    let write = r"
+import tarfile
+t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT)
+for nr, time in enumerate([1e-09, 2.5e-07, -1e-09, 5e-324, 1.5]):
+    m = tarfile.TarInfo('f%d' % nr)
+    m.mtime = time
+    t.addfile(m)
+t.close()
+";
+    python(&folder, write, &[]);
+    assert_eq!(said_of(&folder), ["", "", ""]);
+    let times: Vec<String> = (0..5)
+        .map(|nr| {
+            let lines = folder.run(&["manifest", "a.img"]).ok();
+            let line = lines.lines().find(|line| line.starts_with(&format!("/f{nr} "))).unwrap();
+            line.split(' ').find_map(|word| word.strip_prefix("mtime=")).unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(times, ["0.000000001", "0.000000250", "-1.999999999", "0", "1.500000000"]);
+}
