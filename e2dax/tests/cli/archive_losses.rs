@@ -264,3 +264,22 @@ t.close()
         .collect();
     assert_eq!(times, ["0.000000001", "0.000000250", "-1.999999999", "0", "1.500000000"]);
 }
+
+#[test]
+fn what_follows_a_packed_archive_is_no_part_of_it_and_is_told() {
+    need_tools!("tar", "xz");
+    let folder = Folder::with(&[]);
+    fs::write(folder.path("f"), vec![7; 5000]).unwrap();
+    shell(
+        &folder,
+        "tar -cf a.tar f && xz --format=lzma -k a.tar && xz --format=lzma -c < a.tar > sized.lzma",
+    );
+    shell(&folder, "cat a.tar.lzma a.tar.lzma > twice && (cat a.tar.lzma; echo garbage) > behind");
+    for name in ["a.tar.lzma", "sized.lzma"] {
+        folder.run(&["mkfs", "a.img", "--force", "--quiet", "--from", name]).ok();
+    }
+    for name in ["twice", "behind"] {
+        let said = folder.run(&["mkfs", "b.img", "--from", name]).fails(1);
+        assert!(said.contains("something else follows it"), "{said}");
+    }
+}

@@ -70,7 +70,7 @@ impl Packing {
             Self::Gzip => Box::new(Gzip { decoder: None, rest: Some(packed) }),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
             Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(packed, true, MEMORY)),
-            Self::Lzma => Box::new(lzma_rust2::LzmaReader::new_mem_limit(packed, MEMORY, None)?),
+            Self::Lzma => Box::new(Lzma(Some(lzma_rust2::LzmaReader::new_mem_limit(packed, MEMORY, None)?))),
             Self::Lzip => Box::new(lzma_rust2::LzipReader::new(packed)),
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
             Self::Lz4 => Box::new(Lz4(lz4_flex::frame::FrameDecoder::new(packed))),
@@ -119,11 +119,31 @@ impl<R: BufRead> Read for Gzip<R> {
                 None => return Ok(0),
                 Some(0x1f) => self.decoder = self.rest.take().map(flate2::bufread::GzDecoder::new),
                 Some(0) => rest.consume(1),
-                Some(_) => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "something else follows it"));
-                }
+                Some(_) => return Err(something_follows()),
             }
         }
+    }
+}
+
+fn something_follows() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "something else follows it")
+}
+
+/// The one stream of a `.lzma` file, until it has ended.
+struct Lzma<R>(Option<lzma_rust2::LzmaReader<R>>);
+
+impl<R: BufRead> Read for Lzma<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let Some(reader) = &mut self.0 else { return Ok(0) };
+        let read = reader.read(buf)?;
+        if read > 0 || buf.is_empty() {
+            return Ok(read);
+        }
+        let Some((mut rest, unread)) = self.0.take().map(lzma_rust2::LzmaReader::into_parts) else {
+            return Ok(0);
+        };
+        let is_end = unread.is_empty() && rest.fill_buf()?.is_empty();
+        if is_end { Ok(0) } else { Err(something_follows()) }
     }
 }
 
