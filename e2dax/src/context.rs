@@ -11,6 +11,11 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "e2dax: note: {text}");
 }
 
+/// Tells what was lost or changed on the way, although the whole did not fail.
+pub(crate) fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "e2dax: warning: {text}");
+}
+
 /// The options that all verbs share, the output, and the exit code so far.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -46,7 +51,7 @@ impl Context {
 
     /// Tells what was lost or changed on the way, although the whole did not fail.
     pub(crate) fn warn(&self, text: &str) {
-        let _ = writeln!(std::io::stderr(), "e2dax: warning: {text}");
+        warn(text);
     }
 
     /// Complains of a failure, or gives the value; a closed output is passed on, because it ends everything.

@@ -21,6 +21,7 @@
 //! | [`progress`] | bars, on a terminal only |
 //! | [`stop`] | Ctrl-C between the steps of a long change |
 
+mod beside;
 mod clock;
 mod context;
 mod dax;

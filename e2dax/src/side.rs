@@ -10,7 +10,7 @@ use ext2_image::manifest::{Entry, ImageEntries, Manifest, Without, describe_imag
 use ext2_image::mkfs::source::{DirectoryEntries, Times, Xattrs};
 use ext2_image::{foreign, packed};
 
-use crate::context::Context;
+use crate::context::{Context, warn};
 use crate::failure::{Failure, Of, Result};
 use crate::target::{ImageOptions, Mode, Target};
 use crate::text::show_os;
@@ -123,6 +123,8 @@ impl Side {
             Self::Archive(path) => {
                 let entries = ArchiveEntries::open(&path, &std::env::temp_dir(), None);
                 let entries = entries.map_err(|error| of_source(&path, &error))?;
+                let name = show_os(path.as_os_str());
+                entries.warnings().iter().for_each(|lost| warn(&format!("{name}: {lost}")));
                 Box::new(entries.map(move |entry| entry.map_err(|error| of_source(&path, &error))))
             }
         })

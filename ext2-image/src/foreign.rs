@@ -31,6 +31,8 @@ const CONVERT: &str = "qemu-img convert -O raw makes an image of it";
 
 /// Where its mark lies, in bytes, the mark, the name and what to do.
 const KINDS: &[(u64, &[u8], &str, &str)] = &[
+    // First: it begins with a name, which may be any of the others' marks.
+    (257, b"ustar", "a tar archive", AS_SOURCE),
     (0, b"\x1f\x8b", "a file packed by gzip", "give it a whole file system, or gunzip it"),
     (0, b"\x28\xb5\x2f\xfd", "a file packed by zstd", "give it a whole file system, or unzstd it"),
     (0, b"\xfd7zXZ\0", "a file packed by xz", UNPACK),
@@ -59,7 +61,6 @@ const KINDS: &[(u64, &[u8], &str, &str)] = &[
     (3, b"EXFAT   ", "an exFAT file system", MOUNT),
     (54, b"FAT1", "a FAT file system", MOUNT),
     (82, b"FAT32   ", "a FAT file system", MOUNT),
-    (257, b"ustar", "a tar archive", AS_SOURCE),
     (0x200, b"LABELONE", "an LVM physical volume", "activate it and give a logical volume"),
     (0x218, b"LVM2 001", "an LVM physical volume", "activate it and give a logical volume"),
     (0x400, b"\xe2\xe1\xf5\xe0", "an EROFS image", MOUNT),

@@ -39,7 +39,8 @@ use blockdev::BlockDevice;
 pub use error::{Error, Result};
 #[cfg(feature = "std")]
 pub use file::{
-    Behind, Extent, Sealed, data_blocks, extent_of, find_seal, look_behind, place_behind, seal_file,
+    Behind, Extent, Sealed, data_blocks, extent_of, find_seal, look_behind, place_behind, seal_behind,
+    seal_file,
 };
 pub use hash::Algorithm;
 pub use layout::{Layout, Level};

@@ -4,6 +4,7 @@ mod pour;
 mod told;
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
@@ -141,6 +142,9 @@ fn out(args: &Args, context: &mut Context, target: &Target, destination: &Path, 
             _ => (Path::new("."), Some(name.as_bytes())),
         },
     };
+    if !is_dir && start.kind() != FileKind::Directory {
+        refuse_a_slash(destination.as_os_str().as_bytes(), || show_os(destination.as_os_str()))?;
+    }
     let place = name.map_or_else(|| into.to_path_buf(), |name| into.join(OsStr::from_bytes(name)));
     if would_replace(&place, &start, target) {
         let what = "is the image itself, and would be replaced: name another place";
@@ -156,15 +160,23 @@ fn out(args: &Args, context: &mut Context, target: &Target, destination: &Path, 
     told.end(done)
 }
 
+/// Refuses, for what is no directory, a new name that ends as only those of directories do.
+fn refuse_a_slash(path: &[u8], name: impl FnOnce() -> String) -> Result<()> {
+    if path.ends_with(b"/") {
+        return Err(Failure::new(name(), io::Error::from(io::ErrorKind::NotADirectory)));
+    }
+    Ok(())
+}
+
 /// Whether a copy to that place would take the place of the image that it comes out of.
 fn would_replace(place: &Path, start: &Inode, target: &Target) -> bool {
-    let Some(own) = target.image.file_name() else { return false };
-    match start.kind() {
-        FileKind::Directory => {
-            is_same_file(&place.join(own), &target.image) && start.lookup(own.as_bytes()).is_ok()
-        }
-        _ => is_same_file(place, &target.image),
+    if start.kind() != FileKind::Directory {
+        return is_same_file(place, &target.image);
     }
+    let (Ok(place), Ok(image)) = (place.canonicalize(), target.image.canonicalize()) else { return false };
+    // However deep below that place the image lies.
+    let within = image.strip_prefix(place).map(|path| path.as_os_str().as_bytes());
+    within.is_ok_and(|path| start.fs().resolve_from(start.clone(), path, Follow::No).is_ok())
 }
 
 /// To a place in an image.
@@ -208,6 +220,9 @@ fn into_one(
             if meta.is_dir() && !args.recursive {
                 return Err(Failure::text(path.display().to_string(), NEEDS_RECURSIVE));
             }
+            if new_name.is_some() && !meta.is_dir() {
+                refuse_a_slash(destination.path(), || destination.name())?;
+            }
             let name = new_name.or_else(|| last_name(path.as_os_str().as_bytes()));
             // Without -r what comes out of a pipe is copied, and not the pipe.
             let gathered =
@@ -227,6 +242,9 @@ fn into_one(
                 target.resolve(&context.image, Mode::Read, args.follow())?
             };
             args.check_kind(&start, || target.name())?;
+            if new_name.is_some() && start.kind() != FileKind::Directory {
+                refuse_a_slash(destination.path(), || destination.name())?;
+            }
             let name = new_name.or_else(|| last_name(target.path()));
             let sides = (Side::Image(&target), Side::Image(destination));
             let mut told = Told::new(context, sides.0, sides.1, || extract_size(&start));

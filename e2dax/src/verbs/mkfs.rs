@@ -28,6 +28,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Result};
 use crate::json::{Json, object};
 use crate::progress::bytes_bar;
+use crate::target::is_same_file;
 use crate::text::{count, parse_bytes, percent, show_os, uuid};
 use crate::verbs::seal::options::{self, SealOptions};
 use disk::DiskPlan;
@@ -360,21 +361,19 @@ pub(crate) fn synthetic(from: &[OsString], options: &[OsString], context: &Conte
     Synthetic::new(plan, &*taken.input.contents).map_err(failed(Path::new(&named)))
 }
 
-/// Refuses an image that would be made of itself.
+/// Refuses an image that would be made of itself, and a hash tree in the place of what it is made of.
 fn refuse_the_same(args: &Args, place: &Where) -> Result<()> {
     let sources = args.sources();
     let sources = sources.iter().map(Source::path).chain(args.disk.files());
     for from in sources {
         let source = if from == Path::new("-") { Path::new("/dev/stdin") } else { from };
-        match std::fs::metadata(source) {
-            Ok(found) if found.is_file() && place.is(&found) => {
-                return Err(Failure::text(
-                    show_os(args.image.as_os_str()),
-                    "is what goes in and what comes out: name another file",
-                ));
-            }
-            // What cannot be looked at is told by who opens it.
-            _ => {}
+        // What cannot be looked at is told by who opens it.
+        let Ok(found) = std::fs::metadata(source) else { continue };
+        let tree = args.seal_options.hash_file.as_deref().filter(|tree| is_same_file(tree, source));
+        let same = if place.is(&found) { Some(args.image.as_path()) } else { tree };
+        if let Some(same) = same.filter(|_| found.is_file()) {
+            let what = "is what goes in and what comes out: name another file";
+            return Err(Failure::text(show_os(same.as_os_str()), what));
         }
     }
     Ok(())

@@ -5,7 +5,9 @@ pub(crate) mod options;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 
-use ext2_image::seal::{Behind, Extent, extent_of, look_behind, seal_file};
+use blockdev::BlockDevice as _;
+use ext2_image::FileRange;
+use ext2_image::seal::{Behind, Extent, extent_of, look_behind, seal_behind, seal_file};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
@@ -56,6 +58,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         refuse_the_image(path, &target.image)?;
     }
     let tree = options.create_file(args.force)?;
+    let (old, size) = (seal_behind(&*device, bytes).map_err(|error| failed(name(), error))?, device.size());
     let behind = look_behind(&*device, bytes, &params).map_err(|error| failed(name(), error))?;
     if tree.is_none() && behind == Behind::Other && !args.force {
         return Err(Failure::text(name(), "something lies behind the file system: --force overwrites it"));
@@ -68,10 +71,19 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         seal_file(&file, target.offset(), bytes, room, tree.as_ref(), &params, &|hashed| bar.inc(hashed));
     bar.finish_and_clear();
     let sealed = sealed.map_err(|error| failed(name(), error))?;
-    if behind == Behind::Seal && tree.is_none() && room.is_none() {
-        // No rest of a longer seal: sealed twice is sealed once.
-        let end = target.offset() + sealed.tree_offset + sealed.tree_bytes;
-        file.set_len(end).map_err(|error| Failure::host(&target.image, error))?;
+    if let Some(old) = old.filter(|_| tree.is_none()) {
+        // No rest of another seal: sealed twice is sealed once.
+        let (start, end) = (sealed.tree_offset, sealed.tree_offset + sealed.tree_bytes);
+        let mut old_end = old.end.min(size);
+        if room.is_none() && old.end >= size {
+            let cut = file.set_len(target.offset() + end);
+            cut.map_err(|error| Failure::host(&target.image, error))?;
+            old_end = end;
+        }
+        for rest in [old.start..start.min(old_end), end..old_end] {
+            let len = rest.end.saturating_sub(rest.start);
+            FileRange::new(&file, target.offset() + rest.start, len).zero(0, len).of(name)?;
+        }
     }
     if args.json {
         return context.out.json(&to_json(&sealed, options));

@@ -2,17 +2,19 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, IsTerminal as _, Write};
-use std::path::PathBuf;
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 
 use ext2_core::Follow;
 use ext2_image::tar::{self, Report};
 
+use crate::beside::{self, Name, behind_links, take};
 use crate::context::Context;
 use crate::failure::{Cause, Failure, Result};
 use crate::interrupt::Partial;
 use crate::progress::bytes_bar;
-use crate::target::{Mode, Target};
+use crate::target::{Mode, Target, is_same_file};
 use crate::text::show_os;
 
 /// Write an image, or a part of it, as a tar archive
@@ -55,18 +57,21 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         report
     };
     let report = match args.output.as_ref().filter(|path| path.as_os_str() != "-") {
+        Some(path) if is_same_file(path, &target.image) => {
+            let what = "is the image that goes into the archive: name another file";
+            return Err(Failure::text(show_os(path.as_os_str()), what));
+        }
         Some(path) => {
-            let file = create(path, args.force)?;
-            let _partial = Partial::removed(path);
-            let mut out = BufWriter::with_capacity(BUFFER, file);
+            let (file, name) = create(path, args.force, context.image.wait)?;
+            let partial = name.is_none().then(|| Partial::named(path));
+            let mut out = BufWriter::with_capacity(BUFFER, &file);
             let report = write(&mut out).and_then(|report| Ok(out.flush().map(|()| report)?));
-            report.map_err(|error| {
-                // Half an archive is none. A device or pipe stays, of course.
-                if std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
-                    let _ = std::fs::remove_file(path);
-                }
-                failed(&target, error, |error| Failure::host(path, error))
-            })?
+            let report =
+                report.map_err(|error| failed(&target, error, |error| Failure::host(path, error)))?;
+            drop(partial);
+            let named = name.map_or(Ok(()), |name| name.give_to(&file));
+            named.map_err(|error| Failure::host(path, error))?;
+            report
         }
         None => {
             let stdout = std::io::stdout();
@@ -93,18 +98,29 @@ fn tell(target: &Target, report: &Report, context: &Context) {
     }
 }
 
-fn create(path: &PathBuf, force: bool) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
-    if force && is_file {
-        options.truncate(true);
-    } else if !path.exists() {
-        options.create_new(true);
-    } else if is_file {
-        return Err(Failure::text(show_os(path.as_os_str()), "exists: --force replaces it"));
+/// What the archive is written to, and the name that it gets when it is whole: none for a device or a pipe.
+fn create(path: &Path, force: bool, wait: bool) -> Result<(File, Option<Name>)> {
+    let host = |error| Failure::host(path, error);
+    let refused = |what| Failure::text(show_os(path.as_os_str()), what);
+    let existing = match std::fs::metadata(path) {
+        Ok(found) => Some(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(host(error)),
+    };
+    let place = behind_links(path);
+    if let Some(found) = &existing {
+        let kind = found.file_type();
+        match (kind.is_file(), kind.is_block_device()) {
+            (true, _) if !force => return Err(refused("exists: --force replaces it")),
+            (_, true) if !force => return Err(refused("is a device: --force overwrites what is on it")),
+            (true, _) => drop(take(&place, found, wait)?),
+            (_, true) => return Ok((take(path, found, wait)?, None)),
+            // A tape or a pipe: what is written there takes nothing away.
+            _ => return Ok((OpenOptions::new().write(true).open(path).map_err(host)?, None)),
+        }
     }
-    options.open(path).map_err(|error| Failure::host(path, error))
+    let (file, name) = beside::create(&place, existing.as_ref()).map_err(host)?;
+    Ok((file, Some(name)))
 }
 
 fn used_bytes(fs: &ext2_core::Ext2) -> u64 {

@@ -9,13 +9,13 @@ use e2dax_tests::{need_tools, skip, tools};
 use crate::common::Folder;
 
 /// Runs a script with arguments, in a folder.
-fn python(folder: &Folder, script: &str, words: &[&str]) {
+pub(crate) fn python(folder: &Folder, script: &str, words: &[&str]) {
     let mut command = tools::command("python3");
     let output = command.current_dir(folder.root()).args(["-c", script]).args(words).output().unwrap();
     assert!(output.status.success(), "{}", tools::words(&output));
 }
 
-fn shell(folder: &Folder, script: &str) {
+pub(crate) fn shell(folder: &Folder, script: &str) {
     let output = tools::command("sh").current_dir(folder.root()).args(["-ec", script]).output().unwrap();
     assert!(output.status.success(), "{script}: {}", tools::words(&output));
 }

@@ -52,6 +52,14 @@ impl Folder {
         self.0.path()
     }
 
+    /// The names in it, in order.
+    pub(crate) fn names(&self) -> Vec<std::ffi::OsString> {
+        let entries = std::fs::read_dir(self.root()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    }
+
     /// The command, not yet run, for the odd case.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_e2dax"));

@@ -360,6 +360,86 @@ fn directories_of_overlayfs_hide_what_they_hide_when_mounted() {
     assert_eq!(files(&folder, "layers.img"), files(&folder, "merged.img"));
 }
 
+/// Sets attributes of files; false where nobody can.
+fn set_attributes(folder: &Folder, all: &[(&str, &str, &str)]) -> bool {
+    all.iter().all(|(name, value, path)| {
+        let words = ["-n", name, "-v", value, path];
+        tools::command("setfattr").current_dir(folder.root()).args(words).status().unwrap().success()
+    })
+}
+
+#[test]
+fn whiteouts_of_overlayfs_may_be_empty_files_with_an_attribute() {
+    need_tools!("setfattr", "mount");
+    let folder = Folder::with(&[]);
+    for name in ["gone", "kept", "full"] {
+        write(&folder.path("lower/d").join(name), b"below");
+    }
+    fs::create_dir(folder.path("merged")).unwrap();
+    for name in ["upper/d/gone", "upper/d/new"] {
+        write(&folder.path(name), b"");
+    }
+    write(&folder.path("upper/d/full"), b"not empty");
+    let attributes = [
+        ("user.overlay.opaque", "x", "upper/d"),
+        ("user.overlay.whiteout", "", "upper/d/gone"),
+        ("user.overlay.whiteout", "", "upper/d/full"),
+    ];
+    if !set_attributes(&folder, &attributes) {
+        skip!("no extended attributes here");
+    }
+    folder.run(&["mkfs", "layers.img", "--from", "lower", "--from", "upper"]).ok();
+    let lines = files(&folder, "layers.img");
+    let names: Vec<&str> = lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert!(!names.contains(&"/d/gone"), "{names:?}");
+    for name in ["/d/kept", "/d/new", "/d/full"] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    assert!(!lines.iter().any(|line| line.contains("overlay")), "{lines:?}");
+    // What the kernel makes of them, where it knows them (Linux 6.7) and lets us.
+    let options = format!(
+        "ro,userxattr,lowerdir={}:{}",
+        folder.path("upper").display(),
+        folder.path("lower").display()
+    );
+    let merged = folder.path("merged");
+    let words = ["-t", "overlay", "overlay", "-o", &options, merged.to_str().unwrap()];
+    let mounted = tools::command("mount").args(words).output().unwrap();
+    if !mounted.status.success() {
+        skip!("overlayfs cannot be mounted here: {}", tools::words(&mounted));
+    }
+    let is_new = fs::read(merged.join("d/gone")).is_err();
+    let built = folder.run(&["mkfs", "merged.img", "--from", "merged"]);
+    tools::run("umount", &[merged.to_str().unwrap()]).unwrap();
+    built.ok();
+    if is_new {
+        assert_eq!(lines, files(&folder, "merged.img"));
+    }
+}
+
+#[test]
+fn what_overlayfs_has_elsewhere_is_not_left_out_in_silence() {
+    need_tools!("setfattr");
+    let folder = Folder::with(&[]);
+    write(&folder.path("lower/file"), b"bytes");
+    write(&folder.path("lower/old/file"), b"bytes");
+    for (name, what) in [("file", "metacopy"), ("new", "redirect")] {
+        let _ = fs::remove_dir_all(folder.path("upper"));
+        fs::create_dir(folder.path("upper")).unwrap();
+        match name {
+            "file" => fs::File::create(folder.path("upper/file")).unwrap().set_len(5).unwrap(),
+            _ => fs::create_dir(folder.path("upper/new")).unwrap(),
+        }
+        let (attribute, path) = (format!("user.overlay.{what}"), format!("upper/{name}"));
+        if !set_attributes(&folder, &[(&attribute, "old", &path)]) {
+            skip!("no extended attributes here");
+        }
+        let said = folder.run(&["mkfs", "a.img", "--from", "lower", "--from", "upper"]).fails(1);
+        assert!(said.contains(&format!("/{name}: ")) && said.contains(what), "{said}");
+        assert!(!folder.path("a.img").exists());
+    }
+}
+
 #[test]
 fn whiteouts_and_images_that_are_taken_as_plain_files_are_told_of() {
     need_tools!("tar", "python3");

@@ -180,6 +180,11 @@ fn an_image_is_not_replaced_by_what_comes_out_of_it() {
     let folder = Folder::with(&["block-4k"]);
     let before = fs::read(folder.path("block-4k.img")).unwrap();
     folder.run(&["cp", "block-4k.img:/README", "block-4k.img:/block-4k.img"]).ok();
+    // And deeper down, as seen from the directory that the folder is in.
+    let own = folder.root().canonicalize().unwrap();
+    let own = own.file_name().unwrap().to_str().unwrap();
+    folder.run(&["mkdir", &format!("block-4k.img:/{own}")]).ok();
+    folder.run(&["cp", "block-4k.img:/README", &format!("block-4k.img:/{own}/block-4k.img")]).ok();
     let image = fs::read(folder.path("block-4k.img")).unwrap();
     std::os::unix::fs::symlink("block-4k.img", folder.path("link")).unwrap();
     for line in [
@@ -187,6 +192,7 @@ fn an_image_is_not_replaced_by_what_comes_out_of_it() {
         "cp block-4k.img:/README link",
         "cp block-4k.img:/block-4k.img .",
         "cp -r block-4k.img:/ .",
+        "cp -r block-4k.img:/ ..",
     ] {
         let said = folder.run(&line.split(' ').collect::<Vec<_>>()).fails(1);
         assert!(said.contains("is the image itself"), "{line}: {said}");
@@ -208,4 +214,33 @@ fn what_comes_out_of_a_pipe_is_copied_into_an_image() {
     let counted: String = (1..=5000).map(|nr| format!("{nr}\n")).collect();
     assert_eq!(folder.run(&["cat", "block-4k.img:/counted"]).ok(), counted);
     assert_eq!(folder.run(&["cat", "block-4k.img:/seven"]).ok(), "1\n2\n3\n4\n5\n6\n7\n");
+}
+
+#[test]
+fn a_name_with_a_slash_at_its_end_is_a_directory_or_becomes_one() {
+    let folder = Folder::with(&["block-4k"]);
+    fs::write(folder.path("file"), b"x").unwrap();
+    fs::create_dir(folder.path("dir")).unwrap();
+    folder.run(&["mkdir", "block-4k.img:/made"]).ok();
+    for words in [
+        ["block-4k.img:/README", "name/"],
+        ["block-4k.img:/README", "file/"],
+        ["block-4k.img:/README", "block-4k.img:/name/"],
+        ["block-4k.img:/README", "block-4k.img:/made/name//"],
+        ["file", "block-4k.img:/name/"],
+    ] {
+        let said = folder.run(&["cp", words[0], words[1]]).fails(1);
+        assert!(said.contains("ot a directory"), "{words:?}: {said}");
+        assert!(!folder.path("name").exists(), "{words:?}");
+        folder.run(&["stat", "block-4k.img:/name"]).fails(1);
+    }
+    assert_eq!(fs::read(folder.path("file")).unwrap(), b"x");
+    // As coreutils do.
+    folder.run(&["cp", "block-4k.img:/README", "dir/"]).ok();
+    assert!(folder.path("dir/README").is_file());
+    folder.run(&["cp", "-r", "block-4k.img:/made", "new/"]).ok();
+    assert!(folder.path("new").is_dir());
+    folder.run(&["cp", "file", "block-4k.img:/made/"]).ok();
+    folder.run(&["cp", "-r", "dir", "block-4k.img:/other/"]).ok();
+    folder.run(&["stat", "block-4k.img:/made/file", "block-4k.img:/other/README"]).ok();
 }

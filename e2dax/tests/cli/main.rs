@@ -1,5 +1,6 @@
 //! The command as a user runs it: what it prints, what it says when something is wrong, and its exit codes.
 
+mod archive_losses;
 mod archives;
 mod busy;
 mod check;

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use e2dax_tests::{need_tools, tools};
+use e2dax_tests::{need_tools, skip, tools};
 
 use crate::common::Folder;
 
@@ -173,4 +173,32 @@ fn a_link_that_leads_to_nothing_yet_leads_to_the_new_image() {
     std::os::unix::fs::symlink("circle", folder.path("circle")).unwrap();
     let said = folder.run(&["mkfs", "circle", "--size", "1M"]).fails(1);
     assert!(said.contains("Too many levels of symbolic links"), "{said}");
+}
+
+#[test]
+fn an_image_that_replaces_another_is_on_the_disk_before_it_has_the_name() {
+    need_tools!("strace");
+    let folder = with_tree();
+    folder.run(&["mkfs", "a.img", "--from", "tree"]).ok();
+    folder.run(&["mkfs", "b.img", "--from", "tree", "--seal", "--hash-file", "b.tree"]).ok();
+    fs::write(folder.path("a.tar"), b"old").unwrap();
+    let e2dax = env!("CARGO_BIN_EXE_e2dax");
+    for (line, files) in [
+        (&["mkfs", "a.img", "--force", "--quiet", "--from", "tree"][..], 1),
+        (&["mkfs", "b.img", "--force", "--quiet", "--from", "tree", "--seal", "--hash-file", "b.tree"], 2),
+        (&["tar", "a.img", "--force", "-o", "a.tar"], 1),
+    ] {
+        let words = ["-f", "-o", "calls", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2", e2dax];
+        let mut traced = tools::command("strace");
+        let output = traced.current_dir(folder.root()).args(words).args(line).output().unwrap();
+        if !output.status.success() && tools::words(&output).contains("ptrace") {
+            skip!("nobody may be traced here");
+        }
+        assert!(output.status.success(), "{}", tools::words(&output));
+        let calls = fs::read_to_string(folder.path("calls")).unwrap();
+        let calls: Vec<&str> = calls.lines().collect();
+        let renames: Vec<_> = calls.windows(2).filter(|pair| pair[1].contains("rename")).collect();
+        assert_eq!(renames.len(), files, "{calls:#?}");
+        assert!(renames.iter().all(|pair| pair[0].contains("sync(")), "{calls:#?}");
+    }
 }

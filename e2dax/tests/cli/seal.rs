@@ -196,6 +196,63 @@ fn what_lies_behind_a_file_system_is_not_overwritten() {
 }
 
 #[test]
+fn what_follows_a_seal_stays_when_it_is_made_again() {
+    let folder = with_image("3M");
+    folder.run(&["seal", "a.img"]).ok();
+    let mut file = File::options().append(true).open(folder.path("a.img")).unwrap();
+    std::io::Write::write_all(&mut file, b"behind").unwrap();
+    let with_tail = fs::read(folder.path("a.img")).unwrap();
+    folder.run(&["seal", "a.img"]).ok();
+    assert!(fs::read(folder.path("a.img")).unwrap() == with_tail);
+    let said = folder.run(&["seal", "a.img", "--hash", "sha512"]).fails(1);
+    assert!(said.contains("something lies behind"), "{said}");
+    assert!(fs::read(folder.path("a.img")).unwrap() == with_tail);
+    // A shorter seal leaves no rest of the longer one, whatever follows.
+    let long = ["seal", "a.img", "--force", "--hash", "sha512", "--hash-block-size", "1024"];
+    folder.run(&long).ok();
+    let mut file = File::options().append(true).open(folder.path("a.img")).unwrap();
+    std::io::Write::write_all(&mut file, b"behind").unwrap();
+    let long_with_tail = fs::read(folder.path("a.img")).unwrap();
+    folder.run(&["seal", "a.img"]).ok();
+    let short = fs::read(folder.path("a.img")).unwrap();
+    assert_eq!(short.len(), long_with_tail.len());
+    assert!(short.starts_with(&with_tail[..with_tail.len() - 6]) && short.ends_with(b"behind"));
+    let rest = &short[with_tail.len() - 6..short.len() - 6];
+    assert!(rest.len() > 4096 && rest.iter().all(|&byte| byte == 0));
+    folder.run(&["seal", "a.img", "--hash", "sha512", "--hash-block-size", "1024"]).ok();
+    assert!(fs::read(folder.path("a.img")).unwrap() == long_with_tail);
+}
+
+#[test]
+fn a_seal_within_a_disk_leaves_the_rest_of_the_disk() {
+    let folder = with_image("3M");
+    let words = ["mkfs", "disk.img", "--from", "tree", "--seed", "seal", "--disk", "gpt", "--seal"];
+    let root = root_hash(&folder.run(&words).ok());
+    let disk = fs::read(folder.path("disk.img")).unwrap();
+    for place in ["disk.img@2M", "disk.img@p1"] {
+        assert_eq!(root_hash(&folder.run(&["seal", place]).ok()), root);
+        assert!(fs::read(folder.path("disk.img")).unwrap() == disk, "{place}");
+    }
+}
+
+#[test]
+fn the_file_of_a_hash_tree_is_never_what_goes_into_the_image() {
+    let folder = with_image("1M");
+    folder.run(&["tar", "a.img", "-o", "a.tar"]).ok();
+    let archive = fs::read(folder.path("a.tar")).unwrap();
+    std::os::unix::fs::symlink("a.tar", folder.path("other")).unwrap();
+    for tree in ["a.tar", "./a.tar", "other"] {
+        let words = ["mkfs", "b.img", "--from", "a.tar", "--seal", "--force", "--hash-file", tree];
+        let said = folder.run(&words).fails(1);
+        assert!(said.contains("is what goes in and what comes out"), "{said}");
+    }
+    let words = ["mkfs", "b.img", "--from", "tree", "--disk", "gpt", "--partition", "X=a.tar"];
+    let said = folder.run(&[&words[..], &["--seal", "--force", "--hash-file", "a.tar"]].concat()).fails(1);
+    assert!(said.contains("is what goes in and what comes out"), "{said}");
+    assert!(fs::read(folder.path("a.tar")).unwrap() == archive && !folder.path("b.img").exists());
+}
+
+#[test]
 fn the_file_of_a_hash_tree_is_there_when_the_image_is_and_is_never_the_image() {
     let folder = with_image("1M");
     let before = fs::read(folder.path("a.img")).unwrap();

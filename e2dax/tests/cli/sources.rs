@@ -183,3 +183,47 @@ fn a_link_to_a_directory_is_that_directory() {
     folder.run(&["mkfs", "i.img", "--from", "link"]).ok();
     assert_eq!(folder.run(&["cat", "i.img:/f"]).ok(), "x");
 }
+
+#[test]
+fn the_sum_of_a_file_without_data_has_to_be_right_too() {
+    let folder = Folder::with(&[]);
+    fs::create_dir(folder.path("tree")).unwrap();
+    fs::write(folder.path("tree/empty"), b"").unwrap();
+    fs::File::create(folder.path("tree/hole")).unwrap().set_len(1 << 20).unwrap();
+    folder.run(&["mkfs", "a.img", "--from", "tree", "--size", "2M"]).ok();
+    let right = folder.run(&["manifest", "a.img"]).ok();
+    let make = |text: &str| {
+        fs::write(folder.path("m"), text).unwrap();
+        folder.run(&["mkfs", "b.img", "--force", "--from", "m", "--contents", "tree"])
+    };
+    make(&right).ok();
+    for name in ["/empty ", "/hole "] {
+        let line = right.lines().find(|line| line.starts_with(name)).unwrap();
+        let at = line.find("crc=").unwrap() + 4;
+        let wrong = line.replace(&line[at..at + 8], "12345678");
+        assert_ne!(line, wrong);
+        let said = make(&right.replace(line, &wrong)).fails(1);
+        assert!(said.contains(name.trim()) && said.contains("the manifest says 12345678"), "{said}");
+    }
+}
+
+#[test]
+fn a_file_of_the_future_does_not_make_an_image_of_the_future() {
+    need_tools!("touch", "e2fsck");
+    let folder = with_file();
+    let made = |name: &str| {
+        folder.run(&["mkfs", name, "--force", "--from", "tree", "--size", "2M"]).ok();
+        fs::read(folder.path(name)).unwrap()
+    };
+    tools::run("touch", &["-d", "2024-01-01", folder.path("tree").to_str().unwrap()]).unwrap();
+    for time in ["2036-01-01", "2100-01-01"] {
+        tools::run("touch", &["-d", time, folder.path("tree/late").to_str().unwrap()]).unwrap();
+        let image = made("a.img");
+        let checked = tools::command("e2fsck").arg("-fn").arg(folder.path("a.img")).output().unwrap();
+        let words = tools::words(&checked);
+        assert!(checked.status.success() && !words.contains("is in the future"), "{time}: {words}");
+        // The same each time still.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        assert!(image == made("b.img"), "{time}");
+    }
+}

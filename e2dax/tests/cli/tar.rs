@@ -1,9 +1,10 @@
 //! Archives that the command writes: what other tools make of them, and that nothing of the machine is in them.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt as _};
+use std::path::Path;
 
-use e2dax_tests::{need_tools, skip, tools};
+use e2dax_tests::{need_mount, need_tools, skip, tools};
 
 use crate::common::Folder;
 use crate::everything;
@@ -35,6 +36,89 @@ fn lines(folder: &Folder, image: &str) -> Vec<String> {
     let text = folder.run(&["manifest", image]).ok();
     let lines = text.lines().filter(|line| line.starts_with('/') && !line.starts_with("/ "));
     lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn an_image_is_not_replaced_by_its_own_archive() {
+    let folder = with_image();
+    let image = fs::read(folder.path("a.img")).unwrap();
+    std::os::unix::fs::symlink("a.img", folder.path("link")).unwrap();
+    fs::hard_link(folder.path("a.img"), folder.path("other")).unwrap();
+    for output in ["a.img", "link", "other"] {
+        let said = folder.run(&["tar", "a.img", "-o", output, "--force"]).fails(1);
+        assert!(said.contains("is the image"), "{said}");
+        assert!(fs::read(folder.path("a.img")).unwrap() == image, "{output}");
+    }
+}
+
+#[test]
+fn an_archive_that_fails_leaves_the_one_that_was_there() {
+    need_tools!("prlimit");
+    let folder = with_image();
+    fs::write(folder.path("old.tar"), b"old").unwrap();
+    std::os::unix::fs::symlink("old.tar", folder.path("link")).unwrap();
+    let before = folder.names();
+    // No room for all of it.
+    let e2dax = env!("CARGO_BIN_EXE_e2dax");
+    let fails = |output: &str| {
+        let script =
+            format!("trap '' XFSZ; exec prlimit --fsize=50000 {e2dax} tar a.img --force -o {output}");
+        let output = tools::command("sh").current_dir(folder.root()).args(["-c", &script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", tools::words(&output));
+        assert!(tools::words(&output).contains("File too large"), "{}", tools::words(&output));
+    };
+    for output in ["old.tar", "link", "new.tar"] {
+        fails(output);
+        assert_eq!(fs::read(folder.path("old.tar")).unwrap(), b"old", "{output}");
+        assert_eq!(folder.names(), before, "{output}");
+    }
+    // One that is made takes the place of what the link leads to, with its permissions.
+    let mode = |name: &str| fs::metadata(folder.path(name)).unwrap().permissions().mode() & 0o7777;
+    fs::set_permissions(folder.path("old.tar"), fs::Permissions::from_mode(0o640)).unwrap();
+    folder.run(&["tar", "a.img", "--force", "-o", "link"]).ok();
+    assert!(fs::symlink_metadata(folder.path("link")).unwrap().is_symlink());
+    assert!(fs::read(folder.path("old.tar")).unwrap() == folder.run(&["tar", "a.img"]).bytes());
+    assert_eq!(mode("old.tar"), 0o640);
+    assert_eq!(folder.names(), before);
+}
+
+/// A loop device over a file, until it is dropped.
+struct Loop(String);
+
+impl Loop {
+    fn new(file: &Path) -> Self {
+        let device = tools::run("losetup", &["-f".as_ref(), "--show".as_ref(), file.as_os_str()]).unwrap();
+        Self(String::from_utf8(device).unwrap().trim().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = tools::run("losetup", &["-d", &self.0]);
+    }
+}
+
+#[test]
+fn a_device_gets_an_archive_only_when_that_is_asked_for_and_nobody_uses_it() {
+    need_mount!();
+    need_tools!("losetup", "tar");
+    let folder = with_image();
+    folder.run(&["mkfs", "d.img", "--size", "8M"]).ok();
+    let before = fs::read(folder.path("d.img")).unwrap();
+    let device = Loop::new(&folder.path("d.img"));
+    let said = folder.run(&["tar", "a.img", "-o", &device.0]).fails(1);
+    assert!(said.contains("is a device: --force overwrites what is on it"), "{said}");
+    let at = folder.path("at");
+    fs::create_dir(&at).unwrap();
+    tools::run("mount", &["-t", "ext2", "-o", "ro", &device.0, at.to_str().unwrap()]).unwrap();
+    let used = folder.run(&["tar", "a.img", "--force", "-o", &device.0]);
+    tools::run("umount", &[at.to_str().unwrap()]).unwrap();
+    let said = used.fails(1);
+    assert!(said.contains("in use"), "{said}");
+    assert!(fs::read(folder.path("d.img")).unwrap() == before);
+    folder.run(&["tar", "a.img", "--force", "-o", &device.0]).ok();
+    let listed = tools::run("tar", &["-tf", &device.0]).unwrap();
+    assert!(String::from_utf8(listed).unwrap().contains("sparse"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use super::sorted::{Record, Records, Sorted, Sorter, What};
 use super::{Opened, open, read_opened};
 use crate::manifest::{Entry, Inode, Kind, Node, TreeEntries, inode_of_attrs, quote, sum_of_spans, unquote};
 use crate::mkfs::source::Times;
-use crate::mkfs::{Error, NodeAttrs, Result};
+use crate::mkfs::{Error, NodeAttrs, Result, Warnings};
 use ext2_core::Timestamp;
 
 /// Headers for all members that are remembered: one archive has one.
@@ -70,6 +70,15 @@ impl ArchiveEntries {
         Ok(Self(Way::Tree(Box::new(TreeEntries::new(read.tree, Box::new(read.contents))?))))
     }
 
+    /// What the entries do not have of the archive, or have otherwise.
+    #[must_use]
+    pub fn warnings(&self) -> &Warnings {
+        match &self.0 {
+            Way::Sorted(entries) => &entries.listed.warnings,
+            Way::Tree(entries) => entries.tree().warnings(),
+        }
+    }
+
     /// Whether the members are read where they lie, and no tree of them is in memory.
     #[must_use]
     pub fn is_streamed(&self) -> bool {
@@ -112,6 +121,8 @@ struct List {
     /// Of each name of a file with several, which of `shared` it is.
     names: HashMap<Box<[u8]>, usize>,
     shared: Vec<Shared>,
+    /// What is lost of members, and what a person should know about the archive as a whole.
+    warnings: Warnings,
 }
 
 impl List {
@@ -120,7 +131,7 @@ impl List {
         let members = Members::new(&opened.file, opened.len);
         let mut members = if opened.is_device { members.until_end_mark() } else { members };
         let (mut sorter, mut globals, mut links) = (Sorter::new(spool), Vec::new(), Vec::new());
-        let (mut seen, mut is_of_image) = (None, None);
+        let (mut seen, mut is_of_image, mut warnings) = (None, None, Warnings::default());
         for nr in 0.. {
             if seen != Some(members.globals()) {
                 seen = Some(members.globals());
@@ -144,17 +155,21 @@ impl List {
             if !member.acls.is_empty() || globals.len() > GLOBALS_MAX || links.len() > LINKS_MAX {
                 return Ok(None);
             }
+            member.lost.into_iter().for_each(|lost| warnings.add(&member.path, lost));
             if what == What::HardLink {
                 links.push((key.clone(), link.clone()));
+            } else {
+                kept(member.attrs, Times::All, &mut |lost| warnings.add(&member.path, lost));
             }
             let global = globals.len() as u32 - 1; // at most a thousand
             sorter.push(Record { key, nr, at, global, what, link })?;
         }
         let sorted = sorter.finish();
         let Some(implied) = implied(&sorted, spool, !links.is_empty())? else { return Ok(None) };
+        members.notes().iter().for_each(|note| warnings.note(note.as_str()));
         let is_of_image = is_of_image.unwrap_or(false);
-        let mut list =
-            Self { sorted, implied, globals, is_of_image, names: HashMap::new(), shared: Vec::new() };
+        let (names, shared) = (HashMap::new(), Vec::new());
+        let mut list = Self { sorted, implied, globals, is_of_image, names, shared, warnings };
         Ok(list.share(links)?.then_some(list))
     }
 
@@ -214,9 +229,10 @@ fn implied(sorted: &Sorted, spool: &Path, has_links: bool) -> io::Result<Option<
         let what = What::Implied;
         implied.push(Record { key: key.into(), nr: 0, at: 0, global: 0, what, link: Box::default() })
     };
-    // Paths that may have something below them still, each below or beside (`/a`, `/a-b`) the one before; and whether they are
-    // directories.
-    let mut open: Vec<(Box<[u8]>, bool)> = Vec::new();
+    // Paths that may have something below them still, each below or beside (`/a`, `/a-b`) the one before, so that the path
+    // that is looked at begins with all of them: how long they are; and whether they are directories.
+    let mut open: Vec<(usize, bool)> = Vec::new();
+    let mut before: Box<[u8]> = b"/".as_slice().into();
     let mut records = sorted.records(None)?;
     while let Some((record, seen)) = records.next_path()? {
         let is_directory = record.what.is_directory();
@@ -232,19 +248,19 @@ fn implied(sorted: &Sorted, spool: &Path, has_links: bool) -> io::Result<Option<
             } else if !is_directory {
                 return Ok(None);
             }
-            open.push((b"/".as_slice().into(), true));
+            open.push((1, true));
             if &**key == b"/" {
                 continue;
             }
         }
-        while open.last().is_some_and(|(last, _)| is_past(last, key)) {
+        while open.last().is_some_and(|&(len, _)| is_past(&before, len, key)) {
             open.pop();
         }
         // From the innermost directory outwards, until one is known.
         let mut missing = Vec::new();
         let mut above = parent(key);
         loop {
-            match open.iter().rev().find(|(path, _)| **path == *above) {
+            match open.iter().rev().find(|(len, _)| *len == above.len()) {
                 Some((_, true)) => break,
                 Some((_, false)) => return Ok(None),
                 None => missing.push(above),
@@ -253,9 +269,10 @@ fn implied(sorted: &Sorted, spool: &Path, has_links: bool) -> io::Result<Option<
         }
         for directory in missing.into_iter().rev() {
             add(directory)?;
-            open.push((directory.into(), true));
+            open.push((directory.len(), true));
         }
-        open.push((key.clone(), is_directory));
+        open.push((key.len(), is_directory));
+        before = record.key;
     }
     if open.is_empty() {
         add(b"/")?;
@@ -263,10 +280,10 @@ fn implied(sorted: &Sorted, spool: &Path, has_links: bool) -> io::Result<Option<
     Ok(Some(implied.finish()))
 }
 
-/// Whether a path comes behind all that is below another one.
-fn is_past(above: &[u8], key: &[u8]) -> bool {
+/// Whether a path comes behind all that is below the one of the first `len` bytes of the path before it.
+fn is_past(before: &[u8], len: usize, key: &[u8]) -> bool {
     // What is below `/a` begins with `/a/`, and `0` follows the slash.
-    above != b"/" && key >= [above, b"0"].concat().as_slice()
+    len > 1 && (key.get(..len) != before.get(..len) || key.get(len).is_some_and(|&next| next >= b'0'))
 }
 
 /// The path of the directory in which a path lies.
@@ -315,9 +332,11 @@ impl SortedEntries {
     /// Reads a member again.
     fn inode(&mut self, path: &[u8], record: &Record) -> Result<Inode> {
         let global = self.listed.globals.get(record.global as usize).cloned().unwrap_or_default();
-        let mut members = Members::new(&self.file, self.len).from(record.at, global);
+        let members = Members::new(&self.file, self.len);
+        let mut members = members.from(record.at, global, self.listed.is_of_image);
         let changed = || Error::source(path, "the archive has changed since it was listed");
         let member = members.next_member()?.ok_or_else(changed)?;
+        // What is lost was told when it was listed.
         let attrs = kept(member.attrs, self.times, &mut |_| ());
         let (size, kind) = match member.kind {
             MemberKind::Directory => (None, Kind::Directory),

@@ -69,6 +69,8 @@ pub enum Data {
 const LISTS: &[u8] = b"system.posix_acl_";
 /// The bytes of an extended header at most: attributes of 64 KiB each and a map of a million pieces fit.
 const EXTENDED_MAX: u64 = 64 << 20;
+/// The bytes at most of one that goes for all members that follow, each of which takes them over.
+const GLOBAL_MAX: u64 = 64 << 10;
 /// The bytes of a long name at most.
 const NAME_MAX: u64 = 1 << 20;
 /// Pieces of a sparse file at most.
@@ -126,9 +128,10 @@ impl<'f> Members<'f> {
         }
     }
 
-    /// Begins at a byte at which [`at`](Self::at) was, with what went for all members there.
-    pub(super) fn from(self, at: u64, global: Extended) -> Self {
-        Self { at, global, ..self }
+    /// Begins at a byte at which [`at`](Self::at) was, with what went for all members there; `is_of_image` is whether the
+    /// archive says that it was made of an image.
+    pub(super) fn from(self, at: u64, global: Extended, is_of_image: bool) -> Self {
+        Self { at, global, image: is_of_image.then(Manifest::default), ..self }
     }
 
     /// The byte at which the headers of the next member begin.
@@ -187,7 +190,7 @@ impl<'f> Members<'f> {
                     extended.apply(&bytes).map_err(failed)?;
                 }
                 b'g' => {
-                    let bytes = self.data(&header, EXTENDED_MAX, &name)?;
+                    let bytes = self.data(&header, GLOBAL_MAX, &name)?;
                     self.global.apply(&bytes).map_err(failed)?;
                     self.globals += 1;
                     if self.count == 0 {
@@ -271,8 +274,14 @@ impl<'f> Members<'f> {
                         return Ok(None);
                     }
                 }
-                // What follows the end mark and is no archive is nobody's.
-                Found::Neither if self.ends > 0 => return Ok(None),
+                // What follows the end mark and is no archive is nobody's. The mark is two blocks.
+                Found::Neither if self.ends > 0 => {
+                    if self.ends == 1 {
+                        let at = self.at - BLOCK as u64;
+                        self.note(format!("all that follows a lone block of zeros at byte {at} is left out"));
+                    }
+                    return Ok(None);
+                }
                 Found::Neither if self.count == 0 => {
                     let what = self.kind().map(|kind| format!("is {kind} and no tar archive"));
                     return Err(Error::source(b"", what.unwrap_or_else(|| "is no tar archive".into())));
@@ -466,7 +475,7 @@ fn attrs(
     attrs.atime = extended.atime.or(seconds(atime)).unwrap_or(mtime);
     attrs.ctime = extended.ctime.or(seconds(ctime)).unwrap_or(mtime);
     attrs.crtime = extended.birth.unwrap_or(mtime);
-    attrs.xattrs.clone_from(&extended.xattrs);
+    attrs.xattrs = extended.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     if let Some(text) = &extended.flags {
         let (known, unknown) = flags::parse(text);
         attrs.flags = known;

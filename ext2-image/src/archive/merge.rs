@@ -206,7 +206,10 @@ impl Merge {
         }
         let mut pending = vec![(ROOT, NodeId::ROOT)];
         while let Some((nr, parent)) = pending.pop() {
-            for (name, nr) in core::mem::take(&mut self.nodes[nr as usize].names) {
+            // In the order of names, so that what is said of them is said in the same order each time.
+            let mut names: Vec<_> = core::mem::take(&mut self.nodes[nr as usize].names).into_iter().collect();
+            names.sort_unstable();
+            for (name, nr) in names {
                 if let Some(node) = known[nr as usize] {
                     tree.link(parent, &name, node)?;
                     continue;
@@ -262,7 +265,14 @@ impl Merge {
 
     /// Lets a name mean a file, in place of what it means.
     fn name(&mut self, path: &[u8], parent: Nr, name: Box<[u8]>, nr: Nr) -> Result<()> {
-        let there = self.nodes[parent as usize].names.get(&name).copied();
+        self.vacate(path, parent, &name)?;
+        self.nodes[parent as usize].names.insert(name, nr);
+        Ok(())
+    }
+
+    /// Lets a name mean nothing.
+    fn vacate(&mut self, path: &[u8], parent: Nr, name: &[u8]) -> Result<()> {
+        let there = self.nodes[parent as usize].names.get(name).copied();
         let is_full = |nr: Nr| self.is_directory(nr) && !self.nodes[nr as usize].names.is_empty();
         if self.replace == Replace::Tar && there.is_some_and(is_full) {
             return Err(Error::entry(
@@ -273,8 +283,8 @@ impl Merge {
         if there.is_some() {
             self.last = None;
         }
-        self.waiting.remove(&(parent, name.clone()));
-        self.nodes[parent as usize].names.insert(name, nr);
+        self.waiting.remove(&(parent, name.into()));
+        self.nodes[parent as usize].names.remove(name);
         Ok(())
     }
 
@@ -285,6 +295,7 @@ impl Merge {
             Some(nr) if self.nodes[parent as usize].names.get(&name) == Some(&nr) => Ok(()),
             Some(nr) => self.name(path, parent, name, nr),
             None => {
+                self.vacate(path, parent, &name)?;
                 self.waiting.insert((parent, name), target);
                 Ok(())
             }
@@ -313,8 +324,8 @@ impl Merge {
             let found = found.filter(|&nr| !self.is_directory(nr));
             for at in chain {
                 let Some(target) = self.waiting.remove(&at) else { continue };
-                let path = [self.path_of(at.0), b"/".to_vec(), at.1.to_vec()].concat();
                 let Some(nr) = found else {
+                    let path = [self.path_of(at.0), b"/".to_vec(), at.1.to_vec()].concat();
                     let what = format!("is a link to what is not in the archive: {}", quote(&target));
                     return Err(Error::source(&path, what));
                 };

@@ -50,8 +50,13 @@ pub(super) fn of_decimal(text: &[u8]) -> Option<i64> {
     Some(text.parse().unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX }))
 }
 
-/// Seconds since 1970 with a fraction, of which nine digits count, rounded down.
+/// Seconds since 1970 with a fraction, of which nine digits count, rounded down. Python writes small ones with an exponent.
 pub(super) fn of_time(text: &[u8]) -> Option<Timestamp> {
+    let plain = match text.iter().position(|&byte| byte == b'e') {
+        Some(at) => Some(without_exponent(text.get(..at)?, of_decimal(text.get(at + 1..)?)?)?),
+        None => None,
+    };
+    let text = plain.as_deref().unwrap_or(text);
     let mut parts = text.splitn(2, |&byte| byte == b'.' || byte == b',');
     let whole = parts.next()?;
     let fraction = parts.next().unwrap_or_default();
@@ -68,6 +73,20 @@ pub(super) fn of_time(text: &[u8]) -> Option<Timestamp> {
         (true, back @ 1..) => Timestamp { sec: sec.saturating_sub(1), nsec: 1_000_000_000 - back },
         _ => Timestamp { sec, nsec },
     })
+}
+
+/// A number that is written with a negative exponent, without one. No time is so large that it needs another.
+fn without_exponent(text: &[u8], exponent: i64) -> Option<Vec<u8>> {
+    let (sign, text) = match text.strip_prefix(b"-") {
+        Some(rest) => (&b"-"[..], rest),
+        None => (&b""[..], text),
+    };
+    let mut parts = text.splitn(2, |&byte| byte == b'.');
+    let (whole, fraction) = (parts.next()?, parts.next().unwrap_or_default());
+    // One digit stands in front of the point; what is smaller than any double is nothing.
+    let zeros = usize::try_from(exponent.checked_neg()?.checked_sub(1)?).ok().filter(|&zeros| zeros < 400)?;
+    let is_one_digit = matches!(whole, [b'0'..=b'9']);
+    is_one_digit.then(|| [sign, b"0.", &vec![b'0'; zeros], whole, fraction].concat())
 }
 
 #[cfg(test)]
@@ -103,7 +122,23 @@ mod tests {
         assert_eq!(of_time(b"-0.000000001"), time(-1, 999_999_999));
         assert_eq!(of_time(b"1.0000000019"), time(1, 1));
         assert_eq!(of_time(b"-2147483648"), time(-2_147_483_648, 0));
-        for bad in [&b""[..], b"x", b"1.x", b"1e5", b"+1"] {
+        assert_eq!(of_time(b"1e-09"), time(0, 1));
+        assert_eq!(of_time(b"2.5e-07"), time(0, 250));
+        assert_eq!(of_time(b"-1e-09"), time(-1, 999_999_999));
+        assert_eq!(of_time(b"5e-324"), time(0, 0));
+        for bad in [
+            &b""[..],
+            b"x",
+            b"1.x",
+            b"1e5",
+            b"+1",
+            b"e-9",
+            b"1e-",
+            b"12e-3",
+            b"1e-999999999",
+            b"1.e--9",
+            b"1.-1e-9",
+        ] {
             assert_eq!(of_time(bad), None, "{bad:?}");
         }
     }

@@ -3,11 +3,18 @@
 //! Records are walked by their lengths, as POSIX says: values are bytes and hold line feeds, as capabilities and lists
 //! of access control do. (The `tar` crate splits them at line feeds, which is why the reader here is our own.)
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ext2_core::{AclKind, Timestamp};
 
 use super::number;
 use super::sparse::Described;
 use crate::manifest::quote;
+
+/// The bytes of a member's attributes at most: more than an inode and a block of 64 KiB hold.
+const XATTRS_MAX: usize = 128 << 10;
+/// Bytes that an attribute takes besides its name and value, as in an image.
+const XATTR: usize = 16;
 
 /// What extended headers say of a member; nothing where they are silent.
 #[derive(Clone, Debug, Default)]
@@ -25,9 +32,11 @@ pub(super) struct Extended {
     pub(super) birth: Option<Timestamp>,
     pub(super) device: (Option<i64>, Option<i64>),
     /// Whole names and values.
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What all of them take.
+    xattr_bytes: usize,
     /// Names as libarchive spells them, of those that it said.
-    spelled: Vec<Vec<u8>>,
+    spelled: BTreeSet<Vec<u8>>,
     /// Lists of access control, as text.
     pub(super) acls: Vec<(AclKind, Vec<u8>)>,
     /// Names of attribute flags.
@@ -120,7 +129,7 @@ impl Extended {
             _ if key.starts_with(b"SCHILY.xattr.") => {
                 let spelled = &key[b"SCHILY.xattr.".len()..];
                 // libarchive says each attribute twice, and spells the name in its own way in both.
-                if !self.spelled.iter().any(|known| known == spelled) {
+                if !self.spelled.contains(spelled) {
                     self.xattr(of_percents(spelled, |byte| matches!(byte, b'=' | b'%')), value.to_vec());
                 }
             }
@@ -131,9 +140,9 @@ impl Extended {
                     of_percents(spelled, |byte| matches!(byte, b'=' | b'%')),
                 );
                 let value = of_base64(value).ok_or_else(wrong)?;
-                self.xattrs.retain(|(known, _)| *known != other);
+                self.forget_xattr(&other);
                 self.xattr(name, value);
-                self.spelled.push(spelled.to_vec());
+                self.spelled.insert(spelled.to_vec());
             }
             // What numbers say better.
             _ => {}
@@ -142,8 +151,20 @@ impl Extended {
     }
 
     fn xattr(&mut self, name: Vec<u8>, value: Vec<u8>) {
-        self.xattrs.retain(|(known, _)| *known != name);
-        self.xattrs.push((name, value));
+        self.forget_xattr(&name);
+        let bytes = self.xattr_bytes + XATTR + name.len() + value.len();
+        if bytes > XATTRS_MAX {
+            return self
+                .lost(format!("attributes beyond {XATTRS_MAX} bytes are left out: no ext2 holds so many"));
+        }
+        self.xattr_bytes = bytes;
+        self.xattrs.insert(name, value);
+    }
+
+    fn forget_xattr(&mut self, name: &[u8]) {
+        if let Some(value) = self.xattrs.remove(name) {
+            self.xattr_bytes -= XATTR + name.len() + value.len();
+        }
     }
 
     fn acl(&mut self, kind: AclKind, text: &[u8]) {
@@ -222,7 +243,7 @@ mod tests {
         let mut found = Extended::default();
         let value = b"\x01\n9 a=b\n=";
         found.apply(&[record(b"SCHILY.xattr.user.x", value), record(b"path", b"p")].concat()).unwrap();
-        assert_eq!(found.xattrs, [(b"user.x".to_vec(), value.to_vec())]);
+        assert_eq!(found.xattrs, [(b"user.x".to_vec(), value.to_vec())].into());
         assert_eq!(found.path.as_deref(), Some(&b"p"[..]));
     }
 
@@ -241,7 +262,7 @@ mod tests {
     fn libarchive_spells_attributes_in_base_64() {
         let mut found = Extended::default();
         found.apply(&record(b"LIBARCHIVE.xattr.user.a%20b", b"AAEC/w")).unwrap();
-        assert_eq!(found.xattrs, [(b"user.a b".to_vec(), vec![0, 1, 2, 255])]);
+        assert_eq!(found.xattrs, [(b"user.a b".to_vec(), vec![0, 1, 2, 255])].into());
     }
 
     #[test]
@@ -249,7 +270,7 @@ mod tests {
         let name = |records: &[Vec<u8>]| {
             let mut found = Extended::default();
             found.apply(&records.concat()).unwrap();
-            found.xattrs.into_iter().map(|(name, _)| String::from_utf8(name).unwrap()).collect::<Vec<_>>()
+            found.xattrs.into_keys().map(|name| String::from_utf8(name).unwrap()).collect::<Vec<_>>()
         };
         // GNU tar writes two bytes otherwise, and nothing else: Go writes none so.
         assert_eq!(name(&[record(b"SCHILY.xattr.user.a%3Db%25c%20d", b"v")]), ["user.a=b%c%20d"]);
@@ -265,7 +286,24 @@ mod tests {
     fn a_label_of_selinux_gets_the_end_that_the_attribute_has() {
         let mut found = Extended::default();
         found.apply(&record(b"RHT.security.selinux", b"system_u:object_r:bin_t:s0")).unwrap();
-        assert_eq!(found.xattrs[0].1.last(), Some(&0));
+        assert_eq!(found.xattrs[&b"security.selinux"[..]].last(), Some(&0));
+    }
+
+    #[test]
+    fn attributes_that_no_image_holds_are_told_of_and_the_rest_is_kept() {
+        let mut found = Extended::default();
+        let value = vec![b'v'; 50_000];
+        for name in ["user.a", "user.b", "user.a", "user.c", "user.d"] {
+            found.apply(&record(format!("SCHILY.xattr.{name}").as_bytes(), &value)).unwrap();
+        }
+        let names: Vec<_> = found.xattrs.keys().map(Vec::as_slice).collect();
+        assert_eq!(names, [&b"user.a"[..], b"user.b"]);
+        assert_eq!(found.lost.len(), 1, "{:?}", found.lost);
+        // One that takes less room leaves some.
+        for (name, value) in [("user.a", &b"v"[..]), ("user.e", &value)] {
+            found.apply(&record(format!("SCHILY.xattr.{name}").as_bytes(), value)).unwrap();
+        }
+        assert_eq!(found.xattrs.len(), 3);
     }
 
     #[test]

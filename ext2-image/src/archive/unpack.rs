@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use super::header::{Found, Header};
+
 /// Bytes of the beginning that tell what something is.
 const START: usize = 512;
 /// Kibibytes of memory that xz and its relatives may take.
@@ -68,7 +70,7 @@ impl Packing {
             Self::Gzip => Box::new(Gzip { decoder: None, rest: Some(packed) }),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
             Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(packed, true, MEMORY)),
-            Self::Lzma => Box::new(lzma_rust2::LzmaReader::new_mem_limit(packed, MEMORY, None)?),
+            Self::Lzma => Box::new(Lzma(Some(lzma_rust2::LzmaReader::new_mem_limit(packed, MEMORY, None)?))),
             Self::Lzip => Box::new(lzma_rust2::LzipReader::new(packed)),
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
             Self::Lz4 => Box::new(Lz4(lz4_flex::frame::FrameDecoder::new(packed))),
@@ -117,11 +119,31 @@ impl<R: BufRead> Read for Gzip<R> {
                 None => return Ok(0),
                 Some(0x1f) => self.decoder = self.rest.take().map(flate2::bufread::GzDecoder::new),
                 Some(0) => rest.consume(1),
-                Some(_) => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "something else follows it"));
-                }
+                Some(_) => return Err(something_follows()),
             }
         }
+    }
+}
+
+fn something_follows() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "something else follows it")
+}
+
+/// The one stream of a `.lzma` file, until it has ended.
+struct Lzma<R>(Option<lzma_rust2::LzmaReader<R>>);
+
+impl<R: BufRead> Read for Lzma<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let Some(reader) = &mut self.0 else { return Ok(0) };
+        let read = reader.read(buf)?;
+        if read > 0 || buf.is_empty() {
+            return Ok(read);
+        }
+        let Some((mut rest, unread)) = self.0.take().map(lzma_rust2::LzmaReader::into_parts) else {
+            return Ok(0);
+        };
+        let is_end = unread.is_empty() && rest.fill_buf()?.is_empty();
+        if is_end { Ok(0) } else { Err(something_follows()) }
     }
 }
 
@@ -161,6 +183,19 @@ pub fn foreign(start: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// Whether something begins with the header of a member: then it is no other thing, whatever the member is called.
+fn is_tar(start: &[u8]) -> bool {
+    start.try_into().is_ok_and(|block| matches!(Header::find(block), Found::Header(_)))
+}
+
+/// What something is that is known, and is no archive as it lies there.
+fn other(start: &[u8]) -> Option<&'static str> {
+    if is_tar(start) {
+        return None;
+    }
+    Packing::of(start).map(Packing::name).or_else(|| foreign(start))
+}
+
 /// Reads the beginning of something, and gives it whole again.
 fn look<'r>(mut source: Box<dyn BufRead + 'r>) -> io::Result<(Vec<u8>, Box<dyn BufRead + 'r>)> {
     let mut start = Vec::new();
@@ -176,11 +211,11 @@ fn look<'r>(mut source: Box<dyn BufRead + 'r>) -> io::Result<(Vec<u8>, Box<dyn B
 pub fn unpacked<'r>(source: Box<dyn BufRead + 'r>) -> io::Result<Box<dyn BufRead + 'r>> {
     let (mut start, mut source) = look(source)?;
     for _ in 0..4 {
-        let Some(packing) = Packing::of(&start) else { break };
+        let Some(packing) = Packing::of(&start).filter(|_| !is_tar(&start)) else { break };
         let unpacked = packing.unpack(source)?;
         (start, source) = look(Box::new(BufReader::with_capacity(1 << 16, unpacked)))?;
     }
-    match Packing::of(&start).map(Packing::name).or_else(|| foreign(&start)) {
+    match other(&start) {
         Some(what) => {
             Err(io::Error::new(io::ErrorKind::InvalidData, format!("is {what}, and no tar archive")))
         }
@@ -217,7 +252,7 @@ pub fn open(path: &Path, spool: &Path) -> io::Result<Opened> {
             let mut start = Vec::new();
             file.by_ref().take(START as u64).read_to_end(&mut start)?;
             file.rewind()?;
-            if Packing::of(&start).is_none() && foreign(&start).is_none() {
+            if other(&start).is_none() {
                 return Ok(Opened { file, len, is_device });
             }
         }

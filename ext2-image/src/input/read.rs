@@ -224,6 +224,13 @@ impl Input {
         self.tree.ids().map(|node| self.tree.attrs(node).mtime).max()
     }
 
+    /// The time of the newest change of a file that is not from the future, counted from `now`: what an image is said to be
+    /// made at. e2fsck asks what became of the clock where that is later than its own.
+    #[must_use]
+    pub fn newest_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.tree.ids().map(|node| self.tree.attrs(node).mtime).filter(|&time| time <= now).max()
+    }
+
     /// Lets a format be what a manifest, or an archive of an image, says, and gives the bytes of the file system where it
     /// says them.
     ///

@@ -37,15 +37,20 @@ impl<T> Item<T> {
 /// A directory that is walked.
 #[derive(Debug)]
 struct Folder<T> {
-    /// Its path, without a slash at the end; empty for the root.
-    path: Vec<u8>,
+    /// The bytes of its path, without a slash at the end; none for the root.
+    len: usize,
     /// The next one last.
     rest: Vec<Item<T>>,
 }
 
-/// The directories that are walked, the innermost last.
+/// The directories that are walked.
 #[derive(Debug)]
-pub(crate) struct Folders<T>(Vec<Folder<T>>);
+pub(crate) struct Folders<T> {
+    /// The path of the one that was entered last, which begins with those of all that are open.
+    path: Vec<u8>,
+    /// The innermost last.
+    open: Vec<Folder<T>>,
+}
 
 /// A step of a walk.
 pub(crate) enum Next<T> {
@@ -57,7 +62,7 @@ pub(crate) enum Next<T> {
 
 impl<T: Copy> Folders<T> {
     pub(crate) fn new() -> Self {
-        Self(Vec::new())
+        Self { path: Vec::new(), open: Vec::new() }
     }
 
     /// Enters a directory with these names; the flag says which are directories themselves. Gives a name that is there twice.
@@ -80,19 +85,21 @@ impl<T: Copy> Folders<T> {
             [a, b] if a.name == b.name && a.is_below == b.is_below => Some(a.name.to_vec()),
             _ => None,
         });
-        self.0.push(Folder { path, rest });
+        self.open.push(Folder { len: path.len(), rest });
+        self.path = path;
         twice
     }
 
     /// What comes next.
     pub(crate) fn next(&mut self) -> Option<Next<T>> {
         loop {
-            let folder = self.0.last_mut()?;
+            let folder = self.open.last_mut()?;
             let Some(item) = folder.rest.pop() else {
-                self.0.pop();
+                self.open.pop();
                 continue;
             };
-            let path = [&folder.path[..], b"/", &item.name].concat();
+            let above = self.path.get(..folder.len).unwrap_or_default();
+            let path = [above, b"/", &item.name].concat();
             return Some(if item.is_below {
                 Next::Enter(path, item.what)
             } else {

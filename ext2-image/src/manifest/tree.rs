@@ -51,6 +51,12 @@ impl TreeEntries {
         Ok(Self { tree, contents, folders, first_names, names, is_begun: false, buffer: Vec::new() })
     }
 
+    /// What the entries are of.
+    #[cfg(feature = "archive")]
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     fn enter(&mut self, path: Vec<u8>, directory: NodeId) {
         let tree = &self.tree;
         let names = tree

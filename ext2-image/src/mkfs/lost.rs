@@ -3,7 +3,6 @@
 use alloc::format;
 
 use super::plan::xattr_room;
-use super::tree::Xattr;
 use super::{Body, Format, Tree, xattr};
 use ext2_core::raw::GOOD_OLD_INODE_SIZE;
 use ext2_core::{Acl, AclTag, BlockSize, InodeFlags, Timestamp};
@@ -41,13 +40,11 @@ pub(super) fn attributes(tree: &mut Tree, format: &Format, block_size: BlockSize
     let room = xattr_room(format.effective_inode_size());
     for node in tree.ids() {
         while !tree.attrs(node).xattrs.is_empty() {
-            let path = tree.path(node);
             let xattrs = &tree.attrs(node).xattrs;
             if !xattr::is_too_much(xattrs, room, block_size) {
                 break;
             }
-            let order = |xattr: &Xattr| (xattr.1.len(), xattr.0.clone());
-            let largest = xattrs.iter().enumerate().max_by_key(|&(_, xattr)| order(xattr));
+            let largest = xattrs.iter().enumerate().max_by_key(|&(_, (name, value))| (value.len(), name));
             let Some((index, _)) = largest else { break };
             let attrs = tree.attrs_mut(node);
             let (name, value) = attrs.xattrs.remove(index);
@@ -56,6 +53,7 @@ pub(super) fn attributes(tree: &mut Tree, format: &Format, block_size: BlockSize
             {
                 attrs.mode &= !0o070 | group_rights(&acl) << 3;
             }
+            let path = tree.path(node);
             let shown = crate::manifest::quote(&name);
             let what = format!(
                 "attribute {shown} of {} bytes is left out: all of a file have to fit its inode and a block of {block_size}",

@@ -118,24 +118,50 @@ fn own(name: &[u8]) -> Option<&[u8]> {
     OVERLAY.iter().find_map(|prefix| name.strip_prefix(*prefix))
 }
 
+/// The value of an attribute that is overlayfs' own.
+fn own_value<'t>(tree: &'t Tree, node: NodeId, what: &[u8]) -> Option<&'t [u8]> {
+    let mut xattrs = tree.attrs(node).xattrs.iter();
+    xattrs.find(|(name, _)| own(name) == Some(what)).map(|(_, value)| value.as_slice())
+}
+
+/// What overlayfs says of a file that has its bytes, or of a directory that has another name, in a layer below.
+const ELSEWHERE: [(&[u8], &str); 2] = [
+    (b"metacopy", "has its bytes in a layer below (metacopy of overlayfs), where they are not looked for"),
+    (b"redirect", "has another name in the layers below (redirect_dir of overlayfs), which is not followed"),
+];
+
 /// Applies a tree as a layer over what is there. It may have whiteouts as archives have them, or as directories of
-/// overlayfs do: devices 0:0, and an attribute of directories that hide what is below.
+/// overlayfs do: devices 0:0, empty files with an attribute where their directory says that it has such, and an attribute of
+/// directories that hide what is below.
 ///
 /// # Errors
-/// `Entry`.
+/// `Entry`, also for what overlayfs would look for elsewhere in the layers below.
 pub fn add_tree(merge: &mut Merge, mut tree: Tree, contents: Box<dyn Contents + Send>) -> Result<()> {
     tree.sort()?;
-    let is_hole = |tree: &Tree, node: NodeId| {
-        matches!(tree.body(node), Body::CharDevice(DeviceNr { major: 0, minor: 0 }))
-    };
+    for node in tree.ids() {
+        let elsewhere = ELSEWHERE.iter().find(|(attribute, _)| own_value(&tree, node, attribute).is_some());
+        if let Some((_, what)) = elsewhere {
+            return Err(Error::entry(&tree.path(node), *what));
+        }
+    }
+    let mut holes = BTreeSet::new();
     for directory in tree.directories() {
         let folder = tree.path(directory);
-        let is_opaque = |xattr: &(Vec<u8>, Vec<u8>)| own(&xattr.0) == Some(b"opaque") && xattr.1 == b"y";
-        if tree.attrs(directory).xattrs.iter().any(is_opaque) {
+        let opaque = own_value(&tree, directory, b"opaque");
+        if opaque == Some(b"y") {
             hide(merge, &folder, &Hides::Directory)?;
         }
         for (name, node) in tree.children(directory) {
-            if is_hole(&tree, node) {
+            let is_hole = match tree.body(node) {
+                Body::CharDevice(DeviceNr { major: 0, minor: 0 }) => true,
+                // Since Linux 6.7 (`ovl_path_check_xwhiteout_xattr`).
+                Body::File { size: 0, .. } => {
+                    opaque == Some(b"x") && own_value(&tree, node, b"whiteout").is_some()
+                }
+                _ => false,
+            };
+            if is_hole {
+                holes.insert(node);
                 hide(merge, &folder, &Hides::Name(name))?;
             } else if let Some(what) = hides(&folder, name)? {
                 hide(merge, &folder, &what)?;
@@ -143,7 +169,7 @@ pub fn add_tree(merge: &mut Merge, mut tree: Tree, contents: Box<dyn Contents + 
         }
     }
     tree.for_each_attrs(|attrs| attrs.xattrs.retain(|(name, _)| own(name).is_none()));
-    merge.tree(tree, contents, &|tree, name, node| is_whiteout(name) || is_hole(tree, node))
+    merge.tree(tree, contents, &|_, name, node| is_whiteout(name) || holes.contains(&node))
 }
 
 /// Unpacks and applies layers.

@@ -1,5 +1,6 @@
 //! Sealing a file system in a file of the host.
 
+use core::ops::Range;
 use std::fs::File;
 
 use ext2_core::raw::RawSuperblock;
@@ -130,20 +131,34 @@ pub fn find_seal(device: &dyn BlockDevice, bytes: u64) -> Result<(u64, Superbloc
     Err(broken)
 }
 
-/// What lies behind the first `bytes` bytes of a device: as far as a seal with these parameters would reach.
+/// Where the seal of the first `bytes` bytes of a device lies that is behind them; none where there is none. One that says to be
+/// of other data is none: nobody knows where it ends.
+///
+/// # Errors
+/// The device's.
+pub fn seal_behind(device: &dyn BlockDevice, bytes: u64) -> Result<Option<Range<u64>>> {
+    let (at, seal) = match find_seal(device, bytes) {
+        Ok(found) => found,
+        Err(Error::NoSeal(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let is_whole = seal.data_blocks == data_blocks(bytes, &seal.params);
+    let end =
+        Layout::new(&seal.params, seal.data_blocks).ok().and_then(|layout| at.checked_add(layout.bytes()));
+    Ok(end.filter(|_| is_whole).map(|end| at..end))
+}
+
+/// What lies behind the first `bytes` bytes of a device: as far as a seal with these parameters would reach. What lies behind a
+/// seal that is there is not the seal's.
 ///
 /// # Errors
 /// `Params`, the device's.
 pub fn look_behind(device: &dyn BlockDevice, bytes: u64, params: &Params) -> Result<Behind> {
-    match find_seal(device, bytes) {
-        Ok(_) => return Ok(Behind::Seal),
-        Err(Error::NoSeal(_)) => {}
-        Err(error) => return Err(error),
-    }
+    let old = seal_behind(device, bytes)?;
     let mut buffer = vec![0; 64 << 10];
     let (start, len) = place_behind(bytes, params)?;
     let end = device.size().min(start.saturating_add(len));
-    let mut at = bytes;
+    let mut at = old.as_ref().map_or(bytes, |old| old.end);
     while at < end {
         let piece = (end - at).min(buffer.len() as u64) as usize;
         device.read_at(at, &mut buffer[..piece])?;
@@ -152,7 +167,7 @@ pub fn look_behind(device: &dyn BlockDevice, bytes: u64, params: &Params) -> Res
         }
         at += piece as u64;
     }
-    Ok(Behind::Nothing)
+    Ok(if old.is_some() { Behind::Seal } else { Behind::Nothing })
 }
 
 /// Seals the `bytes` bytes of `file` from byte `start` on, with the tree behind them or at the start of another file.

@@ -1,23 +1,18 @@
 //! Where a new file system goes: a file that is made beside the old one and takes its name when it is whole, a device,
 //! or a part of either.
-//!
-//! # Invariants
-//! 1. Until a new image is whole, an old one of its name is as it was; what fails leaves nothing half-made behind.
-//! 2. What somebody uses is not written to.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use blockdev::Partition;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 
+use crate::beside::{self, Name, behind_links, take};
 use crate::failure::{Failure, Of, Result};
-use crate::target::{Place, WAIT};
+use crate::target::Place;
 use crate::text::show_os;
 
 /// What the new file system is written to.
@@ -61,7 +56,7 @@ impl Where {
             ));
         }
         // A link leads to the file that is replaced, or made.
-        let path = std::fs::canonicalize(&path).unwrap_or_else(|_| behind_links(path));
+        let path = behind_links(&path);
         let existing = match std::fs::metadata(&path) {
             Ok(meta) => Some(meta),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -140,10 +135,8 @@ pub(super) struct Image {
     pub(super) base: u64,
     /// Whether what is there may be anything but zeros.
     pub(super) is_in_place: bool,
-    path: PathBuf,
-    existing: Option<std::fs::Metadata>,
-    /// The name that it has until it is whole; none where it has none.
-    temporary: Option<PathBuf>,
+    /// The name that it gets when it is whole; none where it is written in place.
+    name: Option<Name>,
 }
 
 impl Image {
@@ -153,122 +146,26 @@ impl Image {
     /// What is not empty without `force`, what is in use, and the system's.
     pub(super) fn create(place: &Where, start: u64, base: u64, force: bool, wait: bool) -> Result<Self> {
         let path = &place.path;
-        if place.existing.is_some() && !force && !is_empty(path, start) {
+        let existing = place.existing.as_ref();
+        if existing.is_some() && !force && !is_empty(path, start) {
             return Err(Failure::text(show_os(path.as_os_str()), "is not empty: --force replaces it"));
         }
-        let mut image = Self {
-            file: File::open("/dev/null").map_err(|error| Failure::host(Path::new("/dev/null"), error))?,
-            base,
-            is_in_place: place.is_in_place(),
-            path: path.clone(),
-            existing: place.existing.clone(),
-            temporary: None,
-        };
-        if place.existing.is_some() {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true);
-            if place.is_device() {
-                // The kernel refuses one that is mounted or held.
-                options.custom_flags(i32::try_from(OFlags::EXCL.bits()).unwrap_or_default());
-            }
-            let file = options.open(path).map_err(|error| match error.kind() {
-                io::ErrorKind::ResourceBusy => {
-                    Failure::new(show_os(path.as_os_str()), blockdev::explain_busy(path, error))
-                }
-                _ => Failure::host(path, error),
-            })?;
-            // Not before it is known that nobody uses what is there.
-            loop {
-                let taken = blockdev::take_for_replacing(&file, path);
-                match taken.map_err(|error| Failure::opening(show_os(path.as_os_str()), path, error)) {
-                    Err(failure) if wait && failure.is_locked() => std::thread::sleep(WAIT),
-                    taken => break taken?,
-                }
-            }
-            if place.is_in_place() {
-                image.file = file;
-                return Ok(image);
-            }
+        // Not before it is known that nobody uses what is there.
+        let there = existing.map(|meta| take(path, meta, wait)).transpose()?;
+        if let Some(file) = there.filter(|_| place.is_in_place()) {
+            return Ok(Self { file, base, is_in_place: true, name: None });
         }
-        image.beside().map_err(|error| Failure::host(path, error))?;
-        Ok(image)
-    }
-
-    /// A file in the same folder, without a name where the file system has such files.
-    fn beside(&mut self) -> io::Result<()> {
-        let folder = folder_of(&self.path);
-        let mode = Mode::from_raw_mode(0o666);
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        if let Ok(file) = openat(CWD, folder, flags | OFlags::TMPFILE, mode) {
-            self.file = file.into();
-            return Ok(());
-        }
-        let path = self.temporary_name();
-        self.file = openat(CWD, &path, flags | OFlags::CREATE | OFlags::EXCL, mode)?.into();
-        self.temporary = Some(path);
-        Ok(())
-    }
-
-    fn temporary_name(&self) -> PathBuf {
-        let name = self.path.file_name().unwrap_or_default();
-        let mut own = OsString::from(".");
-        // Room for what follows.
-        own.push(OsStr::from_bytes(&name.as_bytes()[..name.len().min(200)]));
-        own.push(format!(".{}", std::process::id()));
-        folder_of(&self.path).join(own)
+        let (file, name) = beside::create(path, existing).map_err(|error| Failure::host(path, error))?;
+        Ok(Self { file, base, is_in_place: false, name: Some(name) })
     }
 
     /// Gives the image, which is whole, its name.
     ///
     /// # Errors
     /// The system's; what was there is there still.
-    pub(super) fn publish(mut self) -> io::Result<()> {
-        if self.is_in_place {
-            return Ok(());
-        }
-        if let Some(meta) = &self.existing {
-            let mode = Mode::from_raw_mode(meta.mode() & 0o7777);
-            rustix::fs::fchmod(&self.file, mode)?;
-            // Only root may give files away; for others it is theirs.
-            let _ = std::os::unix::fs::fchown(&self.file, Some(meta.uid()), Some(meta.gid()));
-        }
-        if self.temporary.is_none() {
-            let path = self.temporary_name();
-            let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            linkat(CWD, own.as_str(), CWD, &path, AtFlags::SYMLINK_FOLLOW)?;
-            self.temporary = Some(path);
-        }
-        let Some(temporary) = self.temporary.take() else { return Ok(()) };
-        let moved = std::fs::rename(&temporary, &self.path);
-        if moved.is_err() {
-            let _ = std::fs::remove_file(&temporary);
-        }
-        moved
+    pub(super) fn publish(self) -> io::Result<()> {
+        self.name.map_or(Ok(()), |name| name.give_to(&self.file))
     }
-}
-
-/// Nobody takes half an image for a whole one.
-impl Drop for Image {
-    fn drop(&mut self) {
-        if let Some(path) = &self.temporary {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// What a link leads to although nothing is there; links in a circle are an error of whoever opens them.
-fn behind_links(mut path: PathBuf) -> PathBuf {
-    /// Links that the kernel follows (Linux: `MAXSYMLINKS`).
-    const MOST: usize = 40;
-    for _ in 0..MOST {
-        let Ok(to) = std::fs::read_link(&path) else { break };
-        path = folder_of(&path).join(to);
-    }
-    path
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether nothing is lost when an image is made from byte `start` of this file on: it has no byte, or none but zeros

@@ -125,7 +125,7 @@ impl Taken {
         let args = &all.format;
         let usage = |what: String| Failure::usage(&OsString::from("--features"), what);
         let input = &mut self.input;
-        let newest = if input.has_source() { input.newest() } else { None };
+        let newest = if input.has_source() { input.newest_until(now()) } else { None };
         let created = epoch.or(newest).unwrap_or_else(now);
         let mut format = Format { created, ..Format::default() };
         let seed = args.seed.as_deref().unwrap_or_default().as_bytes();

@@ -35,6 +35,9 @@ fn member(archive: &mut Vec<u8>, kind: u8, path: &str, link: &str, data: &[u8], 
     archive.resize(archive.len().next_multiple_of(512), 0);
 }
 
+/// What an archive that was made of an image says of it.
+const OF_IMAGE: &str = "e2dax-image 1 block-size=4096";
+
 /// A record of an extended header.
 fn record(key: &str, value: &str) -> Vec<u8> {
     let rest = format!(" {key}={value}\n");
@@ -48,10 +51,11 @@ fn opened(bytes: &[u8]) -> Opened {
     Opened { file, len: bytes.len() as u64, is_device: false }
 }
 
-/// By the tree in memory.
-fn by_tree(bytes: &[u8]) -> Result<Vec<Entry>> {
+/// What is lost, and the entries, by the tree in memory.
+fn by_tree(bytes: &[u8]) -> Result<(Warnings, Vec<Entry>)> {
     let read = read_opened(opened(bytes), None)?;
-    TreeEntries::new(read.tree, Box::new(read.contents))?.collect()
+    let warnings = read.tree.warnings().clone();
+    Ok((warnings, TreeEntries::new(read.tree, Box::new(read.contents))?.collect::<Result<_>>()?))
 }
 
 #[test]
@@ -64,16 +68,28 @@ fn both_ways_give_the_same_entries() {
     for round in 0..4000 {
         let mut archive = Vec::new();
         // Few kinds in some rounds, so that whole archives are met too.
-        let kinds: &[u8] = [b"0500".as_slice(), b"05152", b"0001", b"g0x5L61"][round % 4];
+        let kinds: &[u8] = [b"0500".as_slice(), b"05152", b"0001", b"g0x5L612"][round % 4];
         for nr in 0..dice.roll(9) {
             let path = dice.one(&names);
             let mode = 0o600 + dice.roll(64);
             let data = vec![nr as u8; dice.roll(3) * 700];
             match kinds[dice.roll(kinds.len())] {
                 kind @ (b'g' | b'x') => {
-                    let key = ["comment", "mtime", "SCHILY.xattr.user.k", "SCHILY.acl.access"][dice.roll(4)];
-                    let value =
-                        if key == "SCHILY.acl.access" { "user::rwx,group::r-x,other::r-x" } else { "17" };
+                    let keys = [
+                        "comment",
+                        "mtime",
+                        "SCHILY.xattr.user.k",
+                        "SCHILY.acl.access",
+                        "SCHILY.xattr.odd",
+                        "SCHILY.fflags",
+                        "SCHILY.acl.ace",
+                    ];
+                    let key = dice.one(&keys);
+                    let value = match key {
+                        "SCHILY.acl.access" => "user::rwx,group::r-x,other::r-x",
+                        "comment" => dice.one(&["17", OF_IMAGE]),
+                        _ => "17",
+                    };
                     member(&mut archive, kind, "pax", "", &record(key, value), mode);
                 }
                 b'L' => member(&mut archive, b'L', "long", "", b"a/long-name\0", mode),
@@ -87,7 +103,7 @@ fn both_ways_give_the_same_entries() {
         let found = ArchiveEntries::of(opened(&archive), &std::env::temp_dir(), None);
         let found = found.and_then(|entries| {
             sorted += usize::from(entries.is_streamed());
-            entries.collect::<Result<Vec<Entry>>>()
+            Ok((entries.warnings().clone(), entries.collect::<Result<Vec<Entry>>>()?))
         });
         assert_eq!(found.map_err(|error| error.to_string()), wanted, "round {round}");
     }
@@ -107,7 +123,20 @@ fn an_archive_as_tar_writes_it_needs_no_tree() {
     let entries = ArchiveEntries::of(opened(&archive), &std::env::temp_dir(), None).unwrap();
     assert!(entries.is_streamed());
     let entries: Vec<Entry> = entries.map(Result::unwrap).collect();
-    assert_eq!(entries, by_tree(&archive).unwrap());
+    assert_eq!(entries, by_tree(&archive).unwrap().1);
     assert_eq!(entries.last().unwrap().path, b"/z/soft");
     assert!(entries.iter().any(|entry| entry.node == Node::HardLink(b"/a/g".to_vec())));
+}
+
+#[test]
+fn links_of_an_archive_of_an_image_keep_their_permissions() {
+    let mut archive = Vec::new();
+    member(&mut archive, b'g', "pax_global_header", "", &record("comment", OF_IMAGE), 0o644);
+    member(&mut archive, b'0', "f", "", b"", 0o644);
+    member(&mut archive, b'2', "l", "f", b"", 0o700);
+    let entries = ArchiveEntries::of(opened(&archive), &std::env::temp_dir(), None).unwrap();
+    assert!(entries.is_streamed());
+    let entries: Vec<Entry> = entries.map(Result::unwrap).collect();
+    assert!(matches!(&entries.last().unwrap().node, Node::Inode(inode) if inode.mode == 0o700));
+    assert_eq!(entries, by_tree(&archive).unwrap().1);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Folder;
 use super::summed::{Summed, SummedFolder};
-use crate::manifest::{ByteSpan, ContentCrc, Inode, Kind, Manifest, Node, Time};
+use crate::manifest::{ByteSpan, ContentCrc, Inode, Kind, Manifest, Node, Time, crc_of_zeros};
 use crate::mkfs::{Body, Contents, Error, NodeAttrs, NodeId, Result, SourceFile, Tree};
 use ext2_core::{DeviceNr, Timestamp};
 
@@ -78,7 +78,14 @@ fn body(path: &[u8], inode: &Inode, contents: &Path, sums: &mut Vec<Option<u32>>
                 None => Folder::new(contents).size_of(path)?,
             };
             sums.push(*crc);
-            let data = (!holes.is_empty()).then(|| between(holes, size).into());
+            let data: Option<Box<[ByteSpan]>> = (!holes.is_empty()).then(|| between(holes, size).into());
+            // A file without data is never opened, so that nobody else sums it.
+            let is_read = data.as_ref().map_or(size > 0, |spans| !spans.is_empty());
+            if let (Some(said), false) = (*crc, is_read)
+                && said != crc_of_zeros(size)
+            {
+                return Err(wrong_sum(path, crc_of_zeros(size), said));
+            }
             Body::File { size, data, handle: sums.len() as u64 - 1 }
         }
         Kind::Directory => Body::Directory,
@@ -88,6 +95,10 @@ fn body(path: &[u8], inode: &Inode, contents: &Path, sums: &mut Vec<Option<u32>>
         Kind::Fifo => Body::Fifo,
         Kind::Socket => Body::Socket,
     })
+}
+
+fn wrong_sum(path: &[u8], found: u32, said: u32) -> Error {
+    Error::source(path, format!("its CRC-32 is {found:08x}, and the manifest says {said:08x}"))
 }
 
 /// What lies between holes.
@@ -151,7 +162,7 @@ impl Contents for CheckedFolder {
         if found == sum {
             return Ok(());
         }
-        Err(Error::source(&path, format!("its CRC-32 is {found:08x}, and the manifest says {sum:08x}")))
+        Err(wrong_sum(&path, found, sum))
     }
 
     fn abandon(&mut self) {
