@@ -3,5 +3,5 @@
 mod layout;
 mod name;
 
-pub use layout::{STRUCK, Xattr, build_block, find_entry, parse_block, parse_inode};
+pub use layout::{STRUCK, Xattr, build_block, find_entry, parse_block, parse_inode, without_entry};
 pub use name::XattrName;

@@ -10,7 +10,7 @@ mod shared;
 use blockdev::BlockDevice;
 use e2dax_tests::{
     need_tools,
-    small::{image, open, ram},
+    small::{image, inode_at, open, ram},
 };
 use ext2_core::{
     AclKind, Errno, Error, Ext2, FileKind, Follow, GroupNr, InodeFlags, NewInode, SetAttr, Timestamp, Wait,
@@ -125,6 +125,19 @@ fn names(file: &ext2_core::Inode) -> Vec<Vec<u8>> {
     names
 }
 
+/// Whether Linux finds all of a block of attributes: it ends its search at the first that sorts past the name.
+fn is_searched_to_its_end(image: &[u8], inode: u64) -> bool {
+    let word = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().expect("four bytes"));
+    let block = word(inode as usize + 104) as usize * 1024;
+    let (mut at, mut keys) = (block + 32, Vec::new());
+    while block > 0 && word(at) != 0 {
+        let (len, index) = (usize::from(image[at]), image[at + 1]);
+        keys.push((index, len, image[at + 16..at + 16 + len].to_vec()));
+        at += 16 + len.next_multiple_of(4);
+    }
+    keys.is_sorted()
+}
+
 #[test]
 fn an_attribute_is_removed_from_a_full_disk_and_beside_a_block_without_room() {
     need_tools!("mke2fs", "e2fsck", "debugfs");
@@ -192,6 +205,7 @@ fn an_attribute_is_removed_from_a_full_disk_and_beside_a_block_without_room() {
             refused(block.xattr_remove(&all[nr]), Errno::NODATA);
             fs.sync().expect("synced");
             let mut image = device.to_vec();
+            assert!(is_searched_to_its_end(&image, inode_at(&fs, block.nr())));
             image[1024 + 58] |= 1;
             assert!(e2dax_tests::small::is_clean(&image), "after {:?}", String::from_utf8_lossy(&all[nr]));
         }

@@ -1,9 +1,13 @@
-//! Removing an attribute where it lies, by one store: for where the others cannot be written anew, since no block is free
-//! or they do not fit in one.
+//! Removing an attribute where it lies: for where the others cannot be written anew, since no block is free or they do not
+//! fit in one.
 //!
-//! The last of a list goes by the zero word that ends the list before it. Any other stays as an entry that stands for no
-//! name: its index becomes one that nobody uses, and its hash stays right, since the index is no part of it. The next
-//! change that writes the list anew leaves it out.
+//! The last of a list goes by the zero word that ends the list before it. In an inode any other stays as an entry that
+//! stands for no name: its index becomes one that nobody uses, and its hash stays right, since the index is no part of it. The
+//! next change that writes the list anew leaves it out.
+//!
+//! In a block that would hide all that follow: Linux looks for a name up to the first entry that sorts past it
+//! (`ext2_xattr_get`). So the list is written anew in its place, as Linux does it always; values stay where they are. Without a log
+//! a power cut in that moment may tear a list that does not lie in one sector (docs/durability.md).
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,7 +16,7 @@ use crate::error::{Result, refuse};
 use crate::inode::Cell;
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawXattrHeader};
 use crate::{DeviceBlock, Errno};
-use ext2_format::xattr::{STRUCK, XattrName, find_entry};
+use ext2_format::xattr::{STRUCK, XattrName, find_entry, without_entry};
 
 impl Cell {
     /// Whether the inode's own room holds this attribute and no other.
@@ -20,19 +24,34 @@ impl Cell {
         Ok(matches!(self.xattrs_in_inode()?.as_slice(), [only] if only.name == *name))
     }
 
-    /// Removes an attribute by one store. The caller holds the `io` lock exclusive.
+    /// Removes an attribute where it lies. The caller holds the `io` lock exclusive.
     ///
     /// # Errors
     /// `ENOSPC` where the block is not this inode's alone; `Corrupt`, the device's errors.
     pub(super) fn strike_xattr(&self, name: &XattrName, in_inode: bool) -> Result<()> {
         let _xattr = self.fs.writer()?.xattr.lock();
         let (at, list) = if in_inode { self.list_in_inode()? } else { self.list_in_block()? };
-        let Some((place, is_last)) = find_entry(&list, name) else {
-            return Err(self.corrupt("an attribute moved while it was removed"));
-        };
+        let moved = || self.corrupt("an attribute moved while it was removed");
+        let (place, is_last) = find_entry(&list, name).ok_or_else(moved)?;
+        if !in_inode && !is_last {
+            return self.cut_out(at - size_of::<RawXattrHeader>() as u64, name);
+        }
         let at = at + place as u64;
         let word = if is_last { 0 } else { self.fs.dev.read_u32(at)? & !0xff00 | u32::from(STRUCK) << 8 };
         self.fs.store_u32(at, word)
+    }
+
+    /// Writes the list of the block at this byte anew, in its place and by one call, without an attribute.
+    fn cut_out(&self, start: u64, name: &XattrName) -> Result<()> {
+        let mut block = vec![0; self.fs.geo.block_size.len()];
+        self.fs.dev.read_at(start, &mut block)?;
+        let left = without_entry(&block, name);
+        let left = left.ok_or_else(|| self.corrupt("the list of its attributes has no end"))?;
+        let changed = |(old, new): &(&u8, &u8)| old != new;
+        let first = block.iter().zip(&left).take_while(|pair| !changed(pair)).count();
+        let same = block.iter().rev().zip(left.iter().rev()).take_while(|pair| !changed(pair)).count();
+        let part = left.get(first..left.len() - same).unwrap_or_default();
+        Ok(self.fs.dev.write_at(start + first as u64, part)?)
     }
 
     /// Where the list in the inode's own room begins on the device, and its bytes.

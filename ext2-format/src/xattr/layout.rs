@@ -45,6 +45,32 @@ pub fn find_entry(entries: &[u8], name: &XattrName) -> Option<(usize, bool)> {
     }
 }
 
+/// A block without the entry of a name, and without those that were struck out; values stay where they are. `None` where the
+/// list does not lie in the block.
+#[must_use]
+pub fn without_entry(block: &[u8], name: &XattrName) -> Option<Vec<u8>> {
+    let (mut header, _) = RawXattrHeader::read_from_prefix(block).ok()?;
+    let start = size_of::<RawXattrHeader>();
+    let (mut at, mut kept, mut hash) = (start, Vec::new(), 0u32);
+    while block.get(at..at + 4)? != [0; 4] {
+        let (entry, after) = RawXattrEntry::read_from_prefix(block.get(at..)?).ok()?;
+        let len = usize::from(entry.e_name_len);
+        let next = at + size_of::<RawXattrEntry>() + len.next_multiple_of(4);
+        let is_named = entry.e_name_index == name.index && after.get(..len)? == name.suffix;
+        if !is_named && entry.e_name_index != STRUCK {
+            kept.extend_from_slice(block.get(at..next)?);
+            hash = hash.rotate_left(16) ^ entry.e_hash.get();
+        }
+        at = next;
+    }
+    header.h_hash = hash.into();
+    let mut left = block.to_vec();
+    left.get_mut(..start)?.copy_from_slice(header.as_bytes());
+    kept.resize(at - start, 0);
+    left.get_mut(start..at)?.copy_from_slice(&kept);
+    Some(left)
+}
+
 /// The attributes of a block.
 ///
 /// # Errors
