@@ -144,3 +144,29 @@ fn the_smallest_size_holds_what_is_in_the_image_and_nothing_smaller_does() {
         assert!(before == contents(open(&path)), "{args}, grown");
     }
 }
+
+/// Asks for a resize that is refused, and gives why; nothing of the image is another by then.
+fn refused(path: &Path, bytes: u64) -> ext2_core::Error {
+    let before = fs::read(path).unwrap();
+    let len = before.len() as u64;
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes.max(len)).unwrap();
+    let device = open(path);
+    let done = Resize::plan(&*device, bytes / 1024).and_then(|plan| plan.run(&*device, &Options::default()));
+    let error = done.expect_err("the resize is refused");
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+    assert!(fs::read(path).unwrap() == before, "{bytes}: {error}, and the image is another");
+    error
+}
+
+#[test]
+fn spare_descriptors_beside_meta_bg_are_written_over_no_file() {
+    need_tools!("mke2fs");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.img");
+    image(&path, "-b 1024 -O resize_inode", 40 * MIB);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1024 + 96] |= 0x10;
+    fs::write(&path, bytes).unwrap();
+    let error = refused(&path, 60 * MIB);
+    assert!(error.to_string().contains("exclude each other"), "{error}");
+}
