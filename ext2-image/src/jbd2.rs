@@ -72,6 +72,11 @@ pub(crate) fn is_elsewhere(raw: &RawSuperblock) -> bool {
     has_journal && raw.s_journal_inum.get() == 0 && raw.s_journal_uuid != [0; 16]
 }
 
+/// Whether the superblock of an image can be used: what keeps its journal from being replayed is the journal's then.
+pub(crate) fn is_usable(dev: &dyn BlockDevice, raw: &RawSuperblock) -> bool {
+    ring::geometry(dev, raw).is_ok()
+}
+
 /// Refuses a journal on a device of its own.
 pub(crate) fn elsewhere() -> ext2_core::Error {
     Incompatible::Feature("journal on another device".into()).into()
@@ -123,7 +128,10 @@ pub(crate) fn set_one_user(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result
 pub fn replay(dev: &dyn BlockDevice) -> Result<Option<Replay>> {
     let raw = superblock(dev)?;
     let marked = raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0;
-    if raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() == 0 {
+    let has_feature = raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() != 0;
+    // Where only the feature was lost, a mark and a number still tell of the journal.
+    let has_journal = has_feature || marked && raw.s_journal_inum.get() != 0;
+    if !has_journal {
         return Ok(None);
     }
     let ring = match Ring::open(dev, &raw) {

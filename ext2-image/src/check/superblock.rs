@@ -26,6 +26,11 @@ pub(crate) const QUOTA: u32 = 0x100;
 /// Directories with more links than can be counted have 1.
 pub(crate) const DIR_NLINK: u32 = 0x20;
 
+/// Incompatible features that a file has by a flag of its inode.
+pub(crate) const OF_FILES: u32 = ENCRYPT | INLINE_DATA;
+const ENCRYPT: u32 = 0x1_0000;
+const INLINE_DATA: u32 = 0x8000;
+
 /// Compatible features that are known: what an unknown one means for the structures nobody can say.
 const CHECKED_COMPAT: u32 = 0x3f | 0x200 | 0x400 | 0x800;
 
@@ -171,8 +176,6 @@ fn without_unused(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Option<RawSuper
     // A feature and the flag: incompatible ones, and one that does not keep others from reading.
     const INCOMPATIBLE: [(u32, u32); 2] = [(ENCRYPT, 0x800), (INLINE_DATA, 0x1000_0000)];
     const VERITY: (u32, u32) = (0x8000, 0x10_0000);
-    const ENCRYPT: u32 = 0x1_0000;
-    const INLINE_DATA: u32 = 0x8000;
     let (mut incompat, mut ro_compat) = (raw.s_feature_incompat.get(), raw.s_feature_ro_compat.get());
     let mut flags = 0;
     let mut take = |field: &mut u32, (feature, flag): (u32, u32)| {

@@ -13,6 +13,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::block::{JOURNAL_MAGIC, big};
 use super::corrupt;
+use crate::check::superblock::OF_FILES;
 use crate::crc::crc32c;
 
 /// Incompatible features of a journal: revocations, 64-bit numbers, commits that do not wait, checksums of version 2 and 3.
@@ -60,9 +61,11 @@ pub(super) struct Ring {
 impl Ring {
     /// Finds the journal of a file system.
     pub(super) fn open(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Self> {
-        let sb = Superblock::from_raw(raw, dev.size(), true)?;
-        let geo = Geometry::new(&sb);
+        let geo = geometry(dev, raw)?;
         let nr = raw.s_journal_inum.get();
+        if nr == 0 && raw.s_journal_dev.get() == 0 && raw.s_journal_uuid == [0; 16] {
+            return corrupt("nothing says where the journal is");
+        }
         if nr == 0 {
             return Err(super::elsewhere());
         }
@@ -76,8 +79,7 @@ impl Ring {
     /// Finds the journal by the copy of its inode's map in the superblock (`s_jnl_blocks`), as e2fsck does where the inode is
     /// no journal.
     pub(super) fn open_by_backup(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Self> {
-        let sb = Superblock::from_raw(raw, dev.size(), true)?;
-        let geo = Geometry::new(&sb);
+        let geo = geometry(dev, raw)?;
         let [pointers @ .., high, low] = &raw.s_jnl_blocks;
         if raw.s_jnl_backup_type != 1 {
             return corrupt("the superblock has no copy of the journal's map");
@@ -214,6 +216,13 @@ impl Ring {
         }
         Ok(dev.write_at(self.offset(0), &self.head)?)
     }
+}
+
+/// The layout of an image, as far as the journal is found by it: features that only files have change nothing of that.
+pub(super) fn geometry(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Geometry> {
+    let mut known = *raw;
+    known.s_feature_incompat = (raw.s_feature_incompat.get() & !OF_FILES).into();
+    Ok(Geometry::new(&Superblock::from_raw(&known, dev.size(), true)?))
 }
 
 /// The blocks of a file by its map; one with a hole ends there.
