@@ -82,13 +82,14 @@ pub(crate) fn elsewhere() -> ext2_core::Error {
     Incompatible::Feature("journal on another device".into()).into()
 }
 
-/// Whether the inode of the journal begins with the superblock of one that lies in it.
+/// Whether the inode of the journal begins with the superblock of one that lies in it. One with features that are not known is
+/// refused.
 pub(crate) fn has_superblock(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<bool> {
     match Ring::open(dev, raw) {
-        // What is not known here may be sound.
-        Ok(_) | Err(ext2_core::Error::Incompatible(_)) => Ok(true),
-        Err(ext2_core::Error::Device(error)) => Err(error.into()),
-        Err(_) => Ok(false),
+        Ok(_) => Ok(true),
+        Err(ext2_core::Error::Corrupt(_)) => Ok(false),
+        // What is not known here, or cannot be read now, may be sound.
+        Err(error) => Err(error),
     }
 }
 
@@ -149,6 +150,9 @@ pub fn replay(dev: &dyn BlockDevice) -> Result<Option<Replay>> {
     }
     let mut done = Replay::default();
     let mut next = ring.sequence;
+    if ring.start != 0 && ring.fast_commits {
+        return Err(Incompatible::Feature("fast_commit of the journal".into()).into());
+    }
     if ring.start != 0 {
         next = write_back(dev, &ring, &mut done)?;
         dev.flush()?;

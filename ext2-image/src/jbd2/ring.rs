@@ -1,7 +1,6 @@
 //! The file that is the journal, and its superblock.
 
 use alloc::format;
-use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::mem::offset_of;
@@ -16,8 +15,9 @@ use super::corrupt;
 use crate::check::superblock::OF_FILES;
 use crate::crc::crc32c;
 
-/// Incompatible features of a journal: revocations, 64-bit numbers, commits that do not wait, checksums of version 2 and 3.
-const KNOWN: u32 = 0x1 | 0x2 | 0x4 | 0x8 | 0x10;
+/// Incompatible features of a journal: revocations, 64-bit numbers, commits that do not wait, checksums of version 2 and 3, fast
+/// commits.
+const KNOWN: u32 = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | FAST_COMMIT;
 const LARGE: u32 = 0x2;
 const SUMS_2: u32 = 0x8;
 const SUMS_3: u32 = 0x10;
@@ -53,6 +53,8 @@ pub(super) struct Ring {
     pub(super) sums_2: bool,
     pub(super) sums_3: bool,
     pub(super) sums_transactions: bool,
+    /// Whether there may be commits that are not in the log.
+    pub(super) fast_commits: bool,
     /// With which checksums begin.
     pub(super) seed: u32,
     head: Vec<u8>,
@@ -98,14 +100,11 @@ impl Ring {
         if big(&head, 0) != JOURNAL_MAGIC || !matches!(kind, 3 | 4) {
             return corrupt("the journal has no superblock");
         }
-        let (compat, incompat) = if kind == 4 { (big(&head, 36), big(&head, 40)) } else { (0, 0) };
-        if incompat & !KNOWN != 0 {
-            let name = if incompat & FAST_COMMIT != 0 {
-                "fast_commit".to_string()
-            } else {
-                format!("{incompat:#x}")
-            };
-            return Err(Incompatible::Feature(format!("{name} of the journal")).into());
+        let [compat, incompat, ro_compat] = [36, 40, 44].map(|at| if kind == 4 { big(&head, at) } else { 0 });
+        // None that does not keep others from reading is known.
+        let unknown = if incompat & !KNOWN != 0 { incompat & !KNOWN } else { ro_compat };
+        if unknown != 0 {
+            return Err(Incompatible::Feature(format!("{unknown:#x} of the journal")).into());
         }
         let (sums_2, sums_3) = (incompat & SUMS_2 != 0, incompat & SUMS_3 != 0);
         if sums_2 && sums_3 || (sums_2 || sums_3) && (compat & SUMS_1 != 0 || head.get(80) != Some(&CRC_32C))
@@ -123,6 +122,7 @@ impl Ring {
             sums_2,
             sums_3,
             sums_transactions: compat & SUMS_1 != 0,
+            fast_commits: incompat & FAST_COMMIT != 0,
             seed: crc32c(!0, head.get(48..64).unwrap_or_default()),
             map,
             head,

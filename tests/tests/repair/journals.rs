@@ -403,6 +403,36 @@ fn a_journal_that_cannot_be_read_now_is_not_given_up() {
 }
 
 #[test]
+fn a_journal_with_features_that_are_not_known_is_refused_and_kept() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let (whole, head) = full(&bench);
+    let mut empty = whole.clone();
+    // Where the log begins, and the mark.
+    put(&mut empty[head..], 28, 0);
+    empty[1024 + 96] &= !4;
+    let path = bench.path("journal.img");
+    // Features, as `s_feature_incompat` and `s_feature_ro_compat` have them, and what e2fsck knows of them.
+    for (at, feature, is_known) in [(40, 0x40, false), (44, 1, false), (40, 0x20, true)] {
+        for bytes in [&whole, &empty] {
+            let mut bytes = bytes.clone();
+            put(&mut bytes[head..], at, feature);
+            fs::write(&path, &bytes).unwrap();
+            let device = Scratch::new(bytes.clone());
+            if is_known && bytes[1024 + 96] & 4 == 0 {
+                assert_eq!(repair_all(&device).unwrap().mended, 0);
+                continue;
+            }
+            let error = repair_all(&device).unwrap_err();
+            assert!(error.contains("of the journal"), "{error}");
+            assert!(Checker::new().check(&device, &Options::default(), &mut |_| {}).is_err());
+            assert!(bytes_of(&device) == bytes, "{at} {feature:#x}: something was stored");
+            assert!(tools::e2fsck_fn(&path).is_err(), "{at} {feature:#x}");
+        }
+    }
+}
+
+#[test]
 fn what_a_journal_holds_is_brought_back_where_the_superblock_or_its_feature_was_lost() {
     need_tools!("mke2fs", "debugfs", "e2fsck");
     let bench = Bench::new();
