@@ -2,7 +2,8 @@
 //!
 //! All inodes are looked at in the order of their tables, and every indirect block once. That each moved block is found as
 //! often as it has to be is what shows that the bitmaps can be believed: a block that nobody points to, or one that somebody
-//! points to although it is marked free, ends the rewrite before anything is changed.
+//! points to although it is marked free, ends the rewrite. So they are looked at once before anything is written, and changed when
+//! the blocks have been copied.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -54,6 +55,11 @@ fn corrupt<T>(inode: u32, what: alloc::string::String) -> Result<T> {
 }
 
 impl Draft<'_> {
+    /// Looks at all that inodes point to, before anything is written to blocks that are marked free: none of them is in use.
+    pub(crate) fn look(&mut self) -> Result<()> {
+        self.remap(&Moves::default(), &Numbers::new())
+    }
+
     /// Points everything to the new places of blocks and the new numbers of inodes. The blocks have been copied.
     pub(crate) fn remap(&mut self, moves: &Moves, numbers: &Numbers) -> Result<()> {
         let walked = alloc::vec![0; (self.old.geo.blocks_count / 8) as usize + 1];

@@ -159,6 +159,32 @@ fn refused(path: &Path, bytes: u64) -> ext2_core::Error {
 }
 
 #[test]
+fn an_image_whose_bitmap_calls_blocks_of_a_file_free_is_refused_before_anything_is_stored() {
+    need_tools!("mke2fs", "debugfs");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.img");
+    image(&path, "-b 1024 -O ^resize_inode", 40 * MIB);
+    for file in ["/d1/large", "/d4/large"] {
+        let said = tools::debugfs(&path, &format!("blocks {file}")).unwrap();
+        let said = String::from_utf8(said).unwrap();
+        let mut blocks = said.split_whitespace().map(|nr| nr.parse::<u32>().unwrap()).collect::<Vec<_>>();
+        blocks.sort_unstable();
+        for runs in blocks.chunk_by(|a, b| a + 1 == *b) {
+            tools::run(
+                "debugfs",
+                &["-w", "-R", &format!("freeb {} {}", runs[0], runs.len()), path.to_str().unwrap()],
+            )
+            .unwrap();
+        }
+    }
+    // Where blocks of files move, and where only descriptors, bitmaps and tables do.
+    for mib in [25, 39, 41, 600] {
+        let error = refused(&path, mib * MIB);
+        assert!(error.to_string().contains("marked free"), "{mib} MiB: {error}");
+    }
+}
+
+#[test]
 fn spare_descriptors_beside_meta_bg_are_written_over_no_file() {
     need_tools!("mke2fs");
     let folder = tempfile::tempdir().unwrap();
