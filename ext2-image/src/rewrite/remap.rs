@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use ext2_core::raw::RawInode;
 use ext2_core::rules::decode_rec_len;
-use ext2_core::{CompatFeatures, Corrupt, GroupNr, InodeNr, Object, Result};
+use ext2_core::{CompatFeatures, Corrupt, Errno, Error, GroupNr, InodeNr, Object, Result};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Draft, Moves, Step};
@@ -209,7 +209,8 @@ impl Remap<'_, '_> {
             changed |= new;
         }
         if nr == BAD_BLOCKS && self.found != before {
-            return corrupt(nr, "bad blocks are in the way".into());
+            let what = "blocks of the list of bad blocks are in the way, which cannot move";
+            return Err(Error::Caller(Errno::OPNOTSUPP, what));
         }
         Ok(changed)
     }
@@ -341,7 +342,7 @@ impl Draft<'_> {
                 let to = loop {
                     if to_group >= self.geo.groups {
                         let what = "the new size has too few inodes";
-                        return Err(ext2_core::Error::Caller(ext2_core::Errno::NOSPC, what));
+                        return Err(Error::Caller(Errno::NOSPC, what));
                     }
                     if !is_loaded {
                         let place = self.descs[to_group as usize].bg_inode_bitmap.get();

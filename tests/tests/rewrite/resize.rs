@@ -196,3 +196,23 @@ fn spare_descriptors_beside_meta_bg_are_written_over_no_file() {
     let error = refused(&path, 60 * MIB);
     assert!(error.to_string().contains("exclude each other"), "{error}");
 }
+
+#[test]
+fn bad_blocks_in_the_way_are_no_fault_of_the_image() {
+    need_tools!("mke2fs", "e2fsck");
+    let folder = tempfile::tempdir().unwrap();
+    let (path, list) = (folder.path().join("a.img"), folder.path().join("list"));
+    fs::write(&list, "30000\n").unwrap();
+    image(&path, &format!("-b 1024 -l {}", list.display()), 40 * MIB);
+    tools::e2fsck_fn(&path).unwrap();
+    // Free blocks were written to by then, which is nobody's matter.
+    let before = contents(open(&path));
+    let device = open(&path);
+    let plan = Resize::plan(&*device, 25 << 10).unwrap();
+    let error = plan.run(&*device, &Options::default()).unwrap_err();
+    drop(device);
+    assert!(before == contents(open(&path)));
+    tools::e2fsck_fn(&path).unwrap();
+    assert!(error.to_string().contains("bad blocks"), "{error}");
+    assert_eq!(error.errno(), ext2_core::Errno::OPNOTSUPP);
+}
