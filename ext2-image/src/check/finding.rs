@@ -184,7 +184,7 @@ kinds! {
     SpecialInode Halts "a device, FIFO or socket that cannot be one",
     Symlink Halts "the symlink is invalid",
     FaddrField Halts "i_faddr, which should be 0,",
-    AclHighField Halts "i_file_acl_high, which should be 0,",
+    AclHighField Mends "i_file_acl_high, which should be 0,",
     FragmentField Halts "i_frag, which should be 0,",
     FragmentSizeField Halts "i_fsize, which should be 0,",
     BlocksHighField Halts "the high half of i_blocks, which should be 0,",
