@@ -131,6 +131,7 @@ macro_rules! kinds {
 kinds! {
     // The superblock and the descriptors.
     SuperblockField Halts "a field is impossible",
+    SparseSuper Halts "groups have what is their own where backups would be, but there is no feature sparse_super",
     SuperblockLost Halts "the superblock cannot be used; there is a backup in block",
     BlockSize Halts "s_log_block_size",
     FirstDataBlock Halts "s_first_data_block",

@@ -8,7 +8,7 @@ use core::mem::offset_of;
 use blockdev::{BlockDevice, CutOff};
 use ext2_core::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::STATE_VALID;
-use ext2_core::{BlockSize, FileKind, Geometry, GroupNr, Result};
+use ext2_core::{BlockSize, FileKind, Geometry, GroupNr, Result, RoCompatFeatures, Superblock};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::check::run::{Run, Step, Stop};
@@ -190,12 +190,17 @@ pub(crate) fn settle_super(
             wrong = Some(finding.clone());
             false
         };
-        let stop = match read_super(dev) {
-            Ok(raw) => check_super(dev, &raw, &mut note).map(drop),
+        let checked = match read_super(dev) {
+            Ok(raw) => check_super(dev, &raw, &mut note),
             Err(stop) => Err(stop),
         };
-        let error = match stop {
-            Ok(()) => return Ok(Ok(())),
+        let error = match checked {
+            Ok(sb) if lost_sparse_super(dev, &sb)? && answer(&finding(Kind::SparseSuper)) => {
+                let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_ro_compat) as u64;
+                dev.write_u32(at, dev.read_u32(at)? | RoCompatFeatures::SPARSE_SUPER.bits())?;
+                continue;
+            }
+            Ok(_) => return Ok(Ok(())),
             Err(Stop::Error(error)) => Some(error),
             Err(_) => None,
         };
@@ -224,6 +229,24 @@ pub(crate) fn settle_super(
         }
     }
     Ok(Err(finding(Kind::SuperblockField)))
+}
+
+/// Whether the feature `sparse_super` was there: without it every group begins with a backup, but group 2 begins with its bitmaps
+/// and its table, as mke2fs lays out one that has none.
+fn lost_sparse_super(dev: &dyn BlockDevice, sb: &Superblock) -> Result<bool> {
+    let (geo, group) = (geometry(sb), GroupNr::new(2));
+    let at = geo.descriptor_offset(group, GroupNr::new(0));
+    let mut desc = RawGroupDesc::default();
+    if sb.revision == 0
+        || geo.groups <= group.get()
+        || !geo.has_super(group)
+        || at + size_of::<RawGroupDesc>() as u64 > dev.size()
+    {
+        return Ok(false);
+    }
+    dev.read_at(at, desc.as_mut_bytes())?;
+    let own = [desc.bg_block_bitmap, desc.bg_inode_bitmap, desc.bg_inode_table];
+    Ok((geo.group_start(group)..).zip(own).all(|(block, own)| own.get() == block))
 }
 
 /// Sets a field of the superblock to what the others leave for it; `false` when nothing says what it was.

@@ -53,3 +53,49 @@ fn the_resize_inode_goes_where_meta_bg_gives_its_blocks_to_files() {
         assert!(before[name.as_bytes()].content == after[name.as_bytes()].content, "{name}");
     }
 }
+
+/// An image of many groups with a file in each.
+fn of_many_groups(bench: &Bench) -> Vec<u8> {
+    let path = base(bench, &["-g", "2048", "-m", "0"]);
+    let device = Arc::new(Scratch::new(fs::read(&path).unwrap()));
+    let image = Ext2::open(device.clone(), &crash::options()).unwrap();
+    for nr in 0..50_u8 {
+        let dir = image.root().unwrap().create([b'd', nr + 50], &NewInode::new(FileKind::Directory, 0o755));
+        let file = dir.unwrap().create(b"file", &NewInode::new(FileKind::Regular, 0o644)).unwrap();
+        assert_eq!(file.write_at(0, &vec![nr; 250_000]).unwrap(), 250_000);
+    }
+    image.close().unwrap();
+    device.to_vec()
+}
+
+#[test]
+fn a_sparse_super_that_was_lost_is_seen_by_groups_that_begin_without_a_backup() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let mut bytes = of_many_groups(&bench);
+    let before = tree_of(&bytes);
+    bytes[RO_COMPAT] &= !SPARSE_SUPER;
+    let (after, kinds) = repaired(&bench, bytes, "no sparse_super");
+    assert_eq!(kinds, [Kind::SparseSuper]);
+    assert!(before == after);
+    // One that never had it stays without.
+    let path = base(&bench, &["-g", "2048", "-O", "^sparse_super,^resize_inode"]);
+    debugfs(&path, "sif d/f links_count 9\n");
+    let (_, kinds) = repaired(&bench, fs::read(&path).unwrap(), "a backup in each group");
+    assert_eq!(kinds, [Kind::Links]);
+}
+
+#[test]
+fn a_file_that_claims_the_place_of_a_backup_has_its_bytes_copied_before_the_backup_is_written() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = base(&bench, &[]);
+    debugfs(&path, "sif d/f block[0] 8193\n");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8193 * 1024..8194 * 1024].fill(b'X');
+    let (after, kinds) = repaired(&bench, bytes, "a file in the place of a backup");
+    assert!(kinds.contains(&Kind::BackupSuperblock), "{kinds:?}");
+    let mut wanted = vec![b'F'; 5000];
+    wanted[..1024].fill(b'X');
+    assert!(after[&b"/d/f"[..]].content == wanted);
+}
