@@ -148,6 +148,7 @@ kinds! {
     ReservedDescriptors Halts "s_reserved_gdt_blocks without the feature resize_inode",
     JournalInode Halts "the journal is not in inode 8, but in inode",
     JournalLeft Mends "names a journal that is none, and has no feature has_journal: inode",
+    RecoveryLeft Mends "says that a journal has to be replayed, but there is none",
     JournalSuperblock Halts "the journal has no superblock",
     JournalFields Mends "the journal is of version 1, but has fields of version 2",
     JournalElsewhere Halts "names a journal elsewhere by its UUID, but the image has its own or none",

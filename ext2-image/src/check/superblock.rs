@@ -190,14 +190,25 @@ fn without_unused(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Option<RawSuper
     take(&mut ro_compat, VERITY);
     // Whether there are orphans says the file of orphans.
     let is_left = ro_compat & ORPHANS != 0 && raw.s_feature_compat.get() & ORPHAN_FILE == 0;
-    if flags == 0 && !is_left {
+    let is_marked = marks_no_journal(raw);
+    if flags == 0 && !is_left && !is_marked {
         return None;
+    }
+    if is_marked {
+        incompat &= !IncompatFeatures::RECOVER.bits();
     }
     let mut known = *raw;
     known.s_feature_incompat = incompat.into();
     known.s_feature_ro_compat = if is_left { ro_compat & !ORPHANS } else { ro_compat }.into();
     let sb = check_super(dev, &known, &mut |_| false).ok()?;
     (flags == 0 || !has_flag(dev, &geometry(&sb), flags)?).then_some(known)
+}
+
+/// Whether a superblock says that a journal has to be replayed, and names none.
+pub(crate) fn marks_no_journal(raw: &RawSuperblock) -> bool {
+    raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0
+        && raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() == 0
+        && raw.s_journal_inum.get() == 0
 }
 
 /// Whether an inode in use has one of the flags; `None` where the tables cannot be read, or there is no root in them.

@@ -99,3 +99,34 @@ fn a_file_that_claims_the_place_of_a_backup_has_its_bytes_copied_before_the_back
     wanted[..1024].fill(b'X');
     assert!(after[&b"/d/f"[..]].content == wanted);
 }
+
+#[test]
+fn a_mark_that_a_journal_is_full_is_cleared_where_there_is_none() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    for more in [&["-b", "4096"][..], &["-g", "2048"]] {
+        let path = base(&bench, more);
+        let mut bytes = fs::read(&path).unwrap();
+        let before = tree_of(&bytes);
+        bytes[INCOMPAT] |= RECOVER;
+        let mut kinds = Vec::new();
+        let device = Arc::new(Scratch::new(bytes.clone()));
+        let summary = Checker::new()
+            .check(&*device, &Options::default(), &mut |finding| kinds.push(finding.kind))
+            .unwrap();
+        assert!(!summary.is_clean() && kinds == [Kind::RecoveryLeft], "{more:?}: {kinds:?}");
+        for policy in [Policy::Preen, Policy::Asked] {
+            let device = Arc::new(Scratch::new(bytes.clone()));
+            let changes = Changes::new(&*device);
+            let options = repair::Options { policy, ..options() };
+            let report = repair(&changes, &options, &mut |_| true).unwrap();
+            assert!(report.clean && report.mended == 1, "{more:?}: {report:?}");
+            changes.apply().unwrap();
+            fs::write(&path, device.to_vec()).unwrap();
+            tools::e2fsck_fn(&path).unwrap();
+            assert!(before == tree::read(device).unwrap());
+        }
+        fs::write(&path, &bytes).unwrap();
+        tools::e2fsck_p(&path).unwrap();
+    }
+}
