@@ -102,6 +102,10 @@ pub fn align(dev: &Arc<dyn BlockDevice>, options: &Options<'_>) -> Result<Aligne
         for run in moves.runs() {
             draft.space.mark(run.from, run.len, false)?;
         }
+        if done.rounds == 0 {
+            // Each round leaves bitmaps that can be believed as much.
+            draft.look()?;
+        }
         draft.copy(&moves)?;
         draft.remap(&moves, &Numbers::new())?;
         draft.finish()?;

@@ -300,9 +300,6 @@ impl Checker {
         let mut run = begin(&mut self.scratch, dev, way, options.progress, sink)?;
         run.begin_memo();
         run.check_layout()?;
-        if options.backups {
-            run.check_backups()?;
-        }
         if mode != Mode::Look {
             run.release_orphans()?;
             run.s.walked.reset(run.geo.blocks_count.into());
@@ -313,6 +310,10 @@ impl Checker {
         run.check_links()?;
         run.check_counts()?;
         run.check_quota()?;
+        if options.backups {
+            // A file that claimed the place of one has a copy of its own by now.
+            run.check_backups()?;
+        }
         if mode == Mode::Mend {
             run.finish_super()?;
         }

@@ -72,18 +72,24 @@ pub(crate) fn is_elsewhere(raw: &RawSuperblock) -> bool {
     has_journal && raw.s_journal_inum.get() == 0 && raw.s_journal_uuid != [0; 16]
 }
 
+/// Whether the superblock of an image can be used: what keeps its journal from being replayed is the journal's then.
+pub(crate) fn is_usable(dev: &dyn BlockDevice, raw: &RawSuperblock) -> bool {
+    ring::geometry(dev, raw).is_ok()
+}
+
 /// Refuses a journal on a device of its own.
 pub(crate) fn elsewhere() -> ext2_core::Error {
     Incompatible::Feature("journal on another device".into()).into()
 }
 
-/// Whether the inode of the journal begins with the superblock of one that lies in it.
+/// Whether the inode of the journal begins with the superblock of one that lies in it. One with features that are not known is
+/// refused.
 pub(crate) fn has_superblock(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<bool> {
     match Ring::open(dev, raw) {
-        // What is not known here may be sound.
-        Ok(_) | Err(ext2_core::Error::Incompatible(_)) => Ok(true),
-        Err(ext2_core::Error::Device(error)) => Err(error.into()),
-        Err(_) => Ok(false),
+        Ok(_) => Ok(true),
+        Err(ext2_core::Error::Corrupt(_)) => Ok(false),
+        // What is not known here, or cannot be read now, may be sound.
+        Err(error) => Err(error),
     }
 }
 
@@ -123,7 +129,10 @@ pub(crate) fn set_one_user(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result
 pub fn replay(dev: &dyn BlockDevice) -> Result<Option<Replay>> {
     let raw = superblock(dev)?;
     let marked = raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0;
-    if raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() == 0 {
+    let has_feature = raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() != 0;
+    // Where only the feature was lost, a mark and a number still tell of the journal.
+    let has_journal = has_feature || marked && raw.s_journal_inum.get() != 0;
+    if !has_journal {
         return Ok(None);
     }
     let ring = match Ring::open(dev, &raw) {
@@ -141,6 +150,9 @@ pub fn replay(dev: &dyn BlockDevice) -> Result<Option<Replay>> {
     }
     let mut done = Replay::default();
     let mut next = ring.sequence;
+    if ring.start != 0 && ring.fast_commits {
+        return Err(Incompatible::Feature("fast_commit of the journal".into()).into());
+    }
     if ring.start != 0 {
         next = write_back(dev, &ring, &mut done)?;
         dev.flush()?;

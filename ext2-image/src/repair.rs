@@ -42,6 +42,7 @@ mod directories;
 mod engine;
 mod extents;
 mod inodes;
+mod journal;
 mod layout;
 mod lost_found;
 mod take;

@@ -148,6 +148,7 @@ fn lay_anew<'d>(
     done: &mut Resized,
 ) -> Result<Draft<'d>> {
     let mut draft = Draft::new(dev, old, raw, geo, options);
+    draft.look()?;
     let in_the_way = groups::lay_out(&mut draft)?;
     let moves = groups::find_places(&mut draft, &in_the_way, done)?;
     done.moved_blocks = moves.blocks();

@@ -29,6 +29,7 @@ mod switch;
 
 use blockdev::BlockDevice;
 use ext2_core::raw::{RawGroupDesc, RawSuperblock, SUPERBLOCK_OFFSET};
+use ext2_core::{CompatFeatures, IncompatFeatures};
 use ext2_core::{Corrupt, Errno, Error, Geometry, GroupNr, Object, Result, Superblock};
 
 use alloc::vec::Vec;
@@ -129,6 +130,12 @@ impl Image {
         sb.features.check_writable()?;
         if !sb.clean || sb.has_errors || sb.last_orphan != 0 {
             return Err(Error::Caller(Errno::UCLEAN, "the image is not clean: check and repair it first"));
+        }
+        if sb.features.incompat.contains(IncompatFeatures::META_BG)
+            && sb.features.compat.contains(CompatFeatures::RESIZE_INODE)
+        {
+            let what = "resize_inode and meta_bg exclude each other: check and repair the image first";
+            return Err(Corrupt::new(Object::Superblock, what).into());
         }
         let geo = Geometry::new(&sb);
         let mut descs = alloc::vec![RawGroupDesc::default(); geo.groups as usize];

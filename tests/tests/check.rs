@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, path::Path, sy
 
 use blockdev::BlockDevice;
 use e2dax_tests::{Golden, Rng, Scratch, Verdict, golden, need_tools, tools, tree};
+use ext2_core::{Ext2, OpenOptions};
 use ext2_image::check::{Checker, Finding, Options, Outcome};
 
 /// How many mutations of each image are tried; `E2DAX_CHECK_MUTATIONS` says another number.
@@ -257,4 +258,32 @@ fn damaged_images_are_mended_as_e2fsck_mends_them() {
         }
     }
     table.assert_explained();
+}
+
+/// Two names that FNV-1a has one number for.
+const SAME_FINGERPRINT: [&str; 2] = ["8yn0iYCKYHlIj4-BwPqk", "GReLUrM4wMqfg9yzV3KQ"];
+
+#[test]
+fn names_that_look_alike_hide_none_that_is_there_twice() {
+    need_tools!("e2fsck");
+    let device = Arc::new(ext2_image::mkfs::in_memory(1 << 20).unwrap());
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
+    for name in SAME_FINGERPRINT.into_iter().chain(["twice-a", "twice-b"]) {
+        fs.write(name, name).unwrap();
+    }
+    fs.close().unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    device.read_at(0, &mut bytes).unwrap();
+    let mut checker = Checker::new();
+    assert_eq!(verdict(&mut checker, &Scratch::new(bytes.clone())), Opinion::Clean);
+    let at = bytes.windows(7).position(|window| window == b"twice-b").unwrap();
+    bytes[at + 6] = b'a';
+    let Opinion::Faults(findings) = verdict(&mut checker, &Scratch::new(bytes.clone())) else {
+        panic!("the second name is not found");
+    };
+    assert!(findings.len() == 1 && findings[0].contains("DuplicateName"), "{findings:?}");
+    let folder = folder();
+    let path = folder.path().join("image");
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(e2fsck("-fn", &path).0, 4);
 }

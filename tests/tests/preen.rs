@@ -18,7 +18,7 @@ const BLOCK: usize = 1024;
 
 /// Name, and commands of debugfs. `{f}` is the inode of `d1/f` as debugfs wants it, and so on; `{f:0}` its first block.
 /// A command that begins with `=` is a patch of bytes: `=BLOCK+OFFSET HEX`.
-const STATES: [(&str, &str); 61] = [
+const STATES: [(&str, &str); 62] = [
     ("grow: a large file, and no feature large_file", "sif d1/f size 3221225472; feature -large_file"),
     ("create: inode with no links, dtime 0, no entry", "unlink d1/f; sif {f} links_count 0; sif {f} dtime 0"),
     (
@@ -98,6 +98,7 @@ const STATES: [(&str, &str); 61] = [
         "orphan: truncated, and dead since",
         "sif d1/g dtime @0x6553f118; sif d1/g links_count 0; ssv last_orphan {#g}",
     ),
+    ("a high half of the block of attributes", "sif d1/f file_acl 0x100000000"),
     ("attribute block of zeros", "setb 4000; zap_block 4000; sif d1/f file_acl 4000; sif d1/f blocks 12"),
     (
         "all counts wrong",

@@ -1,5 +1,6 @@
 //! Pass 2: the entries of every directory.
 
+use alloc::collections::BTreeSet;
 use core::mem::take;
 
 use zerocopy::FromBytes;
@@ -294,8 +295,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Looks for names that a directory has twice. The fingerprints find candidates; the first pair of
-    /// them is read again and compared, which keeps the time linear.
+    /// Looks for names that a directory has twice, and tells the first. The fingerprints find candidates, which are read again
+    /// and compared: names that are different may have one fingerprint.
     fn check_duplicates(
         &mut self,
         dir: &[DirBlock],
@@ -306,16 +307,15 @@ impl Run<'_> {
         if self.mode == Mode::Repair {
             return self.mend_duplicates(dir, names, buffer);
         }
-        let pair = names.windows(2).find_map(|pair| match pair {
-            [a, b] if a.0 == b.0 => Some((a.1, b.1)),
-            _ => None,
-        });
-        let Some((first, second)) = pair else { return Ok(()) };
-        let (first, second) = (self.name_at(dir, first, buffer)?, self.name_at(dir, second, buffer)?);
-        if let (Some((_, first)), Some((place, second))) = (first, second)
-            && first == second
-        {
-            self.report_entry(place, Kind::DuplicateName, None, None, &second)?;
+        for same in names.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
+            let mut seen = BTreeSet::new();
+            for &(_, key) in same {
+                let Some((place, name)) = self.name_at(dir, key, buffer)? else { continue };
+                if let Some(name) = seen.replace(name) {
+                    self.report_entry(place, Kind::DuplicateName, None, None, &name)?;
+                    return Ok(());
+                }
+            }
         }
         Ok(())
     }

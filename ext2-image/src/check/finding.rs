@@ -131,6 +131,7 @@ macro_rules! kinds {
 kinds! {
     // The superblock and the descriptors.
     SuperblockField Halts "a field is impossible",
+    SparseSuper Halts "groups have what is their own where backups would be, but there is no feature sparse_super",
     SuperblockLost Halts "the superblock cannot be used; there is a backup in block",
     BlockSize Halts "s_log_block_size",
     FirstDataBlock Halts "s_first_data_block",
@@ -147,6 +148,7 @@ kinds! {
     ReservedDescriptors Halts "s_reserved_gdt_blocks without the feature resize_inode",
     JournalInode Halts "the journal is not in inode 8, but in inode",
     JournalLeft Mends "names a journal that is none, and has no feature has_journal: inode",
+    RecoveryLeft Mends "says that a journal has to be replayed, but there is none",
     JournalSuperblock Halts "the journal has no superblock",
     JournalFields Mends "the journal is of version 1, but has fields of version 2",
     JournalElsewhere Halts "names a journal elsewhere by its UUID, but the image has its own or none",
@@ -184,7 +186,7 @@ kinds! {
     SpecialInode Halts "a device, FIFO or socket that cannot be one",
     Symlink Halts "the symlink is invalid",
     FaddrField Halts "i_faddr, which should be 0,",
-    AclHighField Halts "i_file_acl_high, which should be 0,",
+    AclHighField Mends "i_file_acl_high, which should be 0,",
     FragmentField Halts "i_frag, which should be 0,",
     FragmentSizeField Halts "i_fsize, which should be 0,",
     BlocksHighField Halts "the high half of i_blocks, which should be 0,",

@@ -7,10 +7,10 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::Pass;
 use super::finding::{Kind, Place};
 use super::run::{Run, Step, Stop};
-use super::superblock::{ORPHANS, UNINIT_BG};
+use super::superblock::{ORPHANS, UNINIT_BG, marks_no_journal};
 use crate::little::word;
 use ext2_core::raw::{RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
-use ext2_core::{Barrier, CompatFeatures, GroupNr};
+use ext2_core::{Barrier, CompatFeatures, GroupNr, IncompatFeatures};
 
 /// `bg_flags`: the table, or the block bitmap, was never written.
 pub(crate) const TABLE_UNWRITTEN: u16 = 1;
@@ -40,6 +40,12 @@ impl Run<'_> {
             self.raw.s_feature_ro_compat = (self.raw.s_feature_ro_compat.get() & !ORPHANS).into();
             let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_ro_compat) as u64;
             self.dev.write_u32(at, self.raw.s_feature_ro_compat.get())?;
+        }
+        if marks_no_journal(&self.raw) && self.fault(Place::Superblock, Kind::RecoveryLeft)? {
+            let bits = self.raw.s_feature_incompat.get() & !IncompatFeatures::RECOVER.bits();
+            self.raw.s_feature_incompat = bits.into();
+            let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_incompat) as u64;
+            self.dev.write_u32(at, bits)?;
         }
         self.check_resize_inode()?;
         self.check_journal()?;

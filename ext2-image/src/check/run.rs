@@ -110,9 +110,9 @@ pub(crate) struct Later {
     pub(crate) resize_inode: bool,
     /// Inodes that have extents, where the file system has none.
     pub(crate) extents: crate::repair::Extents,
-    /// Where the last name was added: directory, and index into its blocks.
-    pub(crate) cursor: (u32, usize),
-    /// The directory for what has no name; 0 while not known.
+    /// By directory: which of its blocks is the first that may have room for a name, as an index.
+    pub(crate) cursors: BTreeMap<u32, usize>,
+    /// The directory for what has no name, the root where there is no room for one; 0 while not known.
     pub(crate) lost_found: u32,
     /// Whether the passes have to begin anew.
     pub(crate) again: bool,
@@ -122,6 +122,8 @@ pub(crate) struct Later {
     pub(crate) next_inode: u32,
     /// The next block to be looked at when one is taken.
     pub(crate) next_block: u32,
+    /// Whether no block was free any more. None becomes free before the passes begin anew.
+    pub(crate) full: bool,
     /// Blocks that were taken.
     pub(crate) taken: u32,
     /// Findings that nobody wanted mended, or that could not be.

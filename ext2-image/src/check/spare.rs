@@ -16,7 +16,7 @@ use super::run::{Run, Step};
 use super::tree::Walk;
 use crate::zeros::is_zero;
 use ext2_core::raw::{RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
-use ext2_core::{CompatFeatures, GroupNr};
+use ext2_core::{CompatFeatures, GroupNr, IncompatFeatures};
 
 /// The inode's number.
 const INODE: u32 = 7;
@@ -58,6 +58,13 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whether there are spare blocks that the inode can hold. With `meta_bg` there are none: files may have what lies behind the
+    /// descriptors.
+    pub(crate) fn has_spare(&self) -> bool {
+        !self.sb.features.incompat.contains(IncompatFeatures::META_BG)
+            && u64::from(self.geo.reserved_gdt_blocks) <= self.geo.block_size.pointers()
+    }
+
     fn resize_inode_is_good(&mut self, inode: &RawInode) -> Step<bool> {
         let [.., double, triple] = &inode.i_block;
         let others = inode.i_block.iter().take(13).any(|block| block.get() != 0);
@@ -66,13 +73,11 @@ impl Run<'_> {
             || triple.get() != 0
             || inode.i_mode.get() & 0o170_000 != 0o100_000
             || !self.is_block(double)
+            || !self.has_spare()
         {
             return Ok(false);
         }
         let spare = u32::from(self.geo.reserved_gdt_blocks);
-        if u64::from(spare) > self.geo.block_size.pointers() {
-            return Ok(false);
-        }
         let mut top = take(&mut self.s.block);
         self.read_block(double, &mut top)?;
         let pointers = self.geo.block_size.pointers() as usize;

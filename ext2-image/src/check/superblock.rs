@@ -26,6 +26,11 @@ pub(crate) const QUOTA: u32 = 0x100;
 /// Directories with more links than can be counted have 1.
 pub(crate) const DIR_NLINK: u32 = 0x20;
 
+/// Incompatible features that a file has by a flag of its inode.
+pub(crate) const OF_FILES: u32 = ENCRYPT | INLINE_DATA;
+const ENCRYPT: u32 = 0x1_0000;
+const INLINE_DATA: u32 = 0x8000;
+
 /// Compatible features that are known: what an unknown one means for the structures nobody can say.
 const CHECKED_COMPAT: u32 = 0x3f | 0x200 | 0x400 | 0x800;
 
@@ -171,8 +176,6 @@ fn without_unused(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Option<RawSuper
     // A feature and the flag: incompatible ones, and one that does not keep others from reading.
     const INCOMPATIBLE: [(u32, u32); 2] = [(ENCRYPT, 0x800), (INLINE_DATA, 0x1000_0000)];
     const VERITY: (u32, u32) = (0x8000, 0x10_0000);
-    const ENCRYPT: u32 = 0x1_0000;
-    const INLINE_DATA: u32 = 0x8000;
     let (mut incompat, mut ro_compat) = (raw.s_feature_incompat.get(), raw.s_feature_ro_compat.get());
     let mut flags = 0;
     let mut take = |field: &mut u32, (feature, flag): (u32, u32)| {
@@ -187,14 +190,25 @@ fn without_unused(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Option<RawSuper
     take(&mut ro_compat, VERITY);
     // Whether there are orphans says the file of orphans.
     let is_left = ro_compat & ORPHANS != 0 && raw.s_feature_compat.get() & ORPHAN_FILE == 0;
-    if flags == 0 && !is_left {
+    let is_marked = marks_no_journal(raw);
+    if flags == 0 && !is_left && !is_marked {
         return None;
+    }
+    if is_marked {
+        incompat &= !IncompatFeatures::RECOVER.bits();
     }
     let mut known = *raw;
     known.s_feature_incompat = incompat.into();
     known.s_feature_ro_compat = if is_left { ro_compat & !ORPHANS } else { ro_compat }.into();
     let sb = check_super(dev, &known, &mut |_| false).ok()?;
     (flags == 0 || !has_flag(dev, &geometry(&sb), flags)?).then_some(known)
+}
+
+/// Whether a superblock says that a journal has to be replayed, and names none.
+pub(crate) fn marks_no_journal(raw: &RawSuperblock) -> bool {
+    raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0
+        && raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() == 0
+        && raw.s_journal_inum.get() == 0
 }
 
 /// Whether an inode in use has one of the flags; `None` where the tables cannot be read, or there is no root in them.

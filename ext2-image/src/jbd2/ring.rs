@@ -1,7 +1,6 @@
 //! The file that is the journal, and its superblock.
 
 use alloc::format;
-use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::mem::offset_of;
@@ -13,10 +12,12 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::block::{JOURNAL_MAGIC, big};
 use super::corrupt;
+use crate::check::superblock::OF_FILES;
 use crate::crc::crc32c;
 
-/// Incompatible features of a journal: revocations, 64-bit numbers, commits that do not wait, checksums of version 2 and 3.
-const KNOWN: u32 = 0x1 | 0x2 | 0x4 | 0x8 | 0x10;
+/// Incompatible features of a journal: revocations, 64-bit numbers, commits that do not wait, checksums of version 2 and 3, fast
+/// commits.
+const KNOWN: u32 = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | FAST_COMMIT;
 const LARGE: u32 = 0x2;
 const SUMS_2: u32 = 0x8;
 const SUMS_3: u32 = 0x10;
@@ -52,6 +53,8 @@ pub(super) struct Ring {
     pub(super) sums_2: bool,
     pub(super) sums_3: bool,
     pub(super) sums_transactions: bool,
+    /// Whether there may be commits that are not in the log.
+    pub(super) fast_commits: bool,
     /// With which checksums begin.
     pub(super) seed: u32,
     head: Vec<u8>,
@@ -60,9 +63,11 @@ pub(super) struct Ring {
 impl Ring {
     /// Finds the journal of a file system.
     pub(super) fn open(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Self> {
-        let sb = Superblock::from_raw(raw, dev.size(), true)?;
-        let geo = Geometry::new(&sb);
+        let geo = geometry(dev, raw)?;
         let nr = raw.s_journal_inum.get();
+        if nr == 0 && raw.s_journal_dev.get() == 0 && raw.s_journal_uuid == [0; 16] {
+            return corrupt("nothing says where the journal is");
+        }
         if nr == 0 {
             return Err(super::elsewhere());
         }
@@ -76,8 +81,7 @@ impl Ring {
     /// Finds the journal by the copy of its inode's map in the superblock (`s_jnl_blocks`), as e2fsck does where the inode is
     /// no journal.
     pub(super) fn open_by_backup(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Self> {
-        let sb = Superblock::from_raw(raw, dev.size(), true)?;
-        let geo = Geometry::new(&sb);
+        let geo = geometry(dev, raw)?;
         let [pointers @ .., high, low] = &raw.s_jnl_blocks;
         if raw.s_jnl_backup_type != 1 {
             return corrupt("the superblock has no copy of the journal's map");
@@ -96,14 +100,11 @@ impl Ring {
         if big(&head, 0) != JOURNAL_MAGIC || !matches!(kind, 3 | 4) {
             return corrupt("the journal has no superblock");
         }
-        let (compat, incompat) = if kind == 4 { (big(&head, 36), big(&head, 40)) } else { (0, 0) };
-        if incompat & !KNOWN != 0 {
-            let name = if incompat & FAST_COMMIT != 0 {
-                "fast_commit".to_string()
-            } else {
-                format!("{incompat:#x}")
-            };
-            return Err(Incompatible::Feature(format!("{name} of the journal")).into());
+        let [compat, incompat, ro_compat] = [36, 40, 44].map(|at| if kind == 4 { big(&head, at) } else { 0 });
+        // None that does not keep others from reading is known.
+        let unknown = if incompat & !KNOWN != 0 { incompat & !KNOWN } else { ro_compat };
+        if unknown != 0 {
+            return Err(Incompatible::Feature(format!("{unknown:#x} of the journal")).into());
         }
         let (sums_2, sums_3) = (incompat & SUMS_2 != 0, incompat & SUMS_3 != 0);
         if sums_2 && sums_3 || (sums_2 || sums_3) && (compat & SUMS_1 != 0 || head.get(80) != Some(&CRC_32C))
@@ -121,6 +122,7 @@ impl Ring {
             sums_2,
             sums_3,
             sums_transactions: compat & SUMS_1 != 0,
+            fast_commits: incompat & FAST_COMMIT != 0,
             seed: crc32c(!0, head.get(48..64).unwrap_or_default()),
             map,
             head,
@@ -214,6 +216,13 @@ impl Ring {
         }
         Ok(dev.write_at(self.offset(0), &self.head)?)
     }
+}
+
+/// The layout of an image, as far as the journal is found by it: features that only files have change nothing of that.
+pub(super) fn geometry(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Geometry> {
+    let mut known = *raw;
+    known.s_feature_incompat = (raw.s_feature_incompat.get() & !OF_FILES).into();
+    Ok(Geometry::new(&Superblock::from_raw(&known, dev.size(), true)?))
 }
 
 /// The blocks of a file by its map; one with a hole ends there.

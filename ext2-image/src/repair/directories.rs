@@ -1,7 +1,7 @@
 //! Repairs of the entries of directories. What e2fsck keeps of a broken block is kept, and what it gives up behind the
 //! break is looked through for entries that follow each other to the end of the block.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -217,14 +217,14 @@ impl Run<'_> {
         let mut used: Option<BTreeSet<Vec<u8>>> = None;
         let mut next = 0;
         for same in names.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
-            let mut seen: Vec<(Vec<u8>, u32)> = Vec::new();
+            let mut seen: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
             for &(_, key) in same {
                 let Some((place, name)) = self.name_at(dir, key, buffer)? else { continue };
                 // OK to cast: the low half is an offset in a block.
                 let offset = (key & 0xffff) as usize;
                 let Some(here) = said(buffer, offset) else { continue };
-                let Some((_, inode)) = seen.iter().find(|(other, _)| *other == name) else {
-                    seen.push((name, here.inode));
+                let Some(inode) = seen.get(&name) else {
+                    seen.insert(name, here.inode);
                     continue;
                 };
                 if !self.report_entry(place, Kind::DuplicateName, None, None, &name)? {

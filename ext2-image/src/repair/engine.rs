@@ -6,7 +6,7 @@ use core::cell::Cell;
 
 use ext2_core::raw::{RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::{STATE_ERROR, STATE_VALID};
-use ext2_core::{Features, Result};
+use ext2_core::{Error, Features, Result};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::changes::Changes;
@@ -147,23 +147,7 @@ fn rounds(
         counts.set(counts.get() && wanted && finding.kind.is_count());
         wanted
     };
-    // A journal that holds something comes first; one that cannot be replayed is given up, as e2fsck does it.
-    if crate::jbd2::needs_replay(changes).unwrap_or(false)
-        && let Err(error) = crate::jbd2::replay(changes)
-    {
-        let mut raw = RawSuperblock::new_zeroed();
-        changes.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
-        if crate::jbd2::is_elsewhere(&raw) {
-            // Nothing is wrong with it: it is not here.
-            return Err(error);
-        }
-        let (place, kind) = (Place::Inode(8), Kind::JournalSuperblock);
-        let lost = Finding { place, kind, found: None, expected: None, name: Vec::new() };
-        if answer(&lost) {
-            raw.s_feature_incompat = (raw.s_feature_incompat.get() & !0x4).into();
-            changes.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
-        }
-    }
+    replay_journal(changes, &mut answer)?;
     let mut scratch = Scratch::default();
     let mut stopped = None;
     let mut sound = None;
@@ -173,6 +157,10 @@ fn rounds(
         stopped = settle_super(changes, &mut answer)?.err();
         if stopped.is_some() {
             break;
+        }
+        if changes.stamp() != before {
+            // A backup of the superblock does not say that the journal is full.
+            crate::jbd2::replay(changes)?;
         }
         let round = settle_descriptors(changes, &mut answer).and_then(|()| {
             crate::check::round(changes, options.now, options.progress, &mut scratch, &mut answer)
@@ -208,6 +196,31 @@ fn rounds(
     }
     let stopped = stopped.or_else(|| last.pop());
     Ok(Report { mended, clean: summary.is_clean() && stopped.is_none(), stopped, summary })
+}
+
+/// Brings back what the journal holds, before all else. One that is broken is given up where `answer` says so, as e2fsck does it.
+/// Any other that cannot be replayed has nothing wrong with it: it lies elsewhere, has what is not known here, or cannot be read
+/// now.
+fn replay_journal(changes: &Changes<'_>, answer: &mut dyn FnMut(&Finding) -> bool) -> Result<()> {
+    match crate::jbd2::needs_replay(changes) {
+        Ok(true) => {}
+        // Without a superblock nothing says where a journal is.
+        Ok(false) | Err(Error::Corrupt(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let Err(error) = crate::jbd2::replay(changes) else { return Ok(()) };
+    let mut raw = RawSuperblock::new_zeroed();
+    changes.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    if !matches!(error, Error::Corrupt(_)) && crate::jbd2::is_usable(changes, &raw) {
+        return Err(error);
+    }
+    let (place, kind) = (Place::Inode(8), Kind::JournalSuperblock);
+    let lost = Finding { place, kind, found: None, expected: None, name: Vec::new() };
+    if answer(&lost) {
+        raw.s_feature_incompat = (raw.s_feature_incompat.get() & !0x4).into();
+        changes.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Says in the superblock that the image is clean, and, where that is news, when it was checked.

@@ -241,8 +241,8 @@ impl Run<'_> {
         Ok(FileKind::from_mode(self.dev.read_u32(offset)? as u16))
     }
 
-    /// Without a block for it, or with more spare blocks than it can hold, the image is one that has none: nothing of a file
-    /// is lost by that.
+    /// Without a block for it, or without spare blocks that it can hold, the image is one that has none: nothing of a file is
+    /// lost by that.
     fn drop_resize_inode(&mut self, offset: u64) -> Step {
         let mut raw = RawSuperblock::new_zeroed();
         self.dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
@@ -259,7 +259,7 @@ impl Run<'_> {
         let Some(offset) = self.inode_offset(RESIZE) else { return Ok(()) };
         let double = self.dev.read_u32(offset + (offset_of!(RawInode, i_block) + 13 * 4) as u64)?;
         let pointers = self.geo.block_size.pointers();
-        let double = if u64::from(self.geo.reserved_gdt_blocks) > pointers {
+        let double = if !self.has_spare() {
             None
         } else if self.is_block(double) && !self.s.found.set(double.into()) {
             Some(double)

@@ -8,7 +8,7 @@ use core::mem::offset_of;
 use blockdev::{BlockDevice, CutOff};
 use ext2_core::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::STATE_VALID;
-use ext2_core::{BlockSize, FileKind, Geometry, GroupNr, Result};
+use ext2_core::{BlockSize, FileKind, Geometry, GroupNr, Result, RoCompatFeatures, Superblock};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::check::run::{Run, Step, Stop};
@@ -190,12 +190,17 @@ pub(crate) fn settle_super(
             wrong = Some(finding.clone());
             false
         };
-        let stop = match read_super(dev) {
-            Ok(raw) => check_super(dev, &raw, &mut note).map(drop),
+        let checked = match read_super(dev) {
+            Ok(raw) => check_super(dev, &raw, &mut note),
             Err(stop) => Err(stop),
         };
-        let error = match stop {
-            Ok(()) => return Ok(Ok(())),
+        let error = match checked {
+            Ok(sb) if lost_sparse_super(dev, &sb)? && answer(&finding(Kind::SparseSuper)) => {
+                let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_ro_compat) as u64;
+                dev.write_u32(at, dev.read_u32(at)? | RoCompatFeatures::SPARSE_SUPER.bits())?;
+                continue;
+            }
+            Ok(_) => return Ok(Ok(())),
             Err(Stop::Error(error)) => Some(error),
             Err(_) => None,
         };
@@ -224,6 +229,24 @@ pub(crate) fn settle_super(
         }
     }
     Ok(Err(finding(Kind::SuperblockField)))
+}
+
+/// Whether the feature `sparse_super` was there: without it every group begins with a backup, but group 2 begins with its bitmaps
+/// and its table, as mke2fs lays out one that has none.
+fn lost_sparse_super(dev: &dyn BlockDevice, sb: &Superblock) -> Result<bool> {
+    let (geo, group) = (geometry(sb), GroupNr::new(2));
+    let at = geo.descriptor_offset(group, GroupNr::new(0));
+    let mut desc = RawGroupDesc::default();
+    if sb.revision == 0
+        || geo.groups <= group.get()
+        || !geo.has_super(group)
+        || at + size_of::<RawGroupDesc>() as u64 > dev.size()
+    {
+        return Ok(false);
+    }
+    dev.read_at(at, desc.as_mut_bytes())?;
+    let own = [desc.bg_block_bitmap, desc.bg_inode_bitmap, desc.bg_inode_table];
+    Ok((geo.group_start(group)..).zip(own).all(|(block, own)| own.get() == block))
 }
 
 /// Sets a field of the superblock to what the others leave for it; `false` when nothing says what it was.
@@ -495,79 +518,5 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-
-    /// A journal that is a file with a name, as ext3 once made it on a mount, becomes inode 8; its name goes with the passes.
-    /// `false` where inode 8 has something, or the file is no journal.
-    fn move_journal(&mut self, hidden: &RawInode) -> Step<bool> {
-        const INODE: u32 = 8;
-        let nr = self.raw.s_journal_inum.get();
-        let is_used = hidden.i_links_count.get() != 0 || hidden.i_block.iter().any(|block| block.get() != 0);
-        if nr < self.geo.first_ino || is_used || !crate::jbd2::has_superblock(self.dev, &self.raw)? {
-            return Ok(false);
-        }
-        let (Some(from), Some(to)) = (self.inode_offset(nr), self.inode_offset(INODE)) else {
-            return Ok(false);
-        };
-        let mut bytes = vec![0; self.geo.inode_size.into()];
-        self.dev.read_at(from, &mut bytes)?;
-        let Ok((inode, _)) = RawInode::mut_from_prefix(&mut bytes) else { return Ok(false) };
-        if FileKind::from_mode(inode.i_mode.get()) != Some(FileKind::Regular)
-            || inode.i_links_count.get() == 0
-        {
-            return Ok(false);
-        }
-        inode.i_mode = (FileKind::Regular.mode_bits() | 0o600).into();
-        inode.i_links_count = 1.into();
-        self.dev.write_at(to, &bytes)?;
-        self.dev.zero(from, self.geo.inode_size.into())?;
-        let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_journal_inum) as u64;
-        self.dev.write_u32(at, INODE)?;
-        Ok(true)
-    }
-
-    /// A journal that cannot be one: begun anew where its inode holds a run of blocks as mke2fs makes it, otherwise taken
-    /// away with its feature.
-    pub(crate) fn mend_journal(&mut self) -> Step {
-        const INODE: u32 = 8;
-        const LEAST: u32 = 1024;
-        self.later.again = true;
-        let Some(offset) = self.inode_offset(INODE) else { return Ok(()) };
-        let mut inode = RawInode::new_zeroed();
-        self.dev.read_at(offset, inode.as_mut_bytes())?;
-        let blocks = inode.i_size.get() >> self.geo.block_size.log2();
-        let [first, ..] = &inode.i_block;
-        if self.move_journal(&inode)? {
-            return Ok(());
-        }
-        let direct = || inode.i_block.iter().take(12).map(|block| block.get());
-        let is_run = direct().zip(first.get()..).all(|(block, next)| block == next && self.is_block(block));
-        let mut raw = RawSuperblock::new_zeroed();
-        self.dev.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
-        raw.s_feature_incompat = (raw.s_feature_incompat.get() & !0x4).into();
-        if FileKind::from_mode(inode.i_mode.get()) == Some(FileKind::Regular)
-            && inode.i_links_count.get() != 0
-            && inode.i_size_high.get() == 0
-            && blocks >= LEAST
-            && is_run
-        {
-            raw.s_journal_inum = INODE.into();
-            let mut journal = ext2_format::journal::superblock(self.block_len(), blocks, 1);
-            if let Some(uuid) = journal.get_mut(48..64) {
-                uuid.copy_from_slice(&raw.s_uuid);
-            }
-            self.dev.write_at(self.byte_of(first.get()), &journal)?;
-        }
-        // One whose blocks cannot be followed to their end is none. Of one on another device nothing is known.
-        let nr = raw.s_journal_inum.get();
-        let is_elsewhere = nr == 0 && (raw.s_journal_dev.get() != 0 || raw.s_journal_uuid != [0; 16]);
-        if !is_elsewhere && nr != INODE || !crate::jbd2::has_superblock(self.dev, &raw)? {
-            raw.s_feature_compat = (raw.s_feature_compat.get() & !0x4).into();
-            raw.s_journal_inum = 0.into();
-            raw.s_jnl_backup_type = 0;
-            raw.s_jnl_blocks = Default::default();
-            self.dev.zero(offset, self.geo.inode_size.into())?;
-        }
-        Ok(self.dev.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?)
     }
 }

@@ -15,28 +15,32 @@ const NAME: &[u8] = b"lost+found";
 impl Run<'_> {
     /// Gives an inode of a kind a name. What was counted stays right, so that the passes can go on.
     pub(crate) fn connect(&mut self, inode: u32, kind: u8) -> Step {
-        // Without room for lost+found the root has to do.
-        let home = self.lost_and_found()?.unwrap_or(ROOT);
+        let home = self.lost_and_found()?;
         let name = format!("#{inode}");
-        let mut to = home;
-        let mut added = self.add_name(home, name.as_bytes(), inode, kind)?;
-        if !added && home != ROOT {
-            to = ROOT;
-            added = self.add_name(ROOT, name.as_bytes(), inode, kind)?;
+        for to in [home, ROOT] {
+            if self.add_name(to, name.as_bytes(), inode, kind)? {
+                self.recount(inode, 1);
+                return if kind == 2 { self.set_parent(inode, to) } else { Ok(()) };
+            }
+            // Other names are hardly shorter: its blocks are not read again for each of them.
+            self.later.cursors.insert(to, usize::MAX);
         }
-        if !added {
-            self.later.left += 1;
-            return Ok(());
-        }
-        self.recount(inode, 1);
-        if kind == 2 { self.set_parent(inode, to) } else { Ok(()) }
+        self.later.left += 1;
+        Ok(())
     }
 
-    /// The directory for what is found, made where there is none; `None` where there is no room for it.
-    fn lost_and_found(&mut self) -> Step<Option<u32>> {
-        if self.later.lost_found != 0 {
-            return Ok(Some(self.later.lost_found));
+    /// The directory for what is found, made where there is none. Without room for it the root has to do.
+    fn lost_and_found(&mut self) -> Step<u32> {
+        if self.later.lost_found == 0 {
+            self.later.lost_found = match self.find_lost_and_found()? {
+                Some(found) => found,
+                None => self.make_lost_and_found()?.unwrap_or(ROOT),
+            };
         }
+        Ok(self.later.lost_found)
+    }
+
+    fn find_lost_and_found(&mut self) -> Step<Option<u32>> {
         let mut bytes = Vec::new();
         for block in self.blocks_of(ROOT) {
             self.read_block(block.block, &mut bytes)?;
@@ -44,7 +48,6 @@ impl Run<'_> {
             while let Some(here) = said(&bytes, at).filter(|here| here.fits(bytes.len() - at)) {
                 if here.inode != 0 && bytes.get(at + 8..at + 8 + here.name_len) == Some(NAME) {
                     if self.is_directory(here.inode) {
-                        self.later.lost_found = here.inode;
                         return Ok(Some(here.inode));
                     }
                     // As e2fsck: the name is taken from what is none, which gets another.
@@ -54,7 +57,7 @@ impl Run<'_> {
                 at += here.len;
             }
         }
-        self.make_lost_and_found()
+        Ok(None)
     }
 
     fn make_lost_and_found(&mut self) -> Step<Option<u32>> {
@@ -81,7 +84,6 @@ impl Run<'_> {
         self.s.dirs.insert(at, dir);
         let at = self.s.dir_blocks.partition_point(|other| other.inode < inode);
         self.s.dir_blocks.insert(at, DirBlock { inode, nr: 0, block });
-        self.later.lost_found = inode;
         Ok(Some(inode))
     }
 
@@ -97,7 +99,7 @@ impl Run<'_> {
     fn add_name(&mut self, dir: u32, name: &[u8], inode: u32, kind: u8) -> Step<bool> {
         let start = self.s.dir_blocks.partition_point(|block| block.inode < dir);
         let end = self.s.dir_blocks.partition_point(|block| block.inode <= dir);
-        let from = if self.later.cursor.0 == dir { self.later.cursor.1 } else { 0 };
+        let from = self.later.cursors.get(&dir).copied().unwrap_or(0);
         let need = dirent_size(name.len() + 1);
         let mut bytes = Vec::new();
         for index in from..end - start {
@@ -126,7 +128,7 @@ impl Run<'_> {
             put_entry(&mut bytes, at + own, len - own, inode, kind, &name);
             self.dev.write_at(self.byte_of(block.block), &bytes)?;
             self.drop_index(dir)?;
-            self.later.cursor = (dir, index);
+            self.later.cursors.insert(dir, index);
             return Ok(true);
         }
         let last = self.s.dir_blocks.get(start..end).and_then(|blocks| blocks.last());
@@ -157,7 +159,7 @@ impl Run<'_> {
         self.drop_index(dir)?;
         let at = self.s.dir_blocks.partition_point(|other| (other.inode, other.nr) < (dir, nr));
         self.s.dir_blocks.insert(at, DirBlock { inode: dir, nr, block });
-        self.later.cursor = (dir, count);
+        self.later.cursors.insert(dir, count);
         Ok(true)
     }
 }

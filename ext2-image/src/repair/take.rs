@@ -16,11 +16,15 @@ const DIRECT: u64 = 12;
 impl Run<'_> {
     /// Takes a free block; `None` when there is none. Its contents are what they were.
     pub(crate) fn take_block(&mut self) -> Option<u32> {
+        if self.later.full {
+            return None;
+        }
         let first = self.geo.first_data_block.saturating_add(1);
         let from = self.later.next_block.max(first);
         let end = u64::from(self.geo.blocks_count);
-        let free =
-            self.first_free(from.into(), end).or_else(|| self.first_free(first.into(), from.into()))?;
+        let free = self.first_free(from.into(), end).or_else(|| self.first_free(first.into(), from.into()));
+        self.later.full = free.is_none();
+        let free = free?;
         self.s.found.set(free);
         self.later.taken += 1;
         // OK to cast: below the number of blocks, which has 32 bits.

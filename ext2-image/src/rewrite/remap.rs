@@ -2,7 +2,8 @@
 //!
 //! All inodes are looked at in the order of their tables, and every indirect block once. That each moved block is found as
 //! often as it has to be is what shows that the bitmaps can be believed: a block that nobody points to, or one that somebody
-//! points to although it is marked free, ends the rewrite before anything is changed.
+//! points to although it is marked free, ends the rewrite. So they are looked at once before anything is written, and changed when
+//! the blocks have been copied.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -10,7 +11,7 @@ use alloc::vec::Vec;
 
 use ext2_core::raw::RawInode;
 use ext2_core::rules::decode_rec_len;
-use ext2_core::{CompatFeatures, Corrupt, GroupNr, InodeNr, Object, Result};
+use ext2_core::{CompatFeatures, Corrupt, Errno, Error, GroupNr, InodeNr, Object, Result};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Draft, Moves, Step};
@@ -54,6 +55,11 @@ fn corrupt<T>(inode: u32, what: alloc::string::String) -> Result<T> {
 }
 
 impl Draft<'_> {
+    /// Looks at all that inodes point to, before anything is written to blocks that are marked free: none of them is in use.
+    pub(crate) fn look(&mut self) -> Result<()> {
+        self.remap(&Moves::default(), &Numbers::new())
+    }
+
     /// Points everything to the new places of blocks and the new numbers of inodes. The blocks have been copied.
     pub(crate) fn remap(&mut self, moves: &Moves, numbers: &Numbers) -> Result<()> {
         let walked = alloc::vec![0; (self.old.geo.blocks_count / 8) as usize + 1];
@@ -203,7 +209,8 @@ impl Remap<'_, '_> {
             changed |= new;
         }
         if nr == BAD_BLOCKS && self.found != before {
-            return corrupt(nr, "bad blocks are in the way".into());
+            let what = "blocks of the list of bad blocks are in the way, which cannot move";
+            return Err(Error::Caller(Errno::OPNOTSUPP, what));
         }
         Ok(changed)
     }
@@ -335,7 +342,7 @@ impl Draft<'_> {
                 let to = loop {
                     if to_group >= self.geo.groups {
                         let what = "the new size has too few inodes";
-                        return Err(ext2_core::Error::Caller(ext2_core::Errno::NOSPC, what));
+                        return Err(Error::Caller(Errno::NOSPC, what));
                     }
                     if !is_loaded {
                         let place = self.descs[to_group as usize].bg_inode_bitmap.get();

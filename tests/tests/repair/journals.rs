@@ -3,8 +3,9 @@
 use std::{fs, ops::ControlFlow, path::Path};
 
 use blockdev::crash::{BlockModel, CrashLimits, CrashState, FenceMeans};
-use blockdev::{BlockDevice, RamDevice, Recorder};
+use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice, Recorder};
 use e2dax_tests::{Scratch, golden, mount, need_mount, need_tools, tools};
+use ext2_image::check::{Checker, Options};
 use ext2_image::jbd2;
 use ext2_image::repair::{Changes, repair};
 
@@ -368,6 +369,97 @@ fn a_replay_whose_power_fails_before_it_is_stored_is_done_again() {
         });
         assert!(states > 5, "{states}");
     }
+}
+
+/// An image with a full journal, and where the journal's superblock lies.
+fn full(bench: &Bench) -> (Vec<u8>, usize) {
+    let path = base(bench, &["-t", "ext3"]);
+    let (mut bytes, map) = (fs::read(&path).unwrap(), journal_map(&path));
+    let head = map[0] * BLOCK;
+    journal_of(&mut bytes, map, Format { sums: 0, large: false }, Break::Nothing);
+    (bytes, head)
+}
+
+#[test]
+fn a_journal_that_cannot_be_read_now_is_not_given_up() {
+    need_tools!("mke2fs", "debugfs");
+    let (bytes, _) = full(&Bench::new());
+    let wanted = replayed(&Scratch::new(bytes.clone()));
+    let mut failed = 0;
+    for nr in 0..60 {
+        let device = Faulty::new(Scratch::new(bytes.clone()));
+        device.arm(Fault::once(Calls::READ, nr));
+        let is_repaired = repair_all(&device).is_ok();
+        device.disarm();
+        let after = bytes_of(device.inner());
+        if is_repaired {
+            assert!(after[9000 * BLOCK..9004 * BLOCK] == wanted, "read {nr} failed");
+        } else {
+            assert!(after == bytes, "read {nr} failed: something was stored");
+            failed += 1;
+        }
+    }
+    assert!(failed > 5, "{failed}");
+}
+
+#[test]
+fn a_journal_with_features_that_are_not_known_is_refused_and_kept() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let (whole, head) = full(&bench);
+    let mut empty = whole.clone();
+    // Where the log begins, and the mark.
+    put(&mut empty[head..], 28, 0);
+    empty[1024 + 96] &= !4;
+    let path = bench.path("journal.img");
+    // Features, as `s_feature_incompat` and `s_feature_ro_compat` have them, and what e2fsck knows of them.
+    for (at, feature, is_known) in [(40, 0x40, false), (44, 1, false), (40, 0x20, true)] {
+        for bytes in [&whole, &empty] {
+            let mut bytes = bytes.clone();
+            put(&mut bytes[head..], at, feature);
+            fs::write(&path, &bytes).unwrap();
+            let device = Scratch::new(bytes.clone());
+            if is_known && bytes[1024 + 96] & 4 == 0 {
+                assert_eq!(repair_all(&device).unwrap().mended, 0);
+                continue;
+            }
+            let error = repair_all(&device).unwrap_err();
+            assert!(error.contains("of the journal"), "{error}");
+            assert!(Checker::new().check(&device, &Options::default(), &mut |_| {}).is_err());
+            assert!(bytes_of(&device) == bytes, "{at} {feature:#x}: something was stored");
+            assert!(tools::e2fsck_fn(&path).is_err(), "{at} {feature:#x}");
+        }
+    }
+}
+
+#[test]
+fn what_a_journal_holds_is_brought_back_where_the_superblock_or_its_feature_was_lost() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let (bytes, _) = full(&bench);
+    let wanted = replayed(&Scratch::new(bytes.clone()));
+    let lost = |lose: &dyn Fn(&mut [u8])| {
+        let mut bytes = bytes.clone();
+        lose(&mut bytes);
+        let device = Scratch::new(bytes);
+        let report = repair_all(&device).unwrap();
+        assert!(report.clean, "{report:?}");
+        let after = bytes_of(&device);
+        fs::write(bench.path("after.img"), &after).unwrap();
+        tools::e2fsck_fn(&bench.path("after.img")).unwrap();
+        after[9000 * BLOCK..9004 * BLOCK].to_vec()
+    };
+    // A backup does not say that the journal is full.
+    assert!(lost(&|bytes| bytes[1024..2048].fill(0)) == wanted);
+    // `has_journal`; the mark and the number are still there.
+    assert!(lost(&|bytes| bytes[1024 + 92] &= !4) == wanted);
+    // Its number; the superblock has a copy of its map. Without that nothing says where it is.
+    assert!(lost(&|bytes| bytes[1024 + 0xe0..1024 + 0xe4].fill(0)) == wanted);
+    let nothing = lost(&|bytes| {
+        bytes[1024 + 0xe0..1024 + 0xe4].fill(0);
+        bytes[1024 + 0xfd] = 0;
+    });
+    assert!(nothing != wanted);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod bench;
 mod corpus;
 mod crashes;
 mod extents;
+mod features;
 mod fields;
 mod journals;
 mod kinds;

@@ -144,3 +144,75 @@ fn the_smallest_size_holds_what_is_in_the_image_and_nothing_smaller_does() {
         assert!(before == contents(open(&path)), "{args}, grown");
     }
 }
+
+/// Asks for a resize that is refused, and gives why; nothing of the image is another by then.
+fn refused(path: &Path, bytes: u64) -> ext2_core::Error {
+    let before = fs::read(path).unwrap();
+    let len = before.len() as u64;
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes.max(len)).unwrap();
+    let device = open(path);
+    let done = Resize::plan(&*device, bytes / 1024).and_then(|plan| plan.run(&*device, &Options::default()));
+    let error = done.expect_err("the resize is refused");
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+    assert!(fs::read(path).unwrap() == before, "{bytes}: {error}, and the image is another");
+    error
+}
+
+#[test]
+fn an_image_whose_bitmap_calls_blocks_of_a_file_free_is_refused_before_anything_is_stored() {
+    need_tools!("mke2fs", "debugfs");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.img");
+    image(&path, "-b 1024 -O ^resize_inode", 40 * MIB);
+    for file in ["/d1/large", "/d4/large"] {
+        let said = tools::debugfs(&path, &format!("blocks {file}")).unwrap();
+        let said = String::from_utf8(said).unwrap();
+        let mut blocks = said.split_whitespace().map(|nr| nr.parse::<u32>().unwrap()).collect::<Vec<_>>();
+        blocks.sort_unstable();
+        for runs in blocks.chunk_by(|a, b| a + 1 == *b) {
+            tools::run(
+                "debugfs",
+                &["-w", "-R", &format!("freeb {} {}", runs[0], runs.len()), path.to_str().unwrap()],
+            )
+            .unwrap();
+        }
+    }
+    // Where blocks of files move, and where only descriptors, bitmaps and tables do.
+    for mib in [25, 39, 41, 600] {
+        let error = refused(&path, mib * MIB);
+        assert!(error.to_string().contains("marked free"), "{mib} MiB: {error}");
+    }
+}
+
+#[test]
+fn spare_descriptors_beside_meta_bg_are_written_over_no_file() {
+    need_tools!("mke2fs");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.img");
+    image(&path, "-b 1024 -O resize_inode", 40 * MIB);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1024 + 96] |= 0x10;
+    fs::write(&path, bytes).unwrap();
+    let error = refused(&path, 60 * MIB);
+    assert!(error.to_string().contains("exclude each other"), "{error}");
+}
+
+#[test]
+fn bad_blocks_in_the_way_are_no_fault_of_the_image() {
+    need_tools!("mke2fs", "e2fsck");
+    let folder = tempfile::tempdir().unwrap();
+    let (path, list) = (folder.path().join("a.img"), folder.path().join("list"));
+    fs::write(&list, "30000\n").unwrap();
+    image(&path, &format!("-b 1024 -l {}", list.display()), 40 * MIB);
+    tools::e2fsck_fn(&path).unwrap();
+    // Free blocks were written to by then, which is nobody's matter.
+    let before = contents(open(&path));
+    let device = open(&path);
+    let plan = Resize::plan(&*device, 25 << 10).unwrap();
+    let error = plan.run(&*device, &Options::default()).unwrap_err();
+    drop(device);
+    assert!(before == contents(open(&path)));
+    tools::e2fsck_fn(&path).unwrap();
+    assert!(error.to_string().contains("bad blocks"), "{error}");
+    assert_eq!(error.errno(), ext2_core::Errno::OPNOTSUPP);
+}
