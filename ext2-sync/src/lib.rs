@@ -57,4 +57,4 @@ pub use once::Once;
 pub use pause::pause;
 pub use rank::Rank;
 pub use rwlock::RwLock;
-pub use whole::{begin_or_end_whole, may_wait};
+pub use whole::{begin_or_end_patient, begin_or_end_whole, is_patient, may_wait};

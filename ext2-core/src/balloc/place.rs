@@ -26,7 +26,7 @@ use super::blocks::Run;
 use super::group::Window;
 use crate::error::{Result, refuse};
 use crate::fs::{Fs, writer::Writer};
-use crate::log::PATIENCE;
+use crate::log::ENDURANCE;
 use crate::sync::Mended;
 use crate::{DeviceBlock, Errno, GroupNr, InodeNr};
 
@@ -210,7 +210,7 @@ impl Fs {
     /// # Errors
     /// `ENOSPC`.
     pub(crate) fn take(&self, request: &Request) -> Result<(Run, Option<Window>)> {
-        for _ in 0..PATIENCE {
+        for _ in 0..ENDURANCE {
             // Asked first: what another gives back meanwhile is free when it has been said that nothing comes.
             let may_come = self.may_give_up();
             match self.take_free(request) {

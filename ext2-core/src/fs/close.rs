@@ -53,7 +53,7 @@ impl Ext2 {
     /// meanwhile, but where the log is full: by them, or while somebody who waits for room in it holds what they need.
     ///
     /// # Errors
-    /// `EROFS`, those of `changes`, in which a sync fails; the device's.
+    /// `EROFS`, those of `changes`, in which a sync or a close fails, of another file system with a log too; the device's.
     #[cfg(feature = "write")]
     pub fn together<T>(&self, changes: impl FnOnce() -> Result<T>) -> Result<T> {
         self.0.log.iter().for_each(|log| log.give_way());

@@ -13,9 +13,11 @@ use portable_atomic::AtomicU64;
 
 use blockdev::{BlockDevice, Error, Result};
 
-use crate::sync::{Mended, Mutex, Rank, RwLock, begin_or_end_whole, may_wait};
+use crate::sync::{
+    Mended, Mutex, Rank, RwLock, begin_or_end_patient, begin_or_end_whole, is_patient, may_wait,
+};
 use commit::Committer;
-pub(crate) use commit::PATIENCE;
+pub(crate) use commit::ENDURANCE;
 use ext2_cache::RunSet;
 
 /// Bits of the filter that says which blocks may be in memory: a hash of one, 32 KiB together.
@@ -79,6 +81,15 @@ impl State {
     }
 }
 
+/// What is stored, by which its caller may wait for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    /// Under locks of the file alone, which no change that must be whole takes in its midst.
+    Contents,
+    /// Perhaps under a lock that such a change waits for.
+    Structure,
+}
+
 /// A block that is newer in memory than below.
 #[derive(Debug)]
 struct Captured {
@@ -132,6 +143,7 @@ impl Logged {
 
     /// Notes that a change which must be whole, and may wait for locks, begins or has ended.
     pub(crate) fn count_patient(&self, begins: bool) {
+        begin_or_end_patient(begins);
         // Wraps to one less.
         self.patient.fetch_add(if begins { 1 } else { usize::MAX }, Ordering::SeqCst);
     }
@@ -240,7 +252,7 @@ impl Logged {
     }
 
     /// Keeps bytes in memory for the next commit. What is larger than a commit takes several.
-    fn keep(&self, offset: u64, buf: &[u8]) -> Result<()> {
+    fn keep(&self, offset: u64, buf: &[u8], stored: Stored) -> Result<()> {
         self.check(offset, buf.len() as u64)?;
         let step = MOST_AT_ONCE * self.block as usize;
         let mut at = 0;
@@ -248,13 +260,41 @@ impl Logged {
             let start = offset + at as u64;
             // Up to a boundary between blocks, so that no block is taken for two.
             let end = buf.len().min(at + step - (start % self.block) as usize);
-            self.keep_part(start, buf.get(at..end).unwrap_or_default())?;
+            self.keep_part(start, buf.get(at..end).unwrap_or_default(), stored)?;
             at = end;
         }
         Ok(())
     }
 
-    fn keep_part(&self, offset: u64, part: &[u8]) -> Result<()> {
+    /// The same of zeros.
+    fn keep_zeros(&self, offset: u64, len: u64, stored: Stored) -> Result<()> {
+        self.check(offset, len)?;
+        let zeros = vec![0; len.min(1 << 16) as usize];
+        let mut done = 0;
+        while done < len {
+            let part = zeros.get(..(len - done).min(1 << 16) as usize).unwrap_or_default();
+            self.keep(offset + done, part, stored)?;
+            done += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Whether a commit comes before so many blocks more change: it must, or nothing is in its way. Within changes that belong
+    /// together only where they would be more than it can hold.
+    fn is_short(&self, state: &State, blocks: usize, waits: bool) -> bool {
+        // A commit of nothing would make no room.
+        if state.dirty == 0 && !Mended::WaitsForNothing.is_back() {
+            return false;
+        }
+        let after = state.dirty + blocks;
+        let is_full = after > if may_wait() { state.most.saturating_mul(2) } else { state.most_within() };
+        if is_full {
+            self.is_full.store(true, Ordering::SeqCst);
+        }
+        is_full || may_wait() && waits && after > state.most
+    }
+
+    fn keep_part(&self, offset: u64, part: &[u8], stored: Stored) -> Result<()> {
         let span = self.span(offset, part.len() as u64);
         let blocks = (span.end - span.start) as usize;
         let (mut waits, mut looks) = (true, 0);
@@ -265,26 +305,12 @@ impl Logged {
                 drop(state);
                 return self.inner.write_at(offset, part);
             }
-            // Whoever commits may wait for somebody who waits for a lock that this thread holds: it does not wait in
-            // turn, while there is any room. After a commit has begun there is plenty.
-            let after = state.dirty + blocks;
-            // Within changes that belong together neither, but a commit comes between before there are more than it can hold.
-            if !may_wait() && state.dirty > 0 && after > state.most_within() && looks < PATIENCE {
-                self.is_full.store(true, Ordering::SeqCst);
+            // Whoever commits may wait for somebody who waits for a lock that this thread holds: a structure goes in at last, as
+            // there is some room beyond. Contents are under no such lock.
+            let waits_on = looks < ENDURANCE || stored == Stored::Contents && is_patient();
+            if waits_on && self.is_short(&state, blocks, waits) {
                 drop(state);
                 looks += 1;
-                if !self.try_commit()? {
-                    crate::sync::pause();
-                }
-                continue;
-            }
-            // A commit of nothing would make no room.
-            let makes_room = state.dirty > 0 || Mended::WaitsForNothing.is_back();
-            if may_wait() && makes_room && after > state.most && (waits || after > 2 * state.most) {
-                if after > 2 * state.most {
-                    self.is_full.store(true, Ordering::SeqCst);
-                }
-                drop(state);
                 waits = self.try_commit()?;
                 if !waits {
                     crate::sync::pause();
@@ -359,7 +385,11 @@ impl BlockDevice for Logged {
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        if self.is_on() { self.keep(offset, buf) } else { self.inner.write_at(offset, buf) }
+        if self.is_on() {
+            self.keep(offset, buf, Stored::Structure)
+        } else {
+            self.inner.write_at(offset, buf)
+        }
     }
 
     fn read_u32(&self, offset: u64) -> Result<u32> {
@@ -379,22 +409,15 @@ impl BlockDevice for Logged {
             return Err(Error::Unsupported("words at a place that is no multiple of 4"));
         }
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.keep(offset, &bytes)
+        self.keep(offset, &bytes, Stored::Structure)
     }
 
     fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        if !self.is_on() {
-            return self.inner.zero(offset, len);
+        if self.is_on() {
+            self.keep_zeros(offset, len, Stored::Structure)
+        } else {
+            self.inner.zero(offset, len)
         }
-        self.check(offset, len)?;
-        let zeros = vec![0; len.min(1 << 16) as usize];
-        let mut done = 0;
-        while done < len {
-            let part = zeros.get(..(len - done).min(1 << 16) as usize).unwrap_or_default();
-            self.keep(offset + done, part)?;
-            done += part.len() as u64;
-        }
-        Ok(())
     }
 
     fn write_contents(&self, offset: u64, buf: &[u8]) -> Result<()> {
@@ -404,7 +427,7 @@ impl BlockDevice for Logged {
         self.fill(offset, buf.len() as u64, &|at, len, in_place| {
             let from = (at - offset) as usize;
             let part = buf.get(from..from + len as usize).unwrap_or_default();
-            if in_place { self.inner.write_at(at, part) } else { self.keep(at, part) }
+            if in_place { self.inner.write_at(at, part) } else { self.keep(at, part, Stored::Contents) }
         })
     }
 
@@ -413,7 +436,7 @@ impl BlockDevice for Logged {
             return self.inner.zero(offset, len);
         }
         self.fill(offset, len, &|at, len, in_place| {
-            if in_place { self.inner.zero(at, len) } else { self.zero(at, len) }
+            if in_place { self.inner.zero(at, len) } else { self.keep_zeros(at, len, Stored::Contents) }
         })
     }
 

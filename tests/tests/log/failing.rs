@@ -1,9 +1,12 @@
 //! A device that fails once, or for good, while what a log keeps is brought to it: what was synced is there, and whoever goes on
 //! afterwards does so, or is told that it cannot be.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
-use blockdev::{Calls, Fault, Faulty, RamDevice, Repeat};
+use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice, Repeat};
 use e2dax_tests::{
     Scratch, need_tools,
     small::{batched, file, image_of, logged},
@@ -169,5 +172,80 @@ fn after_a_commit_that_failed_no_file_shows_what_was_stored_to_another() {
             Err(_) => 0,
         };
         assert_eq!(others, 0, "call {after}: {failed:?}, {synced:?}, {written:?}");
+    }
+}
+
+/// A device of which one flush fails, and takes what was stored since the one before it along. Where it is the next, whoever
+/// waits for that may go on first.
+#[derive(Debug)]
+struct Losing {
+    inner: RamDevice,
+    flushes: AtomicU64,
+    fails: u64,
+    durable: Mutex<Vec<u8>>,
+    meets: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+}
+
+impl BlockDevice for Losing {
+    e2dax_tests::forward!(inner: size, read_at, write_at, zero, fence);
+
+    fn flush(&self) -> blockdev::Result<()> {
+        let nr = self.flushes.fetch_add(1, Ordering::SeqCst) + 1;
+        if nr == self.fails {
+            self.inner.write_at(0, &self.durable.lock().unwrap())?;
+            return Err(blockdev::Error::Unsupported("a flush that fails"));
+        }
+        *self.durable.lock().unwrap() = self.inner.to_vec();
+        if nr + 1 == self.fails
+            && let Some((tell, go)) = &*self.meets.lock().unwrap()
+        {
+            tell.send(()).unwrap();
+            go.recv().unwrap();
+        }
+        Ok(())
+    }
+}
+
+/// Fills the image of a batch until that is given up; before this flush, which fails, another thread stores to a file. Gives
+/// how many flushes there were.
+fn give_up(base: &[u8], fails: u64) -> u64 {
+    let ((tell, told), (go, gone)) = (channel(), channel());
+    let device = Arc::new(Losing {
+        inner: RamDevice::from_bytes(base).unwrap(),
+        flushes: AtomicU64::new(0),
+        fails,
+        durable: Mutex::new(base.to_vec()),
+        meets: Mutex::new(Some((tell, gone))),
+    });
+    let fs = Ext2::open(device.clone(), &batched()).unwrap();
+    let kept = file(&fs.root().unwrap(), "kept", &[1; 4096]);
+    (0..2).for_each(|_| fs.sync().unwrap());
+    let own = kept.clone();
+    let other = thread::spawn(move || {
+        if told.recv().is_ok() {
+            own.write_at(0, &[2; 4096]).unwrap();
+            go.send(()).unwrap();
+        }
+    });
+    (0..).find(|nr| fs.write(format!("{nr}"), vec![1; 100 << 10]).is_err() || !fs.has_log());
+    let flushes = device.flushes.load(Ordering::SeqCst);
+    *device.meets.lock().unwrap() = None;
+    other.join().unwrap();
+    if fails != u64::MAX {
+        let synced = (kept.sync(), fs.sync());
+        let durable = RamDevice::from_bytes(&device.durable.lock().unwrap()).unwrap();
+        let left = Ext2::open(durable, &OpenOptions::read_only()).unwrap().read("kept").unwrap();
+        assert!(synced.0.is_err() && synced.1.is_err() || left == [2; 4096], "flush {fails}: {synced:?}");
+    }
+    flushes
+}
+
+#[test]
+fn a_flush_that_fails_as_a_batch_is_given_up_is_told_to_who_stored_before_it() {
+    need_tools!("mke2fs");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "512", "-m", "0"], "16M");
+    let flushes = give_up(&base, u64::MAX);
+    for fails in flushes - 2..=flushes {
+        give_up(&base, fails);
     }
 }

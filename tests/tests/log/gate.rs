@@ -12,7 +12,7 @@ use e2dax_tests::{
     need_tools,
     small::{batched, file, image_of, logged},
 };
-use ext2_core::{Ext2, FileKind, NewInode, OpenOptions, RenameFlags, Wait};
+use ext2_core::{Ext2, FileKind, Inode, NewInode, OpenOptions, RenameFlags, SetAttr, Wait};
 
 /// A device on which the last read of a thread waits.
 #[derive(Debug)]
@@ -114,6 +114,116 @@ fn a_rename_on_slow_media_does_not_wait_for_those_who_wait_for_it() {
         assert!(reads > 2, "{reads}");
         for last in reads - 2..=reads {
             replace(&base, &options, last);
+        }
+    }
+}
+
+/// A rename in a thread of its own whose read of this number waits, if it is not 0; gives how many there were.
+fn rename_in(
+    device: &Arc<Gated>,
+    fs: &Ext2,
+    dir: &Inode,
+    last: u64,
+) -> (thread::JoinHandle<ext2_core::Result<()>>, u64) {
+    let (gate, whole, dir) = (device.clone(), fs.clone(), dir.clone());
+    let renaming = thread::spawn(move || {
+        *gate.who.lock().unwrap() = Some((thread::current().id(), last));
+        whole.rename(&dir, b"new", &dir, b"old", RenameFlags::empty())
+    });
+    while device.reads.load(Ordering::SeqCst) < last || last == 0 && !renaming.is_finished() {
+        thread::yield_now();
+    }
+    (renaming, device.reads.load(Ordering::SeqCst))
+}
+
+/// A file system with a directory in which one file can replace another.
+fn with_two_names(base: &[u8], options: &OpenOptions) -> (Arc<Gated>, Ext2, Inode) {
+    let device = Arc::new(Gated::new(base));
+    let fs = Ext2::open(device.clone(), options).unwrap();
+    let dir = fs.root().unwrap().create("d", &NewInode::new(FileKind::Directory, 0o755)).unwrap();
+    file(&dir, "new", b"new");
+    file(&dir, "old", b"old");
+    (device, fs, dir)
+}
+
+/// The log gets as full as it may be by a write, while so many inodes wait for the commit; a sync stores late times of the directory
+/// then, under a lock that the rename wants.
+fn fill_beside(base: &[u8], last: u64, inodes: usize) -> u64 {
+    let (device, fs, dir) = with_two_names(base, &logged());
+    let root = fs.root().unwrap();
+    let gone = file(&root, "gone", &vec![1; 9 << 20]);
+    let large = file(&root, "large", b"");
+    // Eight of them lie in a block.
+    let others: Vec<_> = (0..inodes * 8).map(|nr| file(&root, &format!("{nr}"), b"")).collect();
+    drop(gone);
+    (0..2).for_each(|_| fs.sync().unwrap());
+    file(&dir, "touched", b"");
+    root.unlink("gone").unwrap();
+    for other in others.iter().step_by(8) {
+        other.set_attr(&SetAttr { mode: Some(0o600), ..SetAttr::default() }).unwrap();
+    }
+    let (renaming, reads) = rename_in(&device, &fs, &dir, last);
+    if last == 0 {
+        return reads;
+    }
+    let (done, ended) = channel();
+    let written = done.clone();
+    thread::spawn(move || written.send(large.write_at(0, &vec![2; 9 << 20]).map(drop)));
+    thread::sleep(Duration::from_millis(80));
+    let whole = fs.clone();
+    thread::spawn(move || done.send(whole.sync()));
+    thread::sleep(Duration::from_millis(60));
+    device.open();
+    for _ in 0..2 {
+        let each = ended.recv_timeout(Duration::from_secs(60));
+        each.unwrap_or_else(|_| panic!("{inodes} inodes, read {last}: nobody goes on")).unwrap();
+    }
+    renaming.join().unwrap().unwrap();
+    reads
+}
+
+#[test]
+fn a_rename_on_slow_media_a_write_that_fills_the_log_and_a_sync_do_not_wait_for_each_other() {
+    need_tools!("mke2fs");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-I", "128", "-N", "1024"], "16M");
+    for inodes in 8..=10 {
+        let reads = fill_beside(&base, 0, inodes);
+        for last in [reads - 5, reads - 3, reads - 1] {
+            fill_beside(&base, last, inodes);
+        }
+    }
+}
+
+#[test]
+fn changes_that_belong_together_and_outgrow_the_log_wait_for_a_rename_on_slow_media() {
+    need_tools!("mke2fs");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-I", "128", "-N", "1024"], "16M");
+    for options in [logged(), batched()] {
+        let round = |last| {
+            let (device, fs, dir) = with_two_names(&base, &options);
+            let large = file(&fs.root().unwrap(), "large", &vec![1; 9 << 20]);
+            (0..2).for_each(|_| fs.sync().unwrap());
+            let (renaming, reads) = rename_in(&device, &fs, &dir, last);
+            if last == 0 {
+                return reads;
+            }
+            let whole = fs.clone();
+            let changing = thread::spawn(move || {
+                whole.together(|| {
+                    large.truncate(0, Wait::Yes)?;
+                    large.write_all_at(0, &vec![2; 9 << 20])
+                })
+            });
+            // Longer than who waits for others does so at most.
+            thread::sleep(Duration::from_millis(500));
+            device.open();
+            assert_eq!((renaming.join().unwrap(), changing.join().unwrap()), (Ok(()), Ok(())));
+            assert_eq!(fs.sync(), Ok(()), "{options:?}, read {last} of {reads}");
+            reads
+        };
+        let reads = round(0);
+        for last in [reads - 7, reads - 4, reads - 1] {
+            round(last);
         }
     }
 }

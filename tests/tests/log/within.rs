@@ -176,3 +176,27 @@ fn a_file_system_is_shut_down_within_changes_that_belong_together_while_another_
     });
     assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(()));
 }
+
+/// Whoever lets a commit go first does so for a while: the commit may wait for it.
+#[test]
+fn changes_that_belong_together_wait_for_a_thread_that_renames_while_another_syncs() {
+    need_tools!("mke2fs");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "64"], "16M");
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        let fs = &Ext2::open(RamDevice::from_bytes(&base).unwrap(), &logged()).unwrap();
+        let root = &fs.root().unwrap();
+        file(root, "a", b"a");
+        thread::scope(|scope| {
+            fs.together(|| {
+                fs.write("file", "x")?;
+                scope.spawn(|| fs.sync().unwrap());
+                thread::sleep(Duration::from_millis(100));
+                scope.spawn(|| fs.rename(root, b"a", root, b"b", RenameFlags::empty())).join().unwrap()
+            })
+        })
+        .unwrap();
+        done.send(()).unwrap();
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(()));
+}

@@ -11,8 +11,11 @@ use super::{Logged, State};
 use crate::log::area::Area;
 use ext2_format::journal as record;
 
-/// How often whoever waits for room looks, before there is none, or a commit may come between changes that belong together.
-pub(crate) const PATIENCE: u32 = 256;
+/// How often whoever waits for room looks before a commit may come between changes that belong together.
+const PATIENCE: u32 = 256;
+/// How often whoever waits for others looks before it goes on without: they may wait for a lock that it holds. Some ten
+/// milliseconds.
+pub(crate) const ENDURANCE: u32 = 1 << 14;
 
 /// A commit in the log: from which of its blocks on it stands, and how many it takes.
 #[derive(Clone, Copy, Debug)]
@@ -107,8 +110,8 @@ impl Logged {
         self.run(&mut committer, &frozen, Last::No).map(|()| true)
     }
 
-    /// Waits for room for a change that begins, also for those that must be whole to end. Not for one that is a part of such; but
-    /// where all of them are about to be more than a commit can hold, one comes between: it would fail, and all before it be lost.
+    /// Waits for room for a change that begins, also for those that must be whole to end. For one that is a part of such only where
+    /// all of them are about to be more than a commit can hold: one comes between, or it would fail, and all before it be lost.
     pub(crate) fn make_room(&self) -> Result<()> {
         let dirty_over = |most: fn(&State) -> usize| {
             self.is_on() && {
@@ -117,9 +120,13 @@ impl Logged {
             }
         };
         if !crate::sync::may_wait() {
-            if dirty_over(State::most_within) {
+            let mut looks = 0;
+            while looks < ENDURANCE && dirty_over(State::most_within) {
                 self.is_full.store(true, Ordering::SeqCst);
-                self.try_commit()?;
+                if !self.try_commit()? {
+                    crate::sync::pause();
+                }
+                looks += 1;
             }
             return Ok(());
         }
@@ -137,9 +144,12 @@ impl Logged {
     }
 
     /// Lets a commit go first that waits for changes which belong together to end: where others begin before these have ended it
-    /// would wait for ever. The caller holds nothing. Without threads of `std` nobody knows who is within such changes.
+    /// would wait for ever. Not for long, since these may wait for what the caller is about to do. Without threads of `std` nobody
+    /// knows who is within such changes.
     pub(crate) fn give_way(&self) {
-        while cfg!(feature = "std") && crate::sync::may_wait() && self.is_awaited.load(Ordering::SeqCst) {
+        let waits =
+            || cfg!(feature = "std") && crate::sync::may_wait() && self.is_awaited.load(Ordering::SeqCst);
+        for _ in (0..ENDURANCE).take_while(|_| waits()) {
             crate::sync::pause();
         }
     }
