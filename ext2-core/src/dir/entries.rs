@@ -1,5 +1,6 @@
 //! Listing a directory.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::lookup::Found;
@@ -43,6 +44,8 @@ pub struct Entries {
     /// When the block was read, and how often entries had moved by then.
     read: Option<Glance>,
     moves: u64,
+    /// Where the blocks lie that were read since the directory was last changed.
+    seen: BTreeSet<u64>,
 }
 
 impl Cell {
@@ -97,6 +100,7 @@ impl Inode {
             at: 0,
             read: None,
             moves: 0,
+            seen: BTreeSet::new(),
         })
     }
 }
@@ -129,6 +133,9 @@ impl Entries {
         let cell = &*self.dir.0;
         let len = cell.fs.geo.block_size.bytes();
         let _io = cell.io.read();
+        if !self.read.is_some_and(|read| cell.io.unchanged(read)) {
+            self.seen.clear();
+        }
         (self.read, self.moves) = (cell.io.glance(), cell.moves.count());
         if let Some(cookie) = self.cookie.take() {
             self.from = cell.moves.byte_of(cookie);
@@ -142,6 +149,11 @@ impl Entries {
             return Some(Err(error));
         }
         self.block = self.next - self.next % len;
+        if cell.device_offset(self.block).is_ok_and(|at| !self.seen.insert(at)) {
+            self.next = u64::MAX;
+            let what = alloc::format!("block at byte {} is one that it has before", self.block);
+            return Some(Err(cell.corrupt(what)));
+        }
         self.next = self.block + len;
         self.buffer.resize(cell.fs.geo.block_size.len(), 0);
         self.at = self.buffer.len();

@@ -1,5 +1,6 @@
 //! Finding a name in a directory (Linux: `ext2_find_entry`).
 
+use alloc::collections::BTreeSet;
 use alloc::vec;
 
 use zerocopy::FromBytes;
@@ -137,8 +138,14 @@ impl Cell {
             return Ok(true);
         }
         index.begin();
+        let mut seen = BTreeSet::new();
         for block in 0..blocks {
-            let whole = match self.read_dir_block(u64::from(block) * buffer.len() as u64, buffer) {
+            let start = u64::from(block) * buffer.len() as u64;
+            // What a map names again has nothing that is not found in its first place.
+            if self.device_offset(start).is_ok_and(|at| !seen.insert(at)) {
+                continue;
+            }
+            let whole = match self.read_dir_block(start, buffer) {
                 Ok(()) => index.add_block(block, buffer, self.fs.geo.inodes_count),
                 Err(crate::Error::Corrupt(_)) => false,
                 Err(error) => {
