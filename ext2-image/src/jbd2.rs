@@ -138,9 +138,11 @@ pub fn replay(dev: &dyn BlockDevice) -> Result<Option<Replay>> {
     let ring = match Ring::open(dev, &raw) {
         Ok(ring) => ring,
         // What is wrong with the inode may be mended by the journal itself.
-        Err(error @ ext2_core::Error::Corrupt(_)) if marked => {
-            Ring::open_by_backup(dev, &raw).map_err(|_| error)?
-        }
+        Err(error @ ext2_core::Error::Corrupt(_)) => match Ring::open_by_backup(dev, &raw) {
+            Ok(ring) => ring,
+            Err(_) if marked => return Err(error),
+            Err(_) => return Ok(None),
+        },
         // A check tells what is wrong with a journal that nobody needs.
         Err(_) if !marked => return Ok(None),
         Err(error) => return Err(error),

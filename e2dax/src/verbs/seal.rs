@@ -7,7 +7,9 @@ use std::fs::OpenOptions;
 
 use blockdev::BlockDevice as _;
 use ext2_image::FileRange;
-use ext2_image::seal::{Behind, Extent, extent_of, look_behind, seal_behind, seal_file};
+use ext2_image::seal::{
+    Behind, Extent, data_blocks, extent_of, look_behind, place_behind, seal_behind, seal_file,
+};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
@@ -66,6 +68,15 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(&target.image);
     let file = file.map_err(|error| Failure::host(&target.image, error))?;
     let room = (!target.can_grow()).then(|| device.size());
+    if let Some(old) = old.as_ref().filter(|_| tree.is_none()) {
+        // The last block of data may reach into the seal that is replaced: what is hashed is not changed afterwards.
+        let (start, len) = place_behind(bytes, &params).map_err(|error| failed(name(), error))?;
+        let data_end = data_blocks(bytes, &params) * u64::from(params.data_block);
+        if room.is_none_or(|room| room >= start + len) {
+            let len = data_end.min(old.end).min(size).saturating_sub(old.start);
+            FileRange::new(&file, target.offset() + old.start, len).zero(0, len).of(name)?;
+        }
+    }
     let bar = bytes_bar("hashing", bytes);
     let sealed =
         seal_file(&file, target.offset(), bytes, room, tree.as_ref(), &params, &|hashed| bar.inc(hashed));

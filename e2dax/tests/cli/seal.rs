@@ -223,6 +223,17 @@ fn what_follows_a_seal_stays_when_it_is_made_again() {
     assert!(fs::read(folder.path("a.img")).unwrap() == long_with_tail);
 }
 
+/// Their last block reaches into what the smaller ones were followed by.
+#[test]
+fn a_seal_with_larger_blocks_of_data_than_the_one_before_is_good() {
+    let folder = with_image("1001K");
+    folder.run(&["seal", "a.img", "--data-block-size", "1024", "--hash-block-size", "1024"]).ok();
+    for larger in ["4096", "65536"] {
+        let root = root_hash(&folder.run(&["seal", "a.img", "--data-block-size", larger]).ok());
+        folder.run(&["check", "--seal", &root, "a.img"]).ok();
+    }
+}
+
 #[test]
 fn a_seal_within_a_disk_leaves_the_rest_of_the_disk() {
     let folder = with_image("3M");

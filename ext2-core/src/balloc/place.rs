@@ -26,7 +26,6 @@ use super::blocks::Run;
 use super::group::Window;
 use crate::error::{Result, refuse};
 use crate::fs::{Fs, writer::Writer};
-use crate::log::ENDURANCE;
 use crate::sync::Mended;
 use crate::{DeviceBlock, Errno, GroupNr, InodeNr};
 
@@ -210,19 +209,7 @@ impl Fs {
     /// # Errors
     /// `ENOSPC`.
     pub(crate) fn take(&self, request: &Request) -> Result<(Run, Option<Window>)> {
-        for _ in 0..ENDURANCE {
-            // Asked first: what another gives back meanwhile is free when it has been said that nothing comes.
-            let may_come = self.may_give_up();
-            match self.take_free(request) {
-                Err(error) if error.is(Errno::NOSPC) && may_come => {
-                    if !self.give_up_batch()? {
-                        crate::sync::pause();
-                    }
-                }
-                taken => return taken,
-            }
-        }
-        self.take_free(request)
+        self.with_room(|| self.take_free(request))
     }
 
     fn take_free(&self, request: &Request) -> Result<(Run, Option<Window>)> {

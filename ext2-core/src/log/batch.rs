@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use blockdev::{Access, BlockDevice, Media};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+use super::ENDURANCE;
 use super::area::Area;
 use super::record::{self, JOURNAL, LEAST, Map, Step, tags_in};
 use crate::balloc::{Blocks, Run};
@@ -202,21 +203,36 @@ impl Fs {
     }
 
     /// Commits what was kept back, keeps nothing back from then on, and gives the log's blocks to who needs them; false where
-    /// there is no such log, a change is under way that must be whole, or another commit was, which is waited for.
+    /// there is no such log (any more), or a change is under way that must be whole.
     pub(crate) fn give_up_batch(&self) -> Result<bool> {
         let Some(log) = self.log.as_ref().filter(|_| self.is_batched()) else { return Ok(false) };
-        let Some(kept) = log.give_up()? else {
-            log.let_commit_end();
-            return Ok(false);
-        };
+        let Some(kept) = log.give_up()? else { return Ok(false) };
         let given = self.give_back(kept);
         log.given_back();
         given.map(|()| true)
     }
 
-    /// Whether blocks that a log keeps free may come, since it can be given up, or is just now.
+    /// Whether blocks that a log keeps free may come, since it can be given up, or is just now. Nobody gives it up while this
+    /// thread is within a change that must be whole.
     pub(crate) fn may_give_up(&self) -> bool {
-        self.is_batched() || self.log.as_ref().is_some_and(|log| log.is_giving())
+        self.is_batched() && crate::sync::may_wait() || self.log.as_ref().is_some_and(|log| log.is_giving())
+    }
+
+    /// Does what needs room, again and again where a log keeps room free that may come.
+    pub(crate) fn with_room<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        for _ in 0..ENDURANCE {
+            // Asked first: what another gives back meanwhile is free when it has been said that nothing comes.
+            let may_come = self.may_give_up();
+            match work() {
+                Err(error) if error.refuses(Errno::NOSPC) && may_come => {
+                    if !self.give_up_batch()? {
+                        crate::sync::pause();
+                    }
+                }
+                done => return done,
+            }
+        }
+        work()
     }
 
     /// Frees blocks of a log in memory.

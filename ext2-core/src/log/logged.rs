@@ -16,8 +16,8 @@ use blockdev::{BlockDevice, Error, Result};
 use crate::sync::{
     Mended, Mutex, Rank, RwLock, begin_or_end_patient, begin_or_end_whole, is_patient, may_wait,
 };
-use commit::Committer;
 pub(crate) use commit::ENDURANCE;
+use commit::{Committer, Tried};
 use ext2_cache::RunSet;
 
 /// Bits of the filter that says which blocks may be in memory: a hash of one, 32 KiB together.
@@ -50,6 +50,8 @@ pub(crate) struct Logged {
     failed: AtomicBool,
     /// The blocks that were kept free are not kept any more, and not free yet.
     is_giving: AtomicBool,
+    /// Who waits for the commit under way to end, to give the log up.
+    givers: AtomicUsize,
     /// Blocks that are kept free for a log of batches.
     kept: AtomicU64,
 }
@@ -124,6 +126,7 @@ impl Logged {
             is_awaited: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             is_giving: AtomicBool::new(false),
+            givers: AtomicUsize::new(0),
             kept: AtomicU64::new(0),
         }
     }
@@ -310,8 +313,10 @@ impl Logged {
             let waits_on = looks < ENDURANCE || stored == Stored::Contents && is_patient();
             if waits_on && self.is_short(&state, blocks, waits) {
                 drop(state);
-                looks += 1;
-                waits = self.try_commit()?;
+                let tried = self.try_commit()?;
+                // One that is under way makes room, however slow the media are.
+                looks += u32::from(tried == Tried::InTheWay);
+                waits = tried == Tried::Done;
                 if !waits {
                     crate::sync::pause();
                 }

@@ -252,12 +252,7 @@ impl Rename<'_> {
 
     /// What [`check`](Self::check) let pass. Where there is no room but what a log keeps free, the log goes first.
     fn run(&self, flags: RenameFlags) -> Result<()> {
-        match self.run_whole(flags) {
-            Err(error) if error.refuses(Errno::NOSPC) && self.source.0.fs.give_up_batch()? => {
-                self.run_whole(flags)
-            }
-            done => done,
-        }
+        self.source.0.fs.with_room(|| self.run_whole(flags))
     }
 
     fn run_whole(&self, flags: RenameFlags) -> Result<()> {

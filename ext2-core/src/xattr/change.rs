@@ -387,6 +387,10 @@ impl Cell {
     pub(crate) fn set_acl_below(&self, acl: &Acl, mode: u16) -> Result<()> {
         // Where there is no room nothing changes, not for a moment.
         drop(self.way_to_share(false)?);
+        let takes_block = !acl.is_mode() && !self.fs.writer()?.share_xattrs;
+        if takes_block && self.fs.blocks_to_take()? == 0 && !self.fs.may_give_up() {
+            return refuse(Errno::NOSPC, "no block is free for the access list");
+        }
         let before = {
             let mut attrs = self.attrs.lock();
             let before = attrs.mode;

@@ -162,7 +162,16 @@ fn rounds(
             // A backup of the superblock does not say that the journal is full.
             crate::jbd2::replay(changes)?;
         }
+        let super_settled = changes.stamp();
         let round = settle_descriptors(changes, &mut answer).and_then(|()| {
+            if changes.stamp() != super_settled {
+                // The inode of the journal is found by them: what it holds was not found before.
+                match crate::jbd2::replay(changes) {
+                    // What is broken in it the passes tell.
+                    Ok(_) | Err(Error::Corrupt(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
             crate::check::round(changes, options.now, options.progress, &mut scratch, &mut answer)
         });
         match round {

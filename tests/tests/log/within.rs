@@ -1,17 +1,17 @@
 //! A log that is full, or waited for, while changes belong together: in one thread, and beside others.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use blockdev::RamDevice;
+use blockdev::{BlockDevice, RamDevice};
 use e2dax_tests::{
     need_tools,
     small::{batched, complaint, file, image_of, logged},
     tree,
 };
-use ext2_core::{Closed, Ext2, FileKind, NewInode, OpenOptions, RenameFlags, SetAttr};
+use ext2_core::{Closed, Ext2, FileKind, Follow, NewInode, OpenOptions, RenameFlags, SetAttr};
 
 #[test]
 fn changes_that_belong_together_and_outgrow_the_log_are_committed_in_parts_and_nothing_is_lost() {
@@ -199,4 +199,88 @@ fn changes_that_belong_together_wait_for_a_thread_that_renames_while_another_syn
         done.send(()).unwrap();
     });
     assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(()));
+}
+
+/// A device that takes its time for a flush.
+#[derive(Debug)]
+struct SlowFlush {
+    inner: RamDevice,
+    millis: AtomicU64,
+}
+
+impl BlockDevice for SlowFlush {
+    e2dax_tests::forward!(inner: size, read_at, write_at, zero, fence);
+
+    fn flush(&self) -> blockdev::Result<()> {
+        thread::sleep(Duration::from_millis(self.millis.load(Ordering::SeqCst)));
+        self.inner.flush()
+    }
+}
+
+fn slow(base: &[u8]) -> (Arc<SlowFlush>, Ext2) {
+    let inner = RamDevice::from_bytes(base).unwrap();
+    let device = Arc::new(SlowFlush { inner, millis: AtomicU64::new(0) });
+    let fs = Ext2::open(device.clone(), &batched()).unwrap();
+    assert!(fs.has_log());
+    (device, fs)
+}
+
+#[test]
+fn changes_that_belong_together_and_fill_the_log_wait_for_a_commit_on_slow_media() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "256", "-m", "0"], "1100k");
+    let (device, fs) = slow(&base);
+    fs.write("before", "x").unwrap();
+    device.millis.store(200, Ordering::SeqCst);
+    thread::scope(|scope| {
+        let syncs = scope.spawn(|| fs.sync());
+        thread::sleep(Duration::from_millis(60));
+        let made = fs.together(|| {
+            let root = fs.root()?;
+            (0..100).try_for_each(|nr| {
+                root.create(format!("{nr}"), &NewInode::new(FileKind::Directory, 0o755)).map(drop)
+            })
+        });
+        assert_eq!((made, syncs.join().unwrap(), fs.sync()), (Ok(()), Ok(()), Ok(())));
+    });
+    assert_eq!(fs.close(), Ok(Closed::Clean));
+    assert_eq!(complaint(&device.inner.to_vec()), None);
+}
+
+#[test]
+fn a_rename_that_needs_a_block_which_a_batch_keeps_gets_it_beside_a_thread_that_syncs() {
+    need_tools!("mke2fs");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "512", "-m", "0"], "4M");
+    // All but so many blocks are taken; the last would have the log given up.
+    let full = |most: u64| {
+        let (device, fs) = slow(&base);
+        let root = fs.root().unwrap();
+        let dir = root.create("dir", &NewInode::new(FileKind::Directory, 0o755)).unwrap();
+        // Three of them fill a block.
+        for nr in 0..3 {
+            file(&dir, &String::from(char::from(b'a' + nr)).repeat(250), b"");
+        }
+        file(&root, "small", b"");
+        let large = file(&root, "large", b"");
+        let mut taken = 0;
+        while fs.has_log() && taken < most {
+            large.write_at(taken * 1024, &[1; 1024]).unwrap();
+            taken += 1;
+        }
+        drop((root, dir, large));
+        (device, fs, taken)
+    };
+    let (_, _, taken) = full(u64::MAX);
+    let (device, fs, _) = full(taken - 1);
+    device.millis.store(30, Ordering::SeqCst);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope
+            .spawn(|| (0..).take_while(|_| !is_over.load(Ordering::SeqCst)).for_each(|_| fs.sync().unwrap()));
+        thread::sleep(Duration::from_millis(100));
+        let (root, dir) = (fs.root().unwrap(), fs.resolve("dir", Follow::No).unwrap());
+        let renamed = fs.rename(&root, b"small", &dir, &[b'k'; 250], RenameFlags::empty());
+        is_over.store(true, Ordering::SeqCst);
+        assert_eq!(renamed, Ok(()));
+    });
 }

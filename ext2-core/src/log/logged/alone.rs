@@ -89,10 +89,23 @@ impl Logged {
         Err(Error::Unsupported("the end of a log in the middle of a change"))
     }
 
-    /// A commit, after which nothing is kept back, and the blocks that were kept free; none where one is under way, or a
-    /// change that must be whole.
+    /// A commit, after which nothing is kept back, and the blocks that were kept free; none where a change is under way that
+    /// must be whole, or another has given them. Waits for the end of a commit that is under way, unless that waits in turn for
+    /// who may wait for locks of this thread.
     pub(crate) fn give_up(&self) -> Result<Option<Vec<u32>>> {
-        let Some(mut committer) = self.commit.try_lock() else { return Ok(None) };
+        self.givers.fetch_add(1, Ordering::SeqCst);
+        let committer = loop {
+            match self.commit.try_lock() {
+                None if !self.is_awaited.load(Ordering::SeqCst) => crate::sync::pause(),
+                committer => break committer,
+            }
+        };
+        self.givers.fetch_sub(1, Ordering::SeqCst);
+        let Some(mut committer) = committer else { return Ok(None) };
+        // Another has done so since it was asked: there is nothing to give a second time.
+        if !self.is_on() {
+            return Ok(None);
+        }
         let Some(frozen) = self.freeze()? else { return Ok(None) };
         self.run(&mut committer, &frozen, Last::No)?;
         let mut state = self.state.write();

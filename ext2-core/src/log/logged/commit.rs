@@ -17,6 +17,17 @@ const PATIENCE: u32 = 256;
 /// milliseconds.
 pub(crate) const ENDURANCE: u32 = 1 << 14;
 
+/// What came of an attempt to commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tried {
+    /// There was a commit.
+    Done,
+    /// One is under way, which ends whatever locks this thread holds.
+    Running,
+    /// A change is in the way that must be whole, and that may wait for a lock of this thread.
+    InTheWay,
+}
+
 /// A commit in the log: from which of its blocks on it stands, and how many it takes.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -100,14 +111,17 @@ impl Logged {
         self.inner.write_at(area.byte_of(0, self.block) + record::S_SEQUENCE as u64, &words)
     }
 
-    /// A commit, unless one is under way or a change that must be whole: false then.
-    pub(super) fn try_commit(&self) -> Result<bool> {
-        let Some(mut committer) = self.commit.try_lock() else { return Ok(false) };
+    /// A commit, unless one is under way or a change that must be whole.
+    pub(super) fn try_commit(&self) -> Result<Tried> {
+        let Some(mut committer) = self.commit.try_lock() else {
+            let waits = self.is_awaited.load(Ordering::SeqCst);
+            return Ok(if waits { Tried::InTheWay } else { Tried::Running });
+        };
         if !self.is_between() {
-            return Ok(false);
+            return Ok(Tried::InTheWay);
         }
-        let Some(frozen) = self.freeze()? else { return Ok(false) };
-        self.run(&mut committer, &frozen, Last::No).map(|()| true)
+        let Some(frozen) = self.freeze()? else { return Ok(Tried::InTheWay) };
+        self.run(&mut committer, &frozen, Last::No).map(|()| Tried::Done)
     }
 
     /// Waits for room for a change that begins, also for those that must be whole to end. For one that is a part of such only where
@@ -123,15 +137,17 @@ impl Logged {
             let mut looks = 0;
             while looks < ENDURANCE && dirty_over(State::most_within) {
                 self.is_full.store(true, Ordering::SeqCst);
-                if !self.try_commit()? {
+                let tried = self.try_commit()?;
+                if tried != Tried::Done {
                     crate::sync::pause();
                 }
-                looks += 1;
+                // One that is under way makes room, however slow the media are.
+                looks += u32::from(tried == Tried::InTheWay);
             }
             return Ok(());
         }
         let mut looks = 0;
-        while dirty_over(|state| state.most) && !self.try_commit()? {
+        while dirty_over(|state| state.most) && self.try_commit()? != Tried::Done {
             looks += 1;
             if looks == PATIENCE {
                 // Whoever must be whole may wait for the lock of renames, which this one may have.
@@ -154,13 +170,6 @@ impl Logged {
         }
     }
 
-    /// Waits for the end of a commit that is under way, unless that waits in turn for who may wait for locks of this thread.
-    pub(crate) fn let_commit_end(&self) {
-        while self.commit.try_lock().is_none() && !self.is_awaited.load(Ordering::SeqCst) {
-            crate::sync::pause();
-        }
-    }
-
     /// Refuses what waits for changes that belong together, in a thread that makes some.
     pub(crate) fn refuse_within(&self) -> Result<()> {
         let is_within = self.is_on() && !crate::sync::may_wait();
@@ -172,6 +181,10 @@ impl Logged {
     pub(crate) fn commit(&self) -> Result<()> {
         self.refuse_within()?;
         let before = self.begun.load(Ordering::SeqCst);
+        // Whoever gives the log up waits for those that are under way, and not for one after the other.
+        for _ in (0..ENDURANCE).take_while(|_| self.givers.load(Ordering::SeqCst) > 0) {
+            crate::sync::pause();
+        }
         let mut committer = self.commit.lock();
         if self.ended.load(Ordering::SeqCst) > before {
             return Ok(());

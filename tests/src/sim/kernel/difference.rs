@@ -59,7 +59,7 @@ pub enum Difference {
     /// Access control lists of a link: the kernel says that there can be none, the library that there is none.
     AclOfLink,
     /// The first store to a page notes a change before it is known whether the file has that page, as Linux's DAX does; a page
-    /// of the kernel's cache is looked for first.
+    /// of the kernel's cache is looked for first. A unit of 2 MiB that the library has mapped whole is one page in this.
     StoreModifies,
     /// A name that changes within a block of its directory is changed where it is, by the library; the kernel makes the new one and
     /// takes the old one away, so that entries come to lie in another order.

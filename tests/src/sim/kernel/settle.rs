@@ -115,8 +115,14 @@ impl Difference {
                 let seen = case.seen.ok_or("its times were not seen before")?;
                 set_modified(of, seen[1]).map_err(failed)
             }
-            // Which what is mapped to be stored to before it is made immutable notes as well, but nobody may set.
-            Self::StoreModifies => while_changeable(of, touch_modified).map_err(failed),
+            // Which what is mapped to be stored to before it is made immutable notes as well, but nobody may set. Where the kernel
+            // alone notes one, since the library has mapped the unit already, it is taken back.
+            Self::StoreModifies => match case.seen {
+                Some(seen) if seen[1] != case.kernel.mtime => {
+                    while_changeable(of, |of| set_modified(of, seen[1])).map_err(failed)
+                }
+                _ => while_changeable(of, touch_modified).map_err(failed),
+            },
             _ => Ok(()),
         }
     }
