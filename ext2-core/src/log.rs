@@ -42,7 +42,7 @@ pub(crate) use area::PatientHold;
 #[cfg(feature = "write")]
 pub(crate) use brief::Brief;
 #[cfg(feature = "write")]
-pub(crate) use logged::{ENDURANCE, Logged};
+pub(crate) use logged::Logged;
 
 use alloc::sync::Arc;
 

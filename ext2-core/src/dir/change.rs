@@ -383,9 +383,9 @@ impl Cell {
         let len = self.block_bytes();
         let start = found.at - found.at % len;
         let mut buffer = vec![0; len as usize];
-        self.read_dir_block(start, &mut buffer)?;
+        let at = self.read_dir_block(start, &mut buffer)?;
         if let Some(images) = images {
-            images.look(self.device_offset(start)?, &mut buffer);
+            images.look(at, &mut buffer);
         }
         let mut before: Option<(usize, usize)> = None;
         let mut own = None;

@@ -72,13 +72,15 @@ impl Cell {
         }
     }
 
-    /// Reads the directory block that begins at byte `offset` into `buffer`, which is a block long.
-    pub(crate) fn read_dir_block(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    /// Reads the directory block that begins at byte `offset` into `buffer`, which is a block long. Gives the byte of the device
+    /// at which it lies.
+    pub(crate) fn read_dir_block(&self, offset: u64, buffer: &mut [u8]) -> Result<u64> {
         let at = self.device_offset(offset)?;
         if offset + buffer.len() as u64 > self.size() {
             return Err(self.corrupt(alloc::format!("size {} is not whole blocks", self.size())));
         }
-        Ok(self.fs.dev.read_at(at, buffer)?)
+        self.fs.dev.read_at(at, buffer)?;
+        Ok(at)
     }
 }
 
@@ -149,19 +151,19 @@ impl Entries {
             return Some(Err(error));
         }
         self.block = self.next - self.next % len;
-        if cell.device_offset(self.block).is_ok_and(|at| !self.seen.insert(at)) {
-            self.next = u64::MAX;
-            let what = alloc::format!("block at byte {} is one that it has before", self.block);
-            return Some(Err(cell.corrupt(what)));
-        }
         self.next = self.block + len;
         self.buffer.resize(cell.fs.geo.block_size.len(), 0);
         self.at = self.buffer.len();
-        let read = cell.read_dir_block(self.block, &mut self.buffer);
-        if read.is_ok() {
-            self.at = 0;
+        match cell.read_dir_block(self.block, &mut self.buffer) {
+            Ok(at) if !self.seen.insert(at) => {
+                self.next = u64::MAX;
+                let what = alloc::format!("block at byte {} is one that it has before", self.block);
+                return Some(Err(cell.corrupt(what)));
+            }
+            Ok(_) => self.at = 0,
+            Err(error) => return Some(Err(error)),
         }
-        Some(read)
+        Some(Ok(()))
     }
 
     /// The next entry in use of the block that was read.

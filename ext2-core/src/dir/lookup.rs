@@ -141,12 +141,10 @@ impl Cell {
         let mut seen = BTreeSet::new();
         for block in 0..blocks {
             let start = u64::from(block) * buffer.len() as u64;
-            // What a map names again has nothing that is not found in its first place.
-            if self.device_offset(start).is_ok_and(|at| !seen.insert(at)) {
-                continue;
-            }
             let whole = match self.read_dir_block(start, buffer) {
-                Ok(()) => index.add_block(block, buffer, self.fs.geo.inodes_count),
+                // What a map names again has nothing that is not found in its first place.
+                Ok(at) if !seen.insert(at) => continue,
+                Ok(_) => index.add_block(block, buffer, self.fs.geo.inodes_count),
                 Err(crate::Error::Corrupt(_)) => false,
                 Err(error) => {
                     index.clear();

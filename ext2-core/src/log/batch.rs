@@ -23,8 +23,8 @@ use alloc::vec::Vec;
 use blockdev::{Access, BlockDevice, Media};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use super::ENDURANCE;
 use super::area::Area;
+use super::logged::ENDURANCE;
 use super::record::{self, JOURNAL, LEAST, Map, Step, tags_in};
 use crate::balloc::{Blocks, Run};
 use crate::error::Result;

@@ -16,8 +16,8 @@ use blockdev::{BlockDevice, Error, Result};
 use crate::sync::{
     Mended, Mutex, Rank, RwLock, begin_or_end_patient, begin_or_end_whole, is_patient, may_wait,
 };
-pub(crate) use commit::ENDURANCE;
-use commit::{Committer, Tried};
+use commit::Committer;
+pub(super) use commit::ENDURANCE;
 use ext2_cache::RunSet;
 
 /// Bits of the filter that says which blocks may be in memory: a hash of one, 32 KiB together.
@@ -313,13 +313,7 @@ impl Logged {
             let waits_on = looks < ENDURANCE || stored == Stored::Contents && is_patient();
             if waits_on && self.is_short(&state, blocks, waits) {
                 drop(state);
-                let tried = self.try_commit()?;
-                // One that is under way makes room, however slow the media are.
-                looks += u32::from(tried == Tried::InTheWay);
-                waits = tried == Tried::Done;
-                if !waits {
-                    crate::sync::pause();
-                }
+                waits = self.try_for_room(&mut looks)?;
                 continue;
             }
             return self.pieces(offset, part.len(), |nr, within, range| {

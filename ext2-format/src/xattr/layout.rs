@@ -23,19 +23,23 @@ pub struct Xattr {
 /// whoever reads attributes passes it by.
 pub const STRUCK: u8 = 0xff;
 
+/// The entry that begins at a byte, its name without the prefix, and where the next one begins.
+fn entry_at(bytes: &[u8], at: usize) -> Option<(RawXattrEntry, &[u8], usize)> {
+    let (entry, after) = RawXattrEntry::read_from_prefix(bytes.get(at..)?).ok()?;
+    let len = usize::from(entry.e_name_len);
+    Some((entry, after.get(..len)?, at + size_of::<RawXattrEntry>() + len.next_multiple_of(4)))
+}
+
 /// Where the entry of a name lies in a list, in bytes, and whether it is the last.
 #[must_use]
 pub fn find_entry(entries: &[u8], name: &XattrName) -> Option<(usize, bool)> {
     let (mut at, mut found) = (0, None);
     loop {
-        let rest = entries.get(at..)?;
-        if rest.get(..4)? == [0; 4] {
+        if entries.get(at..at + 4)? == [0; 4] {
             return found.map(|place| (place, false));
         }
-        let (entry, after) = RawXattrEntry::read_from_prefix(rest).ok()?;
-        let len = usize::from(entry.e_name_len);
-        let next = at + size_of::<RawXattrEntry>() + len.next_multiple_of(4);
-        if entry.e_name_index == name.index && after.get(..len)? == name.suffix {
+        let (entry, suffix, next) = entry_at(entries, at)?;
+        if entry.e_name_index == name.index && suffix == name.suffix {
             if entries.get(next..next + 4)? == [0; 4] {
                 return Some((at, true));
             }
@@ -53,10 +57,8 @@ pub fn without_entry(block: &[u8], name: &XattrName) -> Option<Vec<u8>> {
     let start = size_of::<RawXattrHeader>();
     let (mut at, mut kept, mut hash) = (start, Vec::new(), 0u32);
     while block.get(at..at + 4)? != [0; 4] {
-        let (entry, after) = RawXattrEntry::read_from_prefix(block.get(at..)?).ok()?;
-        let len = usize::from(entry.e_name_len);
-        let next = at + size_of::<RawXattrEntry>() + len.next_multiple_of(4);
-        let is_named = entry.e_name_index == name.index && after.get(..len)? == name.suffix;
+        let (entry, suffix, next) = entry_at(block, at)?;
+        let is_named = entry.e_name_index == name.index && suffix == name.suffix;
         if !is_named && entry.e_name_index != STRUCK {
             kept.extend_from_slice(block.get(at..next)?);
             hash = hash.rotate_left(16) ^ entry.e_hash.get();

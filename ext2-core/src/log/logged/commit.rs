@@ -15,11 +15,11 @@ use ext2_format::journal as record;
 const PATIENCE: u32 = 256;
 /// How often whoever waits for others looks before it goes on without: they may wait for a lock that it holds. Some ten
 /// milliseconds.
-pub(crate) const ENDURANCE: u32 = 1 << 14;
+pub(in crate::log) const ENDURANCE: u32 = 1 << 14;
 
 /// What came of an attempt to commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tried {
+enum Tried {
     /// There was a commit.
     Done,
     /// One is under way, which ends whatever locks this thread holds.
@@ -112,7 +112,7 @@ impl Logged {
     }
 
     /// A commit, unless one is under way or a change that must be whole.
-    pub(super) fn try_commit(&self) -> Result<Tried> {
+    fn try_commit(&self) -> Result<Tried> {
         let Some(mut committer) = self.commit.try_lock() else {
             let waits = self.is_awaited.load(Ordering::SeqCst);
             return Ok(if waits { Tried::InTheWay } else { Tried::Running });
@@ -122,6 +122,17 @@ impl Logged {
         }
         let Some(frozen) = self.freeze()? else { return Ok(Tried::InTheWay) };
         self.run(&mut committer, &frozen, Last::No).map(|()| Tried::Done)
+    }
+
+    /// Whether there was a commit. Where a change was in its way, that counts as a look; one that is under way makes room, however
+    /// slow the media are.
+    pub(super) fn try_for_room(&self, looks: &mut u32) -> Result<bool> {
+        let tried = self.try_commit()?;
+        *looks += u32::from(tried == Tried::InTheWay);
+        if tried != Tried::Done {
+            crate::sync::pause();
+        }
+        Ok(tried == Tried::Done)
     }
 
     /// Waits for room for a change that begins, also for those that must be whole to end. For one that is a part of such only where
@@ -137,12 +148,7 @@ impl Logged {
             let mut looks = 0;
             while looks < ENDURANCE && dirty_over(State::most_within) {
                 self.is_full.store(true, Ordering::SeqCst);
-                let tried = self.try_commit()?;
-                if tried != Tried::Done {
-                    crate::sync::pause();
-                }
-                // One that is under way makes room, however slow the media are.
-                looks += u32::from(tried == Tried::InTheWay);
+                self.try_for_room(&mut looks)?;
             }
             return Ok(());
         }
