@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use blockdev::BlockDevice;
-use ext2_core::{Ext2, FileKind, Inode, OpenOptions, Timestamp};
+use ext2_core::{Ext2, FileKind, Inode, InodeNr, OpenOptions, Timestamp};
 
 /// What a path is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,12 @@ pub fn of(fs: &Ext2) -> Result<Tree, String> {
         tree.insert(path, node);
     }
     Ok(tree)
+}
+
+/// What an open file is, whether or not a name leads to it; `None` where there is none of this number.
+pub fn of_file(fs: &Ext2, nr: u32) -> Option<Node> {
+    let inode = InodeNr::new(nr).and_then(|nr| fs.inode(nr).ok())?;
+    node(&inode).ok()
 }
 
 fn node(inode: &Inode) -> Result<Node, ext2_core::Error> {

@@ -30,6 +30,8 @@ pub enum Moment {
 ///   of these moments; one that was there all the time is there; a file that had a name all the time has one.
 /// - Only a file that is being written may be in between: of a length between those it had (or up to the end of its
 ///   last block), and at each place with a byte that it had there, or zero where it ended before.
+/// - A file that has lost its name and is still open is written as any other: where its name comes back, since nothing
+///   made the loss durable, the new bytes may come with it.
 /// - A truncation alone is whole: the file is the old or the new one. But not of a file of 4 GiB or more, or with
 ///   attributes in a block, whose truncation e2fsck does not end as we would. One that is cut from 4 GiB or more to less
 ///   may have the high word of its old size with the low word of the new: longer, never shorter.
@@ -57,6 +59,8 @@ pub struct History {
     logged: Vec<bool>,
     /// Operations before which no block was free, or no inode.
     full: BTreeSet<usize>,
+    /// Files without a name whose bytes were changed, by the number of the operation.
+    nameless: BTreeMap<usize, Node>,
 }
 
 impl History {
@@ -69,6 +73,7 @@ impl History {
             ends_truncations: true,
             shares_attributes: false,
             full: BTreeSet::new(),
+            nameless: BTreeMap::new(),
             logged: vec![false],
         }
     }
@@ -98,6 +103,13 @@ impl History {
         self.actions.push(action);
         self.trees.push(after);
         self.logged.push(false);
+    }
+
+    /// The last operation changed the bytes of a file that is open and has no name: it is this now.
+    pub fn note_nameless(&mut self, file: Node) {
+        if let Some(last) = self.actions.len().checked_sub(1) {
+            self.nameless.insert(last, file);
+        }
     }
 
     /// The next operation finds no block free, or no inode.
@@ -148,6 +160,12 @@ impl History {
             }
         }
         paths.values_mut().for_each(|known| known.resize(trees.len(), None));
+        for node in self.nameless.range(begin..end).map(|(_, node)| node) {
+            if let Some(file) = files.get_mut(&node.inode) {
+                file.writes += 1;
+                file.add_content(node);
+            }
+        }
         for nr in begin..end {
             let Some(action) = &self.actions[nr] else { continue };
             let Some(inode) = action.data_of().and_then(|path| self.inode(nr, path)) else { continue };
@@ -304,16 +322,20 @@ impl<'h> Rights<'h> {
 
 impl<'h> Versions<'h> {
     fn add(&mut self, node: &'h Node) {
-        let content = (node.size, &node.content[..]);
-        if !self.contents.contains(&content) {
-            self.contents.push(content);
-        }
+        self.add_content(node);
         let rights = Rights::of(node);
         if !self.rights.contains(&rights) {
             self.rights.push(rights);
         }
         if !self.xattrs.contains(&&node.xattrs[..]) {
             self.xattrs.push(&node.xattrs);
+        }
+    }
+
+    fn add_content(&mut self, node: &'h Node) {
+        let content = (node.size, &node.content[..]);
+        if !self.contents.contains(&content) {
+            self.contents.push(content);
         }
     }
 
@@ -528,4 +550,42 @@ fn show(node: Option<&Node>) -> String {
         crc32fast::hash(&node.content),
         node.xattrs.len()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(kind: FileKind, inode: u32, links: u16, content: &[u8]) -> Node {
+        let times = [Timestamp { sec: 1, nsec: 0 }; 2];
+        let (size, content) = (content.len() as u64, content.to_vec());
+        Node { kind, mode: 0o644, uid: 0, gid: 0, times, links, inode, size, content, xattrs: Vec::new() }
+    }
+
+    fn tree(files: &[(&[u8], u32, &[u8])]) -> Tree {
+        let root = (Vec::new(), node(FileKind::Directory, 2, 2, b""));
+        let file = |(path, nr, content): &(&[u8], u32, &[u8])| {
+            (path.to_vec(), node(FileKind::Regular, *nr, 1, content))
+        };
+        std::iter::once(root).chain(files.iter().map(file)).collect()
+    }
+
+    #[test]
+    fn a_name_that_comes_back_may_bring_what_was_written_to_the_file_without_it() {
+        let history = |is_written: bool| {
+            let mut history = History::new(tree(&[(b"/a", 12, b"one"), (b"/b", 13, b"two")]), 1024);
+            history.push(Some(Action::Rename("/a", "/b")), tree(&[(b"/b", 12, b"one")]));
+            history.push(Some(Action::Rmdir("/nothing")), tree(&[(b"/b", 12, b"one")]));
+            if is_written {
+                history.note_nameless(node(FileKind::Regular, 13, 0, b"new"));
+            }
+            history
+        };
+        let found = |content| tree(&[(b"/a", 12, b"one"), (b"/b", 13, content)]);
+        assert_eq!(history(true).judge(Moment::After(2), &found(b"new")), Ok(()));
+        assert_eq!(history(true).judge(Moment::After(2), &found(b"two")), Ok(()));
+        assert!(history(true).judge(Moment::After(2), &found(b"odd")).is_err());
+        assert!(history(true).judge(Moment::After(1), &found(b"new")).is_err(), "it is not written yet");
+        assert!(history(false).judge(Moment::After(2), &found(b"new")).is_err());
+    }
 }

@@ -131,6 +131,13 @@ impl Crashes {
         let action = (answer.is_done() || is_short || is_part).then(|| self.action(step, file));
         self.last = tree::of(world.ext2())?;
         self.history.push(action, self.last.clone());
+        let has_no_name = |nr: &u32| !self.last.values().any(|node| node.inode == *nr);
+        if let Some(nr) = file.filter(has_no_name)
+            && changes_bytes(step.operation.word())
+            && let Some(file) = tree::of_file(world.ext2(), nr)
+        {
+            self.history.note_nameless(file);
+        }
         self.history.note_log(world.ext2().has_log());
         Ok(())
     }
