@@ -2,8 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fmt::Write as _,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
@@ -482,8 +486,9 @@ impl Both {
         let path = |of: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", of.as_raw_fd())).ok();
         let root = path(self.kernel.root());
         let pinning = |(_, _, of): &(String, Inode, BorrowedFd<'_>)| {
-            let path = path(*of)?;
-            let parent = Path::new(path.to_str()?.strip_suffix(" (deleted)")?).parent();
+            // Names are bytes.
+            let path = path(*of)?.into_os_string().into_vec();
+            let parent = Path::new(OsStr::from_bytes(path.strip_suffix(b" (deleted)")?)).parent();
             parent.map(Path::to_owned).filter(|parent| root.as_ref() != Some(parent))
         };
         let most = self.held().iter().filter_map(pinning).collect::<BTreeSet<_>>().len() as u64;

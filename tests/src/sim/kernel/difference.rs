@@ -22,6 +22,8 @@ pub enum Difference {
     NoZeroRange,
     /// A range to be punched or zeroed that ends behind the largest file is `EFBIG`; the library takes what there is of it.
     FarRange,
+    /// A range of no bytes is nothing to punch or to zero; `fallocate` refuses it with `EINVAL`.
+    EmptyRange,
     /// Nothing is refused to who writes nothing; the kernel refuses to open the file.
     EmptyWrite,
     /// An empty path is refused with `ENOENT` before all else; to the library it is a name that nothing has.
@@ -197,6 +199,7 @@ impl Difference {
         Self::TruncateOfReader,
         Self::NoZeroRange,
         Self::FarRange,
+        Self::EmptyRange,
         Self::EmptyWrite,
         Self::EmptyName,
         Self::NothingToSet,
@@ -246,6 +249,14 @@ impl Difference {
                 if is_done && case.kernels_is(Errno::FBIG) && at.saturating_add(len) > case.max_size =>
             {
                 Some(Self::FarRange)
+            }
+            O::Zero { len: 0, .. }
+            | O::FileZero { len: 0, .. }
+            | O::Punch { len: 0, .. }
+            | O::FilePunch { len: 0, .. }
+                if is_done && case.kernels_is(Errno::INVAL) =>
+            {
+                Some(Self::EmptyRange)
             }
             O::Zero { .. } | O::FileZero { .. } | O::Fallocate { mode: 0x11, .. }
                 if is_done && case.kernels_is(Errno::OPNOTSUPP) =>

@@ -38,7 +38,8 @@ pub enum LeftOut {
     /// A mapping to be stored to of what was opened for appending: `O_APPEND` does not keep the kernel from it, as no program is
     /// kept from opening it otherwise; the library's handle is for appending only.
     MapOfAppender,
-    /// A mapping to be stored to of what is immutable, and was opened before: the library refuses it, the kernel each store.
+    /// A mapping to be stored to of what is immutable, and was opened before: the library refuses it, the kernel each store. One
+    /// that was there before is stored to, as with ext2's own driver; the ext4 driver refuses it.
     MapOfImmutable,
     /// A mapping for reading of what may only be appended to, and was opened for writing before: the kernel refuses it as one for
     /// storing.
@@ -121,6 +122,7 @@ impl LeftOut {
             {
                 Some(Self::MapOfAppendOnly)
             }
+            O::Store { map, .. } if is_of_immutable(step, map, model) => Some(Self::MapOfImmutable),
             O::Load { map, at, len } => Self::access(kernel, map, at, len.into(), false),
             O::Store { map, at, data } => Self::access(kernel, map, at, data.len.into(), true),
             O::Msync { map, page, pages } => Self::access(kernel, map, page * PAGE, pages * PAGE, false),
@@ -132,6 +134,12 @@ impl LeftOut {
         let map = kernel.map(map).ok()?;
         (at + len > map.len() || stores && map.is_read_only).then_some(Self::OutsideTheMap)
     }
+}
+
+/// Whether what a mapping stores goes to a file that is immutable by now.
+fn is_of_immutable(step: &Step, map: u8, model: &Model) -> bool {
+    let map = model.held(step.actor).maps[usize::from(map)].as_ref();
+    map.is_some_and(|map| !map.is_private() && model.node(map.id).flags & InodeFlags::IMMUTABLE.bits() != 0)
 }
 
 /// Whether a file that is open, and not for appending, may only be appended to.

@@ -38,7 +38,8 @@ pub(in crate::sim) struct Mapping {
 }
 
 impl Mapping {
-    fn is_private(&self) -> bool {
+    /// Whether what is stored through it goes to no file.
+    pub(in crate::sim) fn is_private(&self) -> bool {
         self.sharing == Sharing::Private
     }
 
