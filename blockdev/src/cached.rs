@@ -229,14 +229,14 @@ impl<D: BlockDevice> Cached<D> {
             let generation = shard.generation;
             let data = if attempts <= PATIENCE {
                 drop(shard);
-                let data = self.read_blocks(block, ahead)?;
+                let data = self.read_first(block, ahead)?;
                 shard = self.shard(block).lock();
                 if shard.generation != generation || shard.len() + ahead as usize > self.capacity {
                     continue;
                 }
                 data
             } else {
-                self.read_blocks(block, ahead)?
+                self.read_first(block, ahead)?
             };
             for (number, data) in (block..).zip(data) {
                 if !shard.contains(number) {
@@ -244,6 +244,30 @@ impl<D: BlockDevice> Cached<D> {
                 }
             }
             return Ok(then(&mut shard));
+        }
+    }
+
+    /// Reads a piece without keeping its block, for which there is no room where nothing of what is dirty can be written below.
+    /// Who only reads is not told of that unless his own bytes cannot be had.
+    fn read_past(&self, piece: &Piece, target: &mut [u8], error: Error) -> Result<()> {
+        // With the lock, so that nobody writes to the block here meanwhile.
+        let mut shard = self.shard(piece.block).lock();
+        match shard.get(piece.block) {
+            Some(block) => target.copy_from_slice(&block.data[piece.within..piece.within + piece.len]),
+            None => {
+                let at = piece.block * self.block_size + piece.within as u64;
+                self.inner.read_at(at, target).map_err(|_| error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads neighbouring blocks, or the first alone where not all of them can be read: one that is bad takes none of those
+    /// before it along.
+    fn read_first(&self, block: u64, count: u64) -> Result<Vec<Box<[u8]>>> {
+        match self.read_blocks(block, count) {
+            Err(_) if count > 1 => self.read_blocks(block, 1),
+            read => read,
         }
     }
 
@@ -443,11 +467,14 @@ impl<D: BlockDevice> BlockDevice for Cached<D> {
         for piece in self.pieces(offset, buf.len()) {
             let target = &mut buf[done..done + piece.len];
             let ahead = self.read_ahead(piece.block, last - piece.block);
-            self.with_block(piece.block, ahead, |shard| {
+            let held = self.with_block(piece.block, ahead, |shard| {
                 if let Some(block) = shard.get(piece.block) {
                     target.copy_from_slice(&block.data[piece.within..piece.within + piece.len]);
                 }
-            })?;
+            });
+            if let Err(error) = held {
+                self.read_past(&piece, target, error)?;
+            }
             done += piece.len;
         }
         if !buf.is_empty() {

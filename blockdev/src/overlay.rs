@@ -227,9 +227,20 @@ impl<D: BlockDevice> BlockDevice for Overlay<D> {
 
 impl<D: BlockDevice> DaxDevice for Overlay<D> {
     fn direct_access(&self, page: u64, count: u64, mode: Access) -> Result<PmemSlice<'_>> {
-        let (offset, len) = page_run(page, count, self.size())?;
-        self.bring_up_range(offset, len)?;
-        self.upper.direct_access(page, count, mode)
+        page_run(page, count, self.size())?;
+        let mut brought = 0;
+        for at in page..page + count {
+            match self.bring_up(at, Fill::Copy) {
+                Ok(_) => {}
+                // Only `recovery_write` is used on it, which brings up what it does not replace.
+                Err(Error::Poisoned { .. }) if mode == Access::Recovery => {}
+                Err(error) if brought == 0 => return Err(error),
+                // The run ends before what cannot be read.
+                Err(_) => break,
+            }
+            brought += 1;
+        }
+        self.upper.direct_access(page, brought, mode)
     }
 
     fn recovery_write(&self, offset: u64, buf: &[u8]) -> Result<()> {

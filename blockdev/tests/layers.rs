@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blockdev::{
-    Access, BlockDevice, Calls, Counted, DaxDevice, DeviceOptions, Error, Extent, Fault, FaultError, Faulty,
-    FileDevice, Overlay, Partition, Patched, RamDevice, ReadOnly, Repeat, Tear, conformance,
+    Access, BlockDevice, CacheOptions, Cached, Calls, Counted, DaxDevice, DeviceOptions, Error, Extent,
+    Fault, FaultError, Faulty, FileDevice, Overlay, Partition, Patched, RamDevice, ReadOnly, Repeat, Tear,
+    conformance,
 };
 
 const SIZE: u64 = (1 << 20) + 1234;
@@ -69,6 +70,50 @@ fn a_page_that_is_poisoned_below_an_overlay_is_healed_by_writing_all_of_it() {
     overlay.read_at(8192, &mut found).unwrap();
     assert!(found[..4096] == [7; 4096] && found[4096..] == [8; 4097]);
     assert_eq!(overlay.read_at(8191, &mut found[..1]), Err(Error::Poisoned { offset: 4096 }));
+}
+
+#[test]
+fn a_run_above_an_overlay_ends_before_a_page_that_is_poisoned_below_and_that_page_can_be_recovered() {
+    let below = ram();
+    below.poison(3).unwrap();
+    let overlay = Overlay::new(below).unwrap();
+    let poisoned = Error::Poisoned { offset: 3 * 4096 };
+    assert_eq!(overlay.direct_access(0, 8, Access::Read).unwrap().len(), 3 * 4096);
+    assert_eq!(overlay.direct_access(3, 1, Access::Write).unwrap_err(), poisoned);
+    assert_eq!(overlay.direct_access(3, 1, Access::Recovery).unwrap().len(), 4096);
+    assert_eq!(overlay.recovery_write(3 * 4096, &[7; 100]), Err(poisoned));
+    overlay.recovery_write(3 * 4096, &[7; 4096]).unwrap();
+    assert_eq!(overlay.direct_access(0, 8, Access::Read).unwrap().len(), 8 * 4096);
+    assert_eq!(overlay.read_u32(3 * 4096), Ok(0x0707_0707));
+}
+
+#[test]
+fn a_bad_block_takes_none_of_its_neighbours_along_when_a_cache_reads_ahead() {
+    let below = Faulty::new(RamDevice::from_bytes(&[7; 64 << 10]).unwrap());
+    below.poison(5).unwrap();
+    let cached = Cached::new(below, CacheOptions::default()).unwrap();
+    let mut buf = [0; 4096];
+    for _ in 0..2 {
+        let read: Vec<bool> = (0..16).map(|nr| cached.read_at(nr * 4096, &mut buf).is_ok()).collect();
+        assert!((0..16).all(|nr| read[nr] == (nr != 5)), "{read:?}");
+    }
+}
+
+#[test]
+fn a_cache_reads_what_is_good_while_what_it_holds_cannot_be_written() {
+    let below = Arc::new(Faulty::new(RamDevice::from_bytes(&[7; 256 << 10]).unwrap()));
+    let options = CacheOptions { bytes: 32 << 10, block_size: 4096 };
+    let cached = Cached::new(Arc::clone(&below), options).unwrap();
+    cached.write_at(0, &[9; 32 << 10]).unwrap();
+    below.arm(Fault::from_then_on(Calls::WRITE, 0));
+    let mut buf = [0; 10_000];
+    cached.read_at(100_000, &mut buf).unwrap();
+    assert!(buf == [7; 10_000]);
+    assert!(cached.write_at(100_000, b"x").is_err() && cached.flush().is_err());
+    below.disarm();
+    cached.flush().unwrap();
+    cached.read_at(0, &mut buf).unwrap();
+    assert!(buf == [9; 10_000]);
 }
 
 #[test]
