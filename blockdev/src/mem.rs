@@ -227,6 +227,24 @@ pub(crate) unsafe fn zero(dst: *mut u8, len: usize, media: Media) -> Result<(), 
     Ok(())
 }
 
+/// Stores a byte over itself in one step, as a store that makes room for its page. False, and nothing is stored, where there is
+/// no such instruction, or the page cannot be had.
+///
+/// # Safety
+/// `at` is valid for reads and writes of a byte, shared or not.
+#[cfg(feature = "std")]
+pub(crate) unsafe fn touch(at: *mut u8) -> bool {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: the caller's promise.
+    let touched = unsafe { arch::touch(at) }.is_ok();
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let touched = {
+        let _ = at;
+        false
+    };
+    touched
+}
+
 /// Writes the cache lines of the range back towards persistent memory.
 ///
 /// # Safety

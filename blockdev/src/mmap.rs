@@ -73,6 +73,8 @@ pub struct MmapDevice {
     size: u64,
     media: Media,
     read_only: bool,
+    /// Whether a page that cannot be supplied is an error and not the end of the process.
+    resumes: bool,
     /// Unset while the file has all of its blocks.
     backing: OnceLock<Backing>,
     dirty: Option<Dirty>,
@@ -104,9 +106,7 @@ impl MmapDevice {
     /// address space.
     pub fn open(path: &Path, options: &DeviceOptions) -> Result<Self> {
         let (file, size) = open_file(path, options)?;
-        if options.lost_pages == LostPages::Report {
-            crate::sigbus::install();
-        }
+        let resumes = options.lost_pages == LostPages::Report && crate::sigbus::install();
         let region = if size == 0 { None } else { Some(Region::map(&file, size, !options.read_only)?) };
         let base = region.as_ref().map_or(core::ptr::dangling_mut(), Region::base);
         let media = region.as_ref().map_or(Media::Volatile, Region::media);
@@ -119,7 +119,7 @@ impl MmapDevice {
         let rented =
             (media == Media::Volatile && !options.read_only && !cfg!(miri)).then(|| Rented::new(size));
         let read_only = options.read_only;
-        Ok(Self { region, base: Base(base), file, size, media, read_only, backing, dirty, rented })
+        Ok(Self { region, base: Base(base), file, size, media, read_only, resumes, backing, dirty, rented })
     }
 
     /// Whether the file is page cache or persistent memory.
@@ -145,9 +145,15 @@ impl MmapDevice {
         if let Some(backing) = self.backing.get()
             && len > 0
         {
-            backing.ensure(&self.file, offset, len)?;
+            backing.ensure(&self.file, offset, len, |at| self.touch(at))?;
         }
         Ok(at)
+    }
+
+    /// Stores a byte over itself in one step. False where that is not possible, or might end the process.
+    fn touch(&self, offset: u64) -> bool {
+        // SAFETY: `at` finds the byte to lie in the region; who makes room may store.
+        self.resumes && self.at(offset, 1).is_ok_and(|at| unsafe { mem::touch(at) })
     }
 
     /// Notes that the range was stored to.
@@ -261,7 +267,9 @@ impl BlockDevice for MmapDevice {
         match self.backing.get() {
             None => self.store_zeros(offset, len)?,
             Some(backing) => {
-                backing.zero(&self.file, offset, len, |offset, len| self.store_zeros(offset, len))?;
+                let touch = |at| self.touch(at);
+                backing
+                    .zero(&self.file, (offset, len), touch, |offset, len| self.store_zeros(offset, len))?;
                 if self.media == Media::Persistent && len >= PAGE_SIZE {
                     // A hole is the file system's metadata, which no cache line write-back makes durable.
                     self.sync_file()?;

@@ -32,11 +32,15 @@ fn tmpfs() -> Option<Mount> {
 
 /// ext4 in a loop device over a file in `dir`.
 fn ext4(dir: &Path) -> Option<Mount> {
+    made_by(dir, "ext4")
+}
+
+fn made_by(dir: &Path, kind: &str) -> Option<Mount> {
     let mount = Mount { dir: TempDir::new().unwrap() };
     let image = dir.join("ext4");
     File::create(&image).unwrap().set_len(8 << 20).unwrap();
     let (image, at) = (image.to_str().unwrap(), mount.dir.path().to_str().unwrap());
-    let made = run("mke2fs", &["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", image]);
+    let made = run("mke2fs", &["-q", "-t", kind, "-O", "^has_journal", "-m", "0", image]);
     (made && run("mount", &["-o", "loop", image, at])).then_some(mount)
 }
 
@@ -98,6 +102,17 @@ fn a_store_to_a_hole_on_a_full_ext4_is_an_error() {
     let dir = TempDir::new().unwrap();
     let Some(mount) = ext4(dir.path()) else {
         eprintln!("skipped: no ext4 can be made and mounted here");
+        return;
+    };
+    fills_up_with_an_error(&mount);
+}
+
+/// Room is made by stores there.
+#[test]
+fn a_store_to_a_hole_on_a_full_disk_that_cannot_allocate_is_an_error() {
+    let dir = TempDir::new().unwrap();
+    let Some(mount) = made_by(dir.path(), "ext2") else {
+        eprintln!("skipped: no ext2 can be made and mounted here");
         return;
     };
     fills_up_with_an_error(&mount);

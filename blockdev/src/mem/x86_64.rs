@@ -92,6 +92,20 @@ pair!(
     "movups [{d} + {n} - 16], {b}"
 );
 
+/// Stores a byte over itself in one step: a store of somebody else's at the same moment is not undone.
+///
+/// # Safety
+/// `at` is valid for reads and writes of a byte, shared or not.
+pub(super) unsafe fn touch(at: *mut u8) -> Result<(), Fault> {
+    let fault: usize;
+    // SAFETY: the caller's promise; no byte changes.
+    unsafe {
+        asm!("7:", "lock or byte ptr [{at}], 0", "8:", may_fault!(), at = in(reg) at,
+             inout("rax") 0_usize => fault, options(nostack));
+    }
+    Fault::check(fault)
+}
+
 /// Copies between ranges that are the same or do not overlap.
 ///
 /// # Safety

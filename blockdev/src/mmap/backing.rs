@@ -95,23 +95,30 @@ impl Backing {
         self.loads_allocate && len > 0 && !touched(offset, len).all(|chunk| self.backed.contains(chunk))
     }
 
-    /// Makes room for `offset..offset + len`, which lies in the file and is not empty.
+    /// Makes room for `offset..offset + len`, which lies in the file and is not empty; `touch` stores a byte over itself in
+    /// one step, or gives false.
     #[inline]
-    pub(super) fn ensure(&self, file: &File, offset: u64, len: u64) -> Result<()> {
+    pub(super) fn ensure(
+        &self,
+        file: &File,
+        offset: u64,
+        len: u64,
+        touch: impl Fn(u64) -> bool,
+    ) -> Result<()> {
         if touched(offset, len).all(|chunk| self.backed.contains(chunk)) {
             return Ok(());
         }
-        self.fill(file, offset, len)
+        self.fill(file, offset, len, touch)
     }
 
     #[cold]
-    fn fill(&self, file: &File, offset: u64, len: u64) -> Result<()> {
+    fn fill(&self, file: &File, offset: u64, len: u64, touch: impl Fn(u64) -> bool) -> Result<()> {
         let _filling = self.filling.lock();
         self.runs_without(offset, len, |start, end| {
             // Whole chunks, whatever part of them was asked for.
             let start = start / CHUNK * CHUNK;
             let end = end.next_multiple_of(CHUNK).min(self.size);
-            allocate(file, start, end - start)?;
+            allocate(file, start, end - start, &touch)?;
             touched(start, end - start).for_each(|chunk| self.backed.insert(chunk));
             Ok(())
         })
@@ -142,8 +149,8 @@ impl Backing {
     pub(super) fn zero(
         &self,
         file: &File,
-        offset: u64,
-        len: u64,
+        (offset, len): (u64, u64),
+        touch: impl Fn(u64) -> bool,
         mut store: impl FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         let mut at = offset;
@@ -156,7 +163,7 @@ impl Backing {
                 stop = (stop / CHUNK + 1).saturating_mul(CHUNK).min(end);
             }
             if backed || !self.punch(file, at, stop - at)? {
-                self.ensure(file, at, stop - at)?;
+                self.ensure(file, at, stop - at, &touch)?;
                 store(at, stop - at)?;
             }
             at = stop;
@@ -201,22 +208,24 @@ impl Backing {
 }
 
 /// Gives the range its blocks without changing a byte.
-fn allocate(file: &File, offset: u64, len: u64) -> Result<()> {
+fn allocate(file: &File, offset: u64, len: u64, touch: impl Fn(u64) -> bool) -> Result<()> {
     match rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, offset, len)) {
         Ok(()) => Ok(()),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => allocate_by_writing(file, offset, len),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => allocate_by_storing(file, offset, len, touch),
         Err(error) => Err(io_error("allocate", offset, error.into())),
     }
 }
 
-/// Gives the range its blocks by writing one byte of each page over itself. Nobody stores to the range
-/// yet, so the byte cannot have changed in between.
-fn allocate_by_writing(file: &File, offset: u64, len: u64) -> Result<()> {
+/// Gives the range its blocks by storing one byte of each page over itself. Who maps the file by himself, as a real mapping or a
+/// virtual machine does, may store to the page at that moment: so it is done in one step where there is one.
+fn allocate_by_storing(file: &File, offset: u64, len: u64, touch: impl Fn(u64) -> bool) -> Result<()> {
     let mut byte = [0];
     let mut at = offset;
     while at < offset + len {
-        file.read_exact_at(&mut byte, at).map_err(|error| io_error("allocate", at, error))?;
-        file.write_all_at(&byte, at).map_err(|error| io_error("allocate", at, error))?;
+        if !touch(at) {
+            file.read_exact_at(&mut byte, at).map_err(|error| io_error("allocate", at, error))?;
+            file.write_all_at(&byte, at).map_err(|error| io_error("allocate", at, error))?;
+        }
         at += PAGE_SIZE;
     }
     Ok(())
