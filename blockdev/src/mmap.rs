@@ -35,6 +35,8 @@ mod rented;
 use backing::Backing;
 use chunks::{CHUNK, Chunks, touched};
 use region::Region;
+#[cfg(all(target_os = "linux", not(miri)))]
+pub(crate) use region::takes_sync;
 use rented::Rented;
 
 /// A mapped image file; persistent memory if the file is on a DAX file system.

@@ -52,6 +52,8 @@ pub struct HostSpace {
     /// What is protected, and what was stored to, where stores are found by protection.
     pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) watched: Option<Watched>,
+    /// Files are persistent memory, mapped with `MAP_SYNC`.
+    is_synchronous: bool,
     /// Kernels before 6.7 are to be done without what came with that.
     pub(super) as_before: bool,
     /// A file without a byte: what lies past the end of a file.
@@ -99,6 +101,7 @@ impl HostSpace {
             by: StoresBy::Nobody,
             ledger: None,
             watched: None,
+            is_synchronous: false,
             as_before: false,
             nothing,
             stopped,
@@ -111,6 +114,15 @@ impl HostSpace {
             None => space.place_end(0, len)?,
         }
         Ok(space)
+    }
+
+    /// Says that what is placed is of a file that is persistent memory, to which a store is durable with its cache line. That
+    /// is so where the host's file system makes a block durable before it lets a store to it through (`MAP_SYNC`). To be called
+    /// before anything is placed. False, and nothing changes, where the file is no such memory.
+    pub fn synchronise(&mut self, file: BorrowedFd<'_>) -> bool {
+        // What is refused may leave a gap where it is placed, so it is asked for elsewhere first.
+        self.is_synchronous = self.rights == Rights::ReadWrite && crate::mmap::takes_sync(file);
+        self.is_synchronous
     }
 
     /// Says that from now on somebody may use the range. What is placed before costs less.
@@ -190,6 +202,7 @@ impl HostSpace {
         let start = self.address(at, len)?;
         let flags = match self.rights {
             Rights::Private => MapFlags::PRIVATE | MapFlags::NORESERVE,
+            Rights::ReadWrite if self.is_synchronous => MapFlags::SHARED_VALIDATE | MapFlags::SYNC,
             Rights::Read | Rights::ReadWrite => MapFlags::SHARED,
         } | MapFlags::FIXED;
         let is_tracked = how == FileUse::Tracked;

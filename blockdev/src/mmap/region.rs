@@ -7,6 +7,8 @@ use crate::{Error, Result};
 
 #[cfg(not(miri))]
 pub(super) use system::Region;
+#[cfg(all(target_os = "linux", not(miri)))]
+pub(crate) use system::takes_sync;
 
 #[cfg(miri)]
 pub(super) use standin::Region;
@@ -15,6 +17,7 @@ pub(super) use standin::Region;
 mod system {
     use core::ffi::c_void;
     use core::ptr::{NonNull, null_mut};
+    use std::os::fd::AsFd;
 
     use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, mmap_anonymous, msync, munmap};
 
@@ -152,7 +155,7 @@ mod system {
 
     /// Whether a file can be mapped with `MAP_SYNC`, which is what says that it is persistent memory, so that a fence is
     /// enough for it.
-    fn takes_sync(file: &File) -> bool {
+    pub(crate) fn takes_sync(file: impl AsFd) -> bool {
         let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED_VALIDATE | MapFlags::SYNC);
         // SAFETY: a new mapping at a place of the kernel's choice touches nothing of ours.
         let probe =

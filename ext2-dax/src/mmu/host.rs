@@ -284,6 +284,12 @@ impl HostMmu {
         let residue = (offset % PMD_SIZE + colour % PMD_SIZE) % PMD_SIZE;
         let mut space = HostSpace::reserve(self.service.faults.clone(), rights, len, residue)?;
         space.track(by, self.options.before_6_7)?;
+        if rights == Rights::ReadWrite
+            && is_persistent(&*file)?
+            && let Some(backing) = file.memory().backing_file()
+        {
+            space.synchronise(backing.fd);
+        }
         if rights == Rights::Private {
             // What is copied is the kernel's to say, for as long as the mapping is there.
             space.kinds(0, PAGE_SIZE)?;
@@ -303,8 +309,7 @@ impl HostMmu {
 
     /// Who finds stores to a file that is mapped for storing.
     fn stores_by(&self, file: &dyn VmFile) -> Result<StoresBy> {
-        let memory = file.memory().direct_access(0, 1, blockdev::Access::Read)?;
-        let is_persistent = memory.media() == blockdev::Media::Persistent;
+        let is_persistent = is_persistent(file)?;
         let by_kernel = self.capabilities.tracking == StoresBy::Kernel;
         Ok(match self.options.tracking {
             Tracking::Host => StoresBy::Nobody,
@@ -319,6 +324,12 @@ impl HostMmu {
             }
         })
     }
+}
+
+/// Whether the device's memory keeps what it has without power.
+fn is_persistent(file: &dyn VmFile) -> Result<bool> {
+    let memory = file.memory().direct_access(0, 1, blockdev::Access::Read)?;
+    Ok(memory.media() == blockdev::Media::Persistent)
 }
 
 impl Drop for HostMmu {
