@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) recent: VecDeque<u64>,
     /// What was stored to runs that went, and what may have been before it was tracked.
     pub(super) stored: Vec<StoredRun>,
+    /// How many of these there may be before those that lie in one another are joined.
+    stored_most: usize,
     /// Pages that are a bus error for the moment.
     pub(super) refused: Vec<Range<u64>>,
     /// Why the page table could not do what a fault asked of it.
@@ -83,6 +85,7 @@ impl Area {
             tables: BTreeSet::new(),
             recent: VecDeque::new(),
             stored: Vec::new(),
+            stored_most: 64,
             refused: Vec::new(),
             failed: None,
             stopped: false,
@@ -315,6 +318,11 @@ impl Area {
             && let Some(device) = DevPage::new(first)
         {
             state.stored.push(StoredRun { first: run.start, count: run.end - run.start, device });
+            // What goes and comes back over and over is there over and over, and perhaps nobody ever syncs.
+            if state.stored.len() > state.stored_most {
+                join(&mut state.stored);
+                state.stored_most = 2 * state.stored.len() + 64;
+            }
         }
     }
 
@@ -383,9 +391,38 @@ impl Area {
     }
 }
 
+/// Joins runs that overlap or touch, in the file and on the device alike.
+fn join(stored: &mut Vec<StoredRun>) {
+    // Those of one place of the file on the device follow one another.
+    stored.sort_unstable_by_key(|run| (run.device.get().wrapping_sub(run.first), run.first));
+    stored.dedup_by(|next, run| {
+        let is_same = next.device.get().wrapping_sub(next.first) == run.device.get().wrapping_sub(run.first);
+        let joins = is_same && next.first <= run.first + run.count;
+        if joins {
+            run.count = run.count.max(next.first + next.count - run.first);
+        }
+        joins
+    });
+}
+
 fn no_room() -> Error {
     Error::refused(
         Errno::NOMEM,
         "the file has more pieces than the process may have mappings (vm.max_map_count)",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_were_stored_to_over_and_over_are_joined_and_no_page_is_lost() {
+        let device = |page| DevPage::new(page).unwrap();
+        let run = |first, count, page| StoredRun { first, count, device: device(page) };
+        // The last lies elsewhere since its blocks were moved.
+        let mut stored = vec![run(8, 4, 108), run(3, 2, 103), run(0, 4, 100), run(8, 2, 108), run(3, 2, 203)];
+        join(&mut stored);
+        assert_eq!(stored, [run(0, 5, 100), run(8, 4, 108), run(3, 2, 203)]);
+    }
 }
