@@ -164,3 +164,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_backup_of_a_gpt_serves_where_the_first_copy_cannot_be_read() {
+    let device = gpt();
+    let sound = found(&device);
+    assert_eq!(sound.len(), 2);
+    // Entries, and no header.
+    device.poison(1).unwrap();
+    assert_eq!(found(&device), sound);
+    // The backup's.
+    device.poison((SECTORS - 33) * 512 / 4096).unwrap();
+    assert_eq!(partitions(&device), Err(Error::Poisoned { offset: 4096 }));
+}

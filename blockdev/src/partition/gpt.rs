@@ -50,18 +50,24 @@ const _: () = assert!(size_of::<RawHeader>() == 92 && size_of::<RawEntry>() == 1
 
 /// The entries of whichever copy is sound, the first one first. Sectors may be of 512 or 4096 bytes.
 pub(super) fn read(device: &dyn BlockDevice) -> Result<Vec<PartitionEntry>> {
+    let mut unread = None;
     for sector in [512, 4096] {
         let sectors = device.size() / sector;
         for lba in [1, sectors.saturating_sub(1)] {
-            if let Some(entries) = read_copy(device, sector, lba)? {
-                if lba != 1 {
-                    log::warn!("the first copy of the partition table is damaged, the backup is used");
+            match read_copy(device, sector, lba) {
+                Ok(Some(entries)) => {
+                    if lba != 1 {
+                        log::warn!("the first copy of the partition table is damaged, the backup is used");
+                    }
+                    return Ok(entries);
                 }
-                return Ok(entries);
+                Ok(None) => {}
+                // One that cannot be read is damaged, too; the other may be sound.
+                Err(error) => drop(unread.get_or_insert(error)),
             }
         }
     }
-    Err(Error::BadTable("both copies of the GPT are damaged"))
+    Err(unread.unwrap_or(Error::BadTable("both copies of the GPT are damaged")))
 }
 
 /// The copy whose header is at `lba`, `None` if it is not sound.
