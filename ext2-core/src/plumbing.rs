@@ -28,7 +28,8 @@ mod sealed {
 /// The calls below the file interface.
 pub trait Plumbing: sealed::Sealed {
     /// The address space of this inode, made by `make` if nobody attached one before. All who hold the inode share it,
-    /// and whatever changes its map calls it. `make` is run under a lock: it takes no other.
+    /// and whatever changes its map calls it. The first one waits for whoever changes the contents at this moment: the caller
+    /// does not hold the [`io_lock`](Self::io_lock). `make` is run under a lock: it takes no other.
     fn attach(&self, make: impl FnOnce() -> Arc<dyn AddressSpace>) -> Arc<dyn AddressSpace>;
 
     /// The lock over the contents (Linux: `i_rwsem`). All calls of [`Inode`] that read or change contents take it
@@ -110,6 +111,11 @@ pub trait Plumbing: sealed::Sealed {
 
 impl Plumbing for Inode {
     fn attach(&self, make: impl FnOnce() -> Arc<dyn AddressSpace>) -> Arc<dyn AddressSpace> {
+        if let Some(there) = self.0.space.get() {
+            return there.clone();
+        }
+        // Whoever takes blocks away asks once who maps them, and holds this lock exclusive until they are gone.
+        let _io = self.0.io.read();
         self.0.space.get_or_attach(make)
     }
 

@@ -7,6 +7,8 @@
 //! 2. Giving a file blocks, or a larger size, takes nothing from anybody and waits for nobody.
 //! 3. Who waits for a lease holds nothing: not even the inode's `io` lock, which the holder of the lease may want.
 //! 4. No lock of this crate but an inode's `io` is held when [`AddressSpace::published`] is called.
+//! 5. An address space comes under the inode's `io` lock, which whoever takes blocks away holds exclusive: nobody maps what goes
+//!    without being told.
 
 use alloc::sync::Arc;
 use core::any::Any;

@@ -3,6 +3,7 @@
 
 mod edges;
 mod elsewhere;
+mod first;
 mod foreign_fs;
 mod foreign_mmu;
 mod leases;
