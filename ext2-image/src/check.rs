@@ -356,7 +356,8 @@ fn begin<'r>(
     Ok(Run {
         dev,
         mode,
-        now,
+        // What is no larger than the number of inodes would look like one of them, in a list of orphans.
+        now: now.max(geo.inodes_count.saturating_add(1)),
         sink,
         progress,
         raw,

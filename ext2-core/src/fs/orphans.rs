@@ -25,6 +25,13 @@ pub(crate) struct Orphans {
 }
 
 impl Fs {
+    /// The time of deletion of an inode that dies now. Numbers up to the last inode's stand for the next one of the list there, and
+    /// e2fsck asks a person about those that no list leads to: a clock that is near 1970 gives the number behind them.
+    /// libext2fs: `ext2fs_set_dtime`.
+    pub(crate) fn time_of_death(&self, now: crate::Timestamp) -> u32 {
+        now.encode(false).0.max(self.geo.inodes_count.saturating_add(1))
+    }
+
     /// Ends the list with an inode, which names no other; or with none. By one store.
     pub(crate) fn end_orphans(&self, orphans: &Orphans, last: Option<InodeNr>) -> Result<()> {
         let nr = last.map_or(0, InodeNr::get);

@@ -263,7 +263,7 @@ impl Cell {
         let mut orphans = self.fs.writer()?.orphan.lock();
         self.leave_shared_xattrs(|| self.fs.unlist_dead(&mut orphans))?;
         self.attrs.lock().is_orphan = false;
-        self.store_dtime(self.fs.clock.now().encode(false).0.max(1))
+        self.store_dtime(self.fs.time_of_death(self.fs.clock.now()))
     }
 
     /// What is left to do when the last holder lets go.

@@ -91,7 +91,7 @@ impl Cell {
     /// `dtime` says so first; with names it is not.
     pub(crate) fn store_links(&self, attrs: &mut Attrs, links: u16) -> Result<()> {
         let dtime = match links {
-            0 => self.fs.clock.now().encode(false).0.max(1),
+            0 => self.fs.time_of_death(self.fs.clock.now()),
             _ => 0,
         };
         // In the list of orphans the time of deletion names another inode.

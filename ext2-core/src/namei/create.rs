@@ -280,7 +280,7 @@ impl Inode {
         raw.i_atime = seconds.into();
         raw.i_ctime = seconds.into();
         raw.i_mtime = seconds.into();
-        raw.i_dtime = seconds.max(1).into();
+        raw.i_dtime = fs.time_of_death(now).into();
         if fs.is_hurd() {
             // The author, whom the owner may differ from later.
             raw.i_reserved2 = new.uid.into();

@@ -168,7 +168,7 @@ pub(crate) type Changed<'c> = dyn Fn(u64, u64) -> bool + 'c;
 pub(crate) struct Run<'r> {
     pub(crate) dev: &'r dyn BlockDevice,
     pub(crate) mode: Mode,
-    /// Seconds since 1970, for times of deletion.
+    /// Seconds since 1970, for times of deletion; more than there are inodes.
     pub(crate) now: u32,
     /// Is told of a finding; in [`Mode::Repair`] it says whether to mend it.
     pub(crate) sink: &'r mut dyn FnMut(&Finding) -> bool,
