@@ -62,7 +62,7 @@ use zerocopy::FromBytes;
 use crate::dir::{Moves, Places, SharedIndex};
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::fs::Fs;
-use crate::map::{Runs, SLOTS};
+use crate::map::{Runs, SLOTS, Shape};
 use crate::raw::{RawInode, RawInodeExtra};
 use crate::sync::{IoLock, Mutex, Rank};
 use crate::{Attr, Errno, Ext2, InodeNr};
@@ -88,6 +88,9 @@ use crate::{Attr, Errno, Ext2, InodeNr};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Inode(pub(crate) Arc<Cell>);
+
+/// The inode of the blocks that descriptors may grow into (`EXT2_RESIZE_INO`).
+const RESIZE: InodeNr = InodeNr::new(7).expect("not zero");
 
 /// What all holders of an inode share.
 pub(crate) struct Cell {
@@ -161,7 +164,9 @@ impl Cell {
         if kind == FileKind::Regular {
             size |= u64::from(raw.i_size_high.get()) << 32;
         }
-        if size > fs.geo.max_file_size() {
+        // The inode that holds the spare descriptors has its blocks so far behind that with large blocks no file reaches there.
+        let reach = fs.geo.block_size.bytes() * Shape::new(fs.geo.block_size.pointers()).max_blocks();
+        if size > if nr == RESIZE { reach } else { fs.geo.max_file_size() } {
             return broken(format!("size is {size}, more than a file can have"));
         }
         let file_acl = raw.i_file_acl.get();

@@ -16,7 +16,8 @@ use e2dax_tests::{
     small::{Ram, image, inode_at, is_clean, open, ram},
 };
 use ext2_core::{
-    BlockSize, Errno, Error, Ext2, FileBlock, FileKind, Follow, GroupNr, NewInode, OpenOptions, XattrSet,
+    BlockSize, Errno, Error, Ext2, FileBlock, FileKind, FixedClock, Follow, GroupNr, InodeNr, NewInode,
+    OpenOptions, Timestamp, XattrSet,
 };
 use ext2_image::mkfs::{self, Format, Fresh, Inodes};
 
@@ -431,4 +432,51 @@ fn what_linux_keeps_where_the_hurd_has_a_translator_is_no_block_of_a_file() {
     let (_, fs) = after(|device, at| device.write_u32(at("d0/f1") + 36, BLOCK).expect("stored"));
     let all = open(&ram(&clean)).statfs().expect("counted");
     assert_eq!(fs.statfs().expect("counted").blocks_free, all.blocks_free);
+}
+
+#[test]
+fn an_image_with_large_blocks_that_was_not_unmounted_is_opened_whatever_its_spare_descriptors_say() {
+    need_tools!("mke2fs", "e2fsck");
+    // The inode that holds them is as long as two levels of pointers reach, which no file is with blocks of 32 KiB.
+    for block in ["16384", "32768", "65536"] {
+        let device = ram(&e2dax_tests::small::image_of(&["-b", block, "-O", "resize_inode"], "32m"));
+        let fs = open(&device);
+        fs.write("file", "bytes").expect("written");
+        fs.sync().expect("synced");
+        // Killed.
+        let fs = open(&ram(&device.to_vec()));
+        assert_eq!(fs.read("file").expect("read"), b"bytes", "blocks of {block}");
+        assert!(fs.inode(InodeNr::new(7).expect("not zero")).is_ok(), "blocks of {block}");
+    }
+}
+
+#[test]
+fn a_time_of_deletion_is_no_inode_s_number_however_early_the_clock_says_it_is() {
+    need_tools!("e2fsck");
+    for early in [0, 1, 1000] {
+        let device = Arc::new(RamDevice::new(4 << 20).expect("memory"));
+        let created = Timestamp::from_secs(1_700_000_000);
+        mkfs::format(&*device, &Format { created, ..Format::default() }, Fresh::Zeros).expect("made");
+        let at = |seconds| {
+            let clock = Some(Arc::new(FixedClock(Timestamp::from_secs(seconds))) as _);
+            let shared: Arc<dyn BlockDevice> = device.clone();
+            Ext2::open(shared, &OpenOptions { clock, ..OpenOptions::default() }).expect("open")
+        };
+        let fs = at(early);
+        let root = fs.root().expect("root");
+        // One number is for the file that comes later.
+        let names = ["a", "b", "c"];
+        drop(names.map(|name| root.create(name, &FILE).expect("created")));
+        for name in names {
+            root.unlink(name).expect("removed");
+        }
+        drop(root);
+        fs.close().expect("closed");
+        assert!(is_clean(&device.to_vec()), "removed {early} seconds after 1970");
+        // The clock is right now: e2fsck takes dates of the superblock that are early for a sign of a clock that is wrong.
+        let fs = at(1_700_000_100);
+        fs.write("later", "bytes").expect("written");
+        fs.close().expect("closed");
+        assert!(is_clean(&device.to_vec()), "removed {early} seconds after 1970, and used later");
+    }
 }

@@ -429,4 +429,6 @@ fn a_broken_superblock_leaves_the_backup() {
         let fs = Ext2::open(device.clone(), &options).unwrap();
         assert_eq!(from_image(&fs).unwrap().entries(), sound.entries(), "{superblock:?}");
     }
+    let superblock = SuperblockAt::Group(GroupNr::new(u32::MAX));
+    assert!(Ext2::open(device, &OpenOptions { superblock, ..OpenOptions::read_only() }).is_err());
 }

@@ -18,6 +18,10 @@ use crate::inode::FileKind;
 use crate::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::{BlockSize, Errno, Geometry, GroupNr, OnError, Superblock};
 
+/// Groups whose inode tables are known by heart: more than 4 TiB of small blocks have. Images with more are made up, by a device
+/// that says it is large; the descriptors of those past it are read each time.
+const TABLES_KNOWN: u32 = 1 << 20;
+
 /// Which copy of the superblock to open with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum SuperblockAt {
@@ -148,7 +152,7 @@ fn find_super(dev: &dyn BlockDevice, at: SuperblockAt) -> Result<RawSuperblock> 
             for size in sizes {
                 let first = u64::from(size.bytes() == 1024);
                 let block = first + u64::from(group.get()) * size.bytes() * 8;
-                match read_super(dev, block * size.bytes()) {
+                match read_super(dev, block.saturating_mul(size.bytes())) {
                     Ok(raw)
                         if raw.s_magic.get() == MAGIC
                             && BlockSize::from_s_log_block_size(raw.s_log_block_size.get()) == Some(size)
@@ -215,7 +219,7 @@ impl Ext2 {
             #[cfg(feature = "write")]
             writer: None,
         };
-        fs.inode_tables.resize_with(fs.geo.groups as usize, AtomicU32::default);
+        fs.inode_tables.resize_with(fs.geo.groups.min(TABLES_KNOWN) as usize, AtomicU32::default);
         if options.read_only {
             let ext2 = Self(Arc::new(fs));
             ext2.check_root()?;
