@@ -92,7 +92,7 @@ pub enum Tracking {
     /// [`resume_store`](blockdev::host_map::resume_store) for what a program has to know.
     Entries,
     /// The host's kernel alone, which writes back what was stored and nothing else. To the file system, all that is mapped for
-    /// storing counts as stored.
+    /// storing counts as stored: each sync, and the end of the mapping, gives the file the time of a change.
     Host,
 }
 

@@ -100,6 +100,8 @@ pub struct Model {
     persistent: bool,
     /// Whether inodes share blocks of attributes.
     shares_xattrs: bool,
+    /// Whether nobody tells stores through mappings apart, so that each sync finds that all pages may have been stored to.
+    counts_all_as_stored: bool,
 }
 
 impl Model {
@@ -125,6 +127,7 @@ impl Model {
             buffer_head: options.buffer_head,
             persistent: options.persistent,
             shares_xattrs: options.share_xattrs,
+            counts_all_as_stored: options.real_mappings,
         }
     }
 
@@ -179,9 +182,19 @@ impl Model {
             Answer::Broken(words) | Answer::Failed(words) => return Err(words.clone()),
             _ => {}
         }
+        if self.counts_all_as_stored {
+            let mapped = self.mapped_for_storing();
+            mapped.into_iter().for_each(|id| self.node_mut(id).perhaps_modified(now));
+        }
         self.names_step(step, answer)?;
         self.collect();
         Ok(())
+    }
+
+    /// What is mapped for storing, once for each mapping.
+    fn mapped_for_storing(&self) -> Vec<Id> {
+        let maps = self.actors.iter().flat_map(|held| held.maps.iter().flatten());
+        maps.filter(|map| map.may_store()).map(|map| map.id).collect()
     }
 
     /// Whether the step is to be taken: both say that it was done. Both may refuse it with the same number.
@@ -291,10 +304,9 @@ impl Model {
 
     /// What a close has to say of what it left, while somebody stores through each mapping.
     fn closed(&mut self, answer: &Answer) -> Verdict {
-        let maps = self.actors.iter().flat_map(|held| held.maps.iter().flatten());
         let files = self.actors.iter().flat_map(|held| held.files.iter().flatten());
         let written = files.filter(|(_, open_for)| *open_for == OpenFor::Writing).map(|(id, _)| *id);
-        let stored: Vec<Id> = maps.filter(|map| map.may_store()).map(|map| map.id).chain(written).collect();
+        let stored: Vec<Id> = written.chain(self.mapped_for_storing()).collect();
         let now = self.now;
         stored.iter().for_each(|id| self.node_mut(*id).perhaps_modified(now));
         let stored = !stored.is_empty();

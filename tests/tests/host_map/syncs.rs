@@ -13,7 +13,7 @@ use blockdev::{
     Recorder,
 };
 use e2dax_tests::slow::Slow;
-use ext2_core::{Ext2, FileBlock, FileKind, NewInode, OpenOptions};
+use ext2_core::{Ext2, FileBlock, FileKind, NewInode, OpenOptions, SetAttr, Timestamp};
 use ext2_dax::fault::{FaultRequest, FaultResult};
 use ext2_dax::mapping::DaxMapping;
 use ext2_dax::mmu::host::{Granularity, HostMmu, HostOptions};
@@ -63,6 +63,32 @@ fn a_sync_covers_what_was_stored_by_pointer_while_another_sync_writes_it_back() 
         map.store(PAGE, 7).unwrap();
         let (one, other) = (image.file.clone(), image.file.clone());
         image.device.while_kept(image.byte_of(1), move || one.sync().unwrap(), move || other.sync().unwrap());
+    }
+}
+
+#[test]
+fn a_sync_or_the_end_of_a_mapping_gives_the_file_the_time_of_what_was_stored_by_pointer() {
+    for way in ways().into_iter().chain(tracked()) {
+        for is_synced in [true, false] {
+            let image = watched(4 * PAGE);
+            let map = image
+                .file
+                .map_host(&HostMmu::new(way).unwrap(), &request(4 * PAGE, Sharing::Shared))
+                .unwrap();
+            // The page is there, and nothing is to be told of it any more.
+            assert_eq!(map.load(PAGE), Ok(1));
+            image.file.sync().unwrap();
+            let long_ago = Timestamp { sec: 1000, nsec: 0 };
+            let times = SetAttr { atime: Some(long_ago), mtime: Some(long_ago), ..SetAttr::default() };
+            image.file.inode().set_attr(&times).unwrap();
+            map.store(PAGE, 7).unwrap();
+            if is_synced {
+                map.msync(0, 4 * PAGE).unwrap();
+            }
+            drop(map);
+            image.file.sync().unwrap();
+            assert_ne!(image.file.inode().attr().mtime, long_ago, "{way:?}, synced: {is_synced}");
+        }
     }
 }
 

@@ -295,7 +295,9 @@ impl Translations for Area {
         self.collect_stored(&mut state, start, end);
         let stored = std::mem::take(&mut state.stored);
         drop(state);
-        if self.is_tracked() && !stored.is_empty() {
+        // Where nobody tells stores apart, what may have been stored to has the time of it: a time too new costs a copy, one too
+        // old a file that is left out of a backup.
+        if !stored.is_empty() {
             self.file.stored();
         }
         stored
