@@ -157,6 +157,7 @@ kinds! {
     BlockBitmapPlace Halts "the block bitmap is not in its group: block",
     InodeBitmapPlace Halts "the inode bitmap is not in its group: block",
     InodeTablePlace Halts "the inode table is not in its group: block",
+    DescriptorDiffers Halts "the descriptor lies beside broken ones, and a whole backup has others: the inode table",
     BlockBitmapOverlap Halts "the block bitmap overlaps other metadata: block",
     InodeBitmapOverlap Halts "the inode bitmap overlaps other metadata: block",
     InodeTableOverlap Halts "the inode table overlaps other metadata: block",

@@ -10,7 +10,8 @@ use ext2_core::{Error, Features, Result};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::changes::Changes;
-use super::layout::{settle_descriptors, settle_super};
+use super::descriptors::settle_descriptors;
+use super::layout::settle_super;
 use crate::check::run::{Scratch, Stop};
 use crate::check::superblock::{check_mendable, check_super, read_super};
 use crate::check::{Checker, Finding, Kind, Outcome, Place, Progress, Summary, recount};

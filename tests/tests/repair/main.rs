@@ -7,6 +7,7 @@
 mod bench;
 mod corpus;
 mod crashes;
+mod descriptors;
 mod extents;
 mod features;
 mod fields;
