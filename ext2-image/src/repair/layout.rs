@@ -8,7 +8,7 @@ use core::mem::offset_of;
 use blockdev::{BlockDevice, CutOff};
 use ext2_core::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::STATE_VALID;
-use ext2_core::{BlockSize, FileKind, GroupNr, Result, RoCompatFeatures, Superblock};
+use ext2_core::{BlockSize, FileKind, GroupNr, IncompatFeatures, Result, RoCompatFeatures, Superblock};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::check::run::{Run, Step, Stop};
@@ -73,19 +73,28 @@ pub fn backup_in_block(dev: &dyn BlockDevice, block: u64) -> Option<Backup> {
     })
 }
 
-/// Whether a superblock is one that the rest can be found by.
+/// Whether a superblock is one that the rest can be found by, whatever the journal holds.
 fn is_usable(dev: &dyn BlockDevice, raw: &RawSuperblock) -> bool {
-    check_super(dev, raw, &mut |_| false).is_ok()
+    check_super(dev, &unmarked(raw), &mut |_| false).is_ok()
 }
 
-/// The superblock at a byte, if it is one that can be used.
+/// A superblock that does not say that its journal has to be replayed.
+fn unmarked(raw: &RawSuperblock) -> RawSuperblock {
+    let bits = raw.s_feature_incompat.get() & !IncompatFeatures::RECOVER.bits();
+    let mut unmarked = *raw;
+    unmarked.s_feature_incompat = bits.into();
+    unmarked
+}
+
+/// The superblock at a byte, if it is one that can be used. A backup has the mark of a full journal where the file system grew
+/// while it was mounted: what that mount left is told by the journal itself.
 fn read_at(dev: &dyn BlockDevice, at: u64) -> Option<RawSuperblock> {
     let mut raw = RawSuperblock::new_zeroed();
     if at.checked_add(1024)? > dev.size() {
         return None;
     }
     dev.read_at(at, raw.as_mut_bytes()).ok()?;
-    (raw.s_magic.get() == MAGIC && is_usable(dev, &raw)).then_some(raw)
+    (raw.s_magic.get() == MAGIC && is_usable(dev, &raw)).then(|| unmarked(&raw))
 }
 
 /// Whether the primary superblock is one that the rest can be found by.

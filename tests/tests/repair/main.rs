@@ -13,6 +13,7 @@ mod features;
 mod fields;
 mod journals;
 mod kinds;
+mod marks;
 mod names;
 mod orphans;
 mod quota;
