@@ -45,12 +45,30 @@ pub(crate) fn settle_descriptors(dev: &dyn BlockDevice, answer: &mut dyn FnMut(&
     let raw = read_super(dev)?;
     let sb = check_super(dev, &raw, &mut |_| false)?;
     let geo = geometry(&sb);
-    let supers: Vec<GroupNr> =
-        (0..geo.groups).map(GroupNr::new).filter(|&group| geo.has_super(group)).collect();
     for nr in 0..geo.descriptor_blocks() {
-        settle_block(dev, &geo, nr, &supers, answer)?;
+        settle_block(dev, &geo, nr, answer)?;
     }
     Ok(())
+}
+
+/// The copies of a block of descriptors, the primary one left out: behind each copy of the superblock, or, with `meta_bg`, in the
+/// second and the last of the groups that the block is about.
+fn copies(geo: &Geometry, nr: u32) -> Vec<u32> {
+    let per_block = geo.descriptors_per_block();
+    if geo.is_meta_descriptor(nr) {
+        let first = nr.saturating_mul(per_block);
+        return [1, per_block.saturating_sub(1)]
+            .into_iter()
+            .map(|place| GroupNr::new(first.saturating_add(place)))
+            .filter(|group| group.get() < geo.groups)
+            .map(|group| geo.group_start(group).saturating_add(u32::from(geo.has_super(group))))
+            .collect();
+    }
+    (1..geo.groups)
+        .map(GroupNr::new)
+        .filter(|&group| geo.has_old_descriptors(group))
+        .map(|group| geo.descriptor_block(nr, group))
+        .collect()
 }
 
 /// Settles the descriptors in one block of their table. Where one is broken none of them is trusted before a backup of the block
@@ -59,29 +77,30 @@ fn settle_block(
     dev: &dyn BlockDevice,
     geo: &Geometry,
     nr: u32,
-    supers: &[GroupNr],
     answer: &mut dyn FnMut(&Finding) -> bool,
 ) -> Step {
     let per_block = geo.descriptors_per_block();
     let first = nr.saturating_mul(per_block);
     let groups = || (first..geo.groups.min(first.saturating_add(per_block))).map(GroupNr::new);
-    if are_placed(dev, geo, groups(), GroupNr::new(0))? {
+    let primary = geo.descriptor_block(nr, GroupNr::new(0));
+    if are_placed(dev, geo, groups(), primary)? {
         return Ok(());
     }
+    let copies = copies(geo, nr);
     let mut whole = None;
-    for &holder in supers.iter().filter(|holder| holder.get() != 0) {
-        if are_placed(dev, geo, groups(), holder)? {
-            whole = Some(holder);
+    for &copy in &copies {
+        if are_placed(dev, geo, groups(), copy)? {
+            whole = Some(copy);
             break;
         }
     }
     for group in groups() {
-        let Some(desc) = descriptor(dev, geo, group, GroupNr::new(0))? else { continue };
+        let Some(desc) = descriptor(dev, geo, group, primary)? else { continue };
         let places = places(geo, group, &desc);
         let backup = match whole {
-            Some(holder) => descriptor(dev, geo, group, holder)?,
+            Some(copy) => descriptor(dev, geo, group, copy)?,
             None if is_placed(geo, group, &desc) => None,
-            None => from_backups(dev, geo, group, supers)?,
+            None => from_backups(dev, geo, group, &copies)?,
         };
         let (kind, found, expected) = match (places.iter().find(|place| !place.3), &backup) {
             (Some(&(kind, block, ..)), _) => (kind, block, None),
@@ -101,8 +120,8 @@ fn settle_block(
                 None => continue,
             },
         };
-        for &holder in supers {
-            let at = geo.descriptor_offset(group, holder);
+        for &block in [primary].iter().chain(&copies) {
+            let at = offset(geo, group, block);
             if at + size_of::<RawGroupDesc>() as u64 <= dev.size() {
                 dev.write_at(at, mended.as_bytes())?;
             }
@@ -111,14 +130,20 @@ fn settle_block(
     Ok(())
 }
 
-/// A descriptor in the table that begins behind a superblock; `None` where that would lie past the end.
+/// Where the descriptor of a group lies in a block of them, in bytes of the device.
+fn offset(geo: &Geometry, group: GroupNr, block: u32) -> u64 {
+    let index = group.get() % geo.descriptors_per_block();
+    (u64::from(block) << geo.block_size.log2()) + u64::from(index) * size_of::<RawGroupDesc>() as u64
+}
+
+/// A descriptor in a block of them; `None` where that would lie past the end.
 fn descriptor(
     dev: &dyn BlockDevice,
     geo: &Geometry,
     group: GroupNr,
-    holder: GroupNr,
+    block: u32,
 ) -> Step<Option<RawGroupDesc>> {
-    let at = geo.descriptor_offset(group, holder);
+    let at = offset(geo, group, block);
     let mut desc = RawGroupDesc::default();
     if at + size_of::<RawGroupDesc>() as u64 > dev.size() {
         return Ok(None);
@@ -127,15 +152,15 @@ fn descriptor(
     Ok(Some(desc))
 }
 
-/// Whether descriptors behind a superblock name places in their groups.
+/// Whether descriptors in a block of them name places in their groups.
 fn are_placed(
     dev: &dyn BlockDevice,
     geo: &Geometry,
     mut groups: impl Iterator<Item = GroupNr>,
-    holder: GroupNr,
+    block: u32,
 ) -> Step<bool> {
     groups.try_fold(true, |good, group| {
-        Ok(good && descriptor(dev, geo, group, holder)?.is_some_and(|desc| is_placed(geo, group, &desc)))
+        Ok(good && descriptor(dev, geo, group, block)?.is_some_and(|desc| is_placed(geo, group, &desc)))
     })
 }
 
@@ -144,15 +169,15 @@ fn own(desc: &RawGroupDesc) -> [u32; 3] {
     [desc.bg_block_bitmap.get(), desc.bg_inode_bitmap.get(), desc.bg_inode_table.get()]
 }
 
-/// The descriptor of a group in a backup, if one has it right.
+/// The descriptor of a group in a copy, if one has it right.
 fn from_backups(
     dev: &dyn BlockDevice,
     geo: &Geometry,
     group: GroupNr,
-    supers: &[GroupNr],
+    copies: &[u32],
 ) -> Step<Option<RawGroupDesc>> {
-    for &holder in supers.iter().filter(|holder| holder.get() != 0) {
-        let desc = descriptor(dev, geo, group, holder)?;
+    for &copy in copies {
+        let desc = descriptor(dev, geo, group, copy)?;
         if let Some(desc) = desc.filter(|desc| is_placed(geo, group, desc)) {
             return Ok(Some(desc));
         }

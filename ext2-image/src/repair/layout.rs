@@ -50,8 +50,11 @@ pub fn use_backup(dev: &dyn BlockDevice, backup: &Backup) -> Result<()> {
     let Ok(sb) = check_super(dev, &raw, &mut |_| false) else { return Ok(()) };
     let geo = geometry(&sb);
     let mut bytes = vec![0; geo.block_size.len()];
-    for nr in 0..geo.descriptor_blocks() {
-        let from = geo.descriptor_block(nr, GroupNr::new(backup.group));
+    let group = GroupNr::new(backup.group);
+    // Behind the first meta group a backup has no descriptors.
+    let blocks = if geo.has_old_descriptors(group) { geo.descriptor_blocks() } else { 0 };
+    for nr in 0..blocks {
+        let from = geo.descriptor_block(nr, group);
         let to = geo.descriptor_block(nr, GroupNr::new(0));
         let (from, to) = (u64::from(from) << geo.block_size.log2(), u64::from(to) << geo.block_size.log2());
         if from != to {
@@ -328,7 +331,9 @@ impl Run<'_> {
         }
         self.dev.write_at(self.byte_of(self.geo.group_start(group)), raw.as_bytes())?;
         let mut bytes = Vec::new();
-        for nr in 0..self.geo.descriptor_blocks() {
+        // Behind the first meta group a backup has no descriptors.
+        let blocks = if self.geo.has_old_descriptors(group) { self.geo.descriptor_blocks() } else { 0 };
+        for nr in 0..blocks {
             let (from, to) =
                 (self.geo.descriptor_block(nr, GroupNr::new(0)), self.geo.descriptor_block(nr, group));
             if from != to && self.is_block(from) && self.is_block(to) {

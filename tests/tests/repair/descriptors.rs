@@ -47,7 +47,7 @@ fn of_many_tables(bench: &Bench, more: &[&str]) -> Vec<u8> {
 fn what_looks_like_a_descriptor_beside_broken_ones_gives_way_to_a_backup() {
     need_tools!("mke2fs", "debugfs", "e2fsck");
     let bench = Bench::new();
-    for more in [&[][..], &["-O", "uninit_bg"]] {
+    for more in [&[][..], &["-O", "uninit_bg"], &["-O", "meta_bg,^resize_inode"]] {
         let bytes = of_many_tables(&bench, more);
         let wanted = tree::read(Arc::new(Scratch::new(bytes.clone()))).unwrap();
         let mut shifted = bytes.clone();
