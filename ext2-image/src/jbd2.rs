@@ -62,14 +62,12 @@ fn superblock(dev: &dyn BlockDevice) -> Result<RawSuperblock> {
 /// # Errors
 /// `Corrupt` when there is no superblock, the device's errors.
 pub fn needs_replay(dev: &dyn BlockDevice) -> Result<bool> {
-    let raw = superblock(dev)?;
-    Ok(raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0)
+    Ok(is_marked(&superblock(dev)?))
 }
 
 /// Whether the journal lies on a device of its own, which only its UUID names.
 pub(crate) fn is_elsewhere(raw: &RawSuperblock) -> bool {
-    let has_journal = raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() != 0;
-    has_journal && raw.s_journal_inum.get() == 0 && raw.s_journal_uuid != [0; 16]
+    has_feature(raw) && raw.s_journal_inum.get() == 0 && raw.s_journal_uuid != [0; 16]
 }
 
 /// Whether the superblock of an image can be used: what keeps its journal from being replayed is the journal's then.
@@ -90,6 +88,24 @@ pub(crate) fn has_superblock(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Resu
         Err(ext2_core::Error::Corrupt(_)) => Ok(false),
         // What is not known here, or cannot be read now, may be sound.
         Err(error) => Err(error),
+    }
+}
+
+/// Whether what should be a journal begins as one, of a version that is not known.
+pub(crate) fn has_unknown_version(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<bool> {
+    match ring::version(dev, raw) {
+        Ok(version) => Ok(version.is_some_and(|version| !ring::is_known(version))),
+        Err(ext2_core::Error::Device(error)) => Err(error.into()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Whether the copy of the journal's map in the superblock leads to a journal.
+pub(crate) fn has_kept_map(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<bool> {
+    match Ring::open_by_backup(dev, raw) {
+        Ok(_) => Ok(true),
+        Err(ext2_core::Error::Device(error)) => Err(error.into()),
+        Err(_) => Ok(false),
     }
 }
 
@@ -121,35 +137,68 @@ pub(crate) fn set_one_user(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result
     Ring::open(dev, raw)?.set_one_user(dev)
 }
 
-/// Writes what the journal holds to its places and empties the journal; `None` where there is nothing to replay.
+/// Whether a superblock says that its journal has to be replayed.
+fn is_marked(raw: &RawSuperblock) -> bool {
+    raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0
+}
+
+fn has_feature(raw: &RawSuperblock) -> bool {
+    raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() != 0
+}
+
+/// Opens the journal by its inode, or by the copy of that one's map: what is wrong with the inode may be mended by the journal
+/// itself.
+fn open(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Ring> {
+    Ring::open(dev, raw).or_else(|error| match error {
+        ext2_core::Error::Corrupt(_) => Ring::open_by_backup(dev, raw).map_err(|_| error),
+        _ => Err(error),
+    })
+}
+
+/// Whether a superblock says that its journal has to be replayed, and what it names, though it can be looked for, is none.
+pub(crate) fn is_marked_in_vain(dev: &dyn BlockDevice, raw: &RawSuperblock) -> bool {
+    is_marked(raw)
+        && !is_elsewhere(raw)
+        && ring::leads_to_inode(dev, raw)
+        && matches!(open(dev, raw), Err(ext2_core::Error::Corrupt(_)))
+}
+
+/// Whether the journal holds transactions, though the superblock does not say that they have to be brought back: so it is with a
+/// backup of it, whom nobody told. A kernel empties such a journal unread.
+pub(crate) fn is_full_unmarked(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<bool> {
+    if is_marked(raw) || !has_feature(raw) {
+        return Ok(false);
+    }
+    match open(dev, raw) {
+        Ok(ring) => Ok(ring.start != 0),
+        Err(ext2_core::Error::Device(error)) => Err(error.into()),
+        // A check tells what is wrong with a journal that nobody needs.
+        Err(_) => Ok(false),
+    }
+}
+
+/// Writes what the journal holds to its places and empties the journal; `None` where the superblock does not say that there is
+/// something to replay.
 ///
 /// # Errors
 /// `Corrupt` when journal or superblock cannot be followed at all, `Incompatible` for a journal on another device or with
 /// features that are not known, the device's errors. After one nothing of the journal is given up.
 pub fn replay(dev: &dyn BlockDevice) -> Result<Option<Replay>> {
     let raw = superblock(dev)?;
-    let marked = raw.s_feature_incompat.get() & IncompatFeatures::RECOVER.bits() != 0;
-    let has_feature = raw.s_feature_compat.get() & CompatFeatures::HAS_JOURNAL.bits() != 0;
     // Where only the feature was lost, a mark and a number still tell of the journal.
-    let has_journal = has_feature || marked && raw.s_journal_inum.get() != 0;
-    if !has_journal {
+    let has_journal = has_feature(&raw) || raw.s_journal_inum.get() != 0;
+    if !is_marked(&raw) || !has_journal {
         return Ok(None);
     }
-    let ring = match Ring::open(dev, &raw) {
-        Ok(ring) => ring,
-        // What is wrong with the inode may be mended by the journal itself.
-        Err(error @ ext2_core::Error::Corrupt(_)) => match Ring::open_by_backup(dev, &raw) {
-            Ok(ring) => ring,
-            Err(_) if marked => return Err(error),
-            Err(_) => return Ok(None),
-        },
-        // A check tells what is wrong with a journal that nobody needs.
-        Err(_) if !marked => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if ring.start == 0 && !marked {
-        return Ok(None);
-    }
+    bring_back(dev, open(dev, &raw)?).map(Some)
+}
+
+/// As [`replay`], where [`is_full_unmarked`].
+pub(crate) fn replay_unmarked(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Replay> {
+    bring_back(dev, open(dev, raw)?)
+}
+
+fn bring_back(dev: &dyn BlockDevice, ring: Ring) -> Result<Replay> {
     let mut done = Replay::default();
     let mut next = ring.sequence;
     if ring.start != 0 && ring.fast_commits {
@@ -168,7 +217,7 @@ pub fn replay(dev: &dyn BlockDevice) -> Result<Option<Replay>> {
     }
     dev.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
     dev.flush()?;
-    Ok(Some(done))
+    Ok(done)
 }
 
 /// A transaction: its number, and the place in the ring at which it begins.

@@ -38,6 +38,7 @@
 //! ```
 
 mod changes;
+mod descriptors;
 mod directories;
 mod engine;
 mod extents;

@@ -148,8 +148,11 @@ kinds! {
     ReservedDescriptors Halts "s_reserved_gdt_blocks without the feature resize_inode",
     JournalInode Halts "the journal is not in inode 8, but in inode",
     JournalLeft Mends "names a journal that is none, and has no feature has_journal: inode",
+    JournalUnused Mends "names a journal, but has no feature has_journal: inode",
+    JournalUnmarked Halts "the journal holds transactions, but the superblock does not say needs_recovery",
     RecoveryLeft Mends "says that a journal has to be replayed, but there is none",
-    JournalSuperblock Halts "the journal has no superblock",
+    JournalSuperblock Mends "the journal has no superblock",
+    JournalVersion Halts "the journal is of a version that is not known",
     JournalFields Mends "the journal is of version 1, but has fields of version 2",
     JournalElsewhere Halts "names a journal elsewhere by its UUID, but the image has its own or none",
     JournalUsers Mends "the file systems that have the journal are",
@@ -157,6 +160,7 @@ kinds! {
     BlockBitmapPlace Halts "the block bitmap is not in its group: block",
     InodeBitmapPlace Halts "the inode bitmap is not in its group: block",
     InodeTablePlace Halts "the inode table is not in its group: block",
+    DescriptorDiffers Halts "the descriptor lies beside broken ones, and a whole backup has others: the inode table",
     BlockBitmapOverlap Halts "the block bitmap overlaps other metadata: block",
     InodeBitmapOverlap Halts "the inode bitmap overlaps other metadata: block",
     InodeTableOverlap Halts "the inode table overlaps other metadata: block",
@@ -264,7 +268,9 @@ impl Kind {
     pub fn is_remark(self) -> bool {
         matches!(
             self,
-            Self::EntryTypeUnset
+            Self::JournalUnused
+                | Self::JournalUnmarked
+                | Self::EntryTypeUnset
                 | Self::DotLong
                 | Self::OrphanList
                 | Self::ResizeInodeLeft

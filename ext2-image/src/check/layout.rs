@@ -9,16 +9,21 @@ use super::finding::{Kind, Place};
 use super::run::{Run, Step, Stop};
 use super::superblock::{ORPHANS, UNINIT_BG, marks_no_journal};
 use crate::little::word;
-use ext2_core::raw::{RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
+use ext2_core::raw::{RawGroupDesc, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::{Barrier, CompatFeatures, GroupNr, IncompatFeatures};
 
 /// `bg_flags`: the table, or the block bitmap, was never written.
 pub(crate) const TABLE_UNWRITTEN: u16 = 1;
 pub(crate) const BITMAP_UNWRITTEN: u16 = 2;
 
+/// The inode of the journal.
+const JOURNAL: u32 = 8;
+
 impl Run<'_> {
     /// Checks the descriptors and marks all metadata.
     pub(crate) fn check_layout(&mut self) -> Step {
+        // What it holds comes before all else.
+        self.check_log()?;
         self.read_descriptors()?;
         self.check_places()?;
         let groups = self.geo.groups;
@@ -42,19 +47,34 @@ impl Run<'_> {
             self.dev.write_u32(at, self.raw.s_feature_ro_compat.get())?;
         }
         if marks_no_journal(&self.raw) && self.fault(Place::Superblock, Kind::RecoveryLeft)? {
-            let bits = self.raw.s_feature_incompat.get() & !IncompatFeatures::RECOVER.bits();
-            self.raw.s_feature_incompat = bits.into();
-            let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_incompat) as u64;
-            self.dev.write_u32(at, bits)?;
+            self.clear_mark()?;
         }
         self.check_resize_inode()?;
         self.check_journal()?;
         self.begin_anew()
     }
 
+    /// Transactions of which the superblock does not say that they have to be brought back.
+    fn check_log(&mut self) -> Step {
+        if crate::jbd2::is_full_unmarked(self.dev, &self.raw)?
+            && self.fault(Place::Inode(JOURNAL), Kind::JournalUnmarked)?
+        {
+            crate::jbd2::replay_unmarked(self.dev, &self.raw)?;
+            return Err(Stop::Again);
+        }
+        Ok(())
+    }
+
+    /// Says in the superblock that no journal has to be replayed.
+    fn clear_mark(&mut self) -> Step {
+        let bits = self.raw.s_feature_incompat.get() & !IncompatFeatures::RECOVER.bits();
+        self.raw.s_feature_incompat = bits.into();
+        let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_feature_incompat) as u64;
+        Ok(self.dev.write_u32(at, bits)?)
+    }
+
     /// The journal, as far as ext2 is concerned: where it is, and that it begins as one.
     fn check_journal(&mut self) -> Step {
-        const INODE: u32 = 8;
         // e2fsck looks at nothing either where it does not have that device.
         if crate::jbd2::is_elsewhere(&self.raw) {
             return Err(crate::jbd2::elsewhere().into());
@@ -66,40 +86,55 @@ impl Run<'_> {
             self.later.again = true;
         }
         if !self.sb.features.compat.contains(CompatFeatures::HAS_JOURNAL) {
-            let nr = self.raw.s_journal_inum.get();
-            if nr != 0
-                && !crate::jbd2::has_superblock(self.dev, &self.raw)?
-                && self.report(Place::Superblock, Kind::JournalLeft, Some(nr.into()), None)?
-            {
-                self.raw.s_journal_inum = 0.into();
-                let field = offset_of!(RawSuperblock, s_journal_inum) as u64;
-                self.dev.write_u32(SUPERBLOCK_OFFSET + field, 0)?;
-            }
-            return Ok(());
+            return self.check_unused_journal();
         }
         let nr = self.raw.s_journal_inum.get();
-        if nr != INODE {
+        // Of one on another device nothing is known.
+        let is_elsewhere = nr == 0 && self.raw.s_journal_dev.get() != 0;
+        let is_one = is_elsewhere || crate::jbd2::has_superblock(self.dev, &self.raw)?;
+        if nr != JOURNAL && is_one {
             if self.report(Place::Superblock, Kind::JournalInode, Some(nr.into()), None)? {
                 self.mend_journal()?;
             }
             return Ok(());
         }
-        let Some(offset) = self.inode_offset(INODE) else { return Ok(()) };
-        let mut inode = RawInode::new_zeroed();
-        self.dev.read_at(offset, inode.as_mut_bytes())?;
-        if (inode.i_links_count.get() == 0 || !crate::jbd2::has_superblock(self.dev, &self.raw)?)
-            && self.fault(Place::Inode(INODE), Kind::JournalSuperblock)?
-        {
-            self.mend_journal()?;
+        if !is_one {
+            let is_foreign = crate::jbd2::has_unknown_version(self.dev, &self.raw)?;
+            let kind = if is_foreign { Kind::JournalVersion } else { Kind::JournalSuperblock };
+            if self.fault(Place::Inode(JOURNAL), kind)? {
+                self.mend_journal()?;
+            }
         }
         if crate::jbd2::has_later_fields(self.dev, &self.raw)?
-            && self.fault(Place::Inode(INODE), Kind::JournalFields)?
+            && self.fault(Place::Inode(JOURNAL), Kind::JournalFields)?
         {
             crate::jbd2::clear_later_fields(self.dev, &self.raw)?;
         }
         let users = crate::jbd2::users(self.dev, &self.raw)?;
-        if users > 1 && self.report(Place::Inode(INODE), Kind::JournalUsers, Some(users.into()), Some(1))? {
+        if users > 1 && self.report(Place::Inode(JOURNAL), Kind::JournalUsers, Some(users.into()), Some(1))? {
             crate::jbd2::set_one_user(self.dev, &self.raw)?;
+        }
+        Ok(())
+    }
+
+    /// A journal that is named without the feature is no longer wanted, with all that it may hold.
+    fn check_unused_journal(&mut self) -> Step {
+        let nr = self.raw.s_journal_inum.get();
+        if nr == 0 {
+            return Ok(());
+        }
+        let is_one = crate::jbd2::has_superblock(self.dev, &self.raw)?;
+        let wanted = if !is_one && crate::jbd2::has_unknown_version(self.dev, &self.raw)? {
+            self.fault(Place::Inode(JOURNAL), Kind::JournalVersion)?
+        } else {
+            let kind = if is_one { Kind::JournalUnused } else { Kind::JournalLeft };
+            self.report(Place::Superblock, kind, Some(nr.into()), None)?
+        };
+        if wanted {
+            self.raw.s_journal_inum = 0.into();
+            let field = offset_of!(RawSuperblock, s_journal_inum) as u64;
+            self.dev.write_u32(SUPERBLOCK_OFFSET + field, 0)?;
+            self.clear_mark()?;
         }
         Ok(())
     }

@@ -131,8 +131,14 @@ impl Run<'_> {
                 if level > 2 {
                     self.count_spare(below, level - 1, walk)?;
                 } else if !self.s.walked.set(below.into()) {
+                    let pointers = self.geo.block_size.pointers();
+                    // As the block of the file that its first pointer is for.
+                    let first = 12 + pointers + u64::from(run.index + nr) * pointers;
                     let leaf = self.read_ahead(&mut ahead, below, run.len - nr)?;
-                    walk.blocks += runs(leaf).map(|run| u64::from(run.len)).sum::<u64>();
+                    for copies in runs(leaf) {
+                        walk.blocks += u64::from(copies.len);
+                        walk.end = walk.end.max(first + u64::from(copies.index) + u64::from(copies.len));
+                    }
                 }
             }
         }

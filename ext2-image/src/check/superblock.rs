@@ -190,7 +190,7 @@ fn without_unused(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Option<RawSuper
     take(&mut ro_compat, VERITY);
     // Whether there are orphans says the file of orphans.
     let is_left = ro_compat & ORPHANS != 0 && raw.s_feature_compat.get() & ORPHAN_FILE == 0;
-    let is_marked = marks_no_journal(raw);
+    let is_marked = marks_no_journal(raw) || crate::jbd2::is_marked_in_vain(dev, raw);
     if flags == 0 && !is_left && !is_marked {
         return None;
     }

@@ -28,6 +28,7 @@ const SUMS_1: u32 = 0x1;
 const CRC_32C: u8 = 4;
 
 /// Where fields of the superblock lie, in bytes.
+const FIRST: usize = 20;
 const SEQUENCE: usize = 24;
 const START: usize = 28;
 const ERRNO: usize = 32;
@@ -64,17 +65,7 @@ impl Ring {
     /// Finds the journal of a file system.
     pub(super) fn open(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Self> {
         let geo = geometry(dev, raw)?;
-        let nr = raw.s_journal_inum.get();
-        if nr == 0 && raw.s_journal_dev.get() == 0 && raw.s_journal_uuid == [0; 16] {
-            return corrupt("nothing says where the journal is");
-        }
-        if nr == 0 {
-            return Err(super::elsewhere());
-        }
-        if nr > geo.inodes_count {
-            return corrupt("the journal's inode is past the last");
-        }
-        let map = blocks_of(dev, &geo, nr)?;
+        let map = map_of(dev, &geo, raw)?;
         Self::with_map(dev, &geo, map)
     }
 
@@ -97,7 +88,7 @@ impl Ring {
         let mut head = vec![0; block_size.min(1024)];
         dev.read_at(u64::from(block) << geo.block_size.log2(), &mut head)?;
         let kind = big(&head, 4);
-        if big(&head, 0) != JOURNAL_MAGIC || !matches!(kind, 3 | 4) {
+        if big(&head, 0) != JOURNAL_MAGIC || !is_known(kind) {
             return corrupt("the journal has no superblock");
         }
         let [compat, incompat, ro_compat] = [36, 40, 44].map(|at| if kind == 4 { big(&head, at) } else { 0 });
@@ -111,12 +102,16 @@ impl Ring {
         {
             return corrupt("the journal has checksums of two versions, or of a kind that is not known");
         }
+        let (first, start) = (big(&head, FIRST), big(&head, START));
+        // The log of a journal in a file begins behind its superblock. Transactions in front of where it is said to begin show
+        // that this is wrong; e2fsck follows them without a look at it.
+        let is_first_wrong = start != 0 && (first == 0 || first > start);
         let ring = Self {
             block_size,
             blocks_count: geo.blocks_count,
-            first: big(&head, 20),
+            first: if is_first_wrong { 1 } else { first },
             end: big(&head, 16),
-            start: big(&head, START),
+            start,
             sequence: big(&head, SEQUENCE),
             large: incompat & LARGE != 0,
             sums_2,
@@ -201,7 +196,7 @@ impl Ring {
     /// left in it.
     pub(super) fn empty(mut self, dev: &dyn BlockDevice, sequence: u32) -> Result<u32> {
         let errno = big(&self.head, ERRNO);
-        for (at, value) in [(SEQUENCE, sequence), (START, 0), (ERRNO, 0)] {
+        for (at, value) in [(FIRST, self.first), (SEQUENCE, sequence), (START, 0), (ERRNO, 0)] {
             self.head.get_mut(at..at + 4).unwrap_or_default().copy_from_slice(&value.to_be_bytes());
         }
         self.store_head(dev)?;
@@ -225,14 +220,64 @@ pub(super) fn geometry(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Geo
     Ok(Geometry::new(&Superblock::from_raw(&known, dev.size(), true)?))
 }
 
+/// Whether a superblock of a journal is of a version that is known, 1 or 2, by the kind of its block.
+pub(super) fn is_known(kind: u32) -> bool {
+    matches!(kind, 3 | 4)
+}
+
+/// The kind of block with which a journal begins, if it begins as one of its blocks.
+pub(super) fn version(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Option<u32>> {
+    let geo = geometry(dev, raw)?;
+    let Some(&block) = map_of(dev, &geo, raw)?.first() else { return Ok(None) };
+    let mut head = [0; 8];
+    dev.read_at(u64::from(block) << geo.block_size.log2(), &mut head)?;
+    Ok((big(&head, 0) == JOURNAL_MAGIC).then(|| big(&head, 4)))
+}
+
+/// Whether the inode that is named as the journal can be looked at, or is none at all: not where a broken descriptor leads
+/// elsewhere.
+pub(super) fn leads_to_inode(dev: &dyn BlockDevice, raw: &RawSuperblock) -> bool {
+    let Ok(geo) = geometry(dev, raw) else { return false };
+    let nr = raw.s_journal_inum.get();
+    if nr == 0 || nr > geo.inodes_count {
+        return true;
+    }
+    let group = group_of(&geo, nr);
+    let start = geo.group_start(group);
+    let places = start..start.saturating_add(geo.group_len(group));
+    table_of(dev, &geo, group).is_ok_and(|table| places.contains(&table))
+}
+
+/// The blocks of the journal by the inode that a superblock names.
+fn map_of(dev: &dyn BlockDevice, geo: &Geometry, raw: &RawSuperblock) -> Result<Vec<u32>> {
+    let nr = raw.s_journal_inum.get();
+    if nr == 0 && raw.s_journal_dev.get() == 0 && raw.s_journal_uuid == [0; 16] {
+        return corrupt("nothing says where the journal is");
+    }
+    if nr == 0 {
+        return Err(super::elsewhere());
+    }
+    if nr > geo.inodes_count {
+        return corrupt("the journal's inode is past the last");
+    }
+    blocks_of(dev, geo, nr)
+}
+
+fn group_of(geo: &Geometry, nr: u32) -> GroupNr {
+    GroupNr::new((nr - 1) / geo.inodes_per_group)
+}
+
+/// The first block of a group's table of inodes.
+fn table_of(dev: &dyn BlockDevice, geo: &Geometry, group: GroupNr) -> Result<u32> {
+    let field = offset_of!(RawGroupDesc, bg_inode_table) as u64;
+    Ok(dev.read_u32(geo.descriptor_offset(group, GroupNr::new(0)) + field)?)
+}
+
 /// The blocks of a file by its map; one with a hole ends there.
 fn blocks_of(dev: &dyn BlockDevice, geo: &Geometry, nr: u32) -> Result<Vec<u32>> {
-    let index = nr - 1;
-    let group = GroupNr::new(index / geo.inodes_per_group);
-    let field = offset_of!(RawGroupDesc, bg_inode_table) as u64;
-    let table = dev.read_u32(geo.descriptor_offset(group, GroupNr::new(0)) + field)?;
+    let table = table_of(dev, geo, group_of(geo, nr))?;
     let offset = (u64::from(table) << geo.block_size.log2())
-        + u64::from(index % geo.inodes_per_group) * u64::from(geo.inode_size);
+        + u64::from((nr - 1) % geo.inodes_per_group) * u64::from(geo.inode_size);
     let mut inode = RawInode::new_zeroed();
     dev.read_at(offset, inode.as_mut_bytes())?;
     if inode.i_links_count.get() == 0 || inode.i_flags.get() & 0x8_0000 != 0 {

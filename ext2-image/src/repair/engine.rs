@@ -10,7 +10,8 @@ use ext2_core::{Error, Features, Result};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::changes::Changes;
-use super::layout::{settle_descriptors, settle_super};
+use super::descriptors::settle_descriptors;
+use super::layout::settle_super;
 use crate::check::run::{Scratch, Stop};
 use crate::check::superblock::{check_mendable, check_super, read_super};
 use crate::check::{Checker, Finding, Kind, Outcome, Place, Progress, Summary, recount};
@@ -158,20 +159,9 @@ fn rounds(
         if stopped.is_some() {
             break;
         }
-        if changes.stamp() != before {
-            // A backup of the superblock does not say that the journal is full.
-            crate::jbd2::replay(changes)?;
-        }
-        let super_settled = changes.stamp();
+        // A backup of the superblock has no mark, and what the journal holds may be found by mended descriptors only: the passes
+        // look for that first.
         let round = settle_descriptors(changes, &mut answer).and_then(|()| {
-            if changes.stamp() != super_settled {
-                // The inode of the journal is found by them: what it holds was not found before.
-                match crate::jbd2::replay(changes) {
-                    // What is broken in it the passes tell.
-                    Ok(_) | Err(Error::Corrupt(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
             crate::check::round(changes, options.now, options.progress, &mut scratch, &mut answer)
         });
         match round {
@@ -213,8 +203,9 @@ fn rounds(
 fn replay_journal(changes: &Changes<'_>, answer: &mut dyn FnMut(&Finding) -> bool) -> Result<()> {
     match crate::jbd2::needs_replay(changes) {
         Ok(true) => {}
+        Ok(false) => return replay_unmarked(changes, answer),
         // Without a superblock nothing says where a journal is.
-        Ok(false) | Err(Error::Corrupt(_)) => return Ok(()),
+        Err(Error::Corrupt(_)) => return Ok(()),
         Err(error) => return Err(error),
     }
     let Err(error) = crate::jbd2::replay(changes) else { return Ok(()) };
@@ -223,11 +214,25 @@ fn replay_journal(changes: &Changes<'_>, answer: &mut dyn FnMut(&Finding) -> boo
     if !matches!(error, Error::Corrupt(_)) && crate::jbd2::is_usable(changes, &raw) {
         return Err(error);
     }
-    let (place, kind) = (Place::Inode(8), Kind::JournalSuperblock);
+    let is_foreign = crate::jbd2::has_unknown_version(changes, &raw)?;
+    let kind = if is_foreign { Kind::JournalVersion } else { Kind::JournalSuperblock };
+    let place = Place::Inode(8);
     let lost = Finding { place, kind, found: None, expected: None, name: Vec::new() };
     if answer(&lost) {
         raw.s_feature_incompat = (raw.s_feature_incompat.get() & !0x4).into();
         changes.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Brings back what a journal holds of which the superblock does not say so, where `answer` does.
+fn replay_unmarked(changes: &Changes<'_>, answer: &mut dyn FnMut(&Finding) -> bool) -> Result<()> {
+    let mut raw = RawSuperblock::new_zeroed();
+    changes.read_at(SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    let (place, kind) = (Place::Inode(8), Kind::JournalUnmarked);
+    let full = Finding { place, kind, found: None, expected: None, name: Vec::new() };
+    if crate::jbd2::is_full_unmarked(changes, &raw)? && answer(&full) {
+        crate::jbd2::replay_unmarked(changes, &raw)?;
     }
     Ok(())
 }

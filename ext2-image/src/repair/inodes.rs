@@ -202,7 +202,8 @@ impl Run<'_> {
         self.write_inode(offset, &raw)
     }
 
-    fn write_inode(&self, offset: u64, raw: &RawInode) -> Step {
+    /// Writes an inode that is made anew.
+    pub(crate) fn write_inode(&self, offset: u64, raw: &RawInode) -> Step {
         let mut bytes = vec![0; self.geo.inode_size.into()];
         if let Some(old) = bytes.get_mut(..size_of::<RawInode>()) {
             old.copy_from_slice(raw.as_bytes());

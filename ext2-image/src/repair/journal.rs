@@ -39,8 +39,32 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// A journal that cannot be one: begun anew where its inode holds a run of blocks as mke2fs makes it, otherwise taken
-    /// away with its feature.
+    /// Gives the journal's inode back the map of which the superblock has a copy, as e2fsck does it; `false` where that leads to
+    /// no journal, or the inode does.
+    fn restore_journal(&mut self, offset: u64) -> Step<bool> {
+        const INODE: u32 = 8;
+        let mut raw = self.raw;
+        raw.s_journal_inum = INODE.into();
+        if crate::jbd2::has_superblock(self.dev, &raw)? || !crate::jbd2::has_kept_map(self.dev, &raw)? {
+            return Ok(false);
+        }
+        let [pointers @ .., high, low] = &raw.s_jnl_blocks;
+        let mut inode = RawInode::new_zeroed();
+        inode.i_mode = (FileKind::Regular.mode_bits() | 0o600).into();
+        inode.i_links_count = 1.into();
+        (inode.i_size, inode.i_size_high) = (*low, *high);
+        inode.i_block = *pointers;
+        for time in [&mut inode.i_atime, &mut inode.i_ctime, &mut inode.i_mtime] {
+            *time = self.now.into();
+        }
+        self.write_inode(offset, &inode)?;
+        let at = SUPERBLOCK_OFFSET + offset_of!(RawSuperblock, s_journal_inum) as u64;
+        self.dev.write_u32(at, INODE)?;
+        Ok(true)
+    }
+
+    /// A journal that cannot be one: found by the copy of its map, begun anew where its inode holds a run of blocks as mke2fs
+    /// makes it, otherwise taken away with its feature.
     pub(crate) fn mend_journal(&mut self) -> Step {
         const INODE: u32 = 8;
         const LEAST: u32 = 1024;
@@ -50,7 +74,7 @@ impl Run<'_> {
         self.dev.read_at(offset, inode.as_mut_bytes())?;
         let blocks = inode.i_size.get() >> self.geo.block_size.log2();
         let [first, ..] = &inode.i_block;
-        if self.move_journal(&inode)? {
+        if self.move_journal(&inode)? || self.restore_journal(offset)? {
             return Ok(());
         }
         let direct = || inode.i_block.iter().take(12).map(|block| block.get());

@@ -1,4 +1,4 @@
-//! Repairs before the passes: a superblock and descriptors that can be read, from their backups or from what is around.
+//! Repairs before the passes: a superblock that can be read, from its backups or from what is around.
 
 use alloc::sync::Arc;
 use alloc::vec;
@@ -8,8 +8,8 @@ use core::mem::offset_of;
 use blockdev::{BlockDevice, CutOff};
 use ext2_core::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::STATE_VALID;
-use ext2_core::{BlockSize, FileKind, Geometry, GroupNr, Result, RoCompatFeatures, Superblock};
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use ext2_core::{BlockSize, FileKind, GroupNr, IncompatFeatures, Result, RoCompatFeatures, Superblock};
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::check::run::{Run, Step, Stop};
 use crate::check::superblock::{check_super, geometry, read_super};
@@ -50,8 +50,11 @@ pub fn use_backup(dev: &dyn BlockDevice, backup: &Backup) -> Result<()> {
     let Ok(sb) = check_super(dev, &raw, &mut |_| false) else { return Ok(()) };
     let geo = geometry(&sb);
     let mut bytes = vec![0; geo.block_size.len()];
-    for nr in 0..geo.descriptor_blocks() {
-        let from = geo.descriptor_block(nr, GroupNr::new(backup.group));
+    let group = GroupNr::new(backup.group);
+    // Behind the first meta group a backup has no descriptors.
+    let blocks = if geo.has_old_descriptors(group) { geo.descriptor_blocks() } else { 0 };
+    for nr in 0..blocks {
+        let from = geo.descriptor_block(nr, group);
         let to = geo.descriptor_block(nr, GroupNr::new(0));
         let (from, to) = (u64::from(from) << geo.block_size.log2(), u64::from(to) << geo.block_size.log2());
         if from != to {
@@ -73,19 +76,28 @@ pub fn backup_in_block(dev: &dyn BlockDevice, block: u64) -> Option<Backup> {
     })
 }
 
-/// Whether a superblock is one that the rest can be found by.
+/// Whether a superblock is one that the rest can be found by, whatever the journal holds.
 fn is_usable(dev: &dyn BlockDevice, raw: &RawSuperblock) -> bool {
-    check_super(dev, raw, &mut |_| false).is_ok()
+    check_super(dev, &unmarked(raw), &mut |_| false).is_ok()
 }
 
-/// The superblock at a byte, if it is one that can be used.
+/// A superblock that does not say that its journal has to be replayed.
+fn unmarked(raw: &RawSuperblock) -> RawSuperblock {
+    let bits = raw.s_feature_incompat.get() & !IncompatFeatures::RECOVER.bits();
+    let mut unmarked = *raw;
+    unmarked.s_feature_incompat = bits.into();
+    unmarked
+}
+
+/// The superblock at a byte, if it is one that can be used. A backup has the mark of a full journal where the file system grew
+/// while it was mounted: what that mount left is told by the journal itself.
 fn read_at(dev: &dyn BlockDevice, at: u64) -> Option<RawSuperblock> {
     let mut raw = RawSuperblock::new_zeroed();
     if at.checked_add(1024)? > dev.size() {
         return None;
     }
     dev.read_at(at, raw.as_mut_bytes()).ok()?;
-    (raw.s_magic.get() == MAGIC && is_usable(dev, &raw)).then_some(raw)
+    (raw.s_magic.get() == MAGIC && is_usable(dev, &raw)).then(|| unmarked(&raw))
 }
 
 /// Whether the primary superblock is one that the rest can be found by.
@@ -308,196 +320,6 @@ fn guess_inode_size(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Option
     Ok(None)
 }
 
-/// Places of a group's bitmaps and table: kind of finding, first block, blocks, whether it can be there.
-type Placed = (Kind, u32, u32, bool);
-
-/// Bitmap of blocks, bitmap of inodes, table, and whether each lies in its group and apart from the others.
-fn places(geo: &Geometry, group: GroupNr, desc: &RawGroupDesc) -> [Placed; 3] {
-    let start = u64::from(geo.group_start(group));
-    let end = start + u64::from(geo.group_len(group));
-    let over = start + u64::from(geo.group_overhead(group));
-    let table = geo.inode_table_blocks();
-    let fits = |block: u32, len: u32| u64::from(block) >= over && u64::from(block) + u64::from(len) <= end;
-    let (blocks, inodes, first) =
-        (desc.bg_block_bitmap.get(), desc.bg_inode_bitmap.get(), desc.bg_inode_table.get());
-    let in_table = |block: u32| {
-        fits(first, table)
-            && u64::from(block) >= u64::from(first)
-            && u64::from(block) < u64::from(first) + u64::from(table)
-    };
-    [
-        (Kind::BlockBitmapPlace, blocks, 1, fits(blocks, 1) && !in_table(blocks)),
-        (Kind::InodeBitmapPlace, inodes, 1, fits(inodes, 1) && !in_table(inodes) && inodes != blocks),
-        (Kind::InodeTablePlace, first, table, fits(first, table)),
-    ]
-}
-
-fn is_placed(geo: &Geometry, group: GroupNr, desc: &RawGroupDesc) -> bool {
-    places(geo, group, desc).iter().all(|place| place.3)
-}
-
-/// Makes every descriptor name places in its own group: those of a backup, or of the usual layout.
-pub(crate) fn settle_descriptors(dev: &dyn BlockDevice, answer: &mut dyn FnMut(&Finding) -> bool) -> Step {
-    let raw = read_super(dev)?;
-    let sb = check_super(dev, &raw, &mut |_| false)?;
-    let geo = geometry(&sb);
-    let supers: Vec<GroupNr> =
-        (0..geo.groups).map(GroupNr::new).filter(|&group| geo.has_super(group)).collect();
-    for group in (0..geo.groups).map(GroupNr::new) {
-        let at = geo.descriptor_offset(group, GroupNr::new(0));
-        let mut desc = RawGroupDesc::default();
-        if at + size_of::<RawGroupDesc>() as u64 > dev.size() {
-            continue;
-        }
-        dev.read_at(at, desc.as_mut_bytes())?;
-        if is_placed(&geo, group, &desc) {
-            continue;
-        }
-        let Some(&(kind, block, ..)) = places(&geo, group, &desc).iter().find(|place| !place.3) else {
-            continue;
-        };
-        let place = Place::Group(group.get());
-        let fault = Finding { place, kind, found: Some(block.into()), expected: None, name: Vec::new() };
-        if !answer(&fault) {
-            continue;
-        }
-        let mended = match from_backups(dev, &geo, group, &supers)? {
-            Some(backup) => backup,
-            None => match place_anew(dev, &geo, group, desc)? {
-                Some(placed) => placed,
-                None => continue,
-            },
-        };
-        for &holder in &supers {
-            let at = geo.descriptor_offset(group, holder);
-            if at + size_of::<RawGroupDesc>() as u64 <= dev.size() {
-                dev.write_at(at, mended.as_bytes())?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The descriptor of a group in a backup, if one has it right.
-fn from_backups(
-    dev: &dyn BlockDevice,
-    geo: &Geometry,
-    group: GroupNr,
-    supers: &[GroupNr],
-) -> Step<Option<RawGroupDesc>> {
-    for &holder in supers.iter().filter(|holder| holder.get() != 0) {
-        let at = geo.descriptor_offset(group, holder);
-        let mut desc = RawGroupDesc::default();
-        if at + size_of::<RawGroupDesc>() as u64 > dev.size() {
-            continue;
-        }
-        dev.read_at(at, desc.as_mut_bytes())?;
-        if is_placed(geo, group, &desc) {
-            return Ok(Some(desc));
-        }
-    }
-    Ok(None)
-}
-
-/// Finds places for what a descriptor has lost. A table that nothing says where it was is looked for where mke2fs puts it;
-/// what is no table there is not taken for one, and an empty one is made.
-fn place_anew(
-    dev: &dyn BlockDevice,
-    geo: &Geometry,
-    group: GroupNr,
-    mut desc: RawGroupDesc,
-) -> Step<Option<RawGroupDesc>> {
-    let start = geo.group_start(group).saturating_add(geo.group_overhead(group));
-    let end = geo.group_start(group).saturating_add(geo.group_len(group));
-    let table = geo.inode_table_blocks();
-    let [blocks, inodes, first] = places(geo, group, &desc);
-    if !first.3 {
-        let usual = start.saturating_add(2);
-        let mut place = None;
-        if usual.saturating_add(table) <= end && is_table(dev, geo, usual)? {
-            place = Some(usual);
-        } else if let Some(run) = free_run(dev, geo, group, &desc, blocks.3, table)? {
-            dev.zero_contents(
-                u64::from(run) << geo.block_size.log2(),
-                u64::from(table) << geo.block_size.log2(),
-            )?;
-            place = Some(run);
-        }
-        let Some(place) = place else { return Ok(None) };
-        desc.bg_inode_table = place.into();
-    }
-    let first = desc.bg_inode_table.get();
-    let in_table = |block: u32| block >= first && block < first.saturating_add(table);
-    if !blocks.3 || in_table(desc.bg_block_bitmap.get()) {
-        let taken = if inodes.3 { inodes.1 } else { 0 };
-        let Some(place) = (start..end).find(|&block| !in_table(block) && block != taken) else {
-            return Ok(None);
-        };
-        desc.bg_block_bitmap = place.into();
-    }
-    let taken = desc.bg_block_bitmap.get();
-    if !inodes.3 || in_table(desc.bg_inode_bitmap.get()) || desc.bg_inode_bitmap.get() == taken {
-        let Some(place) = (start..end).find(|&block| !in_table(block) && block != taken) else {
-            return Ok(None);
-        };
-        desc.bg_inode_bitmap = place.into();
-    }
-    desc.bg_flags = 0.into();
-    Ok(is_placed(geo, group, &desc).then_some(desc))
-}
-
-/// Whether what lies at a block can be a table of inodes: each is all zeros, or has a kind of file and blocks that are there.
-fn is_table(dev: &dyn BlockDevice, geo: &Geometry, block: u32) -> Step<bool> {
-    let mut bytes = vec![0; geo.block_size.len()];
-    for nr in 0..geo.inode_table_blocks() {
-        dev.read_at(u64::from(block.saturating_add(nr)) << geo.block_size.log2(), &mut bytes)?;
-        for inode in bytes.chunks_exact(geo.inode_size.into()) {
-            let Ok((raw, _)) = RawInode::ref_from_prefix(inode) else { return Ok(false) };
-            if inode.iter().all(|&byte| byte == 0) || raw.i_mode.get() == 0 {
-                continue;
-            }
-            let fast = FileKind::from_mode(raw.i_mode.get());
-            let has_map = matches!(fast, Some(FileKind::Directory | FileKind::Regular));
-            if fast.is_none() || has_map && raw.i_block.iter().any(|block| block.get() >= geo.blocks_count) {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
-}
-
-/// A run of blocks of a group that its bitmap on the device calls free.
-fn free_run(
-    dev: &dyn BlockDevice,
-    geo: &Geometry,
-    group: GroupNr,
-    desc: &RawGroupDesc,
-    has_bitmap: bool,
-    len: u32,
-) -> Step<Option<u32>> {
-    if !has_bitmap {
-        return Ok(None);
-    }
-    let mut bitmap = vec![0; geo.block_size.len()];
-    dev.read_at(u64::from(desc.bg_block_bitmap.get()) << geo.block_size.log2(), &mut bitmap)?;
-    let (mut first, mut count) = (0, 0);
-    for bit in geo.group_overhead(group)..geo.group_len(group) {
-        let byte = bitmap.get((bit / 8) as usize).copied().unwrap_or(0xff);
-        if byte >> (bit % 8) & 1 != 0 {
-            count = 0;
-            continue;
-        }
-        if count == 0 {
-            first = bit;
-        }
-        count += 1;
-        if count == len {
-            return Ok(Some(geo.group_start(group).saturating_add(first)));
-        }
-    }
-    Ok(None)
-}
-
 impl Run<'_> {
     /// Writes superblock and descriptors where a group has their backups.
     pub(crate) fn write_backup(&mut self, group: GroupNr) -> Step {
@@ -509,7 +331,9 @@ impl Run<'_> {
         }
         self.dev.write_at(self.byte_of(self.geo.group_start(group)), raw.as_bytes())?;
         let mut bytes = Vec::new();
-        for nr in 0..self.geo.descriptor_blocks() {
+        // Behind the first meta group a backup has no descriptors.
+        let blocks = if self.geo.has_old_descriptors(group) { self.geo.descriptor_blocks() } else { 0 };
+        for nr in 0..blocks {
             let (from, to) =
                 (self.geo.descriptor_block(nr, GroupNr::new(0)), self.geo.descriptor_block(nr, group));
             if from != to && self.is_block(from) && self.is_block(to) {

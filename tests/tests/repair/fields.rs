@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use e2dax_tests::{Scratch, crash, need_tools, tools, tree};
 use ext2_core::{Ext2, FileKind, NewInode};
-use ext2_image::check::Kind;
+use ext2_image::check::{Checker, Kind, Options, Place};
 
 use crate::{
     bench::{Bench, repair_all},
@@ -160,4 +160,66 @@ fn a_journal_that_is_a_file_with_a_name_becomes_the_hidden_one() {
     assert!(wanted.keys().eq(after.keys()), "{:?}", after.keys());
     let bytes = fs::read(bench.path("repaired.img")).unwrap();
     assert_eq!((word(&bytes, SUPER + 0xe0), word(&bytes, SUPER + 92) & 4), (8, 4));
+}
+
+/// The size of the resize inode that e2fsck -n calls wrong, and what it should be.
+fn size_that_e2fsck_finds(path: &Path) -> Option<(u64, u64)> {
+    let said = tools::e2fsck_fn(path).err()?;
+    let (_, rest) = said.split_once("Inode 7, i_size is ").unwrap_or_else(|| panic!("{said}"));
+    let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
+    let mut next = || numbers.next().unwrap().parse().unwrap();
+    Some((next(), next()))
+}
+
+#[test]
+fn the_size_of_the_resize_inode_is_what_e2fsck_counts() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let mut wrong = 0;
+    for layout in [
+        &["-b", "1024"][..],
+        &["-b", "1024", "-g", "1024"],
+        &["-b", "1024", "-g", "1024", "-O", "sparse_super2"],
+        &["-b", "2048", "-g", "1024"],
+        &["-b", "4096"],
+        &["-b", "4096", "-g", "512"],
+    ] {
+        let path = base(&bench, layout);
+        let whole = fs::read(&path).unwrap();
+        let blocks = 1 << word(&whole, SUPER + 24);
+        for size in [
+            0,
+            1,
+            blocks << 10,
+            400_000,
+            35_000_000,
+            67_383_296,
+            4_299_210_752,
+            1 << 32,
+            (1 << 32) + 1,
+            1 << 34,
+            1 << 40,
+            4_402_345_721_856,
+            4_402_345_721_857,
+            u64::MAX >> 1,
+        ] {
+            debugfs(&path, &format!("sif <7> size {size}\n"));
+            let bytes = fs::read(&path).unwrap();
+            let what = format!("{layout:?}: {size}");
+            let mut ours = None;
+            let look =
+                Checker::new().check(&Scratch::new(bytes.clone()), &Options::default(), &mut |finding| {
+                    if (finding.place, finding.kind) == (Place::Inode(7), Kind::Size) {
+                        ours = finding.found.zip(finding.expected);
+                    }
+                });
+            let theirs = size_that_e2fsck_finds(&path);
+            assert_eq!(ours, theirs, "{what}");
+            assert_eq!(look.unwrap().is_clean(), theirs.is_none(), "{what}");
+            let (_, kinds) = repaired(&bench, bytes, &what);
+            assert_eq!(kinds.is_empty(), theirs.is_none(), "{what}: {kinds:?}");
+            wrong += usize::from(theirs.is_some());
+        }
+    }
+    assert!(wrong > 40, "{wrong}");
 }

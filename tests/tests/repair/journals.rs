@@ -13,7 +13,7 @@ use crate::bench::{Bench, bytes_of, options, repair_all};
 use crate::crashes::Killed;
 use crate::kinds::{base, debugfs};
 
-const BLOCK: usize = 1024;
+pub(crate) const BLOCK: usize = 1024;
 /// `JBD2_MAGIC_NUMBER`.
 const MAGIC: u32 = 0xc03b_3998;
 /// `s_incompat` of a journal: revocations, 64 bits, checksums of version 2 and 3.
@@ -59,7 +59,7 @@ struct Writer<'i> {
     sum: u32,
 }
 
-fn put(bytes: &mut [u8], at: usize, value: u32) {
+pub(crate) fn put(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
 }
 
@@ -324,7 +324,7 @@ fn what_a_kernel_leaves_in_a_journal_after_us_is_no_log_of_ours() {
 }
 
 /// What the transactions of [`journal_of`] lead to, in block 9000 and those behind it.
-fn replayed(device: &Scratch) -> Vec<u8> {
+pub(crate) fn replayed(device: &Scratch) -> Vec<u8> {
     jbd2::replay(device).unwrap();
     bytes_of(device)[9000 * BLOCK..9004 * BLOCK].to_vec()
 }
@@ -372,7 +372,7 @@ fn a_replay_whose_power_fails_before_it_is_stored_is_done_again() {
 }
 
 /// An image with a full journal, and where the journal's superblock lies.
-fn full(bench: &Bench) -> (Vec<u8>, usize) {
+pub(crate) fn full(bench: &Bench) -> (Vec<u8>, usize) {
     let path = base(bench, &["-t", "ext3"]);
     let (mut bytes, map) = (fs::read(&path).unwrap(), journal_map(&path));
     let head = map[0] * BLOCK;

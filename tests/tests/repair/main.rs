@@ -7,11 +7,13 @@
 mod bench;
 mod corpus;
 mod crashes;
+mod descriptors;
 mod extents;
 mod features;
 mod fields;
 mod journals;
 mod kinds;
+mod marks;
 mod names;
 mod orphans;
 mod quota;

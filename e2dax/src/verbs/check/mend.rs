@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args, how: How, context: &mut Context) -> Result<()> {
     }
     let replayed = match jbd2::replay(&changes) {
         Ok(replayed) => replayed,
-        // What cannot be followed is found, and mended, with the rest; e2fsck -p stops at it.
+        // What cannot be followed is found, and mended, with the rest.
         Err(error) => {
             context.warn(&format!("{name}: the journal was not replayed: {error}"));
             None
