@@ -38,6 +38,7 @@ mod pax;
 mod sorted;
 mod sparse;
 mod unpack;
+mod xattrs;
 
 use std::path::Path;
 
