@@ -317,3 +317,48 @@ fn what_an_archive_says_of_all_members_is_in_memory_once() {
     let kept = folder.run(&["xattr", "a.img:/f19999"]).ok();
     assert!(kept.lines().count() > 50 && kept == folder.run(&["xattr", "a.img:/f00000"]).ok());
 }
+
+#[test]
+fn archives_packed_in_any_way_are_read_by_all_who_read_archives() {
+    need_tools!("tar");
+    let folder = Folder::with(&[]);
+    shell(&folder, "mkdir tree; seq 1 5000 >tree/f; tar -C tree -cf a.tar f; tar -H v7 -C tree -cf v7.tar f");
+    let expected = folder.run(&["manifest", "a.tar"]).ok();
+    let ways = [
+        ("gzip", "gzip -c"),
+        ("zstd", "zstd -qc"),
+        ("xz", "xz -c"),
+        ("xz", "xz --format=lzma -c"),
+        ("bzip2", "bzip2 -c"),
+        ("lz4", "lz4 -qc"),
+        ("lz4", "lz4 -qlc"),
+        ("lzip", "lzip -c"),
+        ("cat", "cat v7.tar"),
+    ];
+    for (tool, way) in ways.into_iter().filter(|(tool, _)| tools::have(tool)) {
+        shell(&folder, &format!("{way} <a.tar >packed"));
+        assert_eq!(folder.run(&["manifest", "packed"]).ok(), expected, "{tool}: {way}");
+        assert_eq!(folder.run(&["diff", "a.tar", "packed"]).ok(), "", "{tool}: {way}");
+        folder.run(&["mkfs", "a.img", "--force", "--quiet", "--from", "packed"]).ok();
+    }
+}
+
+#[test]
+fn a_packed_archive_that_is_cut_off_anywhere_is_refused() {
+    need_tools!("tar", "lz4");
+    let folder = Folder::with(&[]);
+    shell(&folder, "mkdir tree; seq 1 5000 >tree/f; tar -C tree -cf a.tar f");
+    for (way, whole_end) in [("lz4 -qc --no-frame-crc", 4), ("lz4 -qc", 8), ("lz4 -qlc", 0)] {
+        shell(&folder, &format!("{way} <a.tar >whole"));
+        let whole = fs::read(folder.path("whole")).unwrap();
+        // The mark at the end, and what is in front of it.
+        for cut in [1, 2, 3, whole_end, 9].into_iter().filter(|&cut| cut > 0) {
+            fs::write(folder.path("cut"), &whole[..whole.len() - cut]).unwrap();
+            let said = folder.run(&["mkfs", "a.img", "--quiet", "--from", "cut"]).fails(1);
+            assert!(said.contains("its lz4 data"), "{way} without {cut}: {said}");
+        }
+        // One behind the other, and the first of them cut.
+        fs::write(folder.path("two"), [&whole[..], &whole].concat()).unwrap();
+        folder.run(&["mkfs", "b.img", "--force", "--quiet", "--from", "two"]).code();
+    }
+}
