@@ -3,9 +3,11 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use blockdev::BlockDevice;
 use clap::ValueEnum;
+use ext2_core::raw::{MAGIC, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::{Ext2, FileKind, Follow, Inode};
-use ext2_image::archive::ArchiveEntries;
+use ext2_image::archive::{ArchiveEntries, Packing, is_tar as is_tar_start};
 use ext2_image::manifest::{Entry, ImageEntries, Manifest, Without, describe_image, parse};
 use ext2_image::mkfs::source::{DirectoryEntries, Times, Xattrs};
 use ext2_image::{foreign, packed};
@@ -174,9 +176,24 @@ fn is_archive(path: &Path, options: &ImageOptions) -> bool {
     let how =
         blockdev::DeviceOptions { kind: blockdev::Backend::File, ..blockdev::DeviceOptions::read_only() };
     let Ok(device) = blockdev::open_image(file, &how) else { return false };
-    let kind = foreign::recognise(&*device);
-    let is_tar = kind.is_some_and(|kind| kind.name == "a tar archive");
-    // What is packed in a way that only archives are.
-    is_tar
-        || kind.is_some_and(|kind| ["xz", "bzip2", "lz4", "lzip"].iter().any(|way| kind.name.ends_with(way)))
+    let mut start = vec![0; device.size().min(1024) as usize];
+    if device.read_at(0, &mut start).is_err() {
+        return false;
+    }
+    let is_tar = || foreign::recognise(&*device).is_some_and(|kind| kind.name == "a tar archive");
+    match Packing::of(&start) {
+        _ if is_tar_start(&start) => true,
+        // No image is packed in these ways. (What was unpacked above is not packed any more.)
+        Some(Packing::Xz | Packing::Bzip2 | Packing::Lz4 | Packing::Lzip) => true,
+        // Its mark is weak: an image may begin with anything.
+        Some(Packing::Lzma) => !is_ext2(&*device),
+        _ => is_tar(),
+    }
+}
+
+/// Whether a device has the magic number of ext2.
+fn is_ext2(device: &dyn BlockDevice) -> bool {
+    let mut magic = [0; 2];
+    let at = SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_magic) as u64;
+    device.read_at(at, &mut magic).is_ok() && u16::from_le_bytes(magic) == MAGIC
 }

@@ -38,6 +38,7 @@ mod pax;
 mod sorted;
 mod sparse;
 mod unpack;
+mod xattrs;
 
 use std::path::Path;
 
@@ -52,7 +53,7 @@ pub use merge::{Merge, Replace};
 pub use owners::Owners;
 pub use sparse::SparseMap;
 pub(crate) use unpack::copy;
-pub use unpack::{Opened, Packing, foreign, nameless, open, spooled, unpacked};
+pub use unpack::{Opened, Packing, foreign, is_tar, nameless, open, spooled, unpacked};
 
 /// What an archive has.
 #[derive(Debug)]

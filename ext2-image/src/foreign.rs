@@ -38,6 +38,7 @@ const KINDS: &[(u64, &[u8], &str, &str)] = &[
     (0, b"\xfd7zXZ\0", "a file packed by xz", UNPACK),
     (0, b"BZh", "a file packed by bzip2", UNPACK),
     (0, b"\x04\x22\x4d\x18", "a file packed by lz4", UNPACK),
+    (0, b"\x02\x21\x4c\x18", "a file packed by lz4", UNPACK),
     (0, b"LZIP", "a file packed by lzip", UNPACK),
     (0, b"PK\x03\x04", "a zip archive", "unpack it and use e2dax mkfs --from DIR"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it and use e2dax mkfs --from DIR"),
@@ -70,6 +71,8 @@ const KINDS: &[(u64, &[u8], &str, &str)] = &[
     (0x1_0040, b"_BHRfS_M", "a btrfs file system", MOUNT),
     (0x8001, b"CD001", "an ISO 9660 image", MOUNT),
     (0x1_0034, b"ReIsEr", "a ReiserFS file system", MOUNT),
+    // Last: it says little.
+    (0, b"\x5d\0\0", "a file packed by lzma", UNPACK),
 ];
 
 /// The kind of a device that is no ext2 image; `None` where none is known.

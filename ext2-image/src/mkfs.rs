@@ -45,6 +45,7 @@ mod warning;
 mod write;
 mod writer;
 mod xattr;
+mod xattr_list;
 
 pub use contents::{Contents, MemoryContents, MemoryFile, NoContents, SourceFile};
 pub use difference::{FirstDifference, first_difference};
@@ -63,10 +64,12 @@ pub use space::{Align, Needs};
 pub use stamp::Stamp;
 #[cfg(feature = "std")]
 pub use synthetic::{Segment, SegmentKind, Synthetic};
-pub use tree::{Body, NodeAttrs, NodeId, Tree, Xattr};
+pub use tree::{Body, NodeAttrs, NodeId, Tree};
 pub use warning::{Warning, Warnings};
 pub use write::Report;
 pub use xattr::attribute_lost;
+pub(crate) use xattr_list::Alike;
+pub use xattr_list::{Xattr, XattrList};
 
 /// An empty file system of `bytes` bytes in memory: a place to try things. Blocks have 4096 bytes, so that files can be
 /// mapped, but 1024 below 1 MiB.

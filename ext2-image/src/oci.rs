@@ -41,6 +41,7 @@ use crate::mkfs::source::Times;
 use crate::mkfs::{Result, Tree};
 
 pub use choose::Platform;
+pub(crate) use layers::without_layers;
 pub use layers::{add_layer, add_tree, is_whiteout};
 pub use place::Place;
 

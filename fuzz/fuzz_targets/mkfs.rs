@@ -130,7 +130,7 @@ impl Input {
             let pick = |index: u8| nodes[usize::from(index) % nodes.len()];
             let time = Timestamp { sec: node.time.0, nsec: node.time.1 };
             let mut attrs = NodeAttrs::new(node.mode, node.ids, time);
-            attrs.xattrs.clone_from(&node.xattrs);
+            attrs.xattrs = node.xattrs.clone().into();
             let body = match &node.kind {
                 Kind::File(bytes) => {
                     let size = bytes.len() as u64;

@@ -295,7 +295,8 @@ fn images_of_every_block_size_hold_deep_and_wide_trees_and_every_kind_of_file() 
                 .unwrap()
                 .to_user(),
             ),
-        ];
+        ]
+        .into();
         tree.add(NodeId::ROOT, b"rich", rich.clone(), Body::Fifo).unwrap();
         let format = Format { block_size: BlockSize::new(1 << log), inode_size, ..Format::default() };
         let options = Options { align: AlignChoice::Off, ..Options::default() };
@@ -303,7 +304,7 @@ fn images_of_every_block_size_hold_deep_and_wide_trees_and_every_kind_of_file() 
         let fs = open(&image);
         let said = from_image(&fs).unwrap();
         let inode = said.inode(b"/rich").unwrap();
-        let mut expected = rich.xattrs;
+        let mut expected = rich.xattrs.to_vec();
         expected.sort();
         let found: Vec<_> =
             inode.xattrs.iter().map(|xattr| (xattr.name.clone(), xattr.value.clone())).collect();
@@ -502,7 +503,7 @@ fn what_ext2_cannot_hold_is_refused_by_name() {
         assert!(refused(b"d", attrs(), Body::BlockDevice(device)).starts_with("/d: has a device number"));
     }
     let mut rich = attrs();
-    rich.xattrs = vec![(b"btrfs.x".to_vec(), Vec::new())];
+    rich.xattrs = vec![(b"btrfs.x".to_vec(), Vec::new())].into();
     assert!(refused(b"x", rich, Body::Fifo).starts_with("/x: attribute btrfs.x"));
     let mut tree = Tree::new(NodeAttrs::default());
     let node = tree.add(NodeId::ROOT, b"twice", attrs(), Body::Fifo).unwrap();
@@ -526,7 +527,7 @@ fn a_group_gets_no_rights_by_an_access_list_that_is_left_out() {
     let list = Acl::new(list).unwrap();
     // Beside the list the group's place in the mode has the mask.
     let mut attrs = NodeAttrs::new(0o660, (0, 7), Timestamp::default());
-    attrs.xattrs = vec![(b"system.posix_acl_access".to_vec(), list.to_user())];
+    attrs.xattrs = vec![(b"system.posix_acl_access".to_vec(), list.to_user())].into();
     let mut tree = Tree::new(NodeAttrs::new(0o755, (0, 0), Timestamp::default()));
     let file = tree.add(NodeId::ROOT, b"f", attrs, Body::Fifo).unwrap();
     let plan = Plan::new(tree, &Format::default(), &Options::default()).unwrap();

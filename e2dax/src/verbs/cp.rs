@@ -220,6 +220,10 @@ fn into_one(
             if meta.is_dir() && !args.recursive {
                 return Err(Failure::text(path.display().to_string(), NEEDS_RECURSIVE));
             }
+            if meta.is_file() && is_same_file(&path, &destination.image) {
+                let what = "is the image itself, and cannot be copied into it";
+                return Err(Failure::text(show_os(path.as_os_str()), what));
+            }
             if new_name.is_some() && !meta.is_dir() {
                 refuse_a_slash(destination.path(), || destination.name())?;
             }

@@ -31,6 +31,7 @@ use crate::progress::bytes_bar;
 use crate::target::is_same_file;
 use crate::text::{count, parse_bytes, percent, show_os, uuid};
 use crate::verbs::seal::options::{self, SealOptions};
+use crate::verbs::seal::tree_file::TreeFile;
 use disk::DiskPlan;
 use image::{Image, Where};
 use seal::Seal;
@@ -162,7 +163,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let place = Where::find(&args.image)?;
     refuse_the_same(args, &place)?;
     let epoch = clock::epoch()?;
-    let seal = Seal::new(args)?;
+    let seal = Seal::new(args, context.image.wait)?;
     let disk = DiskPlan::new(&args.disk, &place)?;
     let mut taken = Taken::read(args, epoch, true)?;
     let header = match &disk {
@@ -212,10 +213,10 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         disk.write(laid_out, &image.file, is_in_place).map_err(&failed)?;
     }
     let laid_out = laid_out.map(|(_, laid_out)| laid_out);
-    image.publish().map_err(|error| Failure::host(&place.path, error))?;
+    image.publish()?;
     let sealed = match sealed {
         Some((sealed, tree)) => {
-            tree.map_or(Ok(()), |tree| tree.publish())?;
+            tree.map_or(Ok(()), TreeFile::publish)?;
             Some(sealed)
         }
         None => None,

@@ -1,6 +1,7 @@
 //! `seal`: a tree of hashes over an image, for dm-verity.
 
 pub(crate) mod options;
+pub(crate) mod tree_file;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -16,6 +17,7 @@ use crate::failure::{Failure, Of, Result};
 use crate::progress::bytes_bar;
 use crate::target::{Mode, Target};
 use options::{SealOptions, failed, print, refuse_the_image, to_json};
+use tree_file::TreeFile;
 
 /// Seal an image: add a dm-verity hash tree, and print the root hash
 #[derive(clap::Args)]
@@ -59,7 +61,10 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     if let Some(path) = &options.hash_file {
         refuse_the_image(path, &target.image)?;
     }
-    let tree = options.create_file(args.force)?;
+    let tree = match &options.hash_file {
+        Some(path) => Some(TreeFile::create(path, args.force, context.image.wait)?),
+        None => None,
+    };
     let (old, size) = (seal_behind(&*device, bytes).map_err(|error| failed(name(), error))?, device.size());
     let behind = look_behind(&*device, bytes, &params).map_err(|error| failed(name(), error))?;
     if tree.is_none() && behind == Behind::Other && !args.force {
@@ -78,8 +83,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
     }
     let bar = bytes_bar("hashing", bytes);
+    let tree_file = tree.as_ref().map(TreeFile::file);
     let sealed =
-        seal_file(&file, target.offset(), bytes, room, tree.as_ref(), &params, &|hashed| bar.inc(hashed));
+        seal_file(&file, target.offset(), bytes, room, tree_file, &params, &|hashed| bar.inc(hashed));
     bar.finish_and_clear();
     let sealed = sealed.map_err(|error| failed(name(), error))?;
     if let Some(old) = old.filter(|_| tree.is_none()) {
@@ -96,6 +102,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
             FileRange::new(&file, target.offset() + rest.start, len).zero(0, len).of(name)?;
         }
     }
+    tree.map_or(Ok(()), TreeFile::publish)?;
     if args.json {
         return context.out.json(&to_json(&sealed, options));
     }

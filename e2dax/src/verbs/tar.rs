@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ext2_core::Follow;
 use ext2_image::tar::{self, Report};
 
-use crate::beside::{self, Name, behind_links, take};
+use crate::beside::{self, Name, take};
 use crate::context::Context;
 use crate::failure::{Cause, Failure, Result};
 use crate::interrupt::Partial;
@@ -69,8 +69,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
             let report =
                 report.map_err(|error| failed(&target, error, |error| Failure::host(path, error)))?;
             drop(partial);
-            let named = name.map_or(Ok(()), |name| name.give_to(&file));
-            named.map_err(|error| Failure::host(path, error))?;
+            name.map_or(Ok(()), |name| name.give_to(&file))?;
             report
         }
         None => {
@@ -107,7 +106,7 @@ fn create(path: &Path, force: bool, wait: bool) -> Result<(File, Option<Name>)> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(host(error)),
     };
-    let place = behind_links(path);
+    let place = beside::place(path);
     if let Some(found) = &existing {
         let kind = found.file_type();
         match (kind.is_file(), kind.is_block_device()) {
@@ -119,7 +118,7 @@ fn create(path: &Path, force: bool, wait: bool) -> Result<(File, Option<Name>)> 
             _ => return Ok((OpenOptions::new().write(true).open(path).map_err(host)?, None)),
         }
     }
-    let (file, name) = beside::create(&place, existing.as_ref()).map_err(host)?;
+    let (file, name) = beside::create(&place, existing.as_ref(), wait).map_err(host)?;
     Ok((file, Some(name)))
 }
 

@@ -107,16 +107,21 @@ fn headers_for_all_members_are_no_way_to_fill_memory() {
     let folder = Folder::with(&[]);
     let write = r"
 import sys, tarfile
-t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT, pax_headers={'comment': 'x' * int(sys.argv[1])})
+t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT, pax_headers={sys.argv[1]: 'x' * int(sys.argv[2])})
 for nr in range(3):
     t.addfile(tarfile.TarInfo('f%d' % nr))
 t.close()
 ";
-    python(&folder, write, &["60000"]);
-    assert_eq!(said_of(&folder), ["", "", ""]);
-    python(&folder, write, &["70000"]);
-    let said = folder.run(&["mkfs", "b.img", "--from", "a.tar"]).fails(1);
-    assert!(said.contains("has an extended header of 700"), "{said}");
+    // A remark is about the archive: no member gets it.
+    for (key, len) in [("comment", "60000"), ("comment", "1000000"), ("gname", "4000")] {
+        python(&folder, write, &[key, len]);
+        assert_eq!(said_of(&folder), ["", "", ""], "{key}");
+    }
+    for key in ["gname", "linkpath", "SCHILY.acl.access"] {
+        python(&folder, write, &[key, "5000"]);
+        let said = folder.run(&["mkfs", "b.img", "--from", "a.tar"]).fails(1);
+        assert!(said.contains("says 5000 bytes of all members that follow"), "{said}");
+    }
 }
 
 #[test]
@@ -281,5 +286,79 @@ fn what_follows_a_packed_archive_is_no_part_of_it_and_is_told() {
     for name in ["twice", "behind"] {
         let said = folder.run(&["mkfs", "b.img", "--from", name]).fails(1);
         assert!(said.contains("something else follows it"), "{said}");
+    }
+}
+
+/// An archive of members whose header for all of them says attributes: how many of each.
+const FOR_ALL: &str = r"
+import sys, tarfile
+members, attributes = map(int, sys.argv[1:])
+said = {'SCHILY.xattr.user.%04d' % nr: 'value' for nr in range(attributes)}
+t = tarfile.open('a.tar', 'w', format=tarfile.PAX_FORMAT, pax_headers=said)
+for nr in range(members):
+    t.addfile(tarfile.TarInfo('f%05d' % nr))
+t.close()
+";
+
+#[test]
+fn what_an_archive_says_of_all_members_is_in_memory_once() {
+    need_tools!("python3", "prlimit");
+    let folder = Folder::with(&[]);
+    python(&folder, FOR_ALL, &["20000", "1700"]);
+    // Each with a list of its own would take gigabytes, and hours.
+    let e2dax = env!("CARGO_BIN_EXE_e2dax");
+    for line in ["mkfs a.img --quiet --from a.tar", "manifest a.tar"] {
+        let script = format!("exec prlimit --data=600000000 --cpu=60 {e2dax} {line} >out");
+        let output = tools::command("sh").current_dir(folder.root()).args(["-c", &script]).output().unwrap();
+        let said = tools::words(&output);
+        assert!(output.status.success(), "{line}: {said}");
+        assert!(said.contains("f00002 and 19997 more: attributes beyond 16384 bytes are left out"), "{said}");
+    }
+    let kept = folder.run(&["xattr", "a.img:/f19999"]).ok();
+    assert!(kept.lines().count() > 50 && kept == folder.run(&["xattr", "a.img:/f00000"]).ok());
+}
+
+#[test]
+fn archives_packed_in_any_way_are_read_by_all_who_read_archives() {
+    need_tools!("tar");
+    let folder = Folder::with(&[]);
+    shell(&folder, "mkdir tree; seq 1 5000 >tree/f; tar -C tree -cf a.tar f; tar -H v7 -C tree -cf v7.tar f");
+    let expected = folder.run(&["manifest", "a.tar"]).ok();
+    let ways = [
+        ("gzip", "gzip -c"),
+        ("zstd", "zstd -qc"),
+        ("xz", "xz -c"),
+        ("xz", "xz --format=lzma -c"),
+        ("bzip2", "bzip2 -c"),
+        ("lz4", "lz4 -qc"),
+        ("lz4", "lz4 -qlc"),
+        ("lzip", "lzip -c"),
+        ("cat", "cat v7.tar"),
+    ];
+    for (tool, way) in ways.into_iter().filter(|(tool, _)| tools::have(tool)) {
+        shell(&folder, &format!("{way} <a.tar >packed"));
+        assert_eq!(folder.run(&["manifest", "packed"]).ok(), expected, "{tool}: {way}");
+        assert_eq!(folder.run(&["diff", "a.tar", "packed"]).ok(), "", "{tool}: {way}");
+        folder.run(&["mkfs", "a.img", "--force", "--quiet", "--from", "packed"]).ok();
+    }
+}
+
+#[test]
+fn a_packed_archive_that_is_cut_off_anywhere_is_refused() {
+    need_tools!("tar", "lz4");
+    let folder = Folder::with(&[]);
+    shell(&folder, "mkdir tree; seq 1 5000 >tree/f; tar -C tree -cf a.tar f");
+    for (way, whole_end) in [("lz4 -qc --no-frame-crc", 4), ("lz4 -qc", 8), ("lz4 -qlc", 0)] {
+        shell(&folder, &format!("{way} <a.tar >whole"));
+        let whole = fs::read(folder.path("whole")).unwrap();
+        // The mark at the end, and what is in front of it.
+        for cut in [1, 2, 3, whole_end, 9].into_iter().filter(|&cut| cut > 0) {
+            fs::write(folder.path("cut"), &whole[..whole.len() - cut]).unwrap();
+            let said = folder.run(&["mkfs", "a.img", "--quiet", "--from", "cut"]).fails(1);
+            assert!(said.contains("its lz4 data"), "{way} without {cut}: {said}");
+        }
+        // One behind the other, and the first of them cut.
+        fs::write(folder.path("two"), [&whole[..], &whole].concat()).unwrap();
+        folder.run(&["mkfs", "b.img", "--force", "--quiet", "--from", "two"]).code();
     }
 }

@@ -441,6 +441,70 @@ fn what_overlayfs_has_elsewhere_is_not_left_out_in_silence() {
 }
 
 #[test]
+fn what_a_layer_of_overlayfs_lacks_where_it_stands_alone_is_told_of() {
+    need_tools!("setfattr", "mknod");
+    let folder = Folder::with(&[]);
+    fs::create_dir_all(folder.path("upper/new")).unwrap();
+    fs::File::create(folder.path("upper/file")).unwrap().set_len(5).unwrap();
+    let attributes =
+        [("user.overlay.metacopy", "", "upper/file"), ("user.overlay.redirect", "old", "upper/new")];
+    if !set_attributes(&folder, &attributes) {
+        skip!("no extended attributes here");
+    }
+    let run = folder.run(&["mkfs", "a.img", "--from", "upper"]);
+    assert_eq!(run.code(), 0, "{}", run.err());
+    let said = run.err();
+    for told in ["/file: has its bytes in a layer below", "/new: has another name in the layers below"] {
+        assert!(said.contains(told), "{said}");
+    }
+    let hole = folder.path("upper/gone");
+    if !tools::command("mknod").arg(&hole).args(["c", "0", "0"]).status().unwrap().success() {
+        skip!("no devices can be made here");
+    }
+    let said = folder.run(&["mkfs", "b.img", "--from", "upper"]).err();
+    assert!(said.contains("/gone: is a whiteout of overlayfs"), "{said}");
+}
+
+#[test]
+fn attributes_of_an_overlayfs_within_another_are_what_the_kernel_shows() {
+    need_tools!("setfattr", "getfattr", "mount");
+    let folder = Folder::with(&[]);
+    write(&folder.path("lower/f"), b"below");
+    write(&folder.path("upper/f"), b"above");
+    fs::create_dir(folder.path("merged")).unwrap();
+    let attributes = [
+        ("user.overlay.overlay.opaque", "inner", "upper/f"),
+        ("user.overlay.overlay.overlay.x", "innermost", "upper/f"),
+        ("user.overlay.uuid", "own", "upper/f"),
+        ("user.other", "value", "upper/f"),
+    ];
+    if !set_attributes(&folder, &attributes) {
+        skip!("no extended attributes here");
+    }
+    folder.run(&["mkfs", "layers.img", "--from", "lower", "--from", "upper"]).ok();
+    let kept = folder.run(&["xattr", "layers.img:/f"]).ok();
+    let mut names: Vec<&str> = kept.lines().filter_map(|line| line.split('=').next()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["user.other", "user.overlay.opaque", "user.overlay.overlay.x"], "{kept}");
+    // What the kernel makes of them, where it knows them (Linux 6.7) and lets us.
+    let (upper, lower) = (folder.path("upper"), folder.path("lower"));
+    let options = format!("ro,userxattr,lowerdir={}:{}", upper.display(), lower.display());
+    let merged = folder.path("merged");
+    let words = ["-t", "overlay", "overlay", "-o", &options, merged.to_str().unwrap()];
+    let mounted = tools::command("mount").args(words).output().unwrap();
+    if !mounted.status.success() {
+        skip!("overlayfs cannot be mounted here: {}", tools::words(&mounted));
+    }
+    let list = tools::command("getfattr").args(["-m", "-"]).arg(merged.join("f")).output().unwrap();
+    tools::run("umount", &[merged.to_str().unwrap()]).unwrap();
+    let list = tools::words(&list);
+    let mut shown: Vec<&str> = list.lines().filter(|line| line.starts_with("user.")).collect();
+    shown.sort_unstable();
+    // Before 6.7 none of what begins so is seen.
+    assert!(shown == names || shown == ["user.other"], "{list}");
+}
+
+#[test]
 fn whiteouts_and_images_that_are_taken_as_plain_files_are_told_of() {
     need_tools!("tar", "python3");
     let folder = Folder::with(&[]);

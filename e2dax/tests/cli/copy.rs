@@ -244,3 +244,27 @@ fn a_name_with_a_slash_at_its_end_is_a_directory_or_becomes_one() {
     folder.run(&["cp", "-r", "dir", "block-4k.img:/other/"]).ok();
     folder.run(&["stat", "block-4k.img:/made/file", "block-4k.img:/other/README"]).ok();
 }
+
+#[test]
+fn an_image_is_never_copied_into_itself() {
+    let folder = Folder::with(&[]);
+    fs::create_dir(folder.path("deep")).unwrap();
+    fs::write(folder.path("file"), "text").unwrap();
+    folder.run(&["mkfs", "deep/a.img", "--size", "8M", "--quiet"]).ok();
+    fs::hard_link(folder.path("deep/a.img"), folder.path("other")).unwrap();
+    std::os::unix::fs::symlink("deep/a.img", folder.path("link")).unwrap();
+    let run = folder.run(&["cp", "-r", ".", "deep/a.img:/"]);
+    assert_eq!(run.code(), 0, "{}", run.err());
+    for left_out in ["./deep/a.img", "./other"] {
+        let told = format!("{left_out}: is the image that is copied into, and is left out");
+        assert!(run.err().contains(&told), "{}", run.err());
+    }
+    assert_eq!(folder.run(&["cat", "deep/a.img:/file"]).ok(), "text");
+    assert_eq!(folder.run(&["find", "deep/a.img", "--name", "*.img"]).ok(), "");
+    assert!(folder.run(&["stat", "deep/a.img:/link"]).ok().contains("deep/a.img"));
+    for words in [["cp", "deep/a.img", "deep/a.img:/x"], ["cp", "link", "deep/a.img:/x"]] {
+        let said = folder.run(&words).fails(1);
+        assert!(said.contains("is the image itself"), "{said}");
+    }
+    assert!(folder.run(&["check", "deep/a.img"]).ok().contains("clean"));
+}

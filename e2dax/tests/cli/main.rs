@@ -22,6 +22,7 @@ mod page;
 mod people;
 mod read;
 mod repair;
+mod replace;
 mod schema;
 mod seal;
 mod serve;

@@ -3,10 +3,12 @@
 //! `user:alice:rwx`, `u::rw-`, `default:group:7:r-x`, with `:1000` behind it for the number of a name (star, bsdtar),
 //! and `#effective:…` and comments as getfacl prints them.
 
+use std::collections::BTreeMap;
+
 use ext2_core::{Acl, AclEntry, AclKind, AclTag};
 
 use crate::manifest::quote;
-use crate::mkfs::{Body, Tree};
+use crate::mkfs::{Alike, Body, Tree};
 
 /// Whom a name is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub(super) struct Parsed {
 
 /// Reads a list. `number_of` knows the numbers of names.
 pub(super) fn parse(text: &[u8], kind: AclKind, number_of: &dyn Fn(Who, &[u8]) -> Option<u32>) -> Parsed {
-    let mut entries: Vec<AclEntry> = Vec::new();
+    let mut entries: BTreeMap<AclTag, u16> = BTreeMap::new();
     let mut parsed = Parsed { acl: None, is_valid: true, unknown: Vec::new() };
     for line in text.split(|&byte| matches!(byte, b',' | b'\n' | 0)) {
         let line = line.split(|&byte| byte == b'#').next().unwrap_or(line).trim_ascii();
@@ -38,18 +40,14 @@ pub(super) fn parse(text: &[u8], kind: AclKind, number_of: &dyn Fn(Who, &[u8]) -
             continue;
         }
         match entry(line, kind, number_of) {
-            Some(Entry::Known(entry)) => match entries.iter_mut().find(|known| known.tag == entry.tag) {
-                // Two names of one number: the last word counts.
-                Some(known) => *known = entry,
-                None => entries.push(entry),
-            },
+            // Two names of one number: the last word counts.
+            Some(Entry::Known(entry)) => drop(entries.insert(entry.tag, entry.permissions)),
             Some(Entry::Unknown(name)) => parsed.unknown.push(name),
             Some(Entry::OfOtherKind) => {}
             None => parsed.is_valid = false,
         }
     }
-    entries.sort_by_key(|entry| entry.tag);
-    let acl = Acl::new(entries);
+    let acl = Acl::new(entries.into_iter().map(|(tag, permissions)| AclEntry { tag, permissions }).collect());
     parsed.is_valid &= acl.is_some();
     let valid = parsed.is_valid;
     // One that has no more than owner, group and others is the permissions themselves. As a default it is not.
@@ -63,6 +61,7 @@ pub(super) fn parse(text: &[u8], kind: AclKind, number_of: &dyn Fn(Who, &[u8]) -
 pub(super) fn settle(tree: &mut Tree) {
     const ACCESS: &[u8] = b"system.posix_acl_access";
     const DEFAULT: &[u8] = b"system.posix_acl_default";
+    let (mut access_lists, mut default_lists) = (Alike::default(), Alike::default());
     for node in tree.ids() {
         if tree.attrs(node).xattrs.is_empty() {
             continue;
@@ -72,10 +71,12 @@ pub(super) fn settle(tree: &mut Tree) {
         let access = attrs.xattrs.iter().find(|(name, _)| name == ACCESS);
         if let Some(acl) = access.and_then(|(_, value)| Acl::from_user(value)) {
             attrs.mode = attrs.mode & !0o777 | acl.mode();
-            attrs.xattrs.retain(|(name, _)| name != ACCESS || !acl.is_mode());
+            if acl.is_mode() {
+                access_lists.change(&mut attrs.xattrs, |list| list.retain(|(name, _)| name != ACCESS));
+            }
         }
         if !is_directory && attrs.xattrs.iter().any(|(name, _)| name == DEFAULT) {
-            attrs.xattrs.retain(|(name, _)| name != DEFAULT);
+            default_lists.change(&mut attrs.xattrs, |list| list.retain(|(name, _)| name != DEFAULT));
             let path = tree.path(node);
             tree.warnings_mut().add(&path, format!("{} is left out: it is no directory", quote(DEFAULT)));
         }

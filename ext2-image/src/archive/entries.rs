@@ -24,7 +24,7 @@ use super::sorted::{Record, Records, Sorted, Sorter, What};
 use super::{Opened, open, read_opened};
 use crate::manifest::{Entry, Inode, Kind, Node, TreeEntries, inode_of_attrs, quote, sum_of_spans, unquote};
 use crate::mkfs::source::Times;
-use crate::mkfs::{Error, NodeAttrs, Result, Warnings};
+use crate::mkfs::{Alike, Error, NodeAttrs, Result, Warnings};
 use ext2_core::Timestamp;
 
 /// Headers for all members that are remembered: one archive has one.
@@ -132,6 +132,7 @@ impl List {
         let mut members = if opened.is_device { members.until_end_mark() } else { members };
         let (mut sorter, mut globals, mut links) = (Sorter::new(spool), Vec::new(), Vec::new());
         let (mut seen, mut is_of_image, mut warnings) = (None, None, Warnings::default());
+        let mut alike = Alike::default();
         for nr in 0.. {
             if seen != Some(members.globals()) {
                 seen = Some(members.globals());
@@ -159,7 +160,8 @@ impl List {
             if what == What::HardLink {
                 links.push((key.clone(), link.clone()));
             } else {
-                kept(member.attrs, Times::All, &mut |lost| warnings.add(&member.path, lost));
+                let lost = &mut |lost| warnings.add(&member.path, lost);
+                kept(member.attrs, Times::All, &mut alike, lost);
             }
             let global = globals.len() as u32 - 1; // at most a thousand
             sorter.push(Record { key, nr, at, global, what, link })?;
@@ -337,7 +339,7 @@ impl SortedEntries {
         let changed = || Error::source(path, "the archive has changed since it was listed");
         let member = members.next_member()?.ok_or_else(changed)?;
         // What is lost was told when it was listed.
-        let attrs = kept(member.attrs, self.times, &mut |_| ());
+        let attrs = kept(member.attrs, self.times, &mut Alike::default(), &mut |_| ());
         let (size, kind) = match member.kind {
             MemberKind::Directory => (None, Kind::Directory),
             MemberKind::Symlink(target) => (Some(target.len() as u64), Kind::Symlink { target }),

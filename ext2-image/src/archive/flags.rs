@@ -20,13 +20,18 @@ const WORDS: [(&[u8], u32); 16] = [
     (b"projinherit", 0x2000_0000),
 ];
 
+/// Words that are told of; what a hostile archive has above that counts as one.
+const WORDS_MAX: usize = 20;
+
 /// The flags, and the words that mean none of ext2's.
 pub(super) fn parse(text: &[u8]) -> (u32, Vec<Vec<u8>>) {
     let (mut flags, mut unknown) = (0, Vec::new());
     for word in text.split(|&byte| byte == b',').filter(|word| !word.is_empty()) {
         match WORDS.iter().find(|(known, _)| *known == word) {
             Some((_, bit)) => flags |= bit,
-            None => unknown.push(word.to_vec()),
+            None if unknown.len() < WORDS_MAX => unknown.push(word.to_vec()),
+            None if unknown.len() == WORDS_MAX => unknown.push(b"...".to_vec()),
+            None => {}
         }
     }
     (flags, unknown)

@@ -9,7 +9,7 @@ use super::pax::Extended;
 use super::sparse::SparseMap;
 use crate::foreign;
 use crate::manifest::{Manifest, quote};
-use crate::mkfs::{Error, NodeAttrs, Result};
+use crate::mkfs::{Alike, Error, NodeAttrs, Result};
 use crate::tar::image_of_comment;
 use ext2_core::{AclKind, DeviceNr, Timestamp};
 
@@ -69,8 +69,6 @@ pub enum Data {
 const LISTS: &[u8] = b"system.posix_acl_";
 /// The bytes of an extended header at most: attributes of 64 KiB each and a map of a million pieces fit.
 const EXTENDED_MAX: u64 = 64 << 20;
-/// The bytes at most of one that goes for all members that follow, each of which takes them over.
-const GLOBAL_MAX: u64 = 64 << 10;
 /// The bytes of a long name at most.
 const NAME_MAX: u64 = 1 << 20;
 /// Pieces of a sparse file at most.
@@ -99,6 +97,8 @@ pub struct Members<'f> {
     is_whole: bool,
     /// How often `global` changed.
     globals: u32,
+    /// What symbolic links have of attributes that are those of many members.
+    links: Alike<()>,
 }
 
 /// What precedes a member and is about it.
@@ -125,6 +125,7 @@ impl<'f> Members<'f> {
             beyond_end: true,
             is_whole: false,
             globals: 0,
+            links: Alike::default(),
         }
     }
 
@@ -190,11 +191,13 @@ impl<'f> Members<'f> {
                     extended.apply(&bytes).map_err(failed)?;
                 }
                 b'g' => {
-                    let bytes = self.data(&header, GLOBAL_MAX, &name)?;
-                    self.global.apply(&bytes).map_err(failed)?;
+                    let bytes = self.data(&header, EXTENDED_MAX, &name)?;
+                    self.global.apply_to_all(&bytes).map_err(failed)?;
                     self.globals += 1;
-                    if self.count == 0 {
-                        self.image = self.global.comment.as_deref().and_then(image_of_comment);
+                    // A remark is about the archive, and may be as long as it likes.
+                    let comment = self.global.comment.take();
+                    if self.count == 0 && comment.is_some() {
+                        self.image = comment.as_deref().and_then(image_of_comment);
                     }
                 }
                 b'L' => before.long_path = Some(to_zero(self.data(&header, NAME_MAX, &name)?)),
@@ -361,7 +364,7 @@ impl<'f> Members<'f> {
         let mut acls = extended.acls.clone();
         if header.kind() == b'2' && self.image.is_none() {
             attrs.mode = 0o777;
-            attrs.xattrs.retain(|(name, _)| !name.starts_with(LISTS));
+            self.links.change(&mut attrs.xattrs, |list| list.retain(|(name, _)| !name.starts_with(LISTS)));
             acls.clear();
         }
         let link =
@@ -475,7 +478,7 @@ fn attrs(
     attrs.atime = extended.atime.or(seconds(atime)).unwrap_or(mtime);
     attrs.ctime = extended.ctime.or(seconds(ctime)).unwrap_or(mtime);
     attrs.crtime = extended.birth.unwrap_or(mtime);
-    attrs.xattrs = extended.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    attrs.xattrs = extended.xattrs.clone();
     if let Some(text) = &extended.flags {
         let (known, unknown) = flags::parse(text);
         attrs.flags = known;

@@ -15,7 +15,7 @@ use super::member::{Data, Member, MemberKind};
 use super::{acl, owners};
 use crate::manifest::quote;
 use crate::mkfs::source::Times;
-use crate::mkfs::{Body, Error, NodeAttrs, NodeId, Result, Tree, Warnings, attribute_lost};
+use crate::mkfs::{Alike, Body, Error, NodeAttrs, NodeId, Result, Tree, Warnings, attribute_lost};
 use ext2_core::rules::XattrName;
 use ext2_core::{Acl, AclKind, Timestamp};
 
@@ -59,6 +59,8 @@ pub struct Merge {
     /// The directory that held the last member, by its path as written.
     last: Option<(Vec<u8>, Nr)>,
     warnings: Warnings,
+    /// What is kept of attributes that many members have from one header.
+    alike: Alike<Vec<String>>,
     /// Numbers of users and groups by names, as members say them.
     users: HashMap<Vec<u8>, u32>,
     groups: HashMap<Vec<u8>, u32>,
@@ -81,6 +83,7 @@ impl Merge {
             waiting: HashMap::new(),
             last: None,
             warnings: Warnings::default(),
+            alike: Alike::default(),
             users: HashMap::new(),
             groups: HashMap::new(),
         }
@@ -250,7 +253,7 @@ impl Merge {
     /// The attributes of a member as they are kept.
     fn taken(&mut self, path: &[u8], attrs: NodeAttrs) -> NodeAttrs {
         let warnings = &mut self.warnings;
-        kept(attrs, self.times, &mut |what| warnings.add(path, what))
+        kept(attrs, self.times, &mut self.alike, &mut |what| warnings.add(path, what))
     }
 
     fn add(&mut self, path: &[u8], node: Node) -> Result<Nr> {
@@ -419,22 +422,33 @@ impl Merge {
     }
 }
 
-/// The attributes of a member as they are kept; `lost` is told of what is left out.
-pub(super) fn kept(mut attrs: NodeAttrs, times: Times, lost: &mut dyn FnMut(String)) -> NodeAttrs {
+/// The attributes of a member as they are kept; `lost` is told of what is left out, and `alike` knows what that is of lists that
+/// members share.
+pub(super) fn kept(
+    mut attrs: NodeAttrs,
+    times: Times,
+    alike: &mut Alike<Vec<String>>,
+    lost: &mut dyn FnMut(String),
+) -> NodeAttrs {
     if times == Times::Modified {
         (attrs.atime, attrs.ctime, attrs.crtime) = (attrs.mtime, attrs.mtime, attrs.mtime);
     }
-    attrs.xattrs.retain(|(name, value)| match XattrName::parse(name) {
-        Ok(parsed) if parsed.acl_kind().is_some() && Acl::from_user(value).is_none() => {
-            lost(format!("attribute {} is left out: it is no access control list", quote(name)));
-            false
-        }
-        Ok(_) => true,
-        Err(_) => {
-            lost(attribute_lost(name));
-            false
-        }
+    let told = alike.change(&mut attrs.xattrs, |list| {
+        let mut told = Vec::new();
+        list.retain(|(name, value)| match XattrName::parse(name) {
+            Ok(parsed) if parsed.acl_kind().is_some() && Acl::from_user(value).is_none() => {
+                told.push(format!("attribute {} is left out: it is no access control list", quote(name)));
+                false
+            }
+            Ok(_) => true,
+            Err(_) => {
+                told.push(attribute_lost(name));
+                false
+            }
+        });
+        told
     });
+    told.into_iter().for_each(lost);
     attrs
 }
 

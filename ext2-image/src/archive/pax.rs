@@ -3,18 +3,17 @@
 //! Records are walked by their lengths, as POSIX says: values are bytes and hold line feeds, as capabilities and lists
 //! of access control do. (The `tar` crate splits them at line feeds, which is why the reader here is our own.)
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use ext2_core::{AclKind, Timestamp};
 
 use super::number;
 use super::sparse::Described;
+use super::xattrs::{Room, Said};
 use crate::manifest::quote;
+use crate::mkfs::XattrList;
 
-/// The bytes of a member's attributes at most: more than an inode and a block of 64 KiB hold.
-const XATTRS_MAX: usize = 128 << 10;
-/// Bytes that an attribute takes besides its name and value, as in an image.
-const XATTR: usize = 16;
+/// Bytes at most, attributes aside, that every member gets from a header for all that follow: no path and no list of access
+/// control is longer.
+const GLOBAL_MAX: usize = 4 << 10;
 
 /// What extended headers say of a member; nothing where they are silent.
 #[derive(Clone, Debug, Default)]
@@ -32,11 +31,7 @@ pub(super) struct Extended {
     pub(super) birth: Option<Timestamp>,
     pub(super) device: (Option<i64>, Option<i64>),
     /// Whole names and values.
-    pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// What all of them take.
-    xattr_bytes: usize,
-    /// Names as libarchive spells them, of those that it said.
-    spelled: BTreeSet<Vec<u8>>,
+    pub(super) xattrs: XattrList,
     /// Lists of access control, as text.
     pub(super) acls: Vec<(AclKind, Vec<u8>)>,
     /// Names of attribute flags.
@@ -52,7 +47,10 @@ pub(super) struct Extended {
 ///
 /// # Errors
 /// Where a record's length does not lead to its end, in words.
-fn records(mut bytes: &[u8], mut each: impl FnMut(&[u8], &[u8]) -> Result<(), String>) -> Result<(), String> {
+fn records<'h>(
+    mut bytes: &'h [u8],
+    mut each: impl FnMut(&'h [u8], &'h [u8]) -> Result<(), String>,
+) -> Result<(), String> {
     let broken = || "its extended header is broken: a record does not end where it says".to_owned();
     // Padding ends the list, as in every reader.
     while bytes.first().is_some_and(|&byte| byte != 0) {
@@ -74,10 +72,39 @@ impl Extended {
     /// # Errors
     /// What is broken, in words.
     pub(super) fn apply(&mut self, bytes: &[u8]) -> Result<(), String> {
-        records(bytes, |key, value| self.record(key, value))
+        self.take(bytes, Room::OF_MEMBER)
     }
 
-    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+    /// As [`apply`](Self::apply), for a header that goes for all members that follow.
+    ///
+    /// # Errors
+    /// What is broken, in words; more than every member can be given.
+    pub(super) fn apply_to_all(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.take(bytes, Room::OF_ALL)?;
+        let len = self.len();
+        if len > GLOBAL_MAX {
+            return Err(format!("says {len} bytes of all members that follow: {GLOBAL_MAX} are too many"));
+        }
+        Ok(())
+    }
+
+    /// What each member that this goes for may get a copy of, attributes aside.
+    fn len(&self) -> usize {
+        let texts = [&self.path, &self.link, &self.user, &self.group, &self.flags, &self.sparse.name];
+        let texts = texts.into_iter().flatten().map(Vec::len).sum::<usize>();
+        texts + self.acls.iter().map(|(_, text)| text.len()).sum::<usize>() + self.sparse.len()
+    }
+
+    fn take(&mut self, bytes: &[u8], room: Room) -> Result<(), String> {
+        let mut said = Said::default();
+        records(bytes, |key, value| self.record(key, value, &mut said))?;
+        if let Some(lost) = said.add_to(&mut self.xattrs, room)? {
+            self.lost(lost);
+        }
+        Ok(())
+    }
+
+    fn record<'h>(&mut self, key: &'h [u8], value: &'h [u8], said: &mut Said<'h>) -> Result<(), String> {
         let wrong =
             || format!("its extended header says {}={}, which makes no sense", quote(key), quote(value));
         let text = || (!value.is_empty()).then(|| value.to_vec());
@@ -113,11 +140,7 @@ impl Extended {
             b"SCHILY.acl.ace" => {
                 self.lost("an access control list of NFSv4 is left out: ext2 has POSIX ones".into())
             }
-            b"RHT.security.selinux" => {
-                // The attribute ends with a 0, the record does not.
-                let end: &[u8] = if value.ends_with(&[0]) || value.is_empty() { b"" } else { b"\0" };
-                self.xattr(b"security.selinux".to_vec(), [value, end].concat());
-            }
+            b"RHT.security.selinux" => said.selinux(value),
             b"GNU.volume.filename" | b"GNU.volume.offset" | b"GNU.volume.size" => {
                 return Err("is the end of a file that begins in another volume: \
                             only whole archives can be read"
@@ -126,45 +149,14 @@ impl Extended {
             _ if key.starts_with(b"GNU.sparse.") => {
                 self.sparse.record(&key[b"GNU.sparse.".len()..], value).ok_or_else(wrong)?;
             }
-            _ if key.starts_with(b"SCHILY.xattr.") => {
-                let spelled = &key[b"SCHILY.xattr.".len()..];
-                // libarchive says each attribute twice, and spells the name in its own way in both.
-                if !self.spelled.contains(spelled) {
-                    self.xattr(of_percents(spelled, |byte| matches!(byte, b'=' | b'%')), value.to_vec());
-                }
-            }
+            _ if key.starts_with(b"SCHILY.xattr.") => said.schily(&key[b"SCHILY.xattr.".len()..], value),
             _ if key.starts_with(b"LIBARCHIVE.xattr.") => {
-                let spelled = &key[b"LIBARCHIVE.xattr.".len()..];
-                let (name, other) = (
-                    of_percents(spelled, |_| true),
-                    of_percents(spelled, |byte| matches!(byte, b'=' | b'%')),
-                );
-                let value = of_base64(value).ok_or_else(wrong)?;
-                self.forget_xattr(&other);
-                self.xattr(name, value);
-                self.spelled.insert(spelled.to_vec());
+                said.libarchive(&key[b"LIBARCHIVE.xattr.".len()..], value);
             }
             // What numbers say better.
             _ => {}
         }
         Ok(())
-    }
-
-    fn xattr(&mut self, name: Vec<u8>, value: Vec<u8>) {
-        self.forget_xattr(&name);
-        let bytes = self.xattr_bytes + XATTR + name.len() + value.len();
-        if bytes > XATTRS_MAX {
-            return self
-                .lost(format!("attributes beyond {XATTRS_MAX} bytes are left out: no ext2 holds so many"));
-        }
-        self.xattr_bytes = bytes;
-        self.xattrs.insert(name, value);
-    }
-
-    fn forget_xattr(&mut self, name: &[u8]) {
-        if let Some(value) = self.xattrs.remove(name) {
-            self.xattr_bytes -= XATTR + name.len() + value.len();
-        }
     }
 
     fn acl(&mut self, kind: AclKind, text: &[u8]) {
@@ -179,50 +171,6 @@ impl Extended {
             self.lost.push(what);
         }
     }
-}
-
-/// A name in which those bytes may be written `%HH` that `may` says: all of them by libarchive, two by GNU tar.
-fn of_percents(text: &[u8], may: impl Fn(u8) -> bool) -> Vec<u8> {
-    let mut name = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        let digit = |at: usize| after.get(at).and_then(|&byte| char::from(byte).to_digit(16));
-        rest = after;
-        let coded = digit(0).zip(digit(1)).map(|(high, low)| (high << 4 | low) as u8); // two hexadecimal digits
-        match coded.filter(|&coded| byte == b'%' && may(coded)) {
-            Some(coded) => {
-                name.push(coded);
-                rest = &after[2..];
-            }
-            None => name.push(byte),
-        }
-    }
-    name
-}
-
-/// Bytes from base 64, padded or not.
-fn of_base64(text: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut held) = (0_u32, 0);
-    for &letter in text.iter().filter(|letter| !letter.is_ascii_whitespace()) {
-        let value = match letter {
-            b'A'..=b'Z' => letter - b'A',
-            b'a'..=b'z' => letter - b'a' + 26,
-            b'0'..=b'9' => letter - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            b'=' => break,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8); // the lowest 8 of them
-            bits &= (1 << held) - 1;
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -243,7 +191,7 @@ mod tests {
         let mut found = Extended::default();
         let value = b"\x01\n9 a=b\n=";
         found.apply(&[record(b"SCHILY.xattr.user.x", value), record(b"path", b"p")].concat()).unwrap();
-        assert_eq!(found.xattrs, [(b"user.x".to_vec(), value.to_vec())].into());
+        assert_eq!(found.xattrs[..], [(b"user.x".to_vec(), value.to_vec())]);
         assert_eq!(found.path.as_deref(), Some(&b"p"[..]));
     }
 
@@ -262,7 +210,7 @@ mod tests {
     fn libarchive_spells_attributes_in_base_64() {
         let mut found = Extended::default();
         found.apply(&record(b"LIBARCHIVE.xattr.user.a%20b", b"AAEC/w")).unwrap();
-        assert_eq!(found.xattrs, [(b"user.a b".to_vec(), vec![0, 1, 2, 255])].into());
+        assert_eq!(found.xattrs[..], [(b"user.a b".to_vec(), vec![0, 1, 2, 255])]);
     }
 
     #[test]
@@ -270,7 +218,11 @@ mod tests {
         let name = |records: &[Vec<u8>]| {
             let mut found = Extended::default();
             found.apply(&records.concat()).unwrap();
-            found.xattrs.into_keys().map(|name| String::from_utf8(name).unwrap()).collect::<Vec<_>>()
+            found
+                .xattrs
+                .iter()
+                .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+                .collect::<Vec<_>>()
         };
         // GNU tar writes two bytes otherwise, and nothing else: Go writes none so.
         assert_eq!(name(&[record(b"SCHILY.xattr.user.a%3Db%25c%20d", b"v")]), ["user.a=b%c%20d"]);
@@ -286,7 +238,8 @@ mod tests {
     fn a_label_of_selinux_gets_the_end_that_the_attribute_has() {
         let mut found = Extended::default();
         found.apply(&record(b"RHT.security.selinux", b"system_u:object_r:bin_t:s0")).unwrap();
-        assert_eq!(found.xattrs[&b"security.selinux"[..]].last(), Some(&0));
+        assert_eq!(found.xattrs[0].0, b"security.selinux");
+        assert_eq!(found.xattrs[0].1.last(), Some(&0));
     }
 
     #[test]
@@ -296,7 +249,7 @@ mod tests {
         for name in ["user.a", "user.b", "user.a", "user.c", "user.d"] {
             found.apply(&record(format!("SCHILY.xattr.{name}").as_bytes(), &value)).unwrap();
         }
-        let names: Vec<_> = found.xattrs.keys().map(Vec::as_slice).collect();
+        let names: Vec<_> = found.xattrs.iter().map(|(name, _)| name.as_slice()).collect();
         assert_eq!(names, [&b"user.a"[..], b"user.b"]);
         assert_eq!(found.lost.len(), 1, "{:?}", found.lost);
         // One that takes less room leaves some.
@@ -304,6 +257,52 @@ mod tests {
             found.apply(&record(format!("SCHILY.xattr.{name}").as_bytes(), value)).unwrap();
         }
         assert_eq!(found.xattrs.len(), 3);
+    }
+
+    #[test]
+    fn which_attributes_are_kept_does_not_depend_on_their_order() {
+        let said =
+            |name: &str, len: usize| record(format!("SCHILY.xattr.{name}").as_bytes(), &vec![b'v'; len]);
+        // One is said twice: what it was first pushes nothing out.
+        let mut records = [("user.a", 50_000), ("user.b", 60_000), ("user.c", 60_001), ("user.d", 2)];
+        let kept = |records: &[(&str, usize)]| {
+            let mut found = Extended::default();
+            let all: Vec<u8> = records.iter().flat_map(|&(name, len)| said(name, len)).collect();
+            found.apply(&all).unwrap();
+            assert_eq!(found.lost.len(), 1, "{:?}", found.lost);
+            found.xattrs.iter().map(|(name, value)| (name.clone(), value.len())).collect::<Vec<_>>()
+        };
+        let expected = kept(&records);
+        assert_eq!(expected.len(), 3);
+        for _ in 0..records.len() {
+            records.rotate_left(1);
+            assert_eq!(kept(&records), expected);
+            assert_eq!(kept(&[&[("user.d", 70_000)], &records[..]].concat()), expected);
+        }
+    }
+
+    #[test]
+    fn names_without_end_cost_no_memory_and_are_told_of() {
+        let all: Vec<u8> =
+            (0..100_000).flat_map(|nr| record(format!("SCHILY.xattr.user.{nr}").as_bytes(), b"")).collect();
+        let mut found = Extended::default();
+        found.apply(&all).unwrap();
+        assert_eq!((found.xattrs.len(), found.lost.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_header_for_all_members_may_not_say_what_makes_each_of_them_large() {
+        for key in ["path", "linkpath", "uname", "SCHILY.acl.access", "SCHILY.fflags", "GNU.sparse.map"] {
+            let value = b"1,".repeat(GLOBAL_MAX);
+            assert!(Extended::default().apply_to_all(&record(key.as_bytes(), &value)).is_err(), "{key}");
+        }
+        let mut found = Extended::default();
+        let all: Vec<u8> =
+            (0..2000).flat_map(|nr| record(format!("SCHILY.xattr.user.{nr:04}").as_bytes(), b"v")).collect();
+        found.apply_to_all(&all).unwrap();
+        assert!((50..150).contains(&found.xattrs.len()), "{}", found.xattrs.len());
+        assert_eq!(found.lost.len(), 1);
+        found.apply_to_all(&record(b"comment", &all)).unwrap();
     }
 
     #[test]

@@ -68,6 +68,11 @@ impl Described {
         Some(())
     }
 
+    /// Bytes that the map takes as it is told.
+    pub(super) fn len(&self) -> usize {
+        self.numbers.as_ref().map_or(0, |numbers| numbers.len() * size_of::<u64>())
+    }
+
     /// Whether the member is sparse.
     pub(super) fn is_sparse(&self) -> bool {
         self.is_there

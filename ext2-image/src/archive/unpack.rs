@@ -73,7 +73,7 @@ impl Packing {
             Self::Lzma => Box::new(Lzma(Some(lzma_rust2::LzmaReader::new_mem_limit(packed, MEMORY, None)?))),
             Self::Lzip => Box::new(lzma_rust2::LzipReader::new(packed)),
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
-            Self::Lz4 => Box::new(Lz4(lz4_flex::frame::FrameDecoder::new(packed))),
+            Self::Lz4 => Box::new(Lz4(Some(lz4_flex::frame::FrameDecoder::new(Lz4Frame::new(packed))))),
         };
         Ok(Box::new(Named { name: self.name(), inner }))
     }
@@ -147,17 +147,63 @@ impl<R: BufRead> Read for Lzma<R> {
     }
 }
 
-/// All frames of an LZ4 file: the decoder ends with each.
-struct Lz4<R: Read>(lz4_flex::frame::FrameDecoder<R>);
+/// All frames of an LZ4 file: the decoder ends with each; none at the end.
+struct Lz4<R: Read>(Option<lz4_flex::frame::FrameDecoder<Lz4Frame<R>>>);
 
 impl<R: BufRead> Read for Lz4<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let read = self.0.read(buf)?;
-            if read > 0 || buf.is_empty() || self.0.get_mut().fill_buf()?.is_empty() {
+        while let Some(decoder) = &mut self.0 {
+            let read = decoder.read(buf)?;
+            if read > 0 || buf.is_empty() {
                 return Ok(read);
             }
+            let frame = decoder.get_mut();
+            // The decoder takes the end of what there is for the end of a frame.
+            if frame.is_cut() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            frame.first = None;
+            if frame.packed.fill_buf()?.is_empty() {
+                self.0 = None;
+            }
         }
+        Ok(0)
+    }
+}
+
+/// What a frame of an LZ4 file is read from, and how far that went.
+struct Lz4Frame<R> {
+    packed: R,
+    /// The first byte of the frame.
+    first: Option<u8>,
+    /// Whether the last bytes were fewer than was asked for.
+    is_short: bool,
+    /// Whether there were no more when more was asked for.
+    is_over: bool,
+}
+
+impl<R> Lz4Frame<R> {
+    fn new(packed: R) -> Self {
+        Self { packed, first: None, is_short: false, is_over: false }
+    }
+
+    /// Whether a frame that was read to its end has none. One in the form that kernels have ends with the file.
+    fn is_cut(&self) -> bool {
+        self.is_over && (self.first == Some(0x04) || self.is_short)
+    }
+}
+
+impl<R: Read> Read for Lz4Frame<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.packed.read(buf)?;
+        match buf.get(..read) {
+            Some([first, ..]) => {
+                self.first.get_or_insert(*first);
+                self.is_short = read < buf.len();
+            }
+            _ => self.is_over |= !buf.is_empty(),
+        }
+        Ok(read)
     }
 }
 
@@ -184,8 +230,10 @@ pub fn foreign(start: &[u8]) -> Option<&'static str> {
 }
 
 /// Whether something begins with the header of a member: then it is no other thing, whatever the member is called.
-fn is_tar(start: &[u8]) -> bool {
-    start.try_into().is_ok_and(|block| matches!(Header::find(block), Found::Header(_)))
+#[must_use]
+pub fn is_tar(start: &[u8]) -> bool {
+    let block = start.get(..START).and_then(|start| start.try_into().ok());
+    block.is_some_and(|block| matches!(Header::find(block), Found::Header(_)))
 }
 
 /// What something is that is known, and is no archive as it lies there.
@@ -294,16 +342,26 @@ pub(crate) fn copy(source: &mut dyn Read, file: &mut File) -> io::Result<u64> {
 /// Those of making it.
 pub fn nameless(folder: &Path) -> io::Result<File> {
     use rustix::fs::{CWD, Mode, OFlags, openat};
+    use rustix::io::Errno;
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     match openat(CWD, folder, flags | OFlags::TMPFILE, mode) {
         Ok(file) => Ok(file.into()),
         // A file system that has no such files: make one with a name and take the name away.
         Err(_) => {
-            let path = folder.join(format!(".e2dax-{}", std::process::id()));
-            let file = openat(CWD, &path, flags | OFlags::CREATE | OFlags::EXCL, mode)?;
-            std::fs::remove_file(&path)?;
-            Ok(file.into())
+            let mut nr = 0_u32;
+            loop {
+                let path = folder.join(format!(".e2dax-{}.{nr}", std::process::id()));
+                match openat(CWD, &path, flags | OFlags::CREATE | OFlags::EXCL, mode) {
+                    // Left over from somebody who was killed.
+                    Err(Errno::EXIST) if nr < 1000 => nr += 1,
+                    made => {
+                        let file = made?;
+                        std::fs::remove_file(&path)?;
+                        return Ok(file.into());
+                    }
+                }
+            }
         }
     }
 }

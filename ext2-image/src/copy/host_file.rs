@@ -75,7 +75,8 @@ impl HostFile {
         (self.stat.st_nlink > 1 && self.kind() != FileKind::Directory).then(|| self.identity())
     }
 
-    fn identity(&self) -> (u64, u64) {
+    /// What names the file on this machine.
+    pub(super) fn identity(&self) -> (u64, u64) {
         (self.stat.st_dev, self.stat.st_ino)
     }
 

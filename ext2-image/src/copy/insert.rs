@@ -121,6 +121,10 @@ impl Copy<'_> {
         path: Vec<u8>,
         name: &[u8],
     ) -> Result<Vec<Job>, Problem> {
+        let (device, number) = file.identity();
+        if file.kind() == FileKind::Regular && self.observer.leaves_out(source, device, number) {
+            return Ok(Vec::new());
+        }
         let several = file.several_names();
         if let Some(first) = several.and_then(|identity| self.first_names.get(&identity)) {
             make_link(parent, name, first).destination(&path)?;

@@ -105,6 +105,13 @@ pub trait Observer {
         false
     }
 
+    /// Whether the file of the host at `path`, of this device and inode number, is left out of [`insert`](super::insert), because
+    /// it is the image that it would be copied into. Whoever says so tells it.
+    fn leaves_out(&mut self, path: &[u8], device: u64, inode: u64) -> bool {
+        let _ = (path, device, inode);
+        false
+    }
+
     /// A file was not copied; the copy goes on.
     fn problem(&mut self, problem: Problem);
 

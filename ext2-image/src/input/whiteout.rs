@@ -1,7 +1,7 @@
 //! What a source should not have where it stands alone.
 
 use crate::mkfs::{Body, NodeId, Tree};
-use crate::oci::is_whiteout;
+use crate::oci::{is_whiteout, without_layers};
 
 /// Warns of names that would hide something if there were a layer below, and of a container image that was taken as
 /// plain files.
@@ -18,6 +18,11 @@ pub(super) fn warn(tree: &mut Tree) {
                 &path,
                 "is named as a whiteout of a container's layer, and is kept as a file: there is no layer below it",
             );
+        }
+    }
+    for node in tree.ids() {
+        if let Some(what) = without_layers(tree, node) {
+            warnings.add(&tree.path(node), what);
         }
     }
     let has = |wanted: &[u8]| {

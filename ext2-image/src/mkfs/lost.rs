@@ -1,9 +1,12 @@
 //! What of a tree an image cannot hold, and what becomes of it: each is told in a warning.
 
 use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec;
 
 use super::plan::xattr_room;
-use super::{Body, Format, Tree, xattr};
+use super::{Alike, Body, Format, Tree, XattrList, xattr};
 use ext2_core::raw::GOOD_OLD_INODE_SIZE;
 use ext2_core::{Acl, AclTag, BlockSize, InodeFlags, Timestamp};
 
@@ -35,32 +38,47 @@ pub(super) fn flags(tree: &mut Tree) {
     }
 }
 
+/// An attribute that is left out.
+#[derive(Clone)]
+struct LeftOut {
+    /// In words.
+    what: String,
+    /// What the owning group may, where it is the access list.
+    group: Option<u16>,
+}
+
 /// Takes away the attributes that have no room beside the others of their file, the largest first, each with a warning.
 pub(super) fn attributes(tree: &mut Tree, format: &Format, block_size: BlockSize) {
     let room = xattr_room(format.effective_inode_size());
-    for node in tree.ids() {
-        while !tree.attrs(node).xattrs.is_empty() {
-            let xattrs = &tree.attrs(node).xattrs;
-            if !xattr::is_too_much(xattrs, room, block_size) {
-                break;
-            }
-            let largest = xattrs.iter().enumerate().max_by_key(|&(_, (name, value))| (value.len(), name));
-            let Some((index, _)) = largest else { break };
-            let attrs = tree.attrs_mut(node);
-            let (name, value) = attrs.xattrs.remove(index);
-            if name == ACCESS_LIST
-                && let Some(acl) = Acl::from_user(&value)
-            {
-                attrs.mode &= !0o070 | group_rights(&acl) << 3;
-            }
-            let path = tree.path(node);
-            let shown = crate::manifest::quote(&name);
-            let what = format!(
-                "attribute {shown} of {} bytes is left out: all of a file have to fit its inode and a block of {block_size}",
+    let left_out_of = |xattrs: &mut XattrList| -> Rc<[LeftOut]> {
+        let indices = xattr::without_room(xattrs, room, block_size);
+        let left_out = indices.iter().filter_map(|&index| xattrs.get(index)).map(|(name, value)| LeftOut {
+            what: format!(
+                "attribute {} of {} bytes is left out: all of a file have to fit its inode and a block of {block_size}",
+                crate::manifest::quote(name),
                 value.len()
-            );
-            tree.warnings_mut().add(&path, what);
+            ),
+            group: Acl::from_user(value).filter(|_| name == ACCESS_LIST).map(|acl| group_rights(&acl)),
+        });
+        let left_out = left_out.collect();
+        let mut is_kept = vec![true; xattrs.len()];
+        indices.iter().for_each(|&index| is_kept[index] = false);
+        let mut is_kept = is_kept.into_iter();
+        xattrs.retain(|_| is_kept.next() == Some(true));
+        left_out
+    };
+    let mut alike = Alike::default();
+    for node in tree.ids() {
+        let attrs = tree.attrs_mut(node);
+        let left_out = alike.change(&mut attrs.xattrs, left_out_of);
+        if left_out.is_empty() {
+            continue;
         }
+        if let Some(group) = left_out.iter().find_map(|left_out| left_out.group) {
+            attrs.mode = attrs.mode & !0o070 | group << 3;
+        }
+        let path = tree.path(node);
+        left_out.iter().for_each(|left_out| tree.warnings_mut().add(&path, left_out.what.as_str()));
     }
 }
 

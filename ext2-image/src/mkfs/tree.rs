@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 #[cfg(feature = "std")]
 use super::Stamp;
-use super::{Error, Result, Warnings};
+use super::{Error, Result, Warnings, XattrList};
 use crate::manifest::ByteSpan;
 use ext2_core::{DeviceNr, FileKind, Timestamp};
 
@@ -73,9 +73,6 @@ impl Body {
     }
 }
 
-/// An extended attribute: whole name, and the value as programs see it.
-pub type Xattr = (Vec<u8>, Vec<u8>);
-
 /// The attributes of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeAttrs {
@@ -96,7 +93,7 @@ pub struct NodeAttrs {
     /// Attribute flags, as bits of `i_flags`.
     pub flags: u32,
     /// Extended attributes, in any order.
-    pub xattrs: Vec<Xattr>,
+    pub xattrs: XattrList,
 }
 
 impl NodeAttrs {
@@ -113,7 +110,7 @@ impl NodeAttrs {
             ctime: time,
             crtime: time,
             flags: 0,
-            xattrs: Vec::new(),
+            xattrs: XattrList::default(),
         }
     }
 }

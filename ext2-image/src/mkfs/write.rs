@@ -202,7 +202,7 @@ impl Writer<'_> {
             in_inode: &[],
         };
         let room = xattr_room(plan.layout.geometry().inode_size);
-        let placed = match entry.attrs.xattrs.as_slice() {
+        let placed = match &*entry.attrs.xattrs {
             [] => xattr::Placed::default(),
             all => xattr::place(&plan.tree.path(node), all, room, block_size)?,
         };

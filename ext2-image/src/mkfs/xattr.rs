@@ -6,8 +6,7 @@ use alloc::vec::Vec;
 
 use zerocopy::IntoBytes;
 
-use super::tree::Xattr;
-use super::{Error, Result};
+use super::{Error, Result, Xattr};
 use ext2_core::raw::{RawXattrEntry, RawXattrHeader, XATTR_MAGIC};
 use ext2_core::rules::XattrName;
 use ext2_core::{Acl, BlockSize};
@@ -27,7 +26,24 @@ struct Stored {
     value: Vec<u8>,
 }
 
+/// Why an attribute cannot be stored.
+enum Refused {
+    /// Its name is none of ext2's.
+    Name(ext2_core::Error),
+    /// It is no access control list.
+    List,
+}
+
 impl Stored {
+    fn new((name, value): &Xattr) -> Result<Self, Refused> {
+        let name = XattrName::parse(name).map_err(Refused::Name)?;
+        let value = match name.acl_kind() {
+            Some(_) => Acl::from_user(value).ok_or(Refused::List)?.to_disk(),
+            None => value.clone(),
+        };
+        Ok(Self { name, value })
+    }
+
     fn entry_len(&self) -> usize {
         size_of::<RawXattrEntry>() + self.name.suffix.len().next_multiple_of(4)
     }
@@ -67,19 +83,16 @@ const END: usize = 4;
 /// Lays the attributes of the file `path` out: as many as fit into `room` bytes of the inode, the rest in a block.
 pub(super) fn place(path: &[u8], xattrs: &[Xattr], room: usize, block_size: BlockSize) -> Result<Placed> {
     let mut all = Vec::with_capacity(xattrs.len());
-    for (name, value) in xattrs {
-        let shown = crate::manifest::quote(name);
-        let refused = |what| Error::entry(path, alloc::format!("attribute {shown}: {what}"));
-        let name = XattrName::parse(name).map_err(refused)?;
-        let value = if name.acl_kind().is_some() {
-            let acl = Acl::from_user(value).ok_or_else(|| {
-                Error::entry(path, alloc::format!("attribute {shown} is no access control list"))
-            })?;
-            acl.to_disk()
-        } else {
-            value.clone()
+    for xattr in xattrs {
+        let refused = |refused: Refused| {
+            let shown = crate::manifest::quote(&xattr.0);
+            let what = match refused {
+                Refused::Name(what) => alloc::format!("attribute {shown}: {what}"),
+                Refused::List => alloc::format!("attribute {shown} is no access control list"),
+            };
+            Error::entry(path, what)
         };
-        all.push(Stored { name, value });
+        all.push(Stored::new(xattr).map_err(refused)?);
     }
     all.sort_by(|a, b| a.key().cmp(&b.key()));
     let mut left = room.saturating_sub(size_of::<u32>() + END);
@@ -108,24 +121,43 @@ pub(super) fn place(path: &[u8], xattrs: &[Xattr], room: usize, block_size: Bloc
     Ok(placed)
 }
 
-/// Whether attributes that are valid take more room than a file has for them.
-pub(super) fn is_too_much(xattrs: &[Xattr], room: usize, block_size: BlockSize) -> bool {
+/// Which of a file's attributes have no room beside the others: the largest, as many as it takes for the rest to fit, the largest
+/// first. None where one is not valid: that is refused for that, not for its size.
+pub(super) fn without_room(xattrs: &[Xattr], room: usize, block_size: BlockSize) -> Vec<usize> {
     let size = |(name, value): &Xattr| {
         size_of::<RawXattrEntry>() + name.len().next_multiple_of(4) + value.len().next_multiple_of(4)
     };
     // Nothing to be counted exactly where all of it fits a block by itself.
     let room_of_block = block_size.len() - size_of::<RawXattrHeader>() - END;
-    let sum = xattrs.iter().map(size).sum::<usize>();
-    if sum <= room_of_block {
-        return false;
+    if xattrs.iter().map(size).sum::<usize>() <= room_of_block {
+        return Vec::new();
     }
-    let valid = |(name, value): &&Xattr| {
-        XattrName::parse(name).is_ok_and(|name| name.acl_kind().is_none() || Acl::from_user(value).is_some())
+    let stored = xattrs.iter().enumerate().map(|(index, xattr)| Ok((index, Stored::new(xattr)?)));
+    let Ok(mut stored) = stored.collect::<Result<Vec<_>, Refused>>() else { return Vec::new() };
+    let lens: Vec<usize> = stored.iter().map(|(_, stored)| stored.len()).collect();
+    stored.sort_by(|(_, a), (_, b)| a.key().cmp(&b.key()));
+    let room = room.saturating_sub(size_of::<u32>() + END);
+    let mut is_kept = vec![true; xattrs.len()];
+    // As they are laid out.
+    let fits = |is_kept: &[bool]| {
+        let (mut inside, mut outside) = (0, 0);
+        for (_, stored) in stored.iter().filter(|(index, _)| is_kept[*index]) {
+            let len = stored.len();
+            *(if inside + len <= room { &mut inside } else { &mut outside }) += len;
+        }
+        outside <= room_of_block
     };
-    // One that is not valid is refused for that, not for its size.
-    // Prefixes of names and the users of access lists are not stored: still more than a quarter of what is counted is.
-    xattrs.iter().all(|xattr| valid(&xattr))
-        && (sum > 4 * (room_of_block + room) || place(b"", xattrs, room, block_size).is_err())
+    let mut by_size: Vec<usize> = (0..xattrs.len()).collect();
+    by_size.sort_by_key(|&index| (xattrs[index].1.len(), &xattrs[index].0));
+    let (mut total, mut left_out) = (lens.iter().sum::<usize>(), Vec::new());
+    // The sum alone tells of most that they cannot fit.
+    while total > room + room_of_block || !fits(&is_kept) {
+        let Some(largest) = by_size.pop() else { break };
+        is_kept[largest] = false;
+        total -= lens[largest];
+        left_out.push(largest);
+    }
+    left_out
 }
 
 /// A block with these attributes.
@@ -199,5 +231,23 @@ mod tests {
         let error = place(b"/dir/f", &xattrs, 96, size(1024)).unwrap_err();
         assert!(alloc::string::ToString::to_string(&error).starts_with("/dir/f: "), "{error}");
         assert!(place(b"/dir/f", &xattrs, 96, size(4096)).is_ok());
+    }
+
+    #[test]
+    fn as_many_attributes_are_left_out_as_it_takes_and_the_largest_of_them() {
+        let xattr = |nr: usize| (alloc::format!("user.{nr:04}").into_bytes(), vec![7; nr % 90]);
+        for count in [40, 60, 300, 5000] {
+            let xattrs: Vec<Xattr> = (0..count).map(xattr).collect();
+            let left_out = without_room(&xattrs, 96, size(1024));
+            let fits = |left_out: &[usize]| {
+                let all = xattrs.iter().enumerate().filter(|(index, _)| !left_out.contains(index));
+                place(b"/f", &all.map(|(_, xattr)| xattr.clone()).collect::<Vec<_>>(), 96, size(1024)).is_ok()
+            };
+            assert!(fits(&left_out), "{count}");
+            assert!(left_out.len().checked_sub(1).is_none_or(|less| !fits(&left_out[..less])), "{count}");
+            assert!(left_out.is_sorted_by_key(|&index| core::cmp::Reverse((xattrs[index].1.len(), index))));
+        }
+        let broken = [(0..300).map(xattr).collect(), vec![(b"nobodys".to_vec(), Vec::new())]].concat();
+        assert!(without_room(&broken, 96, size(1024)).is_empty());
     }
 }

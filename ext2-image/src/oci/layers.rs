@@ -10,7 +10,7 @@ use super::choose::Layer;
 use super::digest::{Buffered, Checked};
 use super::store::{Store, missing};
 use crate::archive::{self, Merge, Opened, nameless, unpacked};
-use crate::mkfs::{Body, Contents, Error, NodeId, Result, Tree};
+use crate::mkfs::{Body, Contents, Error, NodeId, Result, Tree, Xattr};
 use ext2_core::DeviceNr;
 
 /// What the name of a whiteout begins with.
@@ -118,6 +118,15 @@ fn own(name: &[u8]) -> Option<&[u8]> {
     OVERLAY.iter().find_map(|prefix| name.strip_prefix(*prefix))
 }
 
+/// What an attribute is through overlayfs: the own ones are not seen, and those of an overlayfs within it, which begin twice so,
+/// are without one of the prefixes (`ovl_is_escaped_xattr`).
+fn seen((name, value): &Xattr) -> Option<Xattr> {
+    let Some(what) = own(name) else { return Some((name.clone(), value.clone())) };
+    let inner = what.strip_prefix(b"overlay.")?;
+    let prefix = name.strip_suffix(what)?;
+    Some(([prefix, inner].concat(), value.clone()))
+}
+
 /// The value of an attribute that is overlayfs' own.
 fn own_value<'t>(tree: &'t Tree, node: NodeId, what: &[u8]) -> Option<&'t [u8]> {
     let mut xattrs = tree.attrs(node).xattrs.iter();
@@ -129,6 +138,22 @@ const ELSEWHERE: [(&[u8], &str); 2] = [
     (b"metacopy", "has its bytes in a layer below (metacopy of overlayfs), where they are not looked for"),
     (b"redirect", "has another name in the layers below (redirect_dir of overlayfs), which is not followed"),
 ];
+
+/// What overlayfs would look for in layers below, or hide there, of a file of a tree that stands alone; in words.
+pub(crate) fn without_layers(tree: &Tree, node: NodeId) -> Option<&'static str> {
+    match tree.body(node) {
+        Body::CharDevice(DeviceNr { major: 0, minor: 0 }) => {
+            Some("is a whiteout of overlayfs, and is kept as a device: there is no layer below it")
+        }
+        Body::File { size: 1.., .. } if own_value(tree, node, b"metacopy").is_some() => Some(
+            "has its bytes in a layer below (metacopy of overlayfs), and is stored as what is there: zeros",
+        ),
+        Body::Directory if own_value(tree, node, b"redirect").is_some() => {
+            Some("has another name in the layers below (redirect_dir of overlayfs), which are not there")
+        }
+        _ => None,
+    }
+}
 
 /// Applies a tree as a layer over what is there. It may have whiteouts as archives have them, or as directories of
 /// overlayfs do: devices 0:0, empty files with an attribute where their directory says that it has such, and an attribute of
@@ -168,7 +193,11 @@ pub fn add_tree(merge: &mut Merge, mut tree: Tree, contents: Box<dyn Contents + 
             }
         }
     }
-    tree.for_each_attrs(|attrs| attrs.xattrs.retain(|(name, _)| own(name).is_none()));
+    tree.for_each_attrs(|attrs| {
+        if attrs.xattrs.iter().any(|(name, _)| own(name).is_some()) {
+            attrs.xattrs = attrs.xattrs.iter().filter_map(seen).collect();
+        }
+    });
     merge.tree(tree, contents, &|_, name, node| is_whiteout(name) || holes.contains(&node))
 }
 

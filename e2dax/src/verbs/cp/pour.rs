@@ -1,6 +1,6 @@
 //! Copying bytes to what is there already and stays what it is, and bytes that come out of a pipe.
 
-use std::fs::{File, metadata, read_link};
+use std::fs::{File, metadata};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileTypeExt as _;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use ext2_core::Inode;
 use ext2_image::archive::nameless;
 
+use crate::beside::is_descriptor;
 use crate::failure::{Failure, Of, Result};
 use crate::target::Target;
 
@@ -19,7 +20,7 @@ const CHUNK: usize = 1 << 20;
 pub(super) fn takes_bytes(place: &Path) -> bool {
     let kind = metadata(place).map(|found| found.file_type());
     let is_sink = kind.is_ok_and(|kind| kind.is_block_device() || kind.is_char_device() || kind.is_fifo());
-    is_sink || read_link(place).is_ok_and(|to| to.starts_with("/proc"))
+    is_sink || is_descriptor(place) && place.exists()
 }
 
 /// Copies the bytes of a file into `place`.

@@ -1,5 +1,7 @@
 //! What a person sees of a copy: a bar, and what was not copied.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use ext2_image::copy::{Cause, Observer, Place, Problem};
 use indicatif::ProgressBar;
 
@@ -32,6 +34,8 @@ pub(super) struct Told<'a> {
     destination: Side<'a>,
     bar: ProgressBar,
     rescues: bool,
+    /// Device and inode number of the image's file, where files of this machine are copied into it.
+    own: Option<(u64, u64)>,
 }
 
 impl<'a> Told<'a> {
@@ -44,7 +48,12 @@ impl<'a> Told<'a> {
     ) -> Self {
         let total = if is_seen() { total() } else { 0 };
         let rescues = context.image.rescue;
-        Self { context, source, destination, bar: bytes_bar("copying", total), rescues }
+        let own = match (source, destination) {
+            (Side::Host, Side::Image(target)) => std::fs::metadata(&target.image).ok(),
+            _ => None,
+        };
+        let own = own.map(|found| (found.dev(), found.ino()));
+        Self { context, source, destination, bar: bytes_bar("copying", total), rescues, own }
     }
 
     fn failure(&self, problem: Problem) -> Failure {
@@ -72,6 +81,15 @@ impl Observer for Told<'_> {
 
     fn rescues(&self) -> bool {
         self.rescues
+    }
+
+    fn leaves_out(&mut self, path: &[u8], device: u64, inode: u64) -> bool {
+        let is_own = self.own == Some((device, inode));
+        if is_own {
+            let what = format!("{}: is the image that is copied into, and is left out", show(path));
+            self.bar.suspend(|| self.context.note(&what));
+        }
+        is_own
     }
 
     fn problem(&mut self, problem: Problem) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use blockdev::Partition;
 
-use crate::beside::{self, Name, behind_links, take};
+use crate::beside::{self, Name, take};
 use crate::failure::{Failure, Of, Result};
 use crate::target::Place;
 use crate::text::show_os;
@@ -56,7 +56,7 @@ impl Where {
             ));
         }
         // A link leads to the file that is replaced, or made.
-        let path = behind_links(&path);
+        let path = beside::place(&path);
         let existing = match std::fs::metadata(&path) {
             Ok(meta) => Some(meta),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -155,15 +155,16 @@ impl Image {
         if let Some(file) = there.filter(|_| place.is_in_place()) {
             return Ok(Self { file, base, is_in_place: true, name: None });
         }
-        let (file, name) = beside::create(path, existing).map_err(|error| Failure::host(path, error))?;
+        let made = beside::create(path, existing, wait);
+        let (file, name) = made.map_err(|error| Failure::host(path, error))?;
         Ok(Self { file, base, is_in_place: false, name: Some(name) })
     }
 
     /// Gives the image, which is whole, its name.
     ///
     /// # Errors
-    /// The system's; what was there is there still.
-    pub(super) fn publish(self) -> io::Result<()> {
+    /// The system's; what was there is there still, or the message says otherwise.
+    pub(super) fn publish(self) -> Result<()> {
         self.name.map_or(Ok(()), |name| name.give_to(&self.file))
     }
 }

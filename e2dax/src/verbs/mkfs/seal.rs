@@ -2,17 +2,16 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::path::{Path, PathBuf};
 
 use ext2_image::mkfs::Plan;
 use ext2_image::seal::{Params, Sealed, place_behind, seal_file};
 
 use super::Args;
-use super::image::{Image, Where};
 use crate::failure::{Failure, Result};
 use crate::progress::bytes_bar;
 use crate::text::show_os;
 use crate::verbs::seal::options::{failed, refuse_the_image};
+use crate::verbs::seal::tree_file::TreeFile;
 
 /// The seal in the making.
 pub(super) struct Seal {
@@ -20,11 +19,13 @@ pub(super) struct Seal {
     sizes: Params,
     /// Whether the tree goes into a file of its own.
     is_beside: bool,
+    /// Whether to wait for who uses its file.
+    wait: bool,
 }
 
 impl Seal {
     /// What was asked for; `None` without `--seal`.
-    pub(super) fn new(args: &Args) -> Result<Option<Self>> {
+    pub(super) fn new(args: &Args, wait: bool) -> Result<Option<Self>> {
         if !args.seal {
             return match args.seal_options.given() {
                 Some(option) => Err(Failure::usage(&OsString::from(option), "is for --seal")),
@@ -39,7 +40,7 @@ impl Seal {
             }
             refuse_the_image(path, &args.image)?;
         }
-        Ok(Some(Self { sizes, is_beside: beside.is_some() }))
+        Ok(Some(Self { sizes, is_beside: beside.is_some(), wait }))
     }
 
     /// Bytes to leave free on a device of so many for the tree behind the file system.
@@ -70,37 +71,19 @@ impl Seal {
         uuid: &[u8; 16],
         room: Option<u64>,
         args: &Args,
-    ) -> Result<(Sealed, Option<Beside>)> {
+    ) -> Result<(Sealed, Option<TreeFile>)> {
         let geometry = plan.layout().geometry();
         let bytes = u64::from(geometry.blocks_count) * geometry.block_size.bytes();
         let params = args.seal_options.params(uuid)?;
         let tree = match &args.seal_options.hash_file {
-            Some(path) => Some(Beside::create(path, args.force)?),
+            Some(path) => Some(TreeFile::create(path, args.force, self.wait)?),
             None => None,
         };
         let bar = bytes_bar("hashing", bytes);
-        let tree_file = tree.as_ref().map(|tree| &tree.image.file);
+        let tree_file = tree.as_ref().map(TreeFile::file);
         let sealed = seal_file(file, start, bytes, room, tree_file, &params, &|hashed| bar.inc(hashed));
         bar.finish_and_clear();
         let sealed = sealed.map_err(|error| failed(show_os(args.image.as_os_str()), error))?;
         Ok((sealed, tree))
-    }
-}
-
-/// The hash tree in a file of its own, which gets its name when the image has its own.
-pub(super) struct Beside {
-    path: PathBuf,
-    image: Image,
-}
-
-impl Beside {
-    fn create(path: &Path, force: bool) -> Result<Self> {
-        let place = Where::find(path)?;
-        Ok(Self { path: place.path.clone(), image: Image::create(&place, 0, 0, force, false)? })
-    }
-
-    /// Gives it its name.
-    pub(super) fn publish(self) -> Result<()> {
-        self.image.publish().map_err(|error| Failure::host(&self.path, error))
     }
 }

@@ -1,6 +1,5 @@
 //! How an image is sealed: for `seal` and `mkfs --seal`.
 
-use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -110,24 +109,6 @@ impl SealOptions {
         // What is wrong with them is said before anything is written.
         seal::Layout::new(&params, 1).map_err(|error| failed(String::new(), error))?;
         Ok(params)
-    }
-
-    /// The new file of `--hash-file`.
-    pub(crate) fn create_file(&self, force: bool) -> Result<Option<File>> {
-        let Some(path) = &self.hash_file else { return Ok(None) };
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        if force {
-            options.create(true).truncate(true);
-        } else {
-            options.create_new(true);
-        }
-        match options.open(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                Err(Failure::text(show_os(path.as_os_str()), "exists: --force replaces it"))
-            }
-            other => other.map(Some).map_err(|error| Failure::host(path, error)),
-        }
     }
 
     /// The option that was given though nothing is sealed.

@@ -18,7 +18,7 @@ use super::kept::{LARGEST, Room};
 use super::which::{Times, Xattrs};
 use crate::host_time::host_time;
 use crate::manifest::ByteSpan;
-use crate::mkfs::{Body, Error, NodeAttrs, Result, Stamp, Xattr};
+use crate::mkfs::{Body, Error, NodeAttrs, Result, Stamp, XattrList};
 use ext2_core::rules::XattrName;
 use ext2_core::{DeviceNr, Timestamp};
 
@@ -238,12 +238,12 @@ impl<'r> Look<'r> {
     }
 
     /// The attributes that an ext2 can hold; of the others the names.
-    fn xattrs(&mut self, place: Place<'_>, lost: &mut Vec<Vec<u8>>) -> std::io::Result<Vec<Xattr>> {
+    fn xattrs(&mut self, place: Place<'_>, lost: &mut Vec<Vec<u8>>) -> std::io::Result<XattrList> {
         // A small buffer first: the kernel takes as much memory as it is offered, and few files have many. (An empty
         // one would not do: rustix answers 0 for it, whatever there is.)
         let mut small = [0; 256];
         let names = match place.list(&mut small) {
-            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(XattrList::default()),
             Ok(len) => small.get(..len).unwrap_or_default().to_vec(),
             Err(Errno::RANGE) => {
                 self.buffer.resize(XATTR_MAX, 0);
@@ -266,7 +266,7 @@ impl<'r> Look<'r> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(all)
+        Ok(all.into())
     }
 }
 
