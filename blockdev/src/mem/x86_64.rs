@@ -96,6 +96,7 @@ pair!(
 ///
 /// # Safety
 /// `at` is valid for reads and writes of a byte, shared or not.
+#[cfg(feature = "std")]
 pub(super) unsafe fn touch(at: *mut u8) -> Result<(), Fault> {
     let fault: usize;
     // SAFETY: the caller's promise; no byte changes.

@@ -73,9 +73,10 @@ impl Inode {
             b"." => return refuse(Errno::INVAL, "a directory cannot remove itself"),
             b".." => return refuse(Errno::NOTEMPTY, ""),
             b"/" => return refuse(Errno::BUSY, "the root"),
-            _ => check_name(name)?,
+            _ => {}
         }
         self.0.fs.change(|| {
+            check_name(name)?;
             loop {
                 let victim = self.lookup(name)?;
                 if only.is_some_and(|only| *only != victim) {

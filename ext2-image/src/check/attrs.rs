@@ -9,7 +9,9 @@ use super::finding::{Kind, Place};
 use super::inodes::Seen;
 use super::run::{AttributeBlock, Mode, Run, Step};
 use ext2_core::CompatFeatures;
-use ext2_core::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawXattrEntry, RawXattrHeader, XATTR_MAGIC};
+use ext2_core::raw::{
+    GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra, RawXattrEntry, RawXattrHeader, XATTR_MAGIC,
+};
 
 /// What is wrong with a list of attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +158,12 @@ impl Run<'_> {
             len = expected;
         }
         let Some(room) = extra.get(len..).filter(|room| room.len() > 4) else { return Ok(()) };
+        self.check_attributes_in_inode(inode, start + len, room)?;
+        self.check_times(inode)
+    }
+
+    /// The attributes that an inode has in itself, `at` bytes behind its start.
+    fn check_attributes_in_inode(&mut self, inode: &Seen<'_>, at: usize, room: &[u8]) -> Step {
         if room.get(..4) != Some(&XATTR_MAGIC.to_le_bytes()) {
             return Ok(());
         }
@@ -170,7 +178,33 @@ impl Run<'_> {
         };
         if mend {
             // As e2fsck: all attributes in the inode go.
-            self.put_u32(inode.nr, start + len, 0)?;
+            self.put_u32(inode.nr, at, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Times from 2310-04-04 to 2378-04-22, in the last of the four spans of 136 years and before its middle: old kernels stored
+    /// times before 1970 so. e2fsck looks at the fields whether or not they are said to be in use.
+    fn check_times(&mut self, inode: &Seen<'_>) -> Step {
+        const SPAN: u32 = 3;
+        let low = [
+            (offset_of!(RawInode, i_atime), offset_of!(RawInodeExtra, i_atime_extra)),
+            (offset_of!(RawInode, i_ctime), offset_of!(RawInodeExtra, i_ctime_extra)),
+            (offset_of!(RawInode, i_mtime), offset_of!(RawInodeExtra, i_mtime_extra)),
+            (
+                GOOD_OLD_INODE_SIZE as usize + offset_of!(RawInodeExtra, i_crtime),
+                offset_of!(RawInodeExtra, i_crtime_extra),
+            ),
+        ];
+        let word = |at: usize| crate::little::word(inode.bytes, at);
+        let times = low.map(|(low, extra)| (low, GOOD_OLD_INODE_SIZE as usize + extra));
+        let far = times.map(|(low, extra)| (extra, word(extra), word(low) >> 31 == 1));
+        let far = far.into_iter().filter(|(_, extra, is_late)| *is_late && extra & SPAN == SPAN);
+        if far.clone().next().is_none() || !self.fault(inode.place(), Kind::FarTimes)? {
+            return Ok(());
+        }
+        for (at, extra, _) in far {
+            self.put_u32(inode.nr, at, extra & !SPAN)?;
         }
         Ok(())
     }

@@ -197,6 +197,7 @@ kinds! {
     DirAclField Halts "i_dir_acl of a directory, which should be 0,",
     ReallyDirectory Halts "looks like a directory, but its mode is another",
     ExtraSize Mends "i_extra_isize",
+    FarTimes Mends "a time past 2310-04-04, as old kernels stored those before 1970",
     IllegalBlock Halts "an impossible block number",
     TooBig Halts "a block past the greatest size: block of the file",
     DoubleUse Halts "a block that has another use",

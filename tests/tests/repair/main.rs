@@ -19,3 +19,4 @@ mod orphans;
 mod quota;
 mod rounds;
 mod structures;
+mod times;

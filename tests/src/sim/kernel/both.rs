@@ -356,7 +356,7 @@ impl Both {
     /// Compares what is told of all that is held, and which times have moved, and what is free.
     fn look(&mut self, step: &Step) -> Result<(), String> {
         let (mut found, mut seen) = (Vec::new(), Vec::new());
-        for (what, inode, of) in self.held() {
+        for (what, inode, of) in self.held_once() {
             let words = |errno: rustix::io::Errno| format!("{what}: {errno}");
             let (ours, kernel) = (inode.attr(), attr(of).map_err(words)?);
             let has_xattrs = !xattrs(of).map_err(words)?.is_empty();
@@ -410,8 +410,12 @@ impl Both {
                 all.push((format!("listing {nr}"), inode.clone(), of.as_fd()));
             }
         }
-        // Each once.
-        let mut numbers = BTreeSet::new();
+        all
+    }
+
+    /// The same, each inode once.
+    fn held_once(&self) -> Vec<(String, Inode, BorrowedFd<'_>)> {
+        let (mut all, mut numbers) = (self.held(), BTreeSet::new());
         all.retain(|(_, inode, _)| numbers.insert(inode.nr()));
         all
     }
@@ -457,7 +461,7 @@ impl Both {
         let kernel = self.kernel.space().map_err(|answer| answer.words())?;
         let mut more = BTreeMap::new();
         if ours != kernel {
-            for (_, inode, of) in self.held() {
+            for (_, inode, of) in self.held_once() {
                 let blocks = attr(of).map_err(|errno| errno.to_string())?.blocks_512;
                 more.insert(inode.nr().get(), i64::from(blocks) - i64::from(inode.attr().blocks_512));
             }

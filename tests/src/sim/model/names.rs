@@ -345,10 +345,10 @@ impl Model {
         let checked = match name {
             b"." => no(Errno::INVAL),
             b".." => no(Errno::NOTEMPTY),
-            name => check_name(name),
+            _ => Ok(()),
         };
         let wanted = self.directory(dir).and(checked).and_then(|()| self.writable());
-        let wanted = wanted.and_then(|()| {
+        let wanted = wanted.and_then(|()| check_name(name)).and_then(|()| {
             let victim = self.lookup(dir, name)?;
             self.changeable(dir).and_then(|()| self.changeable(victim))?;
             if !self.node(victim).is_directory() {
