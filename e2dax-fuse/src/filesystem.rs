@@ -13,7 +13,8 @@ use crate::options::Access;
 use crate::reply::Reply;
 use crate::turns::{Looks, Turns};
 use crate::volume::{
-    Caller, Change, CopyRange, KEEP, New, SetTime, Volume, Whence, takes_long as ioctl_takes_long,
+    Caller, Change, CopyRange, KEEP, New, SetTime, Volume, Whence, keep_attributes, keep_name,
+    takes_long as ioctl_takes_long,
 };
 use crate::wire::{Fields, Listing, Out, Read, Request, opcode};
 
@@ -238,10 +239,14 @@ impl Served {
         let (volume, node) = (&self.volume, request.node);
         let out = Out::default();
         match request.opcode {
-            opcode::LOOKUP => Ok(Answer::Body(match volume.look_up(node, fields.name()?)? {
-                Some(entry) => out.entry(KEEP, &entry),
-                None => out.no_entry(KEEP),
-            })),
+            opcode::LOOKUP => {
+                let name = fields.name()?;
+                let keep = keep_name(node, name);
+                Ok(Answer::Body(match volume.look_up(node, name)? {
+                    Some(entry) => out.entry(keep, &entry),
+                    None => out.no_entry(keep),
+                }))
+            }
             opcode::FORGET => {
                 volume.nodes.forget(node, fields.u64().unwrap_or(0));
                 Ok(Answer::None)
@@ -256,8 +261,14 @@ impl Served {
                 }
                 Ok(Answer::None)
             }
-            opcode::GETATTR => Ok(Answer::Body(out.attr(KEEP, &volume.attr(&volume.node(node)?.inode)))),
-            opcode::STATX => Ok(Answer::Body(out.statx(KEEP, &volume.attr(&volume.node(node)?.inode)))),
+            opcode::GETATTR => {
+                let attr = volume.attr(&volume.node(node)?.inode);
+                Ok(Answer::Body(out.attr(keep_attributes(node), &attr)))
+            }
+            opcode::STATX => {
+                let attr = volume.attr(&volume.node(node)?.inode);
+                Ok(Answer::Body(out.statx(keep_attributes(node), &attr)))
+            }
             opcode::SETATTR => self.set_attr(request, fields, caller),
             opcode::READLINK => Ok(Answer::Body(Out(volume.read_link(node)?))),
             opcode::MKNOD | opcode::MKDIR | opcode::SYMLINK | opcode::CREATE | opcode::TMPFILE => {
@@ -391,7 +402,7 @@ impl Served {
     fn set_attr(&self, request: &Request<'_>, fields: Fields<'_>, caller: Caller) -> Reply<Answer> {
         let (change, node) = (setattr(fields)?, request.node);
         let set = move |served: &Self| {
-            Ok(Out::default().attr(KEEP, &served.volume.set_attr(node, &change, caller)?))
+            Ok(Out::default().attr(keep_attributes(node), &served.volume.set_attr(node, &change, caller)?))
         };
         if self.volume.may_wait_for_page(node, &change) {
             return self.aside(request, caller, "setattr", set);

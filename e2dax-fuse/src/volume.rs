@@ -37,6 +37,22 @@ use crate::reply::{Reply, errno};
 /// How long the kernel may keep names and attributes, in seconds: nobody else changes the image.
 pub(crate) const KEEP: u64 = 24 * 60 * 60;
 
+/// How long the kernel may keep the attributes of the root, in seconds: while a rename has `lost+found` there it has a link more.
+const KEEP_ROOT: u64 = 1;
+
+/// The directory in the root that a rename makes for a moment where there is none (`ext2_core`, the end of what it replaces).
+const PASSING: &[u8] = b"lost+found";
+
+/// How long the kernel may keep what it is told of a name. What comes and goes without its doing it has to ask for each time.
+pub(crate) fn keep_name(parent: u64, name: &[u8]) -> u64 {
+    if parent == crate::convert::ROOT && name == PASSING { 0 } else { KEEP }
+}
+
+/// How long the kernel may keep the attributes of an inode.
+pub(crate) fn keep_attributes(node: u64) -> u64 {
+    if node == crate::convert::ROOT { KEEP_ROOT } else { KEEP }
+}
+
 /// Where the label is in an image, and its bytes. Linux: `s_volume_name`.
 const LABEL_AT: u64 = 1024 + 120;
 const LABEL: usize = 16;

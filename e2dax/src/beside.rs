@@ -155,12 +155,17 @@ impl Name {
         Ok(())
     }
 
-    /// What has its name, for writing.
+    /// What has its name, for writing. Whoever may change the folder may have put a link to a file of ours there since.
     fn take(&self) -> Result<File> {
-        match &self.existing {
-            Some(existing) => take(&self.path, existing, self.wait),
-            None => Err(Failure::host(&self.path, io::ErrorKind::NotFound)),
+        let host = |error: io::Error| Failure::host(&self.path, error);
+        let existing = self.existing.as_ref().ok_or_else(|| host(io::ErrorKind::NotFound.into()))?;
+        let there = take(&self.path, existing, self.wait)?;
+        let found = there.metadata().map_err(host)?;
+        if (found.dev(), found.ino()) != (existing.dev(), existing.ino()) {
+            let what = "was replaced by something else meanwhile, and is left alone";
+            return Err(Failure::text(show_os(self.path.as_os_str()), what));
         }
+        Ok(there)
     }
 
     /// Copies the file into what has its name.
@@ -291,6 +296,26 @@ mod tests {
             name.give_to(&file).unwrap();
             assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, mode);
         }
+    }
+
+    #[test]
+    fn what_took_the_place_of_a_file_meanwhile_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("old"), folder.path().join("other"));
+        for file in [&path, &other] {
+            write(file, "old").unwrap();
+        }
+        let existing = std::fs::metadata(&path).unwrap();
+        let name =
+            || Name { path: path.clone(), existing: Some(existing.clone()), way: Way::Copy, wait: false };
+        let new = nameless(folder.path()).unwrap();
+        new.write_all_at(b"new", 0).unwrap();
+        name().give_to(&new).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(name().give_to(&new).is_err());
+        assert_eq!(std::fs::read(&other).unwrap(), b"old");
     }
 
     #[test]

@@ -207,6 +207,12 @@ impl Images {
             let none = Error::Caller(Errno::INVAL, "the path ends in no name");
             return Err(none).of(|| target.name());
         }
+        // A slash behind it asks for a directory: nothing else is removed, moved or replaced by that name.
+        if target.path().ends_with(b"/")
+            && parent.lookup(name).is_ok_and(|there| there.kind() != FileKind::Directory)
+        {
+            return Err(Error::Caller(Errno::NOTDIR, "")).of(|| target.name());
+        }
         Ok((parent, name))
     }
 

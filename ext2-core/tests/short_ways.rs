@@ -270,6 +270,31 @@ fn a_time_is_shown_as_the_inode_can_hold_it_before_it_is_stored_and_after() {
 }
 
 #[test]
+fn a_slash_behind_a_path_asks_for_a_directory() {
+    let fs = empty();
+    fs.write("a", "a").unwrap();
+    fs.write("b", "precious").unwrap();
+    fs.create_dir("d").unwrap();
+    fs.symlink("d", "link").unwrap();
+    let refused = |done: Result<()>, errno: Errno| assert!(done.unwrap_err().is(errno), "{errno:?}");
+    refused(fs.rename_path("a", "b/"), Errno::NOTDIR);
+    refused(fs.rename_path("a/", "c"), Errno::NOTDIR);
+    refused(fs.rename_path("a", "new/"), Errno::NOTDIR);
+    refused(fs.remove_file("b/"), Errno::NOTDIR);
+    refused(fs.remove_file("link/"), Errno::NOTDIR);
+    refused(fs.write("new/", "x"), Errno::ISDIR);
+    refused(fs.symlink("d", "new/"), Errno::NOENT);
+    refused(fs.hard_link("a", "new/"), Errno::NOENT);
+    refused(fs.hard_link("a", "b/"), Errno::EXIST);
+    assert_eq!(fs.read_to_string("a").unwrap() + &fs.read_to_string("b").unwrap(), "aprecious");
+    assert!(fs.symlink_metadata("link").is_ok() && !fs.exists("new").unwrap());
+    // Directories may be named so.
+    fs.rename_path("d/", "e/").unwrap();
+    fs.remove_dir("e/").unwrap();
+    close_and_check(fs);
+}
+
+#[test]
 fn every_barrier_has_a_number_of_its_own_that_is_not_zero() {
     let numbers: Vec<u64> = ext2_core::Barrier::ALL.iter().map(|barrier| barrier.tag()).collect();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());

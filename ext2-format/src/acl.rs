@@ -57,7 +57,7 @@ pub struct AclEntry {
     pub permissions: u16,
 }
 
-/// An access control list, in the order of the tags.
+/// An access control list, in the order of the tags: users and groups that Linux stored may be in any order among themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acl(Vec<AclEntry>);
 
@@ -114,6 +114,14 @@ impl Acl {
     #[must_use]
     pub fn new(entries: Vec<AclEntry>) -> Option<Self> {
         let sorted = entries.windows(2).all(|pair| matches!(pair, [a, b] if a.tag < b.tag));
+        if sorted { Self::as_linux(entries) } else { None }
+    }
+
+    /// The same, as Linux takes lists: named users are in any order, and named groups, the same one perhaps more than once.
+    fn as_linux(entries: Vec<AclEntry>) -> Option<Self> {
+        let follows =
+            |a: AclTag, b: AclTag| a.number() < b.number() || a.number() == b.number() && a.id().is_some();
+        let sorted = entries.windows(2).all(|pair| matches!(pair, [a, b] if follows(a.tag, b.tag)));
         let has = |tag: AclTag| entries.iter().any(|entry| entry.tag == tag);
         let named = entries.iter().any(|entry| entry.tag.id().is_some());
         let complete = has(AclTag::UserObj) && has(AclTag::GroupObj) && has(AclTag::Other);
@@ -145,7 +153,7 @@ impl Acl {
             }
             entries.push(AclEntry { tag: AclTag::from_number(tag, id)?, permissions });
         }
-        Self::new(entries)
+        Self::as_linux(entries)
     }
 
     /// Ext2's form on disk (Linux: `ext2_acl_to_disk`).
@@ -281,6 +289,35 @@ mod tests {
         assert_eq!(Acl::from_user(&sample().to_user()), Some(sample()));
         assert_eq!(sample().to_disk().len(), 4 + 4 * 4 + 2 * 8);
         assert_eq!(sample().to_string(), "u::rw-,u:1000:rwx,g::r--,g:70000:r-x,m::r-x,o::---");
+    }
+
+    #[test]
+    fn a_list_with_users_and_groups_in_any_order_is_read_as_linux_stored_it() {
+        let entry = |tag: u16, permissions: u16, id: Option<u32>| {
+            let id = id.map_or(Vec::new(), |id| id.to_le_bytes().to_vec());
+            [tag.to_le_bytes().to_vec(), permissions.to_le_bytes().to_vec(), id].concat()
+        };
+        let list = |entries: &[Vec<u8>]| [1_u32.to_le_bytes().to_vec(), entries.concat()].concat();
+        let (owner, group, other) = (entry(1, 6, None), entry(4, 4, None), entry(0x20, 0, None));
+        let disk = list(&[
+            owner.clone(),
+            entry(2, 6, Some(2000)),
+            entry(2, 4, Some(1000)),
+            group.clone(),
+            entry(8, 4, Some(70)),
+            entry(8, 6, Some(70)),
+            entry(0x10, 6, None),
+            other.clone(),
+        ]);
+        let acl = Acl::from_disk(&disk).unwrap();
+        assert_eq!(acl.to_disk(), disk);
+        assert_eq!(acl.with_mode(0o600).mode(), 0o600);
+        for wrong in [
+            &[owner.clone(), owner.clone(), group.clone(), other.clone()],
+            &[owner.clone(), other, group, owner],
+        ] {
+            assert_eq!(Acl::from_disk(&list(wrong)), None);
+        }
     }
 
     #[test]

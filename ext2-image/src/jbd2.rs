@@ -94,7 +94,9 @@ pub(crate) fn has_superblock(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Resu
 /// Whether what should be a journal begins as one, of a version that is not known.
 pub(crate) fn has_unknown_version(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<bool> {
     match ring::version(dev, raw) {
-        Ok(version) => Ok(version.is_some_and(|version| !ring::is_known(version))),
+        Ok(version) => {
+            Ok(version.is_some_and(|version| !ring::is_known(version) && !ring::is_of_log(version)))
+        }
         Err(ext2_core::Error::Device(error)) => Err(error.into()),
         Err(_) => Ok(false),
     }

@@ -2,6 +2,8 @@
 
 #[path = "attributes/apart.rs"]
 mod apart;
+#[path = "attributes/beside.rs"]
+mod beside;
 #[path = "attributes/places.rs"]
 mod places;
 #[path = "attributes/shared.rs"]

@@ -158,6 +158,11 @@ impl Volume {
         let is_chown = change.uid.is_some()
             || change.gid.is_some()
             || empty && (change.ctime.is_some() || !self.gathers_writes());
+        let own = inode.attr().flags;
+        if own.contains(InodeFlags::IMMUTABLE) || own.contains(InodeFlags::APPEND) && !empty && is_chown {
+            // What is refused takes no rights away.
+            return Err(FORBIDDEN);
+        }
         if (is_chown || empty) && inode.kind() != FileKind::Directory && change.mode.is_none() {
             // Root's write to a file with capabilities begins in the same way, and keeps the set-id bits.
             let removed = node.root_removed_capabilities.swap(false, Ordering::AcqRel);

@@ -3,15 +3,19 @@
 use ext2_core::{DirEntry, Entries, FileKind};
 use fuser::FopenFlags;
 
-use super::{KEEP, Volume};
-use crate::convert::node_of;
+use super::{Volume, keep_name};
+use crate::convert::{ROOT, node_of};
 use crate::reply::Reply;
 use crate::wire::{Entry, Listing, Out, Read};
 
 impl Volume {
-    /// Opens a directory: the kernel may keep what it has listed, unless the access time is due.
+    /// Opens a directory: the kernel may keep what it has listed, unless it is the root or the access time is due.
     pub(crate) fn open_directory(&self, number: u64) -> Reply<FopenFlags> {
         let node = self.node(number)?;
+        if number == ROOT {
+            // The kernel does not see all that comes and goes there.
+            return Ok(FopenFlags::empty());
+        }
         if self.atime_is_due(&node.inode) {
             return Ok(FopenFlags::FOPEN_CACHE_DIR);
         }
@@ -72,7 +76,10 @@ impl Volume {
             let is_dot = entry.name == b"." || entry.name == b"..";
             let generation = inode.attr().generation.into();
             let told = Entry { node: node_of(inode.nr()), generation, attr: self.attr(&inode) };
-            let (out, kind) = (Out::default().entry(KEEP, &told), inode.kind().mode_bits().into());
+            let (out, kind) = (
+                Out::default().entry(keep_name(number, &entry.name), &told),
+                inode.kind().mode_bits().into(),
+            );
             if is_dot {
                 return !listing.add(Some(out), told.attr.ino, entry.next_cookie, kind, &entry.name);
             }

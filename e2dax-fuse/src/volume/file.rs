@@ -142,7 +142,11 @@ impl Volume {
     ) -> Reply<u32> {
         self.note_write();
         let node = self.node(number)?;
-        self.drop_privileges(&node, how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID), caller)?;
+        // A page that is written back was stored to before: what the store took away is gone, and what was given since stays.
+        if !how.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            self.check_write(&node.inode, offset, data.len() as u64)?;
+            self.drop_privileges(&node, how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID), caller)?;
+        }
         let done = node.inode.write_at(offset, data).map_err(|error| self.errno(&error))?;
         if done < data.len() && how.contains(WriteFlags::FUSE_WRITE_CACHE) {
             // Nobody waits for the number of a write from the cache; only an error reaches fsync and close.
@@ -152,6 +156,11 @@ impl Volume {
         // Of a write past its cache the kernel asks for nothing more: what O_SYNC and O_DSYNC want is left to us.
         self.written(&node.inode, self.is_direct(own) && is_synchronous(opened))?;
         u32::try_from(done).map_err(|_| Errno::INVAL)
+    }
+
+    /// Refuses a write that the attribute flags forbid, before it takes rights away.
+    fn check_write(&self, inode: &Inode, offset: u64, len: u64) -> Reply<()> {
+        inode.check_write(offset, len).map(drop).map_err(|error| self.errno(&error))
     }
 
     /// Makes what was stored durable, where that was `asked` for or goes for the mount or the file.
@@ -182,7 +191,10 @@ impl Volume {
     ) -> Reply<()> {
         let node = self.node(number)?;
         need_regular(&node.inode)?;
-        self.drop_privileges(&node, caller.uid != 0, caller)?;
+        // What is refused takes no rights away.
+        if !node.inode.attr().flags.intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND) {
+            self.drop_privileges(&node, caller.uid != 0, caller)?;
+        }
         node.inode.fallocate(mode, offset, len).map_err(|error| self.errno(&error))?;
         self.written(&node.inode, is_synchronous(opened))
     }
@@ -210,6 +222,7 @@ impl Volume {
         need_regular(&from.inode)?;
         need_regular(&to.inode)?;
         let end = range.from_offset.saturating_add(range.len.min(COPY_MOST)).min(from.inode.size());
+        self.check_write(&to.inode, range.to_offset, range.len)?;
         self.drop_privileges(&to, caller.uid != 0, caller)?;
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(buffer.len().max(COPY_CHUNK), 0);

@@ -332,6 +332,8 @@ fn archives_packed_in_any_way_are_read_by_all_who_read_archives() {
         ("bzip2", "bzip2 -c"),
         ("lz4", "lz4 -qc"),
         ("lz4", "lz4 -qlc"),
+        ("lz4", "(head -c 4096 | lz4 -qc; lz4 -qc -B4)"),
+        ("lz4", "(head -c 4096 | lz4 -qc -B4; lz4 -qc -BD)"),
         ("lzip", "lzip -c"),
         ("cat", "cat v7.tar"),
     ];

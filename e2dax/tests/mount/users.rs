@@ -226,3 +226,66 @@ fn attribute_flags_are_one_thing_by_chattr_and_by_fsxattr() {
     assert!(run("lsattr", &["f"], mount.dir()).starts_with("--S---d"));
     mount.unmount();
 }
+
+#[test]
+fn a_change_that_is_refused_takes_no_set_id_bits_away() {
+    need_fuse!();
+    need_tools!("chattr", "chown", "setpriv", "sh");
+    let image = Image::new(&[], "16M");
+    let mount = image.mount("allow_other");
+    fs::write(mount.join("su"), "program").unwrap();
+    let mode = || fs::metadata(mount.join("su")).unwrap().mode() & 0o7777;
+    let set = |bits| fs::set_permissions(mount.join("su"), fs::Permissions::from_mode(bits)).unwrap();
+    set(0o4755);
+    run("chattr", &["+i", "su"], mount.dir());
+    let refused = tools::command("chown").args(["1", "su"]).current_dir(mount.dir()).output().unwrap();
+    assert!(!refused.status.success() && mode() == 0o4755, "{:o}", mode());
+    run("chattr", &["-i", "su"], mount.dir());
+    // Through a descriptor that somebody has from before.
+    set(0o6777);
+    let script = "exec 3<>su; : >ready; until [ -e go ]; do sleep 0.02; done; printf x >&3";
+    fs::set_permissions(mount.dir(), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut other = tools::command("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script])
+        .current_dir(mount.dir())
+        .spawn()
+        .unwrap();
+    while !mount.join("ready").exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    run("chattr", &["+i", "su"], mount.dir());
+    fs::write(mount.join("go"), "").unwrap();
+    assert!(!other.wait().unwrap().success());
+    assert_eq!(format!("{:o}", mode()), "6777");
+    run("chattr", &["-i", "su"], mount.dir());
+    mount.unmount();
+    image.check();
+}
+
+#[test]
+fn a_capability_that_is_given_after_a_store_stays_when_the_page_is_written_back() {
+    need_fuse!();
+    need_tools!("python3");
+    const SCRIPT: &str = r#"
+import mmap, os, struct, sys
+cap = struct.pack('<IIIII', 0x02000001, 1 << 13, 0, 0, 0)
+f = os.open('f', os.O_CREAT | os.O_RDWR)
+os.write(f, bytes(8192))
+os.fsync(f)
+m = mmap.mmap(f, 8192)
+m[0] = 7
+os.setxattr(f, 'security.capability', cap)
+m.flush()
+os.close(f)
+print(os.getxattr('f', 'security.capability') == cap)
+"#;
+    for options in ["", "writeback_cache"] {
+        let image = Image::new(&[], "16M");
+        let mount = image.mount(options);
+        let output =
+            tools::command("python3").args(["-c", SCRIPT]).current_dir(mount.dir()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "True\n", "{options}: {}", tools::words(&output));
+        mount.unmount();
+        image.check();
+    }
+}

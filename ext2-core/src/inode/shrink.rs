@@ -296,7 +296,8 @@ impl Cell {
         }
     }
 
-    /// Refuses changes of the contents that the attribute flags forbid.
+    /// Refuses changes of the contents that the attribute flags forbid. Under the `io` lock, as they are set: once that has
+    /// returned nothing changes any more.
     pub(crate) fn check_changeable(&self) -> Result<()> {
         let flags = self.attrs.lock().flags;
         if flags.intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND) {
@@ -318,8 +319,8 @@ impl Inode {
         let taken = || size..u64::MAX;
         self.0.space.patiently(taken, wait, || {
             self.0.fs.change(|| {
-                self.0.check_changeable()?;
                 let _io = self.0.io.write();
+                self.0.check_changeable()?;
                 self.0.set_size(size)
             })
         })
@@ -336,8 +337,8 @@ impl Inode {
         let taken = || offset..offset.saturating_add(len).min(self.size());
         self.0.space.patiently(taken, wait, || {
             self.0.fs.change(|| {
-                self.0.check_changeable()?;
                 let _io = self.0.io.write();
+                self.0.check_changeable()?;
                 self.0.punch(offset, len)
             })
         })
@@ -351,8 +352,8 @@ impl Inode {
     pub fn zero_range(&self, offset: u64, len: u64) -> Result<()> {
         self.need(FileKind::Regular)?;
         self.0.fs.change(|| {
-            self.0.check_changeable()?;
             let _io = self.0.io.write();
+            self.0.check_changeable()?;
             let cell = &*self.0;
             let end = offset.saturating_add(len).min(cell.size());
             if offset >= end {

@@ -220,6 +220,8 @@ impl Inode {
     /// # Errors
     /// The device's.
     pub fn strip_setid(&self) -> Result<()> {
+        // Who changes mode and access list gives back what the mode had, and would bring the bits back.
+        let _io = self.0.io.read();
         let mut attrs = self.0.attrs.lock();
         let group_execute = attrs.mode & 0o010 != 0;
         let strip = 0o4000 | if group_execute { 0o2000 } else { 0 };
@@ -238,8 +240,8 @@ impl Inode {
     /// `EPERM` for an immutable or append-only inode, `EROFS`, the device's.
     pub fn set_attr(&self, change: &SetAttr) -> Result<()> {
         self.0.fs.change(|| {
-            self.0.check_changeable()?;
             let _io = self.0.io.write();
+            self.0.check_changeable()?;
             self.0.set_rights(change)?;
             let now = self.0.fs.clock.now();
             let mut attrs = self.0.attrs.lock();

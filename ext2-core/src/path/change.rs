@@ -17,6 +17,9 @@ impl Ext2 {
         let file = match self.resolve(path, Follow::Yes) {
             Err(error) if error.refuses(Errno::NOENT) => {
                 let (parent, name) = self.resolve_parent(path)?;
+                if path.ends_with(b"/") {
+                    return refuse(Errno::ISDIR, "a file's name has no slash behind it");
+                }
                 parent.create(name, &NewInode::new(FileKind::Regular, 0o644))?
             }
             found => found?,
@@ -59,6 +62,7 @@ impl Ext2 {
     /// As [`resolve`](Self::resolve) and [`Inode::symlink`].
     pub fn symlink(&self, target: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<()> {
         let (parent, name) = self.resolve_parent(path.as_ref())?;
+        check_new(path.as_ref(), &parent, name)?;
         parent.symlink(name, target, &NewInode::new(FileKind::Symlink, 0o777)).map(drop)
     }
 
@@ -69,6 +73,7 @@ impl Ext2 {
     pub fn hard_link(&self, file: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<()> {
         let file = self.resolve(file, Follow::No)?;
         let (parent, name) = self.resolve_parent(path.as_ref())?;
+        check_new(path.as_ref(), &parent, name)?;
         parent.link(&file, name)
     }
 
@@ -78,8 +83,12 @@ impl Ext2 {
     /// As [`resolve`](Self::resolve) and [`rename`](Self::rename).
     pub fn rename_path(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
-        let (from, to) = (self.resolve_parent(from)?, self.resolve_parent(to)?);
-        self.rename(&from.0, from.1, &to.0, to.1, RenameFlags::empty())
+        let (old, new) = (self.resolve_parent(from)?, self.resolve_parent(to)?);
+        if has_slash(from, old.1) || has_slash(to, new.1) {
+            // Linux: `do_renameat2`.
+            old.0.lookup(old.1)?.need(FileKind::Directory)?;
+        }
+        self.rename(&old.0, old.1, &new.0, new.1, RenameFlags::empty())
     }
 
     /// Takes a name of a file away.
@@ -88,6 +97,10 @@ impl Ext2 {
     /// As [`resolve`](Self::resolve) and [`Inode::unlink`].
     pub fn remove_file(&self, path: impl AsRef<[u8]>) -> Result<()> {
         let (parent, name) = self.resolve_parent(path.as_ref())?;
+        if has_slash(path.as_ref(), name) {
+            // Linux: `do_unlinkat`.
+            parent.lookup(name)?.need(FileKind::Directory)?;
+        }
         parent.unlink(name)
     }
 
@@ -133,6 +146,19 @@ impl Ext2 {
         }
         Ok(())
     }
+}
+
+/// Whether the last name of a path has a slash behind it, and so is to be a directory's.
+fn has_slash(path: &[u8], name: &[u8]) -> bool {
+    path.ends_with(b"/") && name != b"/"
+}
+
+/// Refuses a new name with a slash behind it for what is no directory. Linux: `filename_create`.
+fn check_new(path: &[u8], parent: &Inode, name: &[u8]) -> Result<()> {
+    if has_slash(path, name) && !matches!(name, b"." | b"..") {
+        parent.lookup_nr(name)?;
+    }
+    Ok(())
 }
 
 /// Removes what is no directory in `dir`, up to the first directory in it.

@@ -425,8 +425,8 @@ impl Inode {
         }
         self.check_user_xattr(name)?;
         self.0.fs.change(|| {
-            self.0.check_changeable()?;
             let _io = self.0.io.write();
+            self.0.check_changeable()?;
             self.0.set_xattr(parsed, Some(value), how)
         })
     }
@@ -442,8 +442,8 @@ impl Inode {
         }
         self.check_user_xattr(name)?;
         self.0.fs.change(|| {
-            self.0.check_changeable()?;
             let _io = self.0.io.write();
+            self.0.check_changeable()?;
             self.0.set_xattr(parsed, None, XattrSet::Any)
         })
     }
@@ -469,8 +469,8 @@ impl Inode {
             _ => {}
         }
         self.0.fs.change(|| {
-            self.0.check_changeable()?;
             let _io = self.0.io.write();
+            self.0.check_changeable()?;
             match acl {
                 Some(acl) if which == AclKind::Access => {
                     let mode = self.0.attrs.lock().mode & !0o777 | acl.mode();

@@ -162,9 +162,12 @@ impl<R: BufRead> Read for Lz4<R> {
             if frame.is_cut() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            frame.first = None;
             if frame.packed.fill_buf()?.is_empty() {
                 self.0 = None;
+            } else {
+                // Blocks of the next may be of another size, which a decoder that has buffers does not count with.
+                let packed = self.0.take().map(|decoder| decoder.into_inner().packed);
+                self.0 = packed.map(|packed| lz4_flex::frame::FrameDecoder::new(Lz4Frame::new(packed)));
             }
         }
         Ok(0)

@@ -271,6 +271,7 @@ impl Kind {
             self,
             Self::JournalUnused
                 | Self::JournalUnmarked
+                | Self::FarTimes
                 | Self::EntryTypeUnset
                 | Self::DotLong
                 | Self::OrphanList

@@ -19,6 +19,28 @@ pub(crate) const BITMAP_UNWRITTEN: u16 = 2;
 /// The inode of the journal.
 const JOURNAL: u32 = 8;
 
+/// The checksum of a descriptor (Linux: `ext4_group_desc_csum`).
+fn descriptor_sum(raw: &RawSuperblock, group: u32, desc: &RawGroupDesc) -> u16 {
+    let body = desc.as_bytes().get(..offset_of!(RawGroupDesc, bg_checksum)).unwrap_or_default();
+    let sum = crate::crc::crc16(!0, &raw.s_uuid);
+    crate::crc::crc16(crate::crc::crc16(sum, &group.to_le_bytes()), body)
+}
+
+fn say_all_written(desc: &mut RawGroupDesc) {
+    desc.bg_flags.set(desc.bg_flags.get() & !(TABLE_UNWRITTEN | BITMAP_UNWRITTEN));
+    desc.bg_itable_unused.set(0);
+}
+
+/// A descriptor as a backup has it, without what it says of parts that were never written: they may have been since.
+/// libext2fs: `ext2fs_open2` with a block of a backup.
+pub(crate) fn of_backup(raw: &RawSuperblock, group: u32, mut desc: RawGroupDesc) -> RawGroupDesc {
+    if raw.s_feature_ro_compat.get() & UNINIT_BG != 0 {
+        say_all_written(&mut desc);
+        desc.bg_checksum.set(descriptor_sum(raw, group, &desc));
+    }
+    desc
+}
+
 impl Run<'_> {
     /// Checks the descriptors and marks all metadata.
     pub(crate) fn check_layout(&mut self) -> Step {
@@ -210,15 +232,8 @@ impl Run<'_> {
         }
     }
 
-    /// The checksum of a descriptor (Linux: `ext4_group_desc_csum`).
-    fn descriptor_sum(&self, group: u32, desc: &RawGroupDesc) -> u16 {
-        let body = desc.as_bytes().get(..offset_of!(RawGroupDesc, bg_checksum)).unwrap_or_default();
-        let sum = crate::crc::crc16(!0, &self.raw.s_uuid);
-        crate::crc::crc16(crate::crc::crc16(sum, &group.to_le_bytes()), body)
-    }
-
     fn check_descriptor_sum(&mut self, group: u32, desc: &RawGroupDesc) -> Step {
-        let sum = self.descriptor_sum(group, desc);
+        let sum = descriptor_sum(&self.raw, group, desc);
         if sum != desc.bg_checksum.get() {
             let numbers = (Some(desc.bg_checksum.get().into()), Some(sum.into()));
             if self.report(Place::Group(group), Kind::GroupChecksum, numbers.0, numbers.1)? {
@@ -231,10 +246,7 @@ impl Run<'_> {
 
     /// Takes back what a descriptor says was never written: bitmaps and table are read from the device from now on.
     pub(crate) fn believe_all_written(&mut self, group: u32) -> Step {
-        self.change_descriptor(group, |desc| {
-            desc.bg_flags.set(desc.bg_flags.get() & !(TABLE_UNWRITTEN | BITMAP_UNWRITTEN));
-            desc.bg_itable_unused.set(0);
-        })
+        self.change_descriptor(group, say_all_written)
     }
 
     /// Stores a descriptor that `change` changes, with its checksum where there are some.
@@ -244,7 +256,7 @@ impl Run<'_> {
         self.dev.read_at(at, desc.as_mut_bytes())?;
         change(&mut desc);
         if self.has_sums() {
-            desc.bg_checksum.set(self.descriptor_sum(group, &desc));
+            desc.bg_checksum.set(descriptor_sum(&self.raw, group, &desc));
         }
         self.dev.write_at(at, desc.as_bytes())?;
         if let Some(known) = self.s.descs.get_mut(group as usize) {

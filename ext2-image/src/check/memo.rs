@@ -3,7 +3,8 @@
 //! # Invariants
 //! 1. What is kept of a block or a directory is what its bytes say. It is used as long as no change lies above them, and the
 //!    file system has the layout and the features that it had.
-//! 2. Of a directory about which something was reported nothing is kept.
+//! 2. Of a directory about which something was reported nothing is kept, nor where names were passed over because the inodes
+//!    that they name had not been read.
 //! 3. There is a [`LIMIT`] to it; what comes after that is read again.
 
 use alloc::collections::BTreeMap;
@@ -153,6 +154,7 @@ impl Run<'_> {
         let memo = &mut self.s.memo;
         let is_kept = self.changed.is_some()
             && self.reports == reports
+            && !self.later.unread
             && memo.names.len() < LIMIT
             && memo.blocks.len() + dir.len() <= LIMIT;
         let Some(first) = dir.first().filter(|_| is_kept) else {

@@ -225,6 +225,11 @@ pub(super) fn is_known(kind: u32) -> bool {
     matches!(kind, 3 | 4)
 }
 
+/// Whether a block of this kind is of the log itself, a descriptor, a commit or revocations, and so no superblock of any version.
+pub(super) fn is_of_log(kind: u32) -> bool {
+    matches!(kind, 1 | 2 | 5)
+}
+
 /// The kind of block with which a journal begins, if it begins as one of its blocks.
 pub(super) fn version(dev: &dyn BlockDevice, raw: &RawSuperblock) -> Result<Option<u32>> {
     let geo = geometry(dev, raw)?;
@@ -276,8 +281,13 @@ fn table_of(dev: &dyn BlockDevice, geo: &Geometry, group: GroupNr) -> Result<u32
 /// The blocks of a file by its map; one with a hole ends there.
 fn blocks_of(dev: &dyn BlockDevice, geo: &Geometry, nr: u32) -> Result<Vec<u32>> {
     let table = table_of(dev, geo, group_of(geo, nr))?;
-    let offset = (u64::from(table) << geo.block_size.log2())
-        + u64::from((nr - 1) % geo.inodes_per_group) * u64::from(geo.inode_size);
+    let within = u64::from((nr - 1) % geo.inodes_per_group) * u64::from(geo.inode_size);
+    // A broken descriptor leads anywhere, also past the end of the device.
+    let block = u32::try_from(u64::from(table) + (within >> geo.block_size.log2()));
+    if block.ok().and_then(|block| geo.data_block(block)).is_none() {
+        return corrupt("no block of the file system has the journal's inode");
+    }
+    let offset = (u64::from(table) << geo.block_size.log2()) + within;
     let mut inode = RawInode::new_zeroed();
     dev.read_at(offset, inode.as_mut_bytes())?;
     if inode.i_links_count.get() == 0 || inode.i_flags.get() & 0x8_0000 != 0 {

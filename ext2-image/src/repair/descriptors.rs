@@ -4,10 +4,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use blockdev::BlockDevice;
-use ext2_core::raw::{RawGroupDesc, RawInode};
+use ext2_core::raw::{RawGroupDesc, RawInode, RawSuperblock};
 use ext2_core::{FileKind, Geometry, GroupNr};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::check::layout::of_backup;
 use crate::check::run::Step;
 use crate::check::superblock::{check_super, geometry, read_super};
 use crate::check::{Finding, Kind, Place};
@@ -46,7 +47,7 @@ pub(crate) fn settle_descriptors(dev: &dyn BlockDevice, answer: &mut dyn FnMut(&
     let sb = check_super(dev, &raw, &mut |_| false)?;
     let geo = geometry(&sb);
     for nr in 0..geo.descriptor_blocks() {
-        settle_block(dev, &geo, nr, answer)?;
+        settle_block(dev, (&raw, &geo), nr, answer)?;
     }
     Ok(())
 }
@@ -75,7 +76,7 @@ fn copies(geo: &Geometry, nr: u32) -> Vec<u32> {
 /// in which all are whole: what was written over it may look like a descriptor in other places.
 fn settle_block(
     dev: &dyn BlockDevice,
-    geo: &Geometry,
+    (raw, geo): (&RawSuperblock, &Geometry),
     nr: u32,
     answer: &mut dyn FnMut(&Finding) -> bool,
 ) -> Step {
@@ -114,7 +115,7 @@ fn settle_block(
             continue;
         }
         let mended = match backup {
-            Some(backup) => backup,
+            Some(backup) => of_backup(raw, group.get(), backup),
             None => match place_anew(dev, geo, group, desc)? {
                 Some(placed) => placed,
                 None => continue,

@@ -9,8 +9,9 @@ use blockdev::{BlockDevice, CutOff};
 use ext2_core::raw::{MAGIC, RawGroupDesc, RawInode, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2_core::rules::STATE_VALID;
 use ext2_core::{BlockSize, FileKind, GroupNr, IncompatFeatures, Result, RoCompatFeatures, Superblock};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+use crate::check::layout::of_backup;
 use crate::check::run::{Run, Step, Stop};
 use crate::check::superblock::{check_super, geometry, read_super};
 use crate::check::{Finding, Kind, Place};
@@ -59,6 +60,12 @@ pub fn use_backup(dev: &dyn BlockDevice, backup: &Backup) -> Result<()> {
         let (from, to) = (u64::from(from) << geo.block_size.log2(), u64::from(to) << geo.block_size.log2());
         if from != to {
             dev.read_at(from, &mut bytes)?;
+            let groups = nr.saturating_mul(geo.descriptors_per_block())..geo.groups;
+            for (group, desc) in groups.zip(bytes.chunks_exact_mut(size_of::<RawGroupDesc>())) {
+                if let Ok(desc) = RawGroupDesc::mut_from_bytes(desc) {
+                    *desc = of_backup(&raw, group, *desc);
+                }
+            }
             dev.write_at(to, &bytes)?;
         }
     }

@@ -86,3 +86,57 @@ fn descriptors_beside_a_broken_one_stay_where_no_backup_is_whole() {
     assert!(!kinds.contains(&Kind::DescriptorDiffers), "{kinds:?}");
     assert!(found == wanted, "{:?}", found.keys());
 }
+
+#[test]
+fn names_of_inodes_that_a_stale_descriptor_calls_unwritten_are_all_counted() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = bench.path("stale.img");
+    fs::File::create(&path).unwrap().set_len(16 << 20).unwrap();
+    let args = ["-b", "1024", "-g", "2048", "-N", "128", "-O", "uninit_bg"];
+    tools::mke2fs(&[&args[..], &[path.to_str().unwrap()]].concat());
+    let from = bench.path("from");
+    fs::write(&from, "bytes").unwrap();
+    // The first group has 16 inodes, and three of them are free then.
+    let mut commands = "mkdir a\nmkdir b\n".to_owned();
+    for name in ["x", "y", "z", "a/1", "a/2", "b/1", "b/2"] {
+        commands += &format!("write {} {name}\n", from.display());
+    }
+    debugfs(&path, &commands);
+    tools::e2fsck_fn(&path).unwrap();
+    let wanted = tree::read(Arc::new(Scratch::new(fs::read(&path).unwrap()))).unwrap();
+    // As a backup has it from when the group was empty.
+    debugfs(&path, "set_bg 1 itable_unused 16\nset_bg 1 flags 3\nset_bg 1 checksum calc\n");
+    let (found, kinds) = repaired(&bench, fs::read(&path).unwrap(), "stale");
+    assert!(kinds.contains(&Kind::EntryUnwritten) && !kinds.contains(&Kind::Unattached), "{kinds:?}");
+    assert!(found == wanted, "{:?}", found.keys());
+}
+
+#[test]
+fn files_without_names_in_a_group_that_a_stale_backup_calls_unwritten_are_kept() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let path = bench.path("stale.img");
+    fs::File::create(&path).unwrap().set_len(16 << 20).unwrap();
+    let args = ["-b", "1024", "-g", "2048", "-N", "128", "-O", "uninit_bg"];
+    tools::mke2fs(&[&args[..], &[path.to_str().unwrap()]].concat());
+    let empty = fs::read(&path).unwrap();
+    let from = bench.path("from");
+    fs::write(&from, "bytes").unwrap();
+    // The first group has 16 inodes, and four of them are free then.
+    let mut commands = "mkdir a\n".to_owned();
+    for name in ["w", "x", "y", "z", "a/1", "a/2"] {
+        commands += &format!("write {} {name}\n", from.display());
+    }
+    debugfs(&path, &(commands + "clri a\n"));
+    let mut bytes = fs::read(&path).unwrap();
+    // The backups are as they were made, as a kernel leaves them.
+    for holder in [1, 3, 5, 7] {
+        let at = (1 + holder * 2048 + 1) * 1024;
+        bytes[at..at + 1024].copy_from_slice(&empty[at..at + 1024]);
+    }
+    bytes[2048..3072].fill(0);
+    let (found, kinds) = repaired(&bench, bytes, "stale");
+    assert_eq!(kinds.iter().filter(|&&kind| kind == Kind::Unattached).count(), 2, "{kinds:?}");
+    assert!(found.len() >= 8, "{:?}", found.keys());
+}

@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc};
 
 use e2dax_tests::{Scratch, need_tools, tools, tree};
-use ext2_image::check::{Checker, Kind, Options};
+use ext2_image::check::{Checker, Finding, Kind, Options};
 use ext2_image::repair::{self, Changes, Policy, Report, repair};
 
 use crate::bench::{Bench, bytes_of, options};
@@ -22,6 +22,8 @@ const MARK: u8 = 4;
 const NUMBER: usize = 0xe0;
 /// `s_jnl_backup_type`.
 const MAP_KEPT: usize = 0xfd;
+/// `bg_inode_table` of a descriptor.
+const TABLE: usize = 8;
 /// `s_first` and `s_start` of a journal.
 const FIRST: usize = 20;
 const START: usize = 28;
@@ -71,6 +73,39 @@ fn a_journal_that_only_mended_descriptors_lead_to_is_replayed() {
     let after = mended(&bench, "without superblock and descriptors", &bytes, Policy::Asked);
     assert!(held(&after) == wanted);
     assert_eq!(after[head + START..][..4], [0; 4]);
+}
+
+#[test]
+fn a_descriptor_that_leads_past_the_device_keeps_nobody_from_the_journal_nor_from_the_rest() {
+    need_tools!("mke2fs", "debugfs", "e2fsck");
+    let bench = Bench::new();
+    let (whole, _) = full(&bench);
+    let wanted = replayed(&Scratch::new(whole.clone()));
+    let tree = tree::read(Arc::new(Scratch::new(replay_of(&whole)))).unwrap();
+    let last = whole.len().div_ceil(BLOCK) as u32 - 1;
+    for (has_mark, has_map) in [(false, false), (false, true), (true, false), (true, true)] {
+        for table in [1 << 30, u32::MAX, last] {
+            let what = format!("mark {has_mark}, copy of the map {has_map}, table at {table}");
+            let mut bytes = whole.clone();
+            if !has_mark {
+                bytes[BLOCK + INCOMPAT] &= !MARK;
+            }
+            if !has_map {
+                SUPERS.iter().for_each(|at| bytes[at + MAP_KEPT] = 0);
+            }
+            bytes[2 * BLOCK + TABLE..][..4].copy_from_slice(&table.to_le_bytes());
+            let mut kinds = Vec::new();
+            let device = Scratch::new(bytes.clone());
+            if !has_mark {
+                let mut told = |finding: &Finding| kinds.push(finding.kind);
+                Checker::new().check(&device, &Options::default(), &mut told).unwrap();
+                assert!(kinds.contains(&Kind::InodeTablePlace), "{what}: {kinds:?}");
+            }
+            let after = mended(&bench, &what, &bytes, Policy::Asked);
+            assert!(held(&after) == wanted, "{what}");
+            assert!(tree::read(Arc::new(Scratch::new(after))).unwrap() == tree, "{what}");
+        }
+    }
 }
 
 #[test]
@@ -138,6 +173,7 @@ fn a_journal_that_is_none_is_mended_without_a_question_as_by_e2fsck() {
         ("no inode", "ssv journal_inum 0\n"),
         ("a superblock of zeros", ""),
         ("a superblock for other blocks", "\n"),
+        ("a descriptor of transactions", "\t"),
     ] {
         for (has_mark, has_feature) in [(false, false), (false, true), (true, false), (true, true)] {
             let what = format!("{what}, mark {has_mark}, feature {has_feature}");
@@ -145,6 +181,7 @@ fn a_journal_that_is_none_is_mended_without_a_question_as_by_e2fsck() {
             match commands {
                 "" => broken[head..][..BLOCK].fill(0),
                 "\n" => put(&mut broken[head..], 12, 2048),
+                "\t" => put(&mut broken[head..], 4, 1),
                 _ => {
                     fs::write(&path, &broken).unwrap();
                     debugfs(&path, commands);
