@@ -18,6 +18,7 @@ use super::{
     failing,
     fsck::e2fsck,
     model::Model,
+    scenes::Script,
     threads,
 };
 use crate::tools;
@@ -180,6 +181,13 @@ impl Run {
                 // Who has nothing in hand would look for something.
                 for actor in 1..options.actors {
                     run.step(options, Step { actor, operation: Operation::Root { to: 0 } })?;
+                }
+            }
+            if options.scene == Some(Scene::FirstOpened) && run.programs.is_none() {
+                for (actor, operation) in
+                    (1..options.actors).flat_map(|actor| Script::unopened().map(|own| (actor, own)))
+                {
+                    run.step(options, Step { actor, operation })?;
                 }
             }
             if options.mode == Mode::Threads && run.programs.is_none() {
