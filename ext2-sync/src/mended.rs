@@ -81,6 +81,7 @@ mended! {
     LeavingPassedOver: "a sync of all passes over a file that its last holder is letting go of",
     UnitsOfReserve: "a store that could map 2 MiB is given the blocks that are reserved for root",
     LateAttach: "who opens a file for the first time does not wait for whoever takes its blocks away, and is not told",
+    EarlyDeath: "where the clock is near 1970 the time of a deletion is an inode's number",
     DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",
 }
 

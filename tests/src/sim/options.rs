@@ -4,7 +4,7 @@ use std::fmt;
 
 use ext2_core::{Barrier, OnError, Policy};
 
-use super::{Actor, Scene, Word};
+use super::{Actor, Scene, Word, base::BEGIN};
 use crate::{Rng, crash::Device, tools};
 
 /// The device that the file system lies on.
@@ -119,6 +119,8 @@ pub struct Options {
     pub names: u8,
     /// The longest offset that is chosen near the beginning of a file.
     pub reach: u64,
+    /// Seconds since 1970 when it is opened first: [`BEGIN`], or much less where the clock is wrong until the end.
+    pub begin: i64,
 }
 
 impl Options {
@@ -297,6 +299,7 @@ impl Options {
             shares,
             names: *rng.pick(&[3, 6, 12, 20, 28, 60]),
             reach: *rng.pick(&[6000, 20_000, 60_000]),
+            begin: begin(seed),
         };
         // Not among the draws above, so that seeds stay what they are.
         let real = plain.block == 4096 && plain.backend == Backend::Mmap && !plain.buffer_head;
@@ -334,6 +337,7 @@ impl Options {
             journal: false,
             real_mappings: false,
             actors: 1,
+            begin: BEGIN,
             ..self
         }
     }
@@ -343,6 +347,12 @@ impl Options {
     pub fn is_dax(&self) -> bool {
         self.block == 4096 && !self.log && !matches!(self.backend, Backend::File | Backend::CachedFile)
     }
+}
+
+/// When a run begins: of some the clock has been at 1970 when the machine was started.
+fn begin(seed: u64) -> i64 {
+    let mut rng = Rng::named(seed, "clock");
+    if rng.one_in(12) { *rng.pick(&[0, 0, 1, 20, 1000]) } else { BEGIN }
 }
 
 /// What an operation is about.
@@ -416,7 +426,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
+            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words{}",
             self.seed,
             Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
             self.scene.map_or(String::new(), |scene| format!(", {scene:?}")),
@@ -442,7 +452,8 @@ impl fmt::Display for Options {
             self.on_error,
             self.actors,
             self.steps,
-            self.shares.len()
+            self.shares.len(),
+            if self.begin == BEGIN { String::new() } else { format!(", {} s after 1970", self.begin) }
         )
     }
 }
