@@ -105,6 +105,8 @@ pub struct Options {
     pub reserved: bool,
     /// Whether features that are noted when they are used first are not there yet.
     pub few_features: bool,
+    /// Whether descriptors have room to grow into, which an inode of its own holds.
+    pub spare_descriptors: bool,
     /// Whether the image has the journal of ext3, empty: what moves directories uses it.
     pub journal: bool,
     /// Whether files are mapped into this process, by its own page tables, where that can be.
@@ -119,7 +121,7 @@ pub struct Options {
     pub names: u8,
     /// The longest offset that is chosen near the beginning of a file.
     pub reach: u64,
-    /// Seconds since 1970 when it is opened first: [`BEGIN`], or much less where the clock is wrong until the end.
+    /// Seconds since 1970 when it is opened first: when the image was made, or much less where the clock is wrong until the end.
     pub begin: i64,
 }
 
@@ -133,6 +135,9 @@ impl Options {
     /// Those of a seed, if the mode is this one.
     #[must_use]
     pub fn of_mode(seed: u64, mode: Mode) -> Self {
+        if mode == Mode::Plain && Rng::named(seed, "large blocks").one_in(16) {
+            return Self::large(seed);
+        }
         let options = Scene::choose(match mode {
             Mode::Plain => Self::plain(seed),
             Mode::Threads => Self::threads(seed),
@@ -142,6 +147,30 @@ impl Options {
         // A journal has 1024 blocks at least, and its file system twice as many.
         let kib = if options.journal { options.kib.max(2 * options.block + 256) } else { options.kib };
         Self { kib, ..options }
+    }
+
+    /// Blocks that are larger than a page, so that nothing is mapped, few of them, and what mke2fs makes besides. Processes are
+    /// killed there.
+    fn large(seed: u64) -> Self {
+        let plain = Self::plain(seed);
+        let mut rng = Rng::named(seed, "large");
+        let block = *rng.pick(&[8 << 10, 16 << 10, 32 << 10, 32 << 10, 64 << 10, 64 << 10]);
+        let mut shares = plain.shares;
+        shares.retain(|(word, _)| *word != Word::Kill);
+        shares.push((Word::Kill, 8));
+        Self {
+            block,
+            kib: (block >> 10) * *rng.pick(&[64, 128]),
+            inodes: plain.inodes.max(24),
+            shares,
+            log: false,
+            batch: false,
+            journal: false,
+            few_features: false,
+            spare_descriptors: true,
+            real_mappings: false,
+            ..plain
+        }
     }
 
     /// A large file system in memory, few names, and what is done at once or not.
@@ -292,6 +321,7 @@ impl Options {
             batch: false,
             reserved: false,
             few_features: Rng::named(seed, "features").one_in(4),
+            spare_descriptors: false,
             journal: false,
             real_mappings: false,
             actors: 1 + rng.below(3) as Actor,
@@ -334,6 +364,7 @@ impl Options {
             log: false,
             batch: false,
             few_features: false,
+            spare_descriptors: false,
             journal: false,
             real_mappings: false,
             actors: 1,
@@ -426,7 +457,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words{}",
+            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words{}",
             self.seed,
             Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
             self.scene.map_or(String::new(), |scene| format!(", {scene:?}")),
@@ -444,6 +475,7 @@ impl fmt::Display for Options {
             if self.journal { ", journal" } else { "" },
             if self.reserved { ", reserved blocks" } else { "" },
             if self.few_features { ", few features" } else { "" },
+            if self.spare_descriptors { ", spare descriptors" } else { "" },
             self.policy,
             if self.share_xattrs { ", shared attributes" } else { "" },
             if self.strict_rename { ", strict renames" } else { "" },
