@@ -80,6 +80,9 @@ mended! {
     WritesUncounted: "a write over blocks that are there is no change that a close waits for or tells of",
     LeavingPassedOver: "a sync of all passes over a file that its last holder is letting go of",
     UnitsOfReserve: "a store that could map 2 MiB is given the blocks that are reserved for root",
+    LateAttach: "who opens a file for the first time does not wait for whoever takes its blocks away, and is not told",
+    EarlyDeath: "where the clock is near 1970 the time of a deletion is an inode's number",
+    ResizeReach: "the inode of the spare descriptors is refused where it is longer than a file can be",
     DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",
 }
 

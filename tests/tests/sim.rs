@@ -20,6 +20,9 @@ const FOUND: &[(&str, Mode)] = &[
     ("RunsTakenFirst", Mode::Threads),
     ("LeavingPassedOver", Mode::Threads),
     ("UnitsOfReserve", Mode::Plain),
+    ("LateAttach", Mode::Threads),
+    ("EarlyDeath", Mode::Plain),
+    ("ResizeReach", Mode::Plain),
 ];
 
 /// A number from the environment.

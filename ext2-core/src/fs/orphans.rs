@@ -29,7 +29,9 @@ impl Fs {
     /// e2fsck asks a person about those that no list leads to: a clock that is near 1970 gives the number behind them.
     /// libext2fs: `ext2fs_set_dtime`.
     pub(crate) fn time_of_death(&self, now: crate::Timestamp) -> u32 {
-        now.encode(false).0.max(self.geo.inodes_count.saturating_add(1))
+        let is_early = crate::sync::Mended::EarlyDeath.is_back();
+        let first = if is_early { 1 } else { self.geo.inodes_count.saturating_add(1) };
+        now.encode(false).0.max(first)
     }
 
     /// Ends the list with an inode, which names no other; or with none. By one store.

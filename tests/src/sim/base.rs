@@ -26,7 +26,9 @@ pub(super) fn image(options: &Options) -> Vec<u8> {
         return with_journal(options);
     }
     let mut features = Format::default_features();
-    features.compat.remove(CompatFeatures::RESIZE_INODE);
+    if !options.spare_descriptors {
+        features.compat.remove(CompatFeatures::RESIZE_INODE);
+    }
     if options.few_features {
         features.compat = CompatFeatures::empty();
         features.ro_compat.remove(RoCompatFeatures::LARGE_FILE);

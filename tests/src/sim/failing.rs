@@ -353,7 +353,7 @@ fn twin(
     let mut world = World::new(options, device).map_err(|error| error.to_string())?;
     let mut answer = Answer::Nothing;
     for (nr, step) in before.iter().chain([last]).enumerate() {
-        world.clock.set(base::BEGIN + 1 + nr as i64);
+        world.clock.set(options.begin + 1 + nr as i64);
         answer = world.perform(step);
     }
     if is_root_touched {

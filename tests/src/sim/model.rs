@@ -177,14 +177,15 @@ impl Model {
     /// What is wrong with the answer.
     pub fn step(&mut self, step: &Step, answer: &Answer, now: i64, room: Room) -> Verdict {
         (self.now, self.room, self.actor) = (now, room, step.actor);
+        // Also where nothing is done: a mapping that ends with the run notes the time of the last step.
+        if self.counts_all_as_stored {
+            let mapped = self.mapped_for_storing();
+            mapped.into_iter().for_each(|id| self.node_mut(id).perhaps_modified(now));
+        }
         match answer {
             Answer::Nothing => return Ok(()),
             Answer::Broken(words) | Answer::Failed(words) => return Err(words.clone()),
             _ => {}
-        }
-        if self.counts_all_as_stored {
-            let mapped = self.mapped_for_storing();
-            mapped.into_iter().for_each(|id| self.node_mut(id).perhaps_modified(now));
         }
         self.names_step(step, answer)?;
         self.collect();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ext2_core::{Barrier, OnError, Policy};
 
-use super::{Actor, Scene, Word};
+use super::{Actor, Scene, Word, base::BEGIN};
 use crate::{Rng, crash::Device, tools};
 
 /// The device that the file system lies on.
@@ -105,6 +105,8 @@ pub struct Options {
     pub reserved: bool,
     /// Whether features that are noted when they are used first are not there yet.
     pub few_features: bool,
+    /// Whether descriptors have room to grow into, which an inode of its own holds.
+    pub spare_descriptors: bool,
     /// Whether the image has the journal of ext3, empty: what moves directories uses it.
     pub journal: bool,
     /// Whether files are mapped into this process, by its own page tables, where that can be.
@@ -119,6 +121,8 @@ pub struct Options {
     pub names: u8,
     /// The longest offset that is chosen near the beginning of a file.
     pub reach: u64,
+    /// Seconds since 1970 when it is opened first: when the image was made, or much less where the clock is wrong until the end.
+    pub begin: i64,
 }
 
 impl Options {
@@ -131,6 +135,9 @@ impl Options {
     /// Those of a seed, if the mode is this one.
     #[must_use]
     pub fn of_mode(seed: u64, mode: Mode) -> Self {
+        if mode == Mode::Plain && Rng::named(seed, "large blocks").one_in(16) {
+            return Self::large(seed);
+        }
         let options = Scene::choose(match mode {
             Mode::Plain => Self::plain(seed),
             Mode::Threads => Self::threads(seed),
@@ -140,6 +147,30 @@ impl Options {
         // A journal has 1024 blocks at least, and its file system twice as many.
         let kib = if options.journal { options.kib.max(2 * options.block + 256) } else { options.kib };
         Self { kib, ..options }
+    }
+
+    /// Blocks that are larger than a page, so that nothing is mapped, few of them, and what mke2fs makes besides. Processes are
+    /// killed there.
+    fn large(seed: u64) -> Self {
+        let plain = Self::plain(seed);
+        let mut rng = Rng::named(seed, "large");
+        let block = *rng.pick(&[8 << 10, 16 << 10, 32 << 10, 32 << 10, 64 << 10, 64 << 10]);
+        let mut shares = plain.shares;
+        shares.retain(|(word, _)| *word != Word::Kill);
+        shares.push((Word::Kill, 8));
+        Self {
+            block,
+            kib: (block >> 10) * *rng.pick(&[64, 128]),
+            inodes: plain.inodes.max(24),
+            shares,
+            log: false,
+            batch: false,
+            journal: false,
+            few_features: false,
+            spare_descriptors: true,
+            real_mappings: false,
+            ..plain
+        }
     }
 
     /// A large file system in memory, few names, and what is done at once or not.
@@ -290,6 +321,7 @@ impl Options {
             batch: false,
             reserved: false,
             few_features: Rng::named(seed, "features").one_in(4),
+            spare_descriptors: false,
             journal: false,
             real_mappings: false,
             actors: 1 + rng.below(3) as Actor,
@@ -297,6 +329,7 @@ impl Options {
             shares,
             names: *rng.pick(&[3, 6, 12, 20, 28, 60]),
             reach: *rng.pick(&[6000, 20_000, 60_000]),
+            begin: begin(seed),
         };
         // Not among the draws above, so that seeds stay what they are.
         let real = plain.block == 4096 && plain.backend == Backend::Mmap && !plain.buffer_head;
@@ -331,9 +364,11 @@ impl Options {
             log: false,
             batch: false,
             few_features: false,
+            spare_descriptors: false,
             journal: false,
             real_mappings: false,
             actors: 1,
+            begin: BEGIN,
             ..self
         }
     }
@@ -343,6 +378,12 @@ impl Options {
     pub fn is_dax(&self) -> bool {
         self.block == 4096 && !self.log && !matches!(self.backend, Backend::File | Backend::CachedFile)
     }
+}
+
+/// When a run begins: of some the clock has been at 1970 when the machine was started.
+fn begin(seed: u64) -> i64 {
+    let mut rng = Rng::named(seed, "clock");
+    if rng.one_in(12) { *rng.pick(&[0, 0, 1, 20, 1000]) } else { BEGIN }
 }
 
 /// What an operation is about.
@@ -416,7 +457,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words",
+            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words{}",
             self.seed,
             Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
             self.scene.map_or(String::new(), |scene| format!(", {scene:?}")),
@@ -434,6 +475,7 @@ impl fmt::Display for Options {
             if self.journal { ", journal" } else { "" },
             if self.reserved { ", reserved blocks" } else { "" },
             if self.few_features { ", few features" } else { "" },
+            if self.spare_descriptors { ", spare descriptors" } else { "" },
             self.policy,
             if self.share_xattrs { ", shared attributes" } else { "" },
             if self.strict_rename { ", strict renames" } else { "" },
@@ -442,7 +484,8 @@ impl fmt::Display for Options {
             self.on_error,
             self.actors,
             self.steps,
-            self.shares.len()
+            self.shares.len(),
+            if self.begin == BEGIN { String::new() } else { format!(", {} s after 1970", self.begin) }
         )
     }
 }

@@ -41,7 +41,7 @@ impl Fault {
             Self::Without(_) => Mode::Crash,
             Self::Mended(fault) => match fault {
                 M::LookupLetsGo | M::RenameLooksOnce | M::RmdirLooksOnce | M::NowaitWaits => Mode::Threads,
-                M::CopiesReplaced | M::AppendsApart => Mode::Threads,
+                M::CopiesReplaced | M::AppendsApart | M::LateAttach => Mode::Threads,
                 M::KeptTakenFirst | M::RunsTakenFirst | M::MarkGoesFirst | M::LeavingPassedOver => {
                     Mode::Threads
                 }

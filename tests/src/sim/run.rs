@@ -18,6 +18,7 @@ use super::{
     failing,
     fsck::e2fsck,
     model::Model,
+    scenes::Script,
     threads,
 };
 use crate::tools;
@@ -26,6 +27,9 @@ use crate::tools;
 const E2FSCK_EVERY: u64 = 16;
 /// The whole is compared after so many steps.
 const COMPARE_EVERY: usize = 50;
+
+/// Seconds after which a clock is right again.
+const AFTERWARDS: i64 = 100_000;
 
 /// What became of a run that found nothing.
 #[derive(Clone, Debug, Default)]
@@ -182,6 +186,13 @@ impl Run {
                     run.step(options, Step { actor, operation: Operation::Root { to: 0 } })?;
                 }
             }
+            if options.scene == Some(Scene::FirstOpened) && run.programs.is_none() {
+                for (actor, operation) in
+                    (1..options.actors).flat_map(|actor| Script::unopened().map(|own| (actor, own)))
+                {
+                    run.step(options, Step { actor, operation })?;
+                }
+            }
             if options.mode == Mode::Threads && run.programs.is_none() {
                 // A lease is its thread's.
                 for (actor, lease) in (0..options.actors).flat_map(|actor| [0, 1].map(|lease| (actor, lease)))
@@ -196,7 +207,7 @@ impl Run {
             if let Some(crashes) = run.crashes.take() {
                 run.outcome.states = crashes.judge(options)?;
             }
-            run.finish(options.seed)
+            run.finish(options)
         }));
         let words = match went {
             Ok(Ok(())) => return Ok(run.outcome),
@@ -217,18 +228,19 @@ impl Run {
             self.world.become_one_process();
         }
         let programs = self.programs.take().unwrap_or_else(|| threads::programs(options, &self.model));
-        let now = BEGIN + 1 + self.outcome.steps.len() as i64;
+        let now = options.begin + 1 + self.outcome.steps.len() as i64;
         let steps = programs.iter().flatten().cloned();
         self.outcome.steps.extend(steps.map(|step| (step, "at the same time".to_owned())));
         threads::run(options, &mut self.world, &self.model, &programs, now)?;
         self.outcome.done += 1;
         self.world.close_together()?;
-        sound(&self.world.bytes())
+        sound(&self.world.bytes())?;
+        self.set_right(options)
     }
 
     fn step(&mut self, options: &Options, step: Step) -> Result<(), String> {
         let nr = self.outcome.steps.len();
-        let now = BEGIN + 1 + nr as i64;
+        let now = options.begin + 1 + nr as i64;
         self.world.clock.set(now);
         let room = self.world.room()?;
         if let Ok(mut now) = NOW.lock() {
@@ -269,14 +281,14 @@ impl Run {
     /// The last step, in which the device fails.
     fn fail(&mut self, options: &Options, step: Step) -> Result<(), String> {
         let Some(faulty) = self.faulty.clone() else { return Ok(()) };
-        self.world.clock.set(BEGIN + 1 + self.outcome.steps.len() as i64);
+        self.world.clock.set(options.begin + 1 + self.outcome.steps.len() as i64);
         let before: Vec<Step> = self.outcome.steps.iter().map(|(step, _)| step.clone()).collect();
         self.outcome.steps.push((step.clone(), "the device fails".to_owned()));
         self.outcome.done += 1;
         failing::run(options, &mut self.world, &faulty, &self.model, &before, &step)
     }
 
-    fn finish(&mut self, seed: u64) -> Result<(), String> {
+    fn finish(&mut self, options: &Options) -> Result<(), String> {
         compare(self.world.ext2(), &self.model)?;
         if !self.model.is_read_only() && self.world.opens_twice() {
             return Err("it was opened for writing twice".to_owned());
@@ -284,11 +296,30 @@ impl Run {
         self.world.close_together()?;
         let image = self.world.bytes();
         sound(&image)?;
-        if seed.is_multiple_of(E2FSCK_EVERY) && tools::have("e2fsck") {
+        if options.seed.is_multiple_of(E2FSCK_EVERY) && tools::have("e2fsck") {
             e2fsck(&image)?;
         }
         self.world.mount(true).map_err(|error| format!("cannot be opened again: {error}"))?;
-        compare(self.world.ext2(), &self.model).map_err(|words| format!("opened again: {words}"))
+        compare(self.world.ext2(), &self.model).map_err(|words| format!("opened again: {words}"))?;
+        self.set_right(options)
+    }
+
+    /// Where the clock was wrong it is set right, and the file system opened and closed once more: dates of the superblock
+    /// that are early keep e2fsck, and our check, from doubting others.
+    fn set_right(&mut self, options: &Options) -> Result<(), String> {
+        if options.begin == BEGIN {
+            return Ok(());
+        }
+        let told = |error: ext2_core::Error| format!("once the clock is right: {error}");
+        if self.world.fs.is_some() {
+            self.world.close().map_err(told)?;
+        }
+        self.world.clock.set(BEGIN + AFTERWARDS);
+        self.world.mount(false).map_err(told)?;
+        self.world.close().map_err(told)?;
+        let image = self.world.bytes();
+        sound(&image)?;
+        if tools::have("e2fsck") { e2fsck(&image) } else { Ok(()) }
     }
 }
 

@@ -8,8 +8,10 @@ use ext2_dax::{
     mmu::{Protection, Sharing},
 };
 
-use super::{Actor, Backend, Data, Mode, Operation, Options, Word};
+use super::{Backend, Data, Mode, Operation, Options, Word};
 use crate::{Rng, tools};
+
+mod together;
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -59,6 +61,8 @@ pub enum Scene {
     OneProcess,
     /// A mapping, or a lease that has ended, stored; one thread syncs, takes pages away, or lets go of all, and others sync all.
     SyncedTogether,
+    /// A file that nobody has opened yet is cut off, punched, or moved as it grows; meanwhile others open it, and look at it.
+    FirstOpened,
 }
 
 /// The operations of a scene.
@@ -103,10 +107,12 @@ impl Scene {
     /// The same options with a scene, and what it needs; in every second run none.
     pub(super) fn choose(options: Options) -> Options {
         let mut rng = Rng::named(options.seed, "scene");
-        if rng.one_in(2) {
+        // Not among the draws below, so that seeds stay what they are.
+        let is_opened = options.mode == Mode::Threads && Rng::named(options.seed, "first open").one_in(6);
+        if !is_opened && rng.one_in(2) {
             return options;
         }
-        let scene = *rng.pick(&Self::of(options.mode));
+        let scene = if is_opened { Self::FirstOpened } else { *rng.pick(&Self::of(options.mode)) };
         let mut options = Options { scene: Some(scene), ..options };
         scene.fit(&mut options, &mut rng);
         options
@@ -193,6 +199,16 @@ impl Scene {
                 (options.forgets, options.switch) = (false, *rng.pick(&[2, 10, 40, 0, 0]));
                 options.shares = vec![(W::SyncAll, 6), (W::FileSync, 2), (W::Exit, 2), (W::Store, 1)];
             }
+            Self::FirstOpened => {
+                use Word as W;
+                // One that moves has a unit of 2 MiB to move to.
+                let moves = rng.one_in(4);
+                of_blocks(options, 4096, if moves { 8 << 10 } else { 384 });
+                (options.backend, options.buffer_head, options.forgets) = (Backend::Ram, false, false);
+                options.policy = if moves { Policy::Aligned } else { options.policy };
+                options.switch = *rng.pick(&[10, 0, 0, 0]);
+                options.shares = vec![(W::Read, 2), (W::Write, 1), (W::Truncate, 1), (W::Punch, 1)];
+            }
             Self::SameNames => {
                 use Word as W;
                 options.forgets = true;
@@ -206,6 +222,8 @@ impl Scene {
         options.steps = match options.mode {
             // A sync would leave nothing to do.
             Mode::Threads if self == Self::SyncedTogether => 0,
+            // Nor would who opens it before.
+            Mode::Threads if self == Self::FirstOpened => 0,
             Mode::Threads => rng.below(4) as u32,
             // On a full disk what follows may meet the exception that `docs/durability.md` names.
             Mode::Crash if self == Self::DeadBesideTruncation => 0,
@@ -240,6 +258,7 @@ impl Scene {
             Self::Reserved => script.reserved(rng),
             Self::SameNames => script.same_names(rng),
             Self::SyncedTogether => script.synced_together(rng),
+            Self::FirstOpened => script.first_opened(rng, options),
             Self::OneProcess if options.block < PAGE => script.one_end(),
             Self::OneProcess => script.one_process(rng),
         }
@@ -531,58 +550,5 @@ impl Script {
         let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
         self.does(O::Map { file: 0, page: 0, pages: 512, sharing, protection, map: 0 });
         self.does(O::Store { map: 0, at: rng.below(2 << 20), data: Data { len: 1, seed: 5 } });
-    }
-
-    fn one_end(&mut self) {
-        self.make(1, FileKind::Regular, 0o644, 1);
-        self.does(Operation::Open { of: 1, open_for: OpenFor::Appending, file: 0 });
-    }
-
-    fn one_process(&mut self, rng: &mut Rng) {
-        self.open();
-        let data = Data { len: 1 + rng.below(2 * PAGE) as u32, seed: 3 };
-        self.does(Operation::FileWrite { file: 0, at: 0, data, nowait: false });
-        let sharing = if rng.one_in(4) { Sharing::Shared } else { Sharing::Private };
-        let protection = Protection::ReadWrite;
-        self.does(Operation::Map { file: 0, page: 0, pages: 1, sharing, protection, map: 0 });
-    }
-
-    fn synced_together(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.open();
-        let data = Data { len: 2 * PAGE as u32, seed: 3 };
-        self.does(O::FileWrite { file: 0, at: 0, data, nowait: false });
-        let which = rng.below(3);
-        if which > 0 {
-            self.does(O::Lease { file: 0, at: 0, len: 1 + rng.below(2 * PAGE), writing: true, lease: 0 });
-            self.does(O::LeaseWrite { lease: 0, seed: 9 });
-        }
-        if which < 2 {
-            self.map(Sharing::Shared, 0);
-            for seed in 0..1 + rng.below(3) as u8 {
-                let data = Data { len: 1 + rng.below(100) as u32, seed };
-                self.does(O::Store { map: 0, at: rng.below(2 * PAGE - 100), data });
-            }
-        }
-    }
-
-    /// What an actor begins with beside others that sync: it syncs, or takes pages away that were stored to, of the file that
-    /// the first one has open.
-    pub(super) fn synced_first(actor: Actor, rng: &mut Rng) -> Option<Operation> {
-        let at = PAGE * rng.below(2);
-        match (actor, rng.below(5)) {
-            (_, 0) => None,
-            (0, 1) => Some(Operation::FileTruncate { file: 0, size: at + rng.below(2) * 1000, wait: true }),
-            (0, 2) => Some(Operation::FilePunch { file: 0, at, len: PAGE * (1 + rng.below(2)), wait: true }),
-            (0, _) => Some(Operation::FileSync { file: 0 }),
-            _ => Some(Operation::SyncAll),
-        }
-    }
-
-    fn same_names(&mut self, rng: &mut Rng) {
-        for name in 0..2 {
-            let kind = if rng.one_in(3) { FileKind::Regular } else { FileKind::Directory };
-            self.make(name, kind, 0o755, 1 + name);
-        }
     }
 }

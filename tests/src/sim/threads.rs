@@ -40,10 +40,15 @@ pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
     let is_of = |word| options.shares.iter().any(|(own, _)| *own == word);
     let program = |actor: Actor| {
         // Most of those that sync together begin with it.
-        let first =
-            (options.scene == Some(Scene::SyncedTogether)).then(|| Script::synced_first(actor, &mut lengths));
-        let first = first.flatten().map(|operation| Step { actor, operation });
-        let own = (0..1 + lengths.below(longest))
+        let first = match options.scene {
+            Some(Scene::SyncedTogether) => Script::synced_first(actor, &mut lengths).into_iter().collect(),
+            Some(Scene::FirstOpened) => Script::opened_first(actor, &mut lengths, options),
+            _ => Vec::new(),
+        };
+        let first = first.into_iter().map(move |operation| Step { actor, operation });
+        // Who opens a file goes on with it when all are through.
+        let least = u64::from(options.scene != Some(Scene::FirstOpened));
+        let own = (0..least + lengths.below(longest))
             .map(|_| chooser.next_of(actor, model))
             .filter(|step| !is_process || is_of(step.operation.word()))
             .map(|step| Step { operation: in_one_piece(step.operation), ..step });
@@ -52,7 +57,7 @@ pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
         let seen = (is_process && options.block >= PAGE).then_some(Step { actor, operation: page });
         // Who waits for a lease waits for its holder.
         let leases = (0..LEASES).map(|lease| Step { actor, operation: Operation::EndLease { lease } });
-        first.into_iter().chain(own).chain(seen).chain(leases).collect()
+        first.chain(own).chain(seen).chain(leases).collect()
     };
     (0..options.actors).map(program).collect()
 }
@@ -141,7 +146,7 @@ pub(super) fn run(
         }));
     }
     let ended = schedule.wait();
-    let histories = histories.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut histories = histories.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let panic = panics.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Err(words) = ended {
         return Err(format!("{words}\n{}", story(&histories)));
@@ -155,6 +160,9 @@ pub(super) fn run(
     for thread in threads {
         world.actors.push(thread.join().map_err(|_| "a thread was lost".to_owned())?);
     }
+    if options.scene == Some(Scene::FirstOpened) {
+        look_afterwards(world, &mut histories, &moment);
+    }
     let mut search =
         Search { histories: &histories, world, now, room, tried: 0, best: (0, "no order".to_owned()) };
     if search.go(&mut vec![0; histories.len()], &model.with_threads()) || search.tried > ORDERS {
@@ -162,6 +170,20 @@ pub(super) fn run(
     }
     let (_, words) = search.best;
     Err(format!("no order gives these answers: {words}\n{}", story(&histories)))
+}
+
+/// Actors do one after another what [`Script::opened_last`] says, when all threads are through.
+fn look_afterwards(world: &mut World, histories: &mut [Vec<Event>], moment: &AtomicU64) {
+    for (nr, history) in histories.iter_mut().enumerate() {
+        for operation in Script::opened_last() {
+            // OK to cast: there are three at most.
+            let step = Step { actor: nr as Actor, operation };
+            let begin = moment.fetch_add(1, Ordering::Relaxed);
+            let answer = world.perform(&step);
+            let end = moment.fetch_add(1, Ordering::Relaxed);
+            history.push(Event { step, answer, begin, end });
+        }
+    }
 }
 
 /// The search for an order.

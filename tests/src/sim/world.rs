@@ -201,6 +201,7 @@ impl World {
             closes: 0,
             folder: None,
         };
+        world.clock.set(options.begin);
         world.mount(false)?;
         Ok(world)
     }

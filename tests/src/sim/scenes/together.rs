@@ -1,0 +1,129 @@
+//! Scenes of threads: what is there before they begin, and what they begin with.
+
+use ext2_core::{FileKind, Policy};
+use ext2_dax::{
+    OpenFor,
+    mmu::{Protection, Sharing},
+};
+
+use super::{PAGE, Script};
+use crate::{
+    Rng,
+    sim::{Actor, Data, Operation, Options},
+};
+
+/// The name of the file that nobody has opened yet.
+const UNOPENED: u8 = 1;
+/// Bytes up to which a file is small to [`Policy::Aligned`].
+const SMALL: u64 = 1 << 20;
+
+impl Script {
+    pub(super) fn one_end(&mut self) {
+        self.make(1, FileKind::Regular, 0o644, 1);
+        self.does(Operation::Open { of: 1, open_for: OpenFor::Appending, file: 0 });
+    }
+
+    pub(super) fn one_process(&mut self, rng: &mut Rng) {
+        self.open();
+        let data = Data { len: 1 + rng.below(2 * PAGE) as u32, seed: 3 };
+        self.does(Operation::FileWrite { file: 0, at: 0, data, nowait: false });
+        let sharing = if rng.one_in(4) { Sharing::Shared } else { Sharing::Private };
+        let protection = Protection::ReadWrite;
+        self.does(Operation::Map { file: 0, page: 0, pages: 1, sharing, protection, map: 0 });
+    }
+
+    pub(super) fn synced_together(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.open();
+        let data = Data { len: 2 * PAGE as u32, seed: 3 };
+        self.does(O::FileWrite { file: 0, at: 0, data, nowait: false });
+        let which = rng.below(3);
+        if which > 0 {
+            self.does(O::Lease { file: 0, at: 0, len: 1 + rng.below(2 * PAGE), writing: true, lease: 0 });
+            self.does(O::LeaseWrite { lease: 0, seed: 9 });
+        }
+        if which < 2 {
+            self.map(Sharing::Shared, 0);
+            for seed in 0..1 + rng.below(3) as u8 {
+                let data = Data { len: 1 + rng.below(100) as u32, seed };
+                self.does(O::Store { map: 0, at: rng.below(2 * PAGE - 100), data });
+            }
+        }
+    }
+
+    /// What an actor begins with beside others that sync: it syncs, or takes pages away that were stored to, of the file that
+    /// the first one has open.
+    pub(in crate::sim) fn synced_first(actor: Actor, rng: &mut Rng) -> Option<Operation> {
+        let at = PAGE * rng.below(2);
+        match (actor, rng.below(5)) {
+            (_, 0) => None,
+            (0, 1) => Some(Operation::FileTruncate { file: 0, size: at + rng.below(2) * 1000, wait: true }),
+            (0, 2) => Some(Operation::FilePunch { file: 0, at, len: PAGE * (1 + rng.below(2)), wait: true }),
+            (0, _) => Some(Operation::FileSync { file: 0 }),
+            _ => Some(Operation::SyncAll),
+        }
+    }
+
+    /// A file that is written to by its inode alone. One that moves as it grows is as long as a small one can be.
+    pub(super) fn first_opened(&mut self, rng: &mut Rng, options: &Options) {
+        self.make(UNOPENED, FileKind::Regular, 0o644, 1);
+        let len = if moves(options) { SMALL } else { PAGE + 1 + rng.below(PAGE) };
+        self.does(Operation::Write { of: 1, at: 0, data: Data { len: len as u32, seed: 3 } });
+    }
+
+    /// How the others come to have that file, in the hand of whoever made it.
+    pub(in crate::sim) fn unopened() -> [Operation; 2] {
+        [Operation::Root { to: 0 }, Operation::Lookup { dir: 0, name: UNOPENED, to: 1 }]
+    }
+
+    /// What an actor begins with beside others: the first takes blocks away, or moves them, and the others open the file.
+    pub(in crate::sim) fn opened_first(actor: Actor, rng: &mut Rng, options: &Options) -> Vec<Operation> {
+        use Operation as O;
+        let at = PAGE * rng.below(2);
+        let wait = !rng.one_in(6);
+        if actor == 0 {
+            return vec![match rng.below(5) {
+                _ if moves(options) => O::Write { of: 1, at: SMALL, data: Data { len: 100, seed: 9 } },
+                0..=2 => O::Truncate { of: 1, size: at + rng.below(2) * 1000, wait },
+                _ => O::Punch { of: 1, at, len: PAGE * (1 + rng.below(2)), wait },
+            }];
+        }
+        let mut first = vec![O::Open { of: 1, open_for: OpenFor::Writing, file: 0 }];
+        if rng.one_in(4) {
+            let len = 1 + rng.below(2 * PAGE - at);
+            first.push(O::Lease { file: 0, at, len, writing: true, lease: 0 });
+            first.push(if rng.one_in(2) {
+                O::LeaseWrite { lease: 0, seed: 9 }
+            } else {
+                O::LeaseRead { lease: 0 }
+            });
+            return first;
+        }
+        let sharing = if rng.one_in(4) { Sharing::Private } else { Sharing::Shared };
+        first.push(O::Map { file: 0, page: 0, pages: 3, sharing, protection: Protection::ReadWrite, map: 0 });
+        first.push(O::Load { map: 0, at, len: 100 });
+        first
+    }
+
+    /// What shows, when all threads are through, whether what an actor has mapped is the file's: what is there, and that
+    /// the file has what is stored then.
+    pub(in crate::sim) fn opened_last() -> impl Iterator<Item = Operation> {
+        (0..2).flat_map(|page| {
+            let at = page * PAGE;
+            let load = Operation::Load { map: 0, at, len: PAGE as u32 };
+            [load, Operation::Store { map: 0, at, data: Data { len: 50, seed: 11 } }]
+        })
+    }
+
+    pub(super) fn same_names(&mut self, rng: &mut Rng) {
+        for name in 0..2 {
+            let kind = if rng.one_in(3) { FileKind::Regular } else { FileKind::Directory };
+            self.make(name, kind, 0o755, 1 + name);
+        }
+    }
+}
+
+/// Whether the file of a run is one that moves as it grows.
+fn moves(options: &Options) -> bool {
+    options.policy == Policy::Aligned && options.kib << 10 > 2 * SMALL
+}
