@@ -86,7 +86,10 @@ pub struct Model {
     max_size: u64,
     inodes: u64,
     has_crtime: bool,
-    is_dax: bool,
+    /// Whether the device is memory of which a block is a page.
+    is_memory: bool,
+    /// Whether changes go through a log, which is not in the device's memory; what is only read has none.
+    has_log: bool,
     strict_rename: bool,
     has_journal: bool,
     read_only: bool,
@@ -116,7 +119,8 @@ impl Model {
             max_size,
             inodes: free_inodes,
             has_crtime: options.inode_size > 128,
-            is_dax: options.is_dax(),
+            is_memory: options.is_memory(),
+            has_log: options.log,
             strict_rename: options.strict_rename,
             has_journal: options.journal || options.log,
             read_only: false,
@@ -140,6 +144,11 @@ impl Model {
     /// From now on all actors have what the first has, and what one does with it all see.
     pub(super) fn become_one_process(&mut self) {
         self.actors.truncate(1);
+    }
+
+    /// Whether files can be mapped.
+    fn is_dax(&self) -> bool {
+        self.is_memory && (!self.has_log || self.read_only)
     }
 
     /// Whether nothing can be changed.

@@ -373,10 +373,15 @@ impl Options {
         }
     }
 
-    /// Whether files can be mapped.
+    /// Whether files can be mapped where they can be changed.
     #[must_use]
     pub fn is_dax(&self) -> bool {
-        self.block == 4096 && !self.log && !matches!(self.backend, Backend::File | Backend::CachedFile)
+        self.is_memory() && !self.log
+    }
+
+    /// Whether the device is memory of which a block is a page.
+    pub(super) fn is_memory(&self) -> bool {
+        self.block == 4096 && !matches!(self.backend, Backend::File | Backend::CachedFile)
     }
 }
 

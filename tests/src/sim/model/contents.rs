@@ -233,7 +233,7 @@ impl Model {
         range: &Range<u64>,
         wait: bool,
     ) -> Result<bool, String> {
-        if wanted.is_ok() && self.is_dax && range.start < range.end {
+        if wanted.is_ok() && self.is_dax() && range.start < range.end {
             if self.leased(id, range, true) || !wait && self.leased(id, range, false) {
                 return self.agree(answer, no(Errno::BUSY));
             }

@@ -85,7 +85,7 @@ impl Model {
             }
             O::FileRead { file, at, len, nowait } => {
                 let (id, _) = self.file(actor, *file);
-                if *nowait && (!self.is_dax || self.buffer_head) {
+                if *nowait && (!self.is_dax() || self.buffer_head) {
                     return self.agree(answer, no(Errno::OPNOTSUPP)).map(drop);
                 }
                 if *nowait && self.may_meet(answer) {
@@ -125,7 +125,7 @@ impl Model {
             O::Lease { file, at, len, writing, lease } => {
                 let (id, open_for) = self.file(actor, *file);
                 let wanted = match () {
-                    () if !self.is_dax => no(Errno::OPNOTSUPP),
+                    () if !self.is_dax() => no(Errno::OPNOTSUPP),
                     () if *writing => self.storable(id, open_for),
                     () => Ok(()),
                 };
@@ -178,7 +178,7 @@ impl Model {
                 let only_grows = self.node(id).flags & APPEND != 0;
                 let wanted = match () {
                     () if *pages == 0 => no(Errno::INVAL),
-                    () if !self.is_dax => no(Errno::OPNOTSUPP),
+                    () if !self.is_dax() => no(Errno::OPNOTSUPP),
                     () if *sharing == Sharing::Synchronous && !self.persistent => no(Errno::OPNOTSUPP),
                     () if is_shared && open_for != OpenFor::Reading && only_grows => no(Errno::ACCES),
                     () if stores => self.storable(id, open_for),
@@ -257,7 +257,7 @@ impl Model {
             let wanted = wanted.and_then(|()| self.fits(id, at, data));
             return self.write_bytes(id, at, &bytes, wanted, answer);
         }
-        if wanted.is_ok() && (!self.is_dax || self.buffer_head) {
+        if wanted.is_ok() && (!self.is_dax() || self.buffer_head) {
             return self.agree(answer, no(Errno::OPNOTSUPP)).map(drop);
         }
         if wanted.is_ok() && self.may_meet(answer) {
