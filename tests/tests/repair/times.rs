@@ -24,7 +24,7 @@ fn a_time_that_old_kernels_stored_for_one_before_1970_is_found_and_mended_as_by_
                 debugfs(
                     &path,
                     &format!(
-                        "sif {file} extra_isize {extra_size}\nsif {file} {field} {low}\nsif {file} {field}_extra {span}\n"
+                        "sif {file} extra_isize {extra_size}\nsif {file} {field} {low:#x}\nsif {file} {field}_extra {span}\n"
                     ),
                 );
                 let what =
