@@ -10,6 +10,7 @@
 //! 3. Nobody may do with a new file what he might not do with the old one, at any time.
 
 mod like;
+mod output;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
@@ -28,8 +29,10 @@ use crate::interrupt::Partial;
 use crate::target::WAIT;
 use crate::text::show_os;
 
+pub(crate) use output::{NewFile, Output};
+
 /// The name that a file in the making gets when it is whole.
-pub(crate) struct Name {
+struct Name {
     path: PathBuf,
     /// What has it now.
     existing: Option<Metadata>,
@@ -56,7 +59,7 @@ enum Way {
 ///
 /// # Errors
 /// The system's.
-pub(crate) fn create(path: &Path, existing: Option<&Metadata>, wait: bool) -> io::Result<(File, Name)> {
+fn create(path: &Path, existing: Option<&Metadata>, wait: bool) -> io::Result<(File, Name)> {
     let name = |way| Name { path: path.into(), existing: existing.cloned(), way, wait };
     let elsewhere = || Ok((nameless(&std::env::temp_dir())?, name(Way::Copy)));
     // Whoever has the file open expects it there, and it may have no name.
@@ -119,7 +122,7 @@ impl Name {
     ///
     /// # Errors
     /// The system's; what was there is there still, or the message says otherwise.
-    pub(crate) fn give_to(mut self, file: &File) -> Result<()> {
+    fn give_to(mut self, file: &File) -> Result<()> {
         if matches!(self.way, Way::Copy) {
             let there = self.take()?;
             return self.copy(file, &there);
@@ -222,7 +225,7 @@ impl Drop for Name {
 ///
 /// # Errors
 /// Who uses it, unless `wait` says to wait for that; the system's.
-pub(crate) fn take(path: &Path, existing: &Metadata, wait: bool) -> Result<File> {
+fn take(path: &Path, existing: &Metadata, wait: bool) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
     if existing.file_type().is_block_device() {
@@ -245,7 +248,7 @@ pub(crate) fn take(path: &Path, existing: &Metadata, wait: bool) -> Result<File>
 
 /// Where a name leads, through links, also where nothing is there; links in a circle are an error of whoever opens them. What
 /// leads to an open file of a process stays as it is: that file may have no name any more.
-pub(crate) fn place(path: &Path) -> PathBuf {
+fn place(path: &Path) -> PathBuf {
     if is_descriptor(path) {
         return path.to_path_buf();
     }

@@ -4,6 +4,7 @@
 //! An image is opened once, however many arguments name it: its lock is exclusive. Every image that was opened is
 //! closed, also when something failed on the way, so that it is left clean.
 
+use std::io;
 use std::sync::Arc;
 
 use blockdev::{BlockDevice, Counted, Counts};
@@ -207,13 +208,22 @@ impl Images {
             let none = Error::Caller(Errno::INVAL, "the path ends in no name");
             return Err(none).of(|| target.name());
         }
-        // A slash behind it asks for a directory: nothing else is removed, moved or replaced by that name.
-        if target.path().ends_with(b"/")
-            && parent.lookup(name).is_ok_and(|there| there.kind() != FileKind::Directory)
-        {
-            return Err(Error::Caller(Errno::NOTDIR, "")).of(|| target.name());
+        // Nothing but a directory is removed, moved or replaced by a name with a slash behind it.
+        if parent.lookup(name).is_ok_and(|there| there.kind() != FileKind::Directory) {
+            refuse_a_slash(target.path(), || target.name())?;
         }
         Ok((parent, name))
+    }
+
+    /// As [`parent`](Self::parent), for what is no directory and is to get that name.
+    pub(crate) fn parent_of_file<'t>(
+        &mut self,
+        context: &Context,
+        target: &'t Target,
+    ) -> Result<(Inode, &'t [u8])> {
+        let found = self.parent(context, target)?;
+        refuse_a_slash(target.path(), || target.name())?;
+        Ok(found)
     }
 
     /// What a target names; an empty file is made where there is nothing, or with `no_create` the answer is none.
@@ -227,13 +237,21 @@ impl Images {
         let inode = match target.find_to_change(&fs, Follow::Yes) {
             Err(error) if error.is(Errno::NOENT) && no_create => return Ok(None),
             Err(error) if error.is(Errno::NOENT) => {
-                let (parent, name) = self.parent(context, target)?;
+                let (parent, name) = self.parent_of_file(context, target)?;
                 parent.create(name, &NewInode::new(FileKind::Regular, 0o644))
             }
             other => other,
         };
         inode.map(Some).of(|| target.name())
     }
+}
+
+/// Refuses, for what is no directory, a path that ends as only those of directories do.
+pub(crate) fn refuse_a_slash(path: &[u8], name: impl FnOnce() -> String) -> Result<()> {
+    if path.ends_with(b"/") {
+        return Err(Failure::new(name(), io::Error::from(io::ErrorKind::NotADirectory)));
+    }
+    Ok(())
 }
 
 /// Does something to each of the targets, which are all arguments that say which; a failure of one does not keep the

@@ -4,7 +4,6 @@ mod pour;
 mod told;
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use ext2_image::copy::{self, Destination, duplicate, extract, extract_size, inse
 use crate::context::Context;
 use crate::describe::{last_name, parent_path};
 use crate::failure::{Failure, Of, Result};
-use crate::images::{Images, change_much};
+use crate::images::{Images, change_much, refuse_a_slash};
 use crate::interrupt::Partial;
 use crate::target::{Mode, Target, is_same_file};
 use crate::text::show_os;
@@ -158,14 +157,6 @@ fn out(args: &Args, context: &mut Context, target: &Target, destination: &Path, 
     let done = extract(&start, target.path(), into, name, &mut told);
     drop(partial);
     told.end(done)
-}
-
-/// Refuses, for what is no directory, a new name that ends as only those of directories do.
-fn refuse_a_slash(path: &[u8], name: impl FnOnce() -> String) -> Result<()> {
-    if path.ends_with(b"/") {
-        return Err(Failure::new(name(), io::Error::from(io::ErrorKind::NotADirectory)));
-    }
-    Ok(())
 }
 
 /// Whether a copy to that place would take the place of the image that it comes out of.

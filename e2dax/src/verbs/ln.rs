@@ -37,7 +37,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse(&args.name)?;
     change(context, |context, images| {
-        let (parent, name) = images.parent(context, &target)?;
+        let (parent, name) = images.parent_of_file(context, &target)?;
         let file = if args.symbolic {
             None
         } else {

@@ -23,6 +23,7 @@ use ext2_image::mkfs::{
     Output as _, Plan, Report, Size, Synthetic, Tree, pfn,
 };
 
+use crate::beside::NewFile;
 use crate::clock;
 use crate::context::Context;
 use crate::failure::{Failure, Result};
@@ -31,7 +32,6 @@ use crate::progress::bytes_bar;
 use crate::target::is_same_file;
 use crate::text::{count, parse_bytes, percent, show_os, uuid};
 use crate::verbs::seal::options::{self, SealOptions};
-use crate::verbs::seal::tree_file::TreeFile;
 use disk::DiskPlan;
 use image::{Image, Where};
 use seal::Seal;
@@ -205,18 +205,18 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let sealed = match &seal {
         Some(seal) => {
             let room = is_in_place.then_some(room);
-            Some(seal.add(&image.file, base, &plan, &format.uuid, room, args)?)
+            Some(seal.add(image.file(), base, &plan, &format.uuid, room, args)?)
         }
         None => None,
     };
     if let Some((disk, laid_out)) = &laid_out {
-        disk.write(laid_out, &image.file, is_in_place).map_err(&failed)?;
+        disk.write(laid_out, image.file(), is_in_place).map_err(&failed)?;
     }
     let laid_out = laid_out.map(|(_, laid_out)| laid_out);
     image.publish()?;
     let sealed = match sealed {
         Some((sealed, tree)) => {
-            tree.map_or(Ok(()), TreeFile::publish)?;
+            tree.map_or(Ok(()), NewFile::publish)?;
             Some(sealed)
         }
         None => None,
@@ -396,18 +396,18 @@ fn write(
         };
         ext2_image::mkfs::Error::from(error)
     };
-    let fresh = if image.is_in_place { Fresh::Unknown } else { Fresh::Zeros };
-    if !image.is_in_place {
-        image.file.set_len(header + plan.bytes()).map_err(io)?;
+    let fresh = if image.is_in_place() { Fresh::Unknown } else { Fresh::Zeros };
+    if !image.is_in_place() {
+        image.file().set_len(header + plan.bytes()).map_err(io)?;
     }
     let bar = bytes_bar("copying", plan.payload());
-    let out = FileOutput::new(&image.file, image.base, plan.bytes(), fresh);
+    let out = FileOutput::new(image.file(), image.base, plan.bytes(), fresh);
     let report = plan.write(contents, &out, &mut |copied| bar.set_position(copied))?;
     if let Some(id) = pfn_id {
         let bytes = pfn::header(id, plan.bytes());
-        image.file.write_all_at(&bytes, image.base - header + pfn::HEADER_OFFSET).map_err(io)?;
+        image.file().write_all_at(&bytes, image.base - header + pfn::HEADER_OFFSET).map_err(io)?;
     }
-    if image.is_in_place {
+    if image.is_in_place() {
         out.flush()?;
     }
     bar.finish_and_clear();

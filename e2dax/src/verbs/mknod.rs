@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     };
     let target = Target::parse(&args.target)?;
     change(context, |context, images| {
-        let (parent, name) = images.parent(context, &target)?;
+        let (parent, name) = images.parent_of_file(context, &target)?;
         let new = NewInode { device, ..NewInode::new(args.kind, args.mode) };
         parent.create(name, &new).of(|| target.name())?;
         Ok(())
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 
 pub(crate) fn run_fifo(args: &FifoArgs, context: &mut Context) -> Result<()> {
     for_each(context, &args.targets, |context, images, target| {
-        let (parent, name) = images.parent(context, target)?;
+        let (parent, name) = images.parent_of_file(context, target)?;
         parent.create(name, &NewInode::new(FileKind::Fifo, args.mode)).of(|| target.name())?;
         Ok(())
     })

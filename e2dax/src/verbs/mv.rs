@@ -7,7 +7,7 @@ use ext2_core::{FileKind, Follow, RenameFlags};
 use crate::context::Context;
 use crate::describe::{join, last_name};
 use crate::failure::{Failure, Of, Result};
-use crate::images::change;
+use crate::images::{change, refuse_a_slash};
 use crate::target::Target;
 
 /// Rename files in an image
@@ -61,6 +61,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
                 };
                 let (old_dir, old) = images.parent(context, &source)?;
                 let (new_dir, new) = images.parent(context, &to)?;
+                if old_dir.lookup(old).is_ok_and(|moved| moved.kind() != FileKind::Directory) {
+                    refuse_a_slash(to.path(), || to.name())?;
+                }
                 fs.rename(&old_dir, old, &new_dir, new, flags)
                     .of(|| format!("{} to {}", source.name(), to.name()))
             });

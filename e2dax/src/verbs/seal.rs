@@ -1,10 +1,10 @@
 //! `seal`: a tree of hashes over an image, for dm-verity.
 
 pub(crate) mod options;
-pub(crate) mod tree_file;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
+use std::path::Path;
 
 use blockdev::BlockDevice as _;
 use ext2_image::FileRange;
@@ -12,12 +12,12 @@ use ext2_image::seal::{
     Behind, Extent, data_blocks, extent_of, look_behind, place_behind, seal_behind, seal_file,
 };
 
+use crate::beside::{NewFile, Output};
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::progress::bytes_bar;
 use crate::target::{Mode, Target};
 use options::{SealOptions, failed, print, refuse_the_image, to_json};
-use tree_file::TreeFile;
 
 /// Seal an image: add a dm-verity hash tree, and print the root hash
 #[derive(clap::Args)]
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         refuse_the_image(path, &target.image)?;
     }
     let tree = match &options.hash_file {
-        Some(path) => Some(TreeFile::create(path, args.force, context.image.wait)?),
+        Some(path) => Some(tree_file(path, args.force, context.image.wait)?),
         None => None,
     };
     let (old, size) = (seal_behind(&*device, bytes).map_err(|error| failed(name(), error))?, device.size());
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
     }
     let bar = bytes_bar("hashing", bytes);
-    let tree_file = tree.as_ref().map(TreeFile::file);
+    let tree_file = tree.as_ref().map(NewFile::file);
     let sealed =
         seal_file(&file, target.offset(), bytes, room, tree_file, &params, &|hashed| bar.inc(hashed));
     bar.finish_and_clear();
@@ -102,9 +102,19 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
             FileRange::new(&file, target.offset() + rest.start, len).zero(0, len).of(name)?;
         }
     }
-    tree.map_or(Ok(()), TreeFile::publish)?;
+    tree.map_or(Ok(()), NewFile::publish)?;
     if args.json {
         return context.out.json(&to_json(&sealed, options));
     }
     print(&sealed, options, context)
+}
+
+/// What a tree of its own is written to, which takes the place of an old one when it is whole.
+///
+/// # Errors
+/// What is there, without `force`; what is neither a file nor a block device; what is in use; the system's.
+pub(super) fn tree_file(path: &Path, force: bool, wait: bool) -> Result<NewFile> {
+    let output = Output::find(path)?;
+    output.need_force(force)?;
+    output.open(false, wait)
 }

@@ -1,15 +1,13 @@
 //! `tar`: an image as an archive.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::os::unix::fs::FileTypeExt as _;
+use std::io::{BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use ext2_core::Follow;
 use ext2_image::tar::{self, Report};
 
-use crate::beside::{self, Name, take};
+use crate::beside::{NewFile, Output};
 use crate::context::Context;
 use crate::failure::{Cause, Failure, Result};
 use crate::interrupt::Partial;
@@ -62,14 +60,14 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
             return Err(Failure::text(show_os(path.as_os_str()), what));
         }
         Some(path) => {
-            let (file, name) = create(path, args.force, context.image.wait)?;
-            let partial = name.is_none().then(|| Partial::named(path));
-            let mut out = BufWriter::with_capacity(BUFFER, &file);
+            let archive = open(path, args.force, context.image.wait)?;
+            let partial = archive.is_in_place().then(|| Partial::named(path));
+            let mut out = BufWriter::with_capacity(BUFFER, archive.file());
             let report = write(&mut out).and_then(|report| Ok(out.flush().map(|()| report)?));
             let report =
                 report.map_err(|error| failed(&target, error, |error| Failure::host(path, error)))?;
-            drop(partial);
-            name.map_or(Ok(()), |name| name.give_to(&file))?;
+            drop((out, partial));
+            archive.publish()?;
             report
         }
         None => {
@@ -97,29 +95,13 @@ fn tell(target: &Target, report: &Report, context: &Context) {
     }
 }
 
-/// What the archive is written to, and the name that it gets when it is whole: none for a device or a pipe.
-fn create(path: &Path, force: bool, wait: bool) -> Result<(File, Option<Name>)> {
-    let host = |error| Failure::host(path, error);
-    let refused = |what| Failure::text(show_os(path.as_os_str()), what);
-    let existing = match std::fs::metadata(path) {
-        Ok(found) => Some(found),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(host(error)),
-    };
-    let place = beside::place(path);
-    if let Some(found) = &existing {
-        let kind = found.file_type();
-        match (kind.is_file(), kind.is_block_device()) {
-            (true, _) if !force => return Err(refused("exists: --force replaces it")),
-            (_, true) if !force => return Err(refused("is a device: --force overwrites what is on it")),
-            (true, _) => drop(take(&place, found, wait)?),
-            (_, true) => return Ok((take(path, found, wait)?, None)),
-            // A tape or a pipe: what is written there takes nothing away.
-            _ => return Ok((OpenOptions::new().write(true).open(path).map_err(host)?, None)),
-        }
+/// What the archive is written to: nothing is lost of a tape or a pipe.
+fn open(path: &Path, force: bool, wait: bool) -> Result<NewFile> {
+    let output = Output::find(path)?;
+    if !output.is_passage() {
+        output.need_force(force)?;
     }
-    let (file, name) = beside::create(&place, existing.as_ref(), wait).map_err(host)?;
-    Ok((file, Some(name)))
+    output.open(false, wait)
 }
 
 fn used_bytes(fs: &ext2_core::Ext2) -> u64 {

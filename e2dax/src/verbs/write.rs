@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         let fs = images.get(context, &target)?;
         let inode = match target.find_to_change(&fs, Follow::Yes) {
             Err(error) if error.is(Errno::NOENT) => {
-                let (parent, name) = images.parent(context, &target)?;
+                let (parent, name) = images.parent_of_file(context, &target)?;
                 parent.create(name, &NewInode::new(FileKind::Regular, args.mode))
             }
             other => other,

@@ -235,6 +235,23 @@ fn a_name_with_a_slash_at_its_end_is_a_directory_or_becomes_one() {
         folder.run(&["stat", "block-4k.img:/name"]).fails(1);
     }
     assert_eq!(fs::read(folder.path("file")).unwrap(), b"x");
+    // Nor is anything else that is no directory made or moved by such a name.
+    for words in [
+        &["mv", "block-4k.img:/README", "block-4k.img:/name/"][..],
+        &["mv", "--exchange", "block-4k.img:/README", "block-4k.img:/made/"],
+        &["ln", "block-4k.img:/README", "block-4k.img:/name/"],
+        &["ln", "-s", "README", "block-4k.img:/name/"],
+        &["mkfifo", "block-4k.img:/name/"],
+        &["mknod", "block-4k.img:/name//", "c", "1", "3"],
+        &["touch", "block-4k.img:/name/"],
+        &["truncate", "-s", "1", "block-4k.img:/name/"],
+        &["write", "block-4k.img:/name/"],
+    ] {
+        let said = folder.run(words).fails(1);
+        assert!(said.contains("ot a directory"), "{words:?}: {said}");
+        folder.run(&["stat", "block-4k.img:/name"]).fails(1);
+    }
+    folder.run(&["stat", "block-4k.img:/README"]).ok();
     // As coreutils do.
     folder.run(&["cp", "block-4k.img:/README", "dir/"]).ok();
     assert!(folder.path("dir/README").is_file());

@@ -187,18 +187,25 @@ impl Model {
     pub fn step(&mut self, step: &Step, answer: &Answer, now: i64, room: Room) -> Verdict {
         (self.now, self.room, self.actor) = (now, room, step.actor);
         // Also where nothing is done: a mapping that ends with the run notes the time of the last step.
-        if self.counts_all_as_stored {
-            let mapped = self.mapped_for_storing();
-            mapped.into_iter().for_each(|id| self.node_mut(id).perhaps_modified(now));
-        }
+        self.note_mapped();
         match answer {
             Answer::Nothing => return Ok(()),
             Answer::Broken(words) | Answer::Failed(words) => return Err(words.clone()),
             _ => {}
         }
         self.names_step(step, answer)?;
+        // The last step may have been the one that made it.
+        self.note_mapped();
         self.collect();
         Ok(())
+    }
+
+    /// Notes that what is mapped for storing may be found to have been stored to now, where stores are not told apart.
+    fn note_mapped(&mut self) {
+        if self.counts_all_as_stored {
+            let (mapped, now) = (self.mapped_for_storing(), self.now);
+            mapped.into_iter().for_each(|id| self.node_mut(id).perhaps_modified(now));
+        }
     }
 
     /// What is mapped for storing, once for each mapping.

@@ -3,14 +3,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use blockdev::Partition;
 
-use crate::beside::{self, Name, take};
+use crate::beside::{NewFile, Output};
 use crate::failure::{Failure, Of, Result};
 use crate::target::Place;
 use crate::text::show_os;
@@ -19,10 +18,8 @@ use crate::text::show_os;
 #[derive(Clone, Debug)]
 pub(super) struct Where {
     /// The file or device.
-    pub(super) path: PathBuf,
+    output: Output,
     place: Place,
-    /// What is there: none for a new file.
-    existing: Option<std::fs::Metadata>,
 }
 
 impl Where {
@@ -55,25 +52,18 @@ impl Where {
                 "the header is made with the image: --pfn-header",
             ));
         }
-        // A link leads to the file that is replaced, or made.
-        let path = beside::place(&path);
-        let existing = match std::fs::metadata(&path) {
-            Ok(meta) => Some(meta),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Failure::host(&path, error)),
-        };
-        if let Some(meta) = &existing {
-            let kind = meta.file_type();
-            if !kind.is_file() && !kind.is_block_device() {
-                let what = if kind.is_dir() { "is a directory" } else { "is no file and no block device" };
-                return Err(Failure::text(show_os(path.as_os_str()), what));
-            }
-        }
-        Ok(Self { path, place, existing })
+        let output = Output::find(&path)?;
+        output.need_storage()?;
+        Ok(Self { output, place })
+    }
+
+    /// The name of the file or device.
+    pub(super) fn path(&self) -> &Path {
+        self.output.path()
     }
 
     pub(super) fn is_device(&self) -> bool {
-        self.existing.as_ref().is_some_and(|meta| meta.file_type().is_block_device())
+        self.output.is_device()
     }
 
     /// Whether it is a part of what is there.
@@ -88,7 +78,7 @@ impl Where {
 
     /// Whether this is the file of these attributes.
     pub(super) fn is(&self, other: &std::fs::Metadata) -> bool {
-        self.existing.as_ref().is_some_and(|meta| (meta.dev(), meta.ino()) == (other.dev(), other.ino()))
+        self.output.is(other)
     }
 
     /// First byte and number of bytes of what is there; none for a new file.
@@ -96,13 +86,12 @@ impl Where {
     /// # Errors
     /// No such partition.
     pub(super) fn bounds(&self) -> Result<Option<(u64, u64)>> {
-        if self.existing.is_none() {
-            return Ok(None);
-        }
-        let name = || show_os(self.path.as_os_str());
+        let Some(existing) = self.output.existing() else { return Ok(None) };
+        let path = self.path();
+        let name = || show_os(path.as_os_str());
         let open = || {
             blockdev::open_image(
-                &self.path,
+                path,
                 &blockdev::DeviceOptions {
                     kind: blockdev::Backend::File,
                     ..blockdev::DeviceOptions::read_only()
@@ -112,10 +101,10 @@ impl Where {
         match self.place {
             Place::Whole if self.is_device() => {
                 use std::io::{Seek as _, SeekFrom};
-                let size = File::open(&self.path).and_then(|mut file| file.seek(SeekFrom::End(0)));
-                Ok(Some((0, size.map_err(|error| Failure::host(&self.path, error))?)))
+                let size = File::open(path).and_then(|mut file| file.seek(SeekFrom::End(0)));
+                Ok(Some((0, size.map_err(|error| Failure::host(path, error))?)))
             }
-            Place::Whole | Place::Pfn => Ok(self.existing.as_ref().map(|meta| (0, meta.len()))),
+            Place::Whole | Place::Pfn => Ok(Some((0, existing.len()))),
             Place::Offset(offset) => {
                 let part = Partition::from_offset(open().of(name)?, offset).of(name)?;
                 Ok(Some((offset, blockdev::BlockDevice::size(&part))))
@@ -130,13 +119,9 @@ impl Where {
 
 /// The image in the making.
 pub(super) struct Image {
-    pub(super) file: File,
+    new: NewFile,
     /// The byte of the file at which it begins.
     pub(super) base: u64,
-    /// Whether what is there may be anything but zeros.
-    pub(super) is_in_place: bool,
-    /// The name that it gets when it is whole; none where it is written in place.
-    name: Option<Name>,
 }
 
 impl Image {
@@ -145,19 +130,21 @@ impl Image {
     /// # Errors
     /// What is not empty without `force`, what is in use, and the system's.
     pub(super) fn create(place: &Where, start: u64, base: u64, force: bool, wait: bool) -> Result<Self> {
-        let path = &place.path;
-        let existing = place.existing.as_ref();
-        if existing.is_some() && !force && !is_empty(path, start) {
+        let path = place.path();
+        if place.output.existing().is_some() && !force && !is_empty(path, start) {
             return Err(Failure::text(show_os(path.as_os_str()), "is not empty: --force replaces it"));
         }
-        // Not before it is known that nobody uses what is there.
-        let there = existing.map(|meta| take(path, meta, wait)).transpose()?;
-        if let Some(file) = there.filter(|_| place.is_in_place()) {
-            return Ok(Self { file, base, is_in_place: true, name: None });
-        }
-        let made = beside::create(path, existing, wait);
-        let (file, name) = made.map_err(|error| Failure::host(path, error))?;
-        Ok(Self { file, base, is_in_place: false, name: Some(name) })
+        Ok(Self { new: place.output.open(place.is_part(), wait)?, base })
+    }
+
+    /// The file, for whoever fills it.
+    pub(super) fn file(&self) -> &File {
+        self.new.file()
+    }
+
+    /// Whether what is there may be anything but zeros.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.new.is_in_place()
     }
 
     /// Gives the image, which is whole, its name.
@@ -165,7 +152,7 @@ impl Image {
     /// # Errors
     /// The system's; what was there is there still, or the message says otherwise.
     pub(super) fn publish(self) -> Result<()> {
-        self.name.map_or(Ok(()), |name| name.give_to(&self.file))
+        self.new.publish()
     }
 }
 

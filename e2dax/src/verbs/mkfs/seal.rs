@@ -7,11 +7,12 @@ use ext2_image::mkfs::Plan;
 use ext2_image::seal::{Params, Sealed, place_behind, seal_file};
 
 use super::Args;
+use crate::beside::NewFile;
 use crate::failure::{Failure, Result};
 use crate::progress::bytes_bar;
 use crate::text::show_os;
 use crate::verbs::seal::options::{failed, refuse_the_image};
-use crate::verbs::seal::tree_file::TreeFile;
+use crate::verbs::seal::tree_file;
 
 /// The seal in the making.
 pub(super) struct Seal {
@@ -71,16 +72,16 @@ impl Seal {
         uuid: &[u8; 16],
         room: Option<u64>,
         args: &Args,
-    ) -> Result<(Sealed, Option<TreeFile>)> {
+    ) -> Result<(Sealed, Option<NewFile>)> {
         let geometry = plan.layout().geometry();
         let bytes = u64::from(geometry.blocks_count) * geometry.block_size.bytes();
         let params = args.seal_options.params(uuid)?;
         let tree = match &args.seal_options.hash_file {
-            Some(path) => Some(TreeFile::create(path, args.force, self.wait)?),
+            Some(path) => Some(tree_file(path, args.force, self.wait)?),
             None => None,
         };
         let bar = bytes_bar("hashing", bytes);
-        let tree_file = tree.as_ref().map(TreeFile::file);
+        let tree_file = tree.as_ref().map(NewFile::file);
         let sealed = seal_file(file, start, bytes, room, tree_file, &params, &|hashed| bar.inc(hashed));
         bar.finish_and_clear();
         let sealed = sealed.map_err(|error| failed(show_os(args.image.as_os_str()), error))?;
