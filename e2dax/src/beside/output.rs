@@ -12,6 +12,8 @@ use crate::text::show_os;
 /// A name that something is written to.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
+    /// The name as it was given, for whoever reads an error.
+    given: PathBuf,
     /// Where the name leads: to what is replaced, or made.
     path: PathBuf,
     /// What is there; none for a new file.
@@ -23,14 +25,14 @@ impl Output {
     ///
     /// # Errors
     /// The system's, but for a file that is not there.
-    pub(crate) fn find(path: &Path) -> Result<Self> {
-        let path = place(path);
+    pub(crate) fn find(given: &Path) -> Result<Self> {
+        let path = place(given);
         let existing = match std::fs::metadata(&path) {
             Ok(found) => Some(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Failure::host(&path, error)),
+            Err(error) => return Err(Failure::host(given, error)),
         };
-        Ok(Self { path, existing })
+        Ok(Self { given: given.into(), path, existing })
     }
 
     /// Where the name leads.
@@ -87,8 +89,9 @@ impl Output {
         }
     }
 
-    fn refused(&self, what: &str) -> Failure {
-        Failure::text(show_os(self.path.as_os_str()), what)
+    /// Says why nothing is written to it.
+    pub(crate) fn refused(&self, what: &str) -> Failure {
+        Failure::text(show_os(self.given.as_os_str()), what)
     }
 
     /// Opens what is written to: a file that is made beside what is there, or that itself where it is no file or
@@ -97,7 +100,7 @@ impl Output {
     /// # Errors
     /// What is in use, unless `wait` says to wait for that, and the system's.
     pub(crate) fn open(&self, in_place: bool, wait: bool) -> Result<NewFile> {
-        let host = |error| Failure::host(&self.path, error);
+        let host = |error| Failure::host(&self.given, error);
         let new = |file, name| NewFile { path: self.path.clone(), file, name, syncs: !self.is_passage() };
         if self.is_passage() {
             return Ok(new(OpenOptions::new().write(true).open(&self.path).map_err(host)?, None));

@@ -132,7 +132,7 @@ impl Image {
     pub(super) fn create(place: &Where, start: u64, base: u64, force: bool, wait: bool) -> Result<Self> {
         let path = place.path();
         if place.output.existing().is_some() && !force && !is_empty(path, start) {
-            return Err(Failure::text(show_os(path.as_os_str()), "is not empty: --force replaces it"));
+            return Err(place.output.refused("is not empty: --force replaces it"));
         }
         Ok(Self { new: place.output.open(place.is_part(), wait)?, base })
     }
