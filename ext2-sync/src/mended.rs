@@ -83,6 +83,8 @@ mended! {
     LateAttach: "who opens a file for the first time does not wait for whoever takes its blocks away, and is not told",
     EarlyDeath: "where the clock is near 1970 the time of a deletion is an inode's number",
     ResizeReach: "the inode of the spare descriptors is refused where it is longer than a file can be",
+    SetIdComesBack: "set-id bits that are stripped come back with an access list that is set meanwhile",
+    FlagsLookedAtFirst: "whether a file is immutable is looked at before the lock that its flags are set under",
     DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",
 }
 

@@ -21,6 +21,7 @@ use crate::fs::change::Change;
 use crate::map::{DIRECT, Pointers, SLOTS};
 use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::space::Taken;
+use crate::sync::{IoGuard, Mended};
 use crate::{Errno, InodeFlags, Wait};
 
 impl Cell {
@@ -305,6 +306,22 @@ impl Cell {
         }
         Ok(())
     }
+
+    /// Takes the `io` lock for a change that the attribute flags may forbid.
+    ///
+    /// # Errors
+    /// As [`check_changeable`](Self::check_changeable).
+    pub(crate) fn io_to_change(&self) -> Result<IoGuard<'_>> {
+        let is_early = Mended::FlagsLookedAtFirst.is_back();
+        if is_early {
+            self.check_changeable()?;
+        }
+        let io = self.io.write();
+        if !is_early {
+            self.check_changeable()?;
+        }
+        Ok(io)
+    }
 }
 
 impl Inode {
@@ -319,8 +336,7 @@ impl Inode {
         let taken = || size..u64::MAX;
         self.0.space.patiently(taken, wait, || {
             self.0.fs.change(|| {
-                let _io = self.0.io.write();
-                self.0.check_changeable()?;
+                let _io = self.0.io_to_change()?;
                 self.0.set_size(size)
             })
         })
@@ -337,8 +353,7 @@ impl Inode {
         let taken = || offset..offset.saturating_add(len).min(self.size());
         self.0.space.patiently(taken, wait, || {
             self.0.fs.change(|| {
-                let _io = self.0.io.write();
-                self.0.check_changeable()?;
+                let _io = self.0.io_to_change()?;
                 self.0.punch(offset, len)
             })
         })
@@ -352,8 +367,7 @@ impl Inode {
     pub fn zero_range(&self, offset: u64, len: u64) -> Result<()> {
         self.need(FileKind::Regular)?;
         self.0.fs.change(|| {
-            let _io = self.0.io.write();
-            self.0.check_changeable()?;
+            let _io = self.0.io_to_change()?;
             let cell = &*self.0;
             let end = offset.saturating_add(len).min(cell.size());
             if offset >= end {

@@ -4,6 +4,7 @@ use super::{Allocate, Attrs, Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
 use crate::fs::change::Change;
 use crate::order::Barrier;
+use crate::sync::Mended;
 use crate::{AclKind, Errno, InodeFlags, Timestamp};
 
 /// What to change of an inode's attributes; what is `None` stays.
@@ -221,7 +222,7 @@ impl Inode {
     /// The device's.
     pub fn strip_setid(&self) -> Result<()> {
         // Who changes mode and access list gives back what the mode had, and would bring the bits back.
-        let _io = self.0.io.read();
+        let _io = (!Mended::SetIdComesBack.is_back()).then(|| self.0.io.read());
         let mut attrs = self.0.attrs.lock();
         let group_execute = attrs.mode & 0o010 != 0;
         let strip = 0o4000 | if group_execute { 0o2000 } else { 0 };
@@ -240,8 +241,7 @@ impl Inode {
     /// `EPERM` for an immutable or append-only inode, `EROFS`, the device's.
     pub fn set_attr(&self, change: &SetAttr) -> Result<()> {
         self.0.fs.change(|| {
-            let _io = self.0.io.write();
-            self.0.check_changeable()?;
+            let _io = self.0.io_to_change()?;
             self.0.set_rights(change)?;
             let now = self.0.fs.clock.now();
             let mut attrs = self.0.attrs.lock();

@@ -425,8 +425,7 @@ impl Inode {
         }
         self.check_user_xattr(name)?;
         self.0.fs.change(|| {
-            let _io = self.0.io.write();
-            self.0.check_changeable()?;
+            let _io = self.0.io_to_change()?;
             self.0.set_xattr(parsed, Some(value), how)
         })
     }
@@ -442,8 +441,7 @@ impl Inode {
         }
         self.check_user_xattr(name)?;
         self.0.fs.change(|| {
-            let _io = self.0.io.write();
-            self.0.check_changeable()?;
+            let _io = self.0.io_to_change()?;
             self.0.set_xattr(parsed, None, XattrSet::Any)
         })
     }
@@ -469,8 +467,7 @@ impl Inode {
             _ => {}
         }
         self.0.fs.change(|| {
-            let _io = self.0.io.write();
-            self.0.check_changeable()?;
+            let _io = self.0.io_to_change()?;
             match acl {
                 Some(acl) if which == AclKind::Access => {
                     let mode = self.0.attrs.lock().mode & !0o777 | acl.mode();

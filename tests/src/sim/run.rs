@@ -186,9 +186,9 @@ impl Run {
                     run.step(options, Step { actor, operation: Operation::Root { to: 0 } })?;
                 }
             }
-            if options.scene == Some(Scene::FirstOpened) && run.programs.is_none() {
+            if options.scene.is_some_and(Scene::is_about_one_file) && run.programs.is_none() {
                 for (actor, operation) in
-                    (1..options.actors).flat_map(|actor| Script::unopened().map(|own| (actor, own)))
+                    (1..options.actors).flat_map(|actor| Script::others_hold().map(|own| (actor, own)))
                 {
                     run.step(options, Step { actor, operation })?;
                 }

@@ -63,6 +63,8 @@ pub enum Scene {
     SyncedTogether,
     /// A file that nobody has opened yet is cut off, punched, or moved as it grows; meanwhile others open it, and look at it.
     FirstOpened,
+    /// Threads change the rights, flags, attributes and bytes of one file, and one makes it immutable.
+    OneFile,
 }
 
 /// The operations of a scene.
@@ -75,6 +77,11 @@ pub(super) struct Script {
 }
 
 impl Scene {
+    /// Whether all actors have the first one's file in hand before threads begin.
+    pub(super) fn is_about_one_file(self) -> bool {
+        matches!(self, Self::FirstOpened | Self::OneFile)
+    }
+
     /// Those of a mode.
     fn of(mode: Mode) -> Vec<Self> {
         let stored = [
@@ -98,7 +105,7 @@ impl Scene {
                 Self::SmallBatch,
                 Self::Reserved,
             ],
-            Mode::Threads => vec![Self::SameNames, Self::OneProcess, Self::SyncedTogether],
+            Mode::Threads => vec![Self::SameNames, Self::OneProcess, Self::SyncedTogether, Self::OneFile],
             Mode::Crash => [&[Self::DeadBesideTruncation][..], &stored].concat(),
             Mode::Failing => [&[Self::MappedHole, Self::MappedHole, Self::FirstUse][..], &stored].concat(),
         }
@@ -209,6 +216,15 @@ impl Scene {
                 options.switch = *rng.pick(&[10, 0, 0, 0]);
                 options.shares = vec![(W::Read, 2), (W::Write, 1), (W::Truncate, 1), (W::Punch, 1)];
             }
+            Self::OneFile => {
+                use Word as W;
+                (options.forgets, options.switch) = (false, *rng.pick(&[10, 40, 0, 0, 0]));
+                let rights =
+                    [(W::SetAcl, 4), (W::StripSetid, 4), (W::Chmod, 2), (W::Chown, 1), (W::SetFlags, 2)];
+                let others =
+                    [(W::SetXattr, 2), (W::RemoveXattr, 1), (W::Truncate, 1), (W::Punch, 1), (W::Zero, 1)];
+                options.shares = [&rights[..], &others, &[(W::Stat, 2), (W::Acl, 1)]].concat();
+            }
             Self::SameNames => {
                 use Word as W;
                 options.forgets = true;
@@ -223,7 +239,7 @@ impl Scene {
             // A sync would leave nothing to do.
             Mode::Threads if self == Self::SyncedTogether => 0,
             // Nor would who opens it before.
-            Mode::Threads if self == Self::FirstOpened => 0,
+            Mode::Threads if matches!(self, Self::FirstOpened | Self::OneFile) => 0,
             Mode::Threads => rng.below(4) as u32,
             // On a full disk what follows may meet the exception that `docs/durability.md` names.
             Mode::Crash if self == Self::DeadBesideTruncation => 0,
@@ -259,6 +275,7 @@ impl Scene {
             Self::SameNames => script.same_names(rng),
             Self::SyncedTogether => script.synced_together(rng),
             Self::FirstOpened => script.first_opened(rng, options),
+            Self::OneFile => script.one_file(rng),
             Self::OneProcess if options.block < PAGE => script.one_end(),
             Self::OneProcess => script.one_process(rng),
         }

@@ -1,6 +1,6 @@
 //! Scenes of threads: what is there before they begin, and what they begin with.
 
-use ext2_core::{FileKind, Policy};
+use ext2_core::{AclKind, FileKind, Policy};
 use ext2_dax::{
     OpenFor,
     mmu::{Protection, Sharing},
@@ -9,11 +9,11 @@ use ext2_dax::{
 use super::{PAGE, Script};
 use crate::{
     Rng,
-    sim::{Actor, Data, Operation, Options},
+    sim::{Actor, Data, Operation, Options, operation::WHOLE},
 };
 
-/// The name of the file that nobody has opened yet.
-const UNOPENED: u8 = 1;
+/// The name of the file that all have in hand.
+const SHARED: u8 = 1;
 /// Bytes up to which a file is small to [`Policy::Aligned`].
 const SMALL: u64 = 1 << 20;
 
@@ -66,14 +66,14 @@ impl Script {
 
     /// A file that is written to by its inode alone. One that moves as it grows is as long as a small one can be.
     pub(super) fn first_opened(&mut self, rng: &mut Rng, options: &Options) {
-        self.make(UNOPENED, FileKind::Regular, 0o644, 1);
+        self.make(SHARED, FileKind::Regular, 0o644, 1);
         let len = if moves(options) { SMALL } else { PAGE + 1 + rng.below(PAGE) };
         self.does(Operation::Write { of: 1, at: 0, data: Data { len: len as u32, seed: 3 } });
     }
 
-    /// How the others come to have that file, in the hand of whoever made it.
-    pub(in crate::sim) fn unopened() -> [Operation; 2] {
-        [Operation::Root { to: 0 }, Operation::Lookup { dir: 0, name: UNOPENED, to: 1 }]
+    /// How the others come to have the file of a scene about one, in the hand of whoever made it.
+    pub(in crate::sim) fn others_hold() -> [Operation; 2] {
+        [Operation::Root { to: 0 }, Operation::Lookup { dir: 0, name: SHARED, to: 1 }]
     }
 
     /// What an actor begins with beside others: the first takes blocks away, or moves them, and the others open the file.
@@ -113,6 +113,32 @@ impl Script {
             let load = Operation::Load { map: 0, at, len: PAGE as u32 };
             [load, Operation::Store { map: 0, at, data: Data { len: 50, seed: 11 } }]
         })
+    }
+
+    /// A file with set-id bits and, at times, an access list.
+    pub(super) fn one_file(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        self.make(SHARED, FileKind::Regular, *rng.pick(&[0o4755, 0o6755, 0o644]), 1);
+        self.does(O::Write { of: 1, at: 0, data: Data { len: 1 + rng.below(9000) as u32, seed: 3 } });
+        if rng.one_in(2) {
+            self.does(O::SetAcl { of: 1, which: AclKind::Access, acl: Some(rng.below(1 << 15) as u16) });
+        }
+    }
+
+    /// What an actor begins with beside others that change the same file: the first takes rights away, and looks at what
+    /// they guard, twice: what the others change may come before or after, and not in between.
+    pub(in crate::sim) fn changed_first(actor: Actor, rng: &mut Rng) -> Vec<Operation> {
+        use Operation as O;
+        let look = match rng.below(3) {
+            0 => O::Xattrs { of: 1 },
+            1 => O::Read { of: 1, at: 0, len: WHOLE },
+            _ => O::Stat { of: 1 },
+        };
+        match (actor, rng.below(3)) {
+            (0, 0) => vec![O::StripSetid { of: 1 }, O::Stat { of: 1 }],
+            (0, _) => vec![O::SetFlags { of: 1, flags: 0x10 << rng.below(2) }, look],
+            _ => Vec::new(),
+        }
     }
 
     pub(super) fn same_names(&mut self, rng: &mut Rng) {
