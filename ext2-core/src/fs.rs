@@ -16,6 +16,8 @@ pub(crate) use super_at;
 pub(crate) mod change;
 mod close;
 #[cfg(feature = "write")]
+mod loss;
+#[cfg(feature = "write")]
 mod mount;
 mod open;
 #[cfg(feature = "write")]
@@ -82,6 +84,9 @@ pub(crate) struct Fs {
     /// The log that metadata goes through, where that was asked for: it is `dev`, then.
     #[cfg(feature = "write")]
     pub(crate) log: Option<Arc<crate::log::Logged>>,
+    /// Fences and flushes that failed.
+    #[cfg(feature = "write")]
+    pub(crate) losses: loss::Losses,
     /// Attribute blocks that may be shared, by their hash.
     #[cfg(feature = "write")]
     pub(crate) shared_xattrs: crate::sync::Mutex<crate::xattr::Shared>,

@@ -112,6 +112,9 @@ pub(crate) struct Cell {
     pub(crate) map: Mutex<Growth>,
     #[cfg(feature = "write")]
     pub(crate) space: crate::space::Space,
+    /// Of how many [losses](crate::fs::Fs::flush) whoever syncs the file was told.
+    #[cfg(feature = "write")]
+    pub(crate) losses_told: AtomicU32,
     /// The index of a directory; unused by others.
     pub(crate) dir: SharedIndex,
     /// Where names of a directory were found.
@@ -193,6 +196,8 @@ impl Cell {
             map: Mutex::new(Rank::Map, Growth::default()),
             #[cfg(feature = "write")]
             space: crate::space::Space::new(),
+            #[cfg(feature = "write")]
+            losses_told: fs.losses.told_of_unheld(),
             dir: fs.indexes.of(nr, kind),
             places: Places::new(),
             moves: Moves::new(),

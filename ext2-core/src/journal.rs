@@ -141,7 +141,7 @@ impl<'f> Journal<'f> {
         self.write(self.end(blocks.len()) - 1, &block(len, COMMIT, self.sequence))?;
         // With an empty journal this flag means nothing; the store after it is what commits.
         self.fs.store_recover(true)?;
-        Barrier::JournalWritten.fence(&*self.fs.dev)?;
+        self.fs.fence(Barrier::JournalWritten)?;
         Ok(Transaction { journal: self, is_ended: true })
     }
 
@@ -192,7 +192,7 @@ impl Transaction<'_> {
         let journal = &self.journal;
         // Every change of a name ends with a fence.
         journal.store(S_START, 0)?;
-        Barrier::JournalEmptied.fence(&*journal.fs.dev)?;
+        journal.fs.fence(Barrier::JournalEmptied)?;
         self.is_ended = true;
         journal.store(S_SEQUENCE, journal.sequence.wrapping_add(1))?;
         journal.fs.store_recover(false)

@@ -152,6 +152,9 @@ impl Inode {
     /// another is not removed.
     fn parent(&self) -> Result<Self> {
         let _io = self.0.io.read();
-        self.of_entry(b"..", &self.0.must_find(b"..")?)
+        match self.0.find(b"..")? {
+            Some(found) => self.of_entry(b"..", found.nr),
+            None => Err(self.0.corrupt("has no `..`")),
+        }
     }
 }

@@ -19,6 +19,7 @@
 use blockdev::BlockDevice;
 
 use crate::error::Result;
+use crate::fs::Fs;
 
 macro_rules! barriers {
     ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
@@ -142,8 +143,8 @@ impl<T> Written<T> {
     }
 
     /// The fence.
-    pub(crate) fn fence(self, why: Barrier, dev: &dyn BlockDevice) -> Result<Durable<T>> {
-        why.fence(dev)?;
+    pub(crate) fn fence(self, why: Barrier, fs: &Fs) -> Result<Durable<T>> {
+        fs.fence(why)?;
         Ok(Durable(self.0))
     }
 

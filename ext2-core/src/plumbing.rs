@@ -58,11 +58,18 @@ pub trait Plumbing: sealed::Sealed {
     /// `EROFS`.
     fn begin_storing(&self) -> Result<Storing<'_>>;
 
-    /// Flushes the device. Where that fails, what was stored before may be lost, and the image is marked for a check.
+    /// Flushes the device, for whoever makes the file durable. Where that fails, what was stored before may be lost, and the
+    /// image is marked for a check.
+    ///
+    /// # Errors
+    /// The device's, and those of [`sync`](Inode::sync).
+    fn flush(&self, barrier: Barrier) -> Result<()>;
+
+    /// Makes what was stored before durable no later than what is stored after; where that fails it is as where a flush does.
     ///
     /// # Errors
     /// The device's.
-    fn flush(&self, barrier: Barrier) -> Result<()>;
+    fn fence(&self, barrier: Barrier) -> Result<()>;
 
     /// Raises the size to `end` bytes if it is smaller, after bytes from `written_from` on were stored; what is mapped
     /// between the old end and that is zeroed first. Takes no page away and waits for no lease. The caller holds the
@@ -140,11 +147,11 @@ impl Plumbing for Inode {
     }
 
     fn flush(&self, barrier: Barrier) -> Result<()> {
-        let fs = &*self.0.fs;
-        if crate::sync::Mended::FlushUnnoted.is_back() {
-            return Ok(barrier.flush(&*fs.dev)?);
-        }
-        fs.may_lose(|| Ok(barrier.flush(&*fs.dev)?))
+        self.0.fs.flush(barrier, &self.0.losses_told)
+    }
+
+    fn fence(&self, barrier: Barrier) -> Result<()> {
+        self.0.fs.fence(barrier)
     }
 
     fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {

@@ -18,7 +18,7 @@ pub enum Follow {
 /// Symbolic links followed in one path (Linux: `MAXSYMLINKS`).
 const LINKS_MAX: u32 = 40;
 
-/// The longest path or link target, in bytes (Linux: `PATH_MAX`).
+/// More bytes than the longest path or link target has (Linux: `PATH_MAX`, which counts the 0 behind it).
 const PATH_MAX: usize = 4096;
 
 /// Names that are still to be walked, the next one last.
@@ -57,7 +57,7 @@ impl Ext2 {
     }
 
     fn resolve_bytes(&self, start: Inode, path: &[u8], follow: Follow) -> Result<Inode> {
-        if path.len() > PATH_MAX {
+        if path.len() >= PATH_MAX {
             return refuse(Errno::NAMETOOLONG, "");
         }
         let root = self.root()?;
@@ -111,6 +111,9 @@ impl Ext2 {
     /// # Errors
     /// As [`resolve`](Self::resolve).
     pub fn resolve_parent<'p>(&self, path: &'p [u8]) -> Result<(Inode, &'p [u8])> {
+        if path.len() >= PATH_MAX {
+            return refuse(Errno::NAMETOOLONG, "");
+        }
         let trimmed = match path.iter().rposition(|&byte| byte != b'/') {
             Some(last) => path.get(..=last).unwrap_or_default(),
             None => return Ok((self.root()?, b"/")),

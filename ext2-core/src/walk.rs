@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! 1. A directory is entered at most once, so that a walk ends on any image; a second name of a directory is
-//!    [`Corrupt`](crate::Error::Corrupt), and the walk goes on behind it.
+//!    [`Corrupt`](crate::Error::Corrupt), and the walk goes on behind it. One that was moved since it was given is passed over.
 //! 2. What is given has a path that leads to it and to nothing else: a name with a `/` or a NUL in it, a name that is
 //!    there twice and a second `.` or `..` are `Corrupt` too.
 //!
@@ -136,7 +136,7 @@ impl Walk {
     /// The file of a name in `directory` that was listed with the number `nr`; `None` where it is gone.
     fn inode_of(&self, directory: &Inode, name: &[u8], nr: InodeNr) -> Result<Option<Inode>, Error> {
         if self.fs.is_read_only() {
-            return self.fs.inode(nr).map(Some);
+            return directory.of_entry(name, nr).map(Some);
         }
         match directory.lookup(name) {
             Err(error) if error.is(Errno::NOENT) => Ok(None),
@@ -173,6 +173,12 @@ impl Walk {
         if inode.kind() == FileKind::Directory {
             let nr = inode.nr();
             if !self.entered.insert((nr, inode.0.generation)) {
+                // Where others may change the file system it may have been moved here since.
+                match directory.is_second_name(name, &inode) {
+                    Ok(false) => return Ok(None),
+                    Ok(true) => {}
+                    Err(error) => return Err(WalkError { path, error }),
+                }
                 return broken(&path, Object::Directory(nr), "the directory has a second name here".into());
             }
             self.next = Some((path.clone(), inode.clone()));
@@ -211,5 +217,31 @@ impl Iterator for Walk {
                 }
             }
         }
+    }
+}
+
+impl Inode {
+    /// Whether `name`, by which this directory leads to one that was met elsewhere before, is its second one: `..` of a
+    /// directory that was moved here leads here.
+    ///
+    /// # Errors
+    /// As [`lookup`](Inode::lookup).
+    pub(crate) fn is_second_name(&self, name: &[u8], child: &Self) -> Result<bool, Error> {
+        if self.fs().is_read_only() {
+            return Ok(true);
+        }
+        // Once more where it may have come back meanwhile.
+        for _ in 0..2 {
+            let above = child.lookup_nr(b"..");
+            if above.is_ok_and(|above| above == self.nr()) {
+                return Ok(false);
+            }
+            match self.lookup(name) {
+                Ok(there) if there == *child => {}
+                Err(error) if !error.is(Errno::NOENT) => return Err(error),
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 }

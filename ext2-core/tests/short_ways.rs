@@ -283,6 +283,8 @@ fn a_slash_behind_a_path_asks_for_a_directory() {
     refused(fs.remove_file("b/"), Errno::NOTDIR);
     refused(fs.remove_file("link/"), Errno::NOTDIR);
     refused(fs.write("new/", "x"), Errno::ISDIR);
+    refused(fs.write("b/", "x"), Errno::ISDIR);
+    refused(fs.write("none/new/", "x"), Errno::NOENT);
     refused(fs.symlink("d", "new/"), Errno::NOENT);
     refused(fs.hard_link("a", "new/"), Errno::NOENT);
     refused(fs.hard_link("a", "b/"), Errno::EXIST);
@@ -298,4 +300,77 @@ fn a_slash_behind_a_path_asks_for_a_directory() {
 fn every_barrier_has_a_number_of_its_own_that_is_not_zero() {
     let numbers: Vec<u64> = ext2_core::Barrier::ALL.iter().map(|barrier| barrier.tag()).collect();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_there_already_is_told_before_that_nothing_may_be_changed() {
+    let fs = empty();
+    fs.create_dir_all("a/b").unwrap();
+    fs.symlink("nowhere", "dangling").unwrap();
+    let refused = |done: Result<()>, errno: Errno| assert!(done.unwrap_err().is(errno), "{errno:?}");
+    refused(fs.create_dir_all("dangling"), Errno::NOTDIR);
+    refused(fs.create_dir_all("dangling/x"), Errno::NOTDIR);
+    let device = fs.device().clone();
+    fs.close().unwrap();
+    let fs = Ext2::open(device, &OpenOptions::read_only()).unwrap();
+    fs.create_dir_all("a/b").unwrap();
+    refused(fs.create_dir("a/b"), Errno::EXIST);
+    refused(fs.create_dir("a/c"), Errno::ROFS);
+    refused(fs.hard_link("dangling", "a"), Errno::EXIST);
+    let root = fs.root().unwrap();
+    refused(root.unlink("."), Errno::ISDIR);
+    refused(root.rmdir("."), Errno::INVAL);
+    let flags = ext2_core::RenameFlags::empty();
+    refused(fs.rename(&root, &[b'x'; 300], &root, b"y", flags), Errno::ROFS);
+}
+
+#[test]
+fn a_path_has_at_most_4095_bytes() {
+    let fs = empty();
+    let long = "./".repeat(2048);
+    assert!(fs.resolve(&long, Follow::No).unwrap_err().is(Errno::NAMETOOLONG));
+    assert!(fs.create_dir(&long).unwrap_err().is(Errno::NAMETOOLONG));
+    assert_eq!(fs.resolve(&long[1..], Follow::No).unwrap(), fs.root().unwrap());
+}
+
+#[test]
+fn a_directory_that_is_moved_while_its_tree_is_walked_is_given_once_and_is_no_fault() {
+    let fs = empty();
+    fs.create_dir_all("a/d/e").unwrap();
+    fs.create_dir_all("z").unwrap();
+    let mut given = Vec::new();
+    for found in fs.walk("/").unwrap() {
+        let found = found.unwrap();
+        if found.path == b"/a/d" {
+            fs.rename_path("a/d", "z/d").unwrap();
+        }
+        given.push(String::from_utf8(found.path).unwrap());
+    }
+    assert_eq!(given, ["/", "/a", "/a/d", "/a/d/e", "/lost+found", "/z"]);
+    close_and_check(fs);
+}
+
+#[test]
+fn a_tree_is_removed_beside_one_who_moves_its_directories() {
+    let fs = empty();
+    fs.create_dir("x").unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for (from, to) in [("t/a/b/c", "x/c"), ("t/a/b", "x/c/b"), ("x/c", "t/c")] {
+                    let _ = fs.rename_path(from, to);
+                }
+            }
+        });
+        for _ in 0..300 {
+            let _ = fs.create_dir_all("t/a/b/c");
+            match fs.remove_dir_all("t") {
+                Ok(()) => {}
+                Err(error) => assert!(matches!(error, ext2_core::Error::Caller(..)), "{error}"),
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    close_and_check(fs);
 }

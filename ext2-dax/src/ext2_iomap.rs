@@ -123,7 +123,7 @@ impl IomapOps for FileInner {
             // For a write the core tells whoever maps the hole, when the blocks are reachable.
             iomap.flags.set(MapFlags::NEW, got.new);
             // A store may follow at once: what leads to its page goes before it.
-            Barrier::FaultReturned.fence(&*self.device)?;
+            self.inode.fence(Barrier::FaultReturned)?;
             if !self.inode.is_map_durable() {
                 iomap.flags |= MapFlags::DIRTY;
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use blockdev::{Access, DaxDevice};
 use ext2_core::plumbing::Plumbing;
 use ext2_core::sync::Mended;
-use ext2_core::{FileKind, Inode, InodeFlags};
+use ext2_core::{Barrier, FileKind, Inode, InodeFlags};
 
 use crate::Wait;
 #[cfg(feature = "buffer-head")]
@@ -443,6 +443,10 @@ impl VmFile for File {
 
     fn msync(&self, first: u64, last: u64) -> Result<()> {
         self.0.msync(first, last)
+    }
+
+    fn fence(&self, barrier: Barrier) -> Result<()> {
+        VmFile::fence(&*self.0, barrier)
     }
 
     fn layout(&self, first: u64, end: u64, most: usize) -> Result<Vec<Extent>> {

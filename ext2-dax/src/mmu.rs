@@ -12,6 +12,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use blockdev::DaxDevice;
+use ext2_core::Barrier;
 
 use crate::entry::DevPage;
 use crate::error::{Errno, Error, Result};
@@ -53,6 +54,14 @@ pub trait VmFile: Debug + Send + Sync {
     /// # Errors
     /// The file system's or the device's.
     fn msync(&self, first: u64, last: u64) -> Result<()>;
+
+    /// Makes what leads to its pages durable no later than what is stored after.
+    ///
+    /// # Errors
+    /// The device's.
+    fn fence(&self, barrier: Barrier) -> Result<()> {
+        Ok(barrier.fence(self.memory())?)
+    }
 
     /// What the file pages from `first` to before `end` are, in order, as far as the file goes: `most` runs at most. Asks the
     /// block map and takes no lock.

@@ -168,8 +168,8 @@ impl Acl {
         bytes
     }
 
-    /// From the form of the attribute `system.posix_acl_access` as programs see it (Linux:
-    /// `posix_acl_from_xattr`).
+    /// From the form of the attribute `system.posix_acl_access` as programs see it, with its entries in the order of their tags
+    /// (Linux: `posix_acl_from_xattr`, `posix_acl_valid`).
     #[must_use]
     pub fn from_user(bytes: &[u8]) -> Option<Self> {
         if word(bytes, 0)? != USER_VERSION || bytes.len() % 8 != 4 {
@@ -178,10 +178,13 @@ impl Acl {
         let mut entries = Vec::new();
         for entry in bytes.get(4..)?.chunks_exact(8) {
             let tag = AclTag::from_number(half(entry, 0)?, word(entry, 4)?)?;
+            // Nobody has that id.
+            if tag.id() == Some(NO_ID) {
+                return None;
+            }
             entries.push(AclEntry { tag, permissions: half(entry, 2)? });
         }
-        entries.sort_by_key(|entry| entry.tag);
-        Self::new(entries)
+        Self::as_linux(entries)
     }
 
     /// The form that programs see (Linux: `posix_acl_to_xattr`).
@@ -318,6 +321,20 @@ mod tests {
         ] {
             assert_eq!(Acl::from_disk(&list(wrong)), None);
         }
+    }
+
+    #[test]
+    fn programs_give_lists_in_the_order_and_with_the_ids_that_linux_takes() {
+        let entry = |tag: u16, id: u32| [&tag.to_le_bytes()[..], &[4, 0], &id.to_le_bytes()].concat();
+        let list = |tags: &[(u16, u32)]| {
+            let entries = tags.iter().flat_map(|&(tag, id)| entry(tag, id));
+            Acl::from_user(&2_u32.to_le_bytes().into_iter().chain(entries).collect::<Vec<u8>>())
+        };
+        let (owner, group, mask, other) = ((1, NO_ID), (4, NO_ID), (0x10, NO_ID), (0x20, NO_ID));
+        let twice = list(&[owner, (2, 70), (2, 70), (2, 5), group, mask, other]).unwrap();
+        assert_eq!(Acl::from_user(&twice.to_user()), Some(twice));
+        assert_eq!(list(&[other, owner, group]), None);
+        assert_eq!(list(&[owner, (2, NO_ID), group, mask, other]), None);
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod compare;
 mod crashes;
 mod ends;
 mod failing;
+mod fenced;
 mod fsck;
 pub mod kernel;
 mod mend;

@@ -1,6 +1,9 @@
 //! A device that fails once, or for good, at every call of an operation: the caller gets an error or what it asked for,
 //! and nothing else is lost.
 
+#[path = "faults/losses.rs"]
+mod losses;
+
 use std::sync::Arc;
 
 use blockdev::{Calls, Fault, FaultError, Faulty, RamDevice, Tear};

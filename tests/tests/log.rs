@@ -9,6 +9,8 @@ mod closing;
 mod failing;
 #[path = "log/gate.rs"]
 mod gate;
+#[path = "log/rights.rs"]
+mod rights;
 #[path = "log/within.rs"]
 mod within;
 

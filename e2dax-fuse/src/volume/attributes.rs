@@ -239,6 +239,10 @@ impl Volume {
                 Err(error) if error.is(ext2_core::Errno::NODATA) => {}
                 Err(error) => return Err(self.errno(&error)),
             }
+            if self.fs.has_log() {
+                // What is written next does not wait for a commit; set-id bits make one themselves.
+                inode.sync().map_err(|error| self.errno(&error))?;
+            }
             node.no_capabilities.store(true, Ordering::Release);
             self.forget_attributes(inode);
         } else if inode.attr().mode != before.mode {

@@ -20,7 +20,7 @@ pub use space::{FreeSpace, Taken, Which};
 
 use alloc::sync::Arc;
 use core::fmt::Debug;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::blocks::Run;
 use super::group::Window;
@@ -152,7 +152,10 @@ pub(crate) struct Place {
     /// Blocks by which the device's block 0 lies past an aligned place.
     shift: u32,
     /// A search found no free unit, and nothing was freed since.
-    no_units: AtomicBool,
+    /// How often something was freed.
+    frees: AtomicU32,
+    /// The count of these at which a search found no whole unit.
+    none_at: AtomicU32,
     use_reserved: bool,
 }
 
@@ -169,7 +172,8 @@ impl Place {
             policy,
             unit: (PMD_SIZE / block_size) as u32,
             shift: (device_offset % PMD_SIZE / block_size) as u32,
-            no_units: AtomicBool::new(false),
+            frees: AtomicU32::new(1),
+            none_at: AtomicU32::new(0),
             use_reserved,
         }
     }
@@ -191,7 +195,18 @@ impl Place {
 
     /// Something was freed: there may be whole units again.
     pub(crate) fn freed(&self) {
-        self.no_units.store(false, Ordering::Relaxed);
+        self.frees.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often something was freed; none where no whole unit has been found since the last time.
+    fn frees_to_search(&self) -> Option<u32> {
+        let frees = self.frees.load(Ordering::Relaxed);
+        (frees != self.none_at.load(Ordering::Relaxed)).then_some(frees)
+    }
+
+    /// No whole unit was found by a search that began when so much had been freed.
+    fn found_none(&self, frees: u32) {
+        self.none_at.store(frees, Ordering::Relaxed);
     }
 
     /// The bit of the first aligned block in a group, and how many whole units follow.

@@ -11,7 +11,7 @@ impl Ext2 {
     /// how many blocks the runs have. Linux: `FITRIM`.
     ///
     /// # Errors
-    /// `EROFS` where the file system is not open for writing; the device's.
+    /// `EROFS` where the file system is not open for writing, or is being closed; the device's.
     pub fn trim(&self, blocks: Range<u32>, least: u32) -> Result<u64> {
         self.sync()?;
         let (geo, size) = (self.geometry(), self.geometry().block_size.bytes());
@@ -19,14 +19,18 @@ impl Ext2 {
         for nr in geo.group_numbers() {
             let start = geo.group_start(nr);
             let within = |block: u32| block.saturating_sub(start).min(geo.group_len(nr));
-            // Nobody takes a block of the group meanwhile.
-            let mut group = self.0.writer()?.groups.get(nr).lock();
-            let Some(bitmap) = group.blocks(&self.0, nr)? else { continue };
-            for run in bitmap.free_runs(within(blocks.start)..within(blocks.end), least) {
-                let len = u64::from(run.end - run.start);
-                self.0.dev.discard(u64::from(start + run.start) * size, len * size)?;
-                trimmed += len;
-            }
+            // One group after the other: a close waits for no trim, and is not kept from being clean by what is left of it.
+            self.0.change_further(|| {
+                // Nobody takes a block of the group meanwhile.
+                let mut group = self.0.writer()?.groups.get(nr).lock();
+                let Some(bitmap) = group.blocks(&self.0, nr)? else { return Ok(()) };
+                for run in bitmap.free_runs(within(blocks.start)..within(blocks.end), least) {
+                    let len = u64::from(run.end - run.start);
+                    self.0.dev.discard(u64::from(start + run.start) * size, len * size)?;
+                    trimmed += len;
+                }
+                Ok(())
+            })?;
         }
         Ok(trimmed)
     }

@@ -131,7 +131,7 @@ impl Cell {
         if attrs.flags.contains(InodeFlags::INDEX) {
             let flags = attrs.flags.difference(InodeFlags::INDEX);
             self.store_flags(&mut attrs, flags)?;
-            Barrier::HashTreeDropped.fence(&*self.fs.dev)?;
+            self.fs.fence(Barrier::HashTreeDropped)?;
         }
         Ok(())
     }
@@ -171,7 +171,9 @@ impl Cell {
         let grown = {
             let mut index = self.dir.write();
             let whole = Written::new(blocks);
-            self.put_new_block(&mut index, &block, end, (run, whole, &mut spare))
+            // A block past the size is e2fsck's to free, as a file's is.
+            self.fs
+                .may_lose(|| self.put_new_block(&mut index, &block, end, (run, whole, &mut spare)))
                 .inspect_err(|_| index.clear())
         };
         grown.and_then(|()| self.find_room(name))
@@ -213,9 +215,9 @@ impl Cell {
 
     fn put_in_block(&self, edit: &Addition, inode: Written<Named>) -> Result<()> {
         self.fs.dev.write_at(edit.built.0, &edit.built.1)?;
-        let built = inode.and(edit.publish).fence(Barrier::EntryBuilt, &*self.fs.dev)?;
+        let built = inode.and(edit.publish).fence(Barrier::EntryBuilt, &self.fs)?;
         built.into_inner().1.store(&*self.fs.dev)?;
-        Ok(Barrier::NamePublished.fence(&*self.fs.dev)?)
+        self.fs.fence(Barrier::NamePublished)
     }
 
     /// What a new entry in a place is made of; `slot` is where that begins on the device.
@@ -346,7 +348,7 @@ impl Cell {
         if index.is_built() {
             index.add_block((end / len) as u32, block, self.fs.geo.inodes_count);
         }
-        Ok(Barrier::DirectoryGrown.fence(&*self.fs.dev)?)
+        self.fs.fence(Barrier::DirectoryGrown)
     }
 
     /// Finds the store that takes a name away. All that has to be read for it is read here.
@@ -368,7 +370,7 @@ impl Cell {
     pub(crate) fn remove_entry(&self, name: &[u8], removal: &Removal) -> Result<Durable<Unlinked>> {
         let mut index = self.dir.write();
         let stored = removal.edit.store(&*self.fs.dev);
-        let gone = stored.and_then(|()| Written::new(Unlinked).fence(Barrier::NameRemoved, &*self.fs.dev));
+        let gone = stored.and_then(|()| Written::new(Unlinked).fence(Barrier::NameRemoved, &self.fs));
         // After an error the name may be there or not: what is on the device decides.
         let gone = gone.inspect_err(|_| index.clear())?;
         index.remove(name, removal.at as u32);
@@ -444,9 +446,9 @@ impl Cell {
         if differs {
             self.fs.dev.write_at(at + 7, &[0])?;
         }
-        let named = inode.fence(Barrier::NameReplacing, &*self.fs.dev)?.into_inner();
+        let named = inode.fence(Barrier::NameReplacing, &self.fs)?.into_inner();
         self.fs.dev.write_u32(at, named.nr.get())?;
-        let gone = Written::new(Unlinked).fence(Barrier::NameReplaced, &*self.fs.dev)?;
+        let gone = Written::new(Unlinked).fence(Barrier::NameReplaced, &self.fs)?;
         if differs {
             self.fs.dev.write_at(at + 7, &[kind])?;
         }

@@ -3,7 +3,6 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::lookup::Found;
 use crate::error::Result;
 use crate::features::IncompatFeatures;
 use crate::inode::{Cell, FileKind, Inode};
@@ -115,10 +114,9 @@ impl Entries {
     /// As [`Inode::lookup`].
     pub fn inode(&self, entry: &DirEntry) -> Result<Option<Inode>> {
         let dir = &self.dir;
-        let found = Found { at: 0, nr: entry.nr, file_type: 0 };
         if let Some(read) = self.read
             && dir.0.io.unchanged(read)
-            && let Ok(inode) = dir.of_entry(&entry.name, &found)
+            && let Ok(inode) = dir.of_entry(&entry.name, entry.nr)
             && dir.0.io.unchanged(read)
         {
             return Ok(Some(inode));

@@ -192,7 +192,7 @@ impl Inode {
     fn lookup_bytes(&self, name: &[u8]) -> Result<Self> {
         self.check_searched(name)?;
         if let Some((found, glance)) = self.0.find_known(name)
-            && let Ok(inode) = self.of_entry(name, &found)
+            && let Ok(inode) = self.of_entry(name, found.nr)
             && (self.0.io.unchanged(glance) || Mended::LookupLetsGo.is_back())
         {
             return Ok(inode);
@@ -201,7 +201,7 @@ impl Inode {
         let found = self.0.find(name)?;
         let _io = Some(io).filter(|_| !Mended::LookupLetsGo.is_back());
         match found {
-            Some(found) => self.of_entry(name, &found),
+            Some(found) => self.of_entry(name, found.nr),
             None => refuse(Errno::NOENT, ""),
         }
     }
@@ -214,10 +214,10 @@ impl Inode {
         Ok(())
     }
 
-    /// The inode of an entry of this directory. The caller holds the directory's `io` lock, or looks afterwards whether
+    /// The inode `nr` of an entry of this directory. The caller holds the directory's `io` lock, or looks afterwards whether
     /// anybody changed it: an entry that is there keeps its inode alive, and its number from being another's.
-    pub(crate) fn of_entry(&self, name: &[u8], found: &Found) -> Result<Self> {
-        let (cell, nr) = (&*self.0, found.nr);
+    pub(crate) fn of_entry(&self, name: &[u8], nr: InodeNr) -> Result<Self> {
+        let cell = &*self.0;
         let is_dots = name == b"." || name == b"..";
         // Linux: `ext2_get_inode`, which refuses all that are reserved but the root; that has no name but these.
         if nr.get() < cell.fs.geo.first_ino && !(nr == InodeNr::ROOT && is_dots) {

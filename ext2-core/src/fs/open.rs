@@ -201,6 +201,8 @@ impl Ext2 {
             }
         }
         let mut fs = Fs {
+            #[cfg(feature = "write")]
+            losses: super::loss::Losses::default(),
             dev,
             geo,
             sb,

@@ -55,6 +55,11 @@ impl InodeTable {
         (held, leaving)
     }
 
+    /// Whether somebody holds an inode.
+    pub(crate) fn is_held(&self, nr: InodeNr) -> bool {
+        matches!(self.shard(nr).lock().get(&nr), Some(Slot::Held(_)))
+    }
+
     /// Waits until an inode that was being let go is gone.
     pub(crate) fn wait_for(&self, nr: InodeNr) {
         while matches!(self.shard(nr).lock().get(&nr), Some(Slot::Leaving)) {

@@ -31,8 +31,10 @@ pub(crate) struct Writer {
     pub(crate) orphan: Mutex<Orphans>,
     /// Attribute blocks that inodes share.
     pub(crate) xattr: Mutex<()>,
-    /// The superblock's features and state, as they are now.
+    /// The superblock's features, as they are now.
     state: Mutex<State>,
+    /// A check is due. No lock guards it: what fails may fail under any.
+    has_errors: AtomicBool,
     read_only: AtomicBool,
     closed: AtomicBool,
     /// The device is ours to write to, until the file system is closed.
@@ -46,7 +48,6 @@ pub(crate) struct Writer {
 
 #[derive(Debug)]
 struct State {
-    state: u16,
     revision: u32,
     compat: CompatFeatures,
     ro_compat: RoCompatFeatures,
@@ -75,13 +76,9 @@ impl Writer {
             xattr: Mutex::new(Rank::Xattr, ()),
             state: Mutex::new(
                 Rank::Super,
-                State {
-                    state: if fs.sb.has_errors { STATE_ERROR } else { 0 },
-                    revision: fs.sb.revision,
-                    compat: features.compat,
-                    ro_compat: features.ro_compat,
-                },
+                State { revision: fs.sb.revision, compat: features.compat, ro_compat: features.ro_compat },
             ),
+            has_errors: AtomicBool::new(fs.sb.has_errors),
             read_only: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             claim,
@@ -137,7 +134,7 @@ impl Fs {
     /// stored. Linux: `ext2_setup_super`.
     pub(crate) fn begin_writing(&self) -> Result<()> {
         self.store_state(0)?;
-        Barrier::Mounted.fence(&*self.dev)?;
+        self.fence(Barrier::Mounted)?;
         let now = self.clock.now().encode(false).0;
         self.store_u32(super_at!(s_mtime), now)?;
         self.store_u16(super_at!(s_mnt_count), self.sb.mount_count.saturating_add(1))?;
@@ -145,8 +142,8 @@ impl Fs {
     }
 
     fn store_state(&self, valid: u16) -> Result<()> {
-        let state = self.writer()?.state.lock().state | valid;
-        self.store_u16(super_at!(s_state), state)
+        let errors = if self.writer()?.has_errors.load(Ordering::SeqCst) { STATE_ERROR } else { 0 };
+        self.store_u16(super_at!(s_state), valid | errors)
     }
 
     /// Sets a compatible feature that is about to be used, behind a fence of the caller's.
@@ -201,7 +198,7 @@ impl Fs {
             log::warn!("the file system becomes revision 1, for a feature that revision 0 does not have");
             self.store_u32(super_at!(s_first_ino), self.sb.first_ino)?;
             self.store_u16(super_at!(s_inode_size), self.sb.inode_size)?;
-            Barrier::Revision.fence(&*self.dev)?;
+            self.fence(Barrier::Revision)?;
             self.store_u32(super_at!(s_rev_level), 1)?;
             state.revision = 1;
         }
@@ -234,11 +231,10 @@ impl Fs {
 
     /// Notes that a check is due, and ends all writing where that is asked for. Whether it went on until now.
     fn mark_broken(&self, writer: &Writer, ends: bool) -> bool {
-        let mut state = writer.state.lock();
-        if state.state & STATE_ERROR == 0 {
-            state.state |= STATE_ERROR;
-            // The device may be what failed; the image is not marked as clean in any case.
-            let _ = self.store_u16(super_at!(s_state), state.state);
+        if !writer.has_errors.swap(true, Ordering::SeqCst) {
+            // The device may be what failed; the image is not marked as clean in any case. Past the lock over what transactions
+            // hold, under which something may have failed: a replay that takes the mark back finds an image that is not clean.
+            let _ = self.dev.write_u16(super_at!(s_state), STATE_ERROR);
         }
         ends && !writer.read_only.swap(true, Ordering::Relaxed)
     }
@@ -258,7 +254,11 @@ impl Fs {
         let Some(writer) = &self.writer else { return Ok(()) };
         self.refuse_within()?;
         let _open = (!Mended::ClosesApart.is_back()).then(|| writer.close.read());
-        if writer.closed.load(Ordering::Relaxed) { Ok(()) } else { self.sync_open(writer) }
+        if writer.closed.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            self.sync_open(writer, self.losses.told())
+        }
     }
 
     /// Within changes that belong together nobody waits for what waits for those.
@@ -266,9 +266,10 @@ impl Fs {
         self.log.as_ref().map_or(Ok(()), |log| Ok(log.refuse_within()?))
     }
 
-    fn sync_open(&self, writer: &Writer) -> Result<()> {
+    /// As [`sync_all`](Self::sync_all), for somebody who was told of so many losses before.
+    fn sync_open(&self, writer: &Writer, told: &AtomicU32) -> Result<()> {
         self.write_late(writer)?;
-        self.may_lose(|| Ok(Barrier::Synced.flush(&*self.dev)?))
+        self.flush(Barrier::Synced, told)
     }
 
     /// Writes all that is late: times, block counts, bitmaps, counts.
@@ -319,7 +320,7 @@ impl Fs {
                 // The mark of a clean unmount may be there, and changes go on.
                 let _ = self.whole(|| {
                     self.store_state(0)?;
-                    Ok(Barrier::Mounted.fence(&*self.dev)?)
+                    self.fence(Barrier::Mounted)
                 });
                 held.iter().filter_map(|inode| inode.0.space.get()).for_each(|space| space.resume_stores());
                 writer.running.reopen();
@@ -339,7 +340,7 @@ impl Fs {
             }
             self.write_late(writer)?;
         } else {
-            self.sync_open(writer)?;
+            self.sync_open(writer, &self.losses.known())?;
         }
         // Who holds a file without a name keeps its blocks, which nobody frees any more.
         // One that is let go meanwhile is seen in the table, or notes that it was left as it is before it goes.
@@ -350,9 +351,9 @@ impl Fs {
         if !is_batch && others == Others::Ended && self.is_logged() {
             self.end_log()?;
             // The blocks that the log had are free now.
-            self.sync_open(writer)?;
+            self.sync_open(writer, &self.losses.known())?;
         }
-        let has_errors = writer.state.lock().state & STATE_ERROR != 0 && !Mended::ErrorsAreClean.is_back();
+        let has_errors = writer.has_errors.load(Ordering::SeqCst) && !Mended::ErrorsAreClean.is_back();
         let why = if is_held && !Mended::ClosedIsClean.is_back() {
             Some(Unclean::FilesWithoutName)
         } else if others == Others::Running {

@@ -46,7 +46,7 @@ impl Cell {
     pub(crate) fn lower_mode(&self, attrs: &mut Attrs, mode: u16) -> Result<()> {
         if attrs.mode & mode != attrs.mode {
             self.store_mode(attrs, attrs.mode & mode)?;
-            Barrier::RightsTaken.fence(&*self.fs.dev)?;
+            self.fs.fence(Barrier::RightsTaken)?;
         }
         Ok(())
     }
@@ -54,7 +54,7 @@ impl Cell {
     /// Gives rights, when what they depend on is durable.
     pub(crate) fn raise_mode(&self, attrs: &mut Attrs, mode: u16) -> Result<()> {
         if attrs.mode != mode {
-            Barrier::RightsGiven.fence(&*self.fs.dev)?;
+            self.fs.fence(Barrier::RightsGiven)?;
             self.store_mode(attrs, mode)?;
         }
         Ok(())
@@ -98,7 +98,7 @@ impl Cell {
                 self.raise_mode(attrs, changed.mode)?;
             }
         }
-        Ok(Barrier::RightsChanged.fence(&*self.fs.dev)?)
+        self.fs.fence(Barrier::RightsChanged)
     }
 
     /// Changes owners that lie in more than one word. After an error behind the mark they are the new ones, and settled
@@ -113,10 +113,10 @@ impl Cell {
             return self.settle_owners(attrs);
         }
         self.store_u32(offset_of!(RawInode, i_osd1) as u64, new.note())?;
-        Barrier::OwnersNoted.fence(&*self.fs.dev)?;
+        self.fs.fence(Barrier::OwnersNoted)?;
         self.store_last(new.on_their_way(self.generation))?;
         if Mended::MarkUnknown.is_back() {
-            Barrier::OwnersMarked.fence(&*self.fs.dev)?;
+            self.fs.fence(Barrier::OwnersMarked)?;
         }
         (attrs.uid, attrs.gid, attrs.owners_move, attrs.late) = (new.uid, new.gid, true, true);
         self.settle_owners(attrs)
@@ -131,12 +131,12 @@ impl Cell {
         high(u16::MAX, u16::MAX)?;
         // What the device has is what memory has, also where one of the next fails.
         (attrs.uid, attrs.gid) = (attrs.uid | 0xffff_0000, attrs.gid | 0xffff_0000);
-        Barrier::OwnersNoted.fence(&*self.fs.dev)?;
+        self.fs.fence(Barrier::OwnersNoted)?;
         self.store_u16(offset_of!(RawInode, i_uid) as u64, new.lows().0)?;
         attrs.uid = new.uid | 0xffff_0000;
         self.store_u16(offset_of!(RawInode, i_gid) as u64, new.lows().1)?;
         attrs.gid = new.gid | 0xffff_0000;
-        Barrier::OwnersPlaced.fence(&*self.fs.dev)?;
+        self.fs.fence(Barrier::OwnersPlaced)?;
         high(new.highs().0, new.highs().1)
     }
 
@@ -146,11 +146,11 @@ impl Cell {
             return Ok(());
         }
         // Where it failed before, whoever changes an owner comes here first.
-        Barrier::OwnersMarked.fence(&*self.fs.dev)?;
+        self.fs.fence(Barrier::OwnersMarked)?;
         let owners = attrs.owners();
         self.store_u16(offset_of!(RawInode, i_uid) as u64, owners.lows().0)?;
         self.store_u16(offset_of!(RawInode, i_gid) as u64, owners.lows().1)?;
-        Barrier::OwnersPlaced.fence(&*self.fs.dev)?;
+        self.fs.fence(Barrier::OwnersPlaced)?;
         self.store_last(owners.arrived())?;
         self.store_u32(offset_of!(RawInode, i_osd1) as u64, 0)?;
         attrs.owners_move = false;

@@ -127,7 +127,7 @@ impl Cell {
         filled: Written<Blocks>,
         spare: &mut Spare,
     ) -> Result<()> {
-        let guard = filled.fence(Barrier::Filled, &*self.fs.dev)?.into_inner();
+        let guard = filled.fence(Barrier::Filled, &self.fs)?.into_inner();
         let mut kept = Some(guard);
         let mut done = 0;
         while done < run.len {
@@ -221,7 +221,7 @@ impl Cell {
             child = Some(block.get());
         }
         let top: Durable<(Blocks, u32)> = match child {
-            Some(child) => Written::new((guard, child)).fence(Barrier::IndirectBuilt, &*self.fs.dev)?,
+            Some(child) => Written::new((guard, child)).fence(Barrier::IndirectBuilt, &self.fs)?,
             None => return Err(self.corrupt("block map changed while it was read")),
         };
         let pointed = self.point_to(path.slot, parent, &top);

@@ -8,8 +8,8 @@
 //!    pointers are gone, so that e2fsck ends it after a crash; but not that of a file with a block of
 //!    attributes, which loses its pointers before its size.
 //! 3. The bytes from the new end to the end of its block are zeroed when a file shrinks, and all that is
-//!    mapped of what becomes part of it without being written when it grows: what was stored past the end
-//!    of file is never seen.
+//!    mapped of what becomes part of it without being written when it grows, and the rest of its last block when a
+//!    write makes that part of it: what was stored past the end of file is never seen.
 //! 4. Blocks are free only when their last pointer is durably gone.
 
 use alloc::{vec, vec::Vec};
@@ -62,7 +62,7 @@ impl Cell {
     /// stored there, and blocks of a write that a crash or a failing device ended before the size rose.
     pub(crate) fn zero_past_end(&self, end: u64, to: u64) -> Result<()> {
         if self.zero_mapped(end, to)? > 0 {
-            Barrier::PastEndZeroed.fence(&*self.fs.dev)?;
+            self.fs.fence(Barrier::PastEndZeroed)?;
         }
         Ok(())
     }
@@ -89,7 +89,11 @@ impl Cell {
                 late = done;
                 Ok(())
             })?;
-            late?;
+            if late.is_err() {
+                // It is shorter all the same.
+                self.touch_mtime();
+                return late;
+            }
         }
         self.touch_mtime();
         Ok(())
@@ -128,7 +132,7 @@ impl Cell {
             };
             self.fs.whole(|| {
                 if !is_noted {
-                    let gone = cut()?.fence(Barrier::TailDetached, dev)?;
+                    let gone = cut()?.fence(Barrier::TailDetached, &self.fs)?;
                     self.store_size(size)?;
                     return Ok(gone);
                 }
@@ -136,8 +140,8 @@ impl Cell {
                 self.fs.list_orphan(&orphans, Some(self.nr))?;
                 self.store_size(size)?;
                 // From here on a crash ends in the new size; until then the bytes past it are as they were.
-                Barrier::Truncated.fence(dev)?;
-                let gone = cut()?.fence(Barrier::TruncationEnded, dev)?;
+                self.fs.fence(Barrier::Truncated)?;
+                let gone = cut()?.fence(Barrier::TruncationEnded, &self.fs)?;
                 self.fs.end_orphans(&orphans, None)?;
                 Ok(gone)
             })?

@@ -77,11 +77,11 @@ impl Cell {
     fn store_size_across(&self, low: u32, high: u32, before: u32) -> Result<()> {
         if high > before {
             self.store_u32(at!(i_size_high), high)?;
-            Barrier::SizeRaisedHigh.fence(&*self.fs.dev)?;
+            self.fs.fence(Barrier::SizeRaisedHigh)?;
         }
         self.store_u32(at!(i_size), low)?;
         if high < before {
-            Barrier::SizeLoweredHigh.fence(&*self.fs.dev)?;
+            self.fs.fence(Barrier::SizeLoweredHigh)?;
             self.store_u32(at!(i_size_high), high)?;
         }
         Ok(())

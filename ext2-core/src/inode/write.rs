@@ -216,22 +216,34 @@ impl Inode {
     }
 
     /// Takes the set-id bits away, as a write by anybody but root does (Linux: `file_remove_privs`). They are durably gone
-    /// when this returns: no crash shows what is written after it with a set-id bit.
+    /// when this returns, and where a [log](crate::OpenOptions::log) keeps changes for a commit, one is made: no crash shows what
+    /// is written after it with a set-id bit. (Within changes that belong together, or in a batch, it holds with those.)
     ///
     /// # Errors
     /// The device's.
     pub fn strip_setid(&self) -> Result<()> {
+        let had_some = self.take_setid()? && !Mended::SetIdInLog.is_back();
+        match &self.0.fs.log {
+            // The bytes that come next wait for no commit. Without a lock: what it waits for may want that.
+            Some(log) if had_some && log.is_on() && self.0.fs.refuse_within().is_ok() => Ok(log.commit()?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there were any.
+    fn take_setid(&self) -> Result<bool> {
         // Who changes mode and access list gives back what the mode had, and would bring the bits back.
         let _io = (!Mended::SetIdComesBack.is_back()).then(|| self.0.io.read());
         let mut attrs = self.0.attrs.lock();
         let group_execute = attrs.mode & 0o010 != 0;
         let strip = 0o4000 | if group_execute { 0o2000 } else { 0 };
         if attrs.mode & strip == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let _change = Change::begin(&*self.0.fs)?;
         let changed = Attrs { mode: attrs.mode & !strip, ..*attrs };
-        self.0.store_rights(&mut attrs, &changed)
+        self.0.store_rights(&mut attrs, &changed)?;
+        Ok(true)
     }
 
     /// Changes attributes. Linux: `ext2_setattr`; the caller decides who may. A time that the inode has no room for is the
@@ -299,7 +311,8 @@ impl Inode {
     /// `ext2_fsync`, which leaves out names, bitmaps and counts.
     ///
     /// # Errors
-    /// The device's.
+    /// The device's; `EIO` once for each file where a fence or a flush that was made for something else has failed since it was
+    /// opened: what was stored to it before may be lost.
     pub fn sync(&self) -> Result<()> {
         // Before it is called an error of the device's.
         self.0.fs.refuse_within()?;
@@ -311,7 +324,7 @@ impl Inode {
             if let Ok(_change) = Change::begin(&*self.0.fs) {
                 self.0.write_late()?;
             }
-            self.0.fs.may_lose(|| Ok(Barrier::FileSynced.flush(&*self.0.fs.dev)?))?;
+            self.0.fs.flush(Barrier::FileSynced, &self.0.losses_told)?;
         }
         Ok(())
     }

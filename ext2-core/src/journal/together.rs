@@ -116,11 +116,11 @@ impl<'f> Together<'f> {
 impl super::Transaction<'_> {
     /// Stores what the transaction holds in its place, when it is sure to hold, and waits until it is there.
     fn place(&self, words: &[(u64, u32)]) -> Result<()> {
-        let dev = &*self.journal.fs.dev;
-        Barrier::TogetherHeld.fence(dev)?;
+        let fs = &*self.journal.fs;
+        fs.fence(Barrier::TogetherHeld)?;
         for &(at, word) in words {
-            dev.write_u32(at, word)?;
+            fs.dev.write_u32(at, word)?;
         }
-        Ok(Barrier::TogetherPlaced.fence(dev)?)
+        fs.fence(Barrier::TogetherPlaced)
     }
 }

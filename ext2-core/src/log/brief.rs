@@ -148,23 +148,23 @@ impl Brief {
         self.write_log(fs, &images(fs, words)?)?;
         *step = Step::Named;
         self.write_inode(fs)?;
-        Barrier::BriefWritten.fence(dev)?;
+        fs.fence(Barrier::BriefWritten)?;
         let compat = dev.read_u32(super_at!(s_feature_compat))?;
         let incompat = dev.read_u32(super_at!(s_feature_incompat))?;
         dev.write_u32(super_at!(s_feature_incompat), incompat | IncompatFeatures::RECOVER.bits())?;
         dev.write_u32(super_at!(s_journal_inum), JOURNAL.get())?;
-        Barrier::BriefNamed.fence(dev)?;
+        fs.fence(Barrier::BriefNamed)?;
         *step = Step::Committed;
         dev.write_u32(super_at!(s_feature_compat), compat | CompatFeatures::HAS_JOURNAL.bits())?;
-        Barrier::TogetherHeld.fence(dev)?;
+        fs.fence(Barrier::TogetherHeld)?;
         for &(at, word) in words {
             dev.write_u32(at, word)?;
         }
-        Barrier::TogetherPlaced.fence(dev)?;
+        fs.fence(Barrier::TogetherPlaced)?;
         dev.write_u32(super_at!(s_feature_compat), compat)?;
-        Barrier::BriefEnded.fence(dev)?;
+        fs.fence(Barrier::BriefEnded)?;
         *step = Step::Ended;
-        forget(dev, Some(self.inode))
+        forget(dev, Some(self.inode)).inspect_err(|error| fs.note_loss(error))
     }
 
     fn write_log(&self, fs: &Fs, images: &BTreeMap<u32, Vec<u8>>) -> Result<()> {

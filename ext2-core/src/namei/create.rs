@@ -9,7 +9,7 @@ use super::shelter::LOST_FOUND;
 use super::{LINK_MAX, Times, check_name};
 use crate::balloc::{Blocks, Run};
 use crate::dir::Named;
-use crate::error::{Result, refuse};
+use crate::error::{Error, Result, refuse};
 use crate::inode::{Attrs, Cell, DeviceNr, FAST_SYMLINK_MAX, FileKind, Inode};
 use crate::order::Written;
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, RawInodeExtra, U32};
@@ -108,7 +108,7 @@ impl Inode {
         };
         // A rename makes one for a moment, under this lock.
         let is_place = self.nr() == InodeNr::ROOT && name == LOST_FOUND;
-        let writer = if is_place { Some(self.0.fs.writer()?) } else { None };
+        let writer = if is_place { self.0.fs.writer().ok() } else { None };
         let _rename = writer.map(|writer| writer.rename.lock());
         self.make(name, new, &payload, Times::Change)
     }
@@ -144,9 +144,7 @@ impl Inode {
     }
 
     fn make(&self, name: &[u8], new: &NewInode, payload: &Payload<'_>, times: Times) -> Result<Self> {
-        self.need_dir()?;
-        self.0.fs.change(|| {
-            check_name(name)?;
+        self.change_to_add(name, || {
             let _io = self.0.io.write();
             if self.0.find(name)?.is_some() {
                 return refuse(Errno::EXIST, "");
@@ -178,6 +176,19 @@ impl Inode {
                 inode.0.store_links(&mut attrs, if is_dir { 2 } else { 1 })
             })?;
             Ok(inode)
+        })
+    }
+
+    /// Runs a change that makes a name. Where nothing may be changed, what is wrong with the name is told first. Linux:
+    /// `filename_create`.
+    fn change_to_add<T>(&self, name: &[u8], change: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.need_dir()?;
+        check_name(name)?;
+        self.0.fs.change(change).map_err(|error| {
+            match error.refuses(Errno::ROFS).then(|| self.lookup_nr(name)) {
+                Some(Ok(_)) => Error::Caller(Errno::EXIST, ""),
+                _ => error,
+            }
         })
     }
 
@@ -321,11 +332,18 @@ impl Inode {
         let parts = raw.as_bytes().iter().chain(extra.as_bytes().iter());
         body.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
         let offset = fs.inode_offset(nr)?;
+        if fs.table.is_held(nr) {
+            // Before anything of it is written over.
+            return Err(self.0.corrupt(format!(
+                "is to get inode {nr}, which is in use, and the bitmap says that it is free"
+            )));
+        }
         fs.store_bytes(offset, &body)?;
 
         // What was known of a former directory of this number.
         fs.indexes.forget(nr);
         let cell = Cell::from_parts(fs, (nr, offset), &raw, &extra)?;
+        fs.losses.begin(&cell.losses_told);
         let mut is_new = false;
         let inode = fs.inode_or(nr, || {
             is_new = true;
@@ -357,12 +375,10 @@ impl Inode {
     }
 
     fn link_as(&self, target: &Self, name: &[u8]) -> Result<()> {
-        self.need_dir()?;
         if !Arc::ptr_eq(&self.0.fs, &target.0.fs) {
             return refuse(Errno::XDEV, "");
         }
-        self.0.fs.change(|| {
-            check_name(name)?;
+        self.change_to_add(name, || {
             if target.kind() == FileKind::Directory {
                 // Linux looks the new name up first; the lock is not held twice over one directory.
                 return match self.lookup_nr(name) {

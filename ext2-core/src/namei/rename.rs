@@ -78,9 +78,9 @@ impl Ext2 {
             let errno = if is_there { Errno::EXIST } else { Errno::BUSY };
             return refuse(errno, "the name of a directory itself");
         }
-        old_name?;
         self.0.log.iter().for_each(|log| log.give_way());
         self.0.change(|| {
+            old_name?;
             let writer = self.0.writer()?;
             // Between directories: held so that no directory moves while ancestors are walked.
             let mut between = (old_dir != new_dir).then(|| writer.rename.lock());

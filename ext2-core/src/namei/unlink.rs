@@ -19,17 +19,15 @@ impl Inode {
 
     fn unlink_bytes(&self, name: &[u8]) -> Result<()> {
         self.need_dir()?;
+        // Linux refuses dots before it asks whether anything may be changed.
+        if is_dots(name) {
+            return refuse(Errno::ISDIR, "the name of a directory itself");
+        }
         self.0.fs.change(|| {
-            check_name(name).or_else(|error| {
-                if is_dots(name) {
-                    refuse(Errno::ISDIR, "the name of a directory itself")
-                } else {
-                    Err(error)
-                }
-            })?;
+            check_name(name)?;
             let io = self.0.io.write();
             let found = self.0.must_find(name)?;
-            let victim = self.of_entry(name, &found)?;
+            let victim = self.of_entry(name, found.nr)?;
             if victim.kind() == FileKind::Directory {
                 self.0.check_removable(&victim.0)?;
                 return refuse(Errno::ISDIR, "");
@@ -126,7 +124,7 @@ impl crate::inode::Cell {
         };
         self.fs.whole(|| {
             stored?;
-            Ok(Barrier::Killed.fence(&*self.fs.dev)?)
+            self.fs.fence(Barrier::Killed)
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use crate::error::{Corrupt, Object, Result, refuse};
 use crate::{Errno, Ext2, FileKind, Follow, Inode, Name, NewInode, RenameFlags, Wait};
@@ -14,12 +15,14 @@ impl Ext2 {
     /// symbolic link that leads nowhere. A part may have been written.
     pub fn write(&self, path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> Result<()> {
         let path = path.as_ref();
+        if path.ends_with(b"/") {
+            // Linux: `open` with `O_CREAT`, once it has come to the directory.
+            self.resolve_parent(path)?;
+            return refuse(Errno::ISDIR, "a file's name has no slash behind it");
+        }
         let file = match self.resolve(path, Follow::Yes) {
             Err(error) if error.refuses(Errno::NOENT) => {
                 let (parent, name) = self.resolve_parent(path)?;
-                if path.ends_with(b"/") {
-                    return refuse(Errno::ISDIR, "a file's name has no slash behind it");
-                }
                 parent.create(name, &NewInode::new(FileKind::Regular, 0o644))?
             }
             found => found?,
@@ -48,7 +51,11 @@ impl Ext2 {
             let part = path.get(..end).unwrap_or(path);
             match self.create_dir(part) {
                 Err(error) if error.refuses(Errno::EXIST) || error.refuses(Errno::BUSY) => {
-                    self.resolve(part, Follow::Yes)?.need(FileKind::Directory)?;
+                    match self.resolve(part, Follow::Yes) {
+                        // A link that leads nowhere has the name.
+                        Err(error) if error.refuses(Errno::NOENT) => return refuse(Errno::NOTDIR, ""),
+                        there => there?.need(FileKind::Directory)?,
+                    }
                 }
                 made => made?,
             }
@@ -129,22 +136,75 @@ impl Ext2 {
         let top = parent.lookup(name)?;
         top.need(FileKind::Directory)?;
         let mut entered = BTreeSet::from([(top.nr(), top.0.generation)]);
-        let mut open = vec![(parent, Name::from(name), top)];
-        while let Some((parent, name, dir)) = open.last() {
-            match first_directory(dir)? {
-                Some((name, child)) if entered.insert((child.nr(), child.0.generation)) => {
-                    open.push((dir.clone(), name, child))
+        let mut open = vec![Emptied::new(parent, Name::from(name), top)?];
+        while let Some(last) = open.last_mut() {
+            let Some(name) = last.directories.pop() else {
+                match last.parent.rmdir(&last.name) {
+                    // Something came meanwhile.
+                    Err(error) if error.refuses(Errno::NOTEMPTY) && last.empty()? => {}
+                    done => {
+                        done?;
+                        open.pop();
+                    }
                 }
-                Some((_, child)) => {
-                    return Err(Corrupt::new(Object::Directory(child.nr()), "has a second name").into());
-                }
-                None => {
-                    parent.rmdir(name)?;
-                    open.pop();
-                }
+                continue;
+            };
+            let dir = last.dir.clone();
+            let child = match dir.lookup(&name) {
+                Err(error) if error.refuses(Errno::NOENT) => continue,
+                child => child?,
+            };
+            if !entered.insert((child.nr(), child.0.generation)) {
+                return match dir.is_second_name(&name, &child)? {
+                    true => Err(Corrupt::new(Object::Directory(child.nr()), "has a second name").into()),
+                    false => {
+                        refuse(Errno::NOTEMPTY, "a directory was moved while what is around it was removed")
+                    }
+                };
+            }
+            if child.kind() == FileKind::Directory {
+                open.push(Emptied::new(dir, name, child)?);
+            } else {
+                dir.unlink(&name)?;
             }
         }
         Ok(())
+    }
+}
+
+/// A directory that is being removed with all that is in it.
+struct Emptied {
+    parent: Inode,
+    name: Name,
+    dir: Inode,
+    /// Those in it that are still to be removed.
+    directories: Vec<Name>,
+}
+
+impl Emptied {
+    fn new(parent: Inode, name: Name, dir: Inode) -> Result<Self> {
+        let mut this = Self { parent, name, dir, directories: Vec::new() };
+        this.empty()?;
+        Ok(this)
+    }
+
+    /// Removes all in it but directories, and notes those. Whether there was anything.
+    fn empty(&mut self) -> Result<bool> {
+        let mut was_any = false;
+        for entry in self.dir.entries(0)? {
+            let name = entry?.name;
+            if name.is_dots() {
+                continue;
+            }
+            was_any = true;
+            match self.dir.lookup(&name) {
+                Err(error) if error.refuses(Errno::NOENT) => {}
+                Ok(child) if child.kind() == FileKind::Directory => self.directories.push(name),
+                Ok(_) => self.dir.unlink(&name)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(was_any)
     }
 }
 
@@ -159,22 +219,6 @@ fn check_new(path: &[u8], parent: &Inode, name: &[u8]) -> Result<()> {
         parent.lookup_nr(name)?;
     }
     Ok(())
-}
-
-/// Removes what is no directory in `dir`, up to the first directory in it.
-fn first_directory(dir: &Inode) -> Result<Option<(Name, Inode)>> {
-    for entry in dir.entries(0)? {
-        let name = entry?.name;
-        if name.is_dots() {
-            continue;
-        }
-        let child = dir.lookup(&name)?;
-        if child.kind() == FileKind::Directory {
-            return Ok(Some((name, child)));
-        }
-        dir.unlink(&name)?;
-    }
-    Ok(None)
 }
 
 impl Inode {

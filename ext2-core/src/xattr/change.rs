@@ -2,7 +2,7 @@
 //!
 //! Every change writes a new block, a fence, and then points the inode to it; the old block goes, or loses a reference,
 //! after that. Attributes that lay in the inode move to the block with the first change to one of them, since a change in
-//! place could be torn; only a removal may be one store in place, where that needs no room that there is not (see `strike`).
+//! place could be torn; only a removal may be a store in place, where that needs no room that there is not (see `strike`).
 //!
 //! A block that several inodes use has a count of them, and e2fsck stops where it is wrong. So a pointer that comes to
 //! such a block, or leaves it, changes [together](Together) with that count, in a transaction. Where there is none, or no
@@ -23,6 +23,9 @@ use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, XATTR_MAGIC};
 use crate::sync::Mended;
 use crate::{AclKind, DeviceBlock, Errno};
+
+/// An access control list without entries, in the form for programs.
+const NO_ENTRIES: [u8; 4] = 2_u32.to_le_bytes();
 
 /// What setting an attribute does when it is there, or not there.
 ///
@@ -162,7 +165,7 @@ impl Cell {
         if more < 0 {
             self.count_xattr_block(more)?;
             if self.is_fast_symlink() {
-                Barrier::SymlinkCounted.fence(&*self.fs.dev)?;
+                self.fs.fence(Barrier::SymlinkCounted)?;
             }
         }
         // After an error a block may have fewer users than it says: nobody is to become another.
@@ -174,7 +177,7 @@ impl Cell {
             let gone = Written::new(Unlinked);
             // Nothing waits for the first block of attributes but these.
             if old != 0 || in_inode || self.is_fast_symlink() {
-                return gone.fence(Barrier::AttributesReplaced, &*self.fs.dev).map(Some);
+                return gone.fence(Barrier::AttributesReplaced, &self.fs).map(Some);
             }
             Ok(None)
         });
@@ -287,11 +290,15 @@ impl Cell {
         let _xattr = self.fs.writer()?.xattr.lock();
         let block = self.attrs.lock().file_acl;
         let sharers = self.xattr_sharers(block)?;
-        unlist()?;
-        if let Some(sharers) = sharers {
-            self.leave(sharers)?;
+        {
+            // Under a log no commit comes between the two.
+            let _together = self.fs.hold_log();
+            unlist()?;
+            if let Some(sharers) = sharers {
+                self.leave(sharers)?;
+            }
         }
-        Barrier::OrphanUnlisted.fence(&*self.fs.dev)?;
+        self.fs.fence(Barrier::OrphanUnlisted)?;
         if sharers.is_none() {
             return Ok(());
         }
@@ -339,7 +346,7 @@ impl Cell {
     fn new_xattr_block(&self, bytes: &[u8]) -> Result<DeviceBlock> {
         let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
         self.fs.dev.write_at(self.fs.geo.byte_of(block), bytes)?;
-        Written::new(guard).fence(Barrier::AttributesBuilt, &*self.fs.dev)?.into_inner().keep();
+        Written::new(guard).fence(Barrier::AttributesBuilt, &self.fs)?.into_inner().keep();
         Ok(block)
     }
 
@@ -418,6 +425,10 @@ impl Inode {
     pub fn xattr_set(&self, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
         let parsed = XattrName::parse(name)?;
         if let Some(which) = parsed.acl_kind() {
+            // Linux: a list of nothing says what the mode says.
+            if value.is_empty() || value == NO_ENTRIES {
+                return self.set_acl(which, None);
+            }
             return match Acl::from_user(value) {
                 Some(acl) => self.set_acl(which, Some(&acl)),
                 None => refuse(Errno::INVAL, "not an access control list"),
@@ -477,7 +488,7 @@ impl Inode {
                 }
                 _ => self.0.set_acl(which, acl)?,
             }
-            Barrier::RightsChanged.fence(&*self.0.fs.dev)?;
+            self.0.fs.fence(Barrier::RightsChanged)?;
             // Removing says itself whether there was something.
             if acl.is_some() {
                 self.0.touch_ctime();

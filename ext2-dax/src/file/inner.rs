@@ -109,11 +109,13 @@ impl FileInner {
         if size <= old {
             return if size == old { Ok(()) } else { Ok(self.inode.truncate(size, wait)?) };
         }
-        self.inode.check_store()?;
         if size > self.fs.ext2().max_size() {
             return Err(Error::refused(Errno::FBIG, "larger than a file can be"));
         }
         let _io = self.inode.io_lock().write();
+        if self.inode.attr().flags.intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND) {
+            return Err(Error::refused(Errno::PERM, "the file is immutable or append-only"));
+        }
         self.inode.zero_block_tail(size)?;
         self.raise_size_late(size)?;
         self.inode.touch_modified();
@@ -206,6 +208,10 @@ impl VmFile for FileInner {
 
     fn msync(&self, first: u64, last: u64) -> Result<()> {
         self.sync_pages(first, last)
+    }
+
+    fn fence(&self, barrier: Barrier) -> Result<()> {
+        Ok(self.inode.fence(barrier)?)
     }
 
     fn layout(&self, first: u64, end: u64, most: usize) -> Result<Vec<Extent>> {

@@ -71,6 +71,8 @@ pub enum Action {
     /// An access list that names user 7, and takes the mode with it.
     SetAcl(&'static str, u16),
     RemoveAcl(&'static str),
+    /// Takes the set-id bits away, as a write by a user does.
+    StripSetid(&'static str),
     /// Last read, and last change of the contents: seconds and nanoseconds.
     SetTimes(&'static str, [(i64, u32); 2]),
     /// A write by somebody who is not root: set-id bits go first.
@@ -159,6 +161,7 @@ impl Action {
             | Self::SetRights { path, .. }
             | Self::SetAcl(path, _)
             | Self::RemoveAcl(path)
+            | Self::StripSetid(path)
             | Self::WriteByUser { path, .. } => Some(path),
             _ => None,
         }
@@ -362,6 +365,7 @@ pub fn perform(fs: &Ext2, action: &Action) -> Result<(), Error> {
             ..SetAttr::default()
         }),
         Action::SetAcl(path, mode) => at(fs, path)?.set_acl(AclKind::Access, access_list(*mode).as_ref()),
+        Action::StripSetid(path) => at(fs, path)?.strip_setid(),
         Action::RemoveAcl(path) => at(fs, path)?.xattr_remove(b"system.posix_acl_access"),
         Action::SetTimes(path, times) => {
             let [atime, mtime] = times.map(|(sec, nsec)| Some(Timestamp { sec, nsec }));

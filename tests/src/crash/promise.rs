@@ -218,7 +218,9 @@ impl History {
         let Some(file) = files.get_mut(&inode) else { return };
         let of = |tree: &'h Tree| tree.values().find(|node| node.inode == inode);
         let (Some(before), Some(after)) = (of(&self.trees[nr]), of(&self.trees[nr + 1])) else { return };
-        if nr < done && self.logged[done] {
+        // A log keeps what is changed for a commit, which the loss of set-id bits makes.
+        let is_kept = !matches!(action, Action::StripSetid(_)) || Rights::of(before) == Rights::of(after);
+        if nr < done && self.logged[done] && is_kept {
             return;
         }
         if nr < done {

@@ -313,9 +313,10 @@ pub(super) fn action_of(step: &Step, model: &Model, before: &Tree) -> Action {
                 }
             })
         }
-        O::Chmod { of, .. } | O::Chown { of, .. } | O::SetAcl { of, .. } | O::StripSetid { of } => {
+        O::Chmod { of, .. } | O::Chown { of, .. } | O::SetAcl { of, .. } => {
             hand(of).map(|path| Action::Chmod(last(path), 0))
         }
+        O::StripSetid { of } => hand(of).map(|path| Action::StripSetid(last(path))),
         _ => file_of(step, model).filter(|_| changes_bytes(step.operation.word())).and_then(named).map(
             |path| {
                 let path = last(path);

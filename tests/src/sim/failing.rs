@@ -9,8 +9,8 @@ use ext2_dax::mmu::Sharing;
 use ext2_image::check::Checker;
 
 use super::{
-    Answer, Data, HANDS, Model, Operation, Options, Scene, Step, World, base, crashes::action_of,
-    mend::mend_alone, run::sound, world::Held,
+    Answer, Data, HANDS, Model, Operation, Options, Scene, Step, Word, World, base, crashes::action_of,
+    fenced::Fenced, mend::mend_alone, run::sound, world::Held,
 };
 use crate::{
     Rng, Scratch,
@@ -69,8 +69,8 @@ fn fault(rng: &mut Rng, last: &Step, options: &Options) -> Fault {
 }
 
 /// A device that can be told to fail, with the image that is on it.
-pub(super) fn device(image: &[u8]) -> Arc<Faulty<RamDevice>> {
-    Arc::new(Faulty::new(RamDevice::from_bytes(image).expect("memory")))
+pub(super) fn device(image: &[u8]) -> Arc<Faulty<Fenced>> {
+    Arc::new(Faulty::new(Fenced::new(RamDevice::from_bytes(image).expect("memory"))))
 }
 
 /// Does the last step while the device fails, and looks at what is left. What would have become of it had nothing
@@ -78,7 +78,7 @@ pub(super) fn device(image: &[u8]) -> Arc<Faulty<RamDevice>> {
 pub(super) fn run(
     options: &Options,
     world: &mut World,
-    device: &Faulty<RamDevice>,
+    device: &Faulty<Fenced>,
     model: &Model,
     before: &[Step],
     last: &Step,
@@ -154,25 +154,28 @@ pub(super) fn run(
     history.judge(moment, &found).map_err(told)
 }
 
-/// A flush fails, and with it goes some of what was stored since the one before; it says so but once. What is called clean
+/// A flush or a fence fails, and with it goes some of what was stored since the one before; it says so but once. What is called clean
 /// then has lost nothing of its structure.
 fn flush_that_loses(
     world: &mut World,
-    device: &Faulty<RamDevice>,
+    device: &Faulty<Fenced>,
     last: &Step,
     rng: &mut Rng,
 ) -> Result<(), String> {
     world.ext2().sync().map_err(|error| error.to_string())?;
-    let before = device.inner().to_vec();
-    // Something that is not flushed yet. It counts flushes, and fails at none.
-    device.arm(Fault::once(Calls::FLUSH, u64::MAX));
+    // A device whose fences order what its flushes alone make durable, or one for which both are the same.
+    let calls = *rng.pick(&[Calls::FLUSH, Calls::FLUSH | Calls::FENCE]);
+    device.inner().keep(calls);
+    // Something that is not flushed yet.
     let made = make_and_keep(world.ext2());
-    let is_flushed = device.counted() > 0;
-    let before = if is_flushed { device.inner().to_vec() } else { before };
-    device.arm(Fault::once(Calls::FLUSH, 0));
+    // Among its fences are those of what the step is made of.
+    device.arm(Fault::once(calls, if calls == Calls::FLUSH { 0 } else { rng.below(6) }));
     let answer = world.perform(last);
     let is_lossy = device.fired() > 0;
     device.disarm();
+    let before = device.inner().take_kept();
+    // What ended all writing may have left memory and the image apart.
+    let known = world.fs.is_some().then(|| tree::of(world.ext2()).ok()).flatten();
     if is_lossy {
         for (nr, was) in before.chunks(SECTOR).enumerate() {
             if rng.one_in(2) {
@@ -180,22 +183,43 @@ fn flush_that_loses(
             }
         }
     }
+    let told =
+        |words: String| format!("{words}; a flush or fence failed in {last}, which gave {}", answer.words());
+    if let Some(known) = known.filter(|_| is_lossy && !is_sync(last.operation.word())) {
+        synced_is_there(world.ext2(), &known).map_err(told)?;
+    }
     match world.fs.is_some().then(|| world.close()) {
         Some(Ok(Closed::Clean)) => sound(&device.inner().to_vec()).map_err(|words| {
-            let lost = if is_lossy { "a flush failed" } else { "nothing failed" };
+            let lost = if is_lossy { "a flush or fence failed" } else { "nothing failed" };
             format!("called clean: {words}; {lost} in {last}, which gave {}, after {made:?}", answer.words())
         }),
         _ => Ok(()),
     }
 }
 
+/// Whether whoever is told of what failed is told of it for all that he makes durable, and needs not be told again.
+fn is_sync(word: Word) -> bool {
+    use Word as W;
+    matches!(word, W::Sync | W::SyncAll | W::FileSync | W::Msync | W::LeaseSync)
+}
+
+/// What is synced after something was lost, and said to be durable, has its bytes.
+fn synced_is_there(fs: &Ext2, known: &Tree) -> Result<(), String> {
+    for found in fs.walk("/").map_err(|error| error.to_string())?.flatten() {
+        let inode = &found.inode;
+        if inode.kind() != FileKind::Regular || inode.sync().is_err() {
+            continue;
+        }
+        let was = known.values().find(|node| node.inode == inode.nr().get());
+        if was.is_some_and(|was| inode.read_all().is_ok_and(|bytes| bytes != was.content)) {
+            return Err(format!("inode {} was synced, and what had been stored to it is lost", inode.nr()));
+        }
+    }
+    Ok(())
+}
+
 /// Does the last step again, or not: that may hide what it left. What memory knows then is what the image has once it is closed.
-fn done_again(
-    world: &mut World,
-    device: &Faulty<RamDevice>,
-    last: &Step,
-    rng: &mut Rng,
-) -> Result<(), String> {
+fn done_again(world: &mut World, device: &Faulty<Fenced>, last: &Step, rng: &mut Rng) -> Result<(), String> {
     let again = if rng.one_in(3) { Answer::Nothing } else { world.perform(last) };
     // And something small to all that is in hand.
     let actor = last.actor;
@@ -215,7 +239,8 @@ fn done_again(
     if fs.is_read_only() {
         return Ok(());
     }
-    match fs.sync() {
+    // What a fence or a flush has lost is told once.
+    match fs.sync().or_else(|_| fs.sync()) {
         Err(error) if fs.has_log() && log_is_lost(&error) => return Ok(()),
         synced => synced.map_err(|error| told(format!("cannot be synced: {error}")))?,
     }

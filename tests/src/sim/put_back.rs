@@ -48,8 +48,13 @@ impl Fault {
                 }
                 M::OwnersInPieces | M::SetIdKept | M::SharersApart | M::NoShelter => Mode::Crash,
                 M::ExchangeKeepsNothing | M::LateTimesForgotten | M::DanglingNamesStay => Mode::Crash,
-                M::LeaseNotWritten | M::InodeReplayedFirst => Mode::Crash,
-                M::FaultLeavesHole | M::ErrorsAreClean | M::MarkUnknown | M::FlushUnnoted => Mode::Failing,
+                M::LeaseNotWritten | M::InodeReplayedFirst | M::SetIdInLog => Mode::Crash,
+                M::FenceUnnoted
+                | M::LossUntold
+                | M::FaultLeavesHole
+                | M::ErrorsAreClean
+                | M::MarkUnknown
+                | M::FlushUnnoted => Mode::Failing,
                 M::FeatureUnsaid | M::NobodysShare => Mode::Failing,
                 _ => Mode::Plain,
             },

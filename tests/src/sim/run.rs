@@ -9,6 +9,7 @@ use std::{
 use blockdev::{BlockDevice, Faulty, RamDevice};
 use ext2_image::check::{Checker, Finding, Options as CheckOptions};
 
+use super::fenced::Fenced;
 use super::{
     Actor, Answer, Mode, Operation, Options, Scene, Step, World,
     base::{self, BEGIN},
@@ -134,7 +135,7 @@ struct Run {
     outcome: Outcome,
     programs: Option<Vec<Vec<Step>>>,
     crashes: Option<Crashes>,
-    faulty: Option<Arc<Faulty<RamDevice>>>,
+    faulty: Option<Arc<Faulty<Fenced>>>,
 }
 
 impl Run {

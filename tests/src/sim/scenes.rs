@@ -453,6 +453,12 @@ impl Script {
         if rng.one_in(2) {
             self.does(O::SyncAll);
         }
+        if rng.one_in(4) {
+            self.does(O::StripSetid { of: 1 });
+            let data = Data { len: 1 + rng.below(100) as u32, seed: 3 };
+            self.does(O::Write { of: 1, at: rng.below(3000), data });
+            return;
+        }
         let mut id = || *rng.pick(&[None, Some(0), Some(1000), Some(0x1_0000), Some(0x2_0001)]);
         let (uid, gid) = (id(), id());
         let mode = Some(*rng.pick(&[0o755, 0o4755, 0o6755, 0o4711]));

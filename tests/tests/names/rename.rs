@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use blockdev::{BlockDevice, Faulty, RamDevice};
+use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
 use e2dax_tests::{
     need_tools,
     small::{Ram, image, is_clean, open, ram},
 };
-use ext2_core::{Errno, Error, Ext2, FileKind, InodeFlags, OpenOptions, RenameFlags};
+use ext2_core::{Closed, Errno, Error, Ext2, FileKind, Follow, InodeFlags, OpenOptions, RenameFlags};
 
 use super::{DIR, FIFO, FILE, listed, refused};
 
@@ -200,4 +200,44 @@ fn what_a_rename_needs_and_cannot_read_fails_it_before_anything_changes() {
         assert!(!fs.is_read_only(), "{what}");
         assert!(dir.lookup(from).is_ok() && dir.lookup(to).is_ok() == (to == "old"), "{what}");
     }
+}
+
+#[test]
+fn a_directory_that_grows_for_a_rename_and_gets_no_size_is_called_clean_by_nobody() {
+    need_tools!("mke2fs", "e2fsck");
+    let device = ram(&image(&["-t", "ext3", "-J", "size=1"]));
+    let fs = open(&device);
+    let root = fs.root().expect("root");
+    let [from, to] = ["from", "to"].map(|name| root.create(name, &DIR).expect("created"));
+    from.create("moved", &DIR).expect("created");
+    // Its one block is full to the last byte.
+    let sizes = [247, 247, 247, 1000 - 3 * 256 - 8];
+    for (nr, len) in sizes.into_iter().enumerate() {
+        to.create(format!("{nr:0>len$}"), &FIFO).expect("created");
+    }
+    assert_eq!(to.size(), 1024);
+    drop((root, from, to));
+    fs.close().expect("closed");
+    let base = device.to_vec();
+    let mut unclean = 0;
+    for nth in 0.. {
+        let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
+        let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
+        let [from, to] = ["from", "to"].map(|name| fs.resolve(name, Follow::No).expect("there"));
+        faulty.arm(Fault::once(Calls::WRITE, nth));
+        let done = fs.rename(&from, b"moved", &to, &[b'z'; 200], RenameFlags::empty());
+        let is_over = faulty.fired() == 0;
+        faulty.disarm();
+        drop((from, to));
+        match fs.close() {
+            Ok(Closed::Clean) => {
+                assert!(is_clean(&faulty.inner().to_vec()), "write {nth}, which gave {done:?}");
+            }
+            _ => unclean += 1,
+        }
+        if is_over {
+            break;
+        }
+    }
+    assert!(unclean > 0);
 }

@@ -199,9 +199,7 @@ impl<'a> FreeSpace<'a> {
     /// The device's, the image's.
     pub fn reserve_unit(&self) -> Result<Option<Window>> {
         let (place, owner) = (self.place, self.request.owner);
-        if place.no_units.load(Ordering::Relaxed) || place.unit == 0 {
-            return Ok(None);
-        }
+        let Some(frees) = place.frees_to_search().filter(|_| place.unit > 0) else { return Ok(None) };
         let (home, goal_bit) = self.fs.geo.group_of_block(self.request.goal).unwrap_or((GroupNr::new(0), 0));
         let starts = core::iter::once(goal_bit).chain(core::iter::repeat(0));
         let tries = self.around(home).zip(starts).chain(core::iter::once((home, 0)));
@@ -225,7 +223,7 @@ impl<'a> FreeSpace<'a> {
                 }
             }
         }
-        place.no_units.store(true, Ordering::Relaxed);
+        place.found_none(frees);
         Ok(None)
     }
 

@@ -185,7 +185,7 @@ impl Area {
             Kind::File(first) => {
                 if self.vma.sharing == Sharing::Synchronous {
                     // A store may follow at once, without a fault: what leads to the page goes before it.
-                    Barrier::FaultReturned.fence(self.file.memory())?;
+                    self.file.fence(Barrier::FaultReturned)?;
                 }
                 let BackingFile { fd, offset } = self
                     .file

@@ -262,9 +262,9 @@ impl Model {
     fn make(&mut self, (actor, to): (u8, u8), dir: Id, name: &[u8], node: Node, answer: &Answer) -> Verdict {
         let wanted = self
             .directory(dir)
-            .and_then(|()| self.writable())
             .and_then(|()| check_name(name))
             .and_then(|()| if self.find(dir, name).is_some() { no(Errno::EXIST) } else { Ok(()) })
+            .and_then(|()| self.writable())
             .and_then(|()| self.insertable(dir));
         if self.agree_in(answer, wanted, FOR_NAME + 1 + node.xattrs.len() as u64, 1)? {
             let is_directory = node.is_directory();
@@ -295,9 +295,9 @@ impl Model {
         let target = self.node(of);
         let wanted = self
             .directory(dir)
-            .and_then(|()| self.writable())
             .and_then(|()| check_name(name))
             .and_then(|()| if self.find(dir, name).is_some() { no(Errno::EXIST) } else { Ok(()) })
+            .and_then(|()| self.writable())
             .and_then(|()| if target.is_directory() { no(Errno::PERM) } else { Ok(()) })
             .and_then(|()| self.insertable(dir))
             .and_then(|()| self.changeable(of))
@@ -323,12 +323,9 @@ impl Model {
     }
 
     fn unlink(&mut self, dir: Id, name: &[u8], answer: &Answer) -> Verdict {
-        let checked = match check_name(name) {
-            Err(refusal) if refusal.is(Errno::EXIST) => no(Errno::ISDIR),
-            checked => checked,
-        };
-        let wanted = self.directory(dir).and_then(|()| self.writable()).and(checked);
-        let wanted = wanted.and_then(|()| {
+        let dots = if matches!(name, b"." | b"..") { no(Errno::ISDIR) } else { Ok(()) };
+        let wanted = self.directory(dir).and(dots).and_then(|()| self.writable());
+        let wanted = wanted.and_then(|()| check_name(name)).and_then(|()| {
             let victim = self.lookup(dir, name)?;
             self.changeable(dir).and_then(|()| self.changeable(victim))?;
             if self.node(victim).is_directory() { no(Errno::ISDIR) } else { Ok(()) }
@@ -387,8 +384,8 @@ impl Model {
             let is_there = !old_dots && flags.contains(RenameFlags::NOREPLACE);
             return no(if is_there { Errno::EXIST } else { Errno::BUSY });
         }
-        old?;
         self.writable()?;
+        old?;
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let source = self.lookup(from.0, from.1)?;
         new?;
