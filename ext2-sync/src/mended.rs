@@ -88,6 +88,7 @@ mended! {
     SetIdInLog: "set-id bits that a write takes away wait in a log for a commit, and the bytes do not",
     SetIdComesBack: "set-id bits that are stripped come back with an access list that is set meanwhile",
     FlagsLookedAtFirst: "whether a file is immutable is looked at before the lock that its flags are set under",
+    MovedIsBroken: "a walk takes a directory that was moved meanwhile for one with two names",
     DotsAsNames: "`.` and `..` as last names are refused like names that cannot be",
 }
 

@@ -116,7 +116,7 @@ impl<'f> Together<'f> {
 impl super::Transaction<'_> {
     /// Stores what the transaction holds in its place, when it is sure to hold, and waits until it is there.
     fn place(&self, words: &[(u64, u32)]) -> Result<()> {
-        let fs = &*self.journal.fs;
+        let fs = self.journal.fs;
         fs.fence(Barrier::TogetherHeld)?;
         for &(at, word) in words {
             fs.dev.write_u32(at, word)?;

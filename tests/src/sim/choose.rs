@@ -298,6 +298,9 @@ impl Chooser {
             Word::LetGo => O::LetGo { of: self.hand(actor, model, None) },
             Word::Stat => O::Stat { of: self.hand(actor, model, None) },
             Word::StatFs => O::StatFs,
+            Word::Walk => O::Walk { of: dir(self) },
+            Word::RemoveAll => O::RemoveAll { name: self.path_name() },
+            Word::Trim => O::Trim { least: *self.rng.pick(&[0, 1, 2, 9, 100]) },
             Word::Chmod => O::Chmod { of: self.hand(actor, model, None), mode: self.mode() },
             Word::Chown => {
                 let id = |own: &mut Self| {

@@ -382,6 +382,9 @@ impl Model {
             Operation::Sync { .. } | Operation::SyncAll => {
                 self.agree(answer, Ok(()))?;
             }
+            Operation::Trim { .. } => {
+                self.agree(answer, self.writable())?;
+            }
             _ => return self.attributes_step(step, answer),
         }
         Ok(())

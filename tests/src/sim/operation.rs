@@ -122,6 +122,10 @@ operations! {
     List { listing: u8, count: u8 },
     /// Lets go of an inode.
     LetGo { of: u8 },
+    /// Walks the tree below an inode.
+    Walk { of: u8 },
+    /// Removes a directory in the root with all that is in it, where nothing of that is to stay as it is.
+    RemoveAll { name: u8 },
 
     // Attributes.
     Stat { of: u8 },
@@ -184,6 +188,8 @@ operations! {
     Unmap { map: u8 },
 
     // The whole.
+    /// Discards runs of so many free blocks.
+    Trim { least: u16 },
     Sync { of: u8 },
     SyncAll,
     /// The process dies: all that it holds is let go of.

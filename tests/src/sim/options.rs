@@ -405,7 +405,7 @@ fn kind_of(word: Word) -> Kind {
         W::Create | W::Lookup | W::LookupNr | W::Unlink | W::Rmdir | W::Link | W::Rename | W::LetGo => {
             Kind::Names
         }
-        W::Symlink | W::Tmpfile | W::ByNumber | W::ReadLink | W::Root => Kind::Names,
+        W::Symlink | W::Tmpfile | W::ByNumber | W::ReadLink | W::Root | W::Walk => Kind::Names,
         word if word >= W::Read => Kind::Bytes,
         _ => Kind::Attributes,
     }
@@ -427,6 +427,7 @@ fn is_at_once(word: Word) -> bool {
             | W::Close
             | W::Kill
             | W::Exit
+            | W::RemoveAll
             | W::Extents
             | W::FileExtents
             | W::MapBlocks
@@ -438,7 +439,7 @@ fn is_at_once(word: Word) -> bool {
 
 /// Whether it needs a device that is as it was stored to, whatever became of who stored.
 fn is_of_plain(word: Word) -> bool {
-    matches!(word, Word::Close | Word::Kill)
+    matches!(word, Word::Close | Word::Kill | Word::Trim | Word::RemoveAll)
 }
 
 fn is_needed(word: Word) -> bool {
@@ -453,7 +454,7 @@ fn base_share(word: Word) -> u32 {
         W::Lookup | W::Rename | W::Unlink | W::Link | W::List | W::Load | W::Open | W::Map | W::Truncate => 6,
         W::FileRead | W::Read | W::FileTruncate | W::Punch | W::FilePunch | W::BeginListing => 5,
         W::Stat | W::Rmdir | W::SetXattr | W::LetGo | W::Zero | W::FileZero | W::Lease | W::LeaseRead => 4,
-        W::Remount | W::Exit | W::Root => 1,
+        W::Remount | W::Exit | W::Root | W::RemoveAll | W::Trim => 1,
         _ => 2,
     }
 }

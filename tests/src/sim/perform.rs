@@ -6,7 +6,7 @@ use blockdev::{Access, BlockDevice};
 use ext2_core::plumbing::{Allocate, Plumbing};
 use ext2_core::{
     Acl, AclEntry, AclKind, AclTag, DeviceNr, Ext2, FileBlock, FileKind, Follow, Inode, InodeFlags, NewInode,
-    SetAttr, Timestamp, Wait, XattrSet,
+    SetAttr, Timestamp, Wait, WalkError, XattrSet,
 };
 use ext2_dax::{
     DaxFs, File, Leased,
@@ -33,6 +33,18 @@ pub(super) fn core<T>(result: Result<T, ext2_core::Error>) -> Result<T, Answer> 
 
 fn dax<T>(result: Result<T, ext2_dax::Error>) -> Result<T, Answer> {
     result.map_err(|error| Answer::of_dax(&error))
+}
+
+/// How much a walk finds. What others change meanwhile may be in its way, and breaks nothing.
+fn walk(start: &Inode) -> Done {
+    let mut count = 0;
+    for found in ext2_core::Walk::new(start, b"") {
+        match found {
+            Err(WalkError { error: error @ ext2_core::Error::Corrupt(_), .. }) => return core(Err(error)),
+            found => count += u64::from(found.is_ok()),
+        }
+    }
+    Ok(Answer::Number(count))
 }
 
 fn done<T>(result: Result<T, Answer>) -> Done {
@@ -229,11 +241,24 @@ impl Doer<'_> {
         Ok(Answer::Entries(some, more))
     }
 
+    /// Not where a part of it is to stay: how far it comes then nobody promises.
+    fn remove_all(&self, path: &[u8]) -> Done {
+        let kept = InodeFlags::IMMUTABLE | InodeFlags::APPEND;
+        let parts = self.ext2().walk(path).into_iter().flatten().flatten().map(|found| found.inode);
+        if self.ext2().root().into_iter().chain(parts).any(|part| part.attr().flags.intersects(kept)) {
+            return Ok(Answer::Nothing);
+        }
+        done(core(self.ext2().remove_dir_all(path)))
+    }
+
     fn attempt_attributes(&mut self, step: &Step) -> Done {
         use Operation as O;
         match &step.operation {
             O::Stat { of } => Ok(Answer::Attr(Box::new(self.hand(*of)?.attr()))),
             O::StatFs => core(self.ext2().statfs()).map(Answer::Space),
+            O::Walk { of } => walk(&self.hand(*of)?.clone()),
+            O::RemoveAll { name: nr } => self.remove_all(&[&b"/"[..], &name(*nr)].concat()),
+            O::Trim { least } => done(core(self.ext2().trim(0..u32::MAX, (*least).into())).map(drop)),
             O::Chmod { of, mode } => {
                 let change = SetAttr { mode: Some(*mode), ..SetAttr::default() };
                 done(core(self.hand(*of)?.set_attr(&change)))

@@ -42,7 +42,7 @@ impl Fault {
             Self::Mended(fault) => match fault {
                 M::LookupLetsGo | M::RenameLooksOnce | M::RmdirLooksOnce | M::NowaitWaits => Mode::Threads,
                 M::CopiesReplaced | M::AppendsApart | M::LateAttach => Mode::Threads,
-                M::SetIdComesBack | M::FlagsLookedAtFirst => Mode::Threads,
+                M::SetIdComesBack | M::FlagsLookedAtFirst | M::MovedIsBroken => Mode::Threads,
                 M::KeptTakenFirst | M::RunsTakenFirst | M::MarkGoesFirst | M::LeavingPassedOver => {
                     Mode::Threads
                 }

@@ -21,8 +21,11 @@ pub enum LeftOut {
     Blocks,
     /// `Close` under all that is held, and `Kill`: the kernel unmounts nothing that is in use, and is not killed here.
     Ends,
-    /// `TouchModified`, `TouchAccessed` and `StripSetid` are parts of other operations of the kernel.
+    /// `TouchModified`, `TouchAccessed` and `StripSetid` are parts of other operations of the kernel; `Walk` and `RemoveAll` are
+    /// made of others.
     Parts,
+    /// What a trim does to blocks that are free nobody sees.
+    Trims,
     /// A name with a slash is a path to system calls.
     Slash,
     /// A descriptor of what is no symbolic link is refused as one by the path, before ext2 is asked.
@@ -62,7 +65,8 @@ impl LeftOut {
             W::Lease | W::LeaseRead | W::LeaseWrite | W::LeaseSync | W::EndLease => Some(Self::Leases),
             W::MapBlocks | W::GiveUpWrite => Some(Self::Blocks),
             W::Close | W::Kill => Some(Self::Ends),
-            W::TouchModified | W::TouchAccessed | W::StripSetid => Some(Self::Parts),
+            W::TouchModified | W::TouchAccessed | W::StripSetid | W::Walk | W::RemoveAll => Some(Self::Parts),
+            W::Trim => Some(Self::Trims),
             _ => None,
         }
     }

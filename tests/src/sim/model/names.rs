@@ -124,6 +124,15 @@ impl Model {
                 self.held_mut(actor).hands[usize::from(*of)] = None;
                 Ok(())
             }
+            O::Walk { of } => {
+                let count = self.below(self.hand(actor, *of)).len() as u64 + 1;
+                match answer {
+                    // Others may change it meanwhile.
+                    Answer::Number(_) if self.has_threads => Ok(()),
+                    _ => self.same(answer, Ok(Answer::Number(count))),
+                }
+            }
+            O::RemoveAll { name: nr } => self.remove_all(&name(*nr), answer),
             O::BeginListing { .. } | O::List { .. } => self.listing_step(step, answer),
             _ => self.rest_step(step, answer),
         }
@@ -358,6 +367,39 @@ impl Model {
             self.remove(dir, name);
             self.unname(victim);
             self.node_mut(dir).links -= 1;
+        }
+        Ok(())
+    }
+
+    /// All names below a directory, what is deepest last.
+    fn below(&self, id: Id) -> Vec<(Id, Vec<u8>, Id)> {
+        let (mut found, mut next) = (Vec::new(), vec![id]);
+        while let Some(dir) = next.pop() {
+            let Content::Directory(names) = &self.node(dir).content else { continue };
+            found.extend(names.iter().map(|(name, &id)| (dir, name.clone(), id)));
+            next.extend(names.values().filter(|id| self.node(**id).is_directory()));
+        }
+        found
+    }
+
+    fn remove_all(&mut self, name: &[u8], answer: &Answer) -> Verdict {
+        let wanted = match name {
+            b"." | b".." => no(Errno::INVAL),
+            b"" => no(Errno::BUSY),
+            _ => self
+                .resolve(&[name.to_vec()], false)
+                .and_then(|id| self.directory(id))
+                .and_then(|()| self.writable()),
+        };
+        if !self.agree(answer, wanted)? {
+            return Ok(());
+        }
+        let top = self.find(ROOT, name).expect("it was removed");
+        let all = self.below(top);
+        for (dir, name, id) in all.into_iter().rev().chain([(ROOT, name.to_vec(), top)]) {
+            self.remove(dir, &name);
+            self.unname(id);
+            self.node_mut(dir).links -= u32::from(self.node(id).is_directory() && self.node(dir).links > 0);
         }
         Ok(())
     }
