@@ -223,7 +223,7 @@ impl Scene {
                     [(W::SetAcl, 4), (W::StripSetid, 4), (W::Chmod, 2), (W::Chown, 1), (W::SetFlags, 2)];
                 let others =
                     [(W::SetXattr, 2), (W::RemoveXattr, 1), (W::Truncate, 1), (W::Punch, 1), (W::Zero, 1)];
-                options.shares = [&rights[..], &others, &[(W::Stat, 2), (W::Acl, 1)]].concat();
+                options.shares = [&rights[..], &others, &[(W::Acl, 1)]].concat();
             }
             Self::SameNames => {
                 use Word as W;

@@ -9,7 +9,7 @@ use ext2_dax::{
 use super::{PAGE, Script};
 use crate::{
     Rng,
-    sim::{Actor, Data, Operation, Options, operation::WHOLE},
+    sim::{Actor, Data, Operation, Options},
 };
 
 /// The name of the file that all have in hand.
@@ -131,11 +131,11 @@ impl Script {
         use Operation as O;
         let look = match rng.below(3) {
             0 => O::Xattrs { of: 1 },
-            1 => O::Read { of: 1, at: 0, len: WHOLE },
-            _ => O::Stat { of: 1 },
+            1 => O::Acl { of: 1, which: AclKind::Access },
+            _ => O::Read { of: 1, at: 0, len: 10_000 },
         };
         match (actor, rng.below(3)) {
-            (0, 0) => vec![O::StripSetid { of: 1 }, O::Stat { of: 1 }],
+            (0, 0) => vec![O::StripSetid { of: 1 }],
             (0, _) => vec![O::SetFlags { of: 1, flags: 0x10 << rng.below(2) }, look],
             _ => Vec::new(),
         }
