@@ -26,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) writers: AtomicU32,
     /// Whether it is known to have no capabilities that a write would have to take away (Linux: `S_NOSEC`).
     pub(crate) no_capabilities: AtomicBool,
+    /// Capabilities are being taken away, and may not be gone from the media yet.
+    pub(crate) capabilities_go: AtomicBool,
     /// Whether root has just had its capabilities removed, which is how the kernel begins root's write to it.
     pub(crate) root_removed_capabilities: AtomicBool,
 }
@@ -36,6 +38,7 @@ impl Node {
             inode,
             writers: AtomicU32::new(0),
             no_capabilities: AtomicBool::new(false),
+            capabilities_go: AtomicBool::new(false),
             root_removed_capabilities: AtomicBool::new(false),
         }
     }

@@ -112,6 +112,11 @@ pub(crate) struct Cell {
     pub(crate) map: Mutex<Growth>,
     #[cfg(feature = "write")]
     pub(crate) space: crate::space::Space,
+    /// How often set-id bits were taken away, and how often of these they are known to be gone from the media.
+    #[cfg(feature = "write")]
+    pub(crate) setid_taken: AtomicU32,
+    #[cfg(feature = "write")]
+    pub(crate) setid_gone: AtomicU32,
     /// Of how many [losses](crate::fs::Fs::flush) whoever syncs the file was told.
     #[cfg(feature = "write")]
     pub(crate) losses_told: AtomicU32,
@@ -143,7 +148,10 @@ impl Cell {
             // Its last holder would free what a name may still lead to. Whoever only reads may look at it.
             return Err(Corrupt::new(Object::Inode(nr), "has no links, and is not deleted").into());
         }
-        Self::from_parts(fs, (nr, offset), &raw, &extra)
+        let cell = Self::from_parts(fs, (nr, offset), &raw, &extra)?;
+        #[cfg(feature = "write")]
+        cell.losses_told.store(fs.losses.told_of(nr).into_inner(), Ordering::SeqCst);
+        Ok(cell)
     }
 
     /// The inode with these fields, which lies at byte `offset` of the device.
@@ -197,7 +205,11 @@ impl Cell {
             #[cfg(feature = "write")]
             space: crate::space::Space::new(),
             #[cfg(feature = "write")]
-            losses_told: fs.losses.told_of_unheld(),
+            setid_taken: AtomicU32::new(0),
+            #[cfg(feature = "write")]
+            setid_gone: AtomicU32::new(0),
+            #[cfg(feature = "write")]
+            losses_told: fs.losses.known(),
             dir: fs.indexes.of(nr, kind),
             places: Places::new(),
             moves: Moves::new(),

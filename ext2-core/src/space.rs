@@ -6,14 +6,17 @@
 //!    since a part may have become reachable.
 //! 2. Giving a file blocks, or a larger size, takes nothing from anybody and waits for nobody.
 //! 3. Who waits for a lease holds nothing: not even the inode's `io` lock, which the holder of the lease may want.
-//! 4. No lock of this crate but an inode's `io` is held when [`AddressSpace::published`] is called.
-//! 5. An address space comes under the inode's `io` lock, which whoever takes blocks away holds exclusive: nobody maps what goes
+//! 4. Blocks that somebody has given the file and not told of yet are told of by whoever finds them for a write or a store fault,
+//!    before he returns.
+//! 5. No lock of this crate but an inode's `io` is held when [`AddressSpace::published`] is called.
+//! 6. An address space comes under the inode's `io` lock, which whoever takes blocks away holds exclusive: nobody maps what goes
 //!    without being told.
 
 use alloc::sync::Arc;
 use core::any::Any;
 use core::fmt::Debug;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Errno;
 use crate::error::Result;
@@ -106,22 +109,47 @@ pub trait AddressSpace: Any + Debug + Send + Sync {
 }
 
 /// The address space of an inode, once somebody attached one.
-pub(crate) struct Space(Once<Arc<dyn AddressSpace>>);
+pub(crate) struct Space {
+    attached: Once<Arc<dyn AddressSpace>>,
+    /// Threads that have given the file blocks, perhaps, and not told of all of them yet.
+    telling: AtomicU32,
+}
+
+/// Somebody is about to give the file blocks and to tell of them, until it is dropped.
+pub(crate) struct Telling<'s>(&'s AtomicU32);
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 impl Space {
     pub(crate) const fn new() -> Self {
-        Self(Once::new())
+        Self { attached: Once::new(), telling: AtomicU32::new(0) }
     }
 
     pub(crate) fn get(&self) -> Option<&Arc<dyn AddressSpace>> {
-        self.0.get()
+        self.attached.get()
+    }
+
+    /// From before blocks are reachable until after they were told of.
+    pub(crate) fn tell(&self) -> Telling<'_> {
+        self.telling.fetch_add(1, Ordering::SeqCst);
+        Telling(&self.telling)
+    }
+
+    /// Whether blocks of others that are reachable may not have been told of yet: who finds some tells of them himself, so that
+    /// nobody who maps the hole sees it after he has returned.
+    pub(crate) fn is_untold(&self, own: Option<&Telling<'_>>) -> bool {
+        self.telling.load(Ordering::SeqCst) > u32::from(own.is_some()) && !Mended::FoundUntold.is_back()
     }
 
     pub(crate) fn get_or_attach(
         &self,
         make: impl FnOnce() -> Arc<dyn AddressSpace>,
     ) -> Arc<dyn AddressSpace> {
-        self.0.get_or_init(make).clone()
+        self.attached.get_or_init(make).clone()
     }
 
     /// Runs `change` with nobody mapping `range`.

@@ -11,12 +11,13 @@
 //! may change the file system meanwhile, each name is looked up again when its turn comes: its number may be another
 //! file's by then. A name that is gone is passed over.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::sync::Mended;
 use crate::{Corrupt, Errno, Error, Ext2, FileKind, Inode, InodeNr, Name, Object};
 
 /// A file that a walk has come to.
@@ -84,8 +85,8 @@ pub struct Walk {
     open: Vec<Directory>,
     /// The directory that was given last, to be entered at the next step.
     next: Option<(Vec<u8>, Inode)>,
-    /// With their generations: the number of one that is gone may be another's.
-    entered: BTreeSet<(InodeNr, u32)>,
+    /// Those that were given, and where.
+    entered: Entered,
 }
 
 /// A directory with what is still to be given of it, the next one last.
@@ -104,7 +105,7 @@ impl Walk {
     #[must_use]
     pub fn new(inode: &Inode, path: &[u8]) -> Self {
         let start = Found { path: path.to_vec(), depth: 0, inode: inode.clone() };
-        Self { fs: inode.fs(), start: Some(start), open: Vec::new(), next: None, entered: BTreeSet::new() }
+        Self { fs: inode.fs(), start: Some(start), open: Vec::new(), next: None, entered: Entered::default() }
     }
 
     /// Leaves out what is below the directory that was given last.
@@ -172,14 +173,14 @@ impl Walk {
         };
         if inode.kind() == FileKind::Directory {
             let nr = inode.nr();
-            if !self.entered.insert((nr, inode.0.generation)) {
-                // Where others may change the file system it may have been moved here since.
-                match directory.is_second_name(name, &inode) {
-                    Ok(false) => return Ok(None),
-                    Ok(true) => {}
-                    Err(error) => return Err(WalkError { path, error }),
+            match self.entered.enter(directory, name, &inode) {
+                Ok(Met::First) => {}
+                Ok(Met::Moved) => return Ok(None),
+                Ok(Met::Twice) => {
+                    let what = "the directory has a second name here".into();
+                    return broken(&path, Object::Directory(nr), what);
                 }
-                return broken(&path, Object::Directory(nr), "the directory has a second name here".into());
+                Err(error) => return Err(WalkError { path, error }),
             }
             self.next = Some((path.clone(), inode.clone()));
         }
@@ -193,7 +194,7 @@ impl Iterator for Walk {
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(start) = self.start.take() {
             if start.inode.kind() == FileKind::Directory {
-                self.entered.insert((start.inode.nr(), start.inode.0.generation));
+                self.entered.begin(&start.inode);
                 self.next = Some((start.path.to_vec(), start.inode.clone()));
             }
             return Some(Ok(start));
@@ -220,28 +221,58 @@ impl Iterator for Walk {
     }
 }
 
-impl Inode {
-    /// Whether `name`, by which this directory leads to one that was met elsewhere before, is its second one: `..` of a
-    /// directory that was moved here leads here.
+/// Directories that were come to, each by the name that led to it first.
+#[derive(Debug, Default)]
+pub(crate) struct Entered(BTreeMap<Id, Option<(Id, Vec<u8>)>>);
+
+/// A directory, with its generation: the number of one that is gone may be another's.
+type Id = (InodeNr, u32);
+
+fn id(inode: &Inode) -> Id {
+    (inode.nr(), inode.0.generation)
+}
+
+/// How a directory was come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Met {
+    First,
+    /// Again, since it was moved meanwhile.
+    Moved,
+    /// By a second name.
+    Twice,
+}
+
+impl Entered {
+    /// Notes where it begins.
+    pub(crate) fn begin(&mut self, start: &Inode) {
+        self.0.insert(id(start), None);
+    }
+
+    /// Notes that `name` of `directory` led to `child`.
     ///
     /// # Errors
-    /// As [`lookup`](Inode::lookup).
-    pub(crate) fn is_second_name(&self, name: &[u8], child: &Self) -> Result<bool, Error> {
-        if self.fs().is_read_only() || crate::sync::Mended::MovedIsBroken.is_back() {
-            return Ok(true);
+    /// As [`Inode::lookup`].
+    pub(crate) fn enter(&mut self, directory: &Inode, name: &[u8], child: &Inode) -> Result<Met, Error> {
+        let Some(first) = self.0.get(&id(child)) else {
+            self.0.insert(id(child), Some((id(directory), name.to_vec())));
+            return Ok(Met::First);
+        };
+        let fs = child.fs();
+        if fs.is_read_only() || Mended::MovedIsBroken.is_back() {
+            return Ok(Met::Twice);
         }
-        // Once more where it may have come back meanwhile.
-        for _ in 0..2 {
-            let above = child.lookup_nr(b"..");
-            if above.is_ok_and(|above| above == self.nr()) {
-                return Ok(false);
-            }
-            match self.lookup(name) {
-                Ok(there) if there == *child => {}
-                Err(error) if !error.is(Errno::NOENT) => return Err(error),
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
+        let leads = |directory: &Inode, name: &[u8]| match directory.lookup(name) {
+            Ok(there) => Ok(there == *child),
+            Err(error) if error.is(Errno::NOENT) || error.is(Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error),
+        };
+        // It leads here; where the first name does so too, and this one still, there are two.
+        let Some(((nr, generation), first_name)) = first else { return Ok(Met::Twice) };
+        let is_there = match fs.inode(*nr) {
+            Ok(above) => above.0.generation == *generation && leads(&above, first_name)?,
+            Err(Error::Caller(..)) => false,
+            Err(error) => return Err(error),
+        };
+        Ok(if is_there && leads(directory, name)? { Met::Twice } else { Met::Moved })
     }
 }

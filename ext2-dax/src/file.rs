@@ -217,6 +217,10 @@ impl File {
         if let DataPath::BufferHead(_) = inner.fs.options().path {
             let done = buffer_head::do_io_write(inner, pos, len, source, DioFlags::LOCKING)?;
             inner.inode.raise_size(pos + done, pos)?;
+            if done < len {
+                // Blocks that came for what was not written.
+                buffer_head::GetBlock::write_failed(inner, pos + len);
+            }
             return Ok(done);
         }
         let done = rw::write(inner, pos, len, source, limits)?;

@@ -27,6 +27,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ext2_core::sync::Mended;
+
 use crate::entry::{Content, Entry, EntryInfo, Order, PMD_PAGES};
 use crate::leases::Leases;
 use crate::sync::{
@@ -500,14 +502,41 @@ impl DaxMapping {
         let is_clean = |entry: Entry| !entry.is_dirty() && !entry.is_towrite();
         // An entry of 2 MiB goes whole, so must every translation that it stands for.
         let (mut first, mut after) = (start, end);
-        for at in self.entries_in(start, end, is_clean) {
-            if let Some(entry) = self.shard(at).lock().entries.get(&at) {
+        // Held until the translations are gone: who made a new entry before would not take those of the hole away. One that is
+        // locked may be that of a fault which has looked at the hole.
+        let mut held = Vec::new();
+        for at in self.entries_in(start, end, |entry| is_clean(entry) || entry.is_locked()) {
+            if let Some(entry) = self.lock_unlocked(at, is_clean) {
                 first = first.min(at);
                 after = after.max(at + entry.order().pages());
+                held.push(at);
             }
-            self.remove_unlocked(at, is_clean);
+        }
+        let remove = |at: &u64| self.remove(self.shard(*at).lock(), *at);
+        if Mended::EntryGoesFirst.is_back() {
+            held.drain(..).for_each(|at| remove(&at));
         }
         self.tell_published(first, after, |_| true);
+        held.iter().for_each(remove);
+    }
+
+    /// Locks the entry at `at` if it is `wanted` when it is unlocked.
+    fn lock_unlocked(&self, at: u64, wanted: impl Fn(Entry) -> bool) -> Option<Entry> {
+        let mut shard = self.shard(at).lock();
+        while let Some(entry) = shard.entries.get(&at).copied() {
+            if entry.is_locked() {
+                shard = self.wait_for(shard, at);
+            } else if wanted(entry) {
+                shard.put(at, entry.locked());
+                return Some(entry);
+            } else {
+                // We may have been the one that was woken: hand it on.
+                drop(shard);
+                self.wake(at, Wake::Next);
+                return None;
+            }
+        }
+        None
     }
 
     /// A fault of the calling thread, which holds the one entry of the file pages `start..end`, gave the file blocks
@@ -540,17 +569,8 @@ impl DaxMapping {
 
     /// Removes the entry at `at` if it is `wanted` when it is unlocked.
     fn remove_unlocked(&self, at: u64, wanted: impl Fn(Entry) -> bool) {
-        let mut shard = self.shard(at).lock();
-        while let Some(entry) = shard.entries.get(&at).copied() {
-            if entry.is_locked() {
-                shard = self.wait_for(shard, at);
-            } else if wanted(entry) {
-                return self.remove(shard, at);
-            } else {
-                // We may have been the one that was woken: hand it on.
-                drop(shard);
-                return self.wake(at, Wake::Next);
-            }
+        if self.lock_unlocked(at, wanted).is_some() {
+            self.remove(self.shard(at).lock(), at);
         }
     }
 

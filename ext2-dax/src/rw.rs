@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use blockdev::{Access, DaxDevice, PmemSlice};
+use ext2_core::sync::Mended;
 
 use crate::compat::HoleIntoBadBuffer;
 use crate::entry::{DevPage, PAGE_SIZE};
@@ -66,7 +67,7 @@ pub fn read<I: DaxInode + ?Sized>(
         let size = inode.size();
         let start = iter.pos();
         let end = start.saturating_add(iter.length()).min(size);
-        let Some(iomap) = iter.iomap().filter(|_| start < end) else { return Step::Done(0) };
+        let Some(iomap) = iter.iomap().filter(|_| start < end) else { return Moved::bytes(0) };
         match iomap.kind {
             MapKind::Hole | MapKind::Unwritten => zeros(inode, end - start, sink),
             MapKind::Mapped => {
@@ -76,21 +77,37 @@ pub fn read<I: DaxInode + ?Sized>(
                         Ok((chunk, moved)) => {
                             at += moved;
                             if at == start {
-                                return Step::Failed(Error::BadAddress);
+                                return Moved::failed(Error::BadAddress);
                             }
                             if moved < chunk {
                                 break;
                             }
                         }
-                        Err(error) if at == start => return Step::Failed(error),
-                        Err(_) => break,
+                        Err(error) => return Moved { bytes: at - start, failed: Some(error) },
                     }
                 }
-                Step::Done(at - start)
+                Moved::bytes(at - start)
             }
-            kind => Step::Failed(BadMapping::NotMapped(kind).into()),
+            kind => Moved::failed(BadMapping::NotMapped(kind).into()),
         }
     })
+}
+
+/// What was moved of a mapping, and what ended that early.
+struct Moved {
+    bytes: u64,
+    /// The buffer is past the bytes that did not move: it is not asked again.
+    failed: Option<Error>,
+}
+
+impl Moved {
+    fn bytes(bytes: u64) -> Self {
+        Self { bytes, failed: None }
+    }
+
+    fn failed(error: Error) -> Self {
+        Self { bytes: 0, failed: Some(error) }
+    }
 }
 
 /// Walks `len` bytes from `pos` and does `body` with each mapping. Bytes done, or why there are none.
@@ -99,8 +116,9 @@ fn transfer<I: DaxInode + ?Sized>(
     pos: u64,
     len: u64,
     flags: OpFlags,
-    mut body: impl FnMut(&IomapIter<'_, I>) -> Step,
+    mut body: impl FnMut(&IomapIter<'_, I>) -> Moved,
 ) -> Result<u64> {
+    let mut failed = None;
     let mut iter = IomapIter::new(inode, pos, len, flags);
     let mut fresh: Option<Range<u64>> = None;
     let walked = loop {
@@ -115,7 +133,17 @@ fn transfer<I: DaxInode + ?Sized>(
             Ok(false) => break Ok(()),
             Err(error) => break Err(error),
         }
-        let step = body(&iter);
+        let moved = match failed.take() {
+            Some(error) => Moved::failed(error),
+            None => body(&iter),
+        };
+        let step = match moved {
+            Moved { bytes: 0, failed: Some(error) } => Step::Failed(error),
+            Moved { bytes, failed: error } => {
+                failed = error.filter(|_| !Mended::AskedAgain.is_back());
+                Step::Done(bytes)
+            }
+        };
         let (start, end) = (iter.pos(), iter.pos() + iter.length());
         if let Some(iomap) = iter.iomap() {
             note_answer(inode, start, pos.saturating_add(len) - start, flags, iomap);
@@ -131,12 +159,12 @@ fn transfer<I: DaxInode + ?Sized>(
     }
 }
 
-fn zeros<I: DaxInode + ?Sized>(inode: &I, len: u64, sink: &mut dyn Sink) -> Step {
+fn zeros<I: DaxInode + ?Sized>(inode: &I, len: u64, sink: &mut dyn Sink) -> Moved {
     match sink.put_zeros(len) {
         0 if inode.compat().hole_into_bad_buffer == HoleIntoBadBuffer::Fault => {
-            Step::Failed(Error::BadAddress)
+            Moved::failed(Error::BadAddress)
         }
-        moved => Step::Done(moved),
+        moved => Moved::bytes(moved),
     }
 }
 
@@ -182,27 +210,26 @@ pub fn write<I: DaxInode + ?Sized>(
     transfer(inode, pos, len, flags, |iter| {
         let start = iter.pos();
         let end = start.saturating_add(iter.length());
-        let Some(iomap) = iter.iomap() else { return Step::Done(0) };
+        let Some(iomap) = iter.iomap() else { return Moved::bytes(0) };
         let shared = iomap.flags.contains(MapFlags::SHARED) && iomap.addr.is_some();
         if iomap.kind != MapKind::Mapped && !shared {
             log::error!(target: "ext2_dax::rw", "a write at byte {start} met {:?}", iomap.kind);
-            return Step::Failed(BadMapping::NotMapped(iomap.kind).into());
+            return Moved::failed(BadMapping::NotMapped(iomap.kind).into());
         }
         let mut at = start;
         while at < end {
             match limits.check().and_then(|()| write_chunk(inode.memory(), iomap, at, end, source)) {
-                Ok((_, 0)) if at == start => return Step::Failed(Error::BadAddress),
+                Ok((_, 0)) if at == start => return Moved::failed(Error::BadAddress),
                 Ok((chunk, moved)) => {
                     at += moved;
                     if moved < chunk {
                         break;
                     }
                 }
-                Err(error) if at == start => return Step::Failed(error),
-                Err(_) => break,
+                Err(error) => return Moved { bytes: at - start, failed: Some(error) },
             }
         }
-        Step::Done(at - start)
+        Moved::bytes(at - start)
     })
 }
 

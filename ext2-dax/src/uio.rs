@@ -32,7 +32,7 @@ pub trait Sink {
     /// be written further.
     ///
     /// # Errors
-    /// The device's.
+    /// The device's. Nobody asks the sink for more then.
     fn put(&mut self, from: &PmemSlice<'_>) -> Result<u64>;
 
     /// Takes `len` zero bytes and says how many it could.
@@ -48,7 +48,7 @@ pub trait Source {
     /// than fit when the buffer cannot be read further.
     ///
     /// # Errors
-    /// The device's.
+    /// The device's. Nobody asks the source for more then.
     fn take(&mut self, to: &PmemSlice<'_>) -> Result<u64>;
 
     /// Fills the beginning of `buf` and says how many bytes.

@@ -1,12 +1,16 @@
 //! The old path beside the new: the same programs, the same bytes, sizes and errors; and what each asked
 //! of the file system for it.
 
+use std::sync::Arc;
+
 use e2dax_tests::Rng;
 use e2dax_tests::oracle::{self, Step};
-use ext2_core::{Ext2, OpenOptions};
+use ext2_core::{Ext2, FileKind, NewInode, OpenOptions};
 use ext2_dax::buffer_head::HoleSize;
 use ext2_dax::replay::{Player, Script};
-use ext2_dax::{Asked, DataPath, DaxFs, DaxOptions};
+use ext2_dax::rw::Limits;
+use ext2_dax::uio::{Faulting, SliceSource};
+use ext2_dax::{Asked, DataPath, DaxFs, DaxOptions, File, OpenFor};
 
 fn play(name: &str, script: &Script, path: DataPath) -> (Vec<Step>, Asked) {
     let ext2 = Ext2::open(oracle::device(name), &OpenOptions::default()).unwrap();
@@ -118,4 +122,28 @@ fn the_old_path_asks_a_block_at_a_time_where_the_new_one_asks_once() {
     }
     let full = asked(DataPath::BufferHead(HoleSize::InFull));
     assert_eq!((full.calls, full.exclusive_locks), (1, 1));
+}
+
+#[test]
+fn a_short_write_leaves_no_block_past_the_end_on_either_path() {
+    let paths = OLD.map(DataPath::BufferHead).into_iter().chain([DataPath::Iomap]);
+    for path in paths {
+        let device = Arc::new(ext2_image::mkfs::in_memory(16 << 20).unwrap());
+        let ext2 = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
+        let fs = DaxFs::new(ext2.clone(), DaxOptions { path, ..DaxOptions::default() });
+        let new = NewInode::new(FileKind::Regular, 0o644);
+        let file =
+            File::open(&fs, ext2.root().unwrap().create("f", &new).unwrap(), OpenFor::Writing).unwrap();
+        let bytes = vec![5; 400 << 10];
+        // Of the buffer so much is there.
+        let mut source = Faulting::new(SliceSource::new(&bytes), 5000);
+        let done = file.write_from(0, bytes.len() as u64, &mut source, Limits::default()).unwrap();
+        assert_eq!((done, file.size()), (5000, 5000), "{path:?}");
+        drop((file, fs));
+        ext2.close().unwrap();
+        let mut found = Vec::new();
+        let options = ext2_image::check::Options::default();
+        let summary = ext2_image::check::check(&*device, &options, &mut |one| found.push(one.to_string()));
+        assert!(summary.unwrap().is_clean(), "{path:?}: {found:?}");
+    }
 }

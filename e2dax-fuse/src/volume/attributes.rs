@@ -224,7 +224,8 @@ impl Volume {
     pub(super) fn drop_privileges(&self, node: &Node, ids: bool, caller: Caller) -> Reply<()> {
         let inode = &node.inode;
         let before = inode.attr();
-        if ids && before.mode & 0o6000 != 0 && before.kind == FileKind::Regular {
+        if ids && before.kind == FileKind::Regular {
+            // Also where they are gone in memory: another may be waiting for the media.
             inode.strip_setid().map_err(|error| self.errno(&error))?;
             // Without group execute it is a mark of old for mandatory locks, and leaves with a write by somebody outside
             // of the group (Linux: `setattr_should_drop_sgid`).
@@ -234,16 +235,17 @@ impl Volume {
             }
         }
         if self.has_capabilities(node)? {
+            node.capabilities_go.store(true, Ordering::SeqCst);
             match inode.xattr_remove(CAPABILITY) {
                 Ok(()) => {}
+                // Another has removed them, and waits for the media.
                 Err(error) if error.is(ext2_core::Errno::NODATA) => {}
                 Err(error) => return Err(self.errno(&error)),
             }
-            if self.fs.has_log() {
-                // What is written next does not wait for a commit; set-id bits make one themselves.
-                inode.sync().map_err(|error| self.errno(&error))?;
-            }
+            // What is written next does not wait for a commit, nor for a fence.
+            inode.sync().map_err(|error| self.errno(&error))?;
             node.no_capabilities.store(true, Ordering::Release);
+            node.capabilities_go.store(false, Ordering::SeqCst);
             self.forget_attributes(inode);
         } else if inode.attr().mode != before.mode {
             self.forget_attributes(inode);
@@ -259,8 +261,9 @@ impl Volume {
         match node.inode.xattr_get(CAPABILITY) {
             Ok(_) => Ok(true),
             Err(error) if error.is(ext2_core::Errno::NODATA) => {
-                node.no_capabilities.store(true, Ordering::Release);
-                Ok(false)
+                let are_going = node.capabilities_go.load(Ordering::SeqCst);
+                node.no_capabilities.store(!are_going, Ordering::Release);
+                Ok(are_going)
             }
             Err(error) => Err(self.errno(&error)),
         }

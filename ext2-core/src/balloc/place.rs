@@ -151,7 +151,6 @@ pub(crate) struct Place {
     unit: u32,
     /// Blocks by which the device's block 0 lies past an aligned place.
     shift: u32,
-    /// A search found no free unit, and nothing was freed since.
     /// How often something was freed.
     frees: AtomicU32,
     /// The count of these at which a search found no whole unit.

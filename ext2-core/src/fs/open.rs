@@ -202,7 +202,7 @@ impl Ext2 {
         }
         let mut fs = Fs {
             #[cfg(feature = "write")]
-            losses: super::loss::Losses::default(),
+            losses: super::loss::Losses::new(),
             dev,
             geo,
             sb,

@@ -158,22 +158,33 @@ impl Cell {
         if end > self.shape().max_blocks() {
             return refuse(Errno::FBIG, "no pointer reaches that far");
         }
+        let by = match how {
+            Allocate::AfterFill | Allocate::Published => Publisher::Call,
+            Allocate::Fault | Allocate::AlignedRun => Publisher::Fault,
+        };
         // Nothing changes then, and who could take the blocks away is kept out by the caller.
         if let Some(target) = self.known_run(start, count.max(1)) {
             let mapping = Mapping { start, count: count.max(1), target: Some(target) };
+            if self.space.is_untold(None) {
+                self.space.published(self.bytes_of(start, mapping.count), by);
+            }
             return Ok(WriteMapping { mapping, new: false, unpublished: None });
         }
         if how == Allocate::AfterFill {
             self.move_to_unit(start.get(), count)?;
         }
+        let telling = (how != Allocate::AfterFill).then(|| self.space.tell());
         let got = self.allocate(inode, start, count, how);
-        let by = match how {
-            Allocate::AfterFill => return got,
-            Allocate::Published => Publisher::Call,
-            Allocate::Fault | Allocate::AlignedRun => Publisher::Fault,
+        let told = match &got {
+            // They are told of when they are filled and reachable.
+            Ok(got) if got.new && how == Allocate::AfterFill => 0,
+            Ok(got) if got.new => got.mapping.count,
+            Ok(got) if self.space.is_untold(telling.as_ref()) => got.mapping.count,
+            Ok(_) => 0,
+            Err(_) if how == Allocate::AfterFill => 0,
+            // A part may be reachable, and who maps the hole that was there has to see it.
+            Err(_) => count,
         };
-        // Also after an error: a part may be reachable, and who maps the hole that was there has to see it.
-        let told = got.as_ref().map_or(count, |got| if got.new { got.mapping.count } else { 0 });
         if told > 0 {
             self.space.published(self.bytes_of(start, told), by);
         }

@@ -44,9 +44,11 @@ impl Cell {
 
     /// Takes rights away, durably.
     pub(crate) fn lower_mode(&self, attrs: &mut Attrs, mode: u16) -> Result<()> {
-        if attrs.mode & mode != attrs.mode {
-            self.store_mode(attrs, attrs.mode & mode)?;
-            self.fs.fence(Barrier::RightsTaken)?;
+        let before = attrs.mode;
+        if before & mode != before {
+            self.store_mode(attrs, before & mode)?;
+            // Nobody knows whether they are gone where that fails: who takes them again stores again.
+            self.fs.fence(Barrier::RightsTaken).inspect_err(|_| attrs.mode = before)?;
         }
         Ok(())
     }

@@ -59,6 +59,7 @@ impl Unpublished {
             cell.fs.dev.zero_contents(device(written.end), tail - written.end)?;
         }
         let (inode, whole) = (self.inode.clone(), head..tail);
+        let _telling = inode.0.space.tell();
         let done = self.publish_blocks(written, first, end);
         // Also after an error: a first part may be reachable.
         inode.0.space.published(whole, Publisher::Call);

@@ -1,5 +1,7 @@
 //! Writing contents by copying through the device, and the size that follows.
 
+use core::sync::atomic::Ordering;
+
 use super::{Allocate, Attrs, Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
 use crate::fs::change::Change;
@@ -222,28 +224,36 @@ impl Inode {
     /// # Errors
     /// The device's.
     pub fn strip_setid(&self) -> Result<()> {
-        let had_some = self.take_setid()? && !Mended::SetIdInLog.is_back();
-        match &self.0.fs.log {
+        let Some(taken) = self.take_setid()?.filter(|_| !Mended::SetIdInLog.is_back()) else { return Ok(()) };
+        if let Some(log) = self.0.fs.log.as_ref().filter(|log| log.is_on())
+            && self.0.fs.refuse_within().is_ok()
+        {
             // The bytes that come next wait for no commit. Without a lock: what it waits for may want that.
-            Some(log) if had_some && log.is_on() && self.0.fs.refuse_within().is_ok() => Ok(log.commit()?),
-            _ => Ok(()),
+            log.commit()?;
         }
+        self.0.setid_gone.fetch_max(taken, Ordering::SeqCst);
+        Ok(())
     }
 
-    /// Whether there were any.
-    fn take_setid(&self) -> Result<bool> {
+    /// Takes the bits away, and gives how often that was done, where there were any, or another has taken them and they may not be
+    /// gone from the media yet.
+    fn take_setid(&self) -> Result<Option<u32>> {
         // Who changes mode and access list gives back what the mode had, and would bring the bits back.
         let _io = (!Mended::SetIdComesBack.is_back()).then(|| self.0.io.read());
         let mut attrs = self.0.attrs.lock();
         let group_execute = attrs.mode & 0o010 != 0;
         let strip = 0o4000 | if group_execute { 0o2000 } else { 0 };
-        if attrs.mode & strip == 0 {
-            return Ok(false);
+        let before = attrs.mode;
+        if before & strip == 0 {
+            let taken = self.0.setid_taken.load(Ordering::SeqCst);
+            return Ok((taken > self.0.setid_gone.load(Ordering::SeqCst)).then_some(taken));
         }
         let _change = Change::begin(&*self.0.fs)?;
-        let changed = Attrs { mode: attrs.mode & !strip, ..*attrs };
-        self.0.store_rights(&mut attrs, &changed)?;
-        Ok(true)
+        let changed = Attrs { mode: before & !strip, ..*attrs };
+        let taken = self.0.setid_taken.fetch_add(1, Ordering::SeqCst) + 1;
+        // Where that fails nobody knows whether they are gone: the next one takes them again.
+        self.0.store_rights(&mut attrs, &changed).inspect_err(|_| attrs.mode = before)?;
+        Ok(Some(taken))
     }
 
     /// Changes attributes. Linux: `ext2_setattr`; the caller decides who may. A time that the inode has no room for is the

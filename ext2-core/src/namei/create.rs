@@ -213,6 +213,7 @@ impl Inode {
     /// that are asked for, whatever its directory hands down.
     fn bear(&self, new: &NewInode, payload: &Payload<'_>, heir: bool) -> Result<(Self, Written<Named>)> {
         let (fs, kind) = (&self.0.fs, new.kind);
+        let known = fs.losses.known();
         let mut parent = *self.0.attrs.lock();
         if !heir {
             (parent.mode, parent.flags) = (0, InodeFlags::empty());
@@ -333,7 +334,8 @@ impl Inode {
         body.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
         let offset = fs.inode_offset(nr)?;
         if fs.table.is_held(nr) {
-            // Before anything of it is written over.
+            // Before anything of it is written over. The bit stays, so that the number is found by nobody again.
+            number.kept = true;
             return Err(self.0.corrupt(format!(
                 "is to get inode {nr}, which is in use, and the bitmap says that it is free"
             )));
@@ -343,7 +345,8 @@ impl Inode {
         // What was known of a former directory of this number.
         fs.indexes.forget(nr);
         let cell = Cell::from_parts(fs, (nr, offset), &raw, &extra)?;
-        fs.losses.begin(&cell.losses_told);
+        // What was lost since its number was taken may be a part of it.
+        cell.losses_told.store(known.into_inner(), core::sync::atomic::Ordering::SeqCst);
         let mut is_new = false;
         let inode = fs.inode_or(nr, || {
             is_new = true;

@@ -1,10 +1,10 @@
 //! Changes by path, each in one call.
 
-use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::error::{Corrupt, Object, Result, refuse};
+use crate::walk::{Entered, Met};
 use crate::{Errno, Ext2, FileKind, Follow, Inode, Name, NewInode, RenameFlags, Wait};
 
 impl Ext2 {
@@ -135,7 +135,8 @@ impl Ext2 {
         }
         let top = parent.lookup(name)?;
         top.need(FileKind::Directory)?;
-        let mut entered = BTreeSet::from([(top.nr(), top.0.generation)]);
+        let mut entered = Entered::default();
+        entered.begin(&top);
         let mut open = vec![Emptied::new(parent, Name::from(name), top)?];
         while let Some(last) = open.last_mut() {
             let Some(name) = last.directories.pop() else {
@@ -154,21 +155,32 @@ impl Ext2 {
                 Err(error) if error.refuses(Errno::NOENT) => continue,
                 child => child?,
             };
-            if !entered.insert((child.nr(), child.0.generation)) {
-                return match dir.is_second_name(&name, &child)? {
-                    true => Err(Corrupt::new(Object::Directory(child.nr()), "has a second name").into()),
-                    false => {
-                        refuse(Errno::NOTEMPTY, "a directory was moved while what is around it was removed")
-                    }
-                };
+            if child.kind() != FileKind::Directory {
+                remove(&dir, &name)?;
+                continue;
             }
-            if child.kind() == FileKind::Directory {
-                open.push(Emptied::new(dir, name, child)?);
-            } else {
-                dir.unlink(&name)?;
+            match entered.enter(&dir, &name, &child)? {
+                Met::First => open.push(Emptied::new(dir, name, child)?),
+                Met::Moved => {
+                    return refuse(
+                        Errno::NOTEMPTY,
+                        "a directory was moved while what is around it was removed",
+                    );
+                }
+                Met::Twice => {
+                    return Err(Corrupt::new(Object::Directory(child.nr()), "has a second name").into());
+                }
             }
         }
         Ok(())
+    }
+}
+
+/// Removes a name of what was no directory, unless it is gone, or a directory has it by now.
+fn remove(dir: &Inode, name: &Name) -> Result<()> {
+    match dir.unlink(name) {
+        Err(error) if error.refuses(Errno::NOENT) || error.refuses(Errno::ISDIR) => Ok(()),
+        done => done,
     }
 }
 
@@ -200,7 +212,7 @@ impl Emptied {
             match self.dir.lookup(&name) {
                 Err(error) if error.refuses(Errno::NOENT) => {}
                 Ok(child) if child.kind() == FileKind::Directory => self.directories.push(name),
-                Ok(_) => self.dir.unlink(&name)?,
+                Ok(_) => remove(&self.dir, &name)?,
                 Err(error) => return Err(error),
             }
         }

@@ -105,14 +105,15 @@ impl FileInner {
 
     /// Sets the size as Linux does: what is zeroed is the tail at the new size (L6).
     pub(super) fn truncate_keeping_tail(&self, size: u64, wait: Wait) -> Result<()> {
-        let old = self.inode.size();
-        if size <= old {
-            return if size == old { Ok(()) } else { Ok(self.inode.truncate(size, wait)?) };
-        }
         if size > self.fs.ext2().max_size() {
             return Err(Error::refused(Errno::FBIG, "larger than a file can be"));
         }
-        let _io = self.inode.io_lock().write();
+        let io = self.inode.io_lock().write();
+        let old = self.inode.size();
+        if size <= old {
+            drop(io);
+            return if size == old { Ok(()) } else { Ok(self.inode.truncate(size, wait)?) };
+        }
         if self.inode.attr().flags.intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND) {
             return Err(Error::refused(Errno::PERM, "the file is immutable or append-only"));
         }

@@ -65,6 +65,8 @@ pub enum Scene {
     FirstOpened,
     /// Threads change the rights, flags, attributes and bytes of one file, and one makes it immutable.
     OneFile,
+    /// A hole that all have mapped and looked at gets blocks, by a store, a write or a lease; all look at it again.
+    SeenHole,
 }
 
 /// The operations of a scene.
@@ -79,7 +81,7 @@ pub(super) struct Script {
 impl Scene {
     /// Whether all actors have the first one's file in hand before threads begin.
     pub(super) fn is_about_one_file(self) -> bool {
-        matches!(self, Self::FirstOpened | Self::OneFile)
+        matches!(self, Self::FirstOpened | Self::OneFile | Self::SeenHole)
     }
 
     /// Those of a mode.
@@ -105,7 +107,9 @@ impl Scene {
                 Self::SmallBatch,
                 Self::Reserved,
             ],
-            Mode::Threads => vec![Self::SameNames, Self::OneProcess, Self::SyncedTogether, Self::OneFile],
+            Mode::Threads => {
+                vec![Self::SameNames, Self::OneProcess, Self::SyncedTogether, Self::OneFile, Self::SeenHole]
+            }
             Mode::Crash => [&[Self::DeadBesideTruncation][..], &stored].concat(),
             Mode::Failing => [&[Self::MappedHole, Self::MappedHole, Self::FirstUse][..], &stored].concat(),
         }
@@ -216,6 +220,12 @@ impl Scene {
                 options.switch = *rng.pick(&[10, 0, 0, 0]);
                 options.shares = vec![(W::Read, 2), (W::Write, 1), (W::Truncate, 1), (W::Punch, 1)];
             }
+            Self::SeenHole => {
+                of_blocks(options, 4096, 384);
+                (options.backend, options.buffer_head, options.forgets) = (Backend::Ram, false, false);
+                options.switch = *rng.pick(&[10, 0, 0, 0]);
+                options.shares = vec![(Word::Load, 3), (Word::Store, 2), (Word::FileWrite, 1)];
+            }
             Self::OneFile => {
                 use Word as W;
                 (options.forgets, options.switch) = (false, *rng.pick(&[10, 40, 0, 0, 0]));
@@ -239,7 +249,7 @@ impl Scene {
             // A sync would leave nothing to do.
             Mode::Threads if self == Self::SyncedTogether => 0,
             // Nor would who opens it before.
-            Mode::Threads if matches!(self, Self::FirstOpened | Self::OneFile) => 0,
+            Mode::Threads if matches!(self, Self::FirstOpened | Self::OneFile | Self::SeenHole) => 0,
             Mode::Threads => rng.below(4) as u32,
             // On a full disk what follows may meet the exception that `docs/durability.md` names.
             Mode::Crash if self == Self::DeadBesideTruncation => 0,
@@ -276,6 +286,7 @@ impl Scene {
             Self::SyncedTogether => script.synced_together(rng),
             Self::FirstOpened => script.first_opened(rng, options),
             Self::OneFile => script.one_file(rng),
+            Self::SeenHole => script.seen_hole(),
             Self::OneProcess if options.block < PAGE => script.one_end(),
             Self::OneProcess => script.one_process(rng),
         }

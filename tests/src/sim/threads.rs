@@ -43,6 +43,7 @@ pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
         let first = match options.scene {
             Some(Scene::SyncedTogether) => Script::synced_first(actor, &mut lengths).into_iter().collect(),
             Some(Scene::FirstOpened) => Script::opened_first(actor, &mut lengths, options),
+            Some(Scene::SeenHole) => Script::filled_first(actor, &mut lengths),
             Some(Scene::OneFile) => Script::changed_first(actor, &mut lengths),
             _ => Vec::new(),
         };

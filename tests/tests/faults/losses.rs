@@ -7,33 +7,75 @@ use std::sync::{
 
 use blockdev::{BlockDevice, Error, RamDevice, Result};
 use e2dax_tests::small::create;
-use ext2_core::{Closed, Ext2, Follow, OpenOptions, SetAttr, Unclean, Wait};
+use ext2_core::{Closed, Ext2, Follow, Inode, OpenOptions, SetAttr, Unclean, Wait};
 use ext2_image::mkfs::{self, Format, Fresh};
+
+/// What is done at some moment.
+type Hook = Box<dyn FnOnce() + Send>;
 
 /// A file of a host: what is stored is seen at once, and is on the disk with a flush, which a fence is, too. One that fails says
 /// so once, and what it should have written is not written any more.
-#[derive(Debug)]
 struct Host {
     cache: RamDevice,
     disk: RamDevice,
     dirty: Mutex<Vec<(u64, u64)>>,
     fails: AtomicBool,
+    /// Before the next flush does its work.
+    at_flush: Mutex<Option<Hook>>,
+    /// After the next store of so many bytes.
+    at_store: Mutex<Option<(usize, Hook)>>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("fails", &self.fails).finish_non_exhaustive()
+    }
 }
 
 impl Host {
     fn opened() -> (Arc<Self>, Ext2) {
-        let [cache, disk] = [(); 2].map(|()| RamDevice::new(4 << 20).unwrap());
-        let host = Self { cache, disk, dirty: Mutex::default(), fails: AtomicBool::new(false) };
+        Self::opened_with(&OpenOptions::default())
+    }
+
+    fn opened_with(options: &OpenOptions) -> (Arc<Self>, Ext2) {
+        let [cache, disk] = [(); 2].map(|()| RamDevice::new(16 << 20).unwrap());
+        let host = Self {
+            cache,
+            disk,
+            dirty: Mutex::default(),
+            fails: AtomicBool::new(false),
+            at_flush: Mutex::default(),
+            at_store: Mutex::default(),
+        };
         let format = Format { block_size: ext2_core::BlockSize::new(1024), ..Format::default() };
         mkfs::format(&host, &format, Fresh::Zeros).unwrap();
         host.flush().unwrap();
         let host = Arc::new(host);
-        let fs = Ext2::open(host.clone(), &OpenOptions::default()).unwrap();
+        let fs = Ext2::open(host.clone(), options).unwrap();
         (host, fs)
     }
 
     fn stored(&self, at: u64, len: usize) {
         self.dirty.lock().unwrap().push((at, len as u64));
+        let hook = self.at_store.lock().unwrap().take_if(|(of, _)| *of == len);
+        if let Some((_, hook)) = hook {
+            hook();
+        }
+    }
+
+    /// What a power cut leaves, opened.
+    fn after_power_cut(&self) -> Ext2 {
+        Ext2::open(RamDevice::from_bytes(&self.disk.to_vec()).unwrap(), &OpenOptions::default()).unwrap()
+    }
+
+    /// A write of somebody else's to this file, whose fence fails.
+    fn loss_by(self: &Arc<Self>, other: &Inode) -> Hook {
+        let (host, other) = (self.clone(), other.clone());
+        let write = move || {
+            host.fails.store(true, Ordering::SeqCst);
+            other.write_at(other.size().next_multiple_of(1024), &[3; 1024]).unwrap_err();
+        };
+        Box::new(|| std::thread::spawn(write).join().unwrap())
     }
 
     fn is_marked(&self) -> bool {
@@ -70,6 +112,8 @@ impl BlockDevice for Host {
     }
 
     fn flush(&self) -> Result<()> {
+        let hook = self.at_flush.lock().unwrap().take();
+        hook.into_iter().for_each(|hook| hook());
         self.fence()
     }
 }
@@ -92,13 +136,109 @@ fn who_syncs_a_file_is_told_once_that_somebody_elses_fence_failed() {
     // What was made since is no part of it.
     later.sync().unwrap();
     drop(b);
-    // Who had let go of a file may have left something in it.
+    // Who has let go of a file may have left something in it.
     fs.resolve("b", Follow::No).unwrap().sync().unwrap_err();
+    fs.resolve("b", Follow::No).unwrap().sync().unwrap();
     fs.sync().unwrap_err();
     fs.sync().unwrap();
     assert!(host.is_marked());
     drop((a, later));
     assert_eq!(fs.close().unwrap(), Closed::Unclean(Unclean::Errors));
+}
+
+#[test]
+fn a_file_that_had_nothing_to_lose_is_told_nothing() {
+    let (host, fs) = Host::opened();
+    let [a, kept, other] = ["a", "kept", "other"].map(|name| create(&fs, name));
+    kept.write_at(0, &[1; 1024]).unwrap();
+    fs.sync().unwrap();
+    other.write_at(0, &[1; 1024]).unwrap();
+    drop((kept, other));
+    host.loss_by(&a)();
+    let mut told = [0, 0];
+    for (told, name) in told.iter_mut().zip(["kept", "other"]) {
+        for nr in 0..5 {
+            let file = fs.resolve(name, Follow::No).unwrap();
+            file.write_at(0, &[nr; 1024]).unwrap();
+            *told += u32::from(file.sync().is_err());
+        }
+    }
+    assert_eq!(told, [0, 1]);
+}
+
+#[test]
+fn a_loss_while_a_file_is_synced_is_told_by_that_sync() {
+    let (host, fs) = Host::opened();
+    let [a, b] = ["a", "b"].map(|name| create(&fs, name));
+    a.write_at(0, &[1; 1024]).unwrap();
+    fs.sync().unwrap();
+    a.write_at(0, &[2; 1024]).unwrap();
+    *host.at_flush.lock().unwrap() = Some(host.loss_by(&b));
+    a.sync().unwrap_err();
+    assert_eq!(host.after_power_cut().read("a").unwrap()[0], 1);
+    a.sync().unwrap();
+}
+
+#[test]
+fn a_loss_in_the_birth_of_a_file_is_told_to_who_syncs_it() {
+    let (host, fs) = Host::opened();
+    let b = create(&fs, "b");
+    fs.sync().unwrap();
+    let size = usize::from(fs.superblock().inode_size);
+    *host.at_store.lock().unwrap() = Some((size, host.loss_by(&b)));
+    let new = create(&fs, "new");
+    assert!(host.at_store.lock().unwrap().is_none());
+    new.sync().unwrap_err();
+}
+
+/// A file that anybody may write to as its owner, durably.
+fn tool(fs: &Ext2) -> Inode {
+    let tool = create(fs, "tool");
+    tool.write_at(0, &[1; 1024]).unwrap();
+    tool.set_attr(&SetAttr { mode: Some(0o4777), ..SetAttr::default() }).unwrap();
+    fs.sync().unwrap();
+    tool
+}
+
+#[test]
+fn set_id_bits_whose_loss_failed_are_taken_again_before_anything_is_written() {
+    for log in [true, false] {
+        let (host, fs) = Host::opened_with(&OpenOptions { log, ..OpenOptions::default() });
+        let tool = tool(&fs);
+        host.fails.store(true, Ordering::SeqCst);
+        tool.strip_setid().unwrap_err();
+        let again = tool.strip_setid().and_then(|()| tool.write_at(0, &[2; 1024]));
+        assert_eq!(again.is_ok(), !log, "{again:?}");
+        drop(tool);
+        let _ = fs.close();
+        host.fence().unwrap();
+        let left = host.after_power_cut();
+        let mode = left.resolve("tool", Follow::No).unwrap().attr().mode;
+        let is_new = left.read("tool").unwrap()[0] == 2;
+        assert!(mode & 0o4000 == 0 || !is_new, "{mode:o}");
+    }
+}
+
+#[test]
+fn who_finds_set_id_bits_gone_waits_for_the_media_too() {
+    let (host, fs) = Host::opened_with(&OpenOptions { log: true, ..OpenOptions::default() });
+    let tool = tool(&fs);
+    let (second, known, (tell, told)) = (tool.clone(), host.clone(), std::sync::mpsc::channel());
+    // In the middle of the first one's commit.
+    *host.at_flush.lock().unwrap() = Some(Box::new(move || {
+        std::thread::spawn(move || {
+            second.strip_setid().unwrap();
+            second.write_at(0, &[2; 1024]).unwrap();
+            // As a process leaves it that is killed.
+            let left = RamDevice::from_bytes(&known.cache.to_vec()).unwrap();
+            let again = Ext2::open(left, &OpenOptions::default()).unwrap();
+            let mode = again.resolve("tool", Follow::No).unwrap().attr().mode;
+            tell.send((mode, again.read("tool").unwrap()[0])).unwrap();
+        });
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }));
+    tool.strip_setid().unwrap();
+    assert_eq!(told.recv().unwrap(), (0o777, 2));
 }
 
 type Work = fn(&Ext2) -> ext2_core::Result<()>;

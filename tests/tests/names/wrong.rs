@@ -267,3 +267,24 @@ fn mended_words(image: &[u8]) -> String {
     std::fs::write(&path, image).expect("written");
     tools::words(&tools::command("e2fsck").arg("-fn").arg(&path).output().expect("e2fsck runs"))
 }
+
+#[test]
+fn a_second_name_of_a_directory_is_told_by_a_walk_wherever_its_parent_is() {
+    need_tools!("mke2fs", "debugfs");
+    for (first, second) in [("a", "z"), ("z", "a")] {
+        let device = ram(&image(&["-t", "ext2"]));
+        let fs = open(&device);
+        for path in ["a", "z", &format!("{first}/d")] {
+            fs.create_dir(path).expect("made");
+        }
+        fs.close().expect("closed");
+        let bytes = changed(&device.to_vec(), &[&format!("link {first}/d {second}/d")]);
+        for read_only in [true, false] {
+            let options = OpenOptions { read_only, ..OpenOptions::default() };
+            let shared: Arc<dyn BlockDevice> = ram(&bytes);
+            let fs = Ext2::open(shared, &options).expect("open");
+            let broken = fs.walk("/").expect("there").filter(Result::is_err).count();
+            assert_eq!(broken, 1, "{first}, {read_only}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use ext2_dax::{
     mmu::{Protection, Sharing},
 };
 
-use super::{PAGE, Script};
+use super::{PAGE, Scene, Script};
 use crate::{
     Rng,
     sim::{Actor, Data, Operation, Options},
@@ -71,9 +71,34 @@ impl Script {
         self.does(Operation::Write { of: 1, at: 0, data: Data { len: len as u32, seed: 3 } });
     }
 
-    /// How the others come to have the file of a scene about one, in the hand of whoever made it.
-    pub(in crate::sim) fn others_hold() -> [Operation; 2] {
-        [Operation::Root { to: 0 }, Operation::Lookup { dir: 0, name: SHARED, to: 1 }]
+    /// How the others come to have the file of a scene about one, in the hand of whoever made it, and what they do with it first.
+    pub(in crate::sim) fn others_hold(scene: Option<Scene>) -> Vec<Operation> {
+        let hold = [Operation::Root { to: 0 }, Operation::Lookup { dir: 0, name: SHARED, to: 1 }];
+        let seen = (scene == Some(Scene::SeenHole)).then(look_at_hole);
+        hold.into_iter().chain(seen.into_iter().flatten()).collect()
+    }
+
+    /// A hole of one page that is looked at.
+    pub(super) fn seen_hole(&mut self) {
+        self.make(SHARED, FileKind::Regular, 0o644, 1);
+        self.does(Operation::Truncate { of: 1, size: PAGE, wait: true });
+        look_at_hole().into_iter().for_each(|operation| self.does(operation));
+    }
+
+    /// What an actor begins with where all look at a hole: it gives it blocks, and looks.
+    pub(in crate::sim) fn filled_first(actor: Actor, rng: &mut Rng) -> Vec<Operation> {
+        use Operation as O;
+        // Each in a place of its own.
+        let (at, data) = (u64::from(actor) * 1000, Data { len: 100, seed: actor + 1 });
+        let look = O::Load { map: 0, at, len: 100 };
+        match rng.below(5) {
+            0 | 1 => vec![O::Store { map: 0, at, data }, look],
+            2 | 3 => vec![O::FileWrite { file: 0, at, data, nowait: false }, look],
+            _ => {
+                let lease = O::Lease { file: 0, at, len: 100, writing: true, lease: 0 };
+                vec![lease, O::LeaseWrite { lease: 0, seed: 9 }, look]
+            }
+        }
     }
 
     /// What an actor begins with beside others: the first takes blocks away, or moves them, and the others open the file.
@@ -147,6 +172,16 @@ impl Script {
             self.make(name, kind, 0o755, 1 + name);
         }
     }
+}
+
+/// Opens and maps the file in hand, and looks at its first page.
+fn look_at_hole() -> [Operation; 3] {
+    let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
+    [
+        Operation::Open { of: 1, open_for: OpenFor::Writing, file: 0 },
+        Operation::Map { file: 0, page: 0, pages: 1, sharing, protection, map: 0 },
+        Operation::Load { map: 0, at: 0, len: 1 },
+    ]
 }
 
 /// Whether the file of a run is one that moves as it grows.
