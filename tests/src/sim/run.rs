@@ -188,9 +188,9 @@ impl Run {
                 }
             }
             if options.scene.is_some_and(Scene::is_about_one_file) && run.programs.is_none() {
-                for (actor, operation) in (1..options.actors)
-                    .flat_map(|actor| Script::others_hold(options.scene).into_iter().map(|own| (actor, own)))
-                {
+                for (actor, operation) in (1..options.actors).flat_map(|actor| {
+                    Script::others_hold(options.scene).into_iter().map(move |own| (actor, own))
+                }) {
                     run.step(options, Step { actor, operation })?;
                 }
             }
