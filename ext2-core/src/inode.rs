@@ -54,6 +54,8 @@ pub use {
 use alloc::format;
 use alloc::sync::Arc;
 use core::fmt;
+#[cfg(feature = "write")]
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::{AtomicU32, Ordering};
 use portable_atomic::AtomicU64;
 
@@ -112,6 +114,9 @@ pub(crate) struct Cell {
     pub(crate) map: Mutex<Growth>,
     #[cfg(feature = "write")]
     pub(crate) space: crate::space::Space,
+    /// A fence behind rights that were taken away has failed.
+    #[cfg(feature = "write")]
+    pub(crate) rights_lost: AtomicBool,
     /// How often set-id bits were taken away, and how often of these they are known to be gone from the media.
     #[cfg(feature = "write")]
     pub(crate) setid_taken: AtomicU32,
@@ -204,6 +209,8 @@ impl Cell {
             map: Mutex::new(Rank::Map, Growth::default()),
             #[cfg(feature = "write")]
             space: crate::space::Space::new(),
+            #[cfg(feature = "write")]
+            rights_lost: AtomicBool::new(false),
             #[cfg(feature = "write")]
             setid_taken: AtomicU32::new(0),
             #[cfg(feature = "write")]

@@ -51,6 +51,13 @@ pub trait Plumbing: sealed::Sealed {
     /// `ENOSPC`, `EFBIG`, `EROFS`; `Corrupt`, the device's errors.
     fn map_for_write(&self, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping>;
 
+    /// Whether another may be giving the file blocks at this moment that not all who map the hole have been told of.
+    fn is_untold(&self) -> bool;
+
+    /// Tells who maps the bytes of `range` of blocks there that another is just giving the file: for who has found them, and is to
+    /// store to them past a call. The caller holds no entry of the pages.
+    fn tell_found(&self, range: core::ops::Range<u64>);
+
     /// Counts stores to the file as one change, from before the first until after the last. Waits for room in a log first: where
     /// there is one the caller holds no lock.
     ///
@@ -141,13 +148,23 @@ impl Plumbing for Inode {
         self.0.fs.change(|| self.0.map_for_write(self, start, count, how))
     }
 
+    fn is_untold(&self) -> bool {
+        self.0.space.is_untold(None)
+    }
+
+    fn tell_found(&self, range: core::ops::Range<u64>) {
+        if self.0.space.is_untold(None) {
+            self.0.space.published(range, Publisher::Call);
+        }
+    }
+
     fn begin_storing(&self) -> Result<Storing<'_>> {
         self.0.fs.make_room()?;
         Ok(Storing(Change::begin(&*self.0.fs)?))
     }
 
     fn flush(&self, barrier: Barrier) -> Result<()> {
-        self.0.fs.flush(barrier, &self.0.losses_told)
+        self.0.fs.flush_file(barrier, &self.0)
     }
 
     fn fence(&self, barrier: Barrier) -> Result<()> {

@@ -114,6 +114,9 @@ impl IomapOps for FileInner {
             if flags.contains(OpFlags::WRITE | OpFlags::NOWAIT) && mapping.is_hole() {
                 return Err(Error::refused(Errno::AGAIN, "blocks would have to be allocated"));
             }
+            if flags.contains(OpFlags::WRITE | OpFlags::NOWAIT) && self.inode.is_untold() {
+                return Err(Error::refused(Errno::AGAIN, "who maps the hole that was there is being told"));
+            }
             return Ok(self.answer(&mapping));
         }
         let got = self.inode.map_for_write(start, count, how)?;

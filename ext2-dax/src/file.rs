@@ -453,6 +453,10 @@ impl VmFile for File {
         VmFile::fence(&*self.0, barrier)
     }
 
+    fn has_untold(&self) -> bool {
+        VmFile::has_untold(&*self.0)
+    }
+
     fn layout(&self, first: u64, end: u64, most: usize) -> Result<Vec<Extent>> {
         self.0.layout(first, end, most)
     }

@@ -63,6 +63,12 @@ pub trait VmFile: Debug + Send + Sync {
         Ok(barrier.fence(self.memory())?)
     }
 
+    /// Whether another may be giving the file blocks at this moment that not all who map the hole have been told of: what is mapped
+    /// now is mapped by a fault.
+    fn has_untold(&self) -> bool {
+        false
+    }
+
     /// What the file pages from `first` to before `end` are, in order, as far as the file goes: `most` runs at most. Asks the
     /// block map and takes no lock.
     ///

@@ -6,26 +6,24 @@
 //!    writing when it fails, and those that end the writing anyway.
 //! 2. Once one has failed the image is marked for a check, and is not called clean.
 //! 3. Whoever makes something durable afterwards that may have been stored before is told, once for each file and once for
-//!    the whole (Linux: `errseq_t`). A file that nobody held when something was lost, and whose stores were durable by then, is
-//!    none of those.
+//!    the whole (Linux: `errseq_t`). Of a file that nobody held when something was lost nobody knows whether it had been stored
+//!    to: it counts as one that had, once, unless a sync of the whole has told.
 //!
 //! # Locking
-//! A loss is noted under any lock, and takes none. Files that were let go have a lock of their own, behind all others.
+//! A loss is noted under any lock, and takes none. The files that were told have a lock of their own, behind all others.
 
-use alloc::collections::BTreeMap;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use alloc::collections::BTreeSet;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::Fs;
 use crate::InodeNr;
 use crate::error::{Error, Result};
+use crate::inode::Cell;
 use crate::order::Barrier;
 use crate::sync::{Mended, Mutex, Rank};
 
 /// `EIO`.
 const EIO: i32 = 5;
-
-/// Files that are remembered after they were let go; of more, those with the lowest numbers are forgotten.
-const LET_GO_MOST: usize = 4096;
 
 /// Fences and flushes that failed.
 #[derive(Debug)]
@@ -33,32 +31,21 @@ pub(crate) struct Losses {
     count: AtomicU32,
     /// Of how many a sync of the whole has told.
     told: AtomicU32,
-    /// Flushes that have begun.
-    flushes: AtomicU32,
-    /// Files that nobody holds any more, and whose stores no flush that began later has made durable.
-    let_go: Mutex<BTreeMap<InodeNr, LetGo>>,
-    /// Whether there are any.
-    has_let_go: AtomicBool,
+    files: Mutex<Told>,
 }
 
-/// A file when it was let go.
+/// The files that need not be told of the losses that there were.
 #[derive(Debug)]
-struct LetGo {
-    /// Of how many losses it was told.
-    told: u32,
-    /// How many flushes had begun.
-    flushes: u32,
+struct Told {
+    /// Of how many losses.
+    count: u32,
+    files: BTreeSet<InodeNr>,
 }
 
 impl Losses {
     pub(super) fn new() -> Self {
-        Self {
-            count: AtomicU32::new(0),
-            told: AtomicU32::new(0),
-            flushes: AtomicU32::new(0),
-            let_go: Mutex::new(Rank::Leaf, BTreeMap::new()),
-            has_let_go: AtomicBool::new(false),
-        }
+        let files = Told { count: 0, files: BTreeSet::new() };
+        Self { count: AtomicU32::new(0), told: AtomicU32::new(0), files: Mutex::new(Rank::Leaf, files) }
     }
 
     /// Of how many whoever syncs the whole was told.
@@ -66,42 +53,35 @@ impl Losses {
         &self.told
     }
 
-    /// How many there were so far: for what begins now, and for who was told by a mark in the image.
+    fn count(&self) -> u32 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// How many there were so far: for who was told by a mark in the image.
     pub(crate) fn known(&self) -> AtomicU32 {
-        AtomicU32::new(self.count.load(Ordering::SeqCst))
+        AtomicU32::new(self.count())
     }
 
-    /// Of how many a file was told that somebody holds from now on.
+    /// Of how many a file was told that is read from the device now.
     pub(crate) fn told_of(&self, nr: InodeNr) -> AtomicU32 {
-        if !self.has_let_go.load(Ordering::SeqCst) {
-            return self.known();
-        }
-        match self.let_go.lock().remove(&nr) {
-            Some(one) => AtomicU32::new(one.told),
-            None => self.known(),
-        }
+        let count = self.count();
+        let is_told = count == 0 || self.told.load(Ordering::SeqCst) == count || {
+            let told = self.files.lock();
+            told.count == count && told.files.contains(&nr)
+        };
+        AtomicU32::new(if is_told { count } else { count.wrapping_sub(1) })
     }
 
-    /// Notes that nobody holds a file any more, which has been stored to since it was made durable, or is to be told something.
-    pub(super) fn let_go(&self, nr: InodeNr, told: u32, is_stored: bool) {
-        if !is_stored && told == self.count.load(Ordering::SeqCst) {
+    /// Notes that a file needs to be told of no more than later losses: it was told, or is new.
+    pub(crate) fn note_told(&self, nr: InodeNr, count: u32) {
+        if count == 0 {
             return;
         }
-        let mut let_go = self.let_go.lock();
-        let_go.insert(nr, LetGo { told, flushes: self.flushes.load(Ordering::SeqCst) });
-        if let_go.len() > LET_GO_MOST {
-            let_go.pop_first();
+        let mut told = self.files.lock();
+        if told.count != count {
+            *told = Told { count, files: BTreeSet::new() };
         }
-        self.has_let_go.store(true, Ordering::SeqCst);
-    }
-
-    /// A flush has made durable what was let go before it began; what was lost before stays to be told, unless the whole is told.
-    fn flushed(&self, begun: u32, now: u32, is_whole: bool) {
-        if self.has_let_go.load(Ordering::SeqCst) {
-            let mut let_go = self.let_go.lock();
-            let_go.retain(|_, one| one.flushes >= begun || one.told != now && !is_whole);
-            self.has_let_go.store(!let_go.is_empty(), Ordering::SeqCst);
-        }
+        told.files.insert(nr);
     }
 }
 
@@ -123,18 +103,15 @@ impl Fs {
     /// # Errors
     /// The device's; `EIO` where an earlier fence or flush failed, of which he was not told.
     pub(crate) fn flush(&self, why: Barrier, told: &AtomicU32) -> Result<()> {
-        let losses = &self.losses;
-        let begun = losses.flushes.fetch_add(1, Ordering::SeqCst) + 1;
         if let Err(error) = why.flush(&*self.dev).map_err(Error::from) {
             if !Mended::FlushUnnoted.is_back() {
                 self.note_loss(&error);
             }
-            told.store(losses.count.load(Ordering::SeqCst), Ordering::SeqCst);
+            told.store(self.losses.count(), Ordering::SeqCst);
             return Err(error);
         }
         // Also what somebody else's has lost since this one began.
-        let now = losses.count.load(Ordering::SeqCst);
-        losses.flushed(begun, now, core::ptr::eq(told, &losses.told));
+        let now = self.losses.count();
         if told.swap(now, Ordering::SeqCst) == now || Mended::LossUntold.is_back() {
             return Ok(());
         }
@@ -144,6 +121,13 @@ impl Fs {
             errno: Some(EIO),
             message: "what was stored before an earlier fence or flush, which failed, may be lost".into(),
         }))
+    }
+
+    /// As [`flush`](Self::flush), for who makes a file durable.
+    pub(crate) fn flush_file(&self, why: Barrier, cell: &Cell) -> Result<()> {
+        let done = self.flush(why, &cell.losses_told);
+        self.losses.note_told(cell.nr, cell.losses_told.load(Ordering::SeqCst));
+        done
     }
 
     /// Notes that what was stored may be lost.

@@ -137,12 +137,6 @@ impl Drop for Inode {
                 _ => return,
             }
         }
-        #[cfg(feature = "write")]
-        cell.fs.losses.let_go(
-            cell.nr,
-            cell.losses_told.load(Ordering::SeqCst),
-            cell.kind == crate::FileKind::Regular && cell.attrs.lock().late,
-        );
         cell.let_go();
         shard.lock().remove(&cell.nr);
     }

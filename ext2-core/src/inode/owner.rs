@@ -17,6 +17,7 @@
 //! 4. Mode, owners and access list are durable in the order in which they were changed.
 
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
 
 use ext2_format::inode::{Last, Owners};
 
@@ -44,13 +45,19 @@ impl Cell {
 
     /// Takes rights away, durably.
     pub(crate) fn lower_mode(&self, attrs: &mut Attrs, mode: u16) -> Result<()> {
-        let before = attrs.mode;
-        if before & mode != before {
-            self.store_mode(attrs, before & mode)?;
-            // Nobody knows whether they are gone where that fails: who takes them again stores again.
-            self.fs.fence(Barrier::RightsTaken).inspect_err(|_| attrs.mode = before)?;
+        if attrs.mode & mode != attrs.mode || self.rights_lost.load(Ordering::SeqCst) {
+            self.store_mode(attrs, attrs.mode & mode)?;
+            self.fence_rights(Barrier::RightsTaken)?;
         }
         Ok(())
+    }
+
+    /// A fence behind rights that were taken. Where it fails nobody knows whether they are gone: who takes any the next time stores
+    /// them again, though memory has none.
+    fn fence_rights(&self, why: Barrier) -> Result<()> {
+        let done = self.fs.fence(why);
+        self.rights_lost.store(done.is_err(), Ordering::SeqCst);
+        done
     }
 
     /// Gives rights, when what they depend on is durable.
@@ -100,7 +107,7 @@ impl Cell {
                 self.raise_mode(attrs, changed.mode)?;
             }
         }
-        self.fs.fence(Barrier::RightsChanged)
+        self.fence_rights(Barrier::RightsChanged)
     }
 
     /// Changes owners that lie in more than one word. After an error behind the mark they are the new ones, and settled

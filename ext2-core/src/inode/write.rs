@@ -225,9 +225,10 @@ impl Inode {
     /// The device's.
     pub fn strip_setid(&self) -> Result<()> {
         let Some(taken) = self.take_setid()?.filter(|_| !Mended::SetIdInLog.is_back()) else { return Ok(()) };
-        if let Some(log) = self.0.fs.log.as_ref().filter(|log| log.is_on())
-            && self.0.fs.refuse_within().is_ok()
-        {
+        if let Some(log) = self.0.fs.log.as_ref().filter(|log| log.is_on()) {
+            if self.0.fs.refuse_within().is_err() {
+                return Ok(());
+            }
             // The bytes that come next wait for no commit. Without a lock: what it waits for may want that.
             log.commit()?;
         }
@@ -244,15 +245,14 @@ impl Inode {
         let group_execute = attrs.mode & 0o010 != 0;
         let strip = 0o4000 | if group_execute { 0o2000 } else { 0 };
         let before = attrs.mode;
-        if before & strip == 0 {
+        if before & strip == 0 && !self.0.rights_lost.load(Ordering::SeqCst) {
             let taken = self.0.setid_taken.load(Ordering::SeqCst);
             return Ok((taken > self.0.setid_gone.load(Ordering::SeqCst)).then_some(taken));
         }
         let _change = Change::begin(&*self.0.fs)?;
         let changed = Attrs { mode: before & !strip, ..*attrs };
         let taken = self.0.setid_taken.fetch_add(1, Ordering::SeqCst) + 1;
-        // Where that fails nobody knows whether they are gone: the next one takes them again.
-        self.0.store_rights(&mut attrs, &changed).inspect_err(|_| attrs.mode = before)?;
+        self.0.store_rights(&mut attrs, &changed)?;
         Ok(Some(taken))
     }
 
@@ -334,7 +334,7 @@ impl Inode {
             if let Ok(_change) = Change::begin(&*self.0.fs) {
                 self.0.write_late()?;
             }
-            self.0.fs.flush(Barrier::FileSynced, &self.0.losses_told)?;
+            self.0.fs.flush_file(Barrier::FileSynced, &self.0)?;
         }
         Ok(())
     }

@@ -346,6 +346,7 @@ impl Inode {
         fs.indexes.forget(nr);
         let cell = Cell::from_parts(fs, (nr, offset), &raw, &extra)?;
         // What was lost since its number was taken may be a part of it.
+        fs.losses.note_told(nr, known.load(core::sync::atomic::Ordering::SeqCst));
         cell.losses_told.store(known.into_inner(), core::sync::atomic::Ordering::SeqCst);
         let mut is_new = false;
         let inode = fs.inode_or(nr, || {

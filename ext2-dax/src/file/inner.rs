@@ -215,6 +215,10 @@ impl VmFile for FileInner {
         Ok(self.inode.fence(barrier)?)
     }
 
+    fn has_untold(&self) -> bool {
+        self.inode.is_untold()
+    }
+
     fn layout(&self, first: u64, end: u64, most: usize) -> Result<Vec<Extent>> {
         let end = end.min(self.end_page());
         let mut extents: Vec<Extent> = Vec::new();

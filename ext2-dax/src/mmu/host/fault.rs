@@ -95,6 +95,8 @@ impl Area {
         let Run { start, end, .. } = missing;
         let (first, after) = (extent.first.max(start), at.min(end));
         match extent.device {
+            // A fault tells of them before it returns.
+            Some(_) if self.file.has_untold() => return Ok(false),
             Some(device) => {
                 let kind = Kind::File(device.get() + (first - extent.first));
                 self.place_within_budget(&mut state, first, after, kind)?;
