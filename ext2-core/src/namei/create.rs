@@ -336,7 +336,7 @@ impl Inode {
         if fs.table.is_held(nr) {
             // Before anything of it is written over. The bit stays, so that the number is found by nobody again.
             number.kept = true;
-            return Err(self.0.corrupt(format!(
+            return Err(self.0.corrupt(alloc::format!(
                 "is to get inode {nr}, which is in use, and the bitmap says that it is free"
             )));
         }

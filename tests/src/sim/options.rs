@@ -271,10 +271,14 @@ impl Options {
             2048 => *rng.pick(&[256, 1024, 4096]),
             _ => *rng.pick(&[384, 1024, 4096, 16 << 10]),
         };
+        let mut later = Rng::named(seed, "later words");
         let shares = Word::ALL
             .iter()
             .filter_map(|&word| {
                 let share = base_share(word);
+                // Not among the draws of the others, so that seeds stay what they are.
+                let is_later = matches!(word, Word::Walk | Word::RemoveAll | Word::Trim);
+                let rng = if is_later { &mut later } else { &mut rng };
                 let factor = match rng.below(8) {
                     0..=2 => 0,
                     3 | 4 => 1,

@@ -43,9 +43,6 @@ pub enum Difference {
     SizeOfRemoved,
     /// Flags that only directories have are refused for files with `EOPNOTSUPP` by the ext4 driver; the library keeps them.
     FlagsOfKind,
-    /// Read-only, the library refuses a change with `EROFS` before it looks at names; the kernel looks first, so that `EEXIST`
-    /// and `ENAMETOOLONG` come before. In a rename it is the other way round.
-    ReadOnlyFirst,
     /// The ext4 driver makes no file in a directory that is removed, and says `EPERM`; the library says `ENOENT`.
     TmpfileInRemoved,
     /// An attribute that the inode cannot have: the library looks at that first, the kernel at whether the inode may be changed.
@@ -209,7 +206,6 @@ impl Difference {
         Self::FallocateModifies,
         Self::SizeOfRemoved,
         Self::FlagsOfKind,
-        Self::ReadOnlyFirst,
         Self::TmpfileInRemoved,
         Self::AttributeNameFirst,
         Self::ModeFirst,
@@ -369,10 +365,6 @@ impl Difference {
                 }
             }
             _ if case.is_short_of_room() => Some(Self::FullDisk),
-            O::Rename { .. } if case.ours_is(Errno::NAMETOOLONG) && case.kernels_is(Errno::ROFS) => {
-                Some(Self::ReadOnlyFirst)
-            }
-            _ if case.ours_is(Errno::ROFS) && case.kernel_refuses() => Some(Self::ReadOnlyFirst),
             _ => None,
         }
     }
