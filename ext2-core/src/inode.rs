@@ -28,6 +28,8 @@ mod read;
 mod relocate;
 mod seek;
 #[cfg(feature = "write")]
+mod setid;
+#[cfg(feature = "write")]
 mod shrink;
 #[cfg(feature = "write")]
 pub(crate) mod spare;
@@ -54,8 +56,6 @@ pub use {
 use alloc::format;
 use alloc::sync::Arc;
 use core::fmt;
-#[cfg(feature = "write")]
-use core::sync::atomic::AtomicBool;
 use core::sync::atomic::{AtomicU32, Ordering};
 use portable_atomic::AtomicU64;
 
@@ -114,14 +114,8 @@ pub(crate) struct Cell {
     pub(crate) map: Mutex<Growth>,
     #[cfg(feature = "write")]
     pub(crate) space: crate::space::Space,
-    /// A fence behind rights that were taken away has failed.
     #[cfg(feature = "write")]
-    pub(crate) rights_lost: AtomicBool,
-    /// How often set-id bits were taken away, and how often of these they are known to be gone from the media.
-    #[cfg(feature = "write")]
-    pub(crate) setid_taken: AtomicU32,
-    #[cfg(feature = "write")]
-    pub(crate) setid_gone: AtomicU32,
+    pub(crate) rights_taken: setid::RightsTaken,
     /// Of how many [losses](crate::fs::Fs::flush) whoever syncs the file was told.
     #[cfg(feature = "write")]
     pub(crate) losses_told: AtomicU32,
@@ -155,7 +149,7 @@ impl Cell {
         }
         let cell = Self::from_parts(fs, (nr, offset), &raw, &extra)?;
         #[cfg(feature = "write")]
-        cell.losses_told.store(fs.losses.told_of(nr).into_inner(), Ordering::SeqCst);
+        cell.losses_told.store(fs.losses.told_of(nr), Ordering::SeqCst);
         Ok(cell)
     }
 
@@ -210,13 +204,9 @@ impl Cell {
             #[cfg(feature = "write")]
             space: crate::space::Space::new(),
             #[cfg(feature = "write")]
-            rights_lost: AtomicBool::new(false),
+            rights_taken: setid::RightsTaken::default(),
             #[cfg(feature = "write")]
-            setid_taken: AtomicU32::new(0),
-            #[cfg(feature = "write")]
-            setid_gone: AtomicU32::new(0),
-            #[cfg(feature = "write")]
-            losses_told: fs.losses.known(),
+            losses_told: AtomicU32::new(fs.losses.count()),
             dir: fs.indexes.of(nr, kind),
             places: Places::new(),
             moves: Moves::new(),

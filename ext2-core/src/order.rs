@@ -19,7 +19,6 @@
 use blockdev::BlockDevice;
 
 use crate::error::Result;
-use crate::fs::Fs;
 
 macro_rules! barriers {
     ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
@@ -121,6 +120,15 @@ impl Barrier {
     }
 }
 
+/// Who makes fences: the file system, which notes those that fail.
+pub(crate) trait Fences {
+    /// A fence.
+    ///
+    /// # Errors
+    /// The device's.
+    fn fence(&self, why: Barrier) -> Result<()>;
+}
+
 /// Something stored on the device, perhaps not yet on the media.
 #[derive(Debug)]
 #[must_use = "what was written is worth nothing before a fence"]
@@ -143,8 +151,8 @@ impl<T> Written<T> {
     }
 
     /// The fence.
-    pub(crate) fn fence(self, why: Barrier, fs: &Fs) -> Result<Durable<T>> {
-        fs.fence(why)?;
+    pub(crate) fn fence(self, why: Barrier, by: &impl Fences) -> Result<Durable<T>> {
+        by.fence(why)?;
         Ok(Durable(self.0))
     }
 

@@ -6,6 +6,7 @@
 //! calls beside them, which need no trust.
 
 use alloc::sync::Arc;
+use core::ops::Range;
 
 pub use crate::inode::{Allocate, Unpublished, WriteMapping};
 pub use crate::space::{AddressSpace, Publisher, Stores, Taken};
@@ -56,7 +57,7 @@ pub trait Plumbing: sealed::Sealed {
 
     /// Tells who maps the bytes of `range` of blocks there that another is just giving the file: for who has found them, and is to
     /// store to them past a call. The caller holds no entry of the pages.
-    fn tell_found(&self, range: core::ops::Range<u64>);
+    fn tell_found(&self, range: Range<u64>);
 
     /// Counts stores to the file as one change, from before the first until after the last. Waits for room in a log first: where
     /// there is one the caller holds no lock.
@@ -152,10 +153,8 @@ impl Plumbing for Inode {
         self.0.space.is_untold(None)
     }
 
-    fn tell_found(&self, range: core::ops::Range<u64>) {
-        if self.0.space.is_untold(None) {
-            self.0.space.published(range, Publisher::Call);
-        }
+    fn tell_found(&self, range: Range<u64>) {
+        self.0.space.found(range, Publisher::Call);
     }
 
     fn begin_storing(&self) -> Result<Storing<'_>> {
@@ -164,7 +163,7 @@ impl Plumbing for Inode {
     }
 
     fn flush(&self, barrier: Barrier) -> Result<()> {
-        self.0.fs.flush_file(barrier, &self.0)
+        self.0.fs.flush_file(barrier, self.0.nr, &self.0.losses_told)
     }
 
     fn fence(&self, barrier: Barrier) -> Result<()> {

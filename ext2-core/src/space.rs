@@ -139,10 +139,17 @@ impl Space {
         Telling(&self.telling)
     }
 
-    /// Whether blocks of others that are reachable may not have been told of yet: who finds some tells of them himself, so that
-    /// nobody who maps the hole sees it after he has returned.
+    /// Whether blocks that others have made reachable may not have been told of yet; `own` is the caller's telling.
     pub(crate) fn is_untold(&self, own: Option<&Telling<'_>>) -> bool {
         self.telling.load(Ordering::SeqCst) > u32::from(own.is_some()) && !Mended::FoundUntold.is_back()
+    }
+
+    /// Tells of blocks of others that were found in `range` and may not have been told of yet, so that nobody who maps the hole sees
+    /// it after the caller has returned.
+    pub(crate) fn found(&self, range: Range<u64>, by: Publisher) {
+        if self.is_untold(None) {
+            self.published(range, by);
+        }
     }
 
     pub(crate) fn get_or_attach(

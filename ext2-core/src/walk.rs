@@ -11,13 +11,15 @@
 //! may change the file system meanwhile, each name is looked up again when its turn comes: its number may be another
 //! file's by then. A name that is gone is passed over.
 
-use alloc::collections::BTreeMap;
+mod entered;
+
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::sync::Mended;
+pub(crate) use entered::{Entered, Met};
+
 use crate::{Corrupt, Errno, Error, Ext2, FileKind, Inode, InodeNr, Name, Object};
 
 /// A file that a walk has come to.
@@ -218,61 +220,5 @@ impl Iterator for Walk {
                 }
             }
         }
-    }
-}
-
-/// Directories that were come to, each by the name that led to it first.
-#[derive(Debug, Default)]
-pub(crate) struct Entered(BTreeMap<Id, Option<(Id, Vec<u8>)>>);
-
-/// A directory, with its generation: the number of one that is gone may be another's.
-type Id = (InodeNr, u32);
-
-fn id(inode: &Inode) -> Id {
-    (inode.nr(), inode.0.generation)
-}
-
-/// How a directory was come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Met {
-    First,
-    /// Again, since it was moved meanwhile.
-    Moved,
-    /// By a second name.
-    Twice,
-}
-
-impl Entered {
-    /// Notes where it begins.
-    pub(crate) fn begin(&mut self, start: &Inode) {
-        self.0.insert(id(start), None);
-    }
-
-    /// Notes that `name` of `directory` led to `child`.
-    ///
-    /// # Errors
-    /// As [`Inode::lookup`].
-    pub(crate) fn enter(&mut self, directory: &Inode, name: &[u8], child: &Inode) -> Result<Met, Error> {
-        let Some(first) = self.0.get(&id(child)) else {
-            self.0.insert(id(child), Some((id(directory), name.to_vec())));
-            return Ok(Met::First);
-        };
-        let fs = child.fs();
-        if fs.is_read_only() || Mended::MovedIsBroken.is_back() {
-            return Ok(Met::Twice);
-        }
-        let leads = |directory: &Inode, name: &[u8]| match directory.lookup(name) {
-            Ok(there) => Ok(there == *child),
-            Err(error) if error.is(Errno::NOENT) || error.is(Errno::NOTDIR) => Ok(false),
-            Err(error) => Err(error),
-        };
-        // It leads here; where the first name does so too, and this one still, there are two.
-        let Some(((nr, generation), first_name)) = first else { return Ok(Met::Twice) };
-        let is_there = match fs.inode(*nr) {
-            Ok(above) => above.0.generation == *generation && leads(&above, first_name)?,
-            Err(Error::Caller(..)) => false,
-            Err(error) => return Err(error),
-        };
-        Ok(if is_there && leads(directory, name)? { Met::Twice } else { Met::Moved })
     }
 }

@@ -506,7 +506,11 @@ impl DaxMapping {
         // locked may be that of a fault which has looked at the hole.
         let mut held = Vec::new();
         for at in self.entries_in(start, end, |entry| is_clean(entry) || entry.is_locked()) {
-            if let Some(entry) = self.lock_unlocked(at, is_clean) {
+            let lock = |mut shard: MutexGuard<'_, Shard>, entry: Entry| {
+                shard.put(at, entry.locked());
+                entry
+            };
+            if let Some(entry) = self.when_unlocked(at, is_clean, lock) {
                 first = first.min(at);
                 after = after.max(at + entry.order().pages());
                 held.push(at);
@@ -520,15 +524,19 @@ impl DaxMapping {
         held.iter().for_each(remove);
     }
 
-    /// Locks the entry at `at` if it is `wanted` when it is unlocked.
-    fn lock_unlocked(&self, at: u64, wanted: impl Fn(Entry) -> bool) -> Option<Entry> {
+    /// Does something with the entry at `at`, under its shard's lock, if it is `wanted` when it is unlocked.
+    fn when_unlocked<'m, T>(
+        &'m self,
+        at: u64,
+        wanted: impl Fn(Entry) -> bool,
+        then: impl FnOnce(MutexGuard<'m, Shard>, Entry) -> T,
+    ) -> Option<T> {
         let mut shard = self.shard(at).lock();
         while let Some(entry) = shard.entries.get(&at).copied() {
             if entry.is_locked() {
                 shard = self.wait_for(shard, at);
             } else if wanted(entry) {
-                shard.put(at, entry.locked());
-                return Some(entry);
+                return Some(then(shard, entry));
             } else {
                 // We may have been the one that was woken: hand it on.
                 drop(shard);
@@ -569,9 +577,7 @@ impl DaxMapping {
 
     /// Removes the entry at `at` if it is `wanted` when it is unlocked.
     fn remove_unlocked(&self, at: u64, wanted: impl Fn(Entry) -> bool) {
-        if self.lock_unlocked(at, wanted).is_some() {
-            self.remove(self.shard(at).lock(), at);
-        }
+        self.when_unlocked(at, wanted, |shard, _| self.remove(shard, at));
     }
 
     pub(crate) fn count_dirty(&self, change: i64) {

@@ -89,7 +89,6 @@ mended! {
     SetIdComesBack: "set-id bits that are stripped come back with an access list that is set meanwhile",
     FlagsLookedAtFirst: "whether a file is immutable is looked at before the lock that its flags are set under",
     FoundUntold: "who finds blocks that another has just given a file returns while others still map the hole",
-    HoleGoesLate: "a store fault asks for blocks before it takes the page of the hole away",
     EntryGoesFirst: "a write removes the entry of a hole before the translations of it are gone",
     AskedAgain: "after a failure in the middle of a transfer the buffer is asked again, past the bytes that did not move",
     MovedIsBroken: "a walk takes a directory that was moved meanwhile for one with two names",

@@ -9,6 +9,7 @@ pub mod dax;
 pub mod exercise;
 mod forward;
 pub mod golden;
+mod hook;
 pub mod hostile;
 pub mod machine;
 pub mod memory;
@@ -26,6 +27,7 @@ pub mod tree;
 pub mod walk;
 
 pub use golden::{Golden, Verdict};
+pub use hook::Hook;
 pub use mount::{Access, with_mount};
 pub use rng::Rng;
 pub use scratch::Scratch;

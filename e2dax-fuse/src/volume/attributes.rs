@@ -244,7 +244,7 @@ impl Volume {
             }
             // What is written next does not wait for a commit, nor for a fence.
             inode.sync().map_err(|error| self.errno(&error))?;
-            node.no_capabilities.store(true, Ordering::Release);
+            // Whether there are none the next one looks: somebody may have given it some since.
             node.capabilities_go.store(false, Ordering::SeqCst);
             self.forget_attributes(inode);
         } else if inode.attr().mode != before.mode {

@@ -21,7 +21,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Looks at what has the name `path`.
+    /// Looks at what has the name `given`.
     ///
     /// # Errors
     /// The system's, but for a file that is not there.

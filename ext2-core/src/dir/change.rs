@@ -215,7 +215,7 @@ impl Cell {
 
     fn put_in_block(&self, edit: &Addition, inode: Written<Named>) -> Result<()> {
         self.fs.dev.write_at(edit.built.0, &edit.built.1)?;
-        let built = inode.and(edit.publish).fence(Barrier::EntryBuilt, &self.fs)?;
+        let built = inode.and(edit.publish).fence(Barrier::EntryBuilt, &*self.fs)?;
         built.into_inner().1.store(&*self.fs.dev)?;
         self.fs.fence(Barrier::NamePublished)
     }
@@ -370,7 +370,7 @@ impl Cell {
     pub(crate) fn remove_entry(&self, name: &[u8], removal: &Removal) -> Result<Durable<Unlinked>> {
         let mut index = self.dir.write();
         let stored = removal.edit.store(&*self.fs.dev);
-        let gone = stored.and_then(|()| Written::new(Unlinked).fence(Barrier::NameRemoved, &self.fs));
+        let gone = stored.and_then(|()| Written::new(Unlinked).fence(Barrier::NameRemoved, &*self.fs));
         // After an error the name may be there or not: what is on the device decides.
         let gone = gone.inspect_err(|_| index.clear())?;
         index.remove(name, removal.at as u32);
@@ -446,9 +446,9 @@ impl Cell {
         if differs {
             self.fs.dev.write_at(at + 7, &[0])?;
         }
-        let named = inode.fence(Barrier::NameReplacing, &self.fs)?.into_inner();
+        let named = inode.fence(Barrier::NameReplacing, &*self.fs)?.into_inner();
         self.fs.dev.write_u32(at, named.nr.get())?;
-        let gone = Written::new(Unlinked).fence(Barrier::NameReplaced, &self.fs)?;
+        let gone = Written::new(Unlinked).fence(Barrier::NameReplaced, &*self.fs)?;
         if differs {
             self.fs.dev.write_at(at + 7, &[kind])?;
         }

@@ -18,8 +18,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use super::Fs;
 use crate::InodeNr;
 use crate::error::{Error, Result};
-use crate::inode::Cell;
-use crate::order::Barrier;
+use crate::order::{Barrier, Fences};
 use crate::sync::{Mended, Mutex, Rank};
 
 /// `EIO`.
@@ -53,23 +52,19 @@ impl Losses {
         &self.told
     }
 
-    fn count(&self) -> u32 {
+    /// How many there were so far.
+    pub(crate) fn count(&self) -> u32 {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// How many there were so far: for who was told by a mark in the image.
-    pub(crate) fn known(&self) -> AtomicU32 {
-        AtomicU32::new(self.count())
-    }
-
     /// Of how many a file was told that is read from the device now.
-    pub(crate) fn told_of(&self, nr: InodeNr) -> AtomicU32 {
+    pub(crate) fn told_of(&self, nr: InodeNr) -> u32 {
         let count = self.count();
         let is_told = count == 0 || self.told.load(Ordering::SeqCst) == count || {
             let told = self.files.lock();
             told.count == count && told.files.contains(&nr)
         };
-        AtomicU32::new(if is_told { count } else { count.wrapping_sub(1) })
+        if is_told { count } else { count.wrapping_sub(1) }
     }
 
     /// Notes that a file needs to be told of no more than later losses: it was told, or is new.
@@ -82,6 +77,12 @@ impl Losses {
             *told = Told { count, files: BTreeSet::new() };
         }
         told.files.insert(nr);
+    }
+}
+
+impl Fences for Fs {
+    fn fence(&self, why: Barrier) -> Result<()> {
+        Self::fence(self, why)
     }
 }
 
@@ -123,10 +124,10 @@ impl Fs {
         }))
     }
 
-    /// As [`flush`](Self::flush), for who makes a file durable.
-    pub(crate) fn flush_file(&self, why: Barrier, cell: &Cell) -> Result<()> {
-        let done = self.flush(why, &cell.losses_told);
-        self.losses.note_told(cell.nr, cell.losses_told.load(Ordering::SeqCst));
+    /// As [`flush`](Self::flush), for who makes file `nr` durable.
+    pub(crate) fn flush_file(&self, why: Barrier, nr: InodeNr, told: &AtomicU32) -> Result<()> {
+        let done = self.flush(why, told);
+        self.losses.note_told(nr, told.load(Ordering::SeqCst));
         done
     }
 

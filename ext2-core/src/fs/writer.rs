@@ -266,7 +266,8 @@ impl Fs {
         self.log.as_ref().map_or(Ok(()), |log| Ok(log.refuse_within()?))
     }
 
-    /// As [`sync_all`](Self::sync_all), for somebody who was told of so many losses before.
+    /// As [`sync_all`](Self::sync_all), for somebody who was told of so many losses before: who closes is told by the mark in the
+    /// image.
     fn sync_open(&self, writer: &Writer, told: &AtomicU32) -> Result<()> {
         self.write_late(writer)?;
         self.flush(Barrier::Synced, told)
@@ -340,7 +341,7 @@ impl Fs {
             }
             self.write_late(writer)?;
         } else {
-            self.sync_open(writer, &self.losses.known())?;
+            self.sync_open(writer, &AtomicU32::new(self.losses.count()))?;
         }
         // Who holds a file without a name keeps its blocks, which nobody frees any more.
         // One that is let go meanwhile is seen in the table, or notes that it was left as it is before it goes.
@@ -351,7 +352,7 @@ impl Fs {
         if !is_batch && others == Others::Ended && self.is_logged() {
             self.end_log()?;
             // The blocks that the log had are free now.
-            self.sync_open(writer, &self.losses.known())?;
+            self.sync_open(writer, &AtomicU32::new(self.losses.count()))?;
         }
         let has_errors = writer.has_errors.load(Ordering::SeqCst) && !Mended::ErrorsAreClean.is_back();
         let why = if is_held && !Mended::ClosedIsClean.is_back() {

@@ -168,7 +168,7 @@ impl Cell {
         if detached.is_empty() {
             return cut;
         }
-        let gone = self.fs.may_lose(|| Written::new(Unlinked).fence(Barrier::Punched, &self.fs));
+        let gone = Written::new(Unlinked).fence(Barrier::Punched, &*self.fs);
         let freed = gone.and_then(|gone| self.free_detached(detached, &gone));
         cut.and(freed)
     }

@@ -165,9 +165,7 @@ impl Cell {
         // Nothing changes then, and who could take the blocks away is kept out by the caller.
         if let Some(target) = self.known_run(start, count.max(1)) {
             let mapping = Mapping { start, count: count.max(1), target: Some(target) };
-            if self.space.is_untold(None) {
-                self.space.published(self.bytes_of(start, mapping.count), by);
-            }
+            self.space.found(self.bytes_of(start, mapping.count), by);
             return Ok(WriteMapping { mapping, new: false, unpublished: None });
         }
         if how == Allocate::AfterFill {
@@ -176,12 +174,16 @@ impl Cell {
         let telling = (how != Allocate::AfterFill).then(|| self.space.tell());
         let got = self.allocate(inode, start, count, how);
         let told = match &got {
+            Ok(got) if !got.new => {
+                if self.space.is_untold(telling.as_ref()) {
+                    got.mapping.count
+                } else {
+                    0
+                }
+            }
             // They are told of when they are filled and reachable.
-            Ok(got) if got.new && how == Allocate::AfterFill => 0,
-            Ok(got) if got.new => got.mapping.count,
-            Ok(got) if self.space.is_untold(telling.as_ref()) => got.mapping.count,
-            Ok(_) => 0,
-            Err(_) if how == Allocate::AfterFill => 0,
+            _ if how == Allocate::AfterFill => 0,
+            Ok(got) => got.mapping.count,
             // A part may be reachable, and who maps the hole that was there has to see it.
             Err(_) => count,
         };

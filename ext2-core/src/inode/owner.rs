@@ -17,7 +17,6 @@
 //! 4. Mode, owners and access list are durable in the order in which they were changed.
 
 use core::mem::offset_of;
-use core::sync::atomic::Ordering;
 
 use ext2_format::inode::{Last, Owners};
 
@@ -45,18 +44,17 @@ impl Cell {
 
     /// Takes rights away, durably.
     pub(crate) fn lower_mode(&self, attrs: &mut Attrs, mode: u16) -> Result<()> {
-        if attrs.mode & mode != attrs.mode || self.rights_lost.load(Ordering::SeqCst) {
+        if attrs.mode & mode != attrs.mode || self.rights_taken.is_lost() {
             self.store_mode(attrs, attrs.mode & mode)?;
             self.fence_rights(Barrier::RightsTaken)?;
         }
         Ok(())
     }
 
-    /// A fence behind rights that were taken. Where it fails nobody knows whether they are gone: who takes any the next time stores
-    /// them again, though memory has none.
+    /// A fence behind rights that were taken. Where it fails nobody knows whether they are gone.
     fn fence_rights(&self, why: Barrier) -> Result<()> {
         let done = self.fs.fence(why);
-        self.rights_lost.store(done.is_err(), Ordering::SeqCst);
+        self.rights_taken.fenced(&done);
         done
     }
 

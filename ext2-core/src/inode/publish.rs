@@ -128,7 +128,7 @@ impl Cell {
         filled: Written<Blocks>,
         spare: &mut Spare,
     ) -> Result<()> {
-        let guard = filled.fence(Barrier::Filled, &self.fs)?.into_inner();
+        let guard = filled.fence(Barrier::Filled, &*self.fs)?.into_inner();
         let mut kept = Some(guard);
         let mut done = 0;
         while done < run.len {
@@ -222,7 +222,7 @@ impl Cell {
             child = Some(block.get());
         }
         let top: Durable<(Blocks, u32)> = match child {
-            Some(child) => Written::new((guard, child)).fence(Barrier::IndirectBuilt, &self.fs)?,
+            Some(child) => Written::new((guard, child)).fence(Barrier::IndirectBuilt, &*self.fs)?,
             None => return Err(self.corrupt("block map changed while it was read")),
         };
         let pointed = self.point_to(path.slot, parent, &top);

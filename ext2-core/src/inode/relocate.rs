@@ -86,7 +86,7 @@ impl Cell {
             }
         }
         // From here on something may point to the unit, whatever the device answers.
-        Written::new(guard).fence(Barrier::Moved, &self.fs)?.into_inner().keep();
+        Written::new(guard).fence(Barrier::Moved, &*self.fs)?.into_inner().keep();
         let gone = self.fs.may_lose(|| {
             for mapping in &old {
                 for nr in 0..mapping.count {
@@ -94,7 +94,7 @@ impl Cell {
                     self.replace_pointer(logical, unit.block((logical - from) as u32))?;
                 }
             }
-            Written::new(Unlinked).fence(Barrier::MovedAway, &self.fs)
+            Written::new(Unlinked).fence(Barrier::MovedAway, &*self.fs)
         })?;
         let mut outcome = Ok(());
         for mapping in &old {

@@ -132,7 +132,7 @@ impl Cell {
             };
             self.fs.whole(|| {
                 if !is_noted {
-                    let gone = cut()?.fence(Barrier::TailDetached, &self.fs)?;
+                    let gone = cut()?.fence(Barrier::TailDetached, &*self.fs)?;
                     self.store_size(size)?;
                     return Ok(gone);
                 }
@@ -141,7 +141,7 @@ impl Cell {
                 self.store_size(size)?;
                 // From here on a crash ends in the new size; until then the bytes past it are as they were.
                 self.fs.fence(Barrier::Truncated)?;
-                let gone = cut()?.fence(Barrier::TruncationEnded, &self.fs)?;
+                let gone = cut()?.fence(Barrier::TruncationEnded, &*self.fs)?;
                 self.fs.end_orphans(&orphans, None)?;
                 Ok(gone)
             })?

@@ -1,12 +1,9 @@
 //! Writing contents by copying through the device, and the size that follows.
 
-use core::sync::atomic::Ordering;
-
 use super::{Allocate, Attrs, Cell, FileKind, Inode};
 use crate::error::{Result, refuse};
 use crate::fs::change::Change;
 use crate::order::Barrier;
-use crate::sync::Mended;
 use crate::{AclKind, Errno, InodeFlags, Timestamp};
 
 /// What to change of an inode's attributes; what is `None` stays.
@@ -217,45 +214,6 @@ impl Inode {
         }
     }
 
-    /// Takes the set-id bits away, as a write by anybody but root does (Linux: `file_remove_privs`). They are durably gone
-    /// when this returns, and where a [log](crate::OpenOptions::log) keeps changes for a commit, one is made: no crash shows what
-    /// is written after it with a set-id bit. (Within changes that belong together, or in a batch, it holds with those.)
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn strip_setid(&self) -> Result<()> {
-        let Some(taken) = self.take_setid()?.filter(|_| !Mended::SetIdInLog.is_back()) else { return Ok(()) };
-        if let Some(log) = self.0.fs.log.as_ref().filter(|log| log.is_on()) {
-            if self.0.fs.refuse_within().is_err() {
-                return Ok(());
-            }
-            // The bytes that come next wait for no commit. Without a lock: what it waits for may want that.
-            log.commit()?;
-        }
-        self.0.setid_gone.fetch_max(taken, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Takes the bits away, and gives how often that was done, where there were any, or another has taken them and they may not be
-    /// gone from the media yet.
-    fn take_setid(&self) -> Result<Option<u32>> {
-        // Who changes mode and access list gives back what the mode had, and would bring the bits back.
-        let _io = (!Mended::SetIdComesBack.is_back()).then(|| self.0.io.read());
-        let mut attrs = self.0.attrs.lock();
-        let group_execute = attrs.mode & 0o010 != 0;
-        let strip = 0o4000 | if group_execute { 0o2000 } else { 0 };
-        let before = attrs.mode;
-        if before & strip == 0 && !self.0.rights_lost.load(Ordering::SeqCst) {
-            let taken = self.0.setid_taken.load(Ordering::SeqCst);
-            return Ok((taken > self.0.setid_gone.load(Ordering::SeqCst)).then_some(taken));
-        }
-        let _change = Change::begin(&*self.0.fs)?;
-        let changed = Attrs { mode: before & !strip, ..*attrs };
-        let taken = self.0.setid_taken.fetch_add(1, Ordering::SeqCst) + 1;
-        self.0.store_rights(&mut attrs, &changed)?;
-        Ok(Some(taken))
-    }
-
     /// Changes attributes. Linux: `ext2_setattr`; the caller decides who may. A time that the inode has no room for is the
     /// nearest that it has.
     ///
@@ -334,7 +292,7 @@ impl Inode {
             if let Ok(_change) = Change::begin(&*self.0.fs) {
                 self.0.write_late()?;
             }
-            self.0.fs.flush_file(Barrier::FileSynced, &self.0)?;
+            self.0.fs.flush_file(Barrier::FileSynced, self.0.nr, &self.0.losses_told)?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec;
+use core::sync::atomic::Ordering;
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -213,7 +214,7 @@ impl Inode {
     /// that are asked for, whatever its directory hands down.
     fn bear(&self, new: &NewInode, payload: &Payload<'_>, heir: bool) -> Result<(Self, Written<Named>)> {
         let (fs, kind) = (&self.0.fs, new.kind);
-        let known = fs.losses.known();
+        let known = fs.losses.count();
         let mut parent = *self.0.attrs.lock();
         if !heir {
             (parent.mode, parent.flags) = (0, InodeFlags::empty());
@@ -346,8 +347,8 @@ impl Inode {
         fs.indexes.forget(nr);
         let cell = Cell::from_parts(fs, (nr, offset), &raw, &extra)?;
         // What was lost since its number was taken may be a part of it.
-        fs.losses.note_told(nr, known.load(core::sync::atomic::Ordering::SeqCst));
-        cell.losses_told.store(known.into_inner(), core::sync::atomic::Ordering::SeqCst);
+        fs.losses.note_told(nr, known);
+        cell.losses_told.store(known, Ordering::SeqCst);
         let mut is_new = false;
         let inode = fs.inode_or(nr, || {
             is_new = true;

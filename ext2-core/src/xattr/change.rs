@@ -177,7 +177,7 @@ impl Cell {
             let gone = Written::new(Unlinked);
             // Nothing waits for the first block of attributes but these.
             if old != 0 || in_inode || self.is_fast_symlink() {
-                return gone.fence(Barrier::AttributesReplaced, &self.fs).map(Some);
+                return gone.fence(Barrier::AttributesReplaced, &*self.fs).map(Some);
             }
             Ok(None)
         });
@@ -346,7 +346,7 @@ impl Cell {
     fn new_xattr_block(&self, bytes: &[u8]) -> Result<DeviceBlock> {
         let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
         self.fs.dev.write_at(self.fs.geo.byte_of(block), bytes)?;
-        Written::new(guard).fence(Barrier::AttributesBuilt, &self.fs)?.into_inner().keep();
+        Written::new(guard).fence(Barrier::AttributesBuilt, &*self.fs)?.into_inner().keep();
         Ok(block)
     }
 

@@ -80,7 +80,6 @@ fn find_and_map<I: DaxInode + ?Sized>(
     let mut flags = OpFlags::FAULT | OpFlags::DAX;
     if request.is_store() {
         flags |= OpFlags::WRITE | OpFlags::UNIT;
-        entry.end_hole();
     }
     let mut iter = IomapIter::new(inode, pos, PMD_SIZE, flags);
     let mut mapped = Err(Fallback::BeginFailed);

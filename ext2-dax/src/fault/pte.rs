@@ -44,7 +44,6 @@ fn find_and_map<I: DaxInode + ?Sized>(inode: &I, request: &FaultRequest<'_>) -> 
     let mut flags = OpFlags::FAULT | OpFlags::DAX;
     if request.is_store() && !copies {
         flags |= OpFlags::WRITE;
-        entry.end_hole();
     }
 
     let mut iter = IomapIter::new(inode, pos, PAGE_SIZE, flags);

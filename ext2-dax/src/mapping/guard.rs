@@ -71,14 +71,6 @@ impl EntryGuard<'_> {
         }
     }
 
-    /// A store fault is about to ask for blocks: nobody may map the hole any more once there are some, since whoever finds them
-    /// from then on has nobody to tell.
-    pub(crate) fn end_hole(&mut self) {
-        if !Mended::HoleGoesLate.is_back() {
-            self.forget_hole();
-        }
-    }
-
     /// The device page that belongs to file page `index`, if the entry has blocks.
     #[must_use]
     pub fn page_of(&self, index: u64) -> Option<DevPage> {

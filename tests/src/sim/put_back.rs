@@ -43,7 +43,7 @@ impl Fault {
                 M::LookupLetsGo | M::RenameLooksOnce | M::RmdirLooksOnce | M::NowaitWaits => Mode::Threads,
                 M::CopiesReplaced | M::AppendsApart | M::LateAttach => Mode::Threads,
                 M::SetIdComesBack | M::FlagsLookedAtFirst | M::MovedIsBroken => Mode::Threads,
-                M::FoundUntold | M::HoleGoesLate | M::EntryGoesFirst => Mode::Threads,
+                M::FoundUntold | M::EntryGoesFirst => Mode::Threads,
                 M::KeptTakenFirst | M::RunsTakenFirst | M::MarkGoesFirst | M::LeavingPassedOver => {
                     Mode::Threads
                 }

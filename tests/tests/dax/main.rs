@@ -4,6 +4,7 @@
 mod edges;
 mod elsewhere;
 mod first;
+mod flat;
 mod foreign_fs;
 mod foreign_mmu;
 mod leases;

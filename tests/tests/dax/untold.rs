@@ -8,13 +8,12 @@ use blockdev::{BlockDevice, Media};
 use ext2_core::plumbing::Plumbing;
 use ext2_core::{Ext2, OpenOptions, Wait};
 use ext2_dax::compat::ReadFaults;
-use ext2_dax::fault::{FaultRequest, StoreOrLoad};
 use ext2_dax::mapping::{PrivateCopies, Translations};
-use ext2_dax::mmu::{
-    CowPage, PageTable, Protection, Sharing, Slot, SlotTaken, Target, VmFile, Vma, Writable,
-};
+use ext2_dax::mmu::Sharing;
+use ext2_dax::mmu::soft::{Signal, SoftMap};
 use ext2_dax::{Compat, DaxFs, DaxOptions, File};
 
+use crate::flat::Mapped;
 use crate::setup::{device, file, map};
 
 const PAGE: u64 = 4096;
@@ -64,79 +63,43 @@ impl Translations for Told {
     }
 }
 
-/// Attaches the door, and gives the ends of it.
-fn door(file: &File, ahead: bool) -> (Receiver<()>, Sender<()>) {
+/// Two mappings of a hole are looked at. While the first does `outer`, and those who map it are told, the second does `inner`;
+/// what it sees then at byte `at`.
+fn seen_inside(
+    ahead: bool,
+    outer: impl FnOnce(&File, &SoftMap),
+    inner: impl FnOnce(&File, &SoftMap) + Send + 'static,
+    at: u64,
+) -> Result<u8, Signal> {
+    let file = hole(Compat::FULL);
     let ((tell, told), (answer, answered)) = (channel(), channel());
     file.pages().attach(Arc::new(Told { ahead, door: Mutex::new(Some((tell, answered))) }));
-    (told, answer)
+    let [one, other] = [(); 2].map(|()| map(&file, PAGE, Sharing::Shared));
+    assert_eq!(other.load(at), Ok(0));
+    let (also, first) = (file.clone(), map(&file, PAGE, Sharing::Shared));
+    let worker = std::thread::spawn(move || {
+        told.recv().unwrap();
+        inner(&also, &first);
+        let seen = other.load(at);
+        let _ = answer.send(());
+        seen
+    });
+    outer(&file, &one);
+    worker.join().unwrap()
 }
 
 #[test]
 fn what_is_stored_beside_a_write_to_a_hole_is_seen_by_every_mapping() {
-    let file = hole(Compat::FULL);
-    let (told, answer) = door(&file, false);
-    let [one, other] = [(); 2].map(|()| map(&file, PAGE, Sharing::Shared));
-    assert_eq!(other.load(200), Ok(0));
-    let worker = std::thread::spawn(move || {
-        told.recv().unwrap();
-        one.store(200, 7).unwrap();
-        let seen = other.load(200);
-        let _ = answer.send(());
-        seen
-    });
-    file.write_at(0, &[1; 100]).unwrap();
-    assert_eq!(worker.join().unwrap(), Ok(7));
+    let write = |file: &File, _: &SoftMap| assert_eq!(file.write_at(0, &[1; 100]), Ok(100));
+    let store = |_: &File, map: &SoftMap| assert_eq!(map.store(200, 7), Ok(()));
+    assert_eq!(seen_inside(false, write, store, 200), Ok(7));
 }
 
 #[test]
 fn what_is_written_beside_a_store_to_a_hole_is_seen_by_every_mapping() {
-    let file = hole(Compat::FULL);
-    let (told, answer) = door(&file, true);
-    let [one, other] = [(); 2].map(|()| map(&file, PAGE, Sharing::Shared));
-    assert_eq!(other.load(0), Ok(0));
-    let writer = file.clone();
-    let worker = std::thread::spawn(move || {
-        told.recv().unwrap();
-        writer.write_at(0, &[1; 100]).unwrap();
-        let seen = other.load(0);
-        let _ = answer.send(());
-        seen
-    });
-    one.store(200, 7).unwrap();
-    assert_eq!(worker.join().unwrap(), Ok(1));
-}
-
-/// A table of one page, which lets somebody write between the look at the block map and the translation.
-#[derive(Debug)]
-struct Gate {
-    vma: Vma,
-    leaf: Mutex<Option<(Target, Writable)>>,
-    door: Door,
-}
-
-impl Translations for Gate {
-    fn zap(&self, _: u64, _: u64, _: PrivateCopies) {
-        *self.leaf.lock().unwrap() = None;
-    }
-    fn write_protect(&self, _: u64, _: u64) {}
-}
-
-impl PageTable for Gate {
-    fn slot(&self, _: u64) -> Slot {
-        Slot::Table
-    }
-    fn has_huge_zero_page(&self) -> bool {
-        false
-    }
-    fn map_pte(&self, _: u64, target: Target, writable: Writable) {
-        let_in(&self.door);
-        *self.leaf.lock().unwrap() = Some((target, writable));
-    }
-    fn map_pmd(&self, _: u64, _: Target, _: Writable) -> Result<(), SlotTaken> {
-        Err(SlotTaken)
-    }
-    fn map_copy(&self, _: u64, _: CowPage) {}
-    fn split(&self, _: u64) {}
+    let write = |file: &File, _: &SoftMap| assert_eq!(file.write_at(0, &[1; 100]), Ok(100));
+    let store = |_: &File, map: &SoftMap| assert_eq!(map.store(200, 7), Ok(()));
+    assert_eq!(seen_inside(true, store, write, 0), Ok(1));
 }
 
 #[test]
@@ -146,23 +109,20 @@ fn no_page_of_a_hole_stays_mapped_after_a_write_where_loads_make_entries_dirty()
         let file = hole(compat);
         let looked = map(&file, PAGE, Sharing::Shared);
         assert_eq!(looked.load(0), Ok(0));
-        let start = 0x4000_0000;
-        let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
-        let vma = Vma { start, end: start + PAGE, pgoff: 0, sharing, protection };
-        let ((tell, told), (answer, answered)) = (channel(), channel());
-        let gate = Arc::new(Gate { vma, leaf: Mutex::default(), door: Mutex::new(Some((tell, answered))) });
-        file.pages().attach(gate.clone());
-        let other = file.clone();
-        let writer = std::thread::spawn(move || {
-            told.recv().unwrap();
-            other.write_at(0, &[1; 4096]).unwrap();
-            let _ = answer.send(());
+        let mapped = Mapped::new(Arc::new(file.clone()), PAGE, Sharing::Shared);
+        let ((tell, told), (done, over)) = (channel(), channel());
+        // Between the look at the block map and the translation somebody writes, if nobody keeps him from it.
+        mapped.before_map(move || {
+            std::thread::spawn(move || {
+                file.write_at(0, &[1; 4096]).unwrap();
+                let _ = tell.send(());
+                done.send(()).unwrap();
+            });
+            let _ = told.recv_timeout(LET_IN);
         });
-        let access = StoreOrLoad::Load;
-        file.fault(&FaultRequest { vma: &gate.vma, table: &*gate, address: start, access });
-        writer.join().unwrap();
-        let leaf = *gate.leaf.lock().unwrap();
-        assert!(!matches!(leaf, Some((Target::Zero, _))), "{leaf:?}, {compat:?}");
+        mapped.load(0).unwrap();
+        over.recv().unwrap();
+        assert_eq!(mapped.load(0), Ok(1), "{compat:?}");
     }
 }
 

@@ -2,34 +2,27 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use blockdev::{BlockDevice, Error, RamDevice, Result};
-use e2dax_tests::small::create;
+use e2dax_tests::{Hook, small::create};
 use ext2_core::{Closed, Ext2, Follow, Inode, OpenOptions, SetAttr, Unclean, Wait};
 use ext2_image::mkfs::{self, Format, Fresh};
 
-/// What is done at some moment.
-type Hook = Box<dyn FnOnce() + Send>;
-
 /// A file of a host: what is stored is seen at once, and is on the disk with a flush, which a fence is, too. One that fails says
 /// so once, and what it should have written is not written any more.
+#[derive(Debug)]
 struct Host {
     cache: RamDevice,
     disk: RamDevice,
     dirty: Mutex<Vec<(u64, u64)>>,
     fails: AtomicBool,
     /// Before the next flush does its work.
-    at_flush: Mutex<Option<Hook>>,
+    at_flush: Hook,
     /// After the next store of so many bytes.
-    at_store: Mutex<Option<(usize, Hook)>>,
-}
-
-impl std::fmt::Debug for Host {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("fails", &self.fails).finish_non_exhaustive()
-    }
+    at_store: Hook,
+    store_len: AtomicUsize,
 }
 
 impl Host {
@@ -44,8 +37,9 @@ impl Host {
             disk,
             dirty: Mutex::default(),
             fails: AtomicBool::new(false),
-            at_flush: Mutex::default(),
-            at_store: Mutex::default(),
+            at_flush: Hook::default(),
+            at_store: Hook::default(),
+            store_len: AtomicUsize::new(0),
         };
         let format = Format { block_size: ext2_core::BlockSize::new(1024), ..Format::default() };
         mkfs::format(&host, &format, Fresh::Zeros).unwrap();
@@ -57,9 +51,8 @@ impl Host {
 
     fn stored(&self, at: u64, len: usize) {
         self.dirty.lock().unwrap().push((at, len as u64));
-        let hook = self.at_store.lock().unwrap().take_if(|(of, _)| *of == len);
-        if let Some((_, hook)) = hook {
-            hook();
+        if len == self.store_len.load(Ordering::SeqCst) {
+            self.at_store.run();
         }
     }
 
@@ -69,13 +62,13 @@ impl Host {
     }
 
     /// A write of somebody else's to this file, whose fence fails.
-    fn loss_by(self: &Arc<Self>, other: &Inode) -> Hook {
+    fn loss_by(self: &Arc<Self>, other: &Inode) -> impl FnOnce() + Send + use<> {
         let (host, other) = (self.clone(), other.clone());
         let write = move || {
             host.fails.store(true, Ordering::SeqCst);
             other.write_at(other.size().next_multiple_of(1024), &[3; 1024]).unwrap_err();
         };
-        Box::new(|| std::thread::spawn(write).join().unwrap())
+        || std::thread::spawn(write).join().unwrap()
     }
 
     fn is_marked(&self) -> bool {
@@ -112,19 +105,24 @@ impl BlockDevice for Host {
     }
 
     fn flush(&self) -> Result<()> {
-        let hook = self.at_flush.lock().unwrap().take();
-        hook.into_iter().for_each(|hook| hook());
+        self.at_flush.run();
         self.fence()
     }
+}
+
+/// A file that is written anew since it was synced, and one that is empty.
+fn written_anew(fs: &Ext2) -> [Inode; 2] {
+    let [a, b] = ["a", "b"].map(|name| create(fs, name));
+    a.write_at(0, &[1; 4096]).unwrap();
+    fs.sync().unwrap();
+    a.write_at(0, &[2; 4096]).unwrap();
+    [a, b]
 }
 
 #[test]
 fn who_syncs_a_file_is_told_once_that_somebody_elses_fence_failed() {
     let (host, fs) = Host::opened();
-    let [a, b] = ["a", "b"].map(|name| create(&fs, name));
-    a.write_at(0, &[1; 4096]).unwrap();
-    fs.sync().unwrap();
-    a.write_at(0, &[2; 4096]).unwrap();
+    let [a, b] = written_anew(&fs);
     host.fails.store(true, Ordering::SeqCst);
     b.write_at(0, &[3; 4096]).unwrap_err();
     let later = create(&fs, "later");
@@ -187,11 +185,8 @@ fn set_id_bits_that_are_taken_among_other_changes_are_waited_for_by_others() {
 #[test]
 fn a_loss_while_a_file_is_synced_is_told_by_that_sync() {
     let (host, fs) = Host::opened();
-    let [a, b] = ["a", "b"].map(|name| create(&fs, name));
-    a.write_at(0, &[1; 1024]).unwrap();
-    fs.sync().unwrap();
-    a.write_at(0, &[2; 1024]).unwrap();
-    *host.at_flush.lock().unwrap() = Some(host.loss_by(&b));
+    let [a, b] = written_anew(&fs);
+    host.at_flush.set(host.loss_by(&b));
     a.sync().unwrap_err();
     assert_eq!(host.after_power_cut().read("a").unwrap()[0], 1);
     a.sync().unwrap();
@@ -203,9 +198,10 @@ fn a_loss_in_the_birth_of_a_file_is_told_to_who_syncs_it() {
     let b = create(&fs, "b");
     fs.sync().unwrap();
     let size = usize::from(fs.superblock().inode_size);
-    *host.at_store.lock().unwrap() = Some((size, host.loss_by(&b)));
+    host.store_len.store(size, Ordering::SeqCst);
+    host.at_store.set(host.loss_by(&b));
     let new = create(&fs, "new");
-    assert!(host.at_store.lock().unwrap().is_none());
+    assert!(!host.at_store.is_set());
     new.sync().unwrap_err();
 }
 
@@ -243,7 +239,7 @@ fn who_finds_set_id_bits_gone_waits_for_the_media_too() {
     let tool = tool(&fs);
     let (second, known, (tell, told)) = (tool.clone(), host.clone(), std::sync::mpsc::channel());
     // In the middle of the first one's commit.
-    *host.at_flush.lock().unwrap() = Some(Box::new(move || {
+    host.at_flush.set(move || {
         std::thread::spawn(move || {
             second.strip_setid().unwrap();
             second.write_at(0, &[2; 1024]).unwrap();
@@ -254,7 +250,7 @@ fn who_finds_set_id_bits_gone_waits_for_the_media_too() {
             tell.send((mode, again.read("tool").unwrap()[0])).unwrap();
         });
         std::thread::sleep(std::time::Duration::from_millis(200));
-    }));
+    });
     tool.strip_setid().unwrap();
     assert_eq!(told.recv().unwrap(), (0o777, 2));
 }

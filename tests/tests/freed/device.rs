@@ -1,14 +1,12 @@
 //! What the device is told of blocks that are nobody's, and who may take the last of them.
 
 use std::collections::BTreeSet;
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicU32, Ordering},
-};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 
 use blockdev::{BlockDevice, RamDevice};
-use ext2_core::{BlockSize, Closed, Errno, Ext2, Inode, OpenOptions, without_reserve};
+use e2dax_tests::Hook;
+use ext2_core::{BlockSize, Closed, Errno, Ext2, Inode, OpenOptions, Unclean, without_reserve};
 use ext2_image::mkfs::{self, Format, Fresh};
 
 use super::FILE;
@@ -157,47 +155,42 @@ fn what_is_kept_for_root_is_taken_only_on_behalf_of_root() {
     assert_eq!(fs.statfs().expect("counted").blocks_free, 0);
 }
 
-/// A device on which a discard takes until the file system was closed, if it is closed soon.
+/// A device on which something is done in the midst of its next discard.
 #[derive(Debug)]
-struct Slow {
+struct Hooked {
     inner: RamDevice,
-    closed: AtomicBool,
-    discards: AtomicU32,
-    late: AtomicU32,
+    at_discard: Hook,
 }
 
-impl BlockDevice for Slow {
+impl BlockDevice for Hooked {
     e2dax_tests::forward!(inner: size, read_at, write_at, zero, fence, flush);
 
     fn discard(&self, _: u64, _: u64) -> blockdev::Result<()> {
-        self.discards.fetch_add(1, Ordering::SeqCst);
-        let begin = Instant::now();
-        while !self.closed.load(Ordering::SeqCst) && begin.elapsed() < Duration::from_millis(20) {
-            std::thread::yield_now();
-        }
-        self.late.fetch_add(u32::from(self.closed.load(Ordering::SeqCst)), Ordering::SeqCst);
+        self.at_discard.run();
         Ok(())
     }
 }
 
 #[test]
-fn nothing_is_trimmed_any_more_once_a_close_says_that_the_image_is_clean() {
-    for nr in 0..8 {
-        let inner = RamDevice::new(16 << 20).unwrap();
-        let format = Format { block_size: BlockSize::new(1024), ..Format::default() };
-        mkfs::format(&inner, &format, Fresh::Zeros).unwrap();
-        let [discards, late] = [(); 2].map(|()| AtomicU32::new(0));
-        let device = Arc::new(Slow { inner, closed: AtomicBool::new(false), discards, late });
-        let fs = Ext2::open(device.clone(), &OpenOptions::default()).unwrap();
-        let other = fs.clone();
-        let trim = std::thread::spawn(move || other.trim(0..u32::MAX, 1));
-        while device.discards.load(Ordering::SeqCst) <= nr % 2 && !trim.is_finished() {
+fn an_image_that_is_closed_in_the_midst_of_a_trim_is_not_called_clean_and_the_trim_ends() {
+    let inner = RamDevice::new(16 << 20).expect("memory");
+    let format = Format { block_size: BlockSize::new(1024), ..Format::default() };
+    mkfs::format(&inner, &format, Fresh::Zeros).expect("made");
+    let device = Arc::new(Hooked { inner, at_discard: Hook::default() });
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+    let (tell, told) = channel();
+    let seen = fs.clone();
+    device.at_discard.set(move || {
+        tell.send(()).expect("somebody waits");
+        // Until the close has begun.
+        while !seen.is_read_only() {
             std::thread::yield_now();
         }
-        let closed = fs.close().unwrap();
-        device.closed.store(closed == Closed::Clean, Ordering::SeqCst);
-        // What is left of it is refused, or was done.
-        let _ = trim.join().unwrap();
-        assert_eq!(device.late.load(Ordering::SeqCst), 0, "{closed:?}");
-    }
+    });
+    let other = fs.clone();
+    let trim = std::thread::spawn(move || other.trim(0..u32::MAX, 1));
+    told.recv().expect("something is discarded");
+    assert_eq!(fs.close(), Ok(Closed::Unclean(Unclean::ChangesUnderWay)));
+    // The other group is left.
+    assert!(trim.join().expect("no panic").is_err_and(|error| error.is(Errno::ROFS)));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice};
 use e2dax_tests::{
     need_tools,
-    small::{Ram, image, is_clean, open, ram},
+    small::{Ram, image, is_clean, open, open_faulty, ram},
 };
 use ext2_core::{Closed, Errno, Error, Ext2, FileKind, Follow, InodeFlags, OpenOptions, RenameFlags};
 
@@ -175,9 +175,7 @@ fn unreadable(with_lost_found: bool) -> (Arc<Faulty<RamDevice>>, Ext2) {
     }
     drop((root, dir));
     fs.close().expect("closed");
-    let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&device.to_vec()).expect("memory")));
-    let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
-    (faulty, fs)
+    open_faulty(&device.to_vec())
 }
 
 #[test]
@@ -221,8 +219,7 @@ fn a_directory_that_grows_for_a_rename_and_gets_no_size_is_called_clean_by_nobod
     let base = device.to_vec();
     let mut unclean = 0;
     for nth in 0.. {
-        let faulty = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
-        let fs = Ext2::open(faulty.clone(), &OpenOptions::default()).expect("open");
+        let (faulty, fs) = open_faulty(&base);
         let [from, to] = ["from", "to"].map(|name| fs.resolve(name, Follow::No).expect("there"));
         faulty.arm(Fault::once(Calls::WRITE, nth));
         let done = fs.rename(&from, b"moved", &to, &[b'z'; 200], RenameFlags::empty());

@@ -1,0 +1,95 @@
+//! Rights that were taken away: whether they are gone from the media, too, and the set-id bits that a write takes.
+//!
+//! # Invariants
+//! 1. Who finds no set-id bit that he would have to take has not come before another who takes it: he waits for the media as
+//!    that one does.
+//! 2. Where a fence behind rights that were taken fails, the next who takes any stores and fences again, though memory has none.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::{Attrs, Inode};
+use crate::error::Result;
+use crate::fs::change::Change;
+use crate::sync::Mended;
+
+/// What is known of rights that were taken from an inode. Changed under its `attrs` lock, but for what is gone.
+#[derive(Debug, Default)]
+pub(crate) struct RightsTaken {
+    /// A fence behind them has failed.
+    is_lost: AtomicBool,
+    /// How often set-id bits were taken.
+    taken: AtomicU32,
+    /// How often of these they are known to be gone from the media.
+    gone: AtomicU32,
+}
+
+impl RightsTaken {
+    /// Whether the last fence behind them has failed.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::SeqCst)
+    }
+
+    /// Notes how a fence behind them ended.
+    pub(super) fn fenced(&self, done: &Result<()>) {
+        self.is_lost.store(done.is_err(), Ordering::SeqCst);
+    }
+
+    /// Notes that set-id bits are being taken, and gives how often they were.
+    fn take(&self) -> u32 {
+        self.taken.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// How often they were taken, where they may not be gone from the media yet.
+    fn pending(&self) -> Option<u32> {
+        let taken = self.taken.load(Ordering::SeqCst);
+        (taken > self.gone.load(Ordering::SeqCst)).then_some(taken)
+    }
+}
+
+/// The set-id bits that a write takes from a mode: without group execute set-group-ID says something else.
+fn of_write(mode: u16) -> u16 {
+    mode & if mode & 0o010 != 0 { 0o6000 } else { 0o4000 }
+}
+
+impl Inode {
+    /// Takes the set-id bits away, as a write by anybody but root does (Linux: `file_remove_privs`). They are durably gone
+    /// when this returns, and where a [log](crate::OpenOptions::log) keeps changes for a commit, one is made: no crash shows what
+    /// is written after it with a set-id bit. (Within changes that belong together, or in a batch, it holds with those.)
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn strip_setid(&self) -> Result<()> {
+        let Some(taken) = self.take_setid()?.filter(|_| !Mended::SetIdInLog.is_back()) else { return Ok(()) };
+        if let Some(log) = self.0.fs.log.as_ref().filter(|log| log.is_on()) {
+            if self.0.fs.refuse_within().is_err() {
+                return Ok(());
+            }
+            // The bytes that come next wait for no commit. Without a lock: what it waits for may want that.
+            log.commit()?;
+        }
+        self.0.rights_taken.gone.fetch_max(taken, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Takes the bits away, and gives how often that was done, where there were any, or another has taken them and they may not be
+    /// gone from the media yet.
+    fn take_setid(&self) -> Result<Option<u32>> {
+        let rights = &self.0.rights_taken;
+        let has_none = |attrs: &Attrs| of_write(attrs.mode) == 0 && !rights.is_lost();
+        // Most files have none: each write by a user asks.
+        if has_none(&self.0.attrs.lock()) {
+            return Ok(rights.pending());
+        }
+        // Who changes mode and access list gives back what the mode had, and would bring the bits back.
+        let _io = (!Mended::SetIdComesBack.is_back()).then(|| self.0.io.read());
+        let mut attrs = self.0.attrs.lock();
+        if has_none(&attrs) {
+            return Ok(rights.pending());
+        }
+        let _change = Change::begin(&*self.0.fs)?;
+        let changed = Attrs { mode: attrs.mode & !of_write(attrs.mode), ..*attrs };
+        let taken = rights.take();
+        self.0.store_rights(&mut attrs, &changed)?;
+        Ok(Some(taken))
+    }
+}
