@@ -75,6 +75,19 @@ fn names_of_the_system_that_are_no_access_lists_are_not_supported() {
 }
 
 #[test]
+fn an_access_list_of_another_version_is_not_supported_and_half_of_one_is_invalid() {
+    need_tools!("mke2fs");
+    let fs = open(&ram(&image(&["-t", "ext2"])));
+    let file = fs.root().expect("root").create(b"f", &FILE).expect("created");
+    for version in [0_u32, 1, 3, u32::MAX] {
+        refused(file.xattr_set(ACCESS, &version.to_le_bytes(), XattrSet::Any), Errno::OPNOTSUPP);
+    }
+    for broken in [&[2][..], &[2, 0, 0], &[2, 0, 0, 0, 1]] {
+        refused(file.xattr_set(ACCESS, broken, XattrSet::Any), Errno::INVAL);
+    }
+}
+
+#[test]
 fn a_file_that_only_grows_may_be_touched_but_given_no_other_time() {
     need_tools!("mke2fs");
     let fs = open(&ram(&image(&["-t", "ext2"])));

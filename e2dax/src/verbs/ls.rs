@@ -152,14 +152,18 @@ fn descend(
 /// The rows of a directory, sorted. Entries that cannot be read are complained of and left out.
 fn read(args: &Args, context: &mut Context, target: &Target, path: &[u8], dir: &Inode) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for entry in dir.entries(0).of(|| target.name_of(path))? {
+    let mut entries = dir.entries(0).of(|| target.name_of(path))?;
+    while let Some(entry) = entries.next() {
         let Some(entry) = context.or_complain(entry.of(|| target.name_of(path)))? else { continue };
         if !args.all && entry.name.starts_with(b".") {
             continue;
         }
         let path = join(path, &entry.name);
-        let found = dir.fs().inode(entry.nr).and_then(|inode| Ok((link_target(&inode)?, inode)));
-        if let Some((link, inode)) = context.or_complain(found.of(|| target.name_of(&path)))? {
+        let found = entries.inode(&entry).and_then(|found| {
+            // None is one that was removed since.
+            found.map(|inode| Ok((link_target(&inode)?, inode))).transpose()
+        });
+        if let Some(Some((link, inode))) = context.or_complain(found.of(|| target.name_of(&path)))? {
             rows.push(Row { path, name: entry.name.into_bytes(), inode, target: link });
         }
     }

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 }
 
 fn list(args: &Args, context: &mut Context, target: &Target) -> Result<()> {
-    let (fs, inode) = target.resolve(&context.image, Mode::Read, Follow::No)?;
+    let (_, inode) = target.resolve(&context.image, Mode::Read, Follow::No)?;
     if inode.kind() != FileKind::Directory || args.directory {
         return print(args, context, target.path(), &inode);
     }
@@ -72,7 +72,8 @@ fn list(args: &Args, context: &mut Context, target: &Target) -> Result<()> {
         }
         return Ok(());
     }
-    for entry in inode.entries(0).of(|| target.name())? {
+    let mut entries = inode.entries(0).of(|| target.name())?;
+    while let Some(entry) = entries.next() {
         let entry = entry.of(|| target.name())?;
         if entry.name.is_dots() {
             continue;
@@ -82,8 +83,8 @@ fn list(args: &Args, context: &mut Context, target: &Target) -> Result<()> {
             path.push(b'/');
         }
         path.extend_from_slice(&entry.name);
-        let child = fs.inode(entry.nr).of(|| target.name_of(&path));
-        if let Some(child) = context.or_complain(child)? {
+        let child = entries.inode(&entry).of(|| target.name_of(&path));
+        if let Some(Some(child)) = context.or_complain(child)? {
             print(args, context, &path, &child)?;
         }
     }

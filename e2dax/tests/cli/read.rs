@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use e2dax_tests::golden;
+use e2dax_tests::{golden, need_tools, tools};
 
 use crate::common::Folder;
 
@@ -41,6 +41,24 @@ fn ls_goes_on_when_one_of_its_arguments_fails() {
     let run = folder.run(&["ls", "block-4k.img:/nothing", "block-4k.img:/README"]);
     assert_eq!(run.code(), 1);
     assert!(run.out().ends_with("/README\n"), "{}", run.out());
+}
+
+#[test]
+fn a_name_for_an_inode_that_is_reserved_is_followed_by_no_verb() {
+    need_tools!("mke2fs", "debugfs");
+    let folder = Folder::with(&[]);
+    let image = folder.path("a.img");
+    tools::mke2fs(&["-q".as_ref(), "-t".as_ref(), "ext3".as_ref(), image.as_os_str(), "4M".as_ref()]);
+    let image = image.to_str().unwrap();
+    tools::run("debugfs", &["-w", "-R", "ln <8> journal", image]).unwrap();
+    let verbs = ["ls -l", "ls -Rl", "lsattr", "lsattr -R", "stat", "find", "tree", "manifest", "cat", "du"];
+    for verb in verbs {
+        let target = if matches!(verb, "stat" | "cat") { "a.img:/journal" } else { "a.img:/" };
+        let run = folder.run(&verb.split(' ').chain([target]).collect::<Vec<_>>());
+        assert!(run.err().contains("inode 8, which is reserved"), "{verb}: {}{}", run.out(), run.err());
+        assert_eq!(run.code(), 8, "{verb}");
+        assert!(!run.out().lines().any(|line| line.ends_with("journal")), "{verb}: {}", run.out());
+    }
 }
 
 #[test]

@@ -420,8 +420,9 @@ impl Inode {
     ///
     /// # Errors
     /// `EEXIST` and `ENODATA` as `how` says, `ENOSPC` when the attributes do not fit in a block or there
-    /// is none, `EOPNOTSUPP` for a prefix that ext2 does not know, `EPERM` for `user.` on what is neither
-    /// file nor directory, `EINVAL` for what is no access control list, `EROFS`; `Corrupt`, the device's.
+    /// is none, `EOPNOTSUPP` for a prefix that ext2 does not know and for an access control list of another
+    /// version, `EPERM` for `user.` on what is neither file nor directory, `EINVAL` for what is no access
+    /// control list, `EROFS`; `Corrupt`, the device's.
     pub fn xattr_set(&self, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
         let parsed = XattrName::parse(name)?;
         if let Some(which) = parsed.acl_kind() {
@@ -431,6 +432,9 @@ impl Inode {
             }
             return match Acl::from_user(value) {
                 Some(acl) => self.set_acl(which, Some(&acl)),
+                None if value.len() >= NO_ENTRIES.len() && !value.starts_with(&NO_ENTRIES) => {
+                    refuse(Errno::OPNOTSUPP, "an access control list of another version")
+                }
                 None => refuse(Errno::INVAL, "not an access control list"),
             };
         }

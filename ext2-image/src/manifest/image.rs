@@ -82,7 +82,8 @@ impl ImageEntries {
     fn enter(&mut self, path: Vec<u8>, nr: InodeNr) -> Result<()> {
         let broken = |what| Err(Corrupt::new(Object::Directory(nr), what).into());
         let mut names: Vec<(Vec<u8>, InodeNr, bool)> = Vec::new();
-        for entry in self.fs.inode(nr)?.entries(0)? {
+        let mut entries = self.fs.inode(nr)?.entries(0)?;
+        while let Some(entry) = entries.next() {
             let entry = entry?;
             if matches!(&entry.name[..], b"." | b"..") {
                 continue;
@@ -90,7 +91,8 @@ impl ImageEntries {
             if entry.name.is_empty() || entry.name.iter().any(|byte| matches!(byte, 0 | b'/')) {
                 return broken(format!("the name {} is none that a path can hold", quote(&entry.name)));
             }
-            let is_directory = self.fs.inode(entry.nr)?.kind() == FileKind::Directory;
+            let Some(inode) = entries.inode(&entry)? else { continue };
+            let is_directory = inode.kind() == FileKind::Directory;
             if is_directory && !self.mark(entry.nr) {
                 return broken(format!("directory inode {} has a second name here", entry.nr));
             }
