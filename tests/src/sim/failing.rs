@@ -35,6 +35,10 @@ fn fault(rng: &mut Rng, last: &Step, options: &Options) -> Fault {
         // Among its first stores is that of the feature.
         return Fault::once(Calls::WRITE, rng.below(8));
     }
+    if options.scene == Some(Scene::Transfer) {
+        let kinds = [Calls::LOAD, Calls::STORE, Calls::LOAD | Calls::STORE, Calls::DIRECT_ACCESS];
+        return Fault::once(*rng.pick(&kinds), rng.below(5));
+    }
     if matches!(last.operation, Operation::Store { .. }) && rng.one_in(2) {
         // Behind the blocks that a fault has allocated.
         return Fault::once(Calls::DIRECT_ACCESS, rng.below(4));
@@ -57,6 +61,7 @@ fn fault(rng: &mut Rng, last: &Step, options: &Options) -> Fault {
         Calls::DIRECT_ACCESS,
         Calls::WRITE_BACK,
         Calls::STORE,
+        Calls::LOAD,
         Calls::WRITE | Calls::ZERO | Calls::FENCE | Calls::FLUSH,
         Calls::READ | Calls::WRITE | Calls::ZERO | Calls::FENCE | Calls::FLUSH,
     ];
@@ -70,8 +75,9 @@ fn fault(rng: &mut Rng, last: &Step, options: &Options) -> Fault {
 }
 
 /// A device that can be told to fail, with the image that is on it.
-pub(super) fn device(image: &[u8]) -> Arc<Faulty<Fenced>> {
-    Arc::new(Faulty::new(Fenced::new(RamDevice::from_bytes(image).expect("memory"))))
+pub(super) fn device(options: &Options, image: &[u8]) -> Arc<Faulty<Fenced>> {
+    let is_paged = options.scene == Some(Scene::Transfer) || Rng::named(options.seed, "pages").one_in(2);
+    Arc::new(Faulty::new(Fenced::new(RamDevice::from_bytes(image).expect("memory"), is_paged)))
 }
 
 /// Does the last step while the device fails, and looks at what is left. What would have become of it had nothing
@@ -107,15 +113,22 @@ pub(super) fn run(
     let pages = device.size() / PAGE;
     let poisoned: Vec<u64> = (0..1 + rng.below(3)).map(|_| rng.below(pages)).collect();
     let poisoned = if rng.one_in(5) { poisoned } else { Vec::new() };
-    if poisoned.is_empty() {
+    // What mends poison may fail too.
+    let is_armed = poisoned.is_empty() || rng.one_in(2);
+    if is_armed {
         device.arm(fault);
     }
     poisoned.iter().try_for_each(|page| device.poison(*page)).map_err(|error| error.to_string())?;
     let answer = world.perform(last);
     poisoned.iter().for_each(|page| device.heal(*page));
-    let is_gone = fault.repeat == Repeat::FromThenOn && poisoned.is_empty();
+    let is_gone = fault.repeat == Repeat::FromThenOn && is_armed;
+    let is_failed = (is_armed && device.fired() > 0) || !poisoned.is_empty();
     let told = |words: String| {
-        let what = if poisoned.is_empty() { format!("{fault:?}") } else { format!("poison of {poisoned:?}") };
+        let what = match (is_armed, poisoned.is_empty()) {
+            (true, true) => format!("{fault:?}"),
+            (true, false) => format!("{fault:?} and poison of {poisoned:?}"),
+            (false, _) => format!("poison of {poisoned:?}"),
+        };
         format!("{words}; {what} in {last}, which gave {}", answer.words())
     };
     let stores = matches!(last.operation, Operation::Store { .. });
@@ -144,15 +157,42 @@ pub(super) fn run(
     }
     let left = mended(device.inner().to_vec()).map_err(&told)?;
     let (twin_answer, twin) = twin(options, before, last, is_root_touched)?;
+    let moved = moved(&answer, &twin_answer, is_failed).map_err(told)?;
     let action = twin_answer.is_done().then_some(stands_for);
     history.push(action, twin);
-    let moment = if answer.is_done() && !is_gone { Moment::After(2) } else { Moment::During(1) };
+    let is_whole = answer.is_done() && moved == Moved::All && !is_gone;
+    let moment = if is_whole { Moment::After(2) } else { Moment::During(1) };
     let mut found = tree::read(left)?;
     found.remove(&[b"/", AFTER].concat());
     if answer.is_done() && matches!(last.operation, Operation::Rename { .. }) {
         leave_out_shelter(&mut found, history.last());
     }
     history.judge(moment, &found).map_err(told)
+}
+
+/// How much of a transfer was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moved {
+    All,
+    /// A part, from the beginning.
+    Some,
+}
+
+/// How much was done of what is given in bytes: as much as where nothing fails, or a part of the same bytes where something did.
+fn moved(answer: &Answer, twin: &Answer, is_failed: bool) -> Result<Moved, String> {
+    let is_part = match (answer, twin) {
+        (Answer::Bytes(part), Answer::Bytes(whole)) if !whole.starts_with(part) => {
+            return Err(format!("the bytes are not those of where nothing fails, {}", twin.words()));
+        }
+        (Answer::Bytes(part), Answer::Bytes(whole)) => part.len() < whole.len(),
+        (Answer::Number(part), Answer::Number(whole)) => part < whole,
+        _ => false,
+    };
+    match (is_part, is_failed) {
+        (false, _) => Ok(Moved::All),
+        (true, true) => Ok(Moved::Some),
+        (true, false) => Err(format!("nothing failed, and it is less than {}", twin.words())),
+    }
 }
 
 /// A flush or a fence fails, and with it goes some of what was stored since the one before; it says so but once. What is called clean
@@ -377,7 +417,7 @@ fn twin(
     last: &Step,
     is_root_touched: bool,
 ) -> Result<(Answer, tree::Tree), String> {
-    let device: Arc<dyn BlockDevice> = device(&base::image(options));
+    let device: Arc<dyn BlockDevice> = device(options, &base::image(options));
     let mut world = World::new(options, device).map_err(|error| error.to_string())?;
     let mut answer = Answer::Nothing;
     for (nr, step) in before.iter().chain([last]).enumerate() {

@@ -151,7 +151,7 @@ impl Run {
         };
         let early = |error: ext2_core::Error| fail(error.to_string(), Vec::new(), 0);
         let recorder = (options.mode == Mode::Crash).then(|| crashes::recorder(options, &image));
-        let faulty = (options.mode == Mode::Failing).then(|| failing::device(&image));
+        let faulty = (options.mode == Mode::Failing).then(|| failing::device(options, &image));
         let world = match (&recorder, &faulty) {
             (Some(recorder), _) => World::new(options, crashes::shared(recorder)),
             (_, Some(faulty)) => World::new(options, faulty.clone()),
@@ -187,7 +187,7 @@ impl Run {
                     run.step(options, Step { actor, operation: Operation::Root { to: 0 } })?;
                 }
             }
-            if options.scene.is_some_and(Scene::is_about_one_file) && run.programs.is_none() {
+            if options.scene.is_some_and(Scene::is_shared) && run.programs.is_none() {
                 for (actor, operation) in (1..options.actors).flat_map(|actor| {
                     Script::others_hold(options.scene).into_iter().map(move |own| (actor, own))
                 }) {

@@ -2,15 +2,16 @@
 //! the place of what was copied) comes up by chance once in hours; where the stage is set for it, in seconds. What follows
 //! is chosen as ever.
 
-use ext2_core::{AclKind, FileKind, Policy, RenameFlags};
+use ext2_core::{FileKind, Policy};
 use ext2_dax::{
     OpenFor,
     mmu::{Protection, Sharing},
 };
 
-use super::{Backend, Data, Mode, Operation, Options, Word};
+use super::{Backend, Mode, Operation, Options, Word};
 use crate::{Rng, tools};
 
+mod alone;
 mod together;
 
 /// Bytes of a page.
@@ -47,6 +48,8 @@ pub enum Scene {
     DeadBesideTruncation,
     /// A file without a name gets one.
     FirstName,
+    /// Several pages are read or written at once.
+    Transfer,
     /// Something needs a feature that the superblock does not name yet.
     FirstUse,
     /// A hole is mapped twice, and stored to.
@@ -67,6 +70,8 @@ pub enum Scene {
     OneFile,
     /// A hole that all have mapped and looked at gets blocks, by a store, a write or a lease; all look at it again.
     SeenHole,
+    /// A tree is walked while a directory goes from one place in it to another, and back.
+    WalkedMoves,
 }
 
 /// The operations of a scene.
@@ -79,9 +84,9 @@ pub(super) struct Script {
 }
 
 impl Scene {
-    /// Whether all actors have the first one's file in hand before threads begin.
-    pub(super) fn is_about_one_file(self) -> bool {
-        matches!(self, Self::FirstOpened | Self::OneFile | Self::SeenHole)
+    /// Whether all actors have in hand what the first one made before threads begin.
+    pub(super) fn is_shared(self) -> bool {
+        matches!(self, Self::FirstOpened | Self::OneFile | Self::SeenHole | Self::WalkedMoves)
     }
 
     /// Those of a mode.
@@ -108,10 +113,19 @@ impl Scene {
                 Self::Reserved,
             ],
             Mode::Threads => {
-                vec![Self::SameNames, Self::OneProcess, Self::SyncedTogether, Self::OneFile, Self::SeenHole]
+                vec![
+                    Self::SameNames,
+                    Self::OneProcess,
+                    Self::SyncedTogether,
+                    Self::OneFile,
+                    Self::SeenHole,
+                    Self::WalkedMoves,
+                ]
             }
             Mode::Crash => [&[Self::DeadBesideTruncation][..], &stored].concat(),
-            Mode::Failing => [&[Self::MappedHole, Self::MappedHole, Self::FirstUse][..], &stored].concat(),
+            Mode::Failing => {
+                [&[Self::MappedHole, Self::MappedHole, Self::FirstUse, Self::Transfer][..], &stored].concat()
+            }
         }
     }
 
@@ -132,7 +146,7 @@ impl Scene {
     /// Gives it the file system that it needs.
     fn fit(self, options: &mut Options, rng: &mut Rng) {
         match self {
-            Self::PrivateCopy | Self::LongLease | Self::SyncedLease | Self::MappedHole => {
+            Self::PrivateCopy | Self::LongLease | Self::SyncedLease | Self::MappedHole | Self::Transfer => {
                 options.buffer_head = false;
                 if !options.is_dax() {
                     of_blocks(options, 4096, if options.mode == Mode::Plain { 1024 } else { 384 });
@@ -225,6 +239,14 @@ impl Scene {
                 (options.backend, options.buffer_head, options.forgets) = (Backend::Ram, false, false);
                 options.switch = *rng.pick(&[10, 0, 0, 0]);
                 options.shares = vec![(Word::Load, 3), (Word::Store, 2), (Word::FileWrite, 1)];
+                // One gives blocks, one stores, and one sees whether it still maps the hole.
+                options.actors = 3;
+            }
+            Self::WalkedMoves => {
+                use Word as W;
+                (options.forgets, options.names) = (false, 3);
+                options.switch = *rng.pick(&[10, 40, 0, 0, 0]);
+                options.shares = vec![(W::Rename, 4), (W::Walk, 2), (W::Lookup, 1)];
             }
             Self::OneFile => {
                 use Word as W;
@@ -249,7 +271,7 @@ impl Scene {
             // A sync would leave nothing to do.
             Mode::Threads if self == Self::SyncedTogether => 0,
             // Nor would who opens it before.
-            Mode::Threads if matches!(self, Self::FirstOpened | Self::OneFile | Self::SeenHole) => 0,
+            Mode::Threads if self.is_shared() => 0,
             Mode::Threads => rng.below(4) as u32,
             // On a full disk what follows may meet the exception that `docs/durability.md` names.
             Mode::Crash if self == Self::DeadBesideTruncation => 0,
@@ -279,6 +301,7 @@ impl Scene {
             Self::DeadSharer => script.dead_sharer(rng, options),
             Self::FirstName => script.first_name(rng),
             Self::FirstUse => script.first_use(rng),
+            Self::Transfer => script.transfer(rng),
             Self::MappedHole => script.mapped_hole(rng),
             Self::SmallBatch => script.small_batch(rng),
             Self::Reserved => script.reserved(rng),
@@ -287,6 +310,7 @@ impl Scene {
             Self::FirstOpened => script.first_opened(rng, options),
             Self::OneFile => script.one_file(rng),
             Self::SeenHole => script.seen_hole(),
+            Self::WalkedMoves => script.walked_moves(),
             Self::OneProcess if options.block < PAGE => script.one_end(),
             Self::OneProcess => script.one_process(rng),
         }
@@ -331,258 +355,5 @@ impl Script {
     fn map(&mut self, sharing: Sharing, map: u8) {
         let protection = Protection::ReadWrite;
         self.does(Operation::Map { file: 0, page: 0, pages: 3, sharing, protection, map });
-    }
-
-    fn private_copy(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.open();
-        self.does(O::FileWrite {
-            file: 0,
-            at: 0,
-            data: Data { len: 3 * PAGE as u32, seed: 3 },
-            nowait: false,
-        });
-        self.map(Sharing::Private, 0);
-        let page = rng.below(3);
-        let at = page * PAGE + rng.below(PAGE);
-        self.does(O::Load { map: 0, at, len: 1 });
-        self.does(O::Store { map: 0, at, data: Data { len: 1 + rng.below(100) as u32, seed: 5 } });
-        let (at, len) = (page * PAGE, (1 + rng.below(2)) * PAGE);
-        self.does(if rng.one_in(2) {
-            O::FilePunch { file: 0, at, len, wait: true }
-        } else {
-            O::Punch { of: 1, at, len, wait: true }
-        });
-        self.does(O::Load { map: 0, at, len: PAGE as u32 });
-        if rng.one_in(3) {
-            self.does(O::FileTruncate { file: 0, size: rng.below(at.max(1)), wait: false });
-            self.does(O::Load { map: 0, at, len: PAGE as u32 });
-        }
-    }
-
-    /// A block of 1 KiB with room that lies apart: only packed it has enough for a name of 255 bytes.
-    fn packed_block(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        for (long, short) in [(13, 0), (14, 1), (15, 2)] {
-            self.make(long, FileKind::Fifo, 0o600, 1);
-            let kind = if rng.one_in(2) { FileKind::Directory } else { FileKind::Fifo };
-            let kind = if short == 0 { FileKind::Directory } else { kind };
-            self.make(short, kind, 0o755, 2);
-        }
-        // What is left of the block is not enough, nor is one of the two places where a name was.
-        self.make(16, FileKind::Fifo, 0o600, 1);
-        self.does(O::Unlink { dir: 0, name: 13 });
-        self.does(O::Unlink { dir: 0, name: 15 });
-        self.does(O::BeginListing { dir: 0, listing: 0 });
-        self.does(O::List { listing: 0, count: 2 + rng.below(4) as u8 });
-        let flags = RenameFlags::empty();
-        let rename = O::Rename { dir: 0, name: 0, to_dir: 0, to_name: 20, flags };
-        self.does(rename);
-        self.does(O::List { listing: 0, count: 9 });
-    }
-
-    fn closed_under_stores(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.open();
-        self.does(O::FileWrite { file: 0, at: 0, data: Data { len: 5000, seed: 3 }, nowait: false });
-        self.map(if rng.one_in(3) { Sharing::Shared } else { Sharing::Synchronous }, 0);
-        if rng.one_in(3) {
-            self.does(O::Store { map: 0, at: 10, data: Data { len: 10, seed: 5 } });
-        }
-        self.does(O::Close);
-    }
-
-    fn full_disk(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.make(1, FileKind::Regular, 0o644, 1);
-        for name in 0..2 + rng.below(2) as u8 {
-            self.does(O::SetXattr { of: 1, name, value: Data { len: 100, seed: name }, how: 0 });
-        }
-        self.make(2, FileKind::Regular, 0o644, 2);
-        for at in [0, 60_000, 120_000, 180_000] {
-            self.does(O::Write { of: 2, at, data: Data { len: 60_000, seed: 7 } });
-        }
-        self.does(O::RemoveXattr { of: 1, name: rng.below(2) as u8 });
-    }
-
-    fn long_lease(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.open();
-        self.does(O::FileWrite {
-            file: 0,
-            at: rng.below(9000),
-            data: Data { len: 100, seed: 3 },
-            nowait: false,
-        });
-        let writing = rng.one_in(2);
-        self.does(O::Lease { file: 0, at: rng.below(9000), len: u64::MAX, writing, lease: 0 });
-        self.does(O::LeaseRead { lease: 0 });
-    }
-
-    fn synced_lease(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        let at = rng.below(9000);
-        self.open();
-        self.does(O::FileWrite {
-            file: 0,
-            at,
-            data: Data { len: 1 + rng.below(100) as u32, seed: 3 },
-            nowait: false,
-        });
-        self.does(O::Lease { file: 0, at: 0, len: 12_000, writing: true, lease: 0 });
-        self.does(O::LeaseWrite { lease: 0, seed: 9 });
-        self.does(match rng.below(3) {
-            0 => O::FileSync { file: 0 },
-            1 => O::LeaseSync { lease: 0 },
-            _ => O::SyncAll,
-        });
-    }
-
-    fn replaced(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.make(1, FileKind::Regular, 0o644, 1);
-        self.make(2, FileKind::Regular, 0o600, 2);
-        for of in [1, 2] {
-            if rng.one_in(2) {
-                self.does(O::Write { of, at: 0, data: Data { len: 1 + rng.below(2000) as u32, seed: of } });
-            }
-        }
-        if rng.one_in(2) {
-            self.does(O::SyncAll);
-        }
-        let flags = if rng.one_in(2) { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
-        self.does(O::Rename { dir: 0, name: 1, to_dir: 0, to_name: 2, flags });
-    }
-
-    fn owners(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        let mode = *rng.pick(&[0o4711, 0o6751, 0o2755, 0o4700]);
-        self.make(1, FileKind::Regular, mode, 1);
-        if rng.one_in(4) {
-            self.does(O::SetAcl { of: 1, which: AclKind::Access, acl: Some(rng.below(1 << 15) as u16) });
-        }
-        if rng.one_in(2) {
-            self.does(O::SyncAll);
-        }
-        if rng.one_in(4) {
-            self.does(O::StripSetid { of: 1 });
-            let data = Data { len: 1 + rng.below(100) as u32, seed: 3 };
-            self.does(O::Write { of: 1, at: rng.below(3000), data });
-            return;
-        }
-        let mut id = || *rng.pick(&[None, Some(0), Some(1000), Some(0x1_0000), Some(0x2_0001)]);
-        let (uid, gid) = (id(), id());
-        let mode = Some(*rng.pick(&[0o755, 0o4755, 0o6755, 0o4711]));
-        self.does(O::Chown { of: 1, uid, gid, mode });
-    }
-
-    fn shared_attributes(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.sharers();
-        let value = Data { len: 5, seed: 0 };
-        if rng.one_in(2) {
-            self.does(match rng.below(3) {
-                0 => O::SetXattr { of: 1, name: 1, value, how: 0 },
-                1 => O::RemoveXattr { of: 1, name: 0 },
-                _ => O::Unlink { dir: 0, name: 1 },
-            });
-        }
-    }
-
-    fn sharers(&mut self) {
-        let value = Data { len: 5, seed: 0 };
-        for of in [1, 2] {
-            self.make(of, FileKind::Regular, 0o644, of);
-            self.does(Operation::SetXattr { of, name: 0, value, how: 0 });
-        }
-    }
-
-    fn dead_sharer(&mut self, rng: &mut Rng, options: &Options) {
-        use Operation as O;
-        self.sharers();
-        self.make(3, FileKind::Regular, 0o644, 3);
-        // More than there is room for, and then what is left of it block by block.
-        let len = options.block as u32;
-        self.does(O::Write { of: 3, at: 0, data: Data { len: (options.kib << 10) as u32, seed: 7 } });
-        for block in 0..3 {
-            self.does(O::Write { of: 2, at: block * options.block, data: Data { len, seed: 7 } });
-        }
-        self.does(O::Unlink { dir: 0, name: 2 });
-        self.does(O::Kill { mended: rng.one_in(4) });
-    }
-
-    fn dead_beside_truncation(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.sharers();
-        self.make(3, FileKind::Regular, 0o644, 3);
-        self.does(O::Write { of: 3, at: 0, data: Data { len: 2000 + rng.below(20_000) as u32, seed: 4 } });
-        self.make(4, FileKind::Regular, 0o644, 4);
-        for at in [0, 60_000, 120_000] {
-            self.does(O::Write { of: 4, at, data: Data { len: 60_000, seed: 7 } });
-        }
-        self.does(O::Unlink { dir: 0, name: 1 });
-        self.does(O::SyncAll);
-        self.does(O::Truncate { of: 3, size: rng.below(2000), wait: true });
-    }
-
-    fn first_name(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.does(O::Root { to: 0 });
-        self.does(O::Tmpfile { dir: 0, mode: 0o644, to: 1 });
-        self.does(O::Write {
-            of: 1,
-            at: rng.below(3000),
-            data: Data { len: 1 + rng.below(100) as u32, seed: 3 },
-        });
-        self.does(O::Link { of: 1, dir: 0, name: 1 });
-    }
-
-    fn first_use(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.make(1, FileKind::Regular, 0o644, 1);
-        self.does(match rng.below(4) {
-            0 => O::Write { of: 1, at: 1 << 31, data: Data { len: 1, seed: 3 } },
-            _ => O::SetXattr { of: 1, name: 0, value: Data { len: 5, seed: 0 }, how: 0 },
-        });
-    }
-
-    fn mapped_hole(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        let at = rng.below(9000);
-        self.open();
-        self.does(O::FileTruncate { file: 0, size: 10_000, wait: true });
-        self.map(Sharing::Shared, 0);
-        self.map(Sharing::Shared, 1);
-        self.does(O::Load { map: 0, at, len: 1 });
-        self.does(O::Store { map: 1, at, data: Data { len: 1 + rng.below(100) as u32, seed: 3 } });
-        if rng.one_in(4) {
-            self.does(O::Msync { map: 1, page: 0, pages: 3 });
-        }
-    }
-
-    fn small_batch(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.make(1, FileKind::Regular, 0o644, 1);
-        let data = Data { len: (300 + rng.below(150) as u32) << 10, seed: 3 };
-        self.does(O::Write { of: 1, at: 0, data });
-        self.does(O::SyncAll);
-        self.does(O::Truncate { of: 1, size: 0, wait: true });
-        self.make(2, FileKind::Regular, 0o644, 2);
-        self.does(O::Write { of: 2, at: 0, data });
-    }
-
-    fn reserved(&mut self, rng: &mut Rng) {
-        use Operation as O;
-        self.open();
-        // Past the hole, so that its indirect block is there.
-        let data = Data { len: 10, seed: 3 };
-        self.does(O::FileWrite { file: 0, at: 3 << 20, data, nowait: false });
-        self.make(2, FileKind::Regular, 0o644, 2);
-        for at in [0, 4 << 20] {
-            self.does(O::Write { of: 2, at, data: Data { len: 4 << 20, seed: 7 } });
-        }
-        let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
-        self.does(O::Map { file: 0, page: 0, pages: 512, sharing, protection, map: 0 });
-        self.does(O::Store { map: 0, at: rng.below(2 << 20), data: Data { len: 1, seed: 5 } });
     }
 }

@@ -1,6 +1,6 @@
 //! Scenes of threads: what is there before they begin, and what they begin with.
 
-use ext2_core::{AclKind, FileKind, Policy};
+use ext2_core::{AclKind, FileKind, Policy, RenameFlags};
 use ext2_dax::{
     OpenFor,
     mmu::{Protection, Sharing},
@@ -14,6 +14,9 @@ use crate::{
 
 /// The name of the file that all have in hand.
 const SHARED: u8 = 1;
+/// The names of two directories, which are in the hands after the first, and of one that goes from one to the other.
+const PLACES: [u8; 2] = [0, 1];
+const MOVED: u8 = 2;
 /// Bytes up to which a file is small to [`Policy::Aligned`].
 const SMALL: u64 = 1 << 20;
 
@@ -71,11 +74,38 @@ impl Script {
         self.does(Operation::Write { of: 1, at: 0, data: Data { len: len as u32, seed: 3 } });
     }
 
-    /// How the others come to have the file of a scene about one, in the hand of whoever made it, and what they do with it first.
+    /// How the others come to have what a scene is about in the hands of whoever made it, and what they do with it first.
     pub(in crate::sim) fn others_hold(scene: Option<Scene>) -> Vec<Operation> {
-        let hold = [Operation::Root { to: 0 }, Operation::Lookup { dir: 0, name: SHARED, to: 1 }];
-        let seen = (scene == Some(Scene::SeenHole)).then(look_at_hole);
-        hold.into_iter().chain(seen.into_iter().flatten()).collect()
+        let mut hold = vec![Operation::Root { to: 0 }];
+        match scene {
+            Some(Scene::WalkedMoves) => {
+                hold.extend(PLACES.map(|name| Operation::Lookup { dir: 0, name, to: 1 + name }));
+            }
+            _ => hold.push(Operation::Lookup { dir: 0, name: SHARED, to: 1 }),
+        }
+        if scene == Some(Scene::SeenHole) {
+            hold.extend(look_at_hole());
+        }
+        hold
+    }
+
+    /// Two directories, of which the first has another.
+    pub(super) fn walked_moves(&mut self) {
+        use Operation as O;
+        PLACES.into_iter().for_each(|name| self.make(name, FileKind::Directory, 0o755, 1 + name));
+        let kind = FileKind::Directory;
+        self.does(O::Create { dir: 1, name: MOVED, kind, mode: 0o755, umask: 0, to: 3 });
+    }
+
+    /// What an actor begins with where a tree is walked: the first walks it, and the others move what is in it.
+    pub(in crate::sim) fn moved_first(actor: Actor, rng: &mut Rng) -> Vec<Operation> {
+        if actor == 0 {
+            return vec![Operation::Walk { of: 0 }];
+        }
+        let flags = RenameFlags::empty();
+        let there = Operation::Rename { dir: 1, name: MOVED, to_dir: 2, to_name: MOVED, flags };
+        let back = Operation::Rename { dir: 2, name: MOVED, to_dir: 1, to_name: MOVED, flags };
+        if rng.one_in(2) { vec![there] } else { vec![there, back] }
     }
 
     /// A hole of one page that is looked at.
@@ -85,15 +115,18 @@ impl Script {
         look_at_hole().into_iter().for_each(|operation| self.does(operation));
     }
 
-    /// What an actor begins with where all look at a hole: it gives it blocks, and looks.
+    /// What an actor begins with where all look at a hole: most often the first writes, the second stores, and both look at it
+    /// again; the third looks at what they have stored.
     pub(in crate::sim) fn filled_first(actor: Actor, rng: &mut Rng) -> Vec<Operation> {
         use Operation as O;
         // Each in a place of its own.
         let (at, data) = (u64::from(actor) * 1000, Data { len: 100, seed: actor + 1 });
         let look = O::Load { map: 0, at, len: 100 };
-        match rng.below(5) {
-            0 | 1 => vec![O::Store { map: 0, at, data }, look],
-            2 | 3 => vec![O::FileWrite { file: 0, at, data, nowait: false }, look],
+        let part = if rng.one_in(4) { rng.below(4) } else { actor.into() };
+        match part {
+            0 => vec![O::FileWrite { file: 0, at, data, nowait: false }, look],
+            1 => vec![O::Store { map: 0, at, data }, look],
+            2 => (0..3).map(|other| O::Load { map: 0, at: other * 1000, len: 100 }).collect(),
             _ => {
                 let lease = O::Lease { file: 0, at, len: 100, writing: true, lease: 0 };
                 vec![lease, O::LeaseWrite { lease: 0, seed: 9 }, look]
