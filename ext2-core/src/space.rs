@@ -82,10 +82,15 @@ pub trait AddressSpace: Any + Debug + Send + Sync {
     /// Linux: `invalidate_inode_pages2_range` after `iomap_end`, and `unmap_mapping_pages` in a fault.
     fn published(&self, range: Range<u64>, by: Publisher);
 
-    /// The file has become longer by `range`, whose bytes are a hole or what was written there. Called with the inode's
-    /// `io` lock held.
-    fn grown(&self, range: Range<u64>) {
+    /// The file becomes longer by `range`, whose bytes are a hole or what was written there: runs `change`, which raises the
+    /// size, when whoever maps pages before they are touched has these. So nobody who sees the size is refused what it covers.
+    /// After an error the file ends where it did. Called with the inode's `io` lock held exclusive.
+    ///
+    /// # Errors
+    /// What `change` returns.
+    fn grow(&self, range: Range<u64>, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let _ = range;
+        change()
     }
 
     /// Whether anybody maps or leases a byte of `range`: its blocks are then not moved, since that would
@@ -190,10 +195,11 @@ impl Space {
         }
     }
 
-    /// Tells that the file is longer.
-    pub(crate) fn grown(&self, range: Range<u64>) {
-        if let Some(space) = self.get() {
-            space.grown(range);
+    /// Raises the size by `change`, and tells of it.
+    pub(crate) fn grow(&self, range: Range<u64>, mut change: impl FnMut() -> Result<()>) -> Result<()> {
+        match self.get() {
+            Some(space) => space.grow(range, &mut change),
+            None => change(),
         }
     }
 

@@ -445,6 +445,10 @@ impl VmFile for File {
         self.0.huge_fault(request)
     }
 
+    fn is_open_for_writing(&self) -> bool {
+        self.0.is_open_for_writing()
+    }
+
     fn msync(&self, first: u64, last: u64) -> Result<()> {
         self.0.msync(first, last)
     }

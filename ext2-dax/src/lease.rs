@@ -14,16 +14,16 @@
 //! use blockdev::{BlockDevice, RamDevice};
 //! use ext2_dax::compat::Layouts;
 //! use ext2_dax::lease::PageLease;
-//! use ext2_dax::mapping::{DaxMapping, PrivateCopies};
+//! use ext2_dax::mapping::DaxMapping;
 //! use ext2_dax::trace::{InodeId, Tracer};
-//! use ext2_dax::truncate::take_pages;
+//! use ext2_dax::truncate::{Taken, take_pages};
 //! use ext2_dax::{Errno, Wait, WaitTable};
 //!
 //! let device = RamDevice::new(1 << 20)?;
 //! let memory = device.dax().ok_or("it is memory")?;
 //! let pages = Arc::new(DaxMapping::new(InodeId::default(), Arc::new(WaitTable::new()), Arc::new(Tracer::new())));
 //! let truncate = |freed: &mut bool| {
-//!     take_pages(&pages, memory, 0..u64::MAX, Wait::No, Layouts::Broken, PrivateCopies::Drop, || *freed = true)
+//!     take_pages(&pages, memory, 0..u64::MAX, Wait::No, Layouts::Broken, Taken::Truncated, || *freed = true)
 //! };
 //! // The first four pages of a file; what the file has there is looked up while nothing can go.
 //! let (lease, _) = PageLease::take(&pages, 0..4, || "its blocks");

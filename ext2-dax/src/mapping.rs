@@ -14,8 +14,8 @@
 //!
 //! # Locks, outer to inner
 //! `io_lock` of the inode (read and write calls only) · `invalidate_lock` (shared: faults; exclusive:
-//! truncate and punch) · entry · list of translations, shared · a page table · the file system's own ·
-//! a shard of the tree · a wait queue. A shard is never held while calling out. Nothing waits for an
+//! truncate and punch) · entry · the turn to tell of blocks · list of translations, shared · a page
+//! table · the file system's own · a shard of the tree · a wait queue. A shard is never held while calling out. Nothing waits for an
 //! entry while it holds a lock of the file system. Copies to and from the caller's buffer hold neither
 //! `invalidate_lock` nor an entry: the buffer may be a mapping of the same range and fault.
 
@@ -23,6 +23,7 @@ mod guard;
 mod stored;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod translations;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,80 +37,14 @@ use crate::sync::{
     RwLockWriteGuard,
 };
 use crate::trace::{Event, InodeId, Tracer};
+use crate::truncate::Taken;
 use crate::wait::{WaitKey, WaitTable, Wake};
 
 pub use guard::EntryGuard;
 pub(crate) use guard::Mark;
 use stored::Stored;
 pub use stored::StoredRun;
-
-/// Whether private copies of pages go with the pages that they were copied from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PrivateCopies {
-    /// They stay: only the file's own translations are stale.
-    Keep,
-    /// They go: the file has no such pages any more.
-    Drop,
-}
-
-/// One memory mapping of a file, as the file sees it (Linux: a VMA in `i_mmap`).
-///
-/// An address space of somebody else's implements this, gives it to [`DaxMapping::attach`] when it maps a file, and has
-/// its [`PageTable`](crate::mmu::PageTable) filled by [`fault::handle`](crate::fault::handle). Both calls come
-/// with locks of the file held: they take only locks of the address space's own, under which it asks nothing of a file.
-pub trait Translations: std::fmt::Debug + Send + Sync {
-    /// Takes away every translation of the file pages from `start` to before `end`, which may lie past all that is
-    /// mapped. A 2 MiB translation that touches the range goes whole. When this returns no access made through them is
-    /// under way, and [`take_stored`](Self::take_stored) tells of all stores that were: the pages may stay the file's.
-    fn zap(&self, start: u64, end: u64, copies: PrivateCopies);
-
-    /// Makes every translation of these file pages read-only, so that the next store faults. An address space that finds
-    /// stores by itself ([`take_stored`](Self::take_stored)) has nothing to do.
-    fn write_protect(&self, start: u64, end: u64);
-
-    /// Whether pages are mapped before they are touched, so that there are translations without entries. Such an address
-    /// space is told of all that changes.
-    fn maps_ahead(&self) -> bool {
-        false
-    }
-
-    /// The file has blocks in these pages where it had a hole, or may have: who maps the hole looks again. The caller keeps
-    /// truncation and punching away.
-    fn published(&self, start: u64, end: u64) {
-        self.zap(start, end, PrivateCopies::Keep);
-    }
-
-    /// As [`published`](Self::published), where nobody else maps the file: the blocks may be mapped at once. Where others map
-    /// it, all have to be told before the first maps them, or a store through one would not be seen through another.
-    fn published_alone(&self, start: u64, end: u64) {
-        self.published(start, end);
-    }
-
-    /// What was [zapped](Self::zap) may be mapped again, as the file has it now. No fault is handled yet.
-    fn settled(&self, start: u64, end: u64) {
-        let _ = (start, end);
-    }
-
-    /// The file has become longer by these pages.
-    fn grown(&self, start: u64, end: u64) {
-        let _ = (start, end);
-    }
-
-    /// What was stored to these pages since the last call, as far as no store fault told of it.
-    fn take_stored(&self, start: u64, end: u64) -> Vec<StoredRun> {
-        let _ = (start, end);
-        Vec::new()
-    }
-
-    /// Lets no store reach the file any more: it faults, or dies.
-    fn stop_stores(&self) {
-        self.write_protect(0, u64::MAX);
-    }
-
-    /// Lets stores through again.
-    fn resume_stores(&self) {}
-}
+pub use translations::{PrivateCopies, Translations};
 
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
@@ -159,6 +94,10 @@ pub struct DaxMapping {
     translations: RwLock<Vec<Arc<dyn Translations>>>,
     /// How many of them map ahead.
     ahead: AtomicUsize,
+    /// Held by who tells them of blocks.
+    telling: Mutex<()>,
+    /// The first page that the file will not have when it has become longer; 0 where it does not.
+    grows_to: AtomicU64,
     /// What was stored through mappings that are asked, or are gone.
     stored: Mutex<Stored>,
     invalidate_lock: RwLock<()>,
@@ -193,6 +132,8 @@ impl DaxMapping {
             dirty: AtomicU64::new(0),
             translations: RwLock::new(Vec::new()),
             ahead: AtomicUsize::new(0),
+            telling: Mutex::new(()),
+            grows_to: AtomicU64::new(0),
             stored: Mutex::new(Stored::default()),
             invalidate_lock: RwLock::new(()),
             leases: Leases::new(),
@@ -278,9 +219,25 @@ impl DaxMapping {
 
     /// Tells those who map the pages and are `concerned` that they have blocks, or may have.
     fn tell_published(&self, start: u64, end: u64, concerned: impl Fn(&dyn Translations) -> bool) {
+        // One after another: what one has told the first mapping of is not to be stored to before it has told the last.
+        let _turn = self.telling.lock();
         match self.translations.read().as_slice() {
-            [one] => one.published_alone(start, end),
-            all => all.iter().filter(|one| concerned(&***one)).for_each(|one| one.published(start, end)),
+            [one] => {
+                one.published_alone(start, end);
+                one.told(start, end);
+            }
+            all => {
+                let concerned = || all.iter().filter(|one| concerned(&***one));
+                concerned().for_each(|one| one.published(start, end));
+                concerned().for_each(|one| one.told(start, end));
+            }
+        }
+    }
+
+    /// Tells all who map these pages that they are about to be taken from the file.
+    pub(crate) fn tell_going(&self, start: u64, end: u64, why: Taken) {
+        for one in self.translations.read().iter() {
+            one.going(start, end, why);
         }
     }
 
@@ -291,11 +248,32 @@ impl DaxMapping {
         }
     }
 
-    /// Tells all who map the file that it is longer.
-    pub(crate) fn tell_grown(&self, start: u64, end: u64) {
-        for one in self.translations.read().iter() {
-            one.grown(start, end);
+    /// Makes the file longer by these pages, by `change`. The caller holds the inode's `io` lock exclusive.
+    ///
+    /// # Errors
+    /// What `change` returns.
+    pub(crate) fn grow<E>(
+        &self,
+        start: u64,
+        end: u64,
+        change: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let tell = || self.translations.read().iter().for_each(|one| one.grown(start, end));
+        self.grows_to.store(end, Ordering::SeqCst);
+        tell();
+        let done = change();
+        self.grows_to.store(0, Ordering::SeqCst);
+        if done.is_err() {
+            tell();
         }
+        done
+    }
+
+    /// The first page past the end of a file of so many bytes, which are asked for after it is known whether it becomes longer
+    /// at this moment: who maps pages ahead has those that are about to come.
+    pub(crate) fn end_page(&self, size: impl FnOnce() -> u64) -> u64 {
+        let grows_to = self.grows_to.load(Ordering::SeqCst);
+        size().div_ceil(crate::entry::PAGE_SIZE).max(grows_to)
     }
 
     /// Memory mappings of the file.

@@ -49,6 +49,11 @@ pub trait VmFile: Debug + Send + Sync {
     /// Handles a fault of 2 MiB.
     fn huge_fault(&self, request: &FaultRequest<'_>) -> FaultResult;
 
+    /// Whether the file is open for writing, so that a shared mapping for loads alone is one of which `msync` syncs the file.
+    fn is_open_for_writing(&self) -> bool {
+        true
+    }
+
     /// Makes what was stored to these file pages, both inclusive, durable (`msync(MS_SYNC)`).
     ///
     /// # Errors
@@ -63,8 +68,8 @@ pub trait VmFile: Debug + Send + Sync {
         Ok(barrier.fence(self.memory())?)
     }
 
-    /// Whether another may be giving the file blocks at this moment that not all who map the hole have been told of: what is mapped
-    /// now is mapped by a fault.
+    /// Whether another may be giving the file blocks at this moment that not all who map the hole have been told of: who finds them
+    /// tells of them before he lets anybody store to them.
     fn has_untold(&self) -> bool {
         false
     }
@@ -79,7 +84,7 @@ pub trait VmFile: Debug + Send + Sync {
         Err(Error::refused(Errno::OPNOTSUPP, "the file does not tell where its pages are"))
     }
 
-    /// The first page that is wholly past the end of the file.
+    /// The first page that is wholly past the end of the file, or past the one that it is about to have.
     fn end_page(&self) -> u64 {
         u64::MAX
     }

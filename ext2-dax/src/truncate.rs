@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use blockdev::DaxDevice;
+pub use ext2_core::plumbing::Taken;
 use ext2_core::sync::Mended;
 
 use crate::Wait;
@@ -44,8 +45,8 @@ pub(crate) fn wait_idle(mapping: &DaxMapping, pages: &Range<u64>) -> Result<()> 
 ///
 /// The page in which the range begins, if it does not begin with it, stays mapped: its part of the file
 /// stays, and what is stored behind the new end is zeroed when the file grows again. The page in which
-/// the range ends goes whole; it may be the last of the file. Private copies go only if `copies` says so, as for
-/// truncation (Linux: `even_cows`).
+/// the range ends goes whole; it may be the last of the file. Private copies go only with a truncation (Linux:
+/// `even_cows`).
 ///
 /// # Errors
 /// `EBUSY` when leased and `wait` is [`Wait::No`], or by this thread; the device's while writing back; both
@@ -56,10 +57,10 @@ pub fn take_pages<T>(
     range: Range<u64>,
     wait: Wait,
     layouts: Layouts,
-    copies: PrivateCopies,
+    why: Taken,
     change: impl FnOnce() -> T,
 ) -> Result<T> {
-    take_pages_if(mapping, memory, range, (wait, layouts, copies), change, |_| Gone::Perhaps)
+    take_pages_if(mapping, memory, range, (wait, layouts, why), change, |_| Gone::Perhaps)
 }
 
 /// Whether pages are the file's no more, as the change says.
@@ -78,7 +79,7 @@ pub(crate) fn take_pages_if<T>(
     mapping: &DaxMapping,
     memory: &dyn DaxDevice,
     range: Range<u64>,
-    (wait, layouts, copies): (Wait, Layouts, PrivateCopies),
+    (wait, layouts, why): (Wait, Layouts, Taken),
     change: impl FnOnce() -> T,
     are_gone: impl FnOnce(&T) -> Gone,
 ) -> Result<T> {
@@ -105,7 +106,7 @@ pub(crate) fn take_pages_if<T>(
     let has_others =
         if Mended::CopyPastTheEnd.is_back() { mapping.is_mapped_ahead() } else { mapping.mappings() > 0 };
     let is_mapped = mapping.pages() > 0 || has_others;
-    let mut taken = Taken { mapping, pages: start..start };
+    let mut taken = TakenPages { mapping, pages: start..start };
     if start < end && is_mapped {
         // What goes whole and is not all in the range stays the file's, and so must what says that it was stored to: nobody
         // stores to it any more, and then it is written back.
@@ -126,13 +127,13 @@ pub(crate) fn take_pages_if<T>(
             }
         }
         taken.add(start..end);
-        mapping.unmap(start, end, PrivateCopies::Keep);
+        mapping.tell_going(start, end, why);
         mapping.delete(start, end);
     }
     let done = change();
     let gone = are_gone(&done);
     if start < end && is_mapped && gone != Gone::No {
-        if copies == PrivateCopies::Drop {
+        if why == Taken::Truncated || Mended::PrivateCopiesGo.is_back() {
             mapping.unmap(start, end, PrivateCopies::Drop);
         }
         if gone == Gone::Yes {
@@ -144,12 +145,12 @@ pub(crate) fn take_pages_if<T>(
 
 /// All the pages whose translations were taken, those around the range with them. Whoever maps ahead is told of each that
 /// it may be mapped again, also where the change failed half-way: nobody else would.
-struct Taken<'a> {
+struct TakenPages<'a> {
     mapping: &'a DaxMapping,
     pages: Range<u64>,
 }
 
-impl Taken<'_> {
+impl TakenPages<'_> {
     fn add(&mut self, pages: Range<u64>) {
         if self.pages.is_empty() {
             self.pages = pages;
@@ -159,7 +160,7 @@ impl Taken<'_> {
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for TakenPages<'_> {
     fn drop(&mut self) {
         if !self.pages.is_empty() {
             self.mapping.tell_settled(self.pages.start, self.pages.end);

@@ -46,6 +46,12 @@ impl Vma {
         self.sharing != Sharing::Private && self.protection == Protection::ReadWrite
     }
 
+    /// Whether `msync` syncs the file (Linux: `vfs_fsync_range` where there is `VM_SHARED`, which a mapping for loads keeps of a
+    /// file that is open for writing).
+    pub(crate) fn is_synced(&self, is_open_for_writing: bool) -> bool {
+        self.is_shared() || self.sharing != Sharing::Private && is_open_for_writing
+    }
+
     /// The file page mapped at `address`, which lies in the range.
     #[must_use]
     pub fn page_at(&self, address: u64) -> u64 {

@@ -14,7 +14,7 @@ use crate::asked::{Asked, Counts};
 use crate::compat::Compat;
 use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
-use crate::mapping::{DaxMapping, PrivateCopies};
+use crate::mapping::DaxMapping;
 use crate::trace::{InodeId, Tracer};
 use crate::truncate::{Gone, take_pages_if, wait_idle};
 use crate::wait::WaitTable;
@@ -177,12 +177,7 @@ impl AddressSpace for Pages {
         why: Taken,
         change: &mut dyn FnMut() -> ext2_core::Result<()>,
     ) -> ext2_core::Result<()> {
-        let copies = match why {
-            Taken::Truncated => PrivateCopies::Drop,
-            _ if Mended::PrivateCopiesGo.is_back() => PrivateCopies::Drop,
-            Taken::Punched | Taken::Moved => PrivateCopies::Keep,
-        };
-        let how = (Wait::No, self.compat.layouts, copies);
+        let how = (Wait::No, self.compat.layouts, why);
         take_pages_if(&self.mapping, self.memory(), range, how, change, |done| match done {
             // Whoever moves pages may leave them where they are all the same.
             Ok(()) if why == Taken::Moved => Gone::Perhaps,
@@ -205,8 +200,12 @@ impl AddressSpace for Pages {
         }
     }
 
-    fn grown(&self, range: Range<u64>) {
-        self.mapping.tell_grown(range.start / PAGE_SIZE, range.end.div_ceil(PAGE_SIZE));
+    fn grow(
+        &self,
+        range: Range<u64>,
+        change: &mut dyn FnMut() -> ext2_core::Result<()>,
+    ) -> ext2_core::Result<()> {
+        self.mapping.grow(range.start / PAGE_SIZE, range.end.div_ceil(PAGE_SIZE), change)
     }
 
     fn stop_stores(&self) -> Stores {

@@ -14,11 +14,11 @@ use ext2_dax::error::Result;
 use ext2_dax::fault::{self, DaxInode, FaultRequest, FaultResult};
 use ext2_dax::iomap::{Iomap, IomapOps, OpFlags};
 use ext2_dax::lease::PageLease;
-use ext2_dax::mapping::{DaxMapping, PrivateCopies};
+use ext2_dax::mapping::DaxMapping;
 use ext2_dax::mmu::soft::{MapRequest, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
 use ext2_dax::trace::{InodeId, Tracer};
-use ext2_dax::truncate::take_pages;
+use ext2_dax::truncate::{Taken, take_pages};
 use ext2_dax::{WaitTable, writeback};
 use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use loom::thread;
@@ -112,8 +112,8 @@ impl OnePage {
             self.size.store(0, Ordering::SeqCst);
             self.freed.store(true, Ordering::SeqCst);
         };
-        let (layouts, copies) = (Compat::FULL.layouts, PrivateCopies::Drop);
-        take_pages(&self.pages, self, 0..u64::MAX, Wait::Yes, layouts, copies, freed).unwrap();
+        let (layouts, why) = (Compat::FULL.layouts, Taken::Truncated);
+        take_pages(&self.pages, self, 0..u64::MAX, Wait::Yes, layouts, why, freed).unwrap();
     }
 }
 

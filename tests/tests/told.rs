@@ -82,8 +82,9 @@ impl AddressSpace for Pages {
         self.note(Came(range, by));
     }
 
-    fn grown(&self, range: Range<u64>) {
+    fn grow(&self, range: Range<u64>, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         self.note(Longer(range));
+        change()
     }
 
     fn write_back(&self, range: Range<u64>) -> Result<()> {

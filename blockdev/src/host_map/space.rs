@@ -38,6 +38,8 @@ pub enum FileUse {
     Plain,
     /// Which of them are stored to can be [asked](HostSpace::take_stored). Pages are 4 KiB then.
     Tracked,
+    /// For loads alone, whatever the space's rights say.
+    Loaded,
 }
 
 /// A range of addresses of this process. All of its functions take bytes from its start, in multiples of [`PAGE_SIZE`]: what
@@ -207,6 +209,7 @@ impl HostSpace {
         } | MapFlags::FIXED;
         let is_tracked = how == FileUse::Tracked;
         let prot = match self.by {
+            _ if how == FileUse::Loaded => ProtFlags::READ,
             StoresBy::Signals { .. } if is_tracked => ProtFlags::READ,
             _ => self.prot(),
         };
@@ -224,7 +227,12 @@ impl HostSpace {
         }
         let (first, after) = (at / PAGE_SIZE, (at + len) / PAGE_SIZE);
         if let Some(held) = &held {
-            held.placed(first, after, if is_tracked { Placed::File(offset) } else { Placed::Open });
+            let what = match how {
+                FileUse::Plain => Placed::Open,
+                FileUse::Tracked => Placed::File(offset),
+                FileUse::Loaded => Placed::Denied,
+            };
+            held.placed(first, after, what);
         }
         if !is_tracked {
             return Ok(false);

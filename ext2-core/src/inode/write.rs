@@ -71,9 +71,7 @@ impl Cell {
             if written_from > old {
                 self.zero_past_end(old, written_from)?;
             }
-            self.store_size(end)?;
-            self.space.grown(old..end);
-            Ok(())
+            self.space.grow(old..end, || self.store_size(end))
         })
     }
 

@@ -207,6 +207,10 @@ impl VmFile for FileInner {
         self.handle(request, Order::Pmd)
     }
 
+    fn is_open_for_writing(&self) -> bool {
+        self.open_for != OpenFor::Reading
+    }
+
     fn msync(&self, first: u64, last: u64) -> Result<()> {
         self.sync_pages(first, last)
     }
@@ -241,7 +245,7 @@ impl VmFile for FileInner {
     }
 
     fn end_page(&self) -> u64 {
-        self.inode.size().div_ceil(PAGE_SIZE)
+        self.pages.end_page(|| self.inode.size())
     }
 
     fn stored(&self) {

@@ -117,7 +117,7 @@ impl Lease {
     /// What the range is now. The blocks of an earlier answer are among those of a later one.
     fn look(&self) -> Result<Vec<Run>> {
         let held = &*self.0;
-        let looked = held.pages.look_again(|| {
+        held.pages.look_again(|| {
             if held.access == Access::Write {
                 // Memory that was given before the file system was closed cannot be taken back; no more is given.
                 held.file.inode.check_store()?;
@@ -127,13 +127,11 @@ impl Lease {
                 let lent = runs.iter().filter_map(|(_, byte, len)| byte.map(|byte| byte..byte + len));
                 held.pages.lend(lent.collect());
                 held.file.inode.touch_modified();
+                // While nothing can be taken from the file: who is told looks at its map.
+                held.file.inode.tell_found(held.range.clone());
             }
             Ok(runs)
-        });
-        if held.access == Access::Write {
-            held.file.inode.tell_found(held.range.clone());
-        }
-        looked
+        })
     }
 
     /// The parts of the range in order, with the file byte at which each begins. A part of memory ends

@@ -6,11 +6,10 @@ use ext2_dax::Wait;
 use ext2_dax::compat::{Compat, Layouts};
 use ext2_dax::entry::PMD_SIZE;
 use ext2_dax::fault::DaxInode;
-use ext2_dax::mapping::PrivateCopies;
 use ext2_dax::mmu::soft::{MapRequest, SoftMap, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
 use ext2_dax::trace::Event;
-use ext2_dax::truncate::take_pages;
+use ext2_dax::truncate::{Taken, take_pages};
 
 use super::fake::FakeFile;
 
@@ -39,7 +38,7 @@ fn stored() -> (Arc<FakeFile>, SoftMap) {
 fn written_and_dirty(bytes: std::ops::Range<u64>) -> (Vec<u64>, Vec<u64>) {
     let (file, map) = stored();
     let pages = VmFile::pages(&*file);
-    take_pages(pages, &*file.device, bytes, Wait::Yes, Layouts::Broken, PrivateCopies::Drop, || ()).unwrap();
+    take_pages(pages, &*file.device, bytes, Wait::Yes, Layouts::Broken, Taken::Truncated, || ()).unwrap();
     let one = |event: Event| match event {
         Event::WritebackOne { pgoff, .. } => Some(pgoff),
         _ => None,

@@ -126,7 +126,7 @@ impl FakeFile {
             size..u64::MAX,
             wait,
             compat::Layouts::Broken,
-            ext2_dax::mapping::PrivateCopies::Drop,
+            truncate::Taken::Truncated,
             || {
                 let mut state = self.state.lock().unwrap();
                 state.size = size;

@@ -14,7 +14,7 @@ use ext2_dax::mapping::{PrivateCopies, StoredRun, Translations};
 use ext2_dax::mmu::soft::{MapRequest, SoftMap, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
 use ext2_dax::trace::Event;
-use ext2_dax::truncate::take_pages;
+use ext2_dax::truncate::{Taken, take_pages};
 use ext2_dax::writeback::writeback_range;
 
 use super::fake::FakeFile;
@@ -292,7 +292,7 @@ fn pages_that_are_taken_are_settled_when_the_change_is_made() {
     pages.attach(told.clone());
     let change = || told.note("change", 0, 0);
     let range = PMD_SIZE - 3 * P..2 * PMD_SIZE - P;
-    take_pages(pages, &*file.device, range, Wait::Yes, Layouts::Broken, PrivateCopies::Drop, change).unwrap();
+    take_pages(pages, &*file.device, range, Wait::Yes, Layouts::Broken, Taken::Truncated, change).unwrap();
     let all = told.all();
     // Both units go whole; private copies only of what is taken, and only when it is.
     let expected = [

@@ -11,10 +11,10 @@ use ext2_dax::entry::{Order, PAGE_SIZE, PMD_PAGES};
 use ext2_dax::error::{Errno, Error, Result};
 use ext2_dax::fault::{self, DaxInode, FaultRequest, FaultResult};
 use ext2_dax::iomap::{Iomap, IomapOps, MapFlags, OpFlags};
-use ext2_dax::mapping::{DaxMapping, PrivateCopies};
+use ext2_dax::mapping::DaxMapping;
 use ext2_dax::mmu::{Protection, Sharing, VmFile};
 use ext2_dax::trace::{InodeId, Tracer};
-use ext2_dax::truncate::take_pages;
+use ext2_dax::truncate::{Taken, take_pages};
 use ext2_dax::{Compat, WaitTable, writeback, zero};
 
 /// The rule that a toy breaks.
@@ -235,8 +235,8 @@ impl Subject for Toy {
             cut();
             return Ok(());
         }
-        let (layouts, copies) = (Compat::FULL.layouts, PrivateCopies::Drop);
-        take_pages(&self.pages, &*self.disk, size..u64::MAX, wait, layouts, copies, cut)
+        let (layouts, why) = (Compat::FULL.layouts, Taken::Truncated);
+        take_pages(&self.pages, &*self.disk, size..u64::MAX, wait, layouts, why, cut)
     }
 
     fn data_pages(&self) -> u64 {

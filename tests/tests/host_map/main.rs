@@ -18,4 +18,5 @@ mod setup;
 mod shared;
 mod simulated;
 mod syncs;
+mod told;
 mod tracking;

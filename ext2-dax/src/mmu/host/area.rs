@@ -58,6 +58,15 @@ pub(super) struct State {
     pub(super) has_ended: bool,
 }
 
+/// Whether all who map the file were told of the blocks that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blocks {
+    /// Yes: the caller keeps away who could give it some, or has told of them.
+    Told,
+    /// Not those that others are just giving it.
+    Found,
+}
+
 /// What the device's bytes are, if the host can map them.
 pub(super) fn check_backing(file: &dyn VmFile) -> Result<()> {
     let refused = |why| Err(Error::refused(Errno::OPNOTSUPP, why));
@@ -172,7 +181,19 @@ impl Area {
             return Ok(());
         }
         let mut state = self.state();
-        self.refill(&mut state, first, end)
+        self.refill(&mut state, first, end, Blocks::Found)?;
+        self.tell_of_shown(state, first, end);
+        Ok(())
+    }
+
+    /// Tells of what was found and is [shown](Kind::Shown) for that, so that it may be stored to. The caller keeps truncation
+    /// away.
+    fn tell_of_shown(&self, state: MutexGuard<'_, State>, start: u64, end: u64) {
+        let has_some = state.runs.within(start, end).iter().any(|run| matches!(run.kind, Kind::Shown(_)));
+        drop(state);
+        if has_some {
+            self.file.pages().invalidate(start, end);
+        }
     }
 
     /// Makes pages this, and says so.
@@ -182,7 +203,7 @@ impl Area {
             Kind::Missing => self.space.place_missing(at, len)?,
             Kind::Zeros => self.space.place_zeros(at, len)?,
             Kind::End => self.space.place_end(at, len)?,
-            Kind::File(first) => {
+            Kind::File(first) | Kind::Shown(first) => {
                 if self.vma.sharing == Sharing::Synchronous {
                     // A store may follow at once, without a fault: what leads to the page goes before it.
                     self.file.fence(Barrier::FaultReturned)?;
@@ -192,7 +213,11 @@ impl Area {
                     .memory()
                     .backing_file()
                     .ok_or(Error::refused(Errno::OPNOTSUPP, "the file is gone"))?;
-                let how = if self.is_tracked() { FileUse::Tracked } else { FileUse::Plain };
+                let how = match kind {
+                    Kind::Shown(_) => FileUse::Loaded,
+                    _ if self.is_tracked() => FileUse::Tracked,
+                    _ => FileUse::Plain,
+                };
                 let touched = self.space.place_file(at, len, fd, offset + first * PAGE_SIZE, how)?;
                 if touched && let Some(device) = DevPage::new(first) {
                     state.stored.push(StoredRun { first: start, count: end - start, device });
@@ -327,11 +352,11 @@ impl Area {
     }
 
     /// Maps what the file has in `start..end`, over what is there: data, holes as far as they are not too many, and what lies
-    /// past the end. The caller keeps truncation away.
+    /// past the end. The caller keeps truncation away, and where it is [`Blocks::Found`] tells of what is [shown](Kind::Shown).
     ///
     /// # Errors
     /// The image's; without anybody to answer faults, `ENOMEM`.
-    pub(super) fn refill(&self, state: &mut State, start: u64, end: u64) -> Result<()> {
+    pub(super) fn refill(&self, state: &mut State, start: u64, end: u64, blocks: Blocks) -> Result<()> {
         let answered = self.is_answered();
         let (mut at, mut zeros) = (start, 0);
         let file_end = self.file.end_page().clamp(start, end);
@@ -339,8 +364,19 @@ impl Area {
             let extents = self.file.layout(at, file_end, RUNS_AT_ONCE)?;
             let Some(last) = extents.last() else { break };
             let after = last.first + last.count;
+            // It was asked after them: what others have not told of is among those.
+            let is_untold = blocks == Blocks::Found && self.vma.is_shared() && self.file.has_untold();
             for extent in extents {
-                let kind = extent.device.map_or(Kind::Zeros, |page| Kind::File(page.get()));
+                let kind = match extent.device {
+                    None => Kind::Zeros,
+                    // The next touch tells of them.
+                    Some(_) if is_untold && answered => {
+                        self.unless_missing(state, extent)?;
+                        continue;
+                    }
+                    Some(page) if is_untold => Kind::Shown(page.get()),
+                    Some(page) => Kind::File(page.get()),
+                };
                 if kind == Kind::Zeros && answered {
                     zeros += extent.count;
                     if zeros > ZEROS_AHEAD {
@@ -376,7 +412,8 @@ impl Area {
         if state.runs.kind(page) != Some(Kind::End) || page >= self.file.end_page() {
             return Ok(false);
         }
-        self.refill(&mut state, page, page + 1)?;
+        self.refill(&mut state, page, page + 1, Blocks::Found)?;
+        self.tell_of_shown(state, page, page + 1);
         Ok(true)
     }
 

@@ -16,6 +16,17 @@ const ZEROS_AT_ONCE: u64 = 64 * PMD_PAGES;
 /// Runs that are mapped at most when the one before them is touched.
 const FOLLOWING: usize = 15;
 
+/// What became of a page that was touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Around {
+    /// It is mapped, or is what somebody else has made it meanwhile.
+    Mapped,
+    /// It is a hole, and was stored to.
+    NeedsBlocks,
+    /// It has blocks that another has just given it, as have these pages, and not all who map the hole were told.
+    Untold(Range<u64>),
+}
+
 impl Area {
     /// Makes the page what the file has, or refuses the access; either way the thread goes on.
     pub(super) fn answer(&self, fault: PageFault) {
@@ -68,14 +79,28 @@ impl Area {
     /// blocks.
     fn map_around(&self, page: u64, needs_blocks: bool) -> Result<bool> {
         let _no_truncate = self.file.pages().lock_shared();
+        match self.map_found(page, needs_blocks, None)? {
+            Around::Mapped => Ok(true),
+            Around::NeedsBlocks => Ok(false),
+            Around::Untold(pages) => {
+                // Or a store through this mapping would not be seen by who still maps the hole.
+                self.file.pages().invalidate(pages.start, pages.end);
+                let found = self.map_found(page, needs_blocks, Some(pages))?;
+                Ok(found != Around::NeedsBlocks)
+            }
+        }
+    }
+
+    /// As [`map_around`](Self::map_around), of what is in the pages `told` where all who map the file were told of those.
+    fn map_found(&self, page: u64, needs_blocks: bool, told: Option<Range<u64>>) -> Result<Around> {
         let mut state = self.state();
         let Some(missing) = state.runs.at(page).filter(|run| run.kind == Kind::Missing) else {
-            return Ok(true);
+            return Ok(Around::Mapped);
         };
         let file_end = self.file.end_page();
         if page >= file_end {
             self.place(&mut state, file_end.max(missing.start), missing.end, Kind::End)?;
-            return Ok(true);
+            return Ok(Around::Mapped);
         }
         // The block map is asked forwards, from where the unit begins.
         let address = self.vma().start + self.byte(page);
@@ -94,9 +119,12 @@ impl Area {
         };
         let Run { start, end, .. } = missing;
         let (first, after) = (extent.first.max(start), at.min(end));
+        let (first, after) = match &told {
+            Some(told) => (first.max(told.start), after.min(told.end)),
+            None => (first, after),
+        };
         match extent.device {
-            // A fault tells of them before it returns.
-            Some(_) if self.file.has_untold() => return Ok(false),
+            Some(_) if told.is_none() && self.file.has_untold() => return Ok(Around::Untold(first..after)),
             Some(device) => {
                 let kind = Kind::File(device.get() + (first - extent.first));
                 self.place_within_budget(&mut state, first, after, kind)?;
@@ -105,7 +133,7 @@ impl Area {
                     self.map_following(&mut state, after, file_end.min(end));
                 }
             }
-            None if needs_blocks => return Ok(false),
+            None if needs_blocks => return Ok(Around::NeedsBlocks),
             None => {
                 // Who comes from the hole before goes on, as likely as not: twice as far each time.
                 let behind = first.checked_sub(1).and_then(|page| state.runs.at(page));
@@ -116,7 +144,7 @@ impl Area {
                 self.place_within_budget(&mut state, first, after.min(zeros_end), Kind::Zeros)?;
             }
         }
-        Ok(true)
+        Ok(Around::Mapped)
     }
 
     /// Lets the kernel store to a page that is protected to find stores. False where that is not what is in its way.
@@ -128,7 +156,11 @@ impl Area {
     /// Maps the runs that follow one that was reached from the run before: whoever goes through the file does not wait for each.
     /// Only data, and only as far as there is room: what cannot be mapped now is mapped when it is touched.
     fn map_following(&self, state: &mut State, start: u64, end: u64) {
-        for extent in self.file.layout(start, end, FOLLOWING).unwrap_or_default() {
+        let following = self.file.layout(start, end, FOLLOWING).unwrap_or_default();
+        if self.file.has_untold() {
+            return;
+        }
+        for extent in following {
             let Some(device) = extent.device else { return };
             let is_full = self.service.mappings() + 2 > self.service.budget;
             let after = extent.first + extent.count;
@@ -177,6 +209,7 @@ impl Area {
             if past_end && run.kind == Kind::Missing { (page, run.end) } else { (page, page + 1) };
         if self.place(&mut state, start, end, Kind::End).is_err() {
             // There is no room for one more mapping: the whole run, which needs none, or what was kept for this.
+            self.note_stored(&mut state, run);
             let mut done = self.place(&mut state, run.start, run.end, Kind::End);
             if done.is_err() {
                 self.service.with_reserve(|| done = self.place(&mut state, run.start, run.end, Kind::End));

@@ -114,13 +114,11 @@ impl HostMap {
             let died = |signal| Died { signal, done: done as u64 };
             let memory = self.area.space.memory(at, len as u64).map_err(|_| died(Signal::Segv))?;
             let buf = &mut buf[done..done + len];
-            let loaded = memory.copy_out(0, buf);
             let page = self.vma().pgoff + at / PAGE_SIZE;
-            // Where nobody answers faults, a page that could not be mapped when it came is tried once more.
-            if loaded.is_err() && self.area.map_again(page).is_ok_and(|mapped| mapped) {
+            if memory.copy_out(0, buf).is_err() {
+                // Where nobody answers faults, a page that could not be mapped when it came is tried once more.
+                self.area.map_again(page).map_err(|_| died(Signal::Bus))?;
                 memory.copy_out(0, buf).map_err(|_| died(Signal::Bus))?;
-            } else {
-                loaded.map_err(|_| died(Signal::Bus))?;
             }
             done += len;
         }
@@ -162,7 +160,7 @@ impl HostMap {
                 return Ok(memory.copy_in_cached(0, bytes)?);
             }
             match state.runs.kind(page) {
-                Some(Kind::Zeros | Kind::Missing) if self.vma().is_shared() => {
+                Some(Kind::Zeros | Kind::Shown(_) | Kind::Missing) if self.vma().is_shared() => {
                     drop(state);
                     self.area.fault(page, StoreOrLoad::Store)?;
                 }
@@ -233,7 +231,7 @@ impl HostMap {
         let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(beyond)?;
         let end = offset.checked_add(len).ok_or_else(beyond)?;
         let last = end.min(self.len());
-        if self.vma().is_shared() && offset < last {
+        if offset < last && self.vma().is_synced(self.area.file.is_open_for_writing()) {
             let first = self.vma().pgoff + offset / PAGE_SIZE;
             self.area.file.msync(first, self.vma().pgoff + last / PAGE_SIZE - 1)?;
         }

@@ -61,6 +61,7 @@ impl Area {
         let (first, after) = self.pages();
         for (start, end) in [(start, end), (first, after)] {
             log::error!(target: "ext2_dax::mmu", "pages {start} to {end} of a file are bus errors: {error}");
+            state.runs.within(start, end).into_iter().for_each(|run| self.note_stored(state, run));
             if self.place(state, start, end, Kind::End).is_ok() {
                 return self.note_refused(state, start..end);
             }
@@ -86,9 +87,14 @@ impl Area {
         }
         // Nobody answers: what was there can be read until it is settled what comes.
         self.space.place_snapshot(at, len)?;
+        self.note_shown(state, start, end);
+        Ok(())
+    }
+
+    /// Notes that pages show, for loads alone, what is enough until it is settled what comes.
+    pub(super) fn note_shown(&self, state: &mut State, start: u64, end: u64) {
         let before = state.runs.len();
         state.runs.set(start, end, Kind::Missing);
         self.counted(state, before);
-        Ok(())
     }
 }

@@ -11,6 +11,8 @@ pub(super) enum Kind {
     Zeros,
     /// The file's, the first being this page of the device.
     File(u64),
+    /// The same, for loads alone, where nobody answers faults: not all who map the file were told of the blocks.
+    Shown(u64),
     /// Private copies.
     Copy,
     /// No page of the file: a bus error.
@@ -21,6 +23,7 @@ impl Kind {
     fn shifted(self, pages: u64) -> Self {
         match self {
             Self::File(first) => Self::File(first + pages),
+            Self::Shown(first) => Self::Shown(first + pages),
             other => other,
         }
     }

@@ -3,11 +3,13 @@
 use blockdev::PAGE_SIZE;
 use blockdev::host_map::StoresBy;
 
-use super::area::{Area, State};
+use super::area::{Area, Blocks, State};
 use super::runs::{Kind, Run};
 use crate::entry::{DevPage, PMD_PAGES, PMD_SIZE};
+use crate::error::{Errno, Error};
 use crate::mapping::{PrivateCopies, StoredRun, Translations};
 use crate::mmu::{CowPage, PageTable, Protection, Sharing, Slot, SlotTaken, Target, Writable};
+use crate::truncate::Taken;
 
 impl Area {
     /// The address at which the place of 2 MiB around `address` begins, and the file pages that the mapping has of it.
@@ -16,6 +18,16 @@ impl Area {
         let first = vma.page_at(place.max(vma.start));
         let end = vma.page_at((place + PMD_SIZE).min(vma.end));
         (place, first, end)
+    }
+
+    /// Forgets that pages were mapped one by one in places of 2 MiB of which all is in these pages.
+    fn forget_tables(&self, state: &mut State, start: u64, end: u64) {
+        let vma = self.vma();
+        let addresses = vma.start + self.byte(start)..vma.start + self.byte(end);
+        let is_whole = |place: &u64| {
+            (*place).max(vma.start) >= addresses.start && (place + PMD_SIZE).min(vma.end) <= addresses.end
+        };
+        state.tables.retain(|place| !is_whole(place));
     }
 
     fn note(&self, state: &mut State, done: crate::Result<()>) {
@@ -64,9 +76,9 @@ impl Area {
         if self.is_private() { self.without_copies(holes) } else { holes }
     }
 
-    /// Maps the blocks that a hole was given, in one step each; the rest of it stays. What cannot be looked up or mapped is
-    /// taken away: zeros would be wrong.
-    fn map_blocks(&self, state: &mut State, run: Run) {
+    /// Maps the blocks that a hole was given as this `kind`, in one step each; the rest of it stays. What cannot be looked up or
+    /// mapped is taken away: zeros would be wrong.
+    fn map_blocks(&self, state: &mut State, run: Run, kind: fn(u64) -> Kind) {
         let mut at = run.start;
         while at < run.end {
             let extents = self.file.layout(at, run.end, 64).unwrap_or_default();
@@ -78,7 +90,7 @@ impl Area {
             for extent in &extents {
                 let (first, after) = (extent.first, extent.first + extent.count);
                 let Some(device) = extent.device else { continue };
-                let done = self.place_within_budget(state, first, after, Kind::File(device.get()));
+                let done = self.place_within_budget(state, first, after, kind(device.get()));
                 if let Err(error) = done {
                     log::debug!(target: "ext2_dax::mmu", "pages {first} to {after} are taken away: {error}");
                     self.revoke(state, first, after, PrivateCopies::Drop);
@@ -191,7 +203,7 @@ impl Translations for Area {
             runs = self.without_copies(runs);
         }
         let goes = |run: &Run| match run.kind {
-            Kind::File(_) | Kind::Zeros => true,
+            Kind::File(_) | Kind::Shown(_) | Kind::Zeros => true,
             Kind::Copy => copies == PrivateCopies::Drop,
             Kind::Missing | Kind::End => false,
         };
@@ -212,12 +224,7 @@ impl Translations for Area {
         if let Some((start, end)) = taken {
             self.revoke(&mut state, start, end, copies);
         }
-        let vma = self.vma();
-        let addresses = vma.start + self.byte(start)..vma.start + self.byte(end);
-        let is_whole = |place: &u64| {
-            (*place).max(vma.start) >= addresses.start && (place + PMD_SIZE).min(vma.end) <= addresses.end
-        };
-        state.tables.retain(|place| !is_whole(place));
+        self.forget_tables(&mut state, start, end);
     }
 
     /// Stores are found when they are [asked for](Translations::take_stored).
@@ -237,10 +244,61 @@ impl Translations for Area {
             if self.is_answered() {
                 // All who map the hole have to be told before anybody maps the blocks: they are mapped by the next touch.
                 self.revoke(&mut state, run.start, run.end, PrivateCopies::Keep);
+            } else if self.vma().is_shared() {
+                // The same, but what is there is shown already.
+                self.map_blocks(&mut state, run, Kind::Shown);
             } else {
-                self.map_blocks(&mut state, run);
+                self.map_blocks(&mut state, run, Kind::File);
             }
         }
+    }
+
+    fn told(&self, start: u64, end: u64) {
+        let Some((start, end)) = self.cut(start, end).filter(|_| !self.is_answered()) else { return };
+        let mut state = self.state();
+        for run in state.runs.within(start, end) {
+            if let Kind::Shown(device) = run.kind
+                && let Err(error) = self.place(&mut state, run.start, run.end, Kind::File(device))
+            {
+                log::debug!(target: "ext2_dax::mmu", "pages {} to {} wait for a store: {error}", run.start, run.end);
+            }
+        }
+    }
+
+    fn going(&self, start: u64, end: u64, why: Taken) {
+        if self.is_answered() {
+            return self.zap(start, end, PrivateCopies::Keep);
+        }
+        let Some((start, end)) = self.cut(start, end) else { return };
+        let mut state = self.state();
+        let mut runs = state.runs.within(start, end);
+        if self.is_private() {
+            runs = self.without_copies(runs);
+        }
+        // What is shown until it is settled need not be a copy of what was there, which would take as much memory.
+        for run in runs {
+            let (at, len) = (self.byte(run.start), (run.end - run.start) * PAGE_SIZE);
+            self.note_stored(&mut state, run);
+            let shown = match (run.kind, why) {
+                (Kind::Missing | Kind::Copy | Kind::End, _) => Ok(()),
+                (_, Taken::Truncated) => self.place(&mut state, run.start, run.end, Kind::End),
+                // A hole is one before and after.
+                (Kind::Zeros, _) => Ok(()),
+                (_, Taken::Punched) if !self.is_private() => self.space.place_zeros(at, len).map_or_else(
+                    |error| Err(error.into()),
+                    |()| {
+                        self.note_shown(&mut state, run.start, run.end);
+                        Ok(())
+                    },
+                ),
+                _ => Err(Error::refused(Errno::BUSY, "its bytes are still to be read")),
+            };
+            if let Err(error) = shown {
+                log::debug!(target: "ext2_dax::mmu", "pages {} to {} are copied as they go: {error}", run.start, run.end);
+                self.revoke(&mut state, run.start, run.end, PrivateCopies::Keep);
+            }
+        }
+        self.forget_tables(&mut state, start, end);
     }
 
     fn published_alone(&self, start: u64, end: u64) {
@@ -251,15 +309,20 @@ impl Translations for Area {
         let Some((start, end)) = self.cut(start, end) else { return };
         let mut state = self.state();
         for run in self.holes(&state, start, end) {
-            self.map_blocks(&mut state, run);
+            self.map_blocks(&mut state, run, Kind::File);
         }
     }
 
     fn settled(&self, start: u64, end: u64) {
         let Some((start, end)) = self.cut(start, end).filter(|_| self.ahead) else { return };
         let mut state = self.state();
-        for run in state.runs.within(start, end).into_iter().filter(|run| run.kind == Kind::Missing) {
-            if let Err(error) = self.refill(&mut state, run.start, run.end) {
+        // A truncation that has failed leaves the file as long as it was.
+        let file_end = self.file.end_page();
+        let is_back = |run: &Run| {
+            run.kind == Kind::Missing || run.kind == Kind::End && run.start < file_end && !self.is_answered()
+        };
+        for run in state.runs.within(start, end).into_iter().filter(is_back) {
+            if let Err(error) = self.refill(&mut state, run.start, run.end, Blocks::Told) {
                 log::debug!(target: "ext2_dax::mmu", "pages {} to {} wait for a touch: {error}", run.start, run.end);
                 if !self.is_answered() {
                     self.revoke(&mut state, run.start, run.end, PrivateCopies::Drop);
@@ -271,9 +334,19 @@ impl Translations for Area {
     fn grown(&self, start: u64, end: u64) {
         let Some((start, end)) = self.cut(start, end) else { return };
         let mut state = self.state();
-        for run in state.runs.within(start, end).into_iter().filter(|run| run.kind == Kind::End) {
-            let done = if self.ahead {
-                self.refill(&mut state, run.start, run.end)
+        let file_end = self.file.end_page();
+        for run in state.runs.within(start, end) {
+            let done = if run.kind != Kind::End {
+                // It has failed to grow. What the page has in which it ends stays.
+                match run.start.max(file_end) {
+                    first if first < run.end => self.place(&mut state, first, run.end, Kind::End),
+                    _ => Ok(()),
+                }
+            } else if run.start >= file_end {
+                Ok(())
+            } else if self.ahead {
+                // Nobody maps them as a hole yet.
+                self.refill(&mut state, run.start, run.end, Blocks::Told)
             } else {
                 self.place(&mut state, run.start, run.end, Kind::Missing)
             };
@@ -363,7 +436,7 @@ impl Area {
             let can_be_stored_to = match run.kind {
                 Kind::File(_) => !by_signals,
                 // Where nobody answers, these are protected as they are.
-                Kind::Zeros | Kind::Missing => self.is_answered(),
+                Kind::Zeros | Kind::Shown(_) | Kind::Missing => self.is_answered(),
                 Kind::End | Kind::Copy => true,
             };
             if can_be_stored_to {

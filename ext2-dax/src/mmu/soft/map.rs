@@ -344,7 +344,8 @@ impl SoftMap {
     }
 
     /// Makes what was stored to `len` bytes from `offset` of the mapping durable (`msync(MS_SYNC)`).
-    /// `len` is rounded up to pages. A mapping whose stores do not reach the file has nothing to do.
+    /// `len` is rounded up to pages. For a private mapping there is nothing to do, nor for one for loads of a file that is open
+    /// for reading only; any other makes durable what others have stored and written, as on Linux.
     ///
     /// # Errors
     /// `EINVAL` for an offset that is no multiple of the page size; `ENOMEM`, after what there is was
@@ -358,7 +359,7 @@ impl SoftMap {
         let end = offset.checked_add(len).ok_or_else(beyond)?;
         let size = self.vma().end - self.vma().start;
         let last = end.min(size);
-        if self.vma().is_shared() && offset < last {
+        if offset < last && self.vma().is_synced(self.area.file.is_open_for_writing()) {
             let first = self.vma().pgoff + offset / PAGE_SIZE;
             self.area.file.msync(first, self.vma().pgoff + last / PAGE_SIZE - 1)?;
         }
