@@ -39,6 +39,10 @@ fn fault(rng: &mut Rng, last: &Step, options: &Options) -> Fault {
         let kinds = [Calls::LOAD, Calls::STORE, Calls::LOAD | Calls::STORE, Calls::DIRECT_ACCESS];
         return Fault::once(*rng.pick(&kinds), rng.below(5));
     }
+    if options.scene == Some(Scene::Owners) && rng.one_in(2) {
+        // Between the words that they lie in.
+        return Fault::once(Calls::FENCE, rng.below(4));
+    }
     if matches!(last.operation, Operation::Store { .. }) && rng.one_in(2) {
         // Behind the blocks that a fault has allocated.
         return Fault::once(Calls::DIRECT_ACCESS, rng.below(4));
@@ -264,9 +268,10 @@ fn synced_is_there(fs: &Ext2, known: &Tree) -> Result<(), String> {
 /// Does the last step again, or not: that may hide what it left. What memory knows then is what the image has once it is closed.
 fn done_again(world: &mut World, device: &Faulty<Fenced>, last: &Step, rng: &mut Rng) -> Result<(), String> {
     let again = if rng.one_in(3) { Answer::Nothing } else { world.perform(last) };
-    // And something small to all that is in hand.
+    // And something small to all that is in hand, or not: that may hide it, too.
     let actor = last.actor;
-    for of in 0..HANDS {
+    let hands = if rng.one_in(3) { 0 } else { HANDS };
+    for of in 0..hands {
         let data = Data { len: 10, seed: of };
         let small = [
             Operation::Chown { of, uid: None, gid: Some(5), mode: None },

@@ -176,6 +176,9 @@ impl Script {
 
     pub(super) fn dead_sharer(&mut self, rng: &mut Rng, options: &Options) {
         use Operation as O;
+        if rng.one_in(3) {
+            return self.shares_with_the_dead(rng);
+        }
         self.sharers();
         self.make(3, FileKind::Regular, 0o644, 3);
         // More than there is room for, and then what is left of it block by block.
@@ -186,6 +189,18 @@ impl Script {
         }
         self.does(O::Unlink { dir: 0, name: 2 });
         self.does(O::Kill { mended: rng.one_in(4) });
+    }
+
+    /// What a file without a name was given is given to another.
+    fn shares_with_the_dead(&mut self, rng: &mut Rng) {
+        use Operation as O;
+        let value = Data { len: 5, seed: 0 };
+        self.make(1, FileKind::Regular, 0o644, 1);
+        self.does(O::Unlink { dir: 0, name: 1 });
+        self.does(O::SetXattr { of: 1, name: 0, value, how: 0 });
+        self.make(2, FileKind::Regular, 0o644, 2);
+        self.does(O::SetXattr { of: 2, name: 0, value, how: 0 });
+        self.does(O::Kill { mended: rng.one_in(2) });
     }
 
     pub(super) fn dead_beside_truncation(&mut self, rng: &mut Rng) {
