@@ -377,6 +377,14 @@ impl Options {
         }
     }
 
+    /// Maps files in the address space of this process, or not.
+    pub(super) fn map_for_real(&mut self, for_real: bool) {
+        self.real_mappings = for_real;
+        if for_real {
+            (self.backend, self.persistent) = (Backend::Mmap, false);
+        }
+    }
+
     /// Whether files can be mapped where they can be changed.
     #[must_use]
     pub fn is_dax(&self) -> bool {

@@ -44,6 +44,7 @@ impl Fault {
                 M::CopiesReplaced | M::AppendsApart | M::LateAttach => Mode::Threads,
                 M::SetIdComesBack | M::FlagsLookedAtFirst | M::MovedIsBroken => Mode::Threads,
                 M::FoundUntold | M::EntryGoesFirst => Mode::Threads,
+                M::StoredBeforeAllKnow => Mode::Threads,
                 M::KeptTakenFirst | M::RunsTakenFirst | M::MarkGoesFirst | M::LeavingPassedOver => {
                     Mode::Threads
                 }
@@ -51,6 +52,7 @@ impl Fault {
                 M::ExchangeKeepsNothing | M::LateTimesForgotten | M::DanglingNamesStay => Mode::Crash,
                 M::LeaseNotWritten | M::InodeReplayedFirst | M::SetIdInLog => Mode::Crash,
                 M::FenceUnnoted
+                | M::AskedAgain
                 | M::LossUntold
                 | M::FaultLeavesHole
                 | M::ErrorsAreClean

@@ -70,6 +70,8 @@ pub enum Scene {
     OneFile,
     /// A hole that all have mapped and looked at gets blocks, by a store, a write or a lease; all look at it again.
     SeenHole,
+    /// A file that all have mapped further than it goes grows, and others look at what it has then.
+    Growing,
     /// A tree is walked while a directory goes from one place in it to another, and back.
     WalkedMoves,
 }
@@ -86,7 +88,7 @@ pub(super) struct Script {
 impl Scene {
     /// Whether all actors have in hand what the first one made before threads begin.
     pub(super) fn is_shared(self) -> bool {
-        matches!(self, Self::FirstOpened | Self::OneFile | Self::SeenHole | Self::WalkedMoves)
+        matches!(self, Self::FirstOpened | Self::OneFile | Self::SeenHole | Self::WalkedMoves | Self::Growing)
     }
 
     /// Those of a mode.
@@ -120,6 +122,7 @@ impl Scene {
                     Self::OneFile,
                     Self::SeenHole,
                     Self::WalkedMoves,
+                    Self::Growing,
                 ]
             }
             Mode::Crash => [&[Self::DeadBesideTruncation][..], &stored].concat(),
@@ -241,6 +244,14 @@ impl Scene {
                 options.shares = vec![(Word::Load, 3), (Word::Store, 2), (Word::FileWrite, 1)];
                 // One gives blocks, one stores, and one sees whether it still maps the hole.
                 options.actors = 3;
+                options.map_for_real(rng.one_in(2));
+            }
+            Self::Growing => {
+                of_blocks(options, 4096, 384);
+                (options.backend, options.buffer_head, options.forgets) = (Backend::Ram, false, false);
+                options.switch = *rng.pick(&[10, 0, 0, 0]);
+                options.shares = vec![(Word::Load, 3), (Word::Read, 2), (Word::FileWrite, 1)];
+                options.map_for_real(!rng.one_in(4));
             }
             Self::WalkedMoves => {
                 use Word as W;
@@ -311,6 +322,7 @@ impl Scene {
             Self::OneFile => script.one_file(rng),
             Self::SeenHole => script.seen_hole(),
             Self::WalkedMoves => script.walked_moves(),
+            Self::Growing => script.growing(),
             Self::OneProcess if options.block < PAGE => script.one_end(),
             Self::OneProcess => script.one_process(rng),
         }

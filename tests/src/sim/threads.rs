@@ -44,6 +44,7 @@ pub(super) fn programs(options: &Options, model: &Model) -> Vec<Vec<Step>> {
             Some(Scene::SyncedTogether) => Script::synced_first(actor, &mut lengths).into_iter().collect(),
             Some(Scene::FirstOpened) => Script::opened_first(actor, &mut lengths, options),
             Some(Scene::SeenHole) => Script::filled_first(actor, &mut lengths),
+            Some(Scene::Growing) => Script::grown_first(actor, &mut lengths),
             Some(Scene::WalkedMoves) => Script::moved_first(actor, &mut lengths),
             Some(Scene::OneFile) => Script::changed_first(actor, &mut lengths),
             _ => Vec::new(),

@@ -11,14 +11,14 @@ use ext2_dax::{
     buffer_head::HoleSize,
     mmu::{
         Protection, Vma,
-        host::{Granularity, HostMap, HostMmu, HostOptions},
+        host::{Faulting, Granularity, HostMap, HostMmu, HostOptions},
         soft::{Died, MapRequest, SoftMap, SoftMmu},
     },
 };
 use tempfile::TempDir;
 
 use super::{
-    Backend, HANDS, Options, Room, Scene,
+    Backend, HANDS, Mode, Options, Room, Scene,
     clock::StepClock,
     operation::{FILES, LEASES, LISTINGS, MAPS},
     unwritten::Unwritten,
@@ -140,9 +140,16 @@ impl Held {
 
 /// Who serves real mappings, where the options want them and the machine can.
 fn host_mmu(options: &Options) -> Option<Arc<HostMmu>> {
-    let granularity = if options.seed.is_multiple_of(2) { Granularity::Pages } else { Granularity::Extents };
-    let host = HostOptions { granularity, ..HostOptions::default() };
-    (options.real_mappings && HostMmu::features().faults).then(|| HostMmu::new(host).ok()).flatten()
+    // Who answers faults takes no turns.
+    let is_eager = options.mode == Mode::Threads;
+    let by_pages = !is_eager && options.seed.is_multiple_of(2);
+    let host = HostOptions {
+        faulting: if is_eager { Faulting::Eager } else { Faulting::Auto },
+        granularity: if by_pages { Granularity::Pages } else { Granularity::Extents },
+        ..HostOptions::default()
+    };
+    let can_be = is_eager || HostMmu::features().faults;
+    (options.real_mappings && can_be).then(|| HostMmu::new(host).ok()).flatten()
 }
 
 /// A file system and who uses it.

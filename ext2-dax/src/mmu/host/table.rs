@@ -2,6 +2,7 @@
 
 use blockdev::PAGE_SIZE;
 use blockdev::host_map::StoresBy;
+use ext2_core::sync::Mended;
 
 use super::area::{Area, Blocks, State};
 use super::runs::{Kind, Run};
@@ -244,7 +245,7 @@ impl Translations for Area {
             if self.is_answered() {
                 // All who map the hole have to be told before anybody maps the blocks: they are mapped by the next touch.
                 self.revoke(&mut state, run.start, run.end, PrivateCopies::Keep);
-            } else if self.vma().is_shared() {
+            } else if self.vma().is_shared() && !Mended::StoredBeforeAllKnow.is_back() {
                 // The same, but what is there is shown already.
                 self.map_blocks(&mut state, run, Kind::Shown);
             } else {

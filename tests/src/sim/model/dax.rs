@@ -308,7 +308,9 @@ impl Model {
         let (done, signal) = self.access(map, at, u64::from(len), false);
         if let Some(signal) = signal {
             let wanted = Answer::Died(Died { signal, done });
-            return if *answer == wanted {
+            // Who maps pages ahead has those of a file that grows a moment before its size says so.
+            let is_ahead = self.has_threads && self.counts_all_as_stored && signal == Signal::Bus;
+            return if *answer == wanted || is_ahead && matches!(answer, Answer::Bytes(_)) {
                 Ok(())
             } else {
                 Err(format!("{}, not {wanted:?}", answer.words()))

@@ -83,8 +83,10 @@ impl Script {
             }
             _ => hold.push(Operation::Lookup { dir: 0, name: SHARED, to: 1 }),
         }
-        if scene == Some(Scene::SeenHole) {
-            hold.extend(look_at_hole());
+        match scene {
+            Some(Scene::SeenHole) => hold.extend(look_at(1)),
+            Some(Scene::Growing) => hold.extend(look_at(3)),
+            _ => {}
         }
         hold
     }
@@ -112,7 +114,28 @@ impl Script {
     pub(super) fn seen_hole(&mut self) {
         self.make(SHARED, FileKind::Regular, 0o644, 1);
         self.does(Operation::Truncate { of: 1, size: PAGE, wait: true });
-        look_at_hole().into_iter().for_each(|operation| self.does(operation));
+        look_at(1).into_iter().for_each(|operation| self.does(operation));
+    }
+
+    /// A file of less than a page.
+    pub(super) fn growing(&mut self) {
+        self.make(SHARED, FileKind::Regular, 0o644, 1);
+        self.does(Operation::Write { of: 1, at: 0, data: Data { len: 100, seed: 3 } });
+        look_at(3).into_iter().for_each(|operation| self.does(operation));
+    }
+
+    /// What an actor begins with beside a file that grows: the first makes it longer, and the others ask how long it is, and look
+    /// at what is there.
+    pub(in crate::sim) fn grown_first(actor: Actor, rng: &mut Rng) -> Vec<Operation> {
+        use Operation as O;
+        if actor == 0 {
+            return vec![match rng.below(3) {
+                0 => O::FileTruncate { file: 0, size: PAGE + 100, wait: true },
+                1 => O::Write { of: 1, at: PAGE, data: Data { len: 100, seed: 9 } },
+                _ => O::FileWrite { file: 0, at: PAGE, data: Data { len: 100, seed: 9 }, nowait: false },
+            }];
+        }
+        vec![O::Read { of: 1, at: PAGE, len: 100 }, O::Load { map: 0, at: PAGE, len: 100 }]
     }
 
     /// What an actor begins with where all look at a hole: most often the first writes, the second stores, and both look at it
@@ -207,12 +230,12 @@ impl Script {
     }
 }
 
-/// Opens and maps the file in hand, and looks at its first page.
-fn look_at_hole() -> [Operation; 3] {
+/// Opens and maps so many pages of the file in hand, and looks at the first.
+fn look_at(pages: u64) -> [Operation; 3] {
     let (sharing, protection) = (Sharing::Shared, Protection::ReadWrite);
     [
         Operation::Open { of: 1, open_for: OpenFor::Writing, file: 0 },
-        Operation::Map { file: 0, page: 0, pages: 1, sharing, protection, map: 0 },
+        Operation::Map { file: 0, page: 0, pages, sharing, protection, map: 0 },
         Operation::Load { map: 0, at: 0, len: 1 },
     ]
 }
