@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `options` | what stands behind `-o` |
 //! | `nodes` | the inodes that the kernel knows, and how often it looked each up |
+//! | `capabilities` | what is known of the capabilities of a file, which a write takes away |
 //! | `volume` | the operations, in families: attributes, names, files, directories, extended attributes, ioctls |
 //! | `filesystem` | the requests of the kernel, each handed to its operation |
 //! | `wire` | requests and replies as bytes |
@@ -55,6 +56,7 @@
 #![forbid(unsafe_code)]
 
 mod awake;
+mod capabilities;
 mod channel;
 mod clock;
 mod convert;

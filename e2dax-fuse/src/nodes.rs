@@ -6,11 +6,12 @@
 //! 2. Nothing is called under a lock of the table, and no inode is let go under one: that may free blocks.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ext2_core::Inode;
 
+use crate::capabilities::Capabilities;
 use crate::convert::node_of;
 
 /// Locks that the table is spread over.
@@ -24,23 +25,13 @@ pub(crate) struct Node {
     /// How many open files may write to it. While there are none, the kernel holds no page that is newer than ours:
     /// it writes all back when one is closed.
     pub(crate) writers: AtomicU32,
-    /// Whether it is known to have no capabilities that a write would have to take away (Linux: `S_NOSEC`).
-    pub(crate) no_capabilities: AtomicBool,
-    /// Capabilities are being taken away, and may not be gone from the media yet.
-    pub(crate) capabilities_go: AtomicBool,
-    /// Whether root has just had its capabilities removed, which is how the kernel begins root's write to it.
-    pub(crate) root_removed_capabilities: AtomicBool,
+    /// What is known of its capabilities.
+    pub(crate) capabilities: Capabilities,
 }
 
 impl Node {
     fn new(inode: Inode) -> Self {
-        Self {
-            inode,
-            writers: AtomicU32::new(0),
-            no_capabilities: AtomicBool::new(false),
-            capabilities_go: AtomicBool::new(false),
-            root_removed_capabilities: AtomicBool::new(false),
-        }
+        Self { inode, writers: AtomicU32::new(0), capabilities: Capabilities::default() }
     }
 }
 

@@ -149,7 +149,7 @@ impl Cell {
         }
         let cell = Self::from_parts(fs, (nr, offset), &raw, &extra)?;
         #[cfg(feature = "write")]
-        cell.losses_told.store(fs.losses.told_of(nr), Ordering::SeqCst);
+        cell.may_have_lost();
         Ok(cell)
     }
 

@@ -163,6 +163,8 @@ impl Plumbing for Inode {
     }
 
     fn flush(&self, barrier: Barrier) -> Result<()> {
+        // Before it is called an error of the device's.
+        self.0.fs.refuse_within()?;
         self.0.fs.flush_file(barrier, self.0.nr, &self.0.losses_told)
     }
 

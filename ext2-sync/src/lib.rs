@@ -46,6 +46,7 @@ mod rank;
 mod rwlock;
 #[cfg(feature = "turns")]
 pub mod turn;
+mod under_way;
 mod whole;
 
 pub use guard::Guard;
@@ -57,4 +58,5 @@ pub use once::Once;
 pub use pause::pause;
 pub use rank::Rank;
 pub use rwlock::RwLock;
+pub use under_way::{Begun, UnderWay};
 pub use whole::{begin_or_end_patient, begin_or_end_whole, is_patient, may_wait};

@@ -1,8 +1,12 @@
 //! A device that fails once, or for good, at every call of an operation: the caller gets an error or what it asked for,
 //! and nothing else is lost.
 
+#[path = "faults/host.rs"]
+mod host;
 #[path = "faults/losses.rs"]
 mod losses;
+#[path = "faults/lost_rights.rs"]
+mod lost_rights;
 
 use std::sync::Arc;
 

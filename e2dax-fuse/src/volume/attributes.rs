@@ -1,10 +1,9 @@
 //! Attributes: what `stat` tells and `chmod`, `chown`, `truncate` and `utimensat` change.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use ext2_core::Clock as _;
-use ext2_core::{Attr, DeviceNr, FileKind, Inode, InodeFlags, SetAttr, Timestamp, Wait};
+use ext2_core::{Attr, DeviceNr, FileKind, Inode, InodeFlags, SetAttr, Timestamp, Wait, XattrSet};
 use rustix::io::Errno;
 
 use super::xattr::CAPABILITY;
@@ -142,6 +141,7 @@ impl Volume {
     pub(crate) fn set_attr(&self, number: u64, change: &Change, caller: Caller) -> Reply<wire::Attr> {
         let node = self.node(number)?;
         let inode = &node.inode;
+        let mode = inode.attr().mode;
         if let Some(size) = change.size {
             let before = inode.size();
             inode.truncate(size, Wait::Yes).map_err(|error| self.errno(&error))?;
@@ -165,7 +165,7 @@ impl Volume {
         }
         if (is_chown || empty) && inode.kind() != FileKind::Directory && change.mode.is_none() {
             // Root's write to a file with capabilities begins in the same way, and keeps the set-id bits.
-            let removed = node.root_removed_capabilities.swap(false, Ordering::AcqRel);
+            let removed = node.capabilities.take_root();
             let may_be_write = empty && caller.uid == 0 && (removed || self.has_capabilities(&node)?);
             self.drop_privileges(&node, is_chown && !may_be_write, caller)?;
         }
@@ -188,8 +188,16 @@ impl Volume {
             }
             _ => {}
         }
+        self.await_set_id(inode, mode)?;
         self.written(inode, false)?;
         Ok(self.attr(inode))
+    }
+
+    /// Waits for the media where set-id bits, or what they depend on, went from a mode that was this before, and the kernel gathers
+    /// writes: it sends those that come next without asking for the bits to be taken, and what it sends waits for no commit.
+    pub(super) fn await_set_id(&self, inode: &Inode, before: u16) -> Reply<()> {
+        let has_changed = before & 0o6000 != 0 && inode.attr().mode != before;
+        self.written(inode, has_changed && self.gathers_writes() && inode.kind() == FileKind::Regular)
     }
 
     /// Whether a change may have to [clear](Self::clear_tail) what the kernel has of a page. Nobody whom a page can wait for
@@ -235,17 +243,11 @@ impl Volume {
             }
         }
         if self.has_capabilities(node)? {
-            node.capabilities_go.store(true, Ordering::SeqCst);
-            match inode.xattr_remove(CAPABILITY) {
-                Ok(()) => {}
-                // Another has removed them, and waits for the media.
-                Err(error) if error.is(ext2_core::Errno::NODATA) => {}
-                Err(error) => return Err(self.errno(&error)),
+            match self.remove_capabilities(node) {
+                // Another has removed them, and waited for the media.
+                Ok(()) | Err(Errno::NODATA) => {}
+                Err(error) => return Err(error),
             }
-            // What is written next does not wait for a commit, nor for a fence.
-            inode.sync().map_err(|error| self.errno(&error))?;
-            // Whether there are none the next one looks: somebody may have given it some since.
-            node.capabilities_go.store(false, Ordering::SeqCst);
             self.forget_attributes(inode);
         } else if inode.attr().mode != before.mode {
             self.forget_attributes(inode);
@@ -253,18 +255,36 @@ impl Volume {
         Ok(())
     }
 
-    /// Whether a file has capabilities; remembered where it has none.
+    /// Removes the capabilities of a file, durably: what is written next does not wait for a commit, nor for a fence. That there are
+    /// none is said when there are none on the media, either.
+    pub(super) fn remove_capabilities(&self, node: &Node) -> Reply<()> {
+        let inode = &node.inode;
+        let mut last = node.capabilities.remove();
+        let remove = || inode.xattr_remove(CAPABILITY);
+        let removed = match remove() {
+            // Memory has none, and the media may: what removes them is stored again.
+            Err(error) if error.is(ext2_core::Errno::NODATA) && last.is_lost => {
+                inode.xattr_set(CAPABILITY, &[], XattrSet::Any).and_then(|()| remove())
+            }
+            done => done,
+        };
+        let is_refused = matches!(removed, Err(ext2_core::Error::Caller(..)));
+        let done = removed.and_then(|()| inode.sync());
+        // What is refused changes nothing.
+        last.is_lost = if is_refused { last.is_lost } else { done.is_err() };
+        done.map_err(|error| self.errno(&error))
+    }
+
+    /// Whether a file has capabilities, or may have them on the media; remembered where it has none.
     fn has_capabilities(&self, node: &Node) -> Reply<bool> {
-        if node.no_capabilities.load(Ordering::Acquire) {
+        let known = &node.capabilities;
+        if known.are_none() {
             return Ok(false);
         }
+        let look = known.look();
         match node.inode.xattr_get(CAPABILITY) {
             Ok(_) => Ok(true),
-            Err(error) if error.is(ext2_core::Errno::NODATA) => {
-                let are_going = node.capabilities_go.load(Ordering::SeqCst);
-                node.no_capabilities.store(!are_going, Ordering::Release);
-                Ok(are_going)
-            }
+            Err(error) if error.is(ext2_core::Errno::NODATA) => Ok(known.found_none(look)),
             Err(error) => Err(self.errno(&error)),
         }
     }

@@ -1,7 +1,5 @@
 //! Extended attributes and access control lists.
 
-use std::sync::atomic::Ordering;
-
 use ext2_core::{SetAttr, XattrSet};
 use rustix::io::Errno;
 
@@ -53,10 +51,12 @@ impl Volume {
             _ => return Err(Errno::INVAL),
         };
         let node = self.node(number)?;
-        node.inode.xattr_set(name, value, how).map_err(|error| self.errno(&error))?;
+        let mode = node.inode.attr().mode;
+        let done = node.inode.xattr_set(name, value, how);
         if name == CAPABILITY {
-            node.no_capabilities.store(false, Ordering::Release);
+            node.capabilities.were_set();
         }
+        done.map_err(|error| self.errno(&error))?;
         if name == ACCESS_LIST {
             // As chmod by somebody outside the group (Linux: `posix_acl_update_mode`).
             let attr = node.inode.attr();
@@ -65,6 +65,7 @@ impl Volume {
                 node.inode.set_attr(&change).map_err(|error| self.errno(&error))?;
                 self.forget_attributes(&node.inode);
             }
+            self.await_set_id(&node.inode, mode)?;
         }
         self.written(&node.inode, false)
     }
@@ -72,10 +73,96 @@ impl Volume {
     /// Removes an attribute.
     pub(crate) fn remove_xattr(&self, number: u64, name: &[u8], caller: Caller) -> Reply<()> {
         let node = self.node(number)?;
-        node.inode.xattr_remove(name).map_err(|error| self.errno(&error))?;
-        if name == CAPABILITY && caller.uid == 0 {
-            node.root_removed_capabilities.store(true, Ordering::Release);
+        if name == CAPABILITY {
+            // Also for a write: the kernel removes them before it sends that, and says nothing of them then.
+            self.remove_capabilities(&node)?;
+            if caller.uid == 0 {
+                node.capabilities.note_root();
+            }
+        } else {
+            node.inode.xattr_remove(name).map_err(|error| self.errno(&error))?;
         }
         self.written(&node.inode, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use blockdev::{Calls, Fault, Faulty, RamDevice};
+    use ext2_core::{Ext2, Follow, OnError, OpenOptions};
+    use ext2_image::mkfs::{self, Format, Fresh};
+    use fuser::WriteFlags;
+
+    use super::*;
+    use crate::options::MountOptions;
+    use crate::volume::{Change, New};
+
+    const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 0 };
+    const USER: Caller = Caller { uid: 1000, gid: 1000, pid: 0 };
+
+    /// A mount of an image with `f`, which has bytes and this mode, durably; and its number.
+    fn mounted(options: &MountOptions, log: bool, mode: u32) -> (Arc<Faulty<RamDevice>>, Volume, u64) {
+        let device = Arc::new(Faulty::new(RamDevice::new(16 << 20).unwrap()));
+        let format = Format { block_size: ext2_core::BlockSize::new(1024), ..Format::default() };
+        mkfs::format(&*device, &format, Fresh::Zeros).unwrap();
+        let how = OpenOptions { log, errors: Some(OnError::Continue), ..OpenOptions::default() };
+        let fs = Ext2::open(device.clone(), &how).unwrap();
+        assert_eq!(fs.has_log(), log);
+        let volume = Volume::new(fs, options).unwrap();
+        let (entry, node) = volume.make(1, b"f", New { mode, umask: 0, device: 0 }, ROOT).unwrap();
+        node.inode.write_at(0, &[1; 1024]).unwrap();
+        volume.fs.sync().unwrap();
+        (device, volume, entry.node)
+    }
+
+    /// What a kill leaves.
+    fn left(device: &Faulty<RamDevice>) -> ext2_core::Inode {
+        let device = RamDevice::from_bytes(&device.inner().to_vec()).unwrap();
+        let fs = Ext2::open(device, &OpenOptions::default()).unwrap();
+        fs.resolve("f", Follow::No).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_after_capabilities_were_removed_waits_until_they_are_gone_for_good() {
+        let (device, volume, number) = mounted(&MountOptions::default(), true, 0o100_666);
+        volume.set_xattr(number, CAPABILITY, b"cap", 0, ROOT).unwrap();
+        volume.fsync(number).unwrap();
+        volume.remove_xattr(number, CAPABILITY, USER).unwrap();
+        let kill = WriteFlags::FUSE_WRITE_KILL_SUIDGID;
+        volume.write(number, 0, &[2; 1024], kill, 0, USER).unwrap();
+        let left = left(&device);
+        assert_eq!(left.read_all().unwrap()[0], 2);
+        left.xattr_get(CAPABILITY).unwrap_err();
+        assert_eq!(volume.remove_xattr(number, CAPABILITY, USER), Err(Errno::NODATA));
+    }
+
+    #[test]
+    fn capabilities_whose_removal_was_lost_are_removed_again_by_the_next_write() {
+        let (device, volume, number) = mounted(&MountOptions::default(), false, 0o100_666);
+        volume.set_xattr(number, CAPABILITY, b"cap", 0, ROOT).unwrap();
+        device.arm(Fault::once(Calls::FLUSH, 0));
+        assert_eq!(volume.remove_xattr(number, CAPABILITY, USER), Err(Errno::IO));
+        assert_eq!(device.fired(), 1);
+        let node = volume.node(number).unwrap();
+        assert!(node.capabilities.remove().is_lost);
+        volume.write(number, 0, &[2; 1024], WriteFlags::empty(), 0, USER).unwrap();
+        assert!(!node.capabilities.remove().is_lost);
+        node.inode.xattr_get(CAPABILITY).unwrap_err();
+        // From here on nobody looks.
+        volume.write(number, 0, &[2; 1024], WriteFlags::empty(), 0, USER).unwrap();
+        assert!(node.capabilities.are_none());
+    }
+
+    #[test]
+    fn set_id_bits_are_gone_for_good_before_the_kernel_gathers_what_is_written_next() {
+        let options = MountOptions { writeback_cache: true, ..MountOptions::default() };
+        let (device, volume, number) = mounted(&options, true, 0o104_777);
+        let change = Change { mode: Some(0o777), ..Change::default() };
+        volume.set_attr(number, &change, ROOT).unwrap();
+        volume.write(number, 0, &[2; 1024], WriteFlags::FUSE_WRITE_CACHE, 0, USER).unwrap();
+        let left = left(&device);
+        assert_eq!((left.attr().mode, left.read_all().unwrap()[0]), (0o777, 2));
     }
 }

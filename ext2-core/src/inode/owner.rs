@@ -14,7 +14,8 @@
 //!    that is what this crate sees, too.
 //! 3. What the owners lose of the mode goes before they change, and what they gain comes after: half-done, nobody may
 //!    do more than he might before or may after. A file whose owners change has no set-id bit meanwhile.
-//! 4. Mode, owners and access list are durable in the order in which they were changed.
+//! 4. Mode, owners and access list are durable in the order in which they were changed. Where a fence of somebody else's that
+//!    has failed may have lost any of them, a change ends as if its own had.
 
 use core::mem::offset_of;
 
@@ -38,30 +39,32 @@ impl Attrs {
 impl Cell {
     fn store_mode(&self, attrs: &mut Attrs, mode: u16) -> Result<()> {
         self.store_u16(offset_of!(RawInode, i_mode) as u64, mode | self.kind.mode_bits())?;
-        attrs.mode = mode;
+        self.note_mode(attrs, mode);
         Ok(())
+    }
+
+    /// Notes that the device has this mode.
+    fn note_mode(&self, attrs: &mut Attrs, mode: u16) {
+        self.rights_taken.changed(attrs.mode, mode);
+        attrs.mode = mode;
     }
 
     /// Takes rights away, durably.
     pub(crate) fn lower_mode(&self, attrs: &mut Attrs, mode: u16) -> Result<()> {
         if attrs.mode & mode != attrs.mode || self.rights_taken.is_lost() {
-            self.store_mode(attrs, attrs.mode & mode)?;
-            self.fence_rights(Barrier::RightsTaken)?;
+            let known = self.fs.losses.count();
+            let stored = self.store_mode(attrs, attrs.mode & mode);
+            let done = stored.and_then(|()| self.fs.fence_since(Barrier::RightsTaken, known));
+            // Where a fence fails, this one or another's, nobody knows whether they are gone.
+            done.inspect_err(|_| self.rights_taken.lose())?;
         }
         Ok(())
     }
 
-    /// A fence behind rights that were taken. Where it fails nobody knows whether they are gone.
-    fn fence_rights(&self, why: Barrier) -> Result<()> {
-        let done = self.fs.fence(why);
-        self.rights_taken.fenced(&done);
-        done
-    }
-
-    /// Gives rights, when what they depend on is durable.
-    pub(crate) fn raise_mode(&self, attrs: &mut Attrs, mode: u16) -> Result<()> {
+    /// Gives rights, when what they depend on is durable, which was begun when so many losses were known.
+    pub(crate) fn raise_mode(&self, attrs: &mut Attrs, mode: u16, known: u32) -> Result<()> {
         if attrs.mode != mode {
-            self.fs.fence(Barrier::RightsGiven)?;
+            self.fs.fence_since(Barrier::RightsGiven, known)?;
             self.store_mode(attrs, mode)?;
         }
         Ok(())
@@ -69,17 +72,41 @@ impl Cell {
 
     /// Stores mode and owners of `changed`, which then are those in memory and durable.
     pub(crate) fn store_rights(&self, attrs: &mut Attrs, changed: &Attrs) -> Result<()> {
+        let known = self.fs.losses.count();
+        let stored = self.store_mode_and_owners(attrs, changed, known);
+        let done = stored.and_then(|()| self.fs.fence_since(Barrier::RightsChanged, known));
+        self.rights_taken.stored(&done);
+        done
+    }
+
+    /// Stores mode, owners and where the access list lies anew, where the media may have others than memory. The caller holds the
+    /// `io` lock exclusive.
+    pub(crate) fn store_lost_rights(&self) -> Result<()> {
+        if !self.rights_taken.is_lost() {
+            return Ok(());
+        }
+        let _xattr = self.fs.writer()?.xattr.lock();
+        let mut attrs = self.attrs.lock();
+        let same = *attrs;
+        self.store_file_acl(&mut attrs, same.file_acl)?;
+        self.store_rights(&mut attrs, &same)
+    }
+
+    fn store_mode_and_owners(&self, attrs: &mut Attrs, changed: &Attrs, known: u32) -> Result<()> {
         self.settle_owners(attrs)?;
         let (old, new) = (attrs.owners(), changed.owners());
         let (low, high) = (old.lows(), old.highs() != new.highs());
-        let differs = (low.0 != new.lows().0, low.1 != new.lows().1, high);
+        // What may be lost is stored as if all of it differed.
+        let is_lost = self.rights_taken.is_lost();
+        let differs = (is_lost || low.0 != new.lows().0, is_lost || low.1 != new.lows().1, is_lost || high);
         match differs {
             (false, false, false) => self.store_mode(attrs, changed.mode)?,
             (true, false, false) => {
                 // Mode and owner lie side by side.
                 let mode = u32::from(changed.mode | self.kind.mode_bits());
                 self.store_u32(offset_of!(RawInode, i_mode) as u64, mode | u32::from(new.lows().0) << 16)?;
-                (attrs.mode, attrs.uid) = (changed.mode, new.uid);
+                self.note_mode(attrs, changed.mode);
+                attrs.uid = new.uid;
             }
             _ => {
                 let is_one = !differs.0 && differs.1 != differs.2;
@@ -99,65 +126,78 @@ impl Cell {
                         let both = u32::from(highs.0) | u32::from(highs.1) << 16;
                         self.store_u32(offset_of!(RawInode, i_uid_high) as u64, both)?;
                     }
-                    _ => self.move_owners(attrs, new)?,
+                    _ => self.move_owners(attrs, new, known)?,
                 }
                 (attrs.uid, attrs.gid) = (new.uid, new.gid);
-                self.raise_mode(attrs, changed.mode)?;
+                self.raise_mode(attrs, changed.mode, known)?;
             }
         }
-        self.fence_rights(Barrier::RightsChanged)
+        Ok(())
     }
 
     /// Changes owners that lie in more than one word. After an error behind the mark they are the new ones, and settled
     /// with the times.
-    fn move_owners(&self, attrs: &mut Attrs, new: Owners) -> Result<()> {
+    fn move_owners(&self, attrs: &mut Attrs, new: Owners, known: u32) -> Result<()> {
         if self.fs.is_hurd() {
-            return self.move_owners_past_nobody(attrs, new);
+            return self.move_owners_past_nobody(attrs, new, known);
         }
         if Mended::OwnersInPieces.is_back() {
             attrs.owners_move = true;
             (attrs.uid, attrs.gid) = (new.uid, new.gid);
-            return self.settle_owners(attrs);
+            return self.place_owners(attrs, known);
         }
-        self.store_u32(offset_of!(RawInode, i_osd1) as u64, new.note())?;
-        self.fs.fence(Barrier::OwnersNoted)?;
-        self.store_last(new.on_their_way(self.generation))?;
+        self.mark_owners(new, known)?;
         if Mended::MarkUnknown.is_back() {
             self.fs.fence(Barrier::OwnersMarked)?;
         }
         (attrs.uid, attrs.gid, attrs.owners_move, attrs.late) = (new.uid, new.gid, true, true);
-        self.settle_owners(attrs)
+        self.place_owners(attrs, known)
+    }
+
+    /// Notes owners, and makes them the owners by a mark.
+    fn mark_owners(&self, owners: Owners, known: u32) -> Result<()> {
+        self.store_u32(offset_of!(RawInode, i_osd1) as u64, owners.note())?;
+        self.fs.fence_since(Barrier::OwnersNoted, known)?;
+        self.store_last(owners.on_their_way(self.generation))
     }
 
     /// The same on an image of the Hurd, which uses the fields of the note for a translator and an author. Between the
     /// stores the inode is somebody's with an id from 0xffff0000 on, which nobody has.
-    fn move_owners_past_nobody(&self, attrs: &mut Attrs, new: Owners) -> Result<()> {
+    fn move_owners_past_nobody(&self, attrs: &mut Attrs, new: Owners, known: u32) -> Result<()> {
         let high = |uid: u16, gid: u16| {
             self.store_u32(offset_of!(RawInode, i_uid_high) as u64, u32::from(uid) | u32::from(gid) << 16)
         };
         high(u16::MAX, u16::MAX)?;
         // What the device has is what memory has, also where one of the next fails.
         (attrs.uid, attrs.gid) = (attrs.uid | 0xffff_0000, attrs.gid | 0xffff_0000);
-        self.fs.fence(Barrier::OwnersNoted)?;
+        self.fs.fence_since(Barrier::OwnersNoted, known)?;
         self.store_u16(offset_of!(RawInode, i_uid) as u64, new.lows().0)?;
         attrs.uid = new.uid | 0xffff_0000;
         self.store_u16(offset_of!(RawInode, i_gid) as u64, new.lows().1)?;
         attrs.gid = new.gid | 0xffff_0000;
-        self.fs.fence(Barrier::OwnersPlaced)?;
+        self.fs.fence_since(Barrier::OwnersPlaced, known)?;
         high(new.highs().0, new.highs().1)
     }
 
-    /// Puts owners that a mark stands for where others look for them.
+    /// Puts owners that a mark stands for where others look for them: a crash left them on their way, or an error. Whoever changes
+    /// an owner comes here first.
     pub(crate) fn settle_owners(&self, attrs: &mut Attrs) -> Result<()> {
         if !attrs.owners_move {
             return Ok(());
         }
-        // Where it failed before, whoever changes an owner comes here first.
-        self.fs.fence(Barrier::OwnersMarked)?;
+        let known = self.fs.losses.count();
+        // The mark may be lost, or the note be gone already.
+        self.mark_owners(attrs.owners(), known)?;
+        self.place_owners(attrs, known)
+    }
+
+    /// The same behind a mark that was stored when so many losses were known.
+    fn place_owners(&self, attrs: &mut Attrs, known: u32) -> Result<()> {
+        self.fs.fence_since(Barrier::OwnersMarked, known)?;
         let owners = attrs.owners();
         self.store_u16(offset_of!(RawInode, i_uid) as u64, owners.lows().0)?;
         self.store_u16(offset_of!(RawInode, i_gid) as u64, owners.lows().1)?;
-        self.fs.fence(Barrier::OwnersPlaced)?;
+        self.fs.fence_since(Barrier::OwnersPlaced, known)?;
         self.store_last(owners.arrived())?;
         self.store_u32(offset_of!(RawInode, i_osd1) as u64, 0)?;
         attrs.owners_move = false;

@@ -1,13 +1,15 @@
 //! Rights that were taken away: whether they are gone from the media, too, and the set-id bits that a write takes.
 //!
 //! # Invariants
-//! 1. Who finds no set-id bit that he would have to take has not come before another who takes it: he waits for the media as
-//!    that one does.
-//! 2. Where a fence behind rights that were taken fails, the next who takes any stores and fences again, though memory has none.
+//! 1. Who finds no set-id bit that he would have to take has not come before it is gone: he waits for the media, whoever took
+//!    it, by a write, a change of mode or owner, or an access list.
+//! 2. Where mode or owners may be lost on the way to the media, by a fence behind them or another's, the next who takes or changes
+//!    any stores and fences them again, though memory has them. So does who finds the inode on the device after something was
+//!    lost: it may be among that.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::{Attrs, Inode};
+use super::{Attrs, Cell, Inode};
 use crate::error::Result;
 use crate::fs::change::Change;
 use crate::sync::Mended;
@@ -15,28 +17,35 @@ use crate::sync::Mended;
 /// What is known of rights that were taken from an inode. Changed under its `attrs` lock, but for what is gone.
 #[derive(Debug, Default)]
 pub(crate) struct RightsTaken {
-    /// A fence behind them has failed.
+    /// The media may have another mode than memory, or other owners.
     is_lost: AtomicBool,
-    /// How often set-id bits were taken.
+    /// How often set-id bits went that a write takes.
     taken: AtomicU32,
     /// How often of these they are known to be gone from the media.
     gone: AtomicU32,
 }
 
 impl RightsTaken {
-    /// Whether the last fence behind them has failed.
+    /// Whether the media may have another mode than memory, or other owners.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost.load(Ordering::SeqCst)
     }
 
-    /// Notes how a fence behind them ended.
-    pub(super) fn fenced(&self, done: &Result<()>) {
+    /// Notes that they may.
+    pub(crate) fn lose(&self) {
+        self.is_lost.store(true, Ordering::SeqCst);
+    }
+
+    /// Notes how it ended that mode and owners were stored, all that may be lost of them.
+    pub(super) fn stored(&self, done: &Result<()>) {
         self.is_lost.store(done.is_err(), Ordering::SeqCst);
     }
 
-    /// Notes that set-id bits are being taken, and gives how often they were.
-    fn take(&self) -> u32 {
-        self.taken.fetch_add(1, Ordering::SeqCst) + 1
+    /// Notes that a mode was stored in the place of another.
+    pub(super) fn changed(&self, old: u16, new: u16) {
+        if of_write(old) & !of_write(new) != 0 {
+            self.taken.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// How often they were taken, where they may not be gone from the media yet.
@@ -49,6 +58,17 @@ impl RightsTaken {
 /// The set-id bits that a write takes from a mode: without group execute set-group-ID says something else.
 fn of_write(mode: u16) -> u16 {
     mode & if mode & 0o010 != 0 { 0o6000 } else { 0o4000 }
+}
+
+impl Cell {
+    /// Notes what may be lost of what was stored to the inode before it was read from the device.
+    pub(super) fn may_have_lost(&self) {
+        let losses = &self.fs.losses;
+        self.losses_told.store(losses.told_of(self.nr), Ordering::SeqCst);
+        if losses.count() > 0 {
+            self.rights_taken.lose();
+        }
+    }
 }
 
 impl Inode {
@@ -76,9 +96,12 @@ impl Inode {
     fn take_setid(&self) -> Result<Option<u32>> {
         let rights = &self.0.rights_taken;
         let has_none = |attrs: &Attrs| of_write(attrs.mode) == 0 && !rights.is_lost();
-        // Most files have none: each write by a user asks.
-        if has_none(&self.0.attrs.lock()) {
-            return Ok(rights.pending());
+        {
+            // Most files have none: each write by a user asks.
+            let attrs = self.0.attrs.lock();
+            if has_none(&attrs) {
+                return Ok(rights.pending());
+            }
         }
         // Who changes mode and access list gives back what the mode had, and would bring the bits back.
         let _io = (!Mended::SetIdComesBack.is_back()).then(|| self.0.io.read());
@@ -88,8 +111,7 @@ impl Inode {
         }
         let _change = Change::begin(&*self.0.fs)?;
         let changed = Attrs { mode: attrs.mode & !of_write(attrs.mode), ..*attrs };
-        let taken = rights.take();
         self.0.store_rights(&mut attrs, &changed)?;
-        Ok(Some(taken))
+        Ok(Some(rights.taken.load(Ordering::SeqCst)))
     }
 }

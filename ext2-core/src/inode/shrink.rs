@@ -292,7 +292,12 @@ impl Cell {
             (_, false) => {
                 self.discard_window(&mut self.map.lock());
                 let pages = self.space.get().map_or(Ok(()), |space| space.write_back(0..u64::MAX));
-                pages.and_then(|()| if change.is_ok() { self.write_late() } else { Ok(()) })
+                let late = if change.is_ok() { self.write_late() } else { Ok(()) };
+                // Nobody tries again: it is lost, and who syncs the file or the whole later is told.
+                for error in [pages, late].iter().filter_map(|done| done.as_ref().err()) {
+                    self.fs.note_loss(error);
+                }
+                Ok(())
             }
         };
         if let Err(error) = done {

@@ -42,6 +42,8 @@ impl Cell {
         if change.mode.is_none() && change.uid.is_none() && change.gid.is_none() {
             return Ok(());
         }
+        self.store_lost_rights()?;
+        let known = self.fs.losses.count();
         let mode = change.mode.map(|mode| mode & 0o7777);
         if let Some(mode) = mode
             && let Some(acl) = self.acl(AclKind::Access)?
@@ -55,7 +57,9 @@ impl Cell {
             gid: change.gid.unwrap_or(attrs.gid),
             ..*attrs
         };
-        self.store_rights(&mut attrs, &changed)
+        self.store_rights(&mut attrs, &changed)?;
+        // The access list, too.
+        self.fs.none_since(known).inspect_err(|_| self.rights_taken.lose())
     }
 
     /// Raises the size to `end` if it is smaller; what is mapped between the old end and `written_from` is

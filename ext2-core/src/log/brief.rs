@@ -127,7 +127,7 @@ impl Brief {
         self.run(fs, words, &mut step).or_else(|error| {
             let is_back = match step {
                 Step::Making => true,
-                Step::Named | Step::Ended => forget(&*fs.dev, Some(self.inode)).is_ok(),
+                Step::Named | Step::Ended => fs.losing(true, || forget(&*fs.dev, Some(self.inode))).is_ok(),
                 Step::Committed => false,
             };
             match step {
@@ -164,7 +164,7 @@ impl Brief {
         dev.write_u32(super_at!(s_feature_compat), compat)?;
         fs.fence(Barrier::BriefEnded)?;
         *step = Step::Ended;
-        forget(dev, Some(self.inode)).inspect_err(|error| fs.note_loss(error))
+        fs.losing(true, || forget(dev, Some(self.inode)))
     }
 
     fn write_log(&self, fs: &Fs, images: &BTreeMap<u32, Vec<u8>>) -> Result<()> {

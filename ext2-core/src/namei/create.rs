@@ -347,7 +347,7 @@ impl Inode {
         fs.indexes.forget(nr);
         let cell = Cell::from_parts(fs, (nr, offset), &raw, &extra)?;
         // What was lost since its number was taken may be a part of it.
-        fs.losses.note_told(nr, known);
+        fs.losses.note_new(nr, known);
         cell.losses_told.store(known, Ordering::SeqCst);
         let mut is_new = false;
         let inode = fs.inode_or(nr, || {

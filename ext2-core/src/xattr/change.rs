@@ -392,6 +392,7 @@ impl Cell {
     /// Stores an access list that goes with a mode, under no more rights than the mode had or will have: the caller
     /// gives the others. The caller holds the `io` lock exclusive.
     pub(crate) fn set_acl_below(&self, acl: &Acl, mode: u16) -> Result<()> {
+        let known = self.fs.losses.count();
         // Where there is no room nothing changes, not for a moment.
         drop(self.way_to_share(false)?);
         let takes_block = !acl.is_mode() && !self.fs.writer()?.share_xattrs;
@@ -407,7 +408,7 @@ impl Cell {
         self.set_acl(AclKind::Access, Some(acl)).or_else(|error| {
             // Where the device failed the list may be the new one, which the old mode may not go with.
             if !matches!(error, Error::Device(_)) {
-                self.raise_mode(&mut self.attrs.lock(), before)?;
+                self.raise_mode(&mut self.attrs.lock(), before, known)?;
             }
             Err(error)
         })
@@ -483,16 +484,19 @@ impl Inode {
         }
         self.0.fs.change(|| {
             let _io = self.0.io_to_change()?;
+            self.0.store_lost_rights()?;
+            let known = self.0.fs.losses.count();
             match acl {
                 Some(acl) if which == AclKind::Access => {
                     let mode = self.0.attrs.lock().mode & !0o777 | acl.mode();
                     self.0.set_acl_below(acl, mode)?;
                     let mut attrs = self.0.attrs.lock();
-                    self.0.raise_mode(&mut attrs, mode)?;
+                    self.0.raise_mode(&mut attrs, mode, known)?;
                 }
                 _ => self.0.set_acl(which, acl)?,
             }
-            self.0.fs.fence(Barrier::RightsChanged)?;
+            let done = self.0.fs.fence_since(Barrier::RightsChanged, known);
+            done.inspect_err(|_| self.0.rights_taken.lose())?;
             // Removing says itself whether there was something.
             if acl.is_some() {
                 self.0.touch_ctime();

@@ -1,114 +1,16 @@
 //! A fence that fails may have lost what was stored before it: the image is marked, and whoever syncs is told.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex, atomic::Ordering, mpsc};
 
-use blockdev::{BlockDevice, Error, RamDevice, Result};
-use e2dax_tests::{Hook, small::create};
-use ext2_core::{Closed, Ext2, Follow, Inode, OpenOptions, SetAttr, Unclean, Wait};
+use blockdev::{BlockDevice, Calls, Fault, Faulty, Media, RamDevice, Result};
+use e2dax_tests::{dax, small::create};
+use ext2_core::{
+    BlockSize, Closed, Errno, Ext2, Follow, Inode, OnError, OpenOptions, SetAttr, Timestamp, Unclean, Wait,
+};
+use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
 use ext2_image::mkfs::{self, Format, Fresh};
 
-/// A file of a host: what is stored is seen at once, and is on the disk with a flush, which a fence is, too. One that fails says
-/// so once, and what it should have written is not written any more.
-#[derive(Debug)]
-struct Host {
-    cache: RamDevice,
-    disk: RamDevice,
-    dirty: Mutex<Vec<(u64, u64)>>,
-    fails: AtomicBool,
-    /// Before the next flush does its work.
-    at_flush: Hook,
-    /// After the next store of so many bytes.
-    at_store: Hook,
-    store_len: AtomicUsize,
-}
-
-impl Host {
-    fn opened() -> (Arc<Self>, Ext2) {
-        Self::opened_with(&OpenOptions::default())
-    }
-
-    fn opened_with(options: &OpenOptions) -> (Arc<Self>, Ext2) {
-        let [cache, disk] = [(); 2].map(|()| RamDevice::new(16 << 20).unwrap());
-        let host = Self {
-            cache,
-            disk,
-            dirty: Mutex::default(),
-            fails: AtomicBool::new(false),
-            at_flush: Hook::default(),
-            at_store: Hook::default(),
-            store_len: AtomicUsize::new(0),
-        };
-        let format = Format { block_size: ext2_core::BlockSize::new(1024), ..Format::default() };
-        mkfs::format(&host, &format, Fresh::Zeros).unwrap();
-        host.flush().unwrap();
-        let host = Arc::new(host);
-        let fs = Ext2::open(host.clone(), options).unwrap();
-        (host, fs)
-    }
-
-    fn stored(&self, at: u64, len: usize) {
-        self.dirty.lock().unwrap().push((at, len as u64));
-        if len == self.store_len.load(Ordering::SeqCst) {
-            self.at_store.run();
-        }
-    }
-
-    /// What a power cut leaves, opened.
-    fn after_power_cut(&self) -> Ext2 {
-        Ext2::open(RamDevice::from_bytes(&self.disk.to_vec()).unwrap(), &OpenOptions::default()).unwrap()
-    }
-
-    /// A write of somebody else's to this file, whose fence fails.
-    fn loss_by(self: &Arc<Self>, other: &Inode) -> impl FnOnce() + Send + use<> {
-        let (host, other) = (self.clone(), other.clone());
-        let write = move || {
-            host.fails.store(true, Ordering::SeqCst);
-            other.write_at(other.size().next_multiple_of(1024), &[3; 1024]).unwrap_err();
-        };
-        || std::thread::spawn(write).join().unwrap()
-    }
-
-    fn is_marked(&self) -> bool {
-        self.disk.to_vec()[1024 + 58] & 2 != 0
-    }
-}
-
-impl BlockDevice for Host {
-    e2dax_tests::forward!(cache: size, read_at);
-
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        self.cache.write_at(offset, buf)?;
-        self.stored(offset, buf.len());
-        Ok(())
-    }
-
-    fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        self.cache.zero(offset, len)?;
-        self.stored(offset, len as usize);
-        Ok(())
-    }
-
-    fn fence(&self) -> Result<()> {
-        let dirty = std::mem::take(&mut *self.dirty.lock().unwrap());
-        if self.fails.swap(false, Ordering::SeqCst) {
-            return Err(Error::Io { op: "flush", offset: 0, errno: Some(5), message: "lost".into() });
-        }
-        for (at, len) in dirty {
-            let mut bytes = vec![0; len as usize];
-            self.cache.read_at(at, &mut bytes)?;
-            self.disk.write_at(at, &bytes)?;
-        }
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<()> {
-        self.at_flush.run();
-        self.fence()
-    }
-}
+use crate::host::Host;
 
 /// A file that is written anew since it was synced, and one that is empty.
 fn written_anew(fs: &Ext2) -> [Inode; 2] {
@@ -127,7 +29,7 @@ fn who_syncs_a_file_is_told_once_that_somebody_elses_fence_failed() {
     b.write_at(0, &[3; 4096]).unwrap_err();
     let later = create(&fs, "later");
     later.write_at(0, &[4; 4096]).unwrap();
-    assert_eq!(a.sync().unwrap_err().errno(), ext2_core::Errno::IO);
+    assert_eq!(a.sync().unwrap_err().errno(), Errno::IO);
     // Written again, it is there.
     a.write_at(0, &[2; 4096]).unwrap();
     a.sync().unwrap();
@@ -170,19 +72,6 @@ fn a_file_that_nobody_held_is_told_once_however_often_it_is_opened() {
 }
 
 #[test]
-fn set_id_bits_that_are_taken_among_other_changes_are_waited_for_by_others() {
-    let (host, fs) = Host::opened_with(&OpenOptions { log: true, ..OpenOptions::default() });
-    let tool = tool(&fs);
-    fs.together(|| tool.strip_setid()).unwrap();
-    // Whoever is not within.
-    tool.strip_setid().unwrap();
-    tool.write_at(0, &[2; 1024]).unwrap();
-    let left = RamDevice::from_bytes(&host.cache.to_vec()).unwrap();
-    let again = Ext2::open(left, &OpenOptions::default()).unwrap();
-    assert_eq!(again.resolve("tool", Follow::No).unwrap().attr().mode, 0o777);
-}
-
-#[test]
 fn a_loss_while_a_file_is_synced_is_told_by_that_sync() {
     let (host, fs) = Host::opened();
     let [a, b] = written_anew(&fs);
@@ -205,54 +94,83 @@ fn a_loss_in_the_birth_of_a_file_is_told_to_who_syncs_it() {
     new.sync().unwrap_err();
 }
 
-/// A file that anybody may write to as its owner, durably.
-fn tool(fs: &Ext2) -> Inode {
-    let tool = create(fs, "tool");
-    tool.write_at(0, &[1; 1024]).unwrap();
-    tool.set_attr(&SetAttr { mode: Some(0o4777), ..SetAttr::default() }).unwrap();
-    fs.sync().unwrap();
-    tool
-}
-
+/// The device has failed, and who asked it does not know yet.
 #[test]
-fn set_id_bits_whose_loss_failed_are_taken_again_before_anything_is_written() {
-    for log in [true, false] {
-        let (host, fs) = Host::opened_with(&OpenOptions { log, ..OpenOptions::default() });
-        let tool = tool(&fs);
-        host.fails.store(true, Ordering::SeqCst);
-        tool.strip_setid().unwrap_err();
-        let again = tool.strip_setid().and_then(|()| tool.write_at(0, &[2; 1024]));
-        assert_eq!(again.is_ok(), !log, "{again:?}");
-        drop(tool);
-        let _ = fs.close();
-        host.fence().unwrap();
-        let left = host.after_power_cut();
-        let mode = left.resolve("tool", Follow::No).unwrap().attr().mode;
-        let is_new = left.read("tool").unwrap()[0] == 2;
-        assert!(mode & 0o4000 == 0 || !is_new, "{mode:o}");
-    }
-}
-
-#[test]
-fn who_finds_set_id_bits_gone_waits_for_the_media_too() {
-    let (host, fs) = Host::opened_with(&OpenOptions { log: true, ..OpenOptions::default() });
-    let tool = tool(&fs);
-    let (second, known, (tell, told)) = (tool.clone(), host.clone(), std::sync::mpsc::channel());
-    // In the middle of the first one's commit.
-    host.at_flush.set(move || {
-        std::thread::spawn(move || {
-            second.strip_setid().unwrap();
-            second.write_at(0, &[2; 1024]).unwrap();
-            // As a process leaves it that is killed.
-            let left = RamDevice::from_bytes(&known.cache.to_vec()).unwrap();
-            let again = Ext2::open(left, &OpenOptions::default()).unwrap();
-            let mode = again.resolve("tool", Follow::No).unwrap().attr().mode;
-            tell.send((mode, again.read("tool").unwrap()[0])).unwrap();
-        });
+fn who_syncs_a_file_waits_for_a_fence_that_has_failed_and_not_said_so() {
+    let (host, fs) = Host::opened();
+    let [a, b] = written_anew(&fs);
+    let (tell, told) = mpsc::channel();
+    host.at_failed.set(move || {
+        std::thread::spawn(move || tell.send(a.sync().is_ok()).unwrap());
+        // Long enough for it to return, where it does not wait.
         std::thread::sleep(std::time::Duration::from_millis(200));
     });
-    tool.strip_setid().unwrap();
-    assert_eq!(told.recv().unwrap(), (0o777, 2));
+    host.fails.store(true, Ordering::SeqCst);
+    b.write_at(0, &[3; 4096]).unwrap_err();
+    let is_durable = told.recv().unwrap();
+    assert!(!is_durable);
+    assert_eq!(host.after_power_cut().read("a").unwrap()[0], 1);
+}
+
+#[test]
+fn of_two_who_hold_one_file_the_first_who_syncs_it_is_told_of_a_loss() {
+    let (host, fs) = Host::opened();
+    let [a, b] = written_anew(&fs);
+    let other = fs.resolve("a", Follow::No).unwrap();
+    host.loss_by(&b)();
+    a.sync().unwrap_err();
+    other.sync().unwrap();
+}
+
+#[test]
+fn a_birth_that_began_before_a_loss_takes_nothing_back_that_was_told_since() {
+    let (host, fs) = Host::opened();
+    let [a, b, c] = ["a", "b", "c"].map(|name| create(&fs, name));
+    fs.sync().unwrap();
+    host.loss_by(&c)();
+    // A second loss in the midst of the birth, of which somebody is told before that has ended.
+    host.store_len.store(usize::from(fs.superblock().inode_size), Ordering::SeqCst);
+    let loss = host.loss_by(&c);
+    host.at_store.set(move || {
+        loss();
+        std::thread::spawn(move || b.sync().unwrap_err()).join().unwrap();
+    });
+    let new = create(&fs, "new");
+    assert!(!host.at_store.is_set());
+    fs.resolve("b", Follow::No).unwrap().sync().unwrap();
+    drop(new);
+    fs.resolve("new", Follow::No).unwrap().sync().unwrap_err();
+    drop(a);
+}
+
+#[test]
+fn what_the_last_holder_could_not_write_back_is_told_to_who_syncs_the_file_or_the_whole() {
+    for is_whole in [false, true] {
+        let ram = RamDevice::with_media(12 << 20, Media::Persistent).unwrap();
+        let format = Format { block_size: BlockSize::new(4096), ..Format::default() };
+        mkfs::format(&ram, &format, Fresh::Zeros).unwrap();
+        let device = Arc::new(Faulty::new(ram));
+        let options = OpenOptions { errors: Some(OnError::Continue), ..OpenOptions::default() };
+        let ext2 = Ext2::open(device.clone(), &options).unwrap();
+        let inode = create(&ext2, "f");
+        inode.write_at(0, &[1; 4096]).unwrap();
+        ext2.sync().unwrap();
+        let fs = DaxFs::new(ext2.clone(), DaxOptions::default());
+        let file = File::open(&fs, inode.clone(), OpenFor::Writing).unwrap();
+        let map = dax::map(&file, 4096);
+        map.store(100, 7).unwrap();
+        let atime = Timestamp::from_secs(1_000_000);
+        inode.set_attr(&SetAttr { atime: Some(atime), ..SetAttr::default() }).unwrap();
+        device.arm(Fault::once(Calls::WRITE_BACK, 0));
+        drop((map, file, inode));
+        assert_eq!(device.fired(), 1);
+        let again = ext2.resolve("f", Follow::No).unwrap();
+        // What is late is written all the same.
+        assert_eq!(again.attr().atime, atime);
+        let synced = || if is_whole { ext2.sync() } else { again.sync() };
+        synced().unwrap_err();
+        synced().unwrap();
+    }
 }
 
 type Work = fn(&Ext2) -> ext2_core::Result<()>;
