@@ -42,7 +42,11 @@ mod tests {
         let mut paths = Paths::default();
         given.iter().for_each(|path| paths.push(path));
         let mut back = Vec::new();
-        paths.each(|path| Ok(back.push(path.to_vec()))).unwrap();
+        let mut keep = |path: &[u8]| {
+            back.push(path.to_vec());
+            Ok(())
+        };
+        paths.each(&mut keep).unwrap();
         assert_eq!(back, given);
         assert_eq!(paths.parts.iter().map(|(_, rest)| rest.len()).sum::<usize>(), 6 + 2 + 1 + 5);
     }
