@@ -91,6 +91,14 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     [directory, slash, name].concat()
 }
 
+/// Makes the path of a directory that of a name in it.
+pub(crate) fn push_name(directory: &mut Vec<u8>, name: &[u8]) {
+    if !directory.ends_with(b"/") {
+        directory.push(b'/');
+    }
+    directory.extend_from_slice(name);
+}
+
 /// The name that a path ends in, if that is one: not of the root, nor of a path that ends in dots.
 pub(crate) fn last_name(path: &[u8]) -> Option<&[u8]> {
     let name = path.rsplit(|&byte| byte == b'/').find(|name| !name.is_empty())?;

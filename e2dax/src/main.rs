@@ -36,6 +36,7 @@ mod interrupt;
 mod json;
 mod kept;
 mod out;
+mod paths;
 mod progress;
 mod remote;
 mod settle;

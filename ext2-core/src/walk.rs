@@ -3,17 +3,21 @@
 //! # Invariants
 //! 1. A directory is entered at most once, so that a walk ends on any image; a second name of a directory is
 //!    [`Corrupt`](crate::Error::Corrupt), and the walk goes on behind it. One that was moved since it was given is passed over.
-//! 2. What is given has a path that leads to it and to nothing else: a name with a `/` or a NUL in it, a name that is
-//!    there twice and a second `.` or `..` are `Corrupt` too.
+//! 2. What is given has a path that leads to it and to nothing else: a name with a `/` or a NUL in it and a second `.` or
+//!    `..` are `Corrupt` too, and so is a name that is there twice where nobody writes. Where somebody may, a listing gives
+//!    one twice that went and was made again behind it: it is given once.
+//! 3. Memory is that of the longest path, and of the names in the directories that are being walked: not of a path for each.
 //!
 //! # Locking
-//! A directory is read as a whole when it is entered, under its own lock; between the steps nothing is locked. Where others
-//! may change the file system meanwhile, each name is looked up again when its turn comes: its number may be another
-//! file's by then. A name that is gone is passed over.
+//! All names of a directory are read when it is entered, each block under the directory's lock and nothing from one block to
+//! the next; between the steps nothing is locked. On a file system that was opened for writing each name is looked up again
+//! when its turn comes, also once writing has ended: its number may be another file's by then. A name that is gone is passed
+//! over.
 
 mod entered;
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -83,10 +87,12 @@ impl core::error::Error for WalkError {}
 pub struct Walk {
     fs: Ext2,
     start: Option<Found>,
+    /// The path of what was given last, which begins with those of all directories that are being walked.
+    path: Vec<u8>,
     /// The directories that are being walked, the innermost last.
     open: Vec<Directory>,
     /// The directory that was given last, to be entered at the next step.
-    next: Option<(Vec<u8>, Inode)>,
+    next: Option<Inode>,
     /// Those that were given, and where.
     entered: Entered,
 }
@@ -94,7 +100,8 @@ pub struct Walk {
 /// A directory with what is still to be given of it, the next one last.
 #[derive(Debug)]
 struct Directory {
-    path: Vec<u8>,
+    /// How much of the walk's path is its own.
+    len: usize,
     inode: Inode,
     rest: Vec<Result<(Vec<u8>, InodeNr), Error>>,
     /// The name that was given last.
@@ -107,7 +114,14 @@ impl Walk {
     #[must_use]
     pub fn new(inode: &Inode, path: &[u8]) -> Self {
         let start = Found { path: path.to_vec(), depth: 0, inode: inode.clone() };
-        Self { fs: inode.fs(), start: Some(start), open: Vec::new(), next: None, entered: Entered::default() }
+        Self {
+            fs: inode.fs(),
+            start: Some(start),
+            path: path.to_vec(),
+            open: Vec::new(),
+            next: None,
+            entered: Entered::default(),
+        }
     }
 
     /// Leaves out what is below the directory that was given last.
@@ -115,8 +129,8 @@ impl Walk {
         self.next = None;
     }
 
-    /// Reads a directory whose files come next.
-    fn enter(&mut self, path: Vec<u8>, inode: &Inode) {
+    /// Reads the directory that was given last, whose files come next.
+    fn enter(&mut self, inode: Inode) {
         let mut rest = match inode.entries(0) {
             Err(error) => vec![Err(error)],
             Ok(entries) => {
@@ -133,12 +147,13 @@ impl Walk {
             (Ok(a), Ok(b)) => b.cmp(a),
             (a, b) => a.is_err().cmp(&b.is_err()),
         });
-        self.open.push(Directory { path, inode: inode.clone(), rest, last: Vec::new() });
+        self.open.push(Directory { len: self.path.len(), inode, rest, last: Vec::new() });
     }
 
     /// The file of a name in `directory` that was listed with the number `nr`; `None` where it is gone.
     fn inode_of(&self, directory: &Inode, name: &[u8], nr: InodeNr) -> Result<Option<Inode>, Error> {
-        if self.fs.is_read_only() {
+        // Not whether it can be written now: an error, a close or a shutdown may have ended that, after names have changed.
+        if !self.fs.0.has_writer() {
             return directory.of_entry(name, nr).map(Some);
         }
         match directory.lookup(name) {
@@ -147,47 +162,59 @@ impl Walk {
         }
     }
 
-    /// What a name of the innermost directory leads to; `None` where it is gone.
+    /// What a name of the innermost directory leads to; `None` where it is gone, or was given.
     fn visit(
         &mut self,
         directory: &Inode,
-        folder: &[u8],
         (name, nr): (&[u8], InodeNr),
         twice: bool,
     ) -> Result<Option<Found>, WalkError> {
-        let slash: &[u8] = if folder.ends_with(b"/") { b"" } else { b"/" };
-        let path = [folder, slash, name].concat();
-        let broken = |path: &[u8], object, what| {
-            Err(WalkError { path: path.to_vec(), error: Corrupt::new(object, what).into() })
-        };
-        let dots = name == b"." || name == b"..";
-        if dots || name.is_empty() || name.iter().any(|byte| matches!(byte, 0 | b'/')) {
+        if !can_be_in_a_path(name) {
             let what = format!("the name {} is none that a path can hold", Name::from(name));
-            return broken(folder, Object::Inode(nr), what);
+            return Err(self.broken(Object::Inode(nr), what));
         }
+        if !self.path.ends_with(b"/") {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
         if twice {
-            return broken(&path, Object::Inode(nr), "the name is there twice".into());
+            let is_broken = !self.fs.0.has_writer();
+            let broken = || self.broken(Object::Inode(nr), "the name is there twice".into());
+            return if is_broken { Err(broken()) } else { Ok(None) };
         }
         let inode = match self.inode_of(directory, name, nr) {
             Ok(Some(inode)) => inode,
             Ok(None) => return Ok(None),
-            Err(error) => return Err(WalkError { path, error }),
+            Err(error) => return Err(self.failed(error)),
         };
         if inode.kind() == FileKind::Directory {
-            let nr = inode.nr();
             match self.entered.enter(directory, name, &inode) {
                 Ok(Met::First) => {}
                 Ok(Met::Moved) => return Ok(None),
                 Ok(Met::Twice) => {
                     let what = "the directory has a second name here".into();
-                    return broken(&path, Object::Directory(nr), what);
+                    return Err(self.broken(Object::Directory(inode.nr()), what));
                 }
-                Err(error) => return Err(WalkError { path, error }),
+                Err(error) => return Err(self.failed(error)),
             }
-            self.next = Some((path.clone(), inode.clone()));
+            self.next = Some(inode.clone());
         }
-        Ok(Some(Found { path, depth: self.open.len(), inode }))
+        Ok(Some(Found { path: self.path.clone(), depth: self.open.len(), inode }))
     }
+
+    /// An error of what has the path now.
+    fn failed(&self, error: Error) -> WalkError {
+        WalkError { path: self.path.clone(), error }
+    }
+
+    fn broken(&self, object: Object, what: String) -> WalkError {
+        self.failed(Corrupt::new(object, what).into())
+    }
+}
+
+/// Whether a path can lead to a file by this name, other than the directory and its parent.
+pub(crate) fn can_be_in_a_path(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..") && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
 }
 
 impl Iterator for Walk {
@@ -197,25 +224,28 @@ impl Iterator for Walk {
         if let Some(start) = self.start.take() {
             if start.inode.kind() == FileKind::Directory {
                 self.entered.begin(&start.inode);
-                self.next = Some((start.path.to_vec(), start.inode.clone()));
+                self.next = Some(start.inode.clone());
             }
             return Some(Ok(start));
         }
-        if let Some((path, inode)) = self.next.take() {
-            self.enter(path, &inode);
+        if let Some(inode) = self.next.take() {
+            self.enter(inode);
         }
         loop {
             let directory = self.open.last_mut()?;
+            self.path.truncate(directory.len);
             match directory.rest.pop() {
                 None => drop(self.open.pop()),
-                Some(Err(error)) => {
-                    return Some(Err(WalkError { path: directory.path.clone(), error }));
-                }
+                Some(Err(error)) => return Some(Err(self.failed(error))),
                 Some(Ok((name, nr))) => {
-                    let (path, inode) = (directory.path.clone(), directory.inode.clone());
-                    let twice = core::mem::replace(&mut directory.last, name.clone()) == name;
-                    if let Some(found) = self.visit(&inode, &path, (&name, nr), twice).transpose() {
-                        return Some(found);
+                    let inode = directory.inode.clone();
+                    let twice = directory.last == name;
+                    let found = self.visit(&inode, (&name, nr), twice).transpose();
+                    if let Some(directory) = self.open.last_mut() {
+                        directory.last = name;
+                    }
+                    if found.is_some() {
+                        return found;
                     }
                 }
             }

@@ -374,3 +374,26 @@ fn a_tree_is_removed_beside_one_who_moves_its_directories() {
     });
     close_and_check(fs);
 }
+
+#[test]
+fn a_tree_with_a_name_that_no_path_holds_is_refused_and_not_tried_for_ever() {
+    for (bytes, what) in [([0, 1, b'f'], ""), ([1, 1, b'/'], "/"), ([1, 1, 0], "\\0")] {
+        let fs = empty();
+        fs.create_dir("d").unwrap();
+        fs.write("d/file", "x").unwrap();
+        let device = fs.device().clone();
+        fs.close().unwrap();
+        let mut blocks = vec![0; 4 << 20];
+        device.read_at(0, &mut blocks).unwrap();
+        let at = blocks.windows(6).position(|window| window == [4, 1, b'f', b'i', b'l', b'e']).unwrap();
+        device.write_at(at as u64, &bytes).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let fs = Ext2::open(device, &OpenOptions::default()).unwrap();
+            let _ = tell.send(fs.remove_dir_all("d"));
+        });
+        let said = told.recv_timeout(std::time::Duration::from_secs(60));
+        let error = said.unwrap_or_else(|_| panic!("{what:?}: it hangs")).unwrap_err();
+        assert!(matches!(error, ext2_core::Error::Corrupt(_)), "{what:?}: {error}");
+    }
+}

@@ -53,6 +53,7 @@ pub mod input;
 pub mod inspect;
 pub mod jbd2;
 mod joined;
+mod kept_paths;
 mod little;
 pub mod manifest;
 pub mod mkfs;

@@ -167,6 +167,36 @@ pub fn modify_everything(fs: &Ext2) {
     let _ = fs.sync();
 }
 
+/// Changes a file system by path, each change in one call, and removes every tree in it. Everything may fail; nothing may panic,
+/// or go on for ever.
+pub fn remove_everything(fs: &Ext2) -> Came {
+    let Ok(root) = fs.root() else { return Came::In };
+    let entries = root.entries(0).into_iter().flatten().take(60).map_while(Result::ok);
+    let names: Vec<Vec<u8>> = entries
+        .map(|entry| entry.name.into_bytes())
+        .filter(|name| !matches!(&name[..], b"." | b".."))
+        .collect();
+    let mut came = Came::Through;
+    let _ = fs.create_dir_all("new/below/it");
+    let _ = fs.write("new/below/file", [5; 3000]);
+    for name in &names {
+        let _ = fs.write(name, b"other bytes");
+        let _ = fs.create_dir_all([name, &b"/deep/down"[..]].concat());
+        let _ = fs.symlink(name, "new/link");
+        let _ = fs.hard_link(name, "new/second");
+        if fs.rename_path(name, "new/moved").is_ok() {
+            let _ = fs.rename_path("new/moved", name);
+        }
+        if fs.remove_file(name).is_err() && fs.remove_dir(name).is_err() && fs.remove_dir_all(name).is_err() {
+            came = Came::In;
+        }
+    }
+    if fs.remove_dir_all("new").is_err() || fs.sync().is_err() {
+        came = Came::In;
+    }
+    came
+}
+
 /// The directories that can be reached, each once.
 pub fn directories(fs: &Ext2) -> Vec<Inode> {
     let mut found: Vec<Inode> = fs.root().into_iter().collect();

@@ -51,6 +51,13 @@ pub fn batched() -> OpenOptions {
     OpenOptions { batch: true, ..OpenOptions::default() }
 }
 
+/// Opens it with these options. Where they ask for a log there is room for one: without it a test would test nothing of it.
+pub fn open_as(device: impl BlockDevice + 'static, options: &OpenOptions) -> Ext2 {
+    let fs = Ext2::open(device, options).expect("open");
+    assert_eq!(fs.has_log(), options.log || options.batch, "the image is too small for a log");
+    fs
+}
+
 /// A new file in the root.
 pub fn create(fs: &Ext2, name: &str) -> Inode {
     let new = NewInode::new(FileKind::Regular, 0o644);

@@ -17,7 +17,7 @@ use std::{
 use blockdev::{BlockDevice, Counted, RamDevice};
 use e2dax_tests::{
     Golden, Rng,
-    exercise::{Came, modify_everything, try_everything},
+    exercise::{Came, modify_everything, remove_everything, try_everything},
     golden,
     hostile::{Damage, Victim, Workbench},
     memory, need_tools, tools,
@@ -89,6 +89,19 @@ fn run_write(victim: &Victim, damage: &[Damage], policy: Policy) -> Result<Came,
         outcome
     }));
     outcome_of(mended, device.offence())
+}
+
+/// Runs one variant for changes by path, and has all of it removed.
+fn run_removal(victim: &Victim, damage: &[Damage]) -> Result<Came, String> {
+    // Far above what any takes: there are a few hundred names at most.
+    let device = Arc::new(Workbench::new(victim.damaged(damage), READS / 20));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let Ok(fs) = Ext2::open(device.clone(), &OpenOptions::default()) else { return Came::Nowhere };
+        let came = remove_everything(&fs);
+        let _ = fs.close();
+        came
+    }));
+    outcome_of(outcome, device.offence())
 }
 
 /// Reads every file by DAX, through read calls and through a mapping, beside copying: the same bytes, or an error of
@@ -246,6 +259,48 @@ fn damaged_golden_images_can_be_written_without_harm_to_the_process() {
     // The larger ones would spend the time with being copied.
     let pick = |image: &Golden| image.reads() && image.bytes().len() <= 4 << 20;
     sweep(pick, 100, |victim, damage| run_write(victim, damage, Policy::Aligned));
+}
+
+#[test]
+fn trees_of_damaged_golden_images_are_removed_or_refused() {
+    sweep(|image| image.reads() && image.bytes().len() <= 4 << 20, 100, run_removal);
+}
+
+/// A name that has no length, a directory in itself, an entry for what is no inode, a map that leads back into it, and all else.
+#[test]
+fn a_tree_in_which_any_byte_is_wrong_is_removed_or_refused() {
+    if std::env::var_os("E2DAX_HOSTILE").is_some() {
+        return;
+    }
+    let device = Arc::new(RamDevice::new(256 << 10).expect("memory"));
+    let format = mkfs::Format {
+        block_size: ext2_core::BlockSize::new(1024),
+        inodes: mkfs::Inodes::Count(32),
+        ..mkfs::Format::default()
+    };
+    mkfs::format(&*device, &format, mkfs::Fresh::Zeros).expect("made");
+    let fs = Ext2::open(device.clone(), &OpenOptions::default()).expect("open");
+    fs.create_dir_all("a/b/c").expect("made");
+    for path in ["a/file", "a/b/file", "a/b/c/file"] {
+        fs.write(path, b"x").expect("written");
+    }
+    fs.hard_link("a/file", "a/b/second").expect("made");
+    fs.symlink("a/b", "link").expect("made");
+    fs.write("large", [7; 20_000]).expect("written");
+    fs.close().expect("closed");
+    let victim = Victim::new(device.to_vec());
+    let grains: Vec<_> = victim.hot_grains().collect();
+    let variants = grains.into_iter().flatten().flat_map(|at| {
+        let old = victim.byte(at);
+        let mut values = vec![0, 0xff, old ^ 1, old.wrapping_add(4)];
+        values.retain(|new| *new != old && !matches!(old, 7 | 0xff));
+        let victim = victim.clone();
+        values.into_iter().map(move |new| {
+            (format!("tree[{at}]={new:#04x}"), victim.clone(), vec![Damage::Replace(at, vec![new])])
+        })
+    });
+    let tally = run_all(variants, run_removal);
+    assert!(tally.refused > 100 && tally.in_part > 300 && tally.whole > 1000, "{tally:?}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use blockdev::crash::{BlockModel, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder};
 use blockdev::{BlockDevice, Media, RamDevice, RecordedOp, Recorder};
-use e2dax_tests::small::{batched, complaint, file, image_of, logged};
+use e2dax_tests::small::{batched, complaint, file, image_of, logged, open_as};
 use e2dax_tests::tree::{self, Tree};
 use e2dax_tests::{Rng, Scratch, need_tools, tools};
 use ext2_core::{Ext2, FileKind, Follow, NewInode, OpenOptions, RenameFlags, Wait, XattrSet};
@@ -395,9 +395,9 @@ fn a_file_system_that_is_shut_down_is_as_its_last_sync_left_it() {
 
 #[test]
 fn a_file_system_that_is_closed_stores_nothing_when_it_is_shut_down_after_all() {
-    let device = Arc::new(ext2_image::mkfs::in_memory(2 << 20).unwrap());
+    let device = Arc::new(ext2_image::mkfs::in_memory(64 << 20).unwrap());
     for options in [OpenOptions::default(), logged(), batched()] {
-        let fs = Ext2::open(device.clone(), &options).unwrap();
+        let fs = open_as(device.clone(), &options);
         let other = fs.clone();
         assert_eq!(fs.close(), Ok(ext2_core::Closed::Clean));
         let closed = device.to_vec();

@@ -10,8 +10,9 @@ use crate::context::Context;
 use crate::describe::allocated;
 use crate::failure::{Failure, Result};
 use crate::json::{Json, object};
+use crate::paths::Paths;
 use crate::target::{Mode, Target};
-use crate::text::{Align, human, show, table};
+use crate::text::{human, show};
 
 /// Show how much space directories take, in bytes
 #[derive(clap::Args)]
@@ -56,16 +57,31 @@ pub(crate) struct Args {
 
 /// A directory whose sum is not complete.
 struct Open {
-    path: Vec<u8>,
+    /// How much of the path of the innermost is its own.
+    len: usize,
     sum: u64,
+}
+
+/// The directories from the start to where the walk is.
+#[derive(Default)]
+struct Opened {
+    path: Vec<u8>,
+    open: Vec<Open>,
+}
+
+/// The lines to be, whose numbers are as wide as the widest.
+#[derive(Default)]
+struct Rows {
+    sizes: Vec<String>,
+    paths: Paths,
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse(&args.target)?;
     let (_fs, start) = target.resolve(&context.image, Mode::Read, Follow::No)?;
     let mut seen = BTreeSet::new();
-    let mut open: Vec<Open> = Vec::new();
-    let mut rows = Vec::new();
+    let mut opened = Opened::default();
+    let mut rows = Rows::default();
     for step in Walk::new(&start, target.path()) {
         let found = match step {
             Ok(found) => found,
@@ -74,14 +90,15 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
                 continue;
             }
         };
-        close(args, context, &mut open, found.depth, &mut rows)?;
+        close(args, context, &mut opened, found.depth, &mut rows)?;
         let attr = found.inode.attr();
         let bytes = if args.apparent_size { attr.size } else { allocated(&attr) };
         let bytes = if seen.insert(attr.nr) { bytes } else { 0 };
         if attr.kind == FileKind::Directory {
-            open.push(Open { path: found.path, sum: bytes });
+            opened.open.push(Open { len: found.path.len(), sum: bytes });
+            opened.path = found.path;
         } else {
-            if let Some(parent) = open.last_mut() {
+            if let Some(parent) = opened.open.last_mut() {
                 parent.sum = parent.sum.saturating_add(bytes);
             }
             if args.all || found.depth == 0 {
@@ -89,41 +106,41 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
             }
         }
     }
-    close(args, context, &mut open, 0, &mut rows)?;
-    table(&[Align::Right, Align::Left], &rows).into_iter().try_for_each(|line| context.out.line(line))
+    close(args, context, &mut opened, 0, &mut rows)?;
+    let width = rows.sizes.iter().map(String::len).max().unwrap_or(0);
+    let mut sizes = rows.sizes.iter();
+    rows.paths.each(|path| {
+        let size = sizes.next().map(String::as_str).unwrap_or_default();
+        context.out.line(format_args!("{size:>width$} {}", show(path)))
+    })
 }
 
 /// Completes all directories from a depth on.
 fn close(
     args: &Args,
     context: &mut Context,
-    open: &mut Vec<Open>,
+    opened: &mut Opened,
     depth: usize,
-    rows: &mut Vec<Vec<String>>,
+    rows: &mut Rows,
 ) -> Result<()> {
-    while open.len() > depth {
-        let Some(done) = open.pop() else { break };
-        if let Some(parent) = open.last_mut() {
+    while opened.open.len() > depth {
+        let Some(done) = opened.open.pop() else { break };
+        if let Some(parent) = opened.open.last_mut() {
             parent.sum = parent.sum.saturating_add(done.sum);
         }
-        if !args.summarize || open.is_empty() {
-            print(args, context, &done.path, done.sum, rows)?;
+        if !args.summarize || opened.open.is_empty() {
+            let path = opened.path.get(..done.len).unwrap_or_default();
+            print(args, context, path, done.sum, rows)?;
         }
     }
     Ok(())
 }
 
-fn print(
-    args: &Args,
-    context: &mut Context,
-    path: &[u8],
-    bytes: u64,
-    rows: &mut Vec<Vec<String>>,
-) -> Result<()> {
+fn print(args: &Args, context: &mut Context, path: &[u8], bytes: u64, rows: &mut Rows) -> Result<()> {
     if args.json {
         return context.out.json(&object! { "path": Json::bytes(path), "bytes": bytes });
     }
-    let bytes = if args.human { human(bytes) } else { bytes.to_string() };
-    rows.push(vec![bytes, show(path)]);
+    rows.sizes.push(if args.human { human(bytes) } else { bytes.to_string() });
+    rows.paths.push(path);
     Ok(())
 }

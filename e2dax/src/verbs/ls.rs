@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use ext2_core::{FileKind, Follow, Inode, InodeNr};
 
 use crate::context::Context;
-use crate::describe::{file_json, join, link_target, long_columns, name_and_target};
+use crate::describe::{file_json, join, link_target, long_columns, name_and_target, push_name};
 use crate::failure::{Failure, Of, Result};
 use crate::target::{Mode, Target};
 use crate::text::{Align, show, table};
@@ -70,7 +70,6 @@ pub(crate) struct Args {
 
 /// A line to be.
 struct Row {
-    path: Vec<u8>,
     name: Vec<u8>,
     inode: Inode,
     target: Option<Vec<u8>>,
@@ -97,40 +96,51 @@ fn list(args: &Args, context: &mut Context, target: &Target, titled: bool, later
     }
     if inode.kind() != FileKind::Directory || args.directory {
         let link = link_target(&inode).of(|| target.name())?;
-        return print(
-            args,
-            context,
-            &[Row { path: path.to_vec(), name: path.to_vec(), inode, target: link }],
-        );
+        return print(args, context, None, &[Row { name: path.to_vec(), inode, target: link }]);
     }
     let mut title = titled || args.recursive;
-    let mut pending = vec![(path.to_vec(), inode, Vec::new())];
     let mut first = !later;
-    while let Some((path, dir, parents)) = pending.pop() {
+    // The path of the directory that is listed, and those above it.
+    let (mut path, mut parents) = (path.to_vec(), Vec::new());
+    let start = Pending { above: path.len(), name: Vec::new(), inode, depth: 0 };
+    let mut pending = vec![start];
+    while let Some(next) = pending.pop() {
+        path.truncate(next.above);
+        if next.depth > 0 {
+            push_name(&mut path, &next.name);
+        }
+        parents.truncate(next.depth);
+        parents.push(next.inode.nr());
         if title && !args.json {
             let gap = if first { "" } else { "\n" };
             context.out.line(format_args!("{gap}{}:", target.name_of(&path)))?;
         }
         first = false;
         title = true;
-        let rows = read(args, context, target, &path, &dir)?;
-        print(args, context, &rows)?;
+        let rows = read(args, context, target, &path, &next.inode)?;
+        print(args, context, Some(&path), &rows)?;
         if args.recursive {
-            descend(context, target, rows, &dir, &parents, &mut pending);
+            descend(context, target, rows, &path, &parents, &mut pending);
         }
     }
     Ok(())
 }
 
-/// A directory still to be listed: its path, itself, and the directories above it.
-type Pending = (Vec<u8>, Inode, Vec<InodeNr>);
+/// A directory still to be listed.
+struct Pending {
+    /// How much of the path is that of the directory above it, which is listed by then.
+    above: usize,
+    name: Vec<u8>,
+    inode: Inode,
+    depth: usize,
+}
 
 /// Queues the directories among the rows, the first to be listed last.
 fn descend(
     context: &mut Context,
     target: &Target,
     rows: Vec<Row>,
-    dir: &Inode,
+    path: &[u8],
     parents: &[InodeNr],
     pending: &mut Vec<Pending>,
 ) {
@@ -138,14 +148,13 @@ fn descend(
         if row.inode.kind() != FileKind::Directory || row.name == b"." || row.name == b".." {
             continue;
         }
-        if row.inode.nr() == dir.nr() || parents.contains(&row.inode.nr()) {
+        if parents.contains(&row.inode.nr()) {
             let what = format!("the image is broken: directory inode {} is inside itself", row.inode.nr());
-            context.complain(&Failure::broken(target.name_of(&row.path), what));
+            context.complain(&Failure::broken(target.name_of(&join(path, &row.name)), what));
             continue;
         }
-        let mut above = parents.to_vec();
-        above.push(dir.nr());
-        pending.push((row.path, row.inode, above));
+        let (above, depth) = (path.len(), parents.len());
+        pending.push(Pending { above, name: row.name, inode: row.inode, depth });
     }
 }
 
@@ -158,24 +167,27 @@ fn read(args: &Args, context: &mut Context, target: &Target, path: &[u8], dir: &
         if !args.all && entry.name.starts_with(b".") {
             continue;
         }
-        let path = join(path, &entry.name);
         let found = entries.inode(&entry).and_then(|found| {
             // None is one that was removed since.
             found.map(|inode| Ok((link_target(&inode)?, inode))).transpose()
         });
-        if let Some(Some((link, inode))) = context.or_complain(found.of(|| target.name_of(&path)))? {
-            rows.push(Row { path, name: entry.name.into_bytes(), inode, target: link });
+        if let Some(Some((link, inode))) =
+            context.or_complain(found.of(|| target.name_of(&join(path, &entry.name))))?
+        {
+            rows.push(Row { name: entry.name.into_bytes(), inode, target: link });
         }
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
 }
 
-fn print(args: &Args, context: &mut Context, rows: &[Row]) -> Result<()> {
+/// Prints rows of a directory, or one whose name is a path.
+fn print(args: &Args, context: &mut Context, folder: Option<&[u8]>, rows: &[Row]) -> Result<()> {
     if args.json {
-        return rows
-            .iter()
-            .try_for_each(|row| context.out.json(&file_json(&row.path, &row.inode, row.target.as_deref())));
+        return rows.iter().try_for_each(|row| {
+            let path = folder.map_or_else(|| row.name.clone(), |folder| join(folder, &row.name));
+            context.out.json(&file_json(&path, &row.inode, row.target.as_deref()))
+        });
     }
     let mut columns = Vec::new();
     if args.inode {

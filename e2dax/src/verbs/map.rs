@@ -10,6 +10,7 @@ use ext2_image::{UNIT, UnitCounts, UnitRun, UnitState, Units, Walk};
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::json::{Json, object};
+use crate::paths::Paths;
 use crate::target::{Mode, Target};
 use crate::text::{Align, count, percent, show, table};
 
@@ -183,8 +184,8 @@ fn file_to_json(
 
 /// `--all`.
 fn sum_up(args: &Args, context: &mut Context, target: &Target, start: &Inode, bias: u64) -> Result<()> {
-    let titles = ["mappable", "zero", "hole", "fragmented", "unaligned", "whole", "path"];
-    let mut rows = vec![titles.map(String::from).to_vec()];
+    let titles = ["mappable", "zero", "hole", "fragmented", "unaligned", "whole"];
+    let (mut rows, mut paths) = (vec![titles.map(String::from).to_vec()], Paths::default());
     let (mut total, mut files, mut mapped, mut seen) = (UnitCounts::default(), 0_u64, 0_u64, Seen::new());
     for step in Walk::new(start, target.path()) {
         let found = match step {
@@ -214,7 +215,8 @@ fn sum_up(args: &Args, context: &mut Context, target: &Target, start: &Inode, bi
             let json = object! { "path": Json::bytes(&found.path), "size": found.inode.size() };
             context.out.json(&json.with("runs", runs).with("units", counts_to_json(&counts)))?;
         } else {
-            rows.push(row(&counts, show(&found.path)));
+            rows.push(row(&counts));
+            paths.push(&found.path);
         }
     }
     if args.json {
@@ -222,8 +224,12 @@ fn sum_up(args: &Args, context: &mut Context, target: &Target, start: &Inode, bi
         return context.out.json(&json);
     }
     if rows.len() > 1 {
-        let columns = [const { Align::Right }; 6].into_iter().chain([Align::Left]).collect::<Vec<_>>();
-        table(&columns, &rows).into_iter().try_for_each(|line| context.out.line(line))?;
+        let lines = table(&[const { Align::Right }; 6], &rows);
+        let mut numbers = lines.iter().map(String::as_str);
+        context.out.line(format_args!("{} path", numbers.next().unwrap_or_default()))?;
+        paths.each(|path| {
+            context.out.line(format_args!("{} {}", numbers.next().unwrap_or_default(), show(path)))
+        })?;
         context.out.line("")?;
     }
     context.out.line(format_args!("{} in {}", count(files, "file"), count(mapped, "run of blocks")))?;
@@ -233,8 +239,8 @@ fn sum_up(args: &Args, context: &mut Context, target: &Target, start: &Inode, bi
 /// Inodes that are summed already.
 type Seen = std::collections::BTreeSet<ext2_core::InodeNr>;
 
-fn row(counts: &UnitCounts, path: String) -> Vec<String> {
+fn row(counts: &UnitCounts) -> Vec<String> {
     let numbers =
         [counts.mappable, counts.huge_zero, counts.hole, counts.fragmented, counts.unaligned, counts.whole()];
-    numbers.iter().map(u64::to_string).chain([path]).collect()
+    numbers.iter().map(u64::to_string).collect()
 }

@@ -1,11 +1,12 @@
 //! `rm`: names and what they name.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use ext2_core::{Errno, FileKind, Inode};
 
 use crate::context::Context;
-use crate::describe::join;
+use crate::describe::{join, push_name};
 use crate::failure::{Failure, Of, Result};
 use crate::images::for_each;
 use crate::target::Target;
@@ -55,29 +56,40 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
 
 /// Removes everything in a directory. What is removed is not walked by path: no link is followed.
 fn empty(target: &Target, path: &[u8], directory: &Inode) -> Result<()> {
-    // One directory after the other, so that a deep tree needs no deep stack.
-    let mut open = vec![(path.to_vec(), directory.clone(), Vec::new())];
-    while let Some((path, directory, name)) = open.pop() {
-        let inside = files_first(target, &path, &directory)?;
-        match inside {
-            Some((child, child_name)) => {
-                let child_path = join(&path, &child_name);
-                open.push((path, directory, name));
-                if open.iter().any(|(_, above, _)| above.nr() == child.nr()) {
+    // One directory after the other, so that a deep tree needs no deep stack, and one path for all of them.
+    let mut path = path.to_vec();
+    let mut open = vec![Open { len: path.len(), directory: directory.clone(), name: Vec::new() }];
+    let mut above = BTreeSet::from([directory.nr()]);
+    while let Some(last) = open.last() {
+        path.truncate(last.len);
+        match files_first(target, &path, &last.directory)? {
+            Some((child, name)) => {
+                push_name(&mut path, &name);
+                if !above.insert(child.nr()) {
                     let what =
                         format!("the image is broken: directory inode {} is inside itself", child.nr());
-                    return Err(Failure::broken(target.name_of(&child_path), what));
+                    return Err(Failure::broken(target.name_of(&path), what));
                 }
-                open.push((child_path, child, child_name));
+                open.push(Open { len: path.len(), directory: child, name });
             }
             None => {
-                if let Some((above_path, above, _)) = open.last() {
-                    above.rmdir(&name).of(|| target.name_of(&join(above_path, &name)))?;
+                let Some(done) = open.pop() else { break };
+                above.remove(&done.directory.nr());
+                if let Some(parent) = open.last() {
+                    parent.directory.rmdir(&done.name).of(|| target.name_of(&path))?;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// A directory that is being emptied.
+struct Open {
+    /// How much of the path of the innermost is its own.
+    len: usize,
+    directory: Inode,
+    name: Vec<u8>,
 }
 
 /// Removes all files of a directory, and gives the first directory in it, if there is one.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use ext2_core::{FileKind, Follow};
-use ext2_image::{Found, Walk};
+use ext2_image::Walk;
 
 use crate::context::Context;
 use crate::describe::{file_json, link_target, name_and_target};
@@ -46,13 +46,21 @@ struct Counts {
     directories: u64,
 }
 
+/// A line to be.
+struct Line {
+    depth: usize,
+    size: u64,
+    /// The name, with where a link leads.
+    text: String,
+}
+
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let target = Target::parse(&args.target)?;
     let (_fs, start) = target.resolve(&context.image, Mode::Read, Follow::Yes)?;
     let mut walk = Walk::new(&start, target.path());
     let mut counts = Counts::default();
     // A line is drawn when the next one is known: only then it is clear what follows on its level.
-    let mut waiting: Vec<Found> = Vec::new();
+    let mut waiting: Vec<Line> = Vec::new();
     while let Some(step) = walk.next() {
         let found = match step {
             Ok(found) => found,
@@ -71,52 +79,52 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         if found.depth > 0 {
             if is_directory { counts.directories += 1 } else { counts.files += 1 }
         }
+        let link = link_target(&found.inode).of(|| target.name_of(&found.path))?;
         if args.json {
-            let link = link_target(&found.inode).of(|| target.name_of(&found.path))?;
             let json = file_json(&found.path, &found.inode, link.as_deref()).with("depth", found.depth);
             context.out.json(&json)?;
         } else {
-            waiting.push(found);
+            let text = match found.depth {
+                0 => show(&found.path),
+                _ => name_and_target(found.name(), link.as_deref()),
+            };
+            waiting.push(Line { depth: found.depth, size: found.inode.size(), text });
         }
     }
     if args.json {
         return Ok(());
     }
-    draw(args, context, &target, &waiting)?;
+    draw(args, context, &waiting)?;
     context.out.line(format_args!("\n{} directories, {} files", counts.directories, counts.files))
 }
 
 /// Draws the lines, from last to first finding out which levels go on.
-fn draw(args: &Args, context: &mut Context, target: &Target, files: &[Found]) -> Result<()> {
+fn draw(args: &Args, context: &mut Context, lines: &[Line]) -> Result<()> {
+    // Whether another follows on its level, known from the end.
     let mut goes_on: Vec<bool> = Vec::new();
-    let mut prefixes = Vec::with_capacity(files.len());
-    for file in files.iter().rev() {
-        goes_on.truncate(file.depth + 1);
-        goes_on.resize(file.depth + 1, false);
+    let mut followed = Vec::with_capacity(lines.len());
+    for line in lines.iter().rev() {
+        goes_on.truncate(line.depth + 1);
+        goes_on.resize(line.depth + 1, false);
+        let more = goes_on.last_mut().map(|more| std::mem::replace(more, true));
+        followed.push(more.unwrap_or(false));
+    }
+    // The same of the line and of those above it.
+    let mut levels: Vec<bool> = Vec::new();
+    for (line, more) in lines.iter().zip(followed.into_iter().rev()) {
+        levels.truncate(line.depth);
+        levels.push(more);
         let mut prefix = String::new();
-        for level in 1..=file.depth {
-            let more = goes_on.get(level).copied().unwrap_or(false);
-            prefix.push_str(match (level == file.depth, more) {
+        for (level, more) in levels.iter().enumerate().skip(1) {
+            prefix.push_str(match (level == line.depth, more) {
                 (true, true) => "├── ",
                 (true, false) => "└── ",
                 (false, true) => "│   ",
                 (false, false) => "    ",
             });
         }
-        if let Some(level) = goes_on.get_mut(file.depth) {
-            *level = true;
-        }
-        prefixes.push(prefix);
-    }
-    for (file, prefix) in files.iter().zip(prefixes.iter().rev()) {
-        let size = if args.size { format!("[{:>11}] ", file.inode.size()) } else { String::new() };
-        let name = if file.depth == 0 {
-            show(&file.path)
-        } else {
-            let link = link_target(&file.inode).of(|| target.name_of(&file.path))?;
-            name_and_target(file.name(), link.as_deref())
-        };
-        context.out.line(format_args!("{prefix}{size}{name}"))?;
+        let size = if args.size { format!("[{:>11}] ", line.size) } else { String::new() };
+        context.out.line(format_args!("{prefix}{size}{}", line.text))?;
     }
     Ok(())
 }

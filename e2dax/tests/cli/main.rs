@@ -10,6 +10,7 @@ mod compare;
 mod container;
 mod copy;
 mod dax;
+mod deep;
 mod disk;
 mod docs;
 mod everything;

@@ -59,9 +59,18 @@ impl Fs {
         Ok(true)
     }
 
-    /// Takes the dead file out of the list, by one store.
+    /// Takes the dead file out of the list, by one store. Where that fails it is in the list still, and what is truncated comes
+    /// behind it.
     pub(crate) fn unlist_dead(&self, orphans: &mut Orphans) -> Result<()> {
+        self.store_orphan(0)?;
         orphans.dead = None;
-        self.end_orphans(orphans, None)
+        Ok(())
+    }
+
+    /// Puts a dead file back that was taken out by the last store, for e2fsck: it names no other yet.
+    pub(crate) fn list_again(&self, orphans: &mut Orphans, nr: InodeNr, inode: u64) -> Result<()> {
+        self.store_orphan(nr.get())?;
+        orphans.dead = Some((nr, inode));
+        Ok(())
     }
 }

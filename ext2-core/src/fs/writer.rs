@@ -141,9 +141,18 @@ impl Fs {
         Ok(())
     }
 
-    fn store_state(&self, valid: u16) -> Result<()> {
-        let errors = if self.writer()?.has_errors.load(Ordering::SeqCst) { STATE_ERROR } else { 0 };
-        self.store_u16(super_at!(s_state), valid | errors)
+    /// Stores the state. Whether a check is due.
+    fn store_state(&self, valid: u16) -> Result<bool> {
+        let has_errors = &self.writer()?.has_errors;
+        let had_errors = has_errors.load(Ordering::SeqCst);
+        let errors = if had_errors { STATE_ERROR } else { 0 };
+        self.store_u16(super_at!(s_state), valid | errors)?;
+        if !had_errors && has_errors.load(Ordering::SeqCst) {
+            // Found meanwhile: this may have been stored over the mark.
+            self.store_u16(super_at!(s_state), STATE_ERROR)?;
+            return Ok(true);
+        }
+        Ok(had_errors)
     }
 
     /// Sets a compatible feature that is about to be used, behind a fence of the caller's.
@@ -164,8 +173,10 @@ impl Fs {
     /// Takes a compatible feature away that nothing uses any more, behind a fence of the caller's.
     pub(crate) fn drop_compat(&self, feature: CompatFeatures) -> Result<()> {
         let mut state = self.writer()?.state.lock();
-        state.compat.remove(feature);
-        self.store_u32(super_at!(s_feature_compat), state.compat.bits())
+        let without = state.compat - feature;
+        self.store_u32(super_at!(s_feature_compat), without.bits())?;
+        state.compat = without;
+        Ok(())
     }
 
     /// The inode of the journal, 0 for none.
@@ -375,13 +386,13 @@ impl Fs {
             log::warn!("the image is left as not clean: {why}");
             return Ok(Closed::Unclean(why));
         }
-        self.store_state(STATE_VALID)?;
+        let is_marked = self.store_state(STATE_VALID)? && !Mended::ErrorsAreClean.is_back();
         if is_batch {
             self.end_batch()?;
         } else {
             Barrier::Unmounted.flush(&*self.dev)?;
         }
-        Ok(Closed::Clean)
+        Ok(if is_marked { Closed::Unclean(Unclean::Errors) } else { Closed::Clean })
     }
 
     /// Lets go without writing anything more: an open that failed.

@@ -16,7 +16,7 @@ use alloc::{vec, vec::Vec};
 
 use super::cut::Detached;
 use super::{Cell, FileKind, Inode};
-use crate::error::{Result, refuse};
+use crate::error::{Error, Result, refuse};
 use crate::fs::change::Change;
 use crate::map::{DIRECT, Pointers, SLOTS};
 use crate::order::{Barrier, Durable, Unlinked, Written};
@@ -210,7 +210,9 @@ impl Cell {
         // It was stored that it has no links before its last name went, behind fences, so its pointers count for
         // nothing, and its blocks may go before them.
         let gone = Durable::already(Unlinked);
-        self.leave_orphans()?;
+        if !self.leave_orphans()? {
+            return Ok(());
+        }
         let mut freed = 0;
         if self.has_blocks() {
             let mut growth = self.map.lock();
@@ -259,15 +261,24 @@ impl Cell {
     }
 
     /// Takes a dead inode out of the list of orphans, and with it a user from its block of attributes: two stores, with
-    /// nothing between them.
-    fn leave_orphans(&self) -> Result<()> {
+    /// nothing between them. Where the device fails it may still be in the list, with all that it has: then that is left to
+    /// e2fsck, and the image is not marked as one with errors, since e2fsck passes over the list of such an image.
+    fn leave_orphans(&self) -> Result<bool> {
         if !self.attrs.lock().is_orphan {
-            return Ok(());
+            return Ok(true);
         }
         let mut orphans = self.fs.writer()?.orphan.lock();
-        self.leave_shared_xattrs(|| self.fs.unlist_dead(&mut orphans))?;
+        match self.leave_shared_xattrs(&mut orphans) {
+            Err(error @ Error::Device(_)) if orphans.dead.is_some() => {
+                log::error!("inode {} is left to e2fsck: {error}", self.nr);
+                self.fs.leave_unsettled();
+                return Ok(false);
+            }
+            done => done?,
+        }
         self.attrs.lock().is_orphan = false;
-        self.store_dtime(self.fs.time_of_death(self.fs.clock.now()))
+        self.store_dtime(self.fs.time_of_death(self.fs.clock.now()))?;
+        Ok(true)
     }
 
     /// What is left to do when the last holder lets go.

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::error::{Corrupt, Object, Result, refuse};
-use crate::walk::{Entered, Met};
+use crate::walk::{Entered, Met, can_be_in_a_path};
 use crate::{Errno, Ext2, FileKind, Follow, Inode, Name, NewInode, RenameFlags, Wait};
 
 impl Ext2 {
@@ -141,11 +141,18 @@ impl Ext2 {
         while let Some(last) = open.last_mut() {
             let Some(name) = last.directories.pop() else {
                 match last.parent.rmdir(&last.name) {
-                    // Something came meanwhile.
-                    Err(error) if error.refuses(Errno::NOTEMPTY) && last.empty()? => {}
+                    // Something came meanwhile. Who removed nothing since the last time would remove nothing again.
+                    Err(error)
+                        if error.refuses(Errno::NOTEMPTY) && core::mem::take(&mut last.removed) > 0 =>
+                    {
+                        last.empty()?;
+                    }
                     done => {
                         done?;
                         open.pop();
+                        if let Some(above) = open.last_mut() {
+                            above.removed += 1;
+                        }
                     }
                 }
                 continue;
@@ -156,7 +163,7 @@ impl Ext2 {
                 child => child?,
             };
             if child.kind() != FileKind::Directory {
-                remove(&dir, &name)?;
+                last.remove(&name)?;
                 continue;
             }
             match entered.enter(&dir, &name, &child)? {
@@ -176,14 +183,6 @@ impl Ext2 {
     }
 }
 
-/// Removes a name of what was no directory, unless it is gone, or a directory has it by now.
-fn remove(dir: &Inode, name: &Name) -> Result<()> {
-    match dir.unlink(name) {
-        Err(error) if error.refuses(Errno::NOENT) || error.refuses(Errno::ISDIR) => Ok(()),
-        done => done,
-    }
-}
-
 /// A directory that is being removed with all that is in it.
 struct Emptied {
     parent: Inode,
@@ -191,32 +190,45 @@ struct Emptied {
     dir: Inode,
     /// Those in it that are still to be removed.
     directories: Vec<Name>,
+    /// Names that went since it was last found not to be empty.
+    removed: u64,
 }
 
 impl Emptied {
     fn new(parent: Inode, name: Name, dir: Inode) -> Result<Self> {
-        let mut this = Self { parent, name, dir, directories: Vec::new() };
+        // One more look at what comes while a tree goes of which nothing was there.
+        let mut this = Self { parent, name, dir, directories: Vec::new(), removed: 1 };
         this.empty()?;
         Ok(this)
     }
 
-    /// Removes all in it but directories, and notes those. Whether there was anything.
-    fn empty(&mut self) -> Result<bool> {
-        let mut was_any = false;
+    /// Removes all in it but directories, and notes those.
+    fn empty(&mut self) -> Result<()> {
         for entry in self.dir.entries(0)? {
             let name = entry?.name;
             if name.is_dots() {
                 continue;
             }
-            was_any = true;
+            if !can_be_in_a_path(&name) {
+                let what = alloc::format!("has the name {name}, which no path can hold");
+                return Err(Corrupt::new(Object::Directory(self.dir.nr()), what).into());
+            }
             match self.dir.lookup(&name) {
                 Err(error) if error.refuses(Errno::NOENT) => {}
                 Ok(child) if child.kind() == FileKind::Directory => self.directories.push(name),
-                Ok(_) => remove(&self.dir, &name)?,
+                Ok(_) => self.remove(&name)?,
                 Err(error) => return Err(error),
             }
         }
-        Ok(was_any)
+        Ok(())
+    }
+
+    /// Removes a name of what was no directory, unless it is gone, or a directory has it by now.
+    fn remove(&mut self, name: &Name) -> Result<()> {
+        match self.dir.unlink(name) {
+            Err(error) if error.refuses(Errno::NOENT) || error.refuses(Errno::ISDIR) => Ok(()),
+            done => done.map(|()| self.removed += 1),
+        }
     }
 }
 

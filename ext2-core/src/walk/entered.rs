@@ -44,7 +44,8 @@ impl Entered {
             return Ok(Met::First);
         };
         let fs = child.fs();
-        if fs.is_read_only() || Mended::MovedIsBroken.is_back() {
+        // Not whether it can be written now: what was moved before that ended was moved.
+        if !fs.0.has_writer() || Mended::MovedIsBroken.is_back() {
             return Ok(Met::Twice);
         }
         let leads = |directory: &Inode, name: &[u8]| match directory.lookup(name) {
@@ -54,12 +55,17 @@ impl Entered {
         };
         // It leads here; where the first name does so too, and this one still, there are two.
         let Some(((nr, generation), first_name)) = first else { return Ok(Met::Twice) };
-        let is_there = match fs.inode(*nr) {
-            Ok(above) => above.0.generation == *generation && leads(&above, first_name)?,
-            Err(Error::Caller(..)) => false,
+        let above = match fs.inode(*nr) {
+            Ok(above) if above.0.generation == *generation => above,
+            Ok(_) | Err(Error::Caller(..)) => return Ok(Met::Moved),
             Err(error) => return Err(error),
         };
-        Ok(if is_there && leads(directory, name)? { Met::Twice } else { Met::Moved })
+        // Both at one moment: it may go there and come back between the two questions.
+        let seen = [&above, directory].map(|directory| (directory, directory.0.io.glance()));
+        let are_two = leads(&above, first_name)? && leads(directory, name)?;
+        let is_one_moment =
+            seen.iter().all(|(directory, seen)| seen.is_some_and(|seen| directory.0.io.unchanged(seen)));
+        Ok(if are_two && is_one_moment { Met::Twice } else { Met::Moved })
     }
 }
 

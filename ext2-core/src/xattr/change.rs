@@ -17,6 +17,7 @@ use ext2_format::xattr::{Xattr, XattrName, build_block};
 use crate::acl::Acl;
 use crate::error::{Error, Result, refuse};
 use crate::features::CompatFeatures;
+use crate::fs::orphans::Orphans;
 use crate::inode::{Cell, FileKind, Inode};
 use crate::journal::Together;
 use crate::order::{Barrier, Durable, Unlinked, Written};
@@ -284,21 +285,32 @@ impl Cell {
         Ok(is_shared)
     }
 
-    /// What takes a dead inode out of the list of orphans, and the count of a block that others use: two stores, durable
-    /// together. The inode has no block of attributes then.
-    pub(crate) fn leave_shared_xattrs(&self, unlist: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Takes a dead inode out of the list of orphans, and out of the count of a block that others use: two stores, durable
+    /// together, since e2fsck needs a person for one without the other. The inode has no block of attributes then. Where a
+    /// store fails the inode is in the list as before, and counted.
+    pub(crate) fn leave_shared_xattrs(&self, orphans: &mut Orphans) -> Result<()> {
         let _xattr = self.fs.writer()?.xattr.lock();
         let block = self.attrs.lock().file_acl;
         let sharers = self.xattr_sharers(block)?;
         {
             // Under a log no commit comes between the two.
             let _together = self.fs.hold_log();
-            unlist()?;
-            if let Some(sharers) = sharers {
-                self.leave(sharers)?;
+            self.fs.unlist_dead(orphans)?;
+            if let Some(sharers) = sharers
+                && let Err(error) = self.leave(sharers)
+            {
+                self.fs.whole(|| self.fs.list_again(orphans, self.nr, self.offset))?;
+                return Err(error);
             }
         }
-        self.fs.fence(Barrier::OrphanUnlisted)?;
+        if let Err(error) = self.fs.fence(Barrier::OrphanUnlisted) {
+            // One of them may be lost: the next fence finds both to be written.
+            self.fs.whole(|| {
+                self.fs.unlist_dead(orphans)?;
+                sharers.map_or(Ok(()), |sharers| self.leave(sharers))
+            })?;
+            return Err(error);
+        }
         if sharers.is_none() {
             return Ok(());
         }

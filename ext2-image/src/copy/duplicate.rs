@@ -22,7 +22,7 @@ pub fn duplicate(
     observer: &mut dyn Observer,
 ) -> Result<(), Problem> {
     refuse_into_itself(start, into)?;
-    let mut copy = Copy { into, observer, open: Vec::new(), first_names: BTreeMap::new() };
+    let mut copy = Copy { into, observer, open: Vec::new(), path: Vec::new(), first_names: BTreeMap::new() };
     let mut walk = Walk::new(start, path);
     while let Some(step) = walk.next() {
         if let Err(problem) = copy.step(step) {
@@ -62,13 +62,16 @@ struct Copy<'a> {
     into: &'a Destination<'a>,
     observer: &'a mut dyn Observer,
     open: Vec<OpenDir>,
+    /// The path of the innermost of them, which begins with those of the others.
+    path: Vec<u8>,
     first_names: BTreeMap<InodeNr, Inode>,
 }
 
 /// A directory whose attributes are set when everything in it is made.
 struct OpenDir {
     inode: Inode,
-    path: Vec<u8>,
+    /// How much of the copy's path is its own.
+    len: usize,
     like: Option<Like>,
 }
 
@@ -79,12 +82,12 @@ impl Copy<'_> {
         self.close(found.depth)?;
         let name = if found.depth == 0 { self.into.name } else { Some(found.name()) };
         let Some(name) = name else {
-            let (inode, path) = (self.into.directory.clone(), self.into.path.to_vec());
-            self.open.push(OpenDir { inode, path, like: None });
+            self.path = self.into.path.to_vec();
+            self.open.push(OpenDir { inode: self.into.directory.clone(), len: self.path.len(), like: None });
             return Ok(());
         };
         let (parent, path) = match self.open.last() {
-            Some(parent) => (&parent.inode, join(&parent.path, name)),
+            Some(parent) => (&parent.inode, join(self.path.get(..parent.len).unwrap_or_default(), name)),
             None => (self.into.directory, join(self.into.path, name)),
         };
         if let Some(first) = self.first_names.get(&found.inode.nr()) {
@@ -94,7 +97,8 @@ impl Copy<'_> {
         let inode = match like.kind {
             FileKind::Directory => {
                 let inode = make_dir(parent, name, &like).destination(&path)?;
-                self.open.push(OpenDir { inode, path, like: Some(like) });
+                self.open.push(OpenDir { inode, len: path.len(), like: Some(like) });
+                self.path = path;
                 return Ok(());
             }
             FileKind::Symlink => {
@@ -153,7 +157,8 @@ impl Copy<'_> {
         while self.open.len() > depth {
             let Some(done) = self.open.pop() else { break };
             if let Some(like) = &done.like {
-                first = first.and(finish(&done.inode, like).destination(&done.path));
+                let path = self.path.get(..done.len).unwrap_or_default();
+                first = first.and(finish(&done.inode, like).destination(path));
             }
         }
         first

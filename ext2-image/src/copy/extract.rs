@@ -12,6 +12,7 @@ use ext2_core::{FileKind, Inode, InodeNr};
 use super::host_dir::{HostDir, Linked, Owners, identity_of, set_all};
 use super::problem::{At, LeftOut};
 use super::{CHUNK, Observer, Problem, first, join};
+use crate::kept_paths::{KeptPath, KeptPaths};
 use crate::{Found, Walk, WalkError};
 
 /// Copies what `start` is, and with it everything below, to the name `name` in the directory `into` of the host; without a
@@ -35,7 +36,10 @@ pub fn extract(
         into: shown,
         observer,
         open: Vec::new(),
+        path: Vec::new(),
+        source: Vec::new(),
         first_names: BTreeMap::new(),
+        kept: KeptPaths::default(),
         owners: Owners::of_caller(),
         buffer: Vec::new(),
         left_out: LeftOut::default(),
@@ -74,8 +78,12 @@ struct Copy<'a> {
     observer: &'a mut dyn Observer,
     /// The directories from the start to where the walk is.
     open: Vec<OpenDir>,
-    /// Files with several names that were copied, and where the first is.
-    first_names: BTreeMap<InodeNr, Linked>,
+    /// The path of the innermost of them, from `base`, and in the image. They begin with those of the others.
+    path: Vec<u8>,
+    source: Vec<u8>,
+    /// Files with several names that were copied, and where the first is, from `base`.
+    first_names: BTreeMap<InodeNr, (KeptPath, Linked)>,
+    kept: KeptPaths,
     owners: Owners,
     buffer: Vec<u8>,
     left_out: LeftOut,
@@ -84,10 +92,10 @@ struct Copy<'a> {
 /// A directory whose attributes are set when everything in it is made.
 struct OpenDir {
     dir: HostDir,
-    /// From `base`.
-    path: Vec<u8>,
-    /// What its attributes are, and its path in the image, unless it is the caller's own.
-    attributes: Option<(Vec<u8>, Inode)>,
+    /// How much of the copy's path is its own.
+    len: usize,
+    /// What its attributes are, and how much of the path in the image is its own, unless it is the caller's own.
+    attributes: Option<(usize, Inode)>,
 }
 
 impl Copy<'_> {
@@ -99,22 +107,25 @@ impl Copy<'_> {
         let name = if found.depth == 0 { name } else { Some(found.name()) };
         let Some(name) = name else {
             let dir = self.base.again().destination(self.into)?;
-            self.open.push(OpenDir { dir, path: Vec::new(), attributes: None });
+            self.open.push(OpenDir { dir, len: 0, attributes: None });
             return Ok(());
         };
         let (parent, path) = match self.open.last() {
-            Some(parent) => (&parent.dir, join(&parent.path, name)),
+            Some(parent) => (&parent.dir, join(self.path.get(..parent.len).unwrap_or_default(), name)),
             None => (&self.base, name.to_vec()),
         };
         let shown = join(self.into, &path);
         let attr = found.inode.attr();
         if attr.kind == FileKind::Directory {
             let dir = parent.make_dir(name).destination(&shown)?;
-            self.open.push(OpenDir { dir, path, attributes: Some((found.path, found.inode)) });
+            let attributes = Some((found.path.len(), found.inode));
+            self.open.push(OpenDir { dir, len: path.len(), attributes });
+            (self.path, self.source) = (path, found.path);
             return Ok(());
         }
-        if let Some(first) = self.first_names.get(&attr.nr) {
-            return parent.make_link(name, &self.base, first).destination(&shown);
+        if let Some((kept, first)) = self.first_names.get(&attr.nr) {
+            let first_path = || self.kept.path(*kept);
+            return parent.make_link(name, &self.base, first_path, first).destination(&shown);
         }
         let xattrs = xattrs_of(&mut *self.observer, &found.inode, &found.path)?;
         let (identity, refused) = match attr.kind {
@@ -139,7 +150,7 @@ impl Copy<'_> {
             let parent = self.open.last().map_or(&self.base, |open| &open.dir);
             let held = if self.first_names.len() < HELD { parent.hold(name).ok() } else { None };
             let held = held.filter(|held| identity_of(held).is_ok_and(|found| found == identity));
-            self.first_names.insert(attr.nr, Linked { path, identity, held });
+            self.first_names.insert(attr.nr, (self.kept.keep(&path), Linked { identity, held }));
         }
         Ok(())
     }
@@ -214,17 +225,18 @@ impl Copy<'_> {
         let mut first = Ok(());
         while self.open.len() > depth {
             let Some(done) = self.open.pop() else { break };
-            if let Some((image_path, inode)) = &done.attributes {
-                first = first.and(self.finish(image_path, inode, &done));
+            if let Some((source, inode)) = &done.attributes {
+                first = first.and(self.finish(*source, inode, &done));
             }
         }
         first
     }
 
     /// Attributes of a directory that is filled.
-    fn finish(&mut self, image_path: &[u8], inode: &Inode, done: &OpenDir) -> Result<(), Problem> {
-        let xattrs = xattrs_of(&mut *self.observer, inode, image_path)?;
-        let shown = join(self.into, &done.path);
+    fn finish(&mut self, source: usize, inode: &Inode, done: &OpenDir) -> Result<(), Problem> {
+        let source = self.source.get(..source).unwrap_or_default();
+        let xattrs = xattrs_of(&mut *self.observer, inode, source)?;
+        let shown = join(self.into, self.path.get(..done.len).unwrap_or_default());
         let (_, refused) = set_all(&done.dir, &inode.attr(), &xattrs, self.owners).destination(&shown)?;
         self.left_out.add(refused);
         Ok(())

@@ -33,8 +33,6 @@ pub(super) type Identity = (u64, u64);
 /// A file with several names that was made.
 #[derive(Debug)]
 pub(super) struct Linked {
-    /// Where its first name is, from the directory in which all is made.
-    pub(super) path: Vec<u8>,
     pub(super) identity: Identity,
     /// The file itself. While it is held, no other file gets its number.
     pub(super) held: Option<OwnedFd>,
@@ -89,9 +87,16 @@ impl HostDir {
         self.made(name, FileType::Symlink)
     }
 
-    /// Makes another name for a file that was made below `base`: of the file that is held; else of what its first name
-    /// leads to, where every directory on the way is entered by its name alone and what it leads to is looked at.
-    pub(super) fn make_link(&self, name: &[u8], base: &Self, first: &Linked) -> io::Result<()> {
+    /// Makes another name for a file that was made below `base`: of the file that is held; else of what its first name, which
+    /// has the path `first_path` from there, leads to, where every directory on the way is entered by its name alone and what it
+    /// leads to is looked at.
+    pub(super) fn make_link(
+        &self,
+        name: &[u8],
+        base: &Self,
+        first_path: impl FnOnce() -> Vec<u8>,
+        first: &Linked,
+    ) -> io::Result<()> {
         if let Some(held) = &first.held {
             let path = std::format!("/proc/self/fd/{}", held.as_raw_fd());
             return self.replacing(name, || {
@@ -99,7 +104,8 @@ impl HostDir {
             });
         }
         let mut at = base.again()?;
-        let mut parts = first.path.split(|&byte| byte == b'/').peekable();
+        let path = first_path();
+        let mut parts = path.split(|&byte| byte == b'/').peekable();
         while let Some(part) = parts.next() {
             if parts.peek().is_some() {
                 at = Self(openat(&at.0, single(part)?, DIRECTORY.union(OFlags::NOFOLLOW), Mode::empty())?);

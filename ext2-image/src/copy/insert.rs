@@ -14,6 +14,7 @@ use super::host_file::{HostFile, HostFolder, next_data};
 use super::like::{Like, finish, make_dir, make_file, make_link, make_symlink, store};
 use super::problem::{At, LeftOut};
 use super::{CHUNK, Destination, Observer, Problem, first, join};
+use crate::kept_paths::{KeptPath, KeptPaths};
 
 /// Copies `source`, and what is in it if it is a directory, to `into`; without a name there, what is in the directory goes
 /// into the directory of `into` itself. `follow`: a link at the end of `source` stands for what it leads to; other links are
@@ -36,6 +37,7 @@ pub fn insert(
         first_names: BTreeMap::new(),
         buffer: Vec::new(),
         directories: Vec::new(),
+        kept: KeptPaths::default(),
         left_out: LeftOut::default(),
     };
     let (directory, path) = (into.directory.clone(), into.path.to_vec());
@@ -55,7 +57,8 @@ pub fn insert(
     }
     // The innermost first: making what is in a directory changed its times.
     for (inode, like, path) in std::mem::take(&mut copy.directories).iter().rev() {
-        finish(inode, like).destination(path).or_else(|problem| copy.go_on(problem).map(drop))?;
+        let path = copy.kept.path(*path);
+        finish(inode, like).destination(&path).or_else(|problem| copy.go_on(problem).map(drop))?;
     }
     copy.left_out.tell(copy.observer);
     Ok(())
@@ -98,7 +101,8 @@ struct Copy<'a> {
     first_names: BTreeMap<(u64, u64), Inode>,
     buffer: Vec<u8>,
     /// Directories that were made, whose attributes are set at the end.
-    directories: Vec<(Inode, Like, Vec<u8>)>,
+    directories: Vec<(Inode, Like, KeptPath)>,
+    kept: KeptPaths,
     left_out: LeftOut,
 }
 
@@ -137,7 +141,7 @@ impl Copy<'_> {
             FileKind::Directory => {
                 let inode = make_dir(parent, name, &like).destination(&path)?;
                 let jobs = inside(file, source, &inode, &path);
-                self.directories.push((inode, like, path));
+                self.directories.push((inode, like, self.kept.keep(&path)));
                 return jobs;
             }
             FileKind::Symlink => {

@@ -8,6 +8,7 @@ use alloc::{collections::BTreeMap, format, string::ToString, vec, vec::Vec};
 
 use super::ordered::{Folders, Next};
 use super::{AttributeFlags, ByteSpan, ContentCrc, Entry, Inode, Kind, Manifest, Node, Time, Xattr, quote};
+use crate::kept_paths::{KeptPath, KeptPaths};
 use ext2_core::{Attr, Corrupt, DeviceNr, Ext2, FileBlock, FileKind, InodeNr, Object, Result, Timestamp};
 
 /// Bytes that are read at once.
@@ -46,7 +47,8 @@ pub struct ImageEntries {
     folders: Folders<InodeNr>,
     /// A bit for each inode: directories that were entered.
     entered: Vec<u64>,
-    first_names: BTreeMap<InodeNr, Vec<u8>>,
+    first_names: BTreeMap<InodeNr, KeptPath>,
+    kept: KeptPaths,
     reader: Reader,
     start: Option<InodeNr>,
     is_done: bool,
@@ -64,6 +66,7 @@ impl ImageEntries {
             folders: Folders::new(),
             entered: vec![0; words],
             first_names: BTreeMap::new(),
+            kept: KeptPaths::default(),
             start: Some(directory.nr()),
             is_done: false,
         }
@@ -93,10 +96,12 @@ impl ImageEntries {
             }
             let Some(inode) = entries.inode(&entry)? else { continue };
             let is_directory = inode.kind() == FileKind::Directory;
-            if is_directory && !self.mark(entry.nr) {
-                return broken(format!("directory inode {} has a second name here", entry.nr));
+            // What the name stands for by now, which need not be what was listed.
+            let nr = inode.nr();
+            if is_directory && !self.mark(nr) {
+                return broken(format!("directory inode {nr} has a second name here"));
             }
-            names.push((entry.name.into_bytes(), entry.nr, is_directory));
+            names.push((entry.name.into_bytes(), nr, is_directory));
         }
         match self.folders.push(path, names.into_iter()) {
             Some(twice) => broken(format!("the name {} is there twice", quote(&twice))),
@@ -106,11 +111,11 @@ impl ImageEntries {
 
     fn entry(&mut self, path: Vec<u8>, nr: InodeNr) -> Result<Entry> {
         if let Some(first) = self.first_names.get(&nr) {
-            return Ok(Entry { path, node: Node::HardLink(first.clone()) });
+            return Ok(Entry { path, node: Node::HardLink(self.kept.path(*first)) });
         }
         let inode = self.fs.inode(nr)?;
         if inode.kind() != FileKind::Directory && inode.attr().links > 1 {
-            self.first_names.insert(nr, path.clone());
+            self.first_names.insert(nr, self.kept.keep(&path));
         }
         Ok(Entry { path, node: Node::Inode(self.reader.inode(&inode)?) })
     }

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use super::ordered::{Folders, Next};
 use super::{AttributeFlags, ByteSpan, ContentCrc, Entry, Inode, Kind, Node, Xattr};
+use crate::kept_paths::{KeptPath, KeptPaths};
 use crate::mkfs::{Body, Contents, NodeAttrs, NodeId, Result, SourceFile, Tree};
 
 /// Bytes that are read at once.
@@ -20,7 +21,8 @@ pub struct TreeEntries {
     contents: alloc::boxed::Box<dyn Contents>,
     folders: Folders<NodeId>,
     /// The first names of nodes with several.
-    first_names: BTreeMap<NodeId, Vec<u8>>,
+    first_names: BTreeMap<NodeId, KeptPath>,
+    kept: KeptPaths,
     names: Vec<u32>,
     is_begun: bool,
     buffer: Vec<u8>,
@@ -47,8 +49,16 @@ impl TreeEntries {
                 }
             }
         }
-        let (folders, first_names) = (Folders::new(), BTreeMap::new());
-        Ok(Self { tree, contents, folders, first_names, names, is_begun: false, buffer: Vec::new() })
+        Ok(Self {
+            tree,
+            contents,
+            folders: Folders::new(),
+            first_names: BTreeMap::new(),
+            kept: KeptPaths::default(),
+            names,
+            is_begun: false,
+            buffer: Vec::new(),
+        })
     }
 
     /// What the entries are of.
@@ -68,9 +78,9 @@ impl TreeEntries {
     fn entry(&mut self, path: Vec<u8>, node: NodeId) -> Result<Entry> {
         if self.names.get(node.index()).is_some_and(|&names| names > 1) {
             if let Some(first) = self.first_names.get(&node) {
-                return Ok(Entry { path, node: Node::HardLink(first.clone()) });
+                return Ok(Entry { path, node: Node::HardLink(self.kept.path(*first)) });
             }
-            self.first_names.insert(node, path.clone());
+            self.first_names.insert(node, self.kept.keep(&path));
         }
         let (size, kind) = match self.tree.body(node).clone() {
             Body::File { size, data, handle } => {

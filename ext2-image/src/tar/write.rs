@@ -11,6 +11,7 @@ use super::header::BLOCK;
 use super::image;
 use super::member::{Member, kind_of, write_comment};
 use crate::Walk;
+use crate::kept_paths::{KeptPath, KeptPaths};
 use crate::manifest::quote;
 
 /// `Result` of writing an archive.
@@ -108,6 +109,7 @@ pub fn write(
     let mut writer = Writer {
         reader: Reader::new(fs.superblock().blocks_count.into()),
         first_names: BTreeMap::new(),
+        kept: KeptPaths::default(),
         report: Report::default(),
         out,
         progress,
@@ -137,7 +139,8 @@ pub fn write(
 struct Writer<'w> {
     reader: Reader,
     /// The first name of every file that has several.
-    first_names: BTreeMap<InodeNr, Vec<u8>>,
+    first_names: BTreeMap<InodeNr, KeptPath>,
+    kept: KeptPaths,
     report: Report,
     out: &'w mut dyn Write,
     progress: &'w mut dyn FnMut(u64),
@@ -154,10 +157,11 @@ impl Writer<'_> {
         self.report.members += 1;
         if attr.kind != FileKind::Directory && attr.links > 1 {
             if let Some(first) = self.first_names.get(&attr.nr) {
-                let member = Member { path: name, kind: b'1', link: first, stored: 0, sparse: None };
+                let member =
+                    Member { path: name, kind: b'1', link: &self.kept.path(*first), stored: 0, sparse: None };
                 return Ok(member.write(&attr, &[], self.out)?);
             }
-            self.first_names.insert(attr.nr, name.to_vec());
+            self.first_names.insert(attr.nr, self.kept.keep(name));
         }
         let failed = |error| Error::file(path, error);
         let mut xattrs = inode.xattrs().map_err(failed)?;

@@ -3,15 +3,17 @@
 use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use blockdev::{
-    BlockDevice, RamDevice, Recorder,
+    BlockDevice, Calls, Fault, Faulty, RamDevice, Recorder,
     crash::{CrashLimits, CrashState, PmemModel},
 };
 use e2dax_tests::{
     crash::Base,
     need_tools,
-    small::{image, is_clean, mended, open, ram},
+    small::{create, image, image_of, is_clean, mended, open, ram},
 };
-use ext2_core::{Errno, Ext2, FileKind, Follow, GroupNr, Inode, NewInode, OpenOptions, Wait, XattrSet};
+use ext2_core::{
+    Errno, Ext2, FileKind, Follow, GroupNr, Inode, NewInode, OnError, OpenOptions, Wait, XattrSet,
+};
 
 use super::{DIR, FILE, refused};
 
@@ -408,5 +410,46 @@ fn a_sharer_that_dies_has_attributes_of_its_own_or_is_in_the_list_of_orphans_unt
         drop((root, hog));
         fs.close().expect("closed");
         assert!(is_clean(&device.to_vec()));
+    }
+}
+
+/// One call fails when the last holder of a dead sharer lets go, and writing goes on: the next truncation would take
+/// the place of an inode at the head of the list that memory does not know there.
+#[test]
+fn a_dead_sharer_that_a_failing_device_does_not_end_is_left_to_e2fsck() {
+    need_tools!("mke2fs", "e2fsck");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-I", "128", "-N", "64", "-m", "0"], "256k");
+    let options =
+        OpenOptions { share_xattrs: true, errors: Some(OnError::Continue), ..OpenOptions::default() };
+    for calls in [Calls::READ, Calls::WRITE, Calls::FENCE] {
+        let mut nth = 0;
+        loop {
+            let device = Arc::new(Faulty::new(RamDevice::from_bytes(&base).expect("memory")));
+            let fs = Ext2::open(device.clone(), &options).expect("opened");
+            let [a, b, c] = ["a", "b", "c"].map(|name| create(&fs, name));
+            [&a, &b].iter().for_each(|file| file.xattr_set(NAME, VALUE, XattrSet::Any).expect("set"));
+            c.write_at(0, &[1; 8192]).expect("written");
+            // No room for attributes of its own.
+            let fill = create(&fs, "fill");
+            while fill.append(&[9; 1024]).is_ok() {}
+            fs.root().expect("root").unlink("a").expect("removed");
+            let head = device.inner().read_u32(1024 + 0xe8).expect("read");
+            assert_eq!(head, a.nr().get(), "it is in the list");
+            device.arm(Fault::once(calls, nth));
+            drop(a);
+            let is_done = device.fired() == 0;
+            device.disarm();
+            let cut = c.truncate(100, Wait::Yes);
+            assert!(cut.is_ok() || fs.is_read_only(), "{calls:?} {nth}: {cut:?}");
+            drop((b, c, fill));
+            drop(fs.close());
+            mended(&device.inner().to_vec(), &format!("{calls:?} {nth}"));
+            if is_done {
+                break;
+            }
+            nth += 1;
+        }
+        assert!(nth > 0, "{calls:?}");
+        println!("{nth} of {calls:?}");
     }
 }

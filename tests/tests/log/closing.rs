@@ -6,7 +6,7 @@ use std::thread;
 use blockdev::RamDevice;
 use e2dax_tests::{
     Scratch, need_tools,
-    small::{batched, file, image_of, logged},
+    small::{batched, file, image_of, logged, open_as},
     tree,
 };
 use ext2_core::{Closed, Ext2, OnError, OpenOptions, Unclean};
@@ -20,11 +20,11 @@ fn kinds() -> [OpenOptions; 3] {
 #[test]
 fn of_threads_that_close_it_at_once_one_does_and_the_others_come_back_when_it_is_closed() {
     need_tools!("mke2fs");
-    let base = image_of(&["-t", "ext2", "-b", "1024"], "8M");
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "16M");
     for (kind, options) in kinds().into_iter().enumerate() {
         for round in 0..100 {
             let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-            let fs = Ext2::open(device.clone(), &options).unwrap();
+            let fs = open_as(device.clone(), &options);
             file(&fs.root().unwrap(), "kept", &[7; 40_000]);
             let start = Arc::new(Barrier::new(3));
             let closes = [0, 1].map(|_| {
@@ -55,11 +55,10 @@ fn of_threads_that_close_it_at_once_one_does_and_the_others_come_back_when_it_is
 #[test]
 fn an_error_that_was_found_is_told_when_it_is_closed_although_writing_went_on() {
     need_tools!("mke2fs");
-    let base = image_of(&["-t", "ext2", "-b", "1024", "-e", "continue"], "8M");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-e", "continue"], "16M");
     for options in kinds() {
         let device = Arc::new(Scratch::new(base.clone()));
-        let fs =
-            Ext2::open(device.clone(), &OpenOptions { errors: Some(OnError::Continue), ..options }).unwrap();
+        let fs = open_as(device.clone(), &OpenOptions { errors: Some(OnError::Continue), ..options });
         let root = fs.root().unwrap();
         let error = file(&root, "before", &[1; 3000]).lookup(b"x").unwrap_err();
         fs.note_broken(&error);

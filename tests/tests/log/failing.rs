@@ -9,7 +9,7 @@ use std::thread;
 use blockdev::{BlockDevice, Calls, Fault, Faulty, RamDevice, Repeat};
 use e2dax_tests::{
     Scratch, need_tools,
-    small::{batched, file, image_of, logged},
+    small::{batched, file, image_of, logged, open_as},
     tree,
 };
 use ext2_core::{Closed, Ext2, FileKind, NewInode, OpenOptions, Unclean};
@@ -97,7 +97,7 @@ fn what_was_kept_back_goes_out_although_an_error_was_found() {
     need_tools!("mke2fs", "e2fsck");
     let base = image_of(&["-t", "ext2", "-b", "1024", "-e", "remount-ro"], "12M");
     let device = Arc::new(Scratch::new(base));
-    let fs = Ext2::open(device.clone(), &batched()).unwrap();
+    let fs = open_as(device.clone(), &batched());
     file(&fs.root().unwrap(), "before", &[1; 3000]);
     let error = fs.root().unwrap().lookup(b"before").unwrap().lookup(b"x").unwrap_err();
     fs.note_broken(&error);
@@ -148,7 +148,7 @@ fn after_a_commit_that_failed_no_file_shows_what_was_stored_to_another() {
     let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "64"], "16M");
     for after in 0.. {
         let device = Arc::new(Faulty::new(RamDevice::from_bytes(&base).unwrap()));
-        let fs = Ext2::open(device.clone(), &logged()).unwrap();
+        let fs = open_as(device.clone(), &logged());
         let root = fs.root().unwrap();
         file(&root, "removed", &vec![1; 3 << 20]);
         // Twice, so that it is in its place.
@@ -217,7 +217,7 @@ fn give_up(base: &[u8], fails: u64) -> u64 {
         durable: Mutex::new(base.to_vec()),
         meets: Mutex::new(Some((tell, gone))),
     });
-    let fs = Ext2::open(device.clone(), &batched()).unwrap();
+    let fs = open_as(device.clone(), &batched());
     let kept = file(&fs.root().unwrap(), "kept", &[1; 4096]);
     (0..2).for_each(|_| fs.sync().unwrap());
     let own = kept.clone();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use blockdev::{BlockDevice, RamDevice, Result};
 use e2dax_tests::{
     need_tools,
-    small::{batched, file, image_of, logged},
+    small::{batched, file, image_of, logged, open_as},
 };
 use ext2_core::{Ext2, FileKind, Inode, NewInode, OpenOptions, RenameFlags, SetAttr, Wait};
 
@@ -54,7 +54,7 @@ impl BlockDevice for Gated {
 /// Replaces one file by another in a thread whose last read waits, if it is not 0; gives how many reads there were.
 fn replace(base: &[u8], options: &OpenOptions, last: u64) -> u64 {
     let device = Arc::new(Gated::new(base));
-    let fs = Ext2::open(device.clone(), options).unwrap();
+    let fs = open_as(device.clone(), options);
     let root = fs.root().unwrap();
     let folder = NewInode::new(FileKind::Directory, 0o755);
     let (a, b) = (root.create(b"a", &folder).unwrap(), root.create(b"b", &folder).unwrap());
@@ -139,7 +139,7 @@ fn rename_in(
 /// A file system with a directory in which one file can replace another.
 fn with_two_names(base: &[u8], options: &OpenOptions) -> (Arc<Gated>, Ext2, Inode) {
     let device = Arc::new(Gated::new(base));
-    let fs = Ext2::open(device.clone(), options).unwrap();
+    let fs = open_as(device.clone(), options);
     let dir = fs.root().unwrap().create("d", &NewInode::new(FileKind::Directory, 0o755)).unwrap();
     file(&dir, "new", b"new");
     file(&dir, "old", b"old");

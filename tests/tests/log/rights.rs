@@ -5,7 +5,7 @@ use std::sync::Arc;
 use blockdev::RamDevice;
 use e2dax_tests::{
     need_tools,
-    small::{batched, create, image_of, logged},
+    small::{batched, create, image_of, logged, open_as},
 };
 use ext2_core::{Acl, AclEntry, AclKind, AclTag, Ext2, Follow, Inode, OpenOptions, SetAttr};
 
@@ -15,8 +15,7 @@ fn a_crash_shows_nothing_that_a_user_wrote_with_a_set_id_bit() {
     let base = image_of(&["-t", "ext2", "-b", "1024"], "16M");
     for options in [OpenOptions::default(), logged(), batched()] {
         let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = Ext2::open(device.clone(), &options).unwrap();
-        assert_eq!(fs.has_log(), options.log || options.batch);
+        let fs = open_as(device.clone(), &options);
         let tool = create(&fs, "tool");
         tool.write_at(0, &[1; 4096]).unwrap();
         tool.set_attr(&SetAttr { mode: Some(0o4777), ..SetAttr::default() }).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use blockdev::{BlockDevice, RamDevice};
 use e2dax_tests::{
     need_tools,
-    small::{batched, complaint, file, image_of, logged},
+    small::{batched, complaint, file, image_of, logged, open_as},
     tree,
 };
 use ext2_core::{Closed, Ext2, FileKind, Follow, NewInode, OpenOptions, RenameFlags, SetAttr};
@@ -19,7 +19,7 @@ fn changes_that_belong_together_and_outgrow_the_log_are_committed_in_parts_and_n
     let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "4096"], "16M");
     for options in [logged(), batched()] {
         let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = Ext2::open(device.clone(), &options).unwrap();
+        let fs = open_as(device.clone(), &options);
         file(&fs.root().unwrap(), "other", &[1; 3000]);
         fs.together(|| {
             for nr in 0..1200 {
@@ -44,7 +44,7 @@ fn contents_that_outgrow_the_log_within_changes_that_belong_together_are_committ
     let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "64"], "16M");
     for options in [logged(), batched()] {
         let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = Ext2::open(device.clone(), &options).unwrap();
+        let fs = open_as(device.clone(), &options);
         let root = fs.root().unwrap();
         file(&root, "file", &vec![1; 9 << 20]);
         fs.sync().unwrap();
@@ -70,7 +70,7 @@ fn a_small_batch_takes_contents_that_go_to_blocks_which_were_given_up() {
     thread::spawn(move || {
         let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "16", "-m", "0"], "1100k");
         let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = Ext2::open(device.clone(), &batched()).unwrap();
+        let fs = open_as(device.clone(), &batched());
         assert!(fs.has_log());
         fs.write("file", vec![1; 400 << 10]).unwrap();
         fs.sync().unwrap();
@@ -87,7 +87,7 @@ fn threads_that_fill_the_image_of_a_batch_are_told_of_no_room_where_there_is_non
     let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "512", "-m", "0"], "16M");
     for round in 0..20 {
         let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
-        let fs = &Ext2::open(device.clone(), &batched()).unwrap();
+        let fs = &open_as(device.clone(), &batched());
         let fills = |thread: usize| {
             (0..).find_map(|nr| {
                 let refused = fs.write(format!("{thread}-{nr}"), vec![1; 200 << 10]).err()?;
@@ -108,7 +108,7 @@ fn threads_that_fill_the_image_of_a_batch_are_told_of_no_room_where_there_is_non
 fn a_sync_of_a_file_within_changes_that_belong_together_breaks_nothing() {
     need_tools!("mke2fs");
     let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "64", "-e", "remount-ro"], "16M");
-    let fs = Ext2::open(RamDevice::from_bytes(&base).unwrap(), &logged()).unwrap();
+    let fs = open_as(RamDevice::from_bytes(&base).unwrap(), &logged());
     let inode = file(&fs.root().unwrap(), "file", b"x");
     fs.together(|| inode.sync()).unwrap_err();
     assert_eq!((fs.write("after", "x"), fs.sync()), (Ok(()), Ok(())));
@@ -121,7 +121,7 @@ fn a_sync_of_a_file_within_changes_that_belong_together_breaks_nothing() {
 fn a_sync_ends_beside_changes_that_belong_together_one_after_the_other() {
     need_tools!("mke2fs");
     let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "64"], "16M");
-    let fs = &Ext2::open(RamDevice::from_bytes(&base).unwrap(), &logged()).unwrap();
+    let fs = &open_as(RamDevice::from_bytes(&base).unwrap(), &logged());
     let root = fs.root().unwrap();
     let is_over = &AtomicBool::new(false);
     thread::scope(|scope| {
@@ -160,7 +160,7 @@ fn a_file_system_is_shut_down_within_changes_that_belong_together_while_another_
     let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "64"], "16M");
     let (done, is_done) = mpsc::channel();
     thread::spawn(move || {
-        let fs = &Ext2::open(RamDevice::from_bytes(&base).unwrap(), &logged()).unwrap();
+        let fs = &open_as(RamDevice::from_bytes(&base).unwrap(), &logged());
         thread::scope(|scope| {
             fs.together(|| {
                 fs.write("file", "x")?;
@@ -184,7 +184,7 @@ fn changes_that_belong_together_wait_for_a_thread_that_renames_while_another_syn
     let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "64"], "16M");
     let (done, is_done) = mpsc::channel();
     thread::spawn(move || {
-        let fs = &Ext2::open(RamDevice::from_bytes(&base).unwrap(), &logged()).unwrap();
+        let fs = &open_as(RamDevice::from_bytes(&base).unwrap(), &logged());
         let root = &fs.root().unwrap();
         file(root, "a", b"a");
         thread::scope(|scope| {
@@ -220,7 +220,7 @@ impl BlockDevice for SlowFlush {
 fn slow(base: &[u8]) -> (Arc<SlowFlush>, Ext2) {
     let inner = RamDevice::from_bytes(base).unwrap();
     let device = Arc::new(SlowFlush { inner, millis: AtomicU64::new(0) });
-    let fs = Ext2::open(device.clone(), &batched()).unwrap();
+    let fs = open_as(device.clone(), &batched());
     assert!(fs.has_log());
     (device, fs)
 }
