@@ -87,6 +87,9 @@ pub(crate) struct Fs {
     /// Fences and flushes that failed.
     #[cfg(feature = "write")]
     pub(crate) losses: loss::Losses,
+    /// Inodes that were let go while set-id bits that were taken from them may have been gone in the log alone.
+    #[cfg(feature = "write")]
+    pub(crate) rights_in_log: crate::sync::Mutex<alloc::collections::BTreeSet<crate::InodeNr>>,
     /// Attribute blocks that may be shared, by their hash.
     #[cfg(feature = "write")]
     pub(crate) shared_xattrs: crate::sync::Mutex<crate::xattr::Shared>,

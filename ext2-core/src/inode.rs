@@ -149,7 +149,7 @@ impl Cell {
         }
         let cell = Self::from_parts(fs, (nr, offset), &raw, &extra)?;
         #[cfg(feature = "write")]
-        cell.may_have_lost();
+        cell.note_former();
         Ok(cell)
     }
 

@@ -85,6 +85,7 @@ mended! {
     LateAttach: "who opens a file for the first time does not wait for whoever takes its blocks away, and is not told",
     EarlyDeath: "where the clock is near 1970 the time of a deletion is an inode's number",
     ResizeReach: "the inode of the spare descriptors is refused where it is longer than a file can be",
+    OthersTakeSetId: "who writes waits for a commit only of the set-id bits that he takes away himself",
     SetIdInLog: "set-id bits that a write takes away wait in a log for a commit, and the bytes do not",
     SetIdComesBack: "set-id bits that are stripped come back with an access list that is set meanwhile",
     FlagsLookedAtFirst: "whether a file is immutable is looked at before the lock that its flags are set under",

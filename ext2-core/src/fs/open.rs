@@ -203,6 +203,11 @@ impl Ext2 {
         let mut fs = Fs {
             #[cfg(feature = "write")]
             losses: super::loss::Losses::new(),
+            #[cfg(feature = "write")]
+            rights_in_log: crate::sync::Mutex::new(
+                crate::sync::Rank::Leaf,
+                alloc::collections::BTreeSet::new(),
+            ),
             dev,
             geo,
             sb,

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! 1. Who finds no set-id bit that he would have to take has not come before it is gone: he waits for the media, whoever took
-//!    it, by a write, a change of mode or owner, or an access list.
+//!    it, by a write, a change of mode or owner, or an access list, and also where the inode was let go since.
 //! 2. Where mode or owners may be lost on the way to the media, by a fence behind them or another's, the next who takes or changes
 //!    any stores and fences them again, though memory has them. So does who finds the inode on the device after something was
 //!    lost: it may be among that.
@@ -43,7 +43,7 @@ impl RightsTaken {
 
     /// Notes that a mode was stored in the place of another.
     pub(super) fn changed(&self, old: u16, new: u16) {
-        if of_write(old) & !of_write(new) != 0 {
+        if of_write(old) & !of_write(new) != 0 && !Mended::OthersTakeSetId.is_back() {
             self.taken.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -61,12 +61,22 @@ fn of_write(mode: u16) -> u16 {
 }
 
 impl Cell {
-    /// Notes what may be lost of what was stored to the inode before it was read from the device.
-    pub(super) fn may_have_lost(&self) {
+    /// Notes what may not be on the media of what was stored to the inode before it was read from the device.
+    pub(super) fn note_former(&self) {
         let losses = &self.fs.losses;
         self.losses_told.store(losses.told_of(self.nr), Ordering::SeqCst);
         if losses.count() > 0 {
             self.rights_taken.lose();
+        }
+        if self.fs.is_logged() && self.fs.rights_in_log.lock().remove(&self.nr) {
+            self.rights_taken.taken.store(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Keeps what is to be known of rights that were taken when the inode is read again.
+    pub(super) fn leave_rights(&self) {
+        if self.fs.is_logged() && self.rights_taken.pending().is_some() {
+            self.fs.rights_in_log.lock().insert(self.nr);
         }
     }
 }
@@ -112,6 +122,9 @@ impl Inode {
         let _change = Change::begin(&*self.0.fs)?;
         let changed = Attrs { mode: attrs.mode & !of_write(attrs.mode), ..*attrs };
         self.0.store_rights(&mut attrs, &changed)?;
+        if Mended::OthersTakeSetId.is_back() {
+            rights.taken.fetch_add(1, Ordering::SeqCst);
+        }
         Ok(Some(rights.taken.load(Ordering::SeqCst)))
     }
 }

@@ -302,6 +302,7 @@ impl Cell {
             // What was stored through mappings that are gone, also where nothing else is written any more.
             (_, false) => {
                 self.discard_window(&mut self.map.lock());
+                self.leave_rights();
                 let pages = self.space.get().map_or(Ok(()), |space| space.write_back(0..u64::MAX));
                 let late = if change.is_ok() { self.write_late() } else { Ok(()) };
                 // Nobody tries again: it is lost, and who syncs the file or the whole later is told.

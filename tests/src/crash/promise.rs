@@ -219,7 +219,15 @@ impl History {
         let of = |tree: &'h Tree| tree.values().find(|node| node.inode == inode);
         let (Some(before), Some(after)) = (of(&self.trees[nr]), of(&self.trees[nr + 1])) else { return };
         // A log keeps what is changed for a commit, which the loss of set-id bits makes.
-        let is_kept = !matches!(action, Action::StripSetid(_)) || Rights::of(before) == Rights::of(after);
+        let is_strip = matches!(action, Action::StripSetid(_));
+        let is_kept = !is_strip || Rights::of(before) == Rights::of(after);
+        if nr < done && self.logged[done] && is_strip && is_kept {
+            // There were none any more: who took them has not waited, and who writes now does.
+            let since = self.trees[begin.max(nr + 1)..].iter().filter_map(of);
+            file.rights.retain(|rights| {
+                taken_by_write(rights.mode) == 0 || since.clone().any(|node| Rights::of(node) == *rights)
+            });
+        }
         if nr < done && self.logged[done] && is_kept {
             return;
         }
@@ -402,6 +410,11 @@ fn fields(time: Timestamp) -> (u32, (i64, u32)) {
     // OK to cast: the lower half.
     let low = time.sec as u32;
     (low, (time.sec - i64::from(low.cast_signed()), time.nsec))
+}
+
+/// The set-id bits that a write by a user takes.
+fn taken_by_write(mode: u16) -> u16 {
+    mode & if mode & 0o010 != 0 { SET_ID } else { 0o4000 }
 }
 
 fn owned(node: &Node) -> (u16, u32, u32) {

@@ -50,7 +50,9 @@ impl Fault {
                 }
                 M::OwnersInPieces | M::SetIdKept | M::SharersApart | M::NoShelter => Mode::Crash,
                 M::ExchangeKeepsNothing | M::LateTimesForgotten | M::DanglingNamesStay => Mode::Crash,
-                M::LeaseNotWritten | M::InodeReplayedFirst | M::SetIdInLog => Mode::Crash,
+                M::LeaseNotWritten | M::InodeReplayedFirst | M::SetIdInLog | M::OthersTakeSetId => {
+                    Mode::Crash
+                }
                 M::FenceUnnoted
                 | M::AskedAgain
                 | M::LossUntold

@@ -142,6 +142,10 @@ impl Script {
             self.does(O::SyncAll);
         }
         if rng.one_in(4) {
+            if rng.one_in(2) {
+                // Then who writes finds nothing to take.
+                self.does(O::Chmod { of: 1, mode: *rng.pick(&[0o755, 0o711]) });
+            }
             self.does(O::StripSetid { of: 1 });
             let data = Data { len: 1 + rng.below(100) as u32, seed: 3 };
             self.does(O::Write { of: 1, at: rng.below(3000), data });
