@@ -28,6 +28,7 @@ mod translations;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ext2_core::plumbing::Taken;
 use ext2_core::sync::Mended;
 
 use crate::entry::{Content, Entry, EntryInfo, Order, PMD_PAGES};
@@ -37,7 +38,6 @@ use crate::sync::{
     RwLockWriteGuard,
 };
 use crate::trace::{Event, InodeId, Tracer};
-use crate::truncate::Taken;
 use crate::wait::{WaitKey, WaitTable, Wake};
 
 pub use guard::EntryGuard;

@@ -17,6 +17,7 @@ mod judge;
 mod known;
 mod promise;
 mod report;
+mod rights;
 mod states;
 mod sweep;
 mod workload;

@@ -1,7 +1,8 @@
 //! A memory mapping, as the file sees it that it maps.
 
-use super::StoredRun;
-use crate::truncate::Taken;
+use ext2_core::plumbing::Taken;
+
+use super::stored::StoredRun;
 
 /// Whether private copies of pages go with the pages that they were copied from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

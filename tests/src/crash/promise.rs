@@ -4,11 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ext2_core::{FileKind, Timestamp};
 
-use super::{Action, STALE};
+use super::{Action, STALE, rights::Rights};
 use crate::tree::{LARGEST, Node, Tree};
-
-/// The set-id bits of a mode.
-const SET_ID: u16 = 0o6000;
 
 /// Bytes that are compared at a time.
 const LINE: usize = 64;
@@ -225,7 +222,7 @@ impl History {
             // There were none any more: who took them has not waited, and who writes now does.
             let since = self.trees[begin.max(nr + 1)..].iter().filter_map(of);
             file.rights.retain(|rights| {
-                taken_by_write(rights.mode) == 0 || since.clone().any(|node| Rights::of(node) == *rights)
+                rights.taken_by_write() == 0 || since.clone().any(|node| Rights::of(node) == *rights)
             });
         }
         if nr < done && self.logged[done] && is_kept {
@@ -237,17 +234,7 @@ impl History {
             return;
         }
         let (from, to) = (Rights::of(before), Rights::of(after));
-        let both = from.mode & to.mode;
-        let owners_change = (from.uid, from.gid) != (to.uid, to.gid);
-        let kept = if owners_change && before.kind != FileKind::Directory { both & !SET_ID } else { both };
-        let steps = [
-            Rights { mode: both, ..from },
-            Rights { mode: both, acl: to.acl, ..from },
-            Rights { mode: kept, ..from },
-            Rights { mode: kept, acl: to.acl, ..from },
-            Rights { mode: kept, ..to },
-        ];
-        file.rights.extend(steps);
+        file.rights.extend(from.on_the_way_to(to, before.kind));
         if matches!(action, Action::WriteByUser { .. }) && from != to {
             file.unwritten = Some((from, before));
         }
@@ -312,22 +299,6 @@ struct Versions<'h> {
     xattrs: Vec<&'h [(Vec<u8>, Vec<u8>)]>,
     /// Whether it is about to die, and may have lost the attributes that it shared.
     is_dying: bool,
-}
-
-/// Who may do what with a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rights<'h> {
-    mode: u16,
-    uid: u32,
-    gid: u32,
-    acl: Option<&'h [u8]>,
-}
-
-impl<'h> Rights<'h> {
-    fn of(node: &'h Node) -> Self {
-        let acl = node.xattrs.iter().find(|(name, _)| name == b"system.posix_acl_access");
-        Self { mode: node.mode, uid: node.uid, gid: node.gid, acl: acl.map(|(_, value)| &value[..]) }
-    }
 }
 
 impl<'h> Versions<'h> {
@@ -410,11 +381,6 @@ fn fields(time: Timestamp) -> (u32, (i64, u32)) {
     // OK to cast: the lower half.
     let low = time.sec as u32;
     (low, (time.sec - i64::from(low.cast_signed()), time.nsec))
-}
-
-/// The set-id bits that a write by a user takes.
-fn taken_by_write(mode: u16) -> u16 {
-    mode & if mode & 0o010 != 0 { SET_ID } else { 0o4000 }
 }
 
 fn owned(node: &Node) -> (u16, u32, u32) {
