@@ -16,16 +16,9 @@ pub(crate) struct Capabilities {
     /// One more than that was when there were none; 0 where that is not known (Linux: `S_NOSEC`).
     none_since: AtomicU32,
     /// Held by who removes them, until they are gone from the media.
-    removal: Mutex<Removal>,
+    removal: Mutex<()>,
     /// Root has just removed them, which is how the kernel begins root's write to the file.
     removed_by_root: AtomicBool,
-}
-
-/// What became of the last removal.
-#[derive(Debug, Default)]
-pub(crate) struct Removal {
-    /// It may not have reached the media.
-    pub(crate) is_lost: bool,
 }
 
 /// A look whether there are any.
@@ -43,13 +36,11 @@ impl Capabilities {
         Look(self.sets.load(Ordering::SeqCst))
     }
 
-    /// The look found none. Whether there may be some on the media still.
-    pub(crate) fn found_none(&self, look: Look) -> bool {
-        let may_be_there = match self.removal.try_lock() {
-            Ok(last) => last.is_lost,
-            Err(TryLockError::Poisoned(last)) => last.into_inner().is_lost,
-            Err(TryLockError::WouldBlock) => true,
-        };
+    /// The look found none. Whether there may be some on the media still: somebody is just removing them, or, as the file system
+    /// says, that may have been lost.
+    pub(crate) fn found_none(&self, look: Look, is_lost: bool) -> bool {
+        let is_removing = matches!(self.removal.try_lock(), Err(TryLockError::WouldBlock));
+        let may_be_there = is_lost || is_removing;
         if !may_be_there {
             self.none_since.store(look.0.wrapping_add(1), Ordering::SeqCst);
         }
@@ -62,7 +53,7 @@ impl Capabilities {
     }
 
     /// Waits for who removes them, and is the next.
-    pub(crate) fn remove(&self) -> MutexGuard<'_, Removal> {
+    pub(crate) fn remove(&self) -> MutexGuard<'_, ()> {
         self.removal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -86,23 +77,21 @@ mod tests {
         let known = Capabilities::default();
         assert!(!known.are_none());
         let look = known.look();
-        assert!(!known.found_none(look) && known.are_none());
+        assert!(!known.found_none(look, false) && known.are_none());
         known.were_set();
         assert!(!known.are_none());
         let look = known.look();
         known.were_set();
-        assert!(!known.found_none(look) && !known.are_none());
+        assert!(!known.found_none(look, false) && !known.are_none());
     }
 
     #[test]
     fn those_that_go_count_as_there_until_they_are_gone_from_the_media() {
         let known = Capabilities::default();
-        let mut removal = known.remove();
-        assert!(known.found_none(known.look()) && !known.are_none());
-        removal.is_lost = true;
+        let removal = known.remove();
+        assert!(known.found_none(known.look(), false) && !known.are_none());
         drop(removal);
-        assert!(known.found_none(known.look()) && !known.are_none());
-        known.remove().is_lost = false;
-        assert!(!known.found_none(known.look()) && known.are_none());
+        assert!(known.found_none(known.look(), true) && !known.are_none());
+        assert!(!known.found_none(known.look(), false) && known.are_none());
     }
 }

@@ -55,9 +55,19 @@ pub trait Plumbing: sealed::Sealed {
     /// Whether another may be giving the file blocks at this moment that not all who map the hole have been told of.
     fn is_untold(&self) -> bool;
 
-    /// Tells who maps the bytes of `range` of blocks there that another is just giving the file: for who has found them, and is to
-    /// store to them past a call. The caller holds no entry of the pages.
-    fn tell_found(&self, range: Range<u64>);
+    /// Tells who maps the bytes of `range` of blocks there that another is just giving the file: for who has found them, and lets
+    /// somebody store to them past a call.
+    fn tell_found(&self, range: Range<u64>, by: Publisher);
+
+    /// Removes an attribute that gives rights (`security.capability`): no crash shows it beside what is stored afterwards, also
+    /// where an earlier removal may have been lost. Linux: `file_remove_privs`.
+    ///
+    /// # Errors
+    /// `ENODATA` where there is none, nor may be on the media any more; as [`Inode::xattr_remove`].
+    fn take_xattr(&self, name: &[u8]) -> Result<()>;
+
+    /// Whether the media may have other rights than memory, and attributes that give some, since a fence or flush has failed.
+    fn may_have_lost_rights(&self) -> bool;
 
     /// Counts stores to the file as one change, from before the first until after the last. Waits for room in a log first: where
     /// there is one the caller holds no lock.
@@ -153,8 +163,16 @@ impl Plumbing for Inode {
         self.0.space.is_untold(None)
     }
 
-    fn tell_found(&self, range: Range<u64>) {
-        self.0.space.found(range, Publisher::Call);
+    fn tell_found(&self, range: Range<u64>, by: Publisher) {
+        self.0.space.found(range, by);
+    }
+
+    fn take_xattr(&self, name: &[u8]) -> Result<()> {
+        self.take_right(name)
+    }
+
+    fn may_have_lost_rights(&self) -> bool {
+        self.0.rights_taken.is_lost()
     }
 
     fn begin_storing(&self) -> Result<Storing<'_>> {

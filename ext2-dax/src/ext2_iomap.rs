@@ -10,7 +10,7 @@
 //! 5. Who maps a hole hears of blocks from ext2-core, whoever made them, when they are reachable.
 
 use blockdev::Access;
-use ext2_core::plumbing::{Allocate, Plumbing, Unpublished};
+use ext2_core::plumbing::{Allocate, Plumbing, Publisher, Unpublished};
 use ext2_core::{Barrier, FileBlock, Mapping};
 
 use crate::compat::{Holes, Publish, Runs, WriteBlocks};
@@ -116,6 +116,10 @@ impl IomapOps for FileInner {
             }
             if flags.contains(OpFlags::WRITE | OpFlags::NOWAIT) && self.inode.is_untold() {
                 return Err(Error::refused(Errno::AGAIN, "who maps the hole that was there is being told"));
+            }
+            if flags.contains(OpFlags::FAULT) && !mapping.is_hole() {
+                // What is mapped for a load may be stored to without another fault.
+                self.inode.tell_found(pos..pos.saturating_add(len), Publisher::Fault);
             }
             return Ok(self.answer(&mapping));
         }

@@ -26,6 +26,7 @@ mod tests;
 mod translations;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ext2_core::plumbing::Taken;
@@ -447,7 +448,7 @@ impl DaxMapping {
     }
 
     /// Whether any of the file pages has an entry or is leased.
-    pub(crate) fn is_in_use(&self, pages: &std::ops::Range<u64>) -> bool {
+    pub(crate) fn is_in_use(&self, pages: &Range<u64>) -> bool {
         let entries = self.pages() > 0 && !self.entries_in(pages.start, pages.end, |_| true).is_empty();
         entries || self.leases.is_busy(pages)
     }
@@ -528,25 +529,24 @@ impl DaxMapping {
     /// A fault of the calling thread, which holds the one entry of the file pages `start..end`, gave the file blocks
     /// there, or some: takes the translations of the hole away, in all address spaces, whatever becomes of the fault.
     pub(crate) fn hole_ended(&self, start: u64, end: u64) {
-        if self.is_mapped_ahead() {
-            self.tell_published(start, end, |one| one.maps_ahead());
-        }
-        if self.pages() == 0 {
-            return;
-        }
-        let found = self.shard(start).lock().find(start);
         let is_zero = |entry: Entry| entry.content() == Content::Zero && entry.is_locked();
-        if let Some((at, _)) = found.filter(|(at, entry)| *at < end && is_zero(*entry)) {
-            self.unmap_zero(at);
+        let found = (self.pages() > 0).then(|| self.shard(start).lock().find(start)).flatten();
+        match found.filter(|(at, entry)| *at < end && is_zero(*entry)) {
+            // All at once: none may be stored to while another still has the hole.
+            Some((at, _)) => self.unmap_zero(at, &(start..end)),
+            None if self.is_mapped_ahead() => self.tell_published(start, end, |one| one.maps_ahead()),
+            None => {}
         }
     }
 
-    /// Takes the translations of the zero page at `at` away; the entry, which is locked by the caller, is empty then.
-    fn unmap_zero(&self, at: u64) {
+    /// Takes the translations of the zero page at `at` away, and those that there are without entries of the pages `beside`; the
+    /// entry, which is locked by the caller, is empty then.
+    fn unmap_zero(&self, at: u64, beside: &Range<u64>) {
         let zero =
             |shard: &Shard| shard.entries.get(&at).copied().filter(|entry| entry.content() == Content::Zero);
         let Some(entry) = zero(&self.shard(at).lock()) else { return };
-        self.tell_published(at, at + entry.order().pages(), |_| true);
+        let (start, end) = (at.min(beside.start), (at + entry.order().pages()).max(beside.end));
+        self.tell_published(start, end, |_| true);
         let mut shard = self.shard(at).lock();
         if let Some(entry) = zero(&shard) {
             shard.put(at, entry.with_content(Content::Empty));

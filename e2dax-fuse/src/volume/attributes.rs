@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use ext2_core::Clock as _;
-use ext2_core::{Attr, DeviceNr, FileKind, Inode, InodeFlags, SetAttr, Timestamp, Wait, XattrSet};
+use ext2_core::plumbing::Plumbing as _;
+use ext2_core::{Attr, DeviceNr, FileKind, Inode, InodeFlags, SetAttr, Timestamp, Wait};
 use rustix::io::Errno;
 
 use super::xattr::CAPABILITY;
@@ -258,21 +259,8 @@ impl Volume {
     /// Removes the capabilities of a file, durably: what is written next does not wait for a commit, nor for a fence. That there are
     /// none is said when there are none on the media, either.
     pub(super) fn remove_capabilities(&self, node: &Node) -> Reply<()> {
-        let inode = &node.inode;
-        let mut last = node.capabilities.remove();
-        let remove = || inode.xattr_remove(CAPABILITY);
-        let removed = match remove() {
-            // Memory has none, and the media may: what removes them is stored again.
-            Err(error) if error.is(ext2_core::Errno::NODATA) && last.is_lost => {
-                inode.xattr_set(CAPABILITY, &[], XattrSet::Any).and_then(|()| remove())
-            }
-            done => done,
-        };
-        let is_refused = matches!(removed, Err(ext2_core::Error::Caller(..)));
-        let done = removed.and_then(|()| inode.sync());
-        // What is refused changes nothing.
-        last.is_lost = if is_refused { last.is_lost } else { done.is_err() };
-        done.map_err(|error| self.errno(&error))
+        let _alone = node.capabilities.remove();
+        node.inode.take_xattr(CAPABILITY).map_err(|error| self.errno(&error))
     }
 
     /// Whether a file has capabilities, or may have them on the media; remembered where it has none.
@@ -284,7 +272,9 @@ impl Volume {
         let look = known.look();
         match node.inode.xattr_get(CAPABILITY) {
             Ok(_) => Ok(true),
-            Err(error) if error.is(ext2_core::Errno::NODATA) => Ok(known.found_none(look)),
+            Err(error) if error.is(ext2_core::Errno::NODATA) => {
+                Ok(known.found_none(look, node.inode.may_have_lost_rights()))
+            }
             Err(error) => Err(self.errno(&error)),
         }
     }

@@ -79,8 +79,8 @@ impl Cell {
         done
     }
 
-    /// Stores mode, owners and where the access list lies anew, where the media may have others than memory. The caller holds the
-    /// `io` lock exclusive.
+    /// Stores mode, owners and where attributes lie anew, and those in the inode, where the media may have others than memory. The
+    /// caller holds the `io` lock.
     pub(crate) fn store_lost_rights(&self) -> Result<()> {
         if !self.rights_taken.is_lost() {
             return Ok(());
@@ -89,6 +89,7 @@ impl Cell {
         let mut attrs = self.attrs.lock();
         let same = *attrs;
         self.store_file_acl(&mut attrs, same.file_acl)?;
+        self.store_xattrs_anew(&attrs)?;
         self.store_rights(&mut attrs, &same)
     }
 

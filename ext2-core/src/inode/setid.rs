@@ -3,16 +3,20 @@
 //! # Invariants
 //! 1. Who finds no set-id bit that he would have to take has not come before it is gone: he waits for the media, whoever took
 //!    it, by a write, a change of mode or owner, or an access list, and also where the inode was let go since.
-//! 2. Where mode or owners may be lost on the way to the media, by a fence behind them or another's, the next who takes or changes
-//!    any stores and fences them again, though memory has them. So does who finds the inode on the device after something was
-//!    lost: it may be among that.
+//! 2. Where mode, owners, access list or other attributes may be lost on the way to the media, by a fence behind them or another's,
+//!    the next who takes or changes any stores and fences all of them again, though memory has them. So does who finds the inode on
+//!    the device after something was lost: it may be among that.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use ext2_format::xattr::XattrName;
+
 use super::{Attrs, Cell, Inode};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::change::Change;
+use crate::order::Barrier;
 use crate::sync::Mended;
+use crate::xattr::XattrSet;
 
 /// What is known of rights that were taken from an inode. Changed under its `attrs` lock, but for what is gone.
 #[derive(Debug, Default)]
@@ -27,13 +31,22 @@ pub(crate) struct RightsTaken {
 
 impl RightsTaken {
     /// Whether the media may have another mode than memory, or other owners.
-    pub(super) fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         self.is_lost.load(Ordering::SeqCst)
     }
 
     /// Notes that they may.
     pub(crate) fn lose(&self) {
         self.is_lost.store(true, Ordering::SeqCst);
+    }
+
+    /// Notes it where a change of them has ended with an error that leaves that open.
+    pub(crate) fn note<T>(&self, done: Result<T>) -> Result<T> {
+        done.inspect_err(|error| {
+            if matches!(error, Error::Device(_)) {
+                self.lose();
+            }
+        })
     }
 
     /// Notes how it ended that mode and owners were stored, all that may be lost of them.
@@ -90,15 +103,35 @@ impl Inode {
     /// The device's.
     pub fn strip_setid(&self) -> Result<()> {
         let Some(taken) = self.take_setid()?.filter(|_| !Mended::SetIdInLog.is_back()) else { return Ok(()) };
-        if let Some(log) = self.0.fs.log.as_ref().filter(|log| log.is_on()) {
-            if self.0.fs.refuse_within().is_err() {
-                return Ok(());
-            }
-            // The bytes that come next wait for no commit. Without a lock: what it waits for may want that.
-            log.commit()?;
+        if self.commit_rights()? {
+            self.0.rights_taken.gone.fetch_max(taken, Ordering::SeqCst);
         }
-        self.0.rights_taken.gone.fetch_max(taken, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Commits what was taken: the bytes that come next wait for no commit. False within changes that belong together, which commit
+    /// it later. Without a lock: what it waits for may want that.
+    fn commit_rights(&self) -> Result<bool> {
+        let Some(log) = self.0.fs.log.as_ref().filter(|log| log.is_on()) else { return Ok(true) };
+        if self.0.fs.refuse_within().is_err() {
+            return Ok(false);
+        }
+        log.commit()?;
+        Ok(true)
+    }
+
+    /// Removes an attribute that gives rights, before anything that is stored afterwards.
+    pub(crate) fn take_right(&self, name: &[u8]) -> Result<()> {
+        let parsed = XattrName::parse(name)?;
+        let rights = &self.0.rights_taken;
+        self.0.fs.change(|| {
+            let _io = self.0.io_to_change()?;
+            self.0.store_lost_rights()?;
+            let known = self.0.fs.losses.count();
+            let removed = self.0.set_xattr(parsed, None, XattrSet::Any);
+            rights.note(removed.and_then(|()| self.0.fs.fence_since(Barrier::RightsTaken, known)))
+        })?;
+        self.commit_rights().map(drop)
     }
 
     /// Takes the bits away, and gives how often that was done, where there were any, or another has taken them and they may not be
@@ -115,6 +148,10 @@ impl Inode {
         }
         // Who changes mode and access list gives back what the mode had, and would bring the bits back.
         let _io = (!Mended::SetIdComesBack.is_back()).then(|| self.0.io.read());
+        if rights.is_lost() {
+            let _change = Change::begin(&*self.0.fs)?;
+            self.0.store_lost_rights()?;
+        }
         let mut attrs = self.0.attrs.lock();
         if has_none(&attrs) {
             return Ok(rights.pending());

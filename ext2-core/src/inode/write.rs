@@ -48,7 +48,7 @@ impl Cell {
         if let Some(mode) = mode
             && let Some(acl) = self.acl(AclKind::Access)?
         {
-            self.set_acl_below(&acl.with_mode(mode), mode)?;
+            self.rights_taken.note(self.set_acl_below(&acl.with_mode(mode), mode))?;
         }
         let mut attrs = self.attrs.lock();
         let changed = Attrs {

@@ -18,7 +18,7 @@ use crate::acl::Acl;
 use crate::error::{Error, Result, refuse};
 use crate::features::CompatFeatures;
 use crate::fs::orphans::Orphans;
-use crate::inode::{Cell, FileKind, Inode};
+use crate::inode::{Attrs, Cell, FileKind, Inode};
 use crate::journal::Together;
 use crate::order::{Barrier, Durable, Unlinked, Written};
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawInode, XATTR_MAGIC};
@@ -64,7 +64,7 @@ const REFCOUNT: u64 = 4;
 
 impl Cell {
     /// Sets or (with `None`) removes an attribute. The caller holds the `io` lock exclusive.
-    fn set_xattr(&self, name: XattrName, value: Option<&[u8]>, how: XattrSet) -> Result<()> {
+    pub(crate) fn set_xattr(&self, name: XattrName, value: Option<&[u8]>, how: XattrSet) -> Result<()> {
         let mut all = self.xattrs()?;
         let there = all.iter().position(|xattr| xattr.name == name);
         match (there, how) {
@@ -107,6 +107,18 @@ impl Cell {
         }
         self.touch_ctime();
         Ok(())
+    }
+
+    /// Stores the room for attributes in the inode anew.
+    pub(crate) fn store_xattrs_anew(&self, attrs: &Attrs) -> Result<()> {
+        let start = GOOD_OLD_INODE_SIZE + u64::from(attrs.extra_isize);
+        let size = u64::from(self.fs.geo.inode_size);
+        if start == GOOD_OLD_INODE_SIZE || start + 4 >= size {
+            return Ok(());
+        }
+        let mut room = vec![0; (size - start) as usize];
+        self.fs.dev.read_at(self.offset + start, &mut room)?;
+        Ok(self.fs.dev.write_at(self.offset + start, &room)?)
     }
 
     /// One store: without its magic number the room in the inode holds no attributes.
@@ -498,17 +510,19 @@ impl Inode {
             let _io = self.0.io_to_change()?;
             self.0.store_lost_rights()?;
             let known = self.0.fs.losses.count();
-            match acl {
-                Some(acl) if which == AclKind::Access => {
-                    let mode = self.0.attrs.lock().mode & !0o777 | acl.mode();
-                    self.0.set_acl_below(acl, mode)?;
-                    let mut attrs = self.0.attrs.lock();
-                    self.0.raise_mode(&mut attrs, mode, known)?;
+            let change = || -> Result<()> {
+                match acl {
+                    Some(acl) if which == AclKind::Access => {
+                        let mode = self.0.attrs.lock().mode & !0o777 | acl.mode();
+                        self.0.set_acl_below(acl, mode)?;
+                        let mut attrs = self.0.attrs.lock();
+                        self.0.raise_mode(&mut attrs, mode, known)?;
+                    }
+                    _ => self.0.set_acl(which, acl)?,
                 }
-                _ => self.0.set_acl(which, acl)?,
-            }
-            let done = self.0.fs.fence_since(Barrier::RightsChanged, known);
-            done.inspect_err(|_| self.0.rights_taken.lose())?;
+                self.0.fs.fence_since(Barrier::RightsChanged, known)
+            };
+            self.0.rights_taken.note(change())?;
             // Removing says itself whether there was something.
             if acl.is_some() {
                 self.0.touch_ctime();

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use blockdev::{Access, PmemSlice};
-use ext2_core::plumbing::Plumbing;
+use ext2_core::plumbing::{Plumbing, Publisher};
 use ext2_core::sync::Mended;
 
 use super::inner::{FileInner, MAX_BYTES};
@@ -128,7 +128,7 @@ impl Lease {
                 held.pages.lend(lent.collect());
                 held.file.inode.touch_modified();
                 // While nothing can be taken from the file: who is told looks at its map.
-                held.file.inode.tell_found(held.range.clone());
+                held.file.inode.tell_found(held.range.clone(), Publisher::Call);
             }
             Ok(runs)
         })

@@ -47,7 +47,7 @@ impl EntryGuard<'_> {
     pub(crate) fn insert(&mut self, content: Content, mark: Mark) {
         let replaces = !matches!(self.entry.content(), Content::Page(_));
         if self.entry.content() == Content::Zero && matches!(content, Content::Page(_)) {
-            self.mapping.unmap_zero(self.at);
+            self.mapping.unmap_zero(self.at, &(self.at..self.at));
         }
         let mut shard = self.mapping.shard(self.at).lock();
         let mut entry = shard.entries.get(&self.at).copied().unwrap_or(self.entry.locked());
@@ -66,7 +66,7 @@ impl EntryGuard<'_> {
     /// hole.
     pub(crate) fn forget_hole(&mut self) {
         if self.entry.content() == Content::Zero && !Mended::FaultLeavesHole.is_back() {
-            self.mapping.unmap_zero(self.at);
+            self.mapping.unmap_zero(self.at, &(self.at..self.at));
             self.entry = self.entry.with_content(Content::Empty);
         }
     }

@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex, atomic::Ordering, mpsc};
 
 use blockdev::{BlockDevice, RamDevice};
-use e2dax_tests::small::create;
-use ext2_core::{Acl, AclEntry, AclKind, AclTag, Ext2, Follow, Inode, OpenOptions, Result, SetAttr};
+use e2dax_tests::{need_tools, small::create, tools};
+use ext2_core::plumbing::Plumbing as _;
+use ext2_core::{
+    Acl, AclEntry, AclKind, AclTag, Errno, Ext2, Follow, Inode, OpenOptions, Result, SetAttr, XattrSet,
+};
 
 use crate::host::Host;
 
@@ -235,4 +238,96 @@ fn owners_whose_mark_a_fence_has_lost_are_marked_again_before_they_are_settled()
     fs.sync().unwrap();
     let attr = host.after_power_cut().resolve("tool", Follow::No).unwrap().attr();
     assert_eq!((attr.uid, attr.gid), (70_000, 80_000));
+}
+
+/// A file with an access list, durably.
+fn with_list() -> (Arc<Host>, Ext2, Inode) {
+    let (host, fs) = Host::opened();
+    let tool = create(&fs, "tool");
+    tool.set_attr(&SetAttr { mode: Some(0o660), ..SetAttr::default() }).unwrap();
+    let tags = [AclTag::UserObj, AclTag::User(8), AclTag::GroupObj, AclTag::Mask, AclTag::Other];
+    let entries = tags.map(|tag| AclEntry { tag, permissions: if tag == AclTag::Other { 0 } else { 6 } });
+    tool.set_acl(AclKind::Access, Some(&Acl::new(entries.to_vec()).unwrap())).unwrap();
+    fs.sync().unwrap();
+    (host, fs, tool)
+}
+
+#[test]
+fn an_access_list_whose_removal_failed_is_removed_again() {
+    let (host, _fs, tool) = with_list();
+    host.fails.store(true, Ordering::SeqCst);
+    tool.set_acl(AclKind::Access, None).unwrap_err();
+    assert!(!host.fails.load(Ordering::SeqCst));
+    tool.set_acl(AclKind::Access, None).unwrap();
+    assert_eq!(rights_of(&host.after_power_cut()).3, None);
+}
+
+#[test]
+fn an_access_list_whose_removal_is_lost_is_removed_again_also_after_a_write_by_a_user() {
+    let (host, fs, tool) = with_list();
+    let other = create(&fs, "other");
+    fs.sync().unwrap();
+    host.store_len.store(4, Ordering::SeqCst);
+    host.at_store.set(host.loss_by(&other));
+    tool.set_acl(AclKind::Access, None).unwrap_err();
+    assert!(!host.at_store.is_set());
+    tool.strip_setid().unwrap();
+    tool.set_acl(AclKind::Access, None).unwrap();
+    assert_eq!(rights_of(&host.after_power_cut()).3, None);
+}
+
+#[test]
+fn capabilities_whose_removal_is_lost_are_removed_again_whoever_was_told() {
+    const CAPABILITY: &[u8] = b"security.capability";
+    for is_told in [false, true] {
+        let (host, fs) = Host::opened();
+        let (other, tool) = (create(&fs, "other"), create(&fs, "tool"));
+        tool.xattr_set(CAPABILITY, b"cap", XattrSet::Any).unwrap();
+        fs.sync().unwrap();
+        host.store_len.store(4, Ordering::SeqCst);
+        host.at_store.set(host.loss_by(&other));
+        tool.take_xattr(CAPABILITY).unwrap_err();
+        assert!(!host.at_store.is_set());
+        if is_told {
+            // Somebody who syncs the same file.
+            tool.sync().unwrap_err();
+        }
+        assert!(tool.take_xattr(CAPABILITY).unwrap_err().is(Errno::NODATA));
+        let left = host.after_power_cut().resolve("tool", Follow::No).unwrap();
+        left.xattr_get(CAPABILITY).unwrap_err();
+    }
+}
+
+#[test]
+fn capabilities_in_the_inode_whose_removal_is_lost_are_removed_again() {
+    need_tools!("debugfs");
+    const CAPABILITY: &[u8] = b"security.capability";
+    let (host, fs) = Host::opened();
+    create(&fs, "tool").write_at(0, &[1; 1024]).unwrap();
+    fs.close().unwrap();
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(image.path(), host.cache.to_vec()).unwrap();
+    let set = "ea_set /tool security.capability cap";
+    tools::run("debugfs", &["-w".as_ref(), "-R".as_ref(), set.as_ref(), image.path().as_os_str()]).unwrap();
+    let bytes = std::fs::read(image.path()).unwrap();
+    for device in [&host.cache, &host.disk] {
+        device.write_at(0, &bytes).unwrap();
+    }
+    let fs = Ext2::open(host.clone(), &OpenOptions::default()).unwrap();
+    let other = create(&fs, "other");
+    let tool = fs.resolve("tool", Follow::No).unwrap();
+    assert_eq!(tool.xattr_get(CAPABILITY).unwrap(), b"cap");
+    fs.sync().unwrap();
+    host.store_len.store(4, Ordering::SeqCst);
+    host.at_store.set(host.loss_by(&other));
+    tool.take_xattr(CAPABILITY).unwrap_err();
+    assert!(!host.at_store.is_set());
+    // It is let go of, and somebody else takes it.
+    drop(tool);
+    let tool = fs.resolve("tool", Follow::No).unwrap();
+    assert!(tool.may_have_lost_rights());
+    assert!(tool.take_xattr(CAPABILITY).unwrap_err().is(Errno::NODATA));
+    assert!(!tool.may_have_lost_rights());
+    let left = host.after_power_cut().resolve("tool", Follow::No).unwrap();
+    left.xattr_get(CAPABILITY).unwrap_err();
 }

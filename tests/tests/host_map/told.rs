@@ -27,6 +27,7 @@ type Guest = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct Between {
     published: Mutex<Option<Guest>>,
+    told: Mutex<Option<Guest>>,
     grown: Mutex<Option<Guest>>,
     guests: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
@@ -63,6 +64,9 @@ impl Translations for Between {
     fn published(&self, _: u64, _: u64) {
         self.let_in(&self.published);
     }
+    fn told(&self, _: u64, _: u64) {
+        self.let_in(&self.told);
+    }
     fn grown(&self, _: u64, _: u64) {
         self.let_in(&self.grown);
     }
@@ -97,6 +101,62 @@ fn a_thread_sees_its_own_store_through_another_mapping_of_the_file() {
         drop((one, other, between, attached, file));
         image.close();
     }
+}
+
+#[test]
+fn a_thread_sees_its_own_store_through_a_mapping_in_software_beside_a_store_fault() {
+    for way in ways() {
+        let image = image(32);
+        let file = image.file(b"f");
+        file.truncate(4 * PAGE, Wait::Yes).unwrap();
+        let soft = Arc::new(file.map(&SoftMmu::new(), &request(4 * PAGE, Sharing::Shared)).unwrap());
+        assert_eq!(soft.load(PAGE), Ok(0));
+        let [one, other] = [(); 2].map(|()| Arc::new(map(&file, way, 4 * PAGE, Sharing::Shared)));
+        let between = Arc::new(Between::default());
+        let attached: Arc<dyn Translations> = between.clone();
+        VmFile::pages(&file).attach(attached.clone());
+        let seen = Arc::new(Mutex::new(None));
+        let (by_one, by_soft, note) = (one.clone(), soft.clone(), seen.clone());
+        *between.told.lock().unwrap() = Some(Box::new(move || {
+            *note.lock().unwrap() = Some((by_one.store(PAGE, 9), by_soft.load(PAGE)));
+        }));
+        other.store(PAGE + 1, 5).unwrap();
+        between.see_out();
+        let seen = seen.lock().unwrap().take();
+        assert!(matches!(seen, Some((Ok(()), Ok(9)))), "{way:?}: {seen:?}");
+        VmFile::pages(&file).detach(&attached);
+        drop((one, other, soft, between, attached, file));
+        image.close();
+    }
+}
+
+#[test]
+fn a_thread_sees_its_own_store_to_a_page_that_it_loaded_beside_a_write() {
+    need_faults!();
+    let [extents, pages, _] = answered();
+    let image = image(32);
+    let file = image.file(b"f");
+    file.truncate(4 * PAGE, Wait::Yes).unwrap();
+    let between = Arc::new(Between::default());
+    let attached: Arc<dyn Translations> = between.clone();
+    VmFile::pages(&file).attach(attached.clone());
+    let other = Arc::new(map(&file, extents, 4 * PAGE, Sharing::Shared));
+    assert_eq!(other.load(PAGE), Ok(0));
+    let one = Arc::new(map(&file, pages, 4 * PAGE, Sharing::Shared));
+    let seen = Arc::new(Mutex::new(None));
+    let (by_one, by_other, note) = (one.clone(), other.clone(), seen.clone());
+    *between.published.lock().unwrap() = Some(Box::new(move || {
+        let _ = by_one.load(PAGE);
+        *note.lock().unwrap() = Some((by_one.store(PAGE, 9), by_other.load(PAGE)));
+    }));
+    assert_eq!(file.write_at(PAGE, &[1]), Ok(1));
+    between.see_out();
+    let seen = seen.lock().unwrap().take();
+    assert!(matches!(seen, Some((Ok(()), Ok(9 | 1)))), "{seen:?}");
+    assert_eq!(one.load(PAGE), other.load(PAGE));
+    VmFile::pages(&file).detach(&attached);
+    drop((one, other, between, attached, file));
+    image.close();
 }
 
 #[test]
