@@ -87,8 +87,9 @@ pub(crate) fn link_target(inode: &Inode) -> ext2_core::Result<Option<Vec<u8>>> {
 
 /// The path of a name in a directory.
 pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    let slash: &[u8] = if directory.ends_with(b"/") { b"" } else { b"/" };
-    [directory, slash, name].concat()
+    let mut path = directory.to_vec();
+    push_name(&mut path, name);
+    path
 }
 
 /// Makes the path of a directory that of a name in it.

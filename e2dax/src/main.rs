@@ -36,7 +36,6 @@ mod interrupt;
 mod json;
 mod kept;
 mod out;
-mod paths;
 mod progress;
 mod remote;
 mod settle;

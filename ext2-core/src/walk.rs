@@ -178,9 +178,10 @@ impl Walk {
         }
         self.path.extend_from_slice(name);
         if twice {
-            let is_broken = !self.fs.0.has_writer();
-            let broken = || self.broken(Object::Inode(nr), "the name is there twice".into());
-            return if is_broken { Err(broken()) } else { Ok(None) };
+            if self.fs.0.has_writer() {
+                return Ok(None);
+            }
+            return Err(self.broken(Object::Inode(nr), "the name is there twice".into()));
         }
         let inode = match self.inode_of(directory, name, nr) {
             Ok(Some(inode)) => inode,

@@ -31,14 +31,22 @@ use crate::{AclKind, Errno};
 impl Cell {
     /// The attributes that lie in the inode itself.
     pub(crate) fn xattrs_in_inode(&self) -> Result<Vec<Xattr>> {
-        let start = GOOD_OLD_INODE_SIZE + u64::from(self.attrs.lock().extra_isize);
+        let extra_isize = self.attrs.lock().extra_isize;
+        let Some((_, room)) = self.room_in_inode(extra_isize)? else { return Ok(Vec::new()) };
+        parse_inode(&room).map_err(|problem| self.corrupt(problem))
+    }
+
+    /// The byte of the device at which the inode has room for attributes behind its fields, and what is there; none where it has
+    /// no room.
+    pub(crate) fn room_in_inode(&self, extra_isize: u16) -> Result<Option<(u64, Vec<u8>)>> {
+        let start = GOOD_OLD_INODE_SIZE + u64::from(extra_isize);
         let inode_size = u64::from(self.fs.geo.inode_size);
         if start == GOOD_OLD_INODE_SIZE || start + 4 >= inode_size {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let mut room = vec![0; (inode_size - start) as usize];
-        self.fs.dev.read_at(self.offset + start, &mut room)?;
-        parse_inode(&room).map_err(|problem| self.corrupt(problem))
+        let (at, mut room) = (self.offset + start, vec![0; (inode_size - start) as usize]);
+        self.fs.dev.read_at(at, &mut room)?;
+        Ok(Some((at, room)))
     }
 
     /// The attributes that lie in a block.

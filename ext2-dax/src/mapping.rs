@@ -15,9 +15,10 @@
 //! # Locks, outer to inner
 //! `io_lock` of the inode (read and write calls only) · `invalidate_lock` (shared: faults; exclusive:
 //! truncate and punch) · entry · the turn to tell of blocks · list of translations, shared · a page
-//! table · the file system's own · a shard of the tree · a wait queue. A shard is never held while calling out. Nothing waits for an
-//! entry while it holds a lock of the file system. Copies to and from the caller's buffer hold neither
-//! `invalidate_lock` nor an entry: the buffer may be a mapping of the same range and fault.
+//! table · the file system's own · a shard of the tree · a wait queue. A shard is never held while
+//! calling out. Nothing waits for an entry while it holds a lock of the file system. Copies to and from
+//! the caller's buffer hold neither `invalidate_lock` nor an entry: the buffer may be a mapping of the
+//! same range and fault.
 
 mod guard;
 mod stored;

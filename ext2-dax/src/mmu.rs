@@ -14,7 +14,7 @@ use std::sync::Arc;
 use blockdev::DaxDevice;
 use ext2_core::Barrier;
 
-use crate::entry::DevPage;
+use crate::entry::{DevPage, PAGE_SIZE};
 use crate::error::{Errno, Error, Result};
 use crate::fault::{FaultRequest, FaultResult};
 use crate::mapping::DaxMapping;
@@ -97,4 +97,25 @@ pub trait VmFile: Debug + Send + Sync {
     /// # Errors
     /// `EOPNOTSUPP` for synchronous mappings where they are not offered; `EACCES` and the like.
     fn check_map(&self, sharing: Sharing, protection: Protection) -> Result<()>;
+}
+
+/// Syncs `len` bytes from `offset` of a mapping of `file`, rounded up to pages, where that syncs the file (`msync(MS_SYNC)`).
+///
+/// # Errors
+/// `EINVAL` for an offset that is no multiple of the page size; `ENOMEM`, after what there is was written, for a range that ends
+/// past the mapping; the file's.
+fn msync(file: &dyn VmFile, vma: &Vma, offset: u64, len: u64) -> Result<()> {
+    if !offset.is_multiple_of(PAGE_SIZE) {
+        return Err(Error::refused(Errno::INVAL, "msync needs a page boundary"));
+    }
+    let beyond = || Error::refused(Errno::NOMEM, "the range is not all mapped");
+    let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(beyond)?;
+    let end = offset.checked_add(len).ok_or_else(beyond)?;
+    let size = vma.end - vma.start;
+    let last = end.min(size);
+    if offset < last && vma.is_synced(file.is_open_for_writing()) {
+        let first = vma.pgoff + offset / PAGE_SIZE;
+        file.msync(first, vma.pgoff + last / PAGE_SIZE - 1)?;
+    }
+    if end > size && len > 0 { Err(beyond()) } else { Ok(()) }
 }

@@ -1,24 +1,31 @@
-//! Paths of a walk that are kept: the first names of files that have several.
+//! Paths of a walk that are kept: the first names of files that have several, and lines that are printed when all are known.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Paths that were kept while a tree was walked, each directory before its files and all that is in one together. They share the
-/// names of their directories, so that memory is that of names: a path by itself is as long as the tree is deep.
+/// Paths that were kept while a tree was walked, all that is in a directory together, and the directory before or after it. They
+/// share the names of their directories, so that memory is that of names: a path by itself is as long as the tree is deep.
+///
+/// ```
+/// let mut paths = ext2_image::KeptPaths::default();
+/// let kept = [&b"/a/b"[..], b"/a/c", b"/a"].map(|path| paths.keep(path));
+/// assert_eq!(paths.path(kept[1]), b"/a/c");
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct KeptPaths {
+pub struct KeptPaths {
     /// Parts of paths, each with the place of the one before it.
     parts: Vec<(Option<usize>, Box<[u8]>)>,
     /// The places of those of the path that was kept last.
     last: Vec<usize>,
 }
 
-/// A path that was kept.
+/// A path that was [kept](KeptPaths::keep).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct KeptPath(Option<usize>);
+pub struct KeptPath(Option<usize>);
 
 impl KeptPaths {
-    pub(crate) fn keep(&mut self, path: &[u8]) -> KeptPath {
+    /// Keeps a path.
+    pub fn keep(&mut self, path: &[u8]) -> KeptPath {
         let mut parts = path.split(|&byte| byte == b'/');
         let mut same = 0;
         let mut next = parts.next();
@@ -36,7 +43,9 @@ impl KeptPaths {
         KeptPath(self.last.last().copied())
     }
 
-    pub(crate) fn path(&self, kept: KeptPath) -> Vec<u8> {
+    /// The path as it was.
+    #[must_use]
+    pub fn path(&self, kept: KeptPath) -> Vec<u8> {
         let (mut at, mut parts) = (kept.0, Vec::new());
         while let Some((above, part)) = at.and_then(|at| self.parts.get(at)) {
             parts.push(&**part);

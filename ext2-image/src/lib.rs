@@ -78,4 +78,5 @@ pub use coverage::{Coverage, array_ends_in_unit};
 pub use ext2_core::{Found, Walk, WalkError};
 #[cfg(feature = "std")]
 pub use file_range::FileRange;
+pub use kept_paths::{KeptPath, KeptPaths};
 pub use units::{UNIT, UnitCounts, UnitRun, UnitState, Units};

@@ -18,6 +18,7 @@ pub mod oracle;
 pub mod posix;
 pub mod rng;
 pub mod scratch;
+mod short_runs;
 pub mod sim;
 pub mod skip;
 pub mod slow;
@@ -31,6 +32,7 @@ pub use hook::Hook;
 pub use mount::{Access, with_mount};
 pub use rng::Rng;
 pub use scratch::Scratch;
+pub use short_runs::ShortRuns;
 pub use walk::walk;
 
 /// Whether a call failed since a log could not be written: it is no log any more, and says so for good.

@@ -189,14 +189,14 @@ impl Volume {
             }
             _ => {}
         }
-        self.await_set_id(inode, mode)?;
-        self.written(inode, false)?;
+        self.written_from(inode, mode)?;
         Ok(self.attr(inode))
     }
 
-    /// Waits for the media where set-id bits, or what they depend on, went from a mode that was this before, and the kernel gathers
-    /// writes: it sends those that come next without asking for the bits to be taken, and what it sends waits for no commit.
-    pub(super) fn await_set_id(&self, inode: &Inode, before: u16) -> Reply<()> {
+    /// As [`written`](Self::written), of what may have changed the mode from this: waits for the media where set-id bits, or what they
+    /// depend on, went and the kernel gathers writes. It sends those that come next without asking for the bits to be taken, and
+    /// what it sends waits for no commit.
+    pub(super) fn written_from(&self, inode: &Inode, before: u16) -> Reply<()> {
         let has_changed = before & 0o6000 != 0 && inode.attr().mode != before;
         self.written(inode, has_changed && self.gathers_writes() && inode.kind() == FileKind::Regular)
     }

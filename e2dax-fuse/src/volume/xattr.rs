@@ -65,9 +65,8 @@ impl Volume {
                 node.inode.set_attr(&change).map_err(|error| self.errno(&error))?;
                 self.forget_attributes(&node.inode);
             }
-            self.await_set_id(&node.inode, mode)?;
         }
-        self.written(&node.inode, false)
+        self.written_from(&node.inode, mode)
     }
 
     /// Removes an attribute.

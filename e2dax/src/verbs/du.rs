@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use ext2_core::{FileKind, Follow};
-use ext2_image::Walk;
+use ext2_image::{KeptPath, KeptPaths, Walk};
 
 use crate::context::Context;
 use crate::describe::allocated;
 use crate::failure::{Failure, Result};
 use crate::json::{Json, object};
-use crate::paths::Paths;
 use crate::target::{Mode, Target};
 use crate::text::{human, show};
 
@@ -72,8 +71,8 @@ struct Opened {
 /// The lines to be, whose numbers are as wide as the widest.
 #[derive(Default)]
 struct Rows {
-    sizes: Vec<String>,
-    paths: Paths,
+    rows: Vec<(String, KeptPath)>,
+    paths: KeptPaths,
 }
 
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
@@ -107,11 +106,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
     }
     close(args, context, &mut opened, 0, &mut rows)?;
-    let width = rows.sizes.iter().map(String::len).max().unwrap_or(0);
-    let mut sizes = rows.sizes.iter();
-    rows.paths.each(|path| {
-        let size = sizes.next().map(String::as_str).unwrap_or_default();
-        context.out.line(format_args!("{size:>width$} {}", show(path)))
+    let width = rows.rows.iter().map(|(size, _)| size.len()).max().unwrap_or(0);
+    rows.rows.iter().try_for_each(|(size, path)| {
+        context.out.line(format_args!("{size:>width$} {}", show(&rows.paths.path(*path))))
     })
 }
 
@@ -140,7 +137,7 @@ fn print(args: &Args, context: &mut Context, path: &[u8], bytes: u64, rows: &mut
     if args.json {
         return context.out.json(&object! { "path": Json::bytes(path), "bytes": bytes });
     }
-    rows.sizes.push(if args.human { human(bytes) } else { bytes.to_string() });
-    rows.paths.push(path);
+    let size = if args.human { human(bytes) } else { bytes.to_string() };
+    rows.rows.push((size, rows.paths.keep(path)));
     Ok(())
 }

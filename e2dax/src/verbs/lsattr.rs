@@ -6,6 +6,7 @@ use ext2_core::{FileKind, Follow, Inode, InodeFlags};
 use ext2_image::Walk;
 
 use crate::context::Context;
+use crate::describe::join;
 use crate::failure::{Failure, Of, Result};
 use crate::json::{Json, object};
 use crate::target::{Mode, Target};
@@ -78,11 +79,7 @@ fn list(args: &Args, context: &mut Context, target: &Target) -> Result<()> {
         if entry.name.is_dots() {
             continue;
         }
-        let mut path = target.path().to_vec();
-        if path.last() != Some(&b'/') {
-            path.push(b'/');
-        }
-        path.extend_from_slice(&entry.name);
+        let path = join(target.path(), &entry.name);
         let child = entries.inode(&entry).of(|| target.name_of(&path));
         if let Some(Some(child)) = context.or_complain(child)? {
             print(args, context, &path, &child)?;

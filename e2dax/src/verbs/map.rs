@@ -5,12 +5,11 @@ mod blocks;
 use std::ffi::OsString;
 
 use ext2_core::{FileBlock, FileKind, Follow, Inode, Mapping};
-use ext2_image::{UNIT, UnitCounts, UnitRun, UnitState, Units, Walk};
+use ext2_image::{KeptPaths, UNIT, UnitCounts, UnitRun, UnitState, Units, Walk};
 
 use crate::context::Context;
 use crate::failure::{Failure, Of, Result};
 use crate::json::{Json, object};
-use crate::paths::Paths;
 use crate::target::{Mode, Target};
 use crate::text::{Align, count, percent, show, table};
 
@@ -185,7 +184,8 @@ fn file_to_json(
 /// `--all`.
 fn sum_up(args: &Args, context: &mut Context, target: &Target, start: &Inode, bias: u64) -> Result<()> {
     let titles = ["mappable", "zero", "hole", "fragmented", "unaligned", "whole"];
-    let (mut rows, mut paths) = (vec![titles.map(String::from).to_vec()], Paths::default());
+    let mut rows = vec![titles.map(String::from).to_vec()];
+    let (mut kept, mut paths) = (KeptPaths::default(), Vec::new());
     let (mut total, mut files, mut mapped, mut seen) = (UnitCounts::default(), 0_u64, 0_u64, Seen::new());
     for step in Walk::new(start, target.path()) {
         let found = match step {
@@ -216,7 +216,7 @@ fn sum_up(args: &Args, context: &mut Context, target: &Target, start: &Inode, bi
             context.out.json(&json.with("runs", runs).with("units", counts_to_json(&counts)))?;
         } else {
             rows.push(row(&counts));
-            paths.push(&found.path);
+            paths.push(kept.keep(&found.path));
         }
     }
     if args.json {
@@ -225,11 +225,12 @@ fn sum_up(args: &Args, context: &mut Context, target: &Target, start: &Inode, bi
     }
     if rows.len() > 1 {
         let lines = table(&[const { Align::Right }; 6], &rows);
-        let mut numbers = lines.iter().map(String::as_str);
-        context.out.line(format_args!("{} path", numbers.next().unwrap_or_default()))?;
-        paths.each(|path| {
-            context.out.line(format_args!("{} {}", numbers.next().unwrap_or_default(), show(path)))
-        })?;
+        let paths = paths.into_iter().map(|path| show(&kept.path(path)));
+        let paths = std::iter::once("path".to_owned()).chain(paths);
+        lines
+            .iter()
+            .zip(paths)
+            .try_for_each(|(numbers, path)| context.out.line(format_args!("{numbers} {path}")))?;
         context.out.line("")?;
     }
     context.out.line(format_args!("{} in {}", count(files, "file"), count(mapped, "run of blocks")))?;

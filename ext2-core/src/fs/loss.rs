@@ -96,6 +96,9 @@ impl Losses {
     /// Notes that a file is new, and was begun when there were so many: those are nothing to it. Later ones are, also where a
     /// former file of its number was told of them.
     pub(crate) fn note_new(&self, nr: InodeNr, count: u32) {
+        if self.count() == 0 {
+            return;
+        }
         self.note_told(nr, count);
         let mut told = self.files.lock();
         if count < told.count {

@@ -54,9 +54,8 @@ impl Cell {
         if attrs.mode & mode != attrs.mode || self.rights_taken.is_lost() {
             let known = self.fs.losses.count();
             let stored = self.store_mode(attrs, attrs.mode & mode);
-            let done = stored.and_then(|()| self.fs.fence_since(Barrier::RightsTaken, known));
             // Where a fence fails, this one or another's, nobody knows whether they are gone.
-            done.inspect_err(|_| self.rights_taken.lose())?;
+            self.rights_taken.note(stored.and_then(|()| self.fs.fence_since(Barrier::RightsTaken, known)))?;
         }
         Ok(())
     }

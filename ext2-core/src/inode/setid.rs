@@ -148,15 +148,12 @@ impl Inode {
         }
         // Who changes mode and access list gives back what the mode had, and would bring the bits back.
         let _io = (!Mended::SetIdComesBack.is_back()).then(|| self.0.io.read());
-        if rights.is_lost() {
-            let _change = Change::begin(&*self.0.fs)?;
-            self.0.store_lost_rights()?;
-        }
+        let _change = Change::begin(&*self.0.fs)?;
+        self.0.store_lost_rights()?;
         let mut attrs = self.0.attrs.lock();
         if has_none(&attrs) {
             return Ok(rights.pending());
         }
-        let _change = Change::begin(&*self.0.fs)?;
         let changed = Attrs { mode: attrs.mode & !of_write(attrs.mode), ..*attrs };
         self.0.store_rights(&mut attrs, &changed)?;
         if Mended::OthersTakeSetId.is_back() {

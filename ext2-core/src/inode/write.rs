@@ -59,7 +59,7 @@ impl Cell {
         };
         self.store_rights(&mut attrs, &changed)?;
         // The access list, too.
-        self.fs.none_since(known).inspect_err(|_| self.rights_taken.lose())
+        self.rights_taken.note(self.fs.none_since(known))
     }
 
     /// Raises the size to `end` if it is smaller; what is mapped between the old end and `written_from` is

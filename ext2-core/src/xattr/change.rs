@@ -111,14 +111,8 @@ impl Cell {
 
     /// Stores the room for attributes in the inode anew.
     pub(crate) fn store_xattrs_anew(&self, attrs: &Attrs) -> Result<()> {
-        let start = GOOD_OLD_INODE_SIZE + u64::from(attrs.extra_isize);
-        let size = u64::from(self.fs.geo.inode_size);
-        if start == GOOD_OLD_INODE_SIZE || start + 4 >= size {
-            return Ok(());
-        }
-        let mut room = vec![0; (size - start) as usize];
-        self.fs.dev.read_at(self.offset + start, &mut room)?;
-        Ok(self.fs.dev.write_at(self.offset + start, &room)?)
+        let Some((at, room)) = self.room_in_inode(attrs.extra_isize)? else { return Ok(()) };
+        Ok(self.fs.dev.write_at(at, &room)?)
     }
 
     /// One store: without its magic number the room in the inode holds no attributes.

@@ -16,8 +16,8 @@ pub enum PrivateCopies {
 
 /// One memory mapping of a file, as the file sees it (Linux: a VMA in `i_mmap`).
 ///
-/// An address space of somebody else's implements this, gives it to [`DaxMapping::attach`] when it maps a file, and has
-/// its [`PageTable`](crate::mmu::PageTable) filled by [`fault::handle`](crate::fault::handle). Both calls come
+/// An address space of somebody else's implements this, gives it to [`DaxMapping::attach`](super::DaxMapping::attach) when it maps
+/// a file, and has its [`PageTable`](crate::mmu::PageTable) filled by [`fault::handle`](crate::fault::handle). Both calls come
 /// with locks of the file held: they take only locks of the address space's own, under which it asks nothing of a file.
 pub trait Translations: std::fmt::Debug + Send + Sync {
     /// Takes away every translation of the file pages from `start` to before `end`, which may lie past all that is

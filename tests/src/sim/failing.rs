@@ -14,7 +14,7 @@ use super::{
     fenced::Fenced, mend::mend_alone, run::sound, world::Held,
 };
 use crate::{
-    Rng, Scratch,
+    Rng, Scratch, ShortRuns,
     crash::{History, Moment},
     log_is_lost,
     tree::{self, Tree},
@@ -81,7 +81,8 @@ fn fault(rng: &mut Rng, last: &Step, options: &Options) -> Fault {
 /// A device that can be told to fail, with the image that is on it.
 pub(super) fn device(options: &Options, image: &[u8]) -> Arc<Faulty<Fenced>> {
     let is_paged = options.scene == Some(Scene::Transfer) || Rng::named(options.seed, "pages").one_in(2);
-    Arc::new(Faulty::new(Fenced::new(RamDevice::from_bytes(image).expect("memory"), is_paged)))
+    let ram = RamDevice::from_bytes(image).expect("memory");
+    Arc::new(Faulty::new(Fenced::new(ShortRuns { ram, most: if is_paged { 1 } else { u64::MAX } })))
 }
 
 /// Does the last step while the device fails, and looks at what is left. What would have become of it had nothing

@@ -1,22 +1,21 @@
-//! Memory that knows what was in it behind the last flush, or fence: what a disk is sure to have. Perhaps it is given a page at a
-//! time, so that a transfer ends in the middle where one of its pages fails.
+//! Memory that knows what was in it behind the last flush, or fence: what a disk is sure to have.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use blockdev::{Access, BlockDevice, Calls, Claim, DaxDevice, PmemSlice, RamDevice, Result};
+use blockdev::{BlockDevice, Calls, Claim, DaxDevice, Result};
+
+use crate::ShortRuns;
 
 /// Memory, and what was in it behind the last call of some kinds, where that is kept.
 #[derive(Debug)]
 pub(super) struct Fenced {
-    ram: RamDevice,
-    is_paged: bool,
+    ram: ShortRuns,
     kept: Mutex<Option<(Calls, Vec<u8>)>>,
 }
 
 impl Fenced {
-    /// Over this memory; `is_paged` where no run of it is longer than a page.
-    pub(super) fn new(ram: RamDevice, is_paged: bool) -> Self {
-        Self { ram, is_paged, kept: Mutex::new(None) }
+    pub(super) fn new(ram: ShortRuns) -> Self {
+        Self { ram, kept: Mutex::new(None) }
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<(Calls, Vec<u8>)>> {
@@ -34,7 +33,7 @@ impl Fenced {
     }
 
     pub(super) fn to_vec(&self) -> Vec<u8> {
-        self.ram.to_vec()
+        self.ram.ram.to_vec()
     }
 
     fn called(&self, call: Calls) {
@@ -66,24 +65,6 @@ impl BlockDevice for Fenced {
     }
 
     fn dax(&self) -> Option<&dyn DaxDevice> {
-        Some(self)
-    }
-}
-
-impl DaxDevice for Fenced {
-    fn direct_access(&self, page: u64, count: u64, mode: Access) -> Result<PmemSlice<'_>> {
-        self.ram.direct_access(page, if self.is_paged { count.min(1) } else { count }, mode)
-    }
-
-    fn recovery_write(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        self.ram.recovery_write(offset, buf)
-    }
-
-    fn write_back(&self, offset: u64, len: u64) -> Result<()> {
-        self.ram.write_back(offset, len)
-    }
-
-    fn pfn(&self, page: u64) -> u64 {
-        self.ram.pfn(page)
+        self.ram.dax()
     }
 }

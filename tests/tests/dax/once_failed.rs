@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use blockdev::{Access, BlockDevice, Calls, DaxDevice, Fault, Faulty, PmemSlice, RamDevice, Result};
-use e2dax_tests::forward;
+use blockdev::{Calls, Fault, Faulty, RamDevice};
+use e2dax_tests::ShortRuns;
 use ext2_core::FileBlock;
 use ext2_dax::rw::Limits;
 use ext2_dax::uio::SliceSink;
@@ -12,35 +12,6 @@ use crate::setup::{file, format, open};
 
 const PAGE: usize = 4096;
 
-/// Memory that is given a page at a time.
-#[derive(Debug)]
-struct PageByPage {
-    ram: RamDevice,
-}
-
-impl BlockDevice for PageByPage {
-    forward!(ram: size, read_at, write_at, zero, fence, flush);
-
-    fn dax(&self) -> Option<&dyn DaxDevice> {
-        Some(self)
-    }
-}
-
-impl DaxDevice for PageByPage {
-    fn direct_access(&self, page: u64, _: u64, mode: Access) -> Result<PmemSlice<'_>> {
-        self.ram.direct_access(page, 1, mode)
-    }
-    fn recovery_write(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        self.ram.recovery_write(offset, buf)
-    }
-    fn write_back(&self, offset: u64, len: u64) -> Result<()> {
-        self.ram.write_back(offset, len)
-    }
-    fn pfn(&self, page: u64) -> u64 {
-        self.ram.pfn(page)
-    }
-}
-
 /// Four pages of which each has a byte of its own.
 fn four() -> Vec<u8> {
     (0..4 * PAGE).map(|at| 1 + (at / PAGE) as u8).collect()
@@ -48,7 +19,7 @@ fn four() -> Vec<u8> {
 
 #[test]
 fn among_runs_of_a_page_no_byte_is_reported_in_the_place_of_another() {
-    let memory = PageByPage { ram: RamDevice::new(4 << 20).unwrap() };
+    let memory = ShortRuns { ram: RamDevice::new(4 << 20).unwrap(), most: 1 };
     format(&memory);
     let device = Arc::new(Faulty::new(memory));
     let file = file(&open(device.clone()), b"f");

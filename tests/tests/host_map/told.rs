@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use blockdev::{Access, BackingFile, BlockDevice, DaxDevice, DeviceOptions, MmapDevice};
+use e2dax_tests::{Hook, memory};
 use ext2_core::{BlockSize, FileBlock, FileKind, NewInode};
 use ext2_dax::mapping::{PrivateCopies, Translations};
 use ext2_dax::mmu::soft::SoftMmu;
@@ -20,39 +21,48 @@ use crate::setup::{PAGE, answered, image, map, need_faults, open, request, ways}
 /// How long somebody is let in who may have to wait.
 const LET_IN: Duration = Duration::from_millis(300);
 
-type Guest = Box<dyn FnOnce() + Send>;
-
-/// One that maps the file as well, and lets a guest in when it is told: he has a thread of his own, and may have to wait until all
-/// were told.
-#[derive(Default)]
+/// One that maps the file as well, and lets a guest in when it is told.
+#[derive(Debug, Default)]
 struct Between {
-    published: Mutex<Option<Guest>>,
-    told: Mutex<Option<Guest>>,
-    grown: Mutex<Option<Guest>>,
-    guests: Mutex<Vec<std::thread::JoinHandle<()>>>,
-}
-
-impl std::fmt::Debug for Between {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Between")
-    }
+    published: Hook,
+    told: Hook,
+    grown: Hook,
 }
 
 impl Between {
-    fn let_in(&self, guest: &Mutex<Option<Guest>>) {
-        let Some(guest) = guest.lock().unwrap().take() else { return };
-        let (tell, told) = channel();
-        let thread = std::thread::spawn(move || {
-            guest();
-            let _ = tell.send(());
-        });
-        self.guests.lock().unwrap().push(thread);
-        let _ = told.recv_timeout(LET_IN);
+    /// One who maps `file`, until [`leave`](Self::leave).
+    fn attach(file: &File) -> Arc<Self> {
+        let between = Arc::new(Self::default());
+        VmFile::pages(file).attach(between.clone());
+        between
     }
 
-    fn see_out(&self) {
-        self.guests.lock().unwrap().drain(..).for_each(|guest| guest.join().unwrap());
+    fn leave(self: Arc<Self>, file: &File) {
+        let attached: Arc<dyn Translations> = self;
+        VmFile::pages(file).detach(&attached);
     }
+}
+
+/// What a guest who is let in at `moment` sees while `change` is made: he has a thread of his own, and may have to wait until all
+/// were told.
+fn seen<T: Send + 'static>(
+    moment: &Hook,
+    guest: impl FnOnce() -> T + Send + 'static,
+    change: impl FnOnce(),
+) -> Option<T> {
+    let (note, noted) = channel();
+    moment.set(move || {
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            let seen = guest();
+            let _ = tell.send(());
+            let _ = note.send(seen);
+        });
+        let _ = told.recv_timeout(LET_IN);
+    });
+    change();
+    // Nobody would answer where he was not let in.
+    if moment.is_set() { None } else { noted.recv().ok() }
 }
 
 impl Translations for Between {
@@ -62,13 +72,13 @@ impl Translations for Between {
         true
     }
     fn published(&self, _: u64, _: u64) {
-        self.let_in(&self.published);
+        self.published.run();
     }
     fn told(&self, _: u64, _: u64) {
-        self.let_in(&self.told);
+        self.told.run();
     }
     fn grown(&self, _: u64, _: u64) {
-        self.let_in(&self.grown);
+        self.grown.run();
     }
 }
 
@@ -79,26 +89,22 @@ fn a_thread_sees_its_own_store_through_another_mapping_of_the_file() {
         let file = image.file(b"f");
         file.truncate(4 * PAGE, Wait::Yes).unwrap();
         let one = Arc::new(map(&file, way, 4 * PAGE, Sharing::Shared));
-        let between = Arc::new(Between::default());
-        let attached: Arc<dyn Translations> = between.clone();
-        VmFile::pages(&file).attach(attached.clone());
+        let between = Between::attach(&file);
         let other = Arc::new(map(&file, way, 4 * PAGE, Sharing::Shared));
         assert_eq!((one.load(PAGE), other.load(PAGE)), (Ok(0), Ok(0)));
-        let seen = Arc::new(Mutex::new(None));
-        let (by_one, by_other, note) = (one.clone(), other.clone(), seen.clone());
-        // A load first: what it maps can be stored to without a fault.
-        *between.published.lock().unwrap() = Some(Box::new(move || {
+        let (by_one, by_other) = (one.clone(), other.clone());
+        let store = move || {
+            // A load first: what it maps can be stored to without a fault.
             let _ = by_one.load(PAGE);
-            *note.lock().unwrap() = Some((by_one.store(PAGE, 9), by_other.load(PAGE)));
-        }));
-        assert_eq!(file.write_at(PAGE, &[1]), Ok(1));
-        between.see_out();
+            (by_one.store(PAGE, 9), by_other.load(PAGE))
+        };
+        let write = || assert_eq!(file.write_at(PAGE, &[1]), Ok(1));
+        let seen = seen(&between.published, store, write);
         // The write may come after the store.
-        let seen = seen.lock().unwrap().take();
         assert!(matches!(seen, Some((Ok(()), Ok(9 | 1)))), "{way:?}: {seen:?}");
         assert_eq!(one.load(PAGE), other.load(PAGE), "{way:?}");
-        VmFile::pages(&file).detach(&attached);
-        drop((one, other, between, attached, file));
+        between.leave(&file);
+        drop((one, other, file));
         image.close();
     }
 }
@@ -112,20 +118,13 @@ fn a_thread_sees_its_own_store_through_a_mapping_in_software_beside_a_store_faul
         let soft = Arc::new(file.map(&SoftMmu::new(), &request(4 * PAGE, Sharing::Shared)).unwrap());
         assert_eq!(soft.load(PAGE), Ok(0));
         let [one, other] = [(); 2].map(|()| Arc::new(map(&file, way, 4 * PAGE, Sharing::Shared)));
-        let between = Arc::new(Between::default());
-        let attached: Arc<dyn Translations> = between.clone();
-        VmFile::pages(&file).attach(attached.clone());
-        let seen = Arc::new(Mutex::new(None));
-        let (by_one, by_soft, note) = (one.clone(), soft.clone(), seen.clone());
-        *between.told.lock().unwrap() = Some(Box::new(move || {
-            *note.lock().unwrap() = Some((by_one.store(PAGE, 9), by_soft.load(PAGE)));
-        }));
-        other.store(PAGE + 1, 5).unwrap();
-        between.see_out();
-        let seen = seen.lock().unwrap().take();
+        let between = Between::attach(&file);
+        let (by_one, by_soft) = (one.clone(), soft.clone());
+        let store = move || (by_one.store(PAGE, 9), by_soft.load(PAGE));
+        let seen = seen(&between.told, store, || other.store(PAGE + 1, 5).unwrap());
         assert!(matches!(seen, Some((Ok(()), Ok(9)))), "{way:?}: {seen:?}");
-        VmFile::pages(&file).detach(&attached);
-        drop((one, other, soft, between, attached, file));
+        between.leave(&file);
+        drop((one, other, soft, file));
         image.close();
     }
 }
@@ -137,25 +136,21 @@ fn a_thread_sees_its_own_store_to_a_page_that_it_loaded_beside_a_write() {
     let image = image(32);
     let file = image.file(b"f");
     file.truncate(4 * PAGE, Wait::Yes).unwrap();
-    let between = Arc::new(Between::default());
-    let attached: Arc<dyn Translations> = between.clone();
-    VmFile::pages(&file).attach(attached.clone());
+    let between = Between::attach(&file);
     let other = Arc::new(map(&file, extents, 4 * PAGE, Sharing::Shared));
     assert_eq!(other.load(PAGE), Ok(0));
     let one = Arc::new(map(&file, pages, 4 * PAGE, Sharing::Shared));
-    let seen = Arc::new(Mutex::new(None));
-    let (by_one, by_other, note) = (one.clone(), other.clone(), seen.clone());
-    *between.published.lock().unwrap() = Some(Box::new(move || {
+    let (by_one, by_other) = (one.clone(), other.clone());
+    let store = move || {
         let _ = by_one.load(PAGE);
-        *note.lock().unwrap() = Some((by_one.store(PAGE, 9), by_other.load(PAGE)));
-    }));
-    assert_eq!(file.write_at(PAGE, &[1]), Ok(1));
-    between.see_out();
-    let seen = seen.lock().unwrap().take();
+        (by_one.store(PAGE, 9), by_other.load(PAGE))
+    };
+    let write = || assert_eq!(file.write_at(PAGE, &[1]), Ok(1));
+    let seen = seen(&between.published, store, write);
     assert!(matches!(seen, Some((Ok(()), Ok(9 | 1)))), "{seen:?}");
     assert_eq!(one.load(PAGE), other.load(PAGE));
-    VmFile::pages(&file).detach(&attached);
-    drop((one, other, between, attached, file));
+    between.leave(&file);
+    drop((one, other, file));
     image.close();
 }
 
@@ -166,23 +161,19 @@ fn at_every_moment_of_growth_who_sees_the_size_can_load_what_it_covers() {
         let file = image.file(b"f");
         file.write_at(0, &[1; 4096]).unwrap();
         let first = Arc::new(map(&file, way, 4 * PAGE, Sharing::Shared));
-        let between = Arc::new(Between::default());
-        let attached: Arc<dyn Translations> = between.clone();
-        VmFile::pages(&file).attach(attached.clone());
+        let between = Between::attach(&file);
         let last = Arc::new(map(&file, way, 4 * PAGE, Sharing::Shared));
-        let seen = Arc::new(Mutex::new(None));
-        let (also, both, note) = (file.clone(), [first.clone(), last.clone()], seen.clone());
-        *between.grown.lock().unwrap() = Some(Box::new(move || {
+        let (also, both) = (file.clone(), [first.clone(), last.clone()]);
+        let look = move || {
             let end = also.size() - 1;
-            *note.lock().unwrap() = Some(both.map(|map| map.load(end)));
-        }));
-        file.write_at(PAGE, &[7; 4096]).unwrap();
-        between.see_out();
-        let seen = seen.lock().unwrap().take();
+            both.map(|map| map.load(end))
+        };
+        let grow = || assert_eq!(file.write_at(PAGE, &[7; 4096]), Ok(4096));
+        let seen = seen(&between.grown, look, grow);
         assert!(seen.is_some_and(|seen| seen.iter().all(Result::is_ok)), "{way:?}: {seen:?}");
         assert_eq!([&first, &last].map(|map| map.load(2 * PAGE - 1)), [Ok(7); 2], "{way:?}");
-        VmFile::pages(&file).detach(&attached);
-        drop((first, last, between, attached, file));
+        between.leave(&file);
+        drop((first, last, file));
         image.close();
     }
 }
@@ -220,9 +211,7 @@ fn who_follows_a_file_that_grows_by_its_size_meets_no_bus_error() {
 
 /// MiB that the process had in memory at most.
 fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    memory::of(std::process::id(), "VmHWM").expect("Linux tells of a process") / 1024
 }
 
 #[test]

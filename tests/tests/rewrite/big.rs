@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::time::Instant;
 
-use e2dax_tests::{need_tools, tools};
+use e2dax_tests::{memory, need_tools, tools};
 use ext2_image::resize::Resize;
 use ext2_image::rewrite::Options;
 
@@ -26,9 +26,7 @@ fn resize(path: &Path, bytes: u64) {
 
 /// The most memory that this process had, in KiB.
 fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    memory::of(std::process::id(), "VmHWM").expect("Linux tells of a process")
 }
 
 #[test]

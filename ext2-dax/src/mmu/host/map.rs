@@ -15,7 +15,7 @@ use crate::error::{Errno, Error, Result};
 use crate::fault::StoreOrLoad;
 use crate::mapping::StoredRun;
 use crate::mmu::soft::{Died, Signal};
-use crate::mmu::{Protection, Vma};
+use crate::mmu::{self, Protection, Vma};
 
 /// A mapping of a file in this process, unmapped when dropped. It is not there in a child of `fork`.
 #[derive(Debug)]
@@ -224,18 +224,7 @@ impl HostMap {
     /// # Errors
     /// As for [`SoftMap::msync`](crate::mmu::soft::SoftMap::msync).
     pub fn msync(&self, offset: u64, len: u64) -> Result<()> {
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::refused(Errno::INVAL, "msync needs a page boundary"));
-        }
-        let beyond = || Error::refused(Errno::NOMEM, "the range is not all mapped");
-        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(beyond)?;
-        let end = offset.checked_add(len).ok_or_else(beyond)?;
-        let last = end.min(self.len());
-        if offset < last && self.vma().is_synced(self.area.file.is_open_for_writing()) {
-            let first = self.vma().pgoff + offset / PAGE_SIZE;
-            self.area.file.msync(first, self.vma().pgoff + last / PAGE_SIZE - 1)?;
-        }
-        if end > self.len() && len > 0 { Err(beyond()) } else { Ok(()) }
+        mmu::msync(&*self.area.file, self.vma(), offset, len)
     }
 
     /// The file pages that were stored to since this was last asked, or written back; exact where stores are

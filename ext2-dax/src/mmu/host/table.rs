@@ -7,7 +7,6 @@ use ext2_core::sync::Mended;
 use super::area::{Area, Blocks, State};
 use super::runs::{Kind, Run};
 use crate::entry::{DevPage, PMD_PAGES, PMD_SIZE};
-use crate::error::{Errno, Error};
 use crate::mapping::{PrivateCopies, StoredRun, Translations};
 use crate::mmu::{CowPage, PageTable, Protection, Sharing, Slot, SlotTaken, Target, Writable};
 use crate::truncate::Taken;
@@ -280,22 +279,19 @@ impl Translations for Area {
         for run in runs {
             let (at, len) = (self.byte(run.start), (run.end - run.start) * PAGE_SIZE);
             self.note_stored(&mut state, run);
-            let shown = match (run.kind, why) {
-                (Kind::Missing | Kind::Copy | Kind::End, _) => Ok(()),
-                (_, Taken::Truncated) => self.place(&mut state, run.start, run.end, Kind::End),
+            let is_shown = match (run.kind, why) {
+                (Kind::Missing | Kind::Copy | Kind::End, _) => true,
+                (_, Taken::Truncated) => self.place(&mut state, run.start, run.end, Kind::End).is_ok(),
                 // A hole is one before and after.
-                (Kind::Zeros, _) => Ok(()),
-                (_, Taken::Punched) if !self.is_private() => self.space.place_zeros(at, len).map_or_else(
-                    |error| Err(error.into()),
-                    |()| {
-                        self.note_shown(&mut state, run.start, run.end);
-                        Ok(())
-                    },
-                ),
-                _ => Err(Error::refused(Errno::BUSY, "its bytes are still to be read")),
+                (Kind::Zeros, _) => true,
+                (_, Taken::Punched) if !self.is_private() && self.space.place_zeros(at, len).is_ok() => {
+                    self.note_shown(&mut state, run.start, run.end);
+                    true
+                }
+                // What moves is still to be read, and so is what a private mapping has not copied.
+                _ => false,
             };
-            if let Err(error) = shown {
-                log::debug!(target: "ext2_dax::mmu", "pages {} to {} are copied as they go: {error}", run.start, run.end);
+            if !is_shown {
                 self.revoke(&mut state, run.start, run.end, PrivateCopies::Keep);
             }
         }

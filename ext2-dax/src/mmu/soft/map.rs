@@ -7,10 +7,10 @@ use ext2_core::sync::Mended;
 use super::tables::{Found, Tables, Translation, Wish, memory};
 use super::{Counters, Counts, Died, HugeZeroPage, Signal, SoftMmu};
 use crate::entry::PAGE_SIZE;
-use crate::error::{Errno, Error, Result};
+use crate::error::Result;
 use crate::fault::{FaultRequest, FaultResult, StoreOrLoad};
 use crate::mapping::{PrivateCopies, Translations};
-use crate::mmu::{CowPage, PageTable, Protection, Slot, SlotTaken, Target, VmFile, Vma, Writable};
+use crate::mmu::{self, CowPage, PageTable, Protection, Slot, SlotTaken, Target, VmFile, Vma, Writable};
 use crate::sync::{Ordering, RwLock};
 use crate::trace::InodeId;
 
@@ -351,19 +351,7 @@ impl SoftMap {
     /// `EINVAL` for an offset that is no multiple of the page size; `ENOMEM`, after what there is was
     /// written, for a range that ends past the mapping; the file's.
     pub fn msync(&self, offset: u64, len: u64) -> Result<()> {
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::refused(Errno::INVAL, "msync needs a page boundary"));
-        }
-        let beyond = || Error::refused(Errno::NOMEM, "the range is not all mapped");
-        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or_else(beyond)?;
-        let end = offset.checked_add(len).ok_or_else(beyond)?;
-        let size = self.vma().end - self.vma().start;
-        let last = end.min(size);
-        if offset < last && self.vma().is_synced(self.area.file.is_open_for_writing()) {
-            let first = self.vma().pgoff + offset / PAGE_SIZE;
-            self.area.file.msync(first, self.vma().pgoff + last / PAGE_SIZE - 1)?;
-        }
-        if end > size && len > 0 { Err(beyond()) } else { Ok(()) }
+        mmu::msync(&*self.area.file, self.vma(), offset, len)
     }
 }
 
