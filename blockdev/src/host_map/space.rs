@@ -221,10 +221,6 @@ impl HostSpace {
         if !self.is_hidden.load(Ordering::SeqCst) {
             self.keep_from_children(start, len);
         }
-        if len >= HUGE {
-            // SAFETY: a hint about pages of ours.
-            let _ = unsafe { madvise(start, len as usize, Advice::LinuxHugepage) };
-        }
         let (first, after) = (at / PAGE_SIZE, (at + len) / PAGE_SIZE);
         if let Some(held) = &held {
             let what = match how {
@@ -243,6 +239,15 @@ impl HostSpace {
             held.iter().for_each(|held| held.note_all(first, after));
             true
         }))
+    }
+
+    /// Asks for pages of 2 MiB, which the host gives where it can. What asks for them and what does not are two mappings of the
+    /// kernel, also where they follow one another.
+    pub fn ask_for_huge(&self, at: u64, len: u64) {
+        if let Ok(start) = self.address(at, len) {
+            // SAFETY: a hint about pages of ours. OK to cast: inside the range.
+            let _ = unsafe { madvise(start, len as usize, Advice::LinuxHugepage) };
+        }
     }
 
     /// Begins to track a file's pages, where userfaultfd does that. Gives whether some may have been stored to before.
@@ -323,10 +328,11 @@ impl HostSpace {
     pub fn place_end(&self, at: u64, len: u64) -> Result<()> {
         let start = self.address(at, len)?;
         let flags = MapFlags::SHARED | MapFlags::FIXED;
-        // The file was opened for storing, and so it can be mapped with any rights.
+        // The file was opened for storing, and so it can be mapped with any rights. At the byte of it that comes next, neighbours
+        // are one mapping.
         self.replaced(at, len, Placed::Open, || {
             // SAFETY: as in `place_file`.
-            unsafe { mmap(start, len as usize, self.prot(), flags, &self.nothing, 0) }
+            unsafe { mmap(start, len as usize, self.prot(), flags, &self.nothing, at) }
                 .map(drop)
                 .map_err(|error| failed("map", at, error))
         })?;

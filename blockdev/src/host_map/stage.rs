@@ -9,7 +9,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munlock, 
 use super::huge_zero_page;
 use super::space::failed;
 use crate::open::io_error;
-use crate::{Error, Result};
+use crate::{Error, PAGE_SIZE, Result};
 
 /// What a page of 2 MiB has.
 pub(super) const HUGE: u64 = 2 << 20;
@@ -34,21 +34,45 @@ fn forget_locked(start: *mut c_void, len: u64) {
     let _ = unsafe { madvise(start, len as usize, Advice::LinuxDontNeed) };
 }
 
+/// Anonymous memory at an address that is `residue` modulo `align`, with a page on both sides that nobody may use. Without these
+/// the kernel makes it part of what lies beside it, a heap as likely as not, and whoever has touched that has made its pages a
+/// mapping of their own, wherever they are moved to.
+fn between_guards(len: u64, align: u64, residue: u64, prot: ProtFlags) -> Result<*mut c_void> {
+    let too_large = Error::Unsupported("larger than the address space");
+    let whole = len.checked_add(align + 2 * PAGE_SIZE).filter(|whole| usize::try_from(*whole).is_ok());
+    let whole = whole.ok_or(too_large)?;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: a new mapping at a place of the kernel's choice touches nothing of ours. OK to cast: it was tried.
+    let guards = unsafe { mmap_anonymous(null_mut(), whole as usize, ProtFlags::empty(), flags) };
+    let guards = guards.map_err(|error| failed("map", 0, error))?.cast::<u8>();
+    let first = guards.addr() as u64 + PAGE_SIZE;
+    let skip = (residue + align - first % align) % align;
+    // OK to cast: less than what was mapped.
+    let before = guards.wrapping_add(skip as usize);
+    let (start, end) =
+        (before.wrapping_add(PAGE_SIZE as usize), before.wrapping_add((PAGE_SIZE + len) as usize));
+    // SAFETY: pages of the guards, which nobody uses. OK to cast: less than what was mapped.
+    let made = unsafe { mmap_anonymous(start.cast(), len as usize, prot, flags | MapFlags::FIXED) };
+    if let Err(error) = made {
+        unmap(guards.cast(), whole);
+        return Err(failed("map", 0, error));
+    }
+    unmap(guards.cast(), skip);
+    unmap(end.wrapping_add(PAGE_SIZE as usize).cast(), align - skip);
+    forget_locked(start.cast(), len);
+    Ok(start.cast())
+}
+
+/// Takes the pages away that nobody may use.
+fn unguard(start: *mut c_void, len: u64) {
+    unmap(start.cast::<u8>().wrapping_sub(PAGE_SIZE as usize).cast(), PAGE_SIZE);
+    // OK to cast: it is mapped.
+    unmap(start.cast::<u8>().wrapping_add(len as usize).cast(), PAGE_SIZE);
+}
+
 /// Anonymous memory at an address that is `residue` modulo 2 MiB.
 pub(super) fn anonymous(len: u64, residue: u64, prot: ProtFlags) -> Result<*mut c_void> {
-    let too_large = Error::Unsupported("larger than the address space");
-    let whole = len.checked_add(HUGE).and_then(|whole| usize::try_from(whole).ok()).ok_or(too_large)?;
-    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-    // SAFETY: a new mapping at a place of the kernel's choice touches nothing of ours.
-    let start =
-        unsafe { mmap_anonymous(null_mut(), whole, prot, flags) }.map_err(|error| failed("map", 0, error))?;
-    let skip = (residue + HUGE - start.addr() as u64 % HUGE) % HUGE;
-    // OK to cast: less than what was mapped.
-    let wanted = start.cast::<u8>().wrapping_add(skip as usize).cast::<c_void>();
-    unmap(start, skip);
-    unmap(wanted.cast::<u8>().wrapping_add(len as usize).cast(), HUGE - skip);
-    forget_locked(wanted, len);
-    Ok(wanted)
+    between_guards(len, HUGE, residue, prot).inspect(|start| unguard(*start, len))
 }
 
 /// A range that is prepared, to be moved to where it is seen.
@@ -60,15 +84,8 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(len: u64, residue: u64, prot: ProtFlags) -> Result<Self> {
-        if len < HUGE {
-            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-            // SAFETY: a new mapping at a place of the kernel's choice. OK to cast: less than 2 MiB.
-            let start = unsafe { mmap_anonymous(null_mut(), len as usize, prot, flags) };
-            let start = start.map_err(|error| failed("map", 0, error))?;
-            forget_locked(start, len);
-            return Ok(Self { start, len });
-        }
-        Ok(Self { start: anonymous(len, residue, prot)?, len })
+        let (align, residue) = if len < HUGE { (PAGE_SIZE, 0) } else { (HUGE, residue) };
+        Ok(Self { start: between_guards(len, align, residue, prot)?, len })
     }
 
     /// Maps the huge zero page to the whole units.
@@ -98,22 +115,27 @@ impl Stage {
 
     /// Moves it over what is at `target`, in one step.
     pub(super) fn put(self, target: *mut c_void) -> Result<()> {
-        let len = self.len as usize;
+        // Without its guards there is nothing to take away once it is moved.
+        let stage = core::mem::ManuallyDrop::new(self);
+        let len = stage.len as usize;
+        unguard(stage.start, stage.len);
         // By hand: rustix 1.1 over libc gives this call the flag of another one.
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         // SAFETY: the callers' promise is that the target lies in a space of theirs, whose pages may be replaced; the stage
         // is ours, and nobody else has its address.
-        let moved = unsafe { libc::mremap(self.start, len, len, flags, target) };
+        let moved = unsafe { libc::mremap(stage.start, len, len, flags, target) };
         if moved == libc::MAP_FAILED {
-            return Err(io_error("move", 0, io::Error::last_os_error()));
+            let error = io::Error::last_os_error();
+            unmap(stage.start, stage.len);
+            return Err(io_error("move", 0, error));
         }
-        core::mem::forget(self);
         Ok(())
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        unmap(self.start, self.len);
+        let first = self.start.cast::<u8>().wrapping_sub(PAGE_SIZE as usize).cast();
+        unmap(first, self.len + 2 * PAGE_SIZE);
     }
 }

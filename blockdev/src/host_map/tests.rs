@@ -268,3 +268,40 @@ fn a_page_on_its_way_can_be_read_and_not_stored_to() {
         assert_eq!(space.read_from(PAGE_SIZE, 10, file.as_fd(), 0).unwrap(), 10);
     }
 }
+
+#[test]
+fn pages_that_become_missing_are_one_mapping_whatever_lies_beside_where_they_are_made() {
+    // What the heap's allocator makes: pages that were stored to, which lie where the kernel puts the next ones.
+    let heap: Vec<*mut libc::c_void> = (0..512)
+        .map(|_| {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let rights = libc::PROT_READ | libc::PROT_WRITE;
+            // SAFETY: a new mapping at a place of the kernel's choice.
+            let page = unsafe { libc::mmap(core::ptr::null_mut(), PAGE_SIZE as usize, rights, flags, -1, 0) };
+            assert_ne!(page, libc::MAP_FAILED);
+            // SAFETY: the page is ours, and may be stored to.
+            unsafe { page.cast::<u8>().write_volatile(1) };
+            page
+        })
+        .collect();
+    with_faults(|faults| {
+        if faults.is_none() {
+            return;
+        }
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(PAGE_SIZE).unwrap();
+        let space = HostSpace::reserve(faults, Rights::ReadWrite, 64 * PAGE_SIZE, 0).unwrap();
+        for page in 0..64 {
+            space.place_file(page * PAGE_SIZE, PAGE_SIZE, file.as_fd(), 0, FileUse::Plain).unwrap();
+        }
+        assert_eq!(space.view(0, space.len()).unwrap().mappings, 64);
+        for page in 0..64 {
+            space.place_missing(page * PAGE_SIZE, PAGE_SIZE).unwrap();
+        }
+        assert_eq!(space.view(0, space.len()).unwrap().mappings, 1);
+    });
+    for page in heap {
+        // SAFETY: mapped above, and used by nobody any more.
+        unsafe { libc::munmap(page, PAGE_SIZE as usize) };
+    }
+}

@@ -237,7 +237,8 @@ impl HostMmu {
         self.service.counts.read()
     }
 
-    /// Mappings of the kernel that are in use.
+    /// Mappings of the kernel that are in use: that many at most. Where a handler of signals finds stores, what was stored to is
+    /// apart until it is written back, and not counted.
     #[must_use]
     pub fn mappings(&self) -> u64 {
         self.service.mappings()

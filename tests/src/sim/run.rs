@@ -234,6 +234,7 @@ impl Run {
         self.outcome.steps.extend(steps.map(|step| (step, "at the same time".to_owned())));
         threads::run(options, &mut self.world, &self.model, &programs, now)?;
         self.outcome.done += 1;
+        self.world.are_mappings_counted()?;
         self.world.close_together()?;
         sound(&self.world.bytes())?;
         self.set_right(options)
@@ -291,6 +292,7 @@ impl Run {
 
     fn finish(&mut self, options: &Options) -> Result<(), String> {
         compare(self.world.ext2(), &self.model)?;
+        self.world.are_mappings_counted()?;
         if !self.model.is_read_only() && self.world.opens_twice() {
             return Err("it was opened for writing twice".to_owned());
         }

@@ -1,5 +1,6 @@
 //! The library, with what each actor holds of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blockdev::{
@@ -11,7 +12,7 @@ use ext2_dax::{
     buffer_head::HoleSize,
     mmu::{
         Protection, Vma,
-        host::{Faulting, Granularity, HostMap, HostMmu, HostOptions},
+        host::{Faulting, Granularity, HostMap, HostMmu, HostOptions, StoresBy},
         soft::{Died, MapRequest, SoftMap, SoftMmu},
     },
 };
@@ -268,6 +269,39 @@ impl World {
             // Maps and leases first, then who has the file.
             held.let_go();
         }
+    }
+
+    /// Whether the kernel has no more mappings than are counted, which is what the budget of them goes by.
+    ///
+    /// # Errors
+    /// By how many it is wrong.
+    pub(super) fn are_mappings_counted(&self) -> Result<(), String> {
+        let Some(mmu) = self.actors.first().and_then(|held| held.host.as_ref()) else { return Ok(()) };
+        let maps = self.actors.iter().flat_map(|held| held.maps.iter().flatten());
+        // All actors may be one process.
+        let maps: BTreeMap<u64, &HostMap> = maps
+            .filter_map(|map| match map {
+                // There, what was stored to is apart until it is written back.
+                Mapped::Host(map) if matches!(map.stores_by(), StoresBy::Signals { .. }) => None,
+                Mapped::Host(map) => Some((map.vma().start, &**map)),
+                Mapped::Soft(_) => None,
+            })
+            .collect();
+        let look = || {
+            let views = maps.values().map(|map| map.view().map_or(0, |view| view.mappings));
+            (views.sum::<u64>(), mmu.mappings())
+        };
+        // Who answers faults may be between the two.
+        for wait in [0, 10, 100] {
+            std::thread::sleep(std::time::Duration::from_millis(wait));
+            if let (views, counted) = look()
+                && views <= counted
+            {
+                return Ok(());
+            }
+        }
+        let (views, counted) = look();
+        Err(format!("the kernel has {views} mappings of files, {counted} are counted"))
     }
 
     /// Everybody lets go, and it is closed.

@@ -1,10 +1,10 @@
 //! Files in more pieces than the process may have mappings.
 
 use ext2_dax::mmu::Sharing;
-use ext2_dax::mmu::host::{Faulting, HostMmu, HostOptions};
+use ext2_dax::mmu::host::{Faulting, HostMap, HostMmu, HostOptions};
 use ext2_dax::{Errno, File, Wait};
 
-use crate::setup::{Image, PAGE, answered, image, loaded, need_faults, pattern, read, request};
+use crate::setup::{Image, PAGE, UNIT, answered, image, loaded, need_faults, pattern, read, request, ways};
 
 /// A file whose every page lies by itself.
 fn in_pieces(image: &Image, pages: u64) -> File {
@@ -144,5 +144,102 @@ fn contiguous_blocks_are_one_mapping_however_they_were_faulted_in() {
     assert!(mmu.mappings() <= 2 * extents + 1, "{} for {extents}", mmu.mappings());
     assert!(map.view().unwrap().mappings <= 4, "{:?}", map.view());
     drop((map, file));
+    image.close();
+}
+
+/// Whether the kernel has no more mappings (VMAs) than are counted, which the budget is about.
+#[track_caller]
+fn assert_all_are_counted(mmu: &HostMmu, map: &HostMap) {
+    // What was stored to is apart where a handler of signals finds stores, until it is written back.
+    let _stored = map.take_stored();
+    let (view, counted) = (map.view().unwrap(), mmu.mappings());
+    assert!(view.mappings <= counted, "{view:?}, {counted} are counted");
+}
+
+#[test]
+fn each_unit_of_a_hole_that_is_touched_counts_as_the_kernel_has_it() {
+    let image = image(16);
+    let file = image.file(b"f");
+    file.truncate(600 * UNIT, Wait::Yes).unwrap();
+    for way in ways() {
+        let mmu = HostMmu::new(HostOptions { budget: 64, ..way }).unwrap();
+        let map = file.map_host(&mmu, &request(600 * UNIT, Sharing::Shared)).unwrap();
+        for unit in (0..600).rev() {
+            assert_eq!(map.load(unit * UNIT), Ok(0));
+        }
+        assert_all_are_counted(&mmu, &map);
+        assert!(mmu.mappings() <= 64, "{way:?}: {}", mmu.mappings());
+    }
+    drop(file);
+    image.close();
+}
+
+#[test]
+fn a_file_that_is_cut_page_by_page_is_one_mapping_past_its_end() {
+    let image = image(16);
+    for way in ways() {
+        let file = image.file(format!("{way:?}").as_bytes());
+        file.truncate(200 * PAGE, Wait::Yes).unwrap();
+        let mmu = HostMmu::new(way).unwrap();
+        let map = file.map_host(&mmu, &request(200 * PAGE, Sharing::Shared)).unwrap();
+        for page in (0..200).rev() {
+            file.truncate(page * PAGE, Wait::Yes).unwrap();
+            let _bus_error = map.load(page * PAGE).unwrap_err();
+        }
+        assert_eq!((mmu.mappings(), map.view().unwrap().mappings), (1, 1), "{way:?}");
+    }
+    image.close();
+}
+
+#[test]
+fn pages_between_units_are_one_mapping_with_them() {
+    need_faults!();
+    let image = image(256);
+    let file = image.file(b"f");
+    for unit in 0..60 {
+        file.write_at(unit * UNIT, &vec![1; UNIT as usize]).unwrap();
+    }
+    for way in answered() {
+        let mmu = HostMmu::new(way).unwrap();
+        let map = file.map_host(&mmu, &request(60 * UNIT, Sharing::Shared)).unwrap();
+        for unit in (0..60).step_by(2) {
+            map.load(unit * UNIT).unwrap();
+            file.punch_hole(unit * UNIT + PAGE, PAGE, Wait::Yes).unwrap();
+            map.store(unit * UNIT + PAGE, 1).unwrap();
+        }
+        for page in 0..60 * UNIT / PAGE {
+            assert_eq!(map.load(page * PAGE), Ok(1));
+        }
+        assert_all_are_counted(&mmu, &map);
+        assert!(mmu.mappings() < 10, "{way:?}: {}", mmu.mappings());
+    }
+    drop(file);
+    image.close();
+}
+
+#[test]
+fn what_was_touched_around_a_run_that_goes_keeps_nothing_apart() {
+    need_faults!();
+    let image = image(16);
+    let file = image.file(b"f");
+    file.truncate(1600 * PAGE, Wait::Yes).unwrap();
+    for page in (0..1600).step_by(4) {
+        file.write_at(page * PAGE, &pattern(page)).unwrap();
+    }
+    for way in answered() {
+        let mmu = HostMmu::new(HostOptions { budget: 200, ..way }).unwrap();
+        let map = file.map_host(&mmu, &request(1600 * PAGE, Sharing::Shared)).unwrap();
+        for part in 0..20 {
+            // Data, then a page of each hole between.
+            for page in (part * 80..part * 80 + 80).step_by(4) {
+                assert_eq!(map.load(page * PAGE), Ok(pattern(page)[0]));
+            }
+            for page in (part * 80 + 2..part * 80 + 76).step_by(4) {
+                assert_eq!(map.load(page * PAGE), Ok(0));
+            }
+            assert_all_are_counted(&mmu, &map);
+        }
+    }
+    drop(file);
     image.close();
 }

@@ -8,7 +8,7 @@ use blockdev::BackingFile;
 use blockdev::host_map::{FileUse, HostSpace, StoresBy};
 use ext2_core::Barrier;
 
-use super::runs::{Kind, Run, Runs};
+use super::runs::{Joins, Kind, Run, Runs};
 use super::service::Service;
 use crate::entry::{DevPage, PAGE_SIZE, PMD_PAGES};
 use crate::error::{Errno, Error, Result};
@@ -199,9 +199,13 @@ impl Area {
     /// Makes pages this, and says so.
     pub(super) fn place(&self, state: &mut State, start: u64, end: u64, kind: Kind) -> Result<()> {
         let (at, len) = (self.byte(start), (end - start) * PAGE_SIZE);
+        let mut run = Run { start, end, kind, joins: Joins::Alike };
         match kind {
-            Kind::Missing => self.space.place_missing(at, len)?,
-            Kind::Zeros => self.space.place_zeros(at, len)?,
+            Kind::Missing => self.place_missing(state, run)?,
+            Kind::Zeros => {
+                self.space.place_zeros(at, len)?;
+                run.joins = Joins::Never;
+            }
             Kind::End => self.space.place_end(at, len)?,
             Kind::File(first) | Kind::Shown(first) => {
                 if self.vma.sharing == Sharing::Synchronous {
@@ -222,12 +226,11 @@ impl Area {
                 if touched && let Some(device) = DevPage::new(first) {
                     state.stored.push(StoredRun { first: start, count: end - start, device });
                 }
+                run.joins = self.ask_for_huge(state.runs.joined(run));
             }
             Kind::Copy => {}
         }
-        let before = state.runs.len();
-        state.runs.set(start, end, kind);
-        self.counted(state, before);
+        self.set(state, run);
         match kind {
             Kind::Missing => self.service.counts.add(|counts| &counts.revoked),
             _ => {
@@ -244,6 +247,36 @@ impl Area {
             }
         }
         Ok(())
+    }
+
+    /// Notes what pages are from now on, and how many mappings there are by that.
+    pub(super) fn set(&self, state: &mut State, run: Run) {
+        let before = state.runs.len();
+        state.runs.set(run);
+        self.counted(state, before);
+    }
+
+    /// Makes pages missing, and those that are missing beside them anew: what the kernel has put into one of two neighbours keeps
+    /// them two mappings for ever.
+    fn place_missing(&self, state: &State, run: Run) -> blockdev::Result<()> {
+        let place =
+            |run: Run| self.space.place_missing(self.byte(run.start), (run.end - run.start) * PAGE_SIZE);
+        let whole = state.runs.joined(run);
+        match place(whole) {
+            // It takes as many addresses again for a moment.
+            Err(_) if whole != run => place(run),
+            done => done,
+        }
+    }
+
+    /// Asks for pages of 2 MiB in a run of the file that has room for one, or of which a part has asked before: or it would be two
+    /// mappings.
+    fn ask_for_huge(&self, run: Run) -> Joins {
+        if run.joins != Joins::Huge && run.end - run.start < PMD_PAGES {
+            return Joins::Alike;
+        }
+        self.space.ask_for_huge(self.byte(run.start), (run.end - run.start) * PAGE_SIZE);
+        Joins::Huge
     }
 
     fn forget_stale(&self, state: &mut State) {

@@ -139,7 +139,7 @@ impl Area {
                 let behind = first.checked_sub(1).and_then(|page| state.runs.at(page));
                 let behind =
                     behind.filter(|run| run.kind == Kind::Zeros).map_or(0, |run| run.end - run.start);
-                let ahead = (behind / PMD_PAGES * PMD_PAGES).clamp(PMD_PAGES, ZEROS_AT_ONCE);
+                let ahead = (2 * behind / PMD_PAGES * PMD_PAGES).clamp(PMD_PAGES, ZEROS_AT_ONCE);
                 let zeros_end = page - before.min(page) + ahead;
                 self.place_within_budget(&mut state, first, after.min(zeros_end), Kind::Zeros)?;
             }

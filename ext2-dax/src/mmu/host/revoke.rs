@@ -5,7 +5,7 @@
 //! missing pages again a moment later; as `SIGSEGV` in all of the mapping.
 
 use super::area::{Area, State};
-use super::runs::Kind;
+use super::runs::{Joins, Kind, Run};
 use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Result};
 use crate::mapping::PrivateCopies;
@@ -71,9 +71,7 @@ impl Area {
             std::process::abort();
         }
         // Nothing there can be used any more.
-        let before = state.runs.len();
-        state.runs.set(first, after, Kind::End);
-        self.counted(state, before);
+        self.set(state, Run { start: first, end: after, kind: Kind::End, joins: Joins::Alike });
     }
 
     /// Takes a run away as it should go.
@@ -93,8 +91,6 @@ impl Area {
 
     /// Notes that pages show, for loads alone, what is enough until it is settled what comes.
     pub(super) fn note_shown(&self, state: &mut State, start: u64, end: u64) {
-        let before = state.runs.len();
-        state.runs.set(start, end, Kind::Missing);
-        self.counted(state, before);
+        self.set(state, Run { start, end, kind: Kind::Missing, joins: Joins::Never });
     }
 }

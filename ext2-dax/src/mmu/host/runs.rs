@@ -29,29 +29,47 @@ impl Kind {
     }
 }
 
-/// Pages that are alike: from `start` to before `end`.
+/// What the kernel makes one mapping (VMA) of, where it follows on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joins {
+    /// Pages that were placed alike.
+    Alike,
+    /// The same, and pages of 2 MiB were asked for. Of a run, all or nothing was.
+    Huge,
+    /// Nothing: who touched them before they were moved here has made them a mapping of their own.
+    Never,
+}
+
+/// Pages that are alike: from `start` to before `end`. It is one mapping of the kernel at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) kind: Kind,
+    pub(super) joins: Joins,
 }
 
 impl Run {
     /// The part in `start..end`.
     pub(super) fn cut(self, start: u64, end: u64) -> Self {
         let first = self.start.max(start);
-        Self { start: first, end: self.end.min(end), kind: self.kind.shifted(first - self.start) }
+        Self { start: first, end: self.end.min(end), kind: self.kind.shifted(first - self.start), ..self }
+    }
+
+    /// Whether `next`, which begins where this ends, is more of the same.
+    fn goes_on(&self, next: &Self) -> bool {
+        let joins = self.joins != Joins::Never && next.joins != Joins::Never;
+        joins && self.kind.shifted(self.end - self.start) == next.kind
     }
 }
 
-/// The runs of a mapping, which lie one after the other without a gap; neighbours differ.
+/// The runs of a mapping, which lie one after the other without a gap. Neighbours differ, or never join.
 #[derive(Debug)]
-pub(super) struct Runs(BTreeMap<u64, (u64, Kind)>);
+pub(super) struct Runs(BTreeMap<u64, Run>);
 
 impl Runs {
     pub(super) fn new(start: u64, end: u64, kind: Kind) -> Self {
-        Self(BTreeMap::from([(start, (end, kind))]))
+        Self(BTreeMap::from([(start, Run { start, end, kind, joins: Joins::Alike })]))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -60,8 +78,8 @@ impl Runs {
 
     /// The run that holds `page`.
     pub(super) fn at(&self, page: u64) -> Option<Run> {
-        let (&start, &(end, kind)) = self.0.range(..=page).next_back()?;
-        (page < end).then_some(Run { start, end, kind })
+        let (_, run) = self.0.range(..=page).next_back()?;
+        (page < run.end).then_some(*run)
     }
 
     /// The kind of `page`.
@@ -75,44 +93,55 @@ impl Runs {
             return Vec::new();
         }
         let first = self.at(start).map_or(start, |run| run.start);
-        let runs = self.0.range(first..end).map(|(&start, &(end, kind))| Run { start, end, kind });
-        runs.map(|run| run.cut(start, end)).filter(|run| run.start < run.end).collect()
+        let runs = self.0.range(first..end).map(|(_, run)| run.cut(start, end));
+        runs.filter(|run| run.start < run.end).collect()
     }
 
-    /// Makes `start..end`, which lies in the mapping, this.
-    pub(super) fn set(&mut self, start: u64, end: u64, kind: Kind) {
-        if let Some(run) = self.at(start).filter(|run| run.start < start) {
-            self.0.insert(run.start, (start, run.kind));
-            if run.end > end {
-                self.0.insert(end, (run.end, run.kind.shifted(end - run.start)));
+    /// The run that `run` becomes a part of when it is [set](Self::set).
+    pub(super) fn joined(&self, run: Run) -> Run {
+        let mut whole = run;
+        if let Some(before) = run.start.checked_sub(1).and_then(|page| self.at(page)) {
+            // What ends further on is cut where this begins.
+            let before = before.cut(before.start, run.start);
+            if before.goes_on(&run) {
+                let joins = if before.joins == Joins::Huge { Joins::Huge } else { whole.joins };
+                whole = Run { end: whole.end, joins, ..before };
             }
         }
-        if let Some(run) = self.at(end.saturating_sub(1)).filter(|run| run.start >= start && run.end > end) {
-            self.0.insert(end, (run.end, run.kind.shifted(end - run.start)));
+        if let Some(after) = self.at(run.end) {
+            let after = after.cut(run.end, after.end);
+            if run.goes_on(&after) {
+                let joins = if after.joins == Joins::Huge { Joins::Huge } else { whole.joins };
+                whole = Run { end: after.end, joins, ..whole };
+            }
         }
-        let covered: Vec<u64> = self.0.range(start..end).map(|(at, _)| *at).collect();
+        whole
+    }
+
+    /// Makes the pages of `run`, which lie in the mapping, this.
+    pub(super) fn set(&mut self, run: Run) {
+        let whole = self.joined(run);
+        for edge in [whole.start, whole.end] {
+            if let Some(cut) = self.at(edge).filter(|cut| cut.start < edge) {
+                self.0.insert(cut.start, cut.cut(cut.start, edge));
+                self.0.insert(edge, cut.cut(edge, cut.end));
+            }
+        }
+        let covered: Vec<u64> = self.0.range(whole.start..whole.end).map(|(at, _)| *at).collect();
         for at in covered {
             self.0.remove(&at);
         }
-        let (mut start, mut end, mut kind) = (start, end, kind);
-        if let Some(before) = start.checked_sub(1).and_then(|page| self.at(page))
-            && before.kind.shifted(start - before.start) == kind
-        {
-            (start, kind) = (before.start, before.kind);
-        }
-        if let Some(after) =
-            self.at(end).filter(|after| after.start == end && kind.shifted(end - start) == after.kind)
-        {
-            self.0.remove(&after.start);
-            end = after.end;
-        }
-        self.0.insert(start, (end, kind));
+        self.0.insert(whole.start, whole);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn set(runs: &mut Runs, start: u64, end: u64, kind: Kind) {
+        runs.set(Run { start, end, kind, joins: Joins::Alike });
+    }
 
     fn list(runs: &Runs) -> Vec<(u64, u64, Kind)> {
         runs.within(0, 1000).into_iter().map(|run| (run.start, run.end, run.kind)).collect()
@@ -121,19 +150,38 @@ mod tests {
     #[test]
     fn contiguous_pages_are_one_run_and_are_cut_at_the_right_page() {
         let mut runs = Runs::new(0, 100, Kind::Missing);
-        runs.set(10, 20, Kind::File(500));
-        runs.set(20, 30, Kind::File(510));
+        set(&mut runs, 10, 20, Kind::File(500));
+        set(&mut runs, 20, 30, Kind::File(510));
         assert_eq!(
             list(&runs),
             [(0, 10, Kind::Missing), (10, 30, Kind::File(500)), (30, 100, Kind::Missing)]
         );
-        runs.set(15, 16, Kind::Zeros);
+        set(&mut runs, 15, 16, Kind::Zeros);
         assert_eq!(runs.kind(16), Some(Kind::File(506)));
         assert_eq!(runs.at(12).map(|run| run.end), Some(15));
-        runs.set(15, 16, Kind::File(505));
+        set(&mut runs, 15, 16, Kind::File(505));
         assert_eq!(runs.len(), 3);
-        runs.set(0, 100, Kind::End);
+        set(&mut runs, 0, 100, Kind::End);
         assert_eq!(list(&runs), [(0, 100, Kind::End)]);
+    }
+
+    #[test]
+    fn what_never_joins_is_a_run_of_its_own_and_a_huge_neighbour_makes_all_of_it_huge() {
+        let mut runs = Runs::new(0, 100, Kind::Missing);
+        let zeros = |start, end| Run { start, end, kind: Kind::Zeros, joins: Joins::Never };
+        runs.set(zeros(10, 20));
+        runs.set(zeros(20, 30));
+        assert_eq!(runs.len(), 4);
+        assert_eq!(runs.within(0, 25)[1..], [zeros(10, 20), zeros(20, 25)]);
+        let file = |start, end, joins| Run { start, end, kind: Kind::File(start), joins };
+        runs.set(file(40, 50, Joins::Huge));
+        runs.set(file(51, 60, Joins::Alike));
+        assert_eq!(runs.joined(file(50, 51, Joins::Alike)), file(40, 60, Joins::Huge));
+        runs.set(file(50, 51, Joins::Huge));
+        assert_eq!((runs.at(41), runs.at(59)), (runs.at(40), Some(file(40, 60, Joins::Huge))));
+        // The rest of a run that was cut is still what was asked for.
+        set(&mut runs, 45, 46, Kind::Missing);
+        assert_eq!(runs.at(50), Some(file(46, 60, Joins::Huge)));
     }
 
     #[test]
@@ -154,7 +202,7 @@ mod tests {
                 Kind::File(_) => Kind::File(start + 100 * (state >> 50 & 1)),
                 kind => kind,
             };
-            runs.set(start, end, kind);
+            set(&mut runs, start, end, kind);
             for page in start..end {
                 model[page as usize] = kind.shifted(page - start);
             }

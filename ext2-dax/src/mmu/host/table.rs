@@ -5,7 +5,7 @@ use blockdev::host_map::StoresBy;
 use ext2_core::sync::Mended;
 
 use super::area::{Area, Blocks, State};
-use super::runs::{Kind, Run};
+use super::runs::{Joins, Kind, Run};
 use crate::entry::{DevPage, PMD_PAGES, PMD_SIZE};
 use crate::mapping::{PrivateCopies, StoredRun, Translations};
 use crate::mmu::{CowPage, PageTable, Protection, Sharing, Slot, SlotTaken, Target, Writable};
@@ -146,10 +146,9 @@ impl PageTable for Area {
                 // One that was there already is the same.
                 let copied = self.space.copy_page(self.byte(page), &zeros, protect).map(drop);
                 if copied.is_ok() {
-                    let before = state.runs.len();
-                    state.runs.set(page, page + 1, Kind::Zeros);
+                    let (start, end) = (page, page + 1);
+                    self.set(&mut state, Run { start, end, kind: Kind::Zeros, joins: Joins::Alike });
                     state.recent.push_back(page);
-                    self.counted(&state, before);
                 }
                 copied.map_err(Into::into)
             }
