@@ -133,7 +133,7 @@ impl<'f> Journal<'f> {
 
     /// Writes a transaction that does not hold yet.
     fn begin(self, images: &Images) -> Result<Transaction<'f>> {
-        let len = self.fs.geo.block_size.len();
+        let (len, known) = (self.fs.geo.block_size.len(), self.fs.losses.count());
         let blocks: Vec<_> = images.0.iter().map(|(nr, bytes)| (*nr, bytes.as_slice())).collect();
         for (nr, bytes) in (u64::from(self.first)..).zip(described(len, self.sequence, OURS, &blocks)) {
             self.write(nr, &bytes)?;
@@ -141,7 +141,7 @@ impl<'f> Journal<'f> {
         self.write(self.end(blocks.len()) - 1, &block(len, COMMIT, self.sequence))?;
         // With an empty journal this flag means nothing; the store after it is what commits.
         self.fs.store_recover(true)?;
-        self.fs.fence(Barrier::JournalWritten)?;
+        self.fs.fence_since(Barrier::JournalWritten, known)?;
         Ok(Transaction { journal: self, is_ended: true })
     }
 
@@ -190,9 +190,10 @@ impl Transaction<'_> {
 
     fn empty(&mut self) -> Result<()> {
         let journal = &self.journal;
+        let known = journal.fs.losses.count();
         // Every change of a name ends with a fence.
         journal.store(S_START, 0)?;
-        journal.fs.fence(Barrier::JournalEmptied)?;
+        journal.fs.fence_since(Barrier::JournalEmptied, known)?;
         self.is_ended = true;
         journal.store(S_SEQUENCE, journal.sequence.wrapping_add(1))?;
         journal.fs.store_recover(false)

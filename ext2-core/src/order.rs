@@ -122,17 +122,21 @@ impl Barrier {
 
 /// Who makes fences: the file system, which notes those that fail.
 pub(crate) trait Fences {
-    /// A fence.
+    /// A fence behind what was stored since so many losses were known.
     ///
     /// # Errors
-    /// The device's.
-    fn fence(&self, why: Barrier) -> Result<()>;
+    /// The device's; `EIO` where another's fence has failed meanwhile, which may have lost it.
+    fn fence(&self, why: Barrier, known: u32) -> Result<()>;
 }
 
-/// Something stored on the device, perhaps not yet on the media.
+/// Something stored on the device, perhaps not yet on the media. A fence of somebody else's that fails may lose it, which the
+/// fence behind it does not say by itself: so it knows how many losses there were when it was begun.
 #[derive(Debug)]
 #[must_use = "what was written is worth nothing before a fence"]
-pub(crate) struct Written<T>(T);
+pub(crate) struct Written<T> {
+    what: T,
+    known: u32,
+}
 
 /// Something that is on the media no later than all that is stored from now on.
 #[derive(Debug)]
@@ -140,30 +144,35 @@ pub(crate) struct Written<T>(T);
 pub(crate) struct Durable<T>(T);
 
 impl<T> Written<T> {
-    /// States that `what` has been stored.
-    pub(crate) fn new(what: T) -> Self {
-        Self(what)
+    /// States that `what` has been stored since so many losses were known.
+    pub(crate) fn since(known: u32, what: T) -> Self {
+        Self { what, known }
     }
 
     /// A look at it.
     pub(crate) fn get(&self) -> &T {
-        &self.0
+        &self.what
+    }
+
+    /// How many losses were known when it was begun.
+    pub(crate) fn known(&self) -> u32 {
+        self.known
     }
 
     /// The fence.
     pub(crate) fn fence(self, why: Barrier, by: &impl Fences) -> Result<Durable<T>> {
-        by.fence(why)?;
-        Ok(Durable(self.0))
+        by.fence(why, self.known)?;
+        Ok(Durable(self.what))
     }
 
     /// A part of it, or what it is good for.
     pub(crate) fn map<U>(self, part: impl FnOnce(T) -> U) -> Written<U> {
-        Written(part(self.0))
+        Written { what: part(self.what), known: self.known }
     }
 
-    /// Something else that the same fence is for.
+    /// Something else that the same fence is for, and that was begun no earlier.
     pub(crate) fn and<U>(self, other: U) -> Written<(T, U)> {
-        Written((self.0, other))
+        Written { what: (self.what, other), known: self.known }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use alloc::sync::Arc;
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 pub use crate::inode::{Allocate, Unpublished, WriteMapping};
 pub use crate::space::{AddressSpace, Publisher, Stores, Taken};
@@ -172,7 +173,7 @@ impl Plumbing for Inode {
     }
 
     fn may_have_lost_rights(&self) -> bool {
-        self.0.rights_taken.is_lost()
+        self.0.may_have_lost_rights()
     }
 
     fn begin_storing(&self) -> Result<Storing<'_>> {
@@ -187,7 +188,8 @@ impl Plumbing for Inode {
     }
 
     fn fence(&self, barrier: Barrier) -> Result<()> {
-        self.0.fs.fence(barrier)
+        // What leads to the page may have been stored long before.
+        self.0.fs.fence_since(barrier, self.0.losses_told.load(Ordering::SeqCst))
     }
 
     fn raise_size(&self, end: u64, written_from: u64) -> Result<()> {

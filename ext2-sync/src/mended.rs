@@ -91,6 +91,7 @@ mended! {
     FlagsLookedAtFirst: "whether a file is immutable is looked at before the lock that its flags are set under",
     FoundUntold: "who finds blocks that another has just given a file returns while others still map the hole",
     StoredBeforeAllKnow: "pages that a mapping has ahead may be stored to before all who map the hole know of their blocks",
+    LossPassedBy: "what is published goes on where the fence of another has just lost it",
     EntryGoesFirst: "a write removes the entry of a hole before the translations of it are gone",
     AskedAgain: "after a failure in the middle of a transfer the buffer is asked again, past the bytes that did not move",
     MovedIsBroken: "a walk takes a directory that was moved meanwhile for one with two names",

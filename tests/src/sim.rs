@@ -42,6 +42,7 @@ mod mend;
 mod model;
 mod operation;
 mod options;
+mod passed_by;
 mod perform;
 mod put_back;
 mod run;

@@ -7,6 +7,8 @@ mod host;
 mod losses;
 #[path = "faults/lost_rights.rs"]
 mod lost_rights;
+#[path = "faults/passed_by.rs"]
+mod passed_by;
 
 use std::sync::Arc;
 

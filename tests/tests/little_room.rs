@@ -5,7 +5,9 @@ use std::sync::Arc;
 use blockdev::RamDevice;
 use e2dax_tests::small::create;
 use ext2_core::plumbing::{Allocate, Plumbing};
-use ext2_core::{BlockSize, Errno, Ext2, FileBlock, OpenOptions, Wait};
+use ext2_core::{
+    Acl, AclEntry, AclKind, AclTag, BlockSize, Errno, Ext2, FileBlock, OpenOptions, SetAttr, Wait, XattrSet,
+};
 use ext2_image::mkfs::{self, Format, Fresh};
 
 /// A file system of so many MiB in blocks of 1024 bytes.
@@ -94,4 +96,25 @@ fn a_unit_of_2_mib_that_is_free_without_the_blocks_that_lead_to_it_is_of_no_use(
         assert_eq!(left - free(&fs), if is_got { UNIT + 9 } else { 0 }, "{spare} blocks to spare");
         assert_eq!(file.map(FileBlock::new(0), UNIT).expect("mapped").is_hole(), !is_got);
     }
+}
+
+#[test]
+fn rights_of_a_file_with_an_access_list_can_be_taken_away_where_no_block_is_free() {
+    let fs = fresh(2);
+    let file = create(&fs, "file");
+    let entries = [(AclTag::UserObj, 6), (AclTag::User(8), 6), (AclTag::GroupObj, 4), (AclTag::Mask, 6)];
+    let entry = |(tag, permissions)| AclEntry { tag, permissions };
+    let mut list: Vec<_> = entries.map(entry).to_vec();
+    list.push(entry((AclTag::Other, 4)));
+    file.set_acl(AclKind::Access, Some(&Acl::new(list).expect("a list"))).expect("set");
+    file.xattr_set(b"user.beside", b"it", XattrSet::Any).expect("set");
+    fill(&fs, "filler", 0);
+    file.set_attr(&SetAttr { mode: Some(0o600), ..SetAttr::default() }).expect("no block is needed");
+    let left = file.acl(AclKind::Access).expect("read").expect("a list");
+    assert_eq!((left.mode(), file.attr().mode), (0o600, 0o600));
+    file.xattr_set(b"user.beside", b"another value", XattrSet::Replace).expect("in its place");
+    assert_eq!(file.xattr_get(b"user.beside").expect("read"), b"another value");
+    file.xattr_set(b"user.new", &[1; 2000], XattrSet::Create).expect_err("does not fit in the block");
+    let other = create(&fs, "other");
+    assert!(other.xattr_set(b"user.new", b"x", XattrSet::Any).is_err_and(|error| error.is(Errno::NOSPC)));
 }

@@ -129,9 +129,9 @@ impl Cell {
     pub(super) fn drop_hash_tree(&self) -> Result<()> {
         let mut attrs = self.attrs.lock();
         if attrs.flags.contains(InodeFlags::INDEX) {
-            let flags = attrs.flags.difference(InodeFlags::INDEX);
+            let (known, flags) = (self.fs.losses.count(), attrs.flags.difference(InodeFlags::INDEX));
             self.store_flags(&mut attrs, flags)?;
-            self.fs.fence(Barrier::HashTreeDropped)?;
+            self.fs.fence_since(Barrier::HashTreeDropped, known)?;
         }
         Ok(())
     }
@@ -170,7 +170,7 @@ impl Cell {
         block.resize(self.fs.geo.block_size.len(), 0);
         let grown = {
             let mut index = self.dir.write();
-            let whole = Written::new(blocks);
+            let whole = Written::since(self.fs.losses.count(), blocks);
             // A block past the size is e2fsck's to free, as a file's is.
             self.fs
                 .may_lose(|| self.put_new_block(&mut index, &block, end, (run, whole, &mut spare)))
@@ -214,10 +214,11 @@ impl Cell {
     }
 
     fn put_in_block(&self, edit: &Addition, inode: Written<Named>) -> Result<()> {
+        let known = inode.known();
         self.fs.dev.write_at(edit.built.0, &edit.built.1)?;
         let built = inode.and(edit.publish).fence(Barrier::EntryBuilt, &*self.fs)?;
         built.into_inner().1.store(&*self.fs.dev)?;
-        self.fs.fence(Barrier::NamePublished)
+        self.fs.fence_since(Barrier::NamePublished, known)
     }
 
     /// What a new entry in a place is made of; `slot` is where that begins on the device.
@@ -339,7 +340,7 @@ impl Cell {
         end: u64,
         (run, filled, spare): (Run, Written<Blocks>, &mut Spare),
     ) -> Result<()> {
-        let len = self.block_bytes();
+        let (len, known) = (self.block_bytes(), filled.known());
         self.fs.dev.write_at(self.fs.geo.byte_of(run.start), block)?;
         // Contents, fence, pointer.
         self.publish(&mut self.map.lock(), end / len, run, filled, spare)?;
@@ -348,7 +349,7 @@ impl Cell {
         if index.is_built() {
             index.add_block((end / len) as u32, block, self.fs.geo.inodes_count);
         }
-        self.fs.fence(Barrier::DirectoryGrown)
+        self.fs.fence_since(Barrier::DirectoryGrown, known)
     }
 
     /// Finds the store that takes a name away. All that has to be read for it is read here.
@@ -369,8 +370,10 @@ impl Cell {
     /// [`remove_name`](Self::remove_name), and the times of the directory stay.
     pub(crate) fn remove_entry(&self, name: &[u8], removal: &Removal) -> Result<Durable<Unlinked>> {
         let mut index = self.dir.write();
+        let known = self.fs.losses.count();
         let stored = removal.edit.store(&*self.fs.dev);
-        let gone = stored.and_then(|()| Written::new(Unlinked).fence(Barrier::NameRemoved, &*self.fs));
+        let gone =
+            stored.and_then(|()| Written::since(known, Unlinked).fence(Barrier::NameRemoved, &*self.fs));
         // After an error the name may be there or not: what is on the device decides.
         let gone = gone.inspect_err(|_| index.clear())?;
         index.remove(name, removal.at as u32);
@@ -433,14 +436,14 @@ impl Cell {
     /// Points `..` to another directory. What is in the directory does not change, and so its times do not.
     pub(crate) fn replace_parent(&self, parent: Named) -> Result<Durable<Unlinked>> {
         match self.find(b"..")? {
-            Some(found) => self.replace_entry(&found, Written::new(parent)),
+            Some(found) => self.replace_entry(&found, Written::since(self.fs.losses.count(), parent)),
             None => Err(self.corrupt("has no entry for its parent")),
         }
     }
 
     fn replace_entry(&self, found: &Found, inode: Written<Named>) -> Result<Durable<Unlinked>> {
         self.drop_hash_tree()?;
-        let at = self.device_offset(found.at)?;
+        let (at, known) = (self.device_offset(found.at)?, inode.known());
         let kind = self.type_byte(inode.get().kind);
         let differs = kind != found.file_type;
         if differs {
@@ -448,7 +451,7 @@ impl Cell {
         }
         let named = inode.fence(Barrier::NameReplacing, &*self.fs)?.into_inner();
         self.fs.dev.write_u32(at, named.nr.get())?;
-        let gone = Written::new(Unlinked).fence(Barrier::NameReplaced, &*self.fs)?;
+        let gone = Written::since(known, Unlinked).fence(Barrier::NameReplaced, &*self.fs)?;
         if differs {
             self.fs.dev.write_at(at + 7, &[kind])?;
         }

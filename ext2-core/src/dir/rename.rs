@@ -43,8 +43,9 @@ impl Cell {
             Err(error) if error.refuses(Errno::NOSPC) => return Ok(None),
             taken => taken?,
         };
+        let known = self.fs.losses.count();
         self.fs.dev.write_at(self.fs.geo.byte_of(block), &fresh)?;
-        let guard = Written::new(guard).fence(Barrier::DirectoryCopied, &*self.fs)?.into_inner();
+        let guard = Written::since(known, guard).fence(Barrier::DirectoryCopied, &*self.fs)?.into_inner();
         let Some(previous) = self.map_blocks(FileBlock::new(logical), 1)?.target else {
             return Err(self.corrupt("a block of the directory is gone"));
         };
@@ -59,7 +60,7 @@ impl Cell {
             let mut growth = self.map.lock();
             growth.forget();
             self.replace_pointer(logical, block.get())?;
-            Written::new(Unlinked).fence(Barrier::DirectoryFlipped, &*self.fs)
+            Written::since(known, Unlinked).fence(Barrier::DirectoryFlipped, &*self.fs)
         })?;
         self.touch_mtime();
         self.fs.free(&gone, Run { start: previous, len: 1 })?;

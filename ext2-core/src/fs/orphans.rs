@@ -45,8 +45,9 @@ impl Fs {
 
     /// Puts an inode with names and without a time of deletion at the end of the list, or takes the last one out, durably.
     pub(crate) fn list_orphan(&self, orphans: &Orphans, nr: Option<InodeNr>) -> Result<()> {
+        let known = self.losses.count();
         self.end_orphans(orphans, nr)?;
-        self.fence(Barrier::OrphanListed)
+        self.fence_since(Barrier::OrphanListed, known)
     }
 
     /// Keeps the list for a file at byte `inode` of the device that is about to die, durably. Not where there is one already.

@@ -163,12 +163,12 @@ impl Cell {
 
     /// Takes the pointers away and frees what they led to; after an error, what it can.
     pub(super) fn cut_and_free(&self, cuts: &[Cut]) -> Result<()> {
-        let mut detached = Detached::default();
+        let (known, mut detached) = (self.fs.losses.count(), Detached::default());
         let cut = self.fs.may_lose(|| self.cut(cuts, &mut detached));
         if detached.is_empty() {
             return cut;
         }
-        let gone = Written::new(Unlinked).fence(Barrier::Punched, &*self.fs);
+        let gone = Written::since(known, Unlinked).fence(Barrier::Punched, &*self.fs);
         let freed = gone.and_then(|gone| self.free_detached(detached, &gone));
         cut.and(freed)
     }

@@ -201,6 +201,7 @@ impl Cell {
 
     /// Does what [`map_for_write`](Self::map_for_write) does where blocks are not known to be there.
     fn allocate(&self, inode: &Inode, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping> {
+        let known = self.fs.losses.count();
         let mut growth = self.map.lock();
         let there = self.look_up(start, count.max(1))?;
         if !there.is_hole() {
@@ -235,13 +236,20 @@ impl Cell {
             // Until they are published the next request must not be given the same goal.
             growth.last = Some((start.get() + u64::from(run.len) - 1, run.block(run.len - 1)));
             let change = OwnedChange::begin(self.fs.clone())?;
-            let unpublished =
-                Unpublished { inode: inode.clone(), start: start.get(), run, blocks: guard, spare, change };
+            let unpublished = Unpublished {
+                inode: inode.clone(),
+                start: start.get(),
+                run,
+                blocks: guard,
+                spare,
+                known,
+                change,
+            };
             return Ok(WriteMapping { mapping, new: true, unpublished: Some(unpublished) });
         }
         let size = self.fs.geo.block_size;
         self.fs.dev.zero_contents(self.fs.geo.byte_of(run.start), u64::from(run.len) << size.log2())?;
-        self.publish(&mut growth, start.get(), run, Written::new(guard), &mut { spare })?;
+        self.publish(&mut growth, start.get(), run, Written::since(known, guard), &mut { spare })?;
         Ok(WriteMapping { mapping, new: true, unpublished: None })
     }
 }

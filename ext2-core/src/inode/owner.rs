@@ -51,7 +51,7 @@ impl Cell {
 
     /// Takes rights away, durably.
     pub(crate) fn lower_mode(&self, attrs: &mut Attrs, mode: u16) -> Result<()> {
-        if attrs.mode & mode != attrs.mode || self.rights_taken.is_lost() {
+        if attrs.mode & mode != attrs.mode || self.may_have_lost_rights() {
             let known = self.fs.losses.count();
             let stored = self.store_mode(attrs, attrs.mode & mode);
             // Where a fence fails, this one or another's, nobody knows whether they are gone.
@@ -78,18 +78,19 @@ impl Cell {
         done
     }
 
-    /// Stores mode, owners and where attributes lie anew, and those in the inode, where the media may have others than memory. The
-    /// caller holds the `io` lock.
+    /// Stores mode, owners and attributes anew, where the media may have others than memory. The caller holds the `io` lock.
     pub(crate) fn store_lost_rights(&self) -> Result<()> {
-        if !self.rights_taken.is_lost() {
+        if !self.may_have_lost_rights() {
             return Ok(());
         }
         let _xattr = self.fs.writer()?.xattr.lock();
+        let known = self.fs.losses.count();
         let mut attrs = self.attrs.lock();
         let same = *attrs;
-        self.store_file_acl(&mut attrs, same.file_acl)?;
-        self.store_xattrs_anew(&attrs)?;
-        self.store_rights(&mut attrs, &same)
+        self.store_xattrs_anew(&mut attrs, known)?;
+        self.store_rights(&mut attrs, &same)?;
+        self.rights_taken.are_whole(known);
+        Ok(())
     }
 
     fn store_mode_and_owners(&self, attrs: &mut Attrs, changed: &Attrs, known: u32) -> Result<()> {
@@ -97,7 +98,7 @@ impl Cell {
         let (old, new) = (attrs.owners(), changed.owners());
         let (low, high) = (old.lows(), old.highs() != new.highs());
         // What may be lost is stored as if all of it differed.
-        let is_lost = self.rights_taken.is_lost();
+        let is_lost = self.may_have_lost_rights();
         let differs = (is_lost || low.0 != new.lows().0, is_lost || low.1 != new.lows().1, is_lost || high);
         match differs {
             (false, false, false) => self.store_mode(attrs, changed.mode)?,

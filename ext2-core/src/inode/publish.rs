@@ -24,6 +24,8 @@ pub struct Unpublished {
     pub(super) run: Run,
     pub(super) blocks: Blocks,
     pub(super) spare: Spare,
+    /// How many losses were known when they were given.
+    pub(super) known: u32,
     /// Blocks that nobody has are taken as long as this is there.
     pub(super) change: OwnedChange,
 }
@@ -68,7 +70,7 @@ impl Unpublished {
 
     /// Stores the pointers to blocks `first..end` of the file, which are filled.
     fn publish_blocks(self, written: Range<u64>, first: u64, end: u64) -> Result<()> {
-        let Self { inode, start, run, blocks, mut spare, change: _change } = self;
+        let Self { inode, start, run, blocks, mut spare, known, change: _change } = self;
         let cell = &*inode.0;
         let size = cell.fs.geo.block_size;
         let part = |from: u64, to: u64| run.part((from - start) as u32, (to - from) as u32);
@@ -96,7 +98,7 @@ impl Unpublished {
                 None => {
                     let mut guard = Blocks::new(&cell.fs);
                     guard.push(here);
-                    cell.publish(&mut growth, at, here, Written::new(guard), &mut spare)
+                    cell.publish(&mut growth, at, here, Written::since(known, guard), &mut spare)
                 }
                 Some(start) => {
                     rest.push(here);
@@ -202,7 +204,7 @@ impl Cell {
             return Ok(len);
         }
         // Levels `level..=depth` are missing: built from the leaf upwards, then pointed to.
-        let mut guard = Blocks::new(&self.fs);
+        let (known, mut guard) = (self.fs.losses.count(), Blocks::new(&self.fs));
         let mut child = None;
         for missing in (level..=path.depth).rev() {
             let (block, taken) = spare.pop().map_or_else(|| self.take_meta(run.block(0)), Ok)?;
@@ -222,7 +224,7 @@ impl Cell {
             child = Some(block.get());
         }
         let top: Durable<(Blocks, u32)> = match child {
-            Some(child) => Written::new((guard, child)).fence(Barrier::IndirectBuilt, &*self.fs)?,
+            Some(child) => Written::since(known, (guard, child)).fence(Barrier::IndirectBuilt, &*self.fs)?,
             None => return Err(self.corrupt("block map changed while it was read")),
         };
         let pointed = self.point_to(path.slot, parent, &top);

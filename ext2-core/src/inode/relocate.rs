@@ -75,7 +75,7 @@ impl Cell {
         let goal = growth.last.map_or_else(|| self.fs.geo.group_start(self.home()), |(_, block)| block);
         self.discard_window(&mut growth);
         let Some(unit) = self.fs.take_unit(self.nr, goal)? else { return Ok(()) };
-        let mut guard = Blocks::new(&self.fs);
+        let (known, mut guard) = (self.fs.losses.count(), Blocks::new(&self.fs));
         guard.push(unit);
         for mapping in &old {
             let to = u64::from(unit.block(0)) + (mapping.start.get() - from);
@@ -86,7 +86,7 @@ impl Cell {
             }
         }
         // From here on something may point to the unit, whatever the device answers.
-        Written::new(guard).fence(Barrier::Moved, &*self.fs)?.into_inner().keep();
+        Written::since(known, guard).fence(Barrier::Moved, &*self.fs)?.into_inner().keep();
         let gone = self.fs.may_lose(|| {
             for mapping in &old {
                 for nr in 0..mapping.count {
@@ -94,7 +94,7 @@ impl Cell {
                     self.replace_pointer(logical, unit.block((logical - from) as u32))?;
                 }
             }
-            Written::new(Unlinked).fence(Barrier::MovedAway, &*self.fs)
+            Written::since(known, Unlinked).fence(Barrier::MovedAway, &*self.fs)
         })?;
         let mut outcome = Ok(());
         for mapping in &old {

@@ -4,8 +4,8 @@
 //! 1. Who finds no set-id bit that he would have to take has not come before it is gone: he waits for the media, whoever took
 //!    it, by a write, a change of mode or owner, or an access list, and also where the inode was let go since.
 //! 2. Where mode, owners, access list or other attributes may be lost on the way to the media, by a fence behind them or another's,
-//!    the next who takes or changes any stores and fences all of them again, though memory has them. So does who finds the inode on
-//!    the device after something was lost: it may be among that.
+//!    the next who takes or changes any stores and fences all of them again, though memory has them. That is so of each inode after
+//!    each loss, whoever was told of it: what was lost may have been stored long before.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -21,8 +21,10 @@ use crate::xattr::XattrSet;
 /// What is known of rights that were taken from an inode. Changed under its `attrs` lock, but for what is gone.
 #[derive(Debug, Default)]
 pub(crate) struct RightsTaken {
-    /// The media may have another mode than memory, or other owners.
+    /// A change of them has ended with an error: the media may have others than memory.
     is_lost: AtomicBool,
+    /// How many losses were known when all of them were last stored anew, or the inode was born.
+    known: AtomicU32,
     /// How often set-id bits went that a write takes.
     taken: AtomicU32,
     /// How often of these they are known to be gone from the media.
@@ -30,23 +32,18 @@ pub(crate) struct RightsTaken {
 }
 
 impl RightsTaken {
-    /// Whether the media may have another mode than memory, or other owners.
-    pub(crate) fn is_lost(&self) -> bool {
-        self.is_lost.load(Ordering::SeqCst)
-    }
-
-    /// Notes that they may.
-    pub(crate) fn lose(&self) {
-        self.is_lost.store(true, Ordering::SeqCst);
-    }
-
-    /// Notes it where a change of them has ended with an error that leaves that open.
+    /// Notes it where a change of them has ended with an error that leaves open what the media have.
     pub(crate) fn note<T>(&self, done: Result<T>) -> Result<T> {
         done.inspect_err(|error| {
             if matches!(error, Error::Device(_)) {
-                self.lose();
+                self.is_lost.store(true, Ordering::SeqCst);
             }
         })
+    }
+
+    /// Notes that all of them were stored since so many losses were known.
+    pub(crate) fn are_whole(&self, known: u32) {
+        self.known.store(known, Ordering::SeqCst);
     }
 
     /// Notes how it ended that mode and owners were stored, all that may be lost of them.
@@ -74,13 +71,17 @@ fn of_write(mode: u16) -> u16 {
 }
 
 impl Cell {
+    /// Whether the media may have other rights than memory: another mode, other owners, or other attributes.
+    pub(crate) fn may_have_lost_rights(&self) -> bool {
+        let (rights, count) = (&self.rights_taken, self.fs.losses.count());
+        rights.is_lost.load(Ordering::SeqCst)
+            || rights.known.load(Ordering::SeqCst) != count && !Mended::LossPassedBy.is_back()
+    }
+
     /// Notes what may not be on the media of what was stored to the inode before it was read from the device.
     pub(super) fn note_former(&self) {
         let losses = &self.fs.losses;
         self.losses_told.store(losses.told_of(self.nr), Ordering::SeqCst);
-        if losses.count() > 0 {
-            self.rights_taken.lose();
-        }
         if self.fs.is_logged() && self.fs.rights_in_log.lock().remove(&self.nr) {
             self.rights_taken.taken.store(1, Ordering::SeqCst);
         }
@@ -138,7 +139,7 @@ impl Inode {
     /// gone from the media yet.
     fn take_setid(&self) -> Result<Option<u32>> {
         let rights = &self.0.rights_taken;
-        let has_none = |attrs: &Attrs| of_write(attrs.mode) == 0 && !rights.is_lost();
+        let has_none = |attrs: &Attrs| of_write(attrs.mode) == 0 && !self.0.may_have_lost_rights();
         {
             // Most files have none: each write by a user asks.
             let attrs = self.0.attrs.lock();

@@ -61,8 +61,9 @@ impl Cell {
     /// Zeroes what lies past the end in the bytes `end..to`, which are about to become part of the file: what a mapping
     /// stored there, and blocks of a write that a crash or a failing device ended before the size rose.
     pub(crate) fn zero_past_end(&self, end: u64, to: u64) -> Result<()> {
+        let known = self.fs.losses.count();
         if self.zero_mapped(end, to)? > 0 {
-            self.fs.fence(Barrier::PastEndZeroed)?;
+            self.fs.fence_since(Barrier::PastEndZeroed, known)?;
         }
         Ok(())
     }
@@ -101,7 +102,7 @@ impl Cell {
     /// Shrinks to `size`: all that must happen while nobody maps the pages.
     fn shrink(&self, size: u64) -> Result<()> {
         let first = self.fs.geo.block_size.blocks_for(size);
-        let writer = self.fs.writer()?;
+        let (writer, known) = (self.fs.writer()?, self.fs.losses.count());
         let mut detached = Detached::default();
         let gone = {
             let orphans = writer.orphan.lock();
@@ -127,7 +128,7 @@ impl Cell {
                     dev.zero(at, len)?;
                 }
                 self.cut(&cuts, &mut detached)?;
-                Ok(Written::new(Unlinked))
+                Ok(Written::since(known, Unlinked))
             };
             self.fs.whole(|| {
                 if !is_noted {
@@ -139,7 +140,7 @@ impl Cell {
                 self.fs.list_orphan(&orphans, Some(self.nr))?;
                 self.store_size(size)?;
                 // From here on a crash ends in the new size; until then the bytes past it are as they were.
-                self.fs.fence(Barrier::Truncated)?;
+                self.fs.fence_since(Barrier::Truncated, known)?;
                 let gone = cut()?.fence(Barrier::TruncationEnded, &*self.fs)?;
                 self.fs.end_orphans(&orphans, None)?;
                 Ok(gone)

@@ -75,13 +75,14 @@ impl Cell {
 
     /// Stores both halves of a size.
     fn store_size_across(&self, low: u32, high: u32, before: u32) -> Result<()> {
+        let known = self.fs.losses.count();
         if high > before {
             self.store_u32(at!(i_size_high), high)?;
-            self.fs.fence(Barrier::SizeRaisedHigh)?;
+            self.fs.fence_since(Barrier::SizeRaisedHigh, known)?;
         }
         self.store_u32(at!(i_size), low)?;
         if high < before {
-            self.fs.fence(Barrier::SizeLoweredHigh)?;
+            self.fs.fence_since(Barrier::SizeLoweredHigh, known)?;
             self.store_u32(at!(i_size_high), high)?;
         }
         Ok(())

@@ -90,9 +90,10 @@ impl<'f> Together<'f> {
                     for (at, word) in words {
                         images.put(fs, *at, &word.to_le_bytes())?;
                     }
+                    let known = fs.losses.count();
                     let transaction = transaction.insert(journal.begin(&images)?);
                     transaction.hold()?;
-                    transaction.place(words)?;
+                    transaction.place(words, known)?;
                     transaction.empty()
                 })
             }
@@ -114,13 +115,14 @@ impl<'f> Together<'f> {
 }
 
 impl super::Transaction<'_> {
-    /// Stores what the transaction holds in its place, when it is sure to hold, and waits until it is there.
-    fn place(&self, words: &[(u64, u32)]) -> Result<()> {
+    /// Stores what the transaction holds, which was begun when so many losses were known, in its place, when it is sure to hold, and
+    /// waits until it is there.
+    fn place(&self, words: &[(u64, u32)], known: u32) -> Result<()> {
         let fs = self.journal.fs;
-        fs.fence(Barrier::TogetherHeld)?;
+        fs.fence_since(Barrier::TogetherHeld, known)?;
         for &(at, word) in words {
             fs.dev.write_u32(at, word)?;
         }
-        fs.fence(Barrier::TogetherPlaced)
+        fs.fence_since(Barrier::TogetherPlaced, known)
     }
 }

@@ -144,25 +144,25 @@ impl Brief {
     }
 
     fn run(&self, fs: &Fs, words: &[(u64, u32)], step: &mut Step) -> Result<()> {
-        let dev = &*fs.dev;
+        let (dev, known) = (&*fs.dev, fs.losses.count());
         self.write_log(fs, &images(fs, words)?)?;
         *step = Step::Named;
         self.write_inode(fs)?;
-        fs.fence(Barrier::BriefWritten)?;
+        fs.fence_since(Barrier::BriefWritten, known)?;
         let compat = dev.read_u32(super_at!(s_feature_compat))?;
         let incompat = dev.read_u32(super_at!(s_feature_incompat))?;
         dev.write_u32(super_at!(s_feature_incompat), incompat | IncompatFeatures::RECOVER.bits())?;
         dev.write_u32(super_at!(s_journal_inum), JOURNAL.get())?;
-        fs.fence(Barrier::BriefNamed)?;
+        fs.fence_since(Barrier::BriefNamed, known)?;
         *step = Step::Committed;
         dev.write_u32(super_at!(s_feature_compat), compat | CompatFeatures::HAS_JOURNAL.bits())?;
-        fs.fence(Barrier::TogetherHeld)?;
+        fs.fence_since(Barrier::TogetherHeld, known)?;
         for &(at, word) in words {
             dev.write_u32(at, word)?;
         }
-        fs.fence(Barrier::TogetherPlaced)?;
+        fs.fence_since(Barrier::TogetherPlaced, known)?;
         dev.write_u32(super_at!(s_feature_compat), compat)?;
-        fs.fence(Barrier::BriefEnded)?;
+        fs.fence_since(Barrier::BriefEnded, known)?;
         *step = Step::Ended;
         fs.losing(true, || forget(dev, Some(self.inode)))
     }

@@ -349,6 +349,7 @@ impl Inode {
         // What was lost since its number was taken may be a part of it.
         fs.losses.note_new(nr, known);
         cell.losses_told.store(known, Ordering::SeqCst);
+        cell.rights_taken.are_whole(known);
         let mut is_new = false;
         let inode = fs.inode_or(nr, || {
             is_new = true;
@@ -366,7 +367,7 @@ impl Inode {
         if let Some(list) = default.filter(|_| kind == FileKind::Directory) {
             inode.0.set_acl(AclKind::Default, Some(&list))?;
         }
-        let born = Written::new(inode.0.as_named());
+        let born = Written::since(known, inode.0.as_named());
         Ok((inode, born))
     }
 
@@ -407,23 +408,38 @@ impl Inode {
                 return refuse(Errno::NOENT, "the last name of the file is gone");
             }
             let room = self.0.find_room(name)?;
+            let known = self.0.fs.losses.count();
             self.0.fs.whole(|| {
                 if links == 0 {
                     // A file without a name gets its first: its times, the name, then the count.
+                    target.0.store_body_anew()?;
                     if !Mended::LateTimesForgotten.is_back() {
                         target.0.write_late()?;
                     }
-                    let born = Written::new(target.0.as_named());
+                    let born = Written::since(known, target.0.as_named());
                     self.0.put_name(name, room, born)?;
                     return target.0.count_link(1);
                 }
                 target.0.count_link(1)?;
-                let counted = Written::new(target.0.as_named());
+                let counted = Written::since(known, target.0.as_named());
                 self.0.put_name(name, room, counted).or_else(|error| {
                     target.0.count_link(-1)?;
                     Err(error)
                 })
             })
         })
+    }
+}
+
+impl Cell {
+    /// Stores an inode that never had a name anew, where a fence has lost something: nothing has waited for it yet.
+    fn store_body_anew(&self) -> Result<()> {
+        if self.fs.losses.count() == 0 || Mended::LossPassedBy.is_back() {
+            return Ok(());
+        }
+        let _attrs = self.attrs.lock();
+        let mut body = vec![0; usize::from(self.fs.geo.inode_size)];
+        self.fs.dev.read_at(self.offset, &mut body)?;
+        self.fs.store_bytes(self.offset, &body)
     }
 }

@@ -322,8 +322,9 @@ impl Rename<'_> {
             let room =
                 if has_journal { new_dir.find_room_there(self.new)? } else { new_dir.find_room(self.new)? };
             let transaction = self.guard_window(plan)?;
+            let named = Written::since(source.fs.losses.count(), source.as_named());
             return source.fs.whole(|| {
-                new_dir.put_name(self.new, room, Written::new(source.as_named()))?;
+                new_dir.put_name(self.new, room, named)?;
                 self.remove_old()?;
                 self.adopt(&self.source)?;
                 Transaction::end(transaction)
@@ -332,10 +333,10 @@ impl Rename<'_> {
         // One more name, then one less: a crash shows both, never none.
         self.check_links(&self.source)?;
         old_dir.find_removal(&found)?;
-        let room = new_dir.find_room(self.new)?;
+        let (room, known) = (new_dir.find_room(self.new)?, source.fs.losses.count());
         source.fs.whole(|| {
             source.count_link(1)?;
-            let counted = Written::new(source.as_named());
+            let counted = Written::since(known, source.as_named());
             if let Err(error) = new_dir.put_name(self.new, room, counted) {
                 source.count_link(-1)?;
                 return Err(error);
@@ -419,7 +420,8 @@ impl Rename<'_> {
                     None
                 }
             };
-            let _gone = self.new_dir.0.replace_name(&new_found, Written::new(named))?;
+            let named = Written::since(target.0.fs.losses.count(), named);
+            let _gone = self.new_dir.0.replace_name(&new_found, named)?;
             self.remove_old()?;
             self.adopt(&self.source)?;
             self.new_dir.0.count_link(-1)?;
@@ -441,8 +443,9 @@ impl Rename<'_> {
         let keeper = if last { Some(self.find_keeper(target)?) } else { None };
         target.0.fs.whole(|| {
             let kept = keeper.map(|keeper| keeper.keep(target)).transpose()?;
+            let known = source.fs.losses.count();
             source.count_link(1)?;
-            let counted = Written::new(source.as_named());
+            let counted = Written::since(known, source.as_named());
             let found = self.new_dir.0.must_find(self.new)?;
             let _gone = self.new_dir.0.replace_name(&found, counted)?;
             match kept {
@@ -478,6 +481,7 @@ impl Rename<'_> {
         } else {
             None
         };
+        let known = source.0.fs.losses.count();
         source.0.fs.whole(|| {
             let kept = match keeper {
                 None => None,
@@ -489,7 +493,7 @@ impl Rename<'_> {
             if !self.is_dir() {
                 source.0.count_link(1)?;
             }
-            let named = |inode: &Inode| Written::new(inode.0.as_named());
+            let named = |inode: &Inode| Written::since(known, inode.0.as_named());
             let found = self.new_dir.0.must_find(self.new)?;
             let _gone = self.new_dir.0.replace_name(&found, named(source))?;
             let found = self.old_dir.0.must_find(self.old)?;

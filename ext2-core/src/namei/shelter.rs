@@ -28,7 +28,8 @@ pub(super) struct Kept {
 
 impl Keeper {
     pub(super) fn keep(self, inode: &Inode) -> Result<Kept> {
-        self.place.0.put_entry(&self.name, self.room, Written::new(inode.0.as_named()))?;
+        let named = Written::since(inode.0.fs.losses.count(), inode.0.as_named());
+        self.place.0.put_entry(&self.name, self.room, named)?;
         Ok(Kept { place: self.place, name: self.name })
     }
 }

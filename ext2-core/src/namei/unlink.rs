@@ -116,6 +116,7 @@ impl crate::inode::Cell {
     /// Says that the inode is dead, behind a fence: its last name is about to go.
     pub(super) fn kill(&self) -> Result<()> {
         self.fs.whole(|| self.join_orphans())?;
+        let known = self.fs.losses.count();
         let stored = {
             let mut attrs = self.attrs.lock();
             attrs.ctime = self.fs.clock.now();
@@ -124,7 +125,7 @@ impl crate::inode::Cell {
         };
         self.fs.whole(|| {
             stored?;
-            self.fs.fence(Barrier::Killed)
+            self.fs.fence_since(Barrier::Killed, known)
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Every change writes a new block, a fence, and then points the inode to it; the old block goes, or loses a reference,
 //! after that. Attributes that lay in the inode move to the block with the first change to one of them, since a change in
-//! place could be torn; only a removal may be a store in place, where that needs no room that there is not (see `strike`).
+//! place could be torn; only where there is no room for that a removal, or a new value in a block, is a store in place (see
+//! `strike`).
 //!
 //! A block that several inodes use has a count of them, and e2fsck stops where it is wrong. So a pointer that comes to
 //! such a block, or leaves it, changes [together](Together) with that count, in a transaction. Where there is none, or no
@@ -60,7 +61,7 @@ struct Sharers {
 /// Inodes that share a block at most (Linux: `EXT2_XATTR_REFCOUNT_MAX`).
 const SHARERS_MAX: u32 = 1024;
 /// Byte offset of the count of references in an attribute block.
-const REFCOUNT: u64 = 4;
+pub(super) const REFCOUNT: u64 = 4;
 
 impl Cell {
     /// Sets or (with `None`) removes an attribute. The caller holds the `io` lock exclusive.
@@ -103,14 +104,31 @@ impl Cell {
                     self.fs.may_lose(|| self.strike_xattr(&name, true))?;
                 }
             }
+            Err(error)
+                if !is_removal
+                    && error.refuses(Errno::NOSPC)
+                    && !in_inode
+                    && self.can_replace_in_place(&name)?
+                    && self.fs.may_lose(|| self.replace_in_place(&all))? => {}
             replaced => replaced?,
         }
         self.touch_ctime();
         Ok(())
     }
 
-    /// Stores the room for attributes in the inode anew.
-    pub(crate) fn store_xattrs_anew(&self, attrs: &Attrs) -> Result<()> {
+    /// Stores all attributes anew as they are, since so many losses were known: the block, then the pointer to it, and the room in
+    /// the inode. In their place: the media have nothing better there.
+    pub(crate) fn store_xattrs_anew(&self, attrs: &mut Attrs, known: u32) -> Result<()> {
+        let to = attrs.file_acl;
+        if let Some(block) = self.fs.geo.data_block(to)
+            && self.is_of_attributes(block)?
+        {
+            let (at, mut bytes) = (self.fs.geo.byte_of(block), vec![0; self.fs.geo.block_size.len()]);
+            self.fs.dev.read_at(at, &mut bytes)?;
+            self.fs.dev.write_at(at, &bytes)?;
+            self.fs.fence_since(Barrier::AttributesBuilt, known)?;
+        }
+        self.store_file_acl(attrs, to)?;
         let Some((at, room)) = self.room_in_inode(attrs.extra_isize)? else { return Ok(()) };
         Ok(self.fs.dev.write_at(at, &room)?)
     }
@@ -150,7 +168,7 @@ impl Cell {
         if alone && sharers.is_some() {
             return refuse(Errno::NOSPC, "no room for a journal");
         }
-        let mut fresh = None;
+        let (known, mut fresh) = (self.fs.losses.count(), None);
         let mut words = Vec::new();
         if !all.is_empty() {
             let Some(bytes) = build_block(all, self.fs.geo.block_size.len()) else {
@@ -172,7 +190,7 @@ impl Cell {
         if more < 0 {
             self.count_xattr_block(more)?;
             if self.is_fast_symlink() {
-                self.fs.fence(Barrier::SymlinkCounted)?;
+                self.fs.fence_since(Barrier::SymlinkCounted, known)?;
             }
         }
         // After an error a block may have fewer users than it says: nobody is to become another.
@@ -181,7 +199,7 @@ impl Cell {
             shared.retain(|_, own| own.get() != to || Mended::NobodysShare.is_back());
         });
         let settled = pointed.and_then(|()| {
-            let gone = Written::new(Unlinked);
+            let gone = Written::since(known, Unlinked);
             // Nothing waits for the first block of attributes but these.
             if old != 0 || in_inode || self.is_fast_symlink() {
                 return gone.fence(Barrier::AttributesReplaced, &*self.fs).map(Some);
@@ -298,9 +316,11 @@ impl Cell {
         let _xattr = self.fs.writer()?.xattr.lock();
         let block = self.attrs.lock().file_acl;
         let sharers = self.xattr_sharers(block)?;
+        let known;
         {
             // Under a log no commit comes between the two.
             let _together = self.fs.hold_log();
+            known = self.fs.losses.count();
             self.fs.unlist_dead(orphans)?;
             if let Some(sharers) = sharers
                 && let Err(error) = self.leave(sharers)
@@ -309,7 +329,7 @@ impl Cell {
                 return Err(error);
             }
         }
-        if let Err(error) = self.fs.fence(Barrier::OrphanUnlisted) {
+        if let Err(error) = self.fs.fence_since(Barrier::OrphanUnlisted, known) {
             // One of them may be lost: the next fence finds both to be written.
             self.fs.whole(|| {
                 self.fs.unlist_dead(orphans)?;
@@ -363,8 +383,9 @@ impl Cell {
     /// A durable block of its own with these bytes.
     fn new_xattr_block(&self, bytes: &[u8]) -> Result<DeviceBlock> {
         let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
+        let known = self.fs.losses.count();
         self.fs.dev.write_at(self.fs.geo.byte_of(block), bytes)?;
-        Written::new(guard).fence(Barrier::AttributesBuilt, &*self.fs)?.into_inner().keep();
+        Written::since(known, guard).fence(Barrier::AttributesBuilt, &*self.fs)?.into_inner().keep();
         Ok(block)
     }
 
@@ -413,7 +434,8 @@ impl Cell {
         let known = self.fs.losses.count();
         // Where there is no room nothing changes, not for a moment.
         drop(self.way_to_share(false)?);
-        let takes_block = !acl.is_mode() && !self.fs.writer()?.share_xattrs;
+        let has_room = acl.is_mode() || self.can_replace_in_place(&XattrName::of_acl(AclKind::Access))?;
+        let takes_block = !has_room && !self.fs.writer()?.share_xattrs;
         if takes_block && self.fs.blocks_to_take()? == 0 && !self.fs.may_give_up() {
             return refuse(Errno::NOSPC, "no block is free for the access list");
         }

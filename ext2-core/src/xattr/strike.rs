@@ -1,5 +1,5 @@
-//! Removing an attribute where it lies: for where the others cannot be written anew, since no block is free or they do not
-//! fit in one.
+//! Removing or replacing an attribute where it lies: for where all cannot be written anew, since no block is free or, without it,
+//! they do not fit in one. Nobody is to keep rights that are taken away for want of room.
 //!
 //! The last of a list goes by the zero word that ends the list before it. In an inode any other stays as an entry that
 //! stands for no name: its index becomes one that nobody uses, and its hash stays right, since the index is no part of it. The
@@ -16,7 +16,9 @@ use crate::error::{Result, refuse};
 use crate::inode::Cell;
 use crate::raw::{GOOD_OLD_INODE_SIZE, RawXattrHeader};
 use crate::{DeviceBlock, Errno};
-use ext2_format::xattr::{STRUCK, XattrName, find_entry, without_entry};
+use ext2_format::xattr::{STRUCK, Xattr, XattrName, build_block, find_entry, without_entry};
+
+use super::change::REFCOUNT;
 
 impl Cell {
     /// Whether the inode's own room holds this attribute and no other.
@@ -41,16 +43,42 @@ impl Cell {
         self.fs.store_u32(at, word)
     }
 
-    /// Writes the list of the block at this byte anew, in its place and by one call, without an attribute.
+    /// Writes the list of the block at this byte anew, in its place, without an attribute.
     fn cut_out(&self, start: u64, name: &XattrName) -> Result<()> {
         let mut block = vec![0; self.fs.geo.block_size.len()];
         self.fs.dev.read_at(start, &mut block)?;
         let left = without_entry(&block, name);
         let left = left.ok_or_else(|| self.corrupt("the list of its attributes has no end"))?;
+        self.store_changed(start, &block, &left)
+    }
+
+    /// Whether its block has this attribute, and is nobody else's: then a new value needs no block.
+    pub(super) fn can_replace_in_place(&self, name: &XattrName) -> Result<bool> {
+        let Some(block) = self.fs.geo.data_block(self.attrs.lock().file_acl) else { return Ok(false) };
+        let is_own = self.fs.dev.read_u32(self.fs.geo.byte_of(block) + REFCOUNT)? == 1;
+        Ok(is_own && self.xattrs_in_block()?.iter().any(|xattr| xattr.name == *name))
+    }
+
+    /// Writes all attributes to its block, in its place, where they fit. The caller holds the `io` lock exclusive, and knows that the
+    /// block [can be](Self::can_replace_in_place) written to.
+    pub(super) fn replace_in_place(&self, all: &[Xattr]) -> Result<bool> {
+        let _xattr = self.fs.writer()?.xattr.lock();
+        let block = self.fs.geo.data_block(self.attrs.lock().file_acl);
+        let (Some(block), Some(bytes)) = (block, build_block(all, self.fs.geo.block_size.len())) else {
+            return Ok(false);
+        };
+        let (start, mut there) = (self.fs.geo.byte_of(block), vec![0; bytes.len()]);
+        self.fs.dev.read_at(start, &mut there)?;
+        self.fs.shared_xattrs.lock().retain(|_, own| *own != block);
+        self.store_changed(start, &there, &bytes).map(|()| true)
+    }
+
+    /// Stores what differs from what is there, by one call.
+    fn store_changed(&self, start: u64, there: &[u8], wanted: &[u8]) -> Result<()> {
         let changed = |(old, new): &(&u8, &u8)| old != new;
-        let first = block.iter().zip(&left).take_while(|pair| !changed(pair)).count();
-        let same = block.iter().rev().zip(left.iter().rev()).take_while(|pair| !changed(pair)).count();
-        let part = left.get(first..left.len() - same).unwrap_or_default();
+        let first = there.iter().zip(wanted).take_while(|pair| !changed(pair)).count();
+        let same = there.iter().rev().zip(wanted.iter().rev()).take_while(|pair| !changed(pair)).count();
+        let part = wanted.get(first..wanted.len() - same).unwrap_or_default();
         Ok(self.fs.dev.write_at(start + first as u64, part)?)
     }
 

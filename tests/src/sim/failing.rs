@@ -11,7 +11,7 @@ use ext2_image::check::Checker;
 
 use super::{
     Answer, Data, HANDS, Model, Operation, Options, Scene, Step, Word, World, base, crashes::action_of,
-    fenced::Fenced, mend::mend_alone, run::sound, world::Held,
+    fenced::Fenced, mend::mend_alone, passed_by, run::sound, world::Held,
 };
 use crate::{
     Rng, Scratch, ShortRuns,
@@ -90,7 +90,7 @@ pub(super) fn device(options: &Options, image: &[u8]) -> Arc<Faulty<Fenced>> {
 pub(super) fn run(
     options: &Options,
     world: &mut World,
-    device: &Faulty<Fenced>,
+    device: &Arc<Faulty<Fenced>>,
     model: &Model,
     before: &[Step],
     last: &Step,
@@ -112,6 +112,10 @@ pub(super) fn run(
     let mut rng = Rng::named(options.seed, "fault");
     if rng.one_in(8) {
         return flush_that_loses(world, device, last, &mut rng);
+    }
+    let mut later = Rng::named(options.seed, "passed by");
+    if passed_by::can_come_between(options, last.operation.word()) && later.one_in(6) {
+        return passed_by::run(world, device, last, &mut later);
     }
     let fault = fault(&mut rng, last, options);
     // Or some of the memory is poisoned, until it is written or what is under it is replaced.
@@ -358,7 +362,7 @@ fn mappings_show_what_is_written(world: &World) -> Result<(), String> {
 }
 
 /// An image, mended as by `e2fsck -p`.
-fn mended(image: Vec<u8>) -> Result<Arc<Scratch>, String> {
+pub(super) fn mended(image: Vec<u8>) -> Result<Arc<Scratch>, String> {
     let device = Arc::new(Scratch::new(image));
     mend_alone(&mut Checker::new(), &*device)?;
     Ok(device)

@@ -59,6 +59,7 @@ impl Fault {
                 | M::FaultLeavesHole
                 | M::ErrorsAreClean
                 | M::MarkUnknown
+                | M::LossPassedBy
                 | M::FlushUnnoted => Mode::Failing,
                 M::FeatureUnsaid | M::NobodysShare => Mode::Failing,
                 _ => Mode::Plain,

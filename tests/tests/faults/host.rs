@@ -35,8 +35,24 @@ impl Host {
     }
 
     pub(crate) fn opened_with(options: &OpenOptions) -> (Arc<Self>, Ext2) {
-        let [cache, disk] = [(); 2].map(|()| RamDevice::new(16 << 20).unwrap());
-        let host = Self {
+        let host = Self::formatted(16);
+        let fs = Ext2::open(host.clone(), options).unwrap();
+        (host, fs)
+    }
+
+    /// A file of so many MiB, with an empty file system.
+    pub(crate) fn formatted(mib: usize) -> Arc<Self> {
+        let host = Self::of(&vec![0; mib << 20]);
+        let format = Format { block_size: BlockSize::new(1024), ..Format::default() };
+        mkfs::format(&host, &format, Fresh::Zeros).unwrap();
+        host.flush().unwrap();
+        Arc::new(host)
+    }
+
+    /// A file with these bytes, all of them on the disk.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let [cache, disk] = [(); 2].map(|()| RamDevice::from_bytes(bytes).unwrap());
+        Self {
             cache,
             disk,
             dirty: Mutex::default(),
@@ -46,13 +62,7 @@ impl Host {
             at_store: Hook::default(),
             store_len: AtomicUsize::new(0),
             stores_before: AtomicUsize::new(0),
-        };
-        let format = Format { block_size: BlockSize::new(1024), ..Format::default() };
-        mkfs::format(&host, &format, Fresh::Zeros).unwrap();
-        host.flush().unwrap();
-        let host = Arc::new(host);
-        let fs = Ext2::open(host.clone(), options).unwrap();
-        (host, fs)
+        }
     }
 
     fn stored(&self, at: u64, len: usize) {

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, atomic::Ordering, mpsc};
 use blockdev::{BlockDevice, Calls, Fault, Faulty, Media, RamDevice, Result};
 use e2dax_tests::{dax, small::create};
 use ext2_core::{
-    BlockSize, Closed, Errno, Ext2, Follow, Inode, OnError, OpenOptions, SetAttr, Timestamp, Unclean, Wait,
+    BlockSize, Closed, Errno, Ext2, FileKind, Follow, Inode, NewInode, OnError, OpenOptions, SetAttr,
+    Timestamp, Unclean, Wait,
 };
 use ext2_dax::{DaxFs, DaxOptions, File, OpenFor};
 use ext2_image::mkfs::{self, Format, Fresh};
@@ -89,9 +90,22 @@ fn a_loss_in_the_birth_of_a_file_is_told_to_who_syncs_it() {
     let size = usize::from(fs.superblock().inode_size);
     host.store_len.store(size, Ordering::SeqCst);
     host.at_store.set(host.loss_by(&b));
-    let new = create(&fs, "new");
+    let new = fs.root().unwrap().tmpfile(&NewInode::new(FileKind::Regular, 0o600)).unwrap();
     assert!(!host.at_store.is_set());
     new.sync().unwrap_err();
+}
+
+#[test]
+fn a_loss_in_the_birth_of_a_file_with_a_name_ends_it() {
+    let (host, fs) = Host::opened();
+    let b = create(&fs, "b");
+    fs.sync().unwrap();
+    host.store_len.store(usize::from(fs.superblock().inode_size), Ordering::SeqCst);
+    host.at_store.set(host.loss_by(&b));
+    fs.root().unwrap().create("new", &NewInode::new(FileKind::Regular, 0o600)).unwrap_err();
+    assert!(!host.at_store.is_set());
+    host.fence().unwrap();
+    host.after_power_cut().resolve("new", Follow::No).unwrap_err();
 }
 
 /// The device has failed, and who asked it does not know yet.
@@ -135,8 +149,10 @@ fn a_birth_that_began_before_a_loss_takes_nothing_back_that_was_told_since() {
         loss();
         std::thread::spawn(move || b.sync().unwrap_err()).join().unwrap();
     });
-    let new = create(&fs, "new");
+    let root = fs.root().unwrap();
+    let new = root.tmpfile(&NewInode::new(FileKind::Regular, 0o600)).unwrap();
     assert!(!host.at_store.is_set());
+    root.link(&new, "new").unwrap();
     fs.resolve("b", Follow::No).unwrap().sync().unwrap();
     drop(new);
     fs.resolve("new", Follow::No).unwrap().sync().unwrap_err();
