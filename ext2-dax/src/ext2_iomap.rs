@@ -14,7 +14,7 @@ use ext2_core::plumbing::{Allocate, Plumbing, Publisher, Unpublished};
 use ext2_core::{Barrier, FileBlock, Mapping};
 
 use crate::compat::{Holes, Publish, Runs, WriteBlocks};
-use crate::entry::{PAGE_SIZE, PMD_PAGES};
+use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::fault::DaxInode;
 use crate::file::FileInner;
@@ -92,11 +92,6 @@ impl FileInner {
         }
         Ok(())
     }
-
-    /// Whether a run of blocks that is aligned within the device can be mapped by one PMD.
-    fn device_is_aligned(&self) -> bool {
-        DaxInode::memory(self).pfn(0).is_multiple_of(PMD_PAGES)
-    }
 }
 
 impl IomapOps for FileInner {
@@ -104,11 +99,7 @@ impl IomapOps for FileInner {
 
     fn begin(&self, pos: u64, len: u64, flags: OpFlags) -> Result<Iomap<Unpublished>> {
         let (start, count) = self.blocks_of(pos, len, flags)?;
-        let how = self.how(flags);
-        let lookup = !flags.contains(OpFlags::WRITE)
-            || flags.contains(OpFlags::NOWAIT)
-            || (how == Allocate::AlignedRun && !self.device_is_aligned());
-        if lookup {
+        if !flags.contains(OpFlags::WRITE) || flags.contains(OpFlags::NOWAIT) {
             let mapping = self.inode.map(start, count)?;
             self.counts().question(count, mapping.count);
             if flags.contains(OpFlags::WRITE | OpFlags::NOWAIT) && mapping.is_hole() {
@@ -123,7 +114,7 @@ impl IomapOps for FileInner {
             }
             return Ok(self.answer(&mapping));
         }
-        let got = self.inode.map_for_write(start, count, how)?;
+        let got = self.inode.map_for_write(start, count, self.how(flags))?;
         self.counts().question(count, got.mapping.count);
         let mut iomap = self.answer(&got.mapping);
         if flags.contains(OpFlags::FAULT) {

@@ -10,6 +10,7 @@ mod foreign_mmu;
 mod leases;
 mod nowait;
 mod once_failed;
+mod partitions;
 mod permissions;
 mod seam;
 mod setup;
