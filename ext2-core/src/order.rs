@@ -72,6 +72,7 @@ barriers! {
     Punched: "nothing points to a punched block before it is another's",
     Moved: "blocks that move are copied before the pointers lead to the copies",
     MovedAway: "nothing points to a moved block before it is another's",
+    SizeRaised: "the size covers what is stored through a synchronous mapping before it is stored",
     SizeRaisedHigh: "the larger high half of a size is there before the smaller low half",
     SizeLoweredHigh: "the larger high half of a size is there until the smaller low half is",
     RightsTaken: "rights that go are gone before the owner or the access list changes",

@@ -82,15 +82,18 @@ pub trait AddressSpace: Any + Debug + Send + Sync {
     /// Linux: `invalidate_inode_pages2_range` after `iomap_end`, and `unmap_mapping_pages` in a fault.
     fn published(&self, range: Range<u64>, by: Publisher);
 
-    /// The file becomes longer by `range`, whose bytes are a hole or what was written there: runs `change`, which raises the
-    /// size, when whoever maps pages before they are touched has these. So nobody who sees the size is refused what it covers.
-    /// After an error the file ends where it did. Called with the inode's `io` lock held exclusive.
-    ///
-    /// # Errors
-    /// What `change` returns.
-    fn grow(&self, range: Range<u64>, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    /// The file becomes longer by `range`, whose bytes are a hole or what was written there: runs `change`, by which all see the
+    /// size that is stored, when whoever maps pages before they are touched has these. So nobody who sees the size is refused what
+    /// it covers. Called with the inode's `io` lock held exclusive.
+    fn grow(&self, range: Range<u64>, change: &mut dyn FnMut()) {
         let _ = range;
-        change()
+        change();
+    }
+
+    /// Whether somebody stores to pages and brings that to the media by himself: what leads there has to be durable before he can
+    /// (Linux: `VM_SYNC`).
+    fn is_synchronous(&self) -> bool {
+        false
     }
 
     /// Whether anybody maps or leases a byte of `range`: its blocks are then not moved, since that would
@@ -195,12 +198,17 @@ impl Space {
         }
     }
 
-    /// Raises the size by `change`, and tells of it.
-    pub(crate) fn grow(&self, range: Range<u64>, mut change: impl FnMut() -> Result<()>) -> Result<()> {
+    /// Shows a larger size by `change`, and tells of it.
+    pub(crate) fn grow(&self, range: Range<u64>, mut change: impl FnMut()) {
         match self.get() {
             Some(space) => space.grow(range, &mut change),
             None => change(),
         }
+    }
+
+    /// Whether somebody relies on what leads to his stores.
+    pub(crate) fn is_synchronous(&self) -> bool {
+        self.get().is_some_and(|space| space.is_synchronous())
     }
 
     /// Tells that blocks came.

@@ -251,24 +251,16 @@ impl DaxMapping {
     }
 
     /// Makes the file longer by these pages, by `change`. The caller holds the inode's `io` lock exclusive.
-    ///
-    /// # Errors
-    /// What `change` returns.
-    pub(crate) fn grow<E>(
-        &self,
-        start: u64,
-        end: u64,
-        change: impl FnOnce() -> std::result::Result<(), E>,
-    ) -> std::result::Result<(), E> {
-        let tell = || self.translations.read().iter().for_each(|one| one.grown(start, end));
+    pub(crate) fn grow(&self, start: u64, end: u64, change: impl FnOnce()) {
         self.grows_to.store(end, Ordering::SeqCst);
-        tell();
-        let done = change();
+        self.translations.read().iter().for_each(|one| one.grown(start, end));
+        change();
         self.grows_to.store(0, Ordering::SeqCst);
-        if done.is_err() {
-            tell();
-        }
-        done
+    }
+
+    /// Whether one of those who map the file is synchronous.
+    pub(crate) fn is_synchronous(&self) -> bool {
+        self.translations.read().iter().any(|one| one.is_synchronous())
     }
 
     /// The first page past the end of a file of so many bytes, which are asked for after it is known whether it becomes longer

@@ -200,12 +200,12 @@ impl AddressSpace for Pages {
         }
     }
 
-    fn grow(
-        &self,
-        range: Range<u64>,
-        change: &mut dyn FnMut() -> ext2_core::Result<()>,
-    ) -> ext2_core::Result<()> {
-        self.mapping.grow(range.start / PAGE_SIZE, range.end.div_ceil(PAGE_SIZE), change)
+    fn grow(&self, range: Range<u64>, change: &mut dyn FnMut()) {
+        self.mapping.grow(range.start / PAGE_SIZE, range.end.div_ceil(PAGE_SIZE), change);
+    }
+
+    fn is_synchronous(&self) -> bool {
+        self.mapping.is_synchronous()
     }
 
     fn stop_stores(&self) -> Stores {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use blockdev::{
-    BlockDevice, RamDevice, RecordedOp, Recorder,
+    BlockDevice, Media, RamDevice, RecordedOp, Recorder,
     crash::{CrashLimits, CrashState, PmemModel, PmemOrder},
 };
 use e2dax_tests::{
@@ -25,7 +25,7 @@ use ext2_dax::{
     DaxFs, DaxOptions, File, OpenFor,
     mmu::{
         Protection, Sharing,
-        soft::{MapRequest, SoftMmu},
+        soft::{MapRequest, SoftMap, SoftMmu},
     },
 };
 use ext2_image::{
@@ -127,7 +127,9 @@ struct Special {
 impl Special {
     /// The first state that is not as it has to be.
     fn first_fault(&self, without: Option<Barrier>) -> Option<String> {
-        let recorder = Arc::new(Recorder::new(RamDevice::from_bytes(&self.base).expect("memory")));
+        let ram = RamDevice::with_media(self.base.len() as u64, Media::Persistent).expect("memory");
+        ram.write_at(0, &self.base).expect("memory is written");
+        let recorder = Arc::new(Recorder::new(ram));
         if let Some(without) = without {
             recorder.ignore_fence(move |fence| fence.tag == without.tag());
         }
@@ -162,6 +164,12 @@ fn specials() -> Vec<Special> {
             barrier: Barrier::FaultReturned,
             base: Base::of("block-4k").image,
             record: fault,
+            holds: what_was_stored_is_in_the_file,
+        },
+        Special {
+            barrier: Barrier::SizeRaised,
+            base: Base::of("block-4k").image,
+            record: growth,
             holds: what_was_stored_is_in_the_file,
         },
         Special {
@@ -210,26 +218,43 @@ const STORED: u64 = 0x5a5b_5c5d_5e5f_6061;
 /// Where: in the second block.
 const HOLE: u64 = 6000 / 8 * 8;
 
-fn fault(device: Arc<Recorder<RamDevice>>) {
+/// `/h`, mapped synchronously.
+fn mapped(device: &Arc<Recorder<RamDevice>>) -> (File, SoftMap) {
     let fs = Ext2::open(device.clone(), &crash::options()).expect("the image opens");
-    let dax = DaxFs::new(fs.clone(), DaxOptions::default());
     let inode = fs.resolve(b"/h", Follow::No).expect("it is there");
-    let file = File::open(&dax, inode.clone(), OpenFor::Writing).expect("it opens");
+    let file = File::open(&DaxFs::new(fs, DaxOptions::default()), inode, OpenFor::Writing).expect("it opens");
     let request = MapRequest {
         offset: 0,
         len: file.size(),
-        sharing: Sharing::Shared,
+        sharing: Sharing::Synchronous,
         protection: Protection::ReadWrite,
         colour: 0,
     };
     let map = file.map(&SoftMmu::new(), &request).expect("it is mapped");
-    map.store_bytes(HOLE, &STORED.to_le_bytes()).expect("it is stored");
-    // As a program does that brings its own lines to the media: they alone are behind this fence.
-    let block = inode.map(FileBlock::new(HOLE / 4096), 1).expect("mapped").target.expect("there is a block");
-    let place = u64::from(block.get()) * 4096 + HOLE % 4096;
+    (file, map)
+}
+
+/// Stores, and does as a program does that brings its own lines to the media: they alone are behind this fence.
+fn store(device: &Recorder<RamDevice>, file: &File, map: &SoftMap, at: u64) {
+    map.store_bytes(at, &STORED.to_le_bytes()).expect("it is stored");
+    let block = file.inode().map(FileBlock::new(at / 4096), 1).expect("mapped").target;
+    let place = u64::from(block.expect("there is a block").get()) * 4096 + at % 4096;
     device.dax().expect("memory").write_back(place, 8).expect("written back");
-    drop((map, file, inode, dax));
-    drop(fs);
+}
+
+fn fault(device: Arc<Recorder<RamDevice>>) {
+    let (file, map) = mapped(&device);
+    store(&device, &file, &map, HOLE);
+}
+
+/// The page in which the file ends is mapped, and the file becomes longer in it.
+fn growth(device: Arc<Recorder<RamDevice>>) {
+    let (file, map) = mapped(&device);
+    let end = file.size();
+    map.store(end - 1, 1).expect("it is stored");
+    file.write_at(end, &[2; 24]).expect("written");
+    assert_eq!((end - 1) / 4096, (end + 23) / 4096, "another page");
+    store(&device, &file, &map, end.next_multiple_of(8));
 }
 
 /// A synchronous mapping: a byte that is on the media, for whatever reason, is in the file.
@@ -241,9 +266,8 @@ fn what_was_stored_is_in_the_file(state: &CrashState<'_>) -> Result<(), String> 
     let device = Arc::new(Scratch::new(state.image.to_vec()));
     Checker::new().mend(&*device, NOW, &mut |_| {}).map_err(|error| error.to_string())?;
     let tree = tree::read(device)?;
-    let start = usize::try_from(HOLE).expect("small");
-    match tree.get(&b"/h"[..]).and_then(|file| file.content.get(start..start + 8)) {
-        Some(there) if there == word => Ok(()),
+    match tree.get(&b"/h"[..]) {
+        Some(file) if file.content.chunks(8).any(|chunk| chunk == word) => Ok(()),
         _ => Err("what was stored is on the media and not in the file".to_owned()),
     }
 }

@@ -77,7 +77,7 @@ impl Cell {
         if size > old {
             // Nothing is taken: nobody has to be kept away, and nobody is waited for.
             self.zero_past_end(old, size)?;
-            self.space.grow(old..size, || self.store_size(size))?;
+            self.lengthen(size)?;
         } else if size < old {
             let mut late = Ok(());
             self.space.invalidate(size..u64::MAX, Taken::Truncated, &mut || {

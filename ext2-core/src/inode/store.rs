@@ -55,9 +55,27 @@ impl Cell {
         Ok(stored?)
     }
 
-    /// Stores the size. Where its high half changes, the larger of the two high halves is there as long as
-    /// the low one may be either: a crash between the two leaves a hole at the end and takes nothing away.
+    /// Makes the file end at `size`.
     pub(crate) fn store_size(&self, size: u64) -> Result<()> {
+        self.write_size(size)?;
+        self.size.store(size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the file longer. What it becomes is on the media before anybody may store to it who brings his stores there by
+    /// himself, and whoever maps pages ahead has them before anybody sees the size.
+    pub(crate) fn lengthen(&self, size: u64) -> Result<()> {
+        self.write_size(size)?;
+        if self.space.is_synchronous() {
+            self.fs.fence(Barrier::SizeRaised)?;
+        }
+        self.space.grow(self.size()..size, || self.size.store(size, Ordering::Release));
+        Ok(())
+    }
+
+    /// Stores the size on the device. Where its high half changes, the larger of the two high halves is there as long as
+    /// the low one may be either: a crash between the two leaves a hole at the end and takes nothing away.
+    fn write_size(&self, size: u64) -> Result<()> {
         let (low, high) = (size as u32, (size >> 32) as u32);
         let before = (self.size() >> 32) as u32;
         if self.kind == FileKind::Regular && size >= LARGE {
@@ -65,16 +83,14 @@ impl Cell {
         }
         if self.kind == FileKind::Regular && high != before {
             // Half-way the device has a size that memory does not know, and that no later store would mend.
-            self.fs.whole(|| self.store_size_across(low, high, before))?;
+            self.fs.whole(|| self.write_size_across(low, high, before))
         } else {
-            self.store_u32(at!(i_size), low)?;
+            self.store_u32(at!(i_size), low)
         }
-        self.size.store(size, Ordering::Release);
-        Ok(())
     }
 
     /// Stores both halves of a size.
-    fn store_size_across(&self, low: u32, high: u32, before: u32) -> Result<()> {
+    fn write_size_across(&self, low: u32, high: u32, before: u32) -> Result<()> {
         let known = self.fs.losses.count();
         if high > before {
             self.store_u32(at!(i_size_high), high)?;

@@ -75,7 +75,7 @@ impl Cell {
             if written_from > old {
                 self.zero_past_end(old, written_from)?;
             }
-            self.space.grow(old..end, || self.store_size(end))
+            self.lengthen(end)
         })
     }
 

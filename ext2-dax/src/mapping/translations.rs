@@ -35,6 +35,11 @@ pub trait Translations: std::fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether who stores through it brings that to the media by himself, and relies on what leads there.
+    fn is_synchronous(&self) -> bool {
+        false
+    }
+
     /// The file has blocks in these pages where it had a hole, or may have: who maps the hole looks again. The caller keeps
     /// truncation and punching away.
     fn published(&self, start: u64, end: u64) {
@@ -65,7 +70,7 @@ pub trait Translations: std::fmt::Debug + Send + Sync {
         let _ = (start, end);
     }
 
-    /// The file is about to be longer by these pages, or has failed to: what it has is what it says by now.
+    /// The file is about to be longer by these pages: what it has is what it says by now.
     fn grown(&self, start: u64, end: u64) {
         let _ = (start, end);
     }

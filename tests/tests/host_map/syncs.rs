@@ -16,8 +16,8 @@ use e2dax_tests::slow::Slow;
 use ext2_core::{Ext2, FileBlock, FileKind, NewInode, OpenOptions, SetAttr, Timestamp};
 use ext2_dax::fault::{FaultRequest, FaultResult};
 use ext2_dax::mapping::DaxMapping;
-use ext2_dax::mmu::host::{Granularity, HostMmu, HostOptions};
-use ext2_dax::mmu::soft::SoftMmu;
+use ext2_dax::mmu::host::{Granularity, HostMap, HostMmu, HostOptions};
+use ext2_dax::mmu::soft::{SoftMap, SoftMmu};
 use ext2_dax::mmu::{Extent, Protection, Sharing, VmFile};
 use ext2_dax::{DaxFs, File, OpenFor, Wait};
 use tempfile::NamedTempFile;
@@ -241,62 +241,95 @@ impl DaxDevice for Pretends {
     }
 }
 
+/// A mapping, in software or in this process.
+enum Mapped {
+    Soft(SoftMap),
+    Host(HostMap),
+}
+
+impl Mapped {
+    fn store(&self, at: u64, byte: u8) {
+        match self {
+            Self::Soft(map) => map.store(at, byte).unwrap(),
+            Self::Host(map) => map.store(at, byte).unwrap(),
+        }
+    }
+}
+
+/// A file of `there` bytes, which are durable, gets a page more and is stored to there, through a synchronous mapping that is
+/// made before or after. States of the media behind that in which the size does not cover it, or it has no block, and all states.
+fn lost(way: Option<HostOptions>, there: u64, is_mapped_before: bool) -> (u64, u64) {
+    let ram = RamDevice::with_media(2 << 20, Media::Persistent).unwrap();
+    format(&ram);
+    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    file.set_len(2 << 20).unwrap();
+    let device = Arc::new(Pretends { memory: Recorder::new(ram), file });
+    let fs = open(device.clone());
+    let new = NewInode::new(FileKind::Regular, 0o644);
+    let inode = fs.ext2().root().unwrap().create(b"f", &new).unwrap();
+    let file = File::open(&fs, inode, OpenFor::Writing).unwrap();
+    file.write_at(0, &vec![1; there as usize]).unwrap();
+    fs.ext2().sync().unwrap();
+    device.memory.take();
+    let base = device.memory.inner().to_vec();
+    let make = || {
+        let asked = request(2 * PAGE, Sharing::Synchronous);
+        match way {
+            None => Mapped::Soft(file.map(&SoftMmu::new(), &asked).unwrap()),
+            Some(way) => Mapped::Host(file.map_host(&HostMmu::new(way).unwrap(), &asked).unwrap()),
+        }
+    };
+    let before = is_mapped_before.then(make);
+    if let Some(map) = &before {
+        map.store(0, 1);
+    }
+    file.write_at(there, &[1; 4096]).unwrap();
+    let map = before.unwrap_or_else(make);
+    map.store(there, 7);
+    // Whoever has the mapping writes the line back and fences, and relies on it.
+    device.memory.mark(1);
+    fs.ext2().sync().unwrap();
+    let log = device.memory.snapshot();
+    let (mut seen, mut lost) = (0, 0);
+    PmemModel::new(&base, &log).run(|state: &CrashState<'_>| {
+        if state.mark.is_some() {
+            seen += 1;
+            let image = Arc::new(RamDevice::from_bytes(state.image).unwrap());
+            let fs = Ext2::open(image, &OpenOptions::read_only()).unwrap();
+            let inode = fs.root().unwrap().lookup(b"f").unwrap();
+            let has_block = !inode.map(FileBlock::new(there / PAGE), 1).unwrap().is_hole();
+            lost += u64::from(inode.size() < there + PAGE || !has_block);
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(seen > 0);
+    (lost, seen)
+}
+
+/// In software; mapped here, in each way.
+fn all_ways() -> Vec<Option<HostOptions>> {
+    iter::once(None).chain(ways().into_iter().map(Some)).collect()
+}
+
 #[test]
 fn block_map_and_size_are_durable_before_the_first_store_to_a_synchronous_mapping() {
+    for way in all_ways() {
+        let (lost, seen) = lost(way, 0, false);
+        assert_eq!(lost, 0, "{way:?}: of {seen}");
+    }
+}
+
+#[test]
+fn the_size_of_a_file_that_grows_is_durable_before_a_store_to_a_synchronous_mapping_that_was_there() {
     let mut wrong = Vec::new();
-    // In software; mapped here, in each way.
-    let all: Vec<Option<HostOptions>> = iter::once(None).chain(ways().into_iter().map(Some)).collect();
-    for way in all {
-        let ram = RamDevice::with_media(2 << 20, Media::Persistent).unwrap();
-        format(&ram);
-        let file = tempfile::tempfile_in("/dev/shm").unwrap();
-        file.set_len(2 << 20).unwrap();
-        let device = Arc::new(Pretends { memory: Recorder::new(ram), file });
-        let fs = open(device.clone());
-        let new = NewInode::new(FileKind::Regular, 0o644);
-        let inode = fs.ext2().root().unwrap().create(b"f", &new).unwrap();
-        let file = File::open(&fs, inode, OpenFor::Writing).unwrap();
-        fs.ext2().sync().unwrap();
-        device.memory.take();
-        let base = device.memory.inner().to_vec();
-        file.write_at(0, &[1; 4096]).unwrap();
-        let asked = request(4096, Sharing::Synchronous);
-        let soft = SoftMmu::new();
-        let (mut in_software, mut mapped) = (None, None);
-        match way {
-            None => {
-                let map = file.map(&soft, &asked).unwrap();
-                map.store(0, 7).unwrap();
-                in_software = Some(map);
-            }
-            Some(way) => {
-                let mmu = HostMmu::new(way).unwrap();
-                let map = file.map_host(&mmu, &asked).unwrap();
-                map.store(0, 7).unwrap();
-                mapped = Some(map);
+    for way in all_ways() {
+        // A page more is mapped, or a part of one that is.
+        for there in [PAGE, 100] {
+            let (lost, seen) = lost(way, there, true);
+            if lost > 0 {
+                wrong.push(format!("{way:?}, {there} bytes: lost in {lost} of {seen} states"));
             }
         }
-        // Whoever has the mapping writes the line back and fences, and relies on it.
-        device.memory.mark(1);
-        fs.ext2().sync().unwrap();
-        let log = device.memory.snapshot();
-        let (mut seen, mut lost) = (0, 0);
-        PmemModel::new(&base, &log).run(|state: &CrashState<'_>| {
-            if state.mark.is_some() {
-                seen += 1;
-                let image = Arc::new(RamDevice::from_bytes(state.image).unwrap());
-                let fs = Ext2::open(image, &OpenOptions::read_only()).unwrap();
-                let inode = fs.root().unwrap().lookup(b"f").unwrap();
-                let has_block = !inode.map(FileBlock::new(0), 1).unwrap().is_hole();
-                lost += u64::from(inode.size() < 4096 || !has_block);
-            }
-            ControlFlow::Continue(())
-        });
-        assert!(seen > 0);
-        if lost > 0 {
-            wrong.push(format!("{way:?}: lost in {lost} of {seen} states"));
-        }
-        drop((in_software, mapped));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -233,6 +233,10 @@ impl Translations for Area {
         self.ahead
     }
 
+    fn is_synchronous(&self) -> bool {
+        self.vma().sharing == Sharing::Synchronous
+    }
+
     fn published(&self, start: u64, end: u64) {
         if !self.ahead {
             return self.zap(start, end, PrivateCopies::Keep);
@@ -330,17 +334,8 @@ impl Translations for Area {
     fn grown(&self, start: u64, end: u64) {
         let Some((start, end)) = self.cut(start, end) else { return };
         let mut state = self.state();
-        let file_end = self.file.end_page();
-        for run in state.runs.within(start, end) {
-            let done = if run.kind != Kind::End {
-                // It has failed to grow. What the page has in which it ends stays.
-                match run.start.max(file_end) {
-                    first if first < run.end => self.place(&mut state, first, run.end, Kind::End),
-                    _ => Ok(()),
-                }
-            } else if run.start >= file_end {
-                Ok(())
-            } else if self.ahead {
+        for run in state.runs.within(start, end).into_iter().filter(|run| run.kind == Kind::End) {
+            let done = if self.ahead {
                 // Nobody maps them as a hole yet.
                 self.refill(&mut state, run.start, run.end, Blocks::Told)
             } else {

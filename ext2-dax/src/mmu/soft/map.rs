@@ -10,7 +10,9 @@ use crate::entry::PAGE_SIZE;
 use crate::error::Result;
 use crate::fault::{FaultRequest, FaultResult, StoreOrLoad};
 use crate::mapping::{PrivateCopies, Translations};
-use crate::mmu::{self, CowPage, PageTable, Protection, Slot, SlotTaken, Target, VmFile, Vma, Writable};
+use crate::mmu::{
+    self, CowPage, PageTable, Protection, Sharing, Slot, SlotTaken, Target, VmFile, Vma, Writable,
+};
 use crate::sync::{Ordering, RwLock};
 use crate::trace::InodeId;
 
@@ -225,6 +227,10 @@ impl Translations for Area {
         if let Some((start, end)) = self.vma.addresses_of(start, end) {
             self.tables.write().write_protect(start, end);
         }
+    }
+
+    fn is_synchronous(&self) -> bool {
+        self.vma.sharing == Sharing::Synchronous
     }
 }
 
