@@ -10,7 +10,8 @@
 //! Differences to the new path that are meant, and nothing else: reads exclude each other
 //! ([`DioFlags::LOCKING`]), every operation is counted so that truncation waits for the count, holes
 //! have the size that [`HoleSize`] says, and a 2 MiB fault that finds too little has allocated already.
-//! Where Linux 4.8 put pages of the page cache under holes, the zero page is mapped.
+//! Where Linux 4.8 put pages of the page cache under holes, the zero page is mapped. Synchronous mappings are refused: Linux
+//! had them only with iomap, and no fault fences here.
 //!
 //! ```
 //! use ext2_core::Follow;
@@ -145,6 +146,10 @@ impl BufferHead {
 pub(crate) trait GetBlock: DaxInode {
     /// Finds file block `block`, for as many bytes as `bh.size` says and are contiguous.
     fn get_block(&self, block: u64, bh: &mut BufferHead, create: Create) -> Result<()>;
+
+    /// Tells who maps a hole in these pages of blocks that a fault has found there and another is just giving the file: what is
+    /// mapped for a load may be stored to without another fault.
+    fn tell_found(&self, page: u64, count: u64);
 
     /// Runs `body` with the inode locked for itself alone.
     fn locked(&self, body: &mut dyn FnMut());

@@ -1,9 +1,10 @@
 //! ext2 behind `get_block` (`ext2_get_block`, `ext2_direct_IO` of Linux 4.8).
 
-use ext2_core::plumbing::{Allocate, Plumbing};
+use ext2_core::plumbing::{Allocate, Plumbing, Publisher};
 
 use crate::buffer_head::{BhState, BufferHead, Create, GetBlock, HoleSize};
 use crate::dio::DioCount;
+use crate::entry::PAGE_SIZE;
 use crate::error::Result;
 use crate::file::FileInner;
 use crate::trace::Event;
@@ -44,6 +45,10 @@ impl GetBlock for FileInner {
             size: answer.size,
         });
         Ok(())
+    }
+
+    fn tell_found(&self, page: u64, count: u64) {
+        self.inode.tell_found(page * PAGE_SIZE..(page + count) * PAGE_SIZE, Publisher::Fault);
     }
 
     fn locked(&self, body: &mut dyn FnMut()) {

@@ -45,6 +45,9 @@ fn map<I: GetBlock + ?Sized>(
     entry: &mut EntryGuard<'_>,
 ) -> Result<FaultResult> {
     let mut bh = ask(inode, request.pgoff(), Create::No)?;
+    if bh.is_mapped() {
+        inode.tell_found(request.pgoff(), 1);
+    }
     if request.is_store() && !request.vma.is_shared() {
         let mut copy: CowPage = Box::new([0; PAGE_SIZE as usize]);
         if bh.is_mapped() {

@@ -44,6 +44,9 @@ fn find_and_map<I: GetBlock + ?Sized>(
         return Ok(FaultResult::empty());
     }
     let mut bh = ask(inode, index, Create::No)?;
+    if bh.is_mapped() {
+        inode.tell_found(index, PMD_PAGES);
+    }
     let mut result = FaultResult::NOPAGE;
     if request.is_store() && !bh.is_mapped() {
         bh = ask(inode, index, Create::ForFault)?;

@@ -21,9 +21,7 @@ use crate::iomap::OpFlags;
 use crate::iter::{IomapIter, Step};
 use crate::mapping::DaxMapping;
 use crate::mmu::{Extent, Protection, Sharing, VmFile};
-#[cfg(feature = "buffer-head")]
-use crate::volume::DataPath;
-use crate::volume::{DaxFs, Flushing};
+use crate::volume::{DataPath, DaxFs, Flushing};
 use crate::writeback::writeback_range;
 
 /// What the clones of a file, and the mappings made of it, share.
@@ -255,6 +253,12 @@ impl VmFile for FileInner {
     fn check_map(&self, sharing: Sharing, protection: Protection) -> Result<()> {
         self.fs.check_dax()?;
         if sharing == Sharing::Synchronous {
+            if self.fs.options().path != DataPath::Iomap {
+                return Err(Error::refused(
+                    Errno::OPNOTSUPP,
+                    "the path of buffer heads has no synchronous mappings: map it as shared, and sync",
+                ));
+            }
             let offered = self.compat().sync_mappings == SyncMappings::Offered
                 && self.fs.options().media == Flushing::AsDevice;
             let memory = DaxInode::memory(self).direct_access(0, 1, Access::Read)?;

@@ -8,11 +8,12 @@ use std::time::Duration;
 use blockdev::{Access, BlockDevice, DeviceOptions, Media, MmapDevice, PmemSlice, RamDevice};
 use ext2_core::{BlockSize, Closed, Ext2, Follow, InodeFlags, OpenOptions, Unclean};
 use ext2_dax::Wait;
+use ext2_dax::buffer_head::HoleSize;
 use ext2_dax::mmu::soft::{MapRequest, Signal, SoftMmu};
 use ext2_dax::mmu::{Protection, Sharing};
 use ext2_dax::rw::Limits;
 use ext2_dax::uio::{SliceSource, Source};
-use ext2_dax::{Compat, DaxFs, DaxOptions, Errno, File, Flushing, Leased, OpenFor};
+use ext2_dax::{Compat, DataPath, DaxFs, DaxOptions, Errno, File, Flushing, Leased, OpenFor};
 use ext2_image::mkfs::{self, Format, Fresh};
 
 use crate::setup::{device, file, format, fresh, inode, map, open, request};
@@ -210,6 +211,10 @@ fn a_synchronous_mapping_is_given_on_persistent_memory_only() {
     let ext2 = Ext2::open(pmem, &OpenOptions::default()).unwrap();
     let fs = DaxFs::new(ext2, DaxOptions { media: Flushing::NeedsFlush, ..DaxOptions::default() });
     assert_eq!(mapped(&file(&fs, b"g"), Sharing::Synchronous), Err(Errno::OPNOTSUPP));
+    // No fault fences on the path of buffer heads.
+    let path = DataPath::BufferHead(HoleSize::InFull);
+    let fs = DaxFs::new(fs.ext2().clone(), DaxOptions { path, ..DaxOptions::default() });
+    assert_eq!(mapped(&file(&fs, b"h"), Sharing::Synchronous), Err(Errno::OPNOTSUPP));
 }
 
 #[test]

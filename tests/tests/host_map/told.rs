@@ -9,14 +9,16 @@ use std::time::Duration;
 use blockdev::{Access, BackingFile, BlockDevice, DaxDevice, DeviceOptions, MmapDevice};
 use e2dax_tests::{Hook, memory};
 use ext2_core::{BlockSize, FileBlock, FileKind, NewInode};
+use ext2_dax::buffer_head::HoleSize;
 use ext2_dax::mapping::{PrivateCopies, Translations};
+use ext2_dax::mmu::host::HostOptions;
 use ext2_dax::mmu::soft::SoftMmu;
 use ext2_dax::mmu::{Sharing, VmFile};
 use ext2_dax::trace::{Event, Listener, Record};
-use ext2_dax::{File, OpenFor, Wait};
+use ext2_dax::{DataPath, DaxFs, DaxOptions, File, OpenFor, Wait};
 use ext2_image::mkfs::{self, Format, Fresh};
 
-use crate::setup::{PAGE, answered, image, map, need_faults, open, request, ways};
+use crate::setup::{Image, PAGE, answered, image, map, need_faults, open, request, ways};
 
 /// How long somebody is let in who may have to wait.
 const LET_IN: Duration = Duration::from_millis(300);
@@ -82,11 +84,23 @@ impl Translations for Between {
     }
 }
 
+/// Every way to map, with each of the paths that faults go.
+fn ways_and_paths() -> impl Iterator<Item = (HostOptions, DataPath)> {
+    let both = |way| [DataPath::Iomap, DataPath::BufferHead(HoleSize::InFull)].map(|path| (way, path));
+    ways().into_iter().flat_map(both)
+}
+
+/// A new file whose faults go this path.
+fn file_by(image: &Image, path: DataPath) -> File {
+    let fs = DaxFs::new(image.fs.ext2().clone(), DaxOptions { path, ..DaxOptions::default() });
+    File::open(&fs, image.inode(b"f"), OpenFor::Writing).unwrap()
+}
+
 #[test]
 fn a_thread_sees_its_own_store_through_another_mapping_of_the_file() {
-    for way in ways() {
+    for (way, path) in ways_and_paths() {
         let image = image(32);
-        let file = image.file(b"f");
+        let file = file_by(&image, path);
         file.truncate(4 * PAGE, Wait::Yes).unwrap();
         let one = Arc::new(map(&file, way, 4 * PAGE, Sharing::Shared));
         let between = Between::attach(&file);
@@ -101,8 +115,8 @@ fn a_thread_sees_its_own_store_through_another_mapping_of_the_file() {
         let write = || assert_eq!(file.write_at(PAGE, &[1]), Ok(1));
         let seen = seen(&between.published, store, write);
         // The write may come after the store.
-        assert!(matches!(seen, Some((Ok(()), Ok(9 | 1)))), "{way:?}: {seen:?}");
-        assert_eq!(one.load(PAGE), other.load(PAGE), "{way:?}");
+        assert!(matches!(seen, Some((Ok(()), Ok(9 | 1)))), "{way:?}, {path:?}: {seen:?}");
+        assert_eq!(one.load(PAGE), other.load(PAGE), "{way:?}, {path:?}");
         between.leave(&file);
         drop((one, other, file));
         image.close();
@@ -111,9 +125,9 @@ fn a_thread_sees_its_own_store_through_another_mapping_of_the_file() {
 
 #[test]
 fn a_thread_sees_its_own_store_through_a_mapping_in_software_beside_a_store_fault() {
-    for way in ways() {
+    for (way, path) in ways_and_paths() {
         let image = image(32);
-        let file = image.file(b"f");
+        let file = file_by(&image, path);
         file.truncate(4 * PAGE, Wait::Yes).unwrap();
         let soft = Arc::new(file.map(&SoftMmu::new(), &request(4 * PAGE, Sharing::Shared)).unwrap());
         assert_eq!(soft.load(PAGE), Ok(0));
@@ -122,7 +136,7 @@ fn a_thread_sees_its_own_store_through_a_mapping_in_software_beside_a_store_faul
         let (by_one, by_soft) = (one.clone(), soft.clone());
         let store = move || (by_one.store(PAGE, 9), by_soft.load(PAGE));
         let seen = seen(&between.told, store, || other.store(PAGE + 1, 5).unwrap());
-        assert!(matches!(seen, Some((Ok(()), Ok(9)))), "{way:?}: {seen:?}");
+        assert!(matches!(seen, Some((Ok(()), Ok(9)))), "{way:?}, {path:?}: {seen:?}");
         between.leave(&file);
         drop((one, other, soft, file));
         image.close();

@@ -179,7 +179,9 @@ impl Model {
                 let wanted = match () {
                     () if *pages == 0 => no(Errno::INVAL),
                     () if !self.is_dax() => no(Errno::OPNOTSUPP),
-                    () if *sharing == Sharing::Synchronous && !self.persistent => no(Errno::OPNOTSUPP),
+                    () if *sharing == Sharing::Synchronous && (!self.persistent || self.buffer_head) => {
+                        no(Errno::OPNOTSUPP)
+                    }
                     () if is_shared && open_for != OpenFor::Reading && only_grows => no(Errno::ACCES),
                     () if stores => self.storable(id, open_for),
                     () => Ok(()),
