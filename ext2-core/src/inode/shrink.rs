@@ -13,6 +13,7 @@
 //! 4. Blocks are free only when their last pointer is durably gone.
 
 use alloc::{vec, vec::Vec};
+use core::ops::Range;
 
 use super::cut::Detached;
 use super::{Cell, FileKind, Inode};
@@ -80,7 +81,7 @@ impl Cell {
             self.lengthen(size)?;
         } else if size < old {
             let mut late = Ok(());
-            self.space.invalidate(size..u64::MAX, Taken::Truncated, &mut || {
+            self.space.invalidate(self.past(size), Taken::Truncated, &mut || {
                 let done = self.shrink(size);
                 // Once the file ends there its pages are gone, whatever fails after it.
                 if self.size() > size {
@@ -97,6 +98,12 @@ impl Cell {
         }
         self.touch_mtime();
         Ok(())
+    }
+
+    /// The bytes that go when the file ends at `size`, to the end of its last block: what is leased past that stays.
+    fn past(&self, size: u64) -> Range<u64> {
+        let blocks = self.fs.geo.block_size;
+        size..blocks.blocks_for(self.size()) * blocks.bytes()
     }
 
     /// Shrinks to `size`: all that must happen while nobody maps the pages.
@@ -175,9 +182,10 @@ impl Cell {
 
     /// Frees what lies past the last block that the size covers. The caller holds the `io` lock exclusive.
     pub(crate) fn free_past_size(&self) -> Result<()> {
-        let first = self.fs.geo.block_size.blocks_for(self.size());
-        // What lies past the end of the file is nobody's, so no lease is in the way.
-        self.space.invalidate(self.size()..u64::MAX, Taken::Truncated, &mut || self.free_past(first))
+        let end = self.past(self.size()).end;
+        // What lies past the end of the file is nobody's: no page goes, and no lease is in the way.
+        let first = self.fs.geo.block_size.block_of(end).get();
+        self.space.invalidate(end..end, Taken::Truncated, &mut || self.free_past(first))
     }
 
     /// Takes the blocks of a byte range away and zeroes its ends, inside the file. The caller holds the `io` lock exclusive.
@@ -354,7 +362,7 @@ impl Inode {
     /// `EINVAL`, `EROFS`; `Corrupt`, the device's errors.
     pub fn truncate(&self, size: u64, wait: Wait) -> Result<()> {
         self.need(FileKind::Regular)?;
-        let taken = || size..u64::MAX;
+        let taken = || self.0.past(size);
         self.0.space.patiently(taken, wait, || {
             self.0.fs.change(|| {
                 let _io = self.0.io_to_change()?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use blockdev::crash::{CrashState, PmemModel};
 use blockdev::{Access, Media, RamDevice, Recorder};
 use ext2_core::Wait;
+use ext2_core::plumbing::Plumbing;
 use ext2_dax::{Errno, File, Lease, Leased, LeasedPart};
 
 use crate::setup::{file, finishes, format, fresh, open};
@@ -63,6 +64,26 @@ fn who_leases_pages_is_refused_to_take_them_and_never_waits_for_himself() {
         file.truncate(0, Wait::Yes).unwrap();
         assert_eq!(holder.join().unwrap(), 4096..8192);
     });
+}
+
+#[test]
+fn what_is_leased_past_the_end_of_a_file_holds_no_truncation_up() {
+    let (_device, fs) = fresh(16);
+    let file = file(&fs, b"f");
+    file.write_at(0, &[1; 10_000]).unwrap();
+    let lease = file.lease(3 * PAGE..u64::MAX, Access::Write).unwrap();
+    file.truncate(9000, Wait::No).unwrap();
+    file.truncate(5000, Wait::Yes).unwrap();
+    file.inode().free_past_size().unwrap();
+    // The page in which it ends has bytes of it.
+    let tail = file.lease(PAGE + 2000..2 * PAGE, Access::Read).unwrap();
+    assert!(file.truncate(4500, Wait::No).is_err_and(|error| error.is(Errno::BUSY)));
+    drop(tail);
+    // What it is leased of by then.
+    file.truncate(4 * PAGE, Wait::No).unwrap();
+    assert!(file.truncate(5000, Wait::No).is_err_and(|error| error.is(Errno::BUSY)));
+    drop(lease);
+    file.truncate(0, Wait::No).unwrap();
 }
 
 #[test]

@@ -255,7 +255,7 @@ impl Model {
         let wanted = wanted.and_then(|()| if new > self.max_size { no(Errno::FBIG) } else { Ok(()) });
         // A file that grows takes nothing from who leases it.
         let size = self.node(id).size();
-        let gone = if new < size { new..u64::MAX } else { 0..0 };
+        let gone = if new < size { new..size } else { 0..0 };
         if !self.agree_leased(answer, wanted, id, &gone, wait)? {
             return Ok(());
         }
