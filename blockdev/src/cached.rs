@@ -24,7 +24,7 @@ use portable_atomic::{AtomicU64, Ordering};
 
 use crate::range::check;
 use crate::sync::{Mutex, RwLock};
-use crate::{BlockDevice, Claim, Error, Result};
+use crate::{BlockDevice, Claim, Error, Media, Result};
 
 mod shard;
 
@@ -526,6 +526,10 @@ impl<D: BlockDevice> BlockDevice for Cached<D> {
 
     fn is_read_only(&self) -> bool {
         self.inner.is_read_only()
+    }
+
+    fn media(&self) -> Media {
+        self.inner.media()
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {

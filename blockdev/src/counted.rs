@@ -3,7 +3,8 @@
 use portable_atomic::{AtomicU64, Ordering};
 
 use crate::{
-    Access, BlockDevice, Claim, DaxDevice, Error, PmemSlice, Result, StoreData, StoreObserver, StorePath,
+    Access, BlockDevice, Claim, DaxDevice, Error, Media, PmemSlice, Result, StoreData, StoreObserver,
+    StorePath,
 };
 
 /// What a [`Counted`] device has seen. Calls count whether they succeed or not; words read and written one
@@ -194,6 +195,10 @@ impl<D: BlockDevice> BlockDevice for Counted<D> {
 
     fn is_read_only(&self) -> bool {
         self.inner.is_read_only()
+    }
+
+    fn media(&self) -> Media {
+        self.inner.media()
     }
 
     fn dax(&self) -> Option<&dyn DaxDevice> {

@@ -13,7 +13,7 @@
 
 use core::fmt::Debug;
 
-use crate::{Claim, PmemSlice, Result, StoreObserver};
+use crate::{Claim, Media, PmemSlice, Result, StoreObserver};
 
 /// Bytes of a page: the unit of [`DaxDevice::direct_access`].
 pub const PAGE_SIZE: u64 = 4096;
@@ -133,6 +133,14 @@ pub trait BlockDevice: Debug + Send + Sync {
     /// The memory behind the device, if it is memory.
     fn dax(&self) -> Option<&dyn DaxDevice> {
         None
+    }
+
+    /// What stores go to. On persistent memory, which is written by lines or words, they have no order without a fence, not even
+    /// within a sector. A layer that hands stores on says what the device below says, also where it has no memory to show.
+    fn media(&self) -> Media {
+        let memory = self.dax().map(|dax| dax.direct_access(0, 1, Access::Read));
+        // Of what cannot be asked the worst is taken to be so.
+        memory.map_or(Media::Volatile, |page| page.map_or(Media::Persistent, |page| page.media()))
     }
 
     /// The file that holds the device's bytes one after the other, if there is one and nothing stands between.

@@ -8,8 +8,8 @@ use crate::poison::PoisonSet;
 use crate::range::page_run;
 use crate::sync::Mutex;
 use crate::{
-    Access, BlockDevice, Claim, DaxDevice, Error, PAGE_SIZE, PmemSlice, Result, StoreData, StoreObserver,
-    StorePath,
+    Access, BlockDevice, Claim, DaxDevice, Error, Media, PAGE_SIZE, PmemSlice, Result, StoreData,
+    StoreObserver, StorePath,
 };
 
 bitflags! {
@@ -289,6 +289,10 @@ impl<D: BlockDevice> BlockDevice for Faulty<D> {
 
     fn is_read_only(&self) -> bool {
         self.inner.is_read_only()
+    }
+
+    fn media(&self) -> Media {
+        self.inner.media()
     }
 
     fn dax(&self) -> Option<&dyn DaxDevice> {

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use crate::{BlockDevice, Claim, DaxDevice, Result};
+use crate::{BlockDevice, Claim, DaxDevice, Media, Result};
 
 macro_rules! forward {
     ($(#[$doc:meta])* $pointer:ty) => {
@@ -61,6 +61,10 @@ macro_rules! forward {
             #[inline]
             fn dax(&self) -> Option<&dyn DaxDevice> {
                 (**self).dax()
+            }
+
+            fn media(&self) -> Media {
+                (**self).media()
             }
 
             #[cfg(feature = "std")]

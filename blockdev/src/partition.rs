@@ -6,7 +6,7 @@ use core::fmt;
 
 use crate::range::{check, page_run};
 use crate::{
-    Access, BlockDevice, Claim, DaxDevice, Error, Extent, PAGE_SIZE, PmemSlice, Result, StoreData,
+    Access, BlockDevice, Claim, DaxDevice, Error, Extent, Media, PAGE_SIZE, PmemSlice, Result, StoreData,
     StoreObserver, StorePath,
 };
 
@@ -130,6 +130,10 @@ impl<D: BlockDevice> BlockDevice for Partition<D> {
 
     fn is_read_only(&self) -> bool {
         self.inner.is_read_only()
+    }
+
+    fn media(&self) -> Media {
+        self.inner.media()
     }
 
     fn dax(&self) -> Option<&dyn DaxDevice> {

@@ -1,6 +1,6 @@
 //! A device that refuses every store.
 
-use crate::{Access, BlockDevice, Claim, DaxDevice, Error, Extent, PmemSlice, Result, StoreObserver};
+use crate::{Access, BlockDevice, Claim, DaxDevice, Error, Extent, Media, PmemSlice, Result, StoreObserver};
 
 /// `D` without the right to write: writes, zeros and discards answer [`Error::ReadOnly`], and DAX gives
 /// out slices for loading only. `fence` and `flush` succeed, there being nothing to order.
@@ -65,6 +65,10 @@ impl<D: BlockDevice> BlockDevice for ReadOnly<D> {
 
     fn is_read_only(&self) -> bool {
         true
+    }
+
+    fn media(&self) -> Media {
+        self.inner.media()
     }
 
     fn dax(&self) -> Option<&dyn DaxDevice> {

@@ -6,7 +6,8 @@ use core::fmt;
 
 use crate::sync::Mutex;
 use crate::{
-    Access, BlockDevice, Claim, DaxDevice, Error, PmemSlice, Result, StoreData, StoreObserver, StorePath,
+    Access, BlockDevice, Claim, DaxDevice, Error, Media, PmemSlice, Result, StoreData, StoreObserver,
+    StorePath,
 };
 
 /// What a logged store put on the device.
@@ -305,6 +306,10 @@ impl<D: BlockDevice> BlockDevice for Recorder<D> {
 
     fn is_read_only(&self) -> bool {
         self.inner.is_read_only()
+    }
+
+    fn media(&self) -> Media {
+        self.inner.media()
     }
 
     fn dax(&self) -> Option<&dyn DaxDevice> {

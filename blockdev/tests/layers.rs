@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use blockdev::{
     Access, BlockDevice, CacheOptions, Cached, Calls, Counted, DaxDevice, DeviceOptions, Error, Extent,
-    Fault, FaultError, Faulty, FileDevice, Overlay, Partition, Patched, RamDevice, ReadOnly, Repeat, Tear,
-    conformance,
+    Fault, FaultError, Faulty, FileDevice, Media, Overlay, Partition, Patched, RamDevice, ReadOnly, Recorder,
+    Repeat, Tear, conformance,
 };
 
 const SIZE: u64 = (1 << 20) + 1234;
@@ -133,6 +133,27 @@ fn a_partition_stays_inside_itself() {
     assert_eq!(dax.direct_access(0, 2, Access::Write).unwrap().len(), 6000);
     assert_eq!(dax.pfn(0), whole.dax().unwrap().pfn(2));
     assert!(Partition::new(whole, 512, 6000).unwrap().dax().is_none());
+}
+
+#[test]
+fn a_layer_that_hands_stores_on_says_what_media_they_go_to_also_without_memory_to_show() {
+    for media in [Media::Volatile, Media::Persistent] {
+        // It begins beside a page.
+        let part = || Partition::new(RamDevice::with_media(SIZE, media).unwrap(), 512, 500_000).unwrap();
+        assert!(part().dax().is_none());
+        let layers: [Arc<dyn BlockDevice>; 6] = [
+            Arc::new(part()),
+            Arc::new(Faulty::new(part())),
+            Arc::new(Counted::new(part())),
+            Arc::new(Recorder::new(part())),
+            Arc::new(ReadOnly::new(part())),
+            Arc::new(Cached::new(part(), CacheOptions::default()).unwrap()),
+        ];
+        for layer in layers {
+            assert_eq!(layer.media(), media, "{layer:?}");
+        }
+        assert_eq!(RamDevice::with_media(SIZE, media).unwrap().media(), media);
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use blockdev::crash::{BlockModel, CrashLimits, CrashState, FenceMeans, PmemModel, PmemOrder};
-use blockdev::{BlockDevice, Media, RamDevice, RecordedOp, Recorder};
+use blockdev::{BlockDevice, Media, Partition, RamDevice, RecordedOp, Recorder};
 use e2dax_tests::small::{batched, complaint, file, image_of, logged, open_as};
 use e2dax_tests::tree::{self, Tree};
 use e2dax_tests::{Rng, Scratch, need_tools, tools};
@@ -131,6 +131,8 @@ enum Takes {
     Sectors,
     /// As persistent memory.
     Memory(PmemOrder),
+    /// The same, in a part that begins beside a page: no memory to who asks for it.
+    Beside(PmemOrder),
 }
 
 /// Crashes a workload everywhere. Gives the states, and those that e2fsck has mended.
@@ -143,17 +145,17 @@ fn crash(
     takes: Takes,
 ) -> (usize, usize) {
     let base = image_of(arguments, size);
-    let media = if let Takes::Memory(order) = takes
-        && order != PmemOrder::Program
-    {
-        Media::Persistent
-    } else {
-        Media::Volatile
+    let (media, begin) = match takes {
+        Takes::Sectors | Takes::Memory(PmemOrder::Program) => (Media::Volatile, 0),
+        Takes::Memory(_) => (Media::Persistent, 0),
+        Takes::Beside(_) => (Media::Persistent, 63 * 512),
     };
+    let base = [vec![0xee; begin], base].concat();
     let ram = RamDevice::with_media(base.len() as u64, media).unwrap();
     ram.write_at(0, &base).unwrap();
     let recorder = Arc::new(Recorder::new(ram));
-    let fs = Ext2::open(recorder.clone(), options).unwrap();
+    let part = Partition::from_offset(recorder.clone(), begin as u64).unwrap();
+    let fs = Ext2::open(part, options).unwrap();
     assert!(fs.has_log());
     let mut promises = Promises::new();
     work(&fs, &recorder, rounds, &mut promises);
@@ -165,32 +167,33 @@ fn crash(
     // The end is what it would have been without a log.
     let mut last = vec![0; base.len()];
     recorder.inner().read_at(0, &mut last).unwrap();
-    std::fs::write(&path, &last).unwrap();
+    std::fs::write(&path, &last[begin..]).unwrap();
     tools::e2fsck_fn(&path).unwrap();
     let limits = CrashLimits { exhaustive: 4, edges: 2, pairs: 1, samples: 2, ..CrashLimits::default() };
     let (mut states, mut asked) = (0, 0);
     let by_opening = if options.batch { by_e2fsck } else { 11 };
     let look = |state: &CrashState<'_>| {
         states += 1;
+        let image = &state.image[begin..];
         let name =
             format!("state {states} before op {} after mark {:?}, {:?}", state.op, state.mark, state.choice);
         let promised = state.mark.and_then(|mark| promises.get(&mark));
         if states % by_e2fsck == 0 {
             asked += 1;
-            mended(state.image, &path, &name);
+            mended(image, &path, &name);
             let fs = RamDevice::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
             keeps(&Ext2::open(Arc::new(fs), &OpenOptions::read_only()).unwrap(), promised, &name);
         }
         if states % by_opening == 0 {
             // Read as it is, then opened for writing and closed: the log is replayed, and nothing is wrong after it.
-            let device: Arc<dyn BlockDevice> = Arc::new(RamDevice::from_bytes(state.image).unwrap());
+            let device: Arc<dyn BlockDevice> = Arc::new(RamDevice::from_bytes(image).unwrap());
             keeps(&Ext2::open(device.clone(), &OpenOptions::read_only()).unwrap(), promised, &name);
             let fs = Ext2::open(device.clone(), options).unwrap_or_else(|error| panic!("{name}: {error}"));
             keeps(&fs, promised, &name);
             file(&fs.root().unwrap(), "new", &[9; 5000]);
             fs.close().unwrap();
             if states % (3 * by_opening) == 0 {
-                let mut image = vec![0; base.len()];
+                let mut image = vec![0; image.len()];
                 device.read_at(0, &mut image).unwrap();
                 mended(&image, &path, &format!("{name}, opened and closed"));
             }
@@ -203,7 +206,7 @@ fn crash(
             model.limits = limits;
             model.run(look);
         }
-        Takes::Memory(order) => {
+        Takes::Memory(order) | Takes::Beside(order) => {
             let mut model = PmemModel::new(&base, &log).order(order);
             model.limits = limits;
             model.run(look);
@@ -240,6 +243,7 @@ fn every_crash_of_changes_that_were_kept_back_is_mended_without_a_question() {
         (&small, "2M", Takes::Memory(PmemOrder::Lines), 97),
         (&small, "2M", Takes::Memory(PmemOrder::Words), 97),
         (&small, "2M", Takes::Memory(PmemOrder::Program), 1499),
+        (&small, "2M", Takes::Beside(PmemOrder::Words), 97),
     ] {
         let (states, asked) = crash(arguments, size, 2 * times, by_e2fsck, &batched(), takes);
         println!("{arguments:?}, {takes:?}: {states} states, {asked} mended by e2fsck");

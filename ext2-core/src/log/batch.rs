@@ -20,7 +20,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use blockdev::{Access, BlockDevice, Media};
+use blockdev::{BlockDevice, Media};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::area::Area;
@@ -63,21 +63,15 @@ pub(super) fn most(log: usize, block_size: usize) -> usize {
     images.saturating_sub(descriptors + 2) / 2
 }
 
-/// Whether the media take the stores to one sector of 512 bytes in order, without a fence: everything but persistent memory,
-/// which is written by lines or words.
-fn is_by_sectors(dev: &dyn BlockDevice) -> bool {
-    dev.dax().is_none_or(|dax| {
-        dax.direct_access(0, 1, Access::Read).is_ok_and(|page| page.media() == Media::Volatile)
-    })
-}
-
-/// Does stores into the superblock, step after step.
+/// Does stores into the superblock, step after step. All media but persistent memory, which is written by lines or words, take
+/// the stores to one sector of 512 bytes in order, without a fence.
 fn store(dev: &dyn BlockDevice, steps: Vec<Step>) -> blockdev::Result<()> {
+    let is_by_sectors = dev.media() != Media::Persistent;
     for step in steps {
         for (at, word) in step {
             dev.write_u32(SUPERBLOCK_OFFSET + at as u64, word)?;
         }
-        if !is_by_sectors(dev) {
+        if !is_by_sectors {
             dev.fence()?;
         }
     }

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use portable_atomic::AtomicU64;
 
-use blockdev::{BlockDevice, Error, Result};
+use blockdev::{BlockDevice, Error, Media, Result};
 
 use crate::sync::{
     Mended, Mutex, Rank, RwLock, begin_or_end_patient, begin_or_end_whole, is_patient, may_wait,
@@ -493,6 +493,10 @@ impl BlockDevice for Logged {
 
     fn is_read_only(&self) -> bool {
         self.inner.is_read_only()
+    }
+
+    fn media(&self) -> Media {
+        self.inner.media()
     }
 
     #[cfg(feature = "std")]
