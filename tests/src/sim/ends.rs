@@ -225,7 +225,7 @@ impl World {
         let bytes = self.bytes();
         self.let_go();
         self.fs = None;
-        (self.device, self.folder) = device(self.backend, self.persistent, &bytes);
+        (self.device, self.folder) = device(self.kind, &bytes);
     }
 
     /// Makes a file in the image as it was left, and removes it.

@@ -85,6 +85,8 @@ pub struct Options {
     pub inodes: u64,
     /// The device.
     pub backend: Backend,
+    /// Whether the file system lies in a part of the device that begins beside a multiple of 2 MiB of its memory.
+    pub in_a_part: bool,
     /// How blocks are placed.
     pub policy: Policy,
     /// Whether equal attributes share a block.
@@ -234,6 +236,7 @@ impl Options {
             kib,
             inodes: 32,
             backend: Backend::Ram,
+            in_a_part: false,
             real_mappings: false,
             persistent: false,
             log,
@@ -315,6 +318,7 @@ impl Options {
                 Backend::File,
                 Backend::Mmap,
             ]),
+            in_a_part: later.one_in(4),
             policy: *rng.pick(&[Policy::Goal, Policy::Aligned]),
             share_xattrs: rng.one_in(3),
             strict_rename: rng.one_in(4),
@@ -359,6 +363,7 @@ impl Options {
         Self {
             scene: None,
             backend: Backend::Ram,
+            in_a_part: false,
             policy: Policy::Goal,
             share_xattrs: false,
             strict_rename: false,
@@ -475,7 +480,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words{}",
+            "--seed {} --mode {}{}: blocks of {}, {} KiB, {} inodes of {}, {:?}{}{}{}{}{}{}{}, {:?}{}{}{}{}, {:?}, {} actors, {} steps of {} words{}",
             self.seed,
             Mode::ALL.iter().find(|(_, mode)| *mode == self.mode).map_or("", |(name, _)| name),
             self.scene.map_or(String::new(), |scene| format!(", {scene:?}")),
@@ -484,6 +489,7 @@ impl fmt::Display for Options {
             self.inodes,
             self.inode_size,
             self.backend,
+            if self.in_a_part { " in part" } else { "" },
             if self.persistent { ", persistent" } else { "" },
             match (self.log, self.batch) {
                 (_, true) => ", batch",

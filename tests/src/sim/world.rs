@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blockdev::{
-    BlockDevice, CacheOptions, Cached, Counted, FileDevice, Locking, Media, MmapDevice, Overlay, RamDevice,
+    BlockDevice, CacheOptions, Cached, Counted, FileDevice, Locking, Media, MmapDevice, Overlay, Partition,
+    RamDevice,
 };
 use ext2_core::{Closed, Ext2, FileBlock, Inode, OpenOptions};
 use ext2_dax::{
@@ -165,8 +166,7 @@ pub struct World {
     pub(super) fs: Option<DaxFs>,
     pub(super) clock: Arc<StepClock>,
     pub(super) actors: Vec<Held>,
-    pub(super) backend: Backend,
-    pub(super) persistent: bool,
+    pub(super) kind: DeviceKind,
     /// From which the turns of threads come.
     pub(super) schedule: u64,
     /// How often it was closed under all.
@@ -203,8 +203,7 @@ impl World {
             fs: None,
             clock,
             actors: (0..options.actors).map(|_| Held::new(host.clone())).collect(),
-            backend: options.backend,
-            persistent: options.persistent,
+            kind: DeviceKind::of(options),
             schedule: options.schedule,
             closes: 0,
             folder: None,
@@ -224,7 +223,7 @@ impl World {
             let world = Self::new(options, unwritten.clone())?;
             return Ok(Self { unwritten: Some(unwritten), ..world });
         }
-        let (device, folder) = device(options.backend, options.persistent, image);
+        let (device, folder) = device(DeviceKind::of(options), image);
         Ok(Self { folder, ..Self::new(options, device)? })
     }
 
@@ -328,13 +327,33 @@ impl World {
     }
 }
 
-/// A device that holds these bytes, and the folder that its file lies in.
-pub(super) fn device(
+/// What a device is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DeviceKind {
     backend: Backend,
     persistent: bool,
-    image: &[u8],
-) -> (Arc<dyn BlockDevice>, Option<TempDir>) {
-    let media = if persistent { Media::Persistent } else { Media::Volatile };
+    in_a_part: bool,
+}
+
+impl DeviceKind {
+    fn of(options: &Options) -> Self {
+        let Options { backend, persistent, in_a_part, .. } = *options;
+        Self { backend, persistent, in_a_part }
+    }
+}
+
+/// A device that holds these bytes, and the folder that its file lies in.
+pub(super) fn device(kind: DeviceKind, image: &[u8]) -> (Arc<dyn BlockDevice>, Option<TempDir>) {
+    if !kind.in_a_part {
+        return whole_device(kind, image);
+    }
+    const BEGIN: usize = 1 << 20;
+    let (whole, folder) = whole_device(kind, &[&vec![0xee; BEGIN], image].concat());
+    (Arc::new(Partition::from_offset(whole, BEGIN as u64).expect("a part")), folder)
+}
+
+fn whole_device(kind: DeviceKind, image: &[u8]) -> (Arc<dyn BlockDevice>, Option<TempDir>) {
+    let media = if kind.persistent { Media::Persistent } else { Media::Volatile };
     let ram = || {
         let device = RamDevice::with_media(image.len() as u64, media).expect("memory");
         device.write_at(0, image).expect("memory is written");
@@ -350,7 +369,7 @@ pub(super) fn device(
             blockdev::DeviceOptions { lock: Locking::Skip, ..blockdev::DeviceOptions::read_write() };
         (folder, path, options)
     };
-    match backend {
+    match kind.backend {
         Backend::Ram => (Arc::new(ram()), None),
         Backend::Overlay => (Arc::new(Overlay::new(ram()).expect("memory")), None),
         Backend::Counted => (Arc::new(Counted::new(ram())), None),
