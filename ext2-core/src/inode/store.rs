@@ -65,9 +65,10 @@ impl Cell {
     /// Makes the file longer. What it becomes is on the media before anybody may store to it who brings his stores there by
     /// himself, and whoever maps pages ahead has them before anybody sees the size.
     pub(crate) fn lengthen(&self, size: u64) -> Result<()> {
+        let known = self.fs.losses.count();
         self.write_size(size)?;
         if self.space.is_synchronous() {
-            self.fs.fence(Barrier::SizeRaised)?;
+            self.fs.fence_since(Barrier::SizeRaised, known)?;
         }
         self.space.grow(self.size()..size, || self.size.store(size, Ordering::Release));
         Ok(())
