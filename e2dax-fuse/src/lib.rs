@@ -39,6 +39,9 @@
 //!   then, and a change of attribute flags does not show in them before the file is forgotten.
 //! - Stores through a shared map that meet a full image are lost, and `msync`, `fsync` and `close` say so.
 //! - `pathconf(_PC_LINK_MAX)` is not 32,000: the C library goes by the type of the file system.
+//! - Nothing is refused to who may not change a file and calls `chown` with neither owner nor group: nothing changes. Root's such
+//!   call leaves the set-id bits of a file that has capabilities, or had them until root removed them: it comes here as the
+//!   start of root's write does, which leaves them. With `writeback_cache` it is told apart, and takes them.
 //! - `umount` returns when the kernel is done, a moment before the image is closed and unlocked here: who needs the
 //!   closed image waits for its lock (`flock IMG true`), or for [`serve`] to return.
 //! - Punched holes and zeroed ranges, which the kernel's ext2 refuses, work.

@@ -49,6 +49,8 @@ enum Touch {
     Both,
     /// Tells when the contents were changed, by a kernel that keeps that time while it gathers writes.
     Written,
+    /// Asks for nothing, but perhaps for a time of change: a chown that changes no owner, or what comes before a write.
+    Nothing,
     /// Something else.
     Other,
 }
@@ -64,6 +66,7 @@ impl Change {
             (Some(SetTime::Now), Some(SetTime::Now)) => Touch::Both,
             (Some(SetTime::Now), _) if is_kept => Touch::Both,
             (None, _) if is_kept => Touch::Written,
+            (None, None) => Touch::Nothing,
             _ => Touch::Other,
         }
     }
@@ -149,26 +152,20 @@ impl Volume {
             self.clear_tail(&node, before..size);
             self.drop_privileges(&node, change.takes_ids, caller)?;
         }
-        // A chown takes set-id bits and capabilities away, also one that changes no owner: the kernel leaves that to
-        // us, and sends of the latter a ctime alone where it keeps times (while it gathers writes), else nothing at
-        // all. Nothing at all comes before a write that takes capabilities away, too.
-        let empty = change.mode.is_none()
-            && change.size.is_none()
-            && change.atime.is_none()
-            && change.mtime.is_none();
-        let is_chown = change.uid.is_some()
-            || change.gid.is_some()
-            || empty && (change.ctime.is_some() || !self.gathers_writes());
-        let own = inode.attr().flags;
-        if own.contains(InodeFlags::IMMUTABLE) || own.contains(InodeFlags::APPEND) && !empty && is_chown {
+        let (touches, own) = (change.touches(), inode.attr().flags);
+        let is_chown = change.uid.is_some() || change.gid.is_some();
+        if own.contains(InodeFlags::IMMUTABLE) || own.contains(InodeFlags::APPEND) && is_chown {
             // What is refused takes no rights away.
             return Err(FORBIDDEN);
         }
-        if (is_chown || empty) && inode.kind() != FileKind::Directory && change.mode.is_none() {
-            // Root's write to a file with capabilities begins in the same way, and keeps the set-id bits.
-            let removed = node.capabilities.take_root();
-            let may_be_write = empty && caller.uid == 0 && (removed || self.has_capabilities(&node)?);
-            self.drop_privileges(&node, is_chown && !may_be_write, caller)?;
+        // A chown takes set-id bits and capabilities away: the kernel leaves that to us.
+        if (is_chown || touches == Touch::Nothing)
+            && inode.kind() != FileKind::Directory
+            && change.mode.is_none()
+        {
+            let by_root = node.capabilities.take_root();
+            let ids = is_chown || self.is_chown_to_the_same(&node, change, caller, by_root)?;
+            self.drop_privileges(&node, ids, caller)?;
         }
         let wanted = SetAttr {
             // OK to cast: only the lower 12 bits are meant.
@@ -180,17 +177,40 @@ impl Volume {
             ctime: change.ctime.map(|time| self.fit(time)),
             crtime: None,
         };
-        match (inode.attr().flags.contains(InodeFlags::APPEND), change.touches()) {
+        match (own.contains(InodeFlags::APPEND), touches) {
             (true, Touch::Both) => inode.touch().map_err(|error| self.errno(&error))?,
-            // The write that the kernel tells the time of has set it.
-            (true, Touch::Written) => {}
-            _ if wanted != SetAttr::default() || empty => {
+            // The write that the kernel tells the time of has set it, or is still to come.
+            (true, Touch::Written | Touch::Nothing) => {}
+            _ if wanted != SetAttr::default() || touches == Touch::Nothing => {
                 inode.set_attr(&wanted).map_err(|error| self.errno(&error))?;
             }
             _ => {}
         }
         self.written_from(inode, mode)?;
         Ok(self.attr(inode))
+    }
+
+    /// Whether a setattr that asks for nothing takes set-id bits away, as a chown that changes no owner does. That comes with a
+    /// time of change where the kernel keeps times (while it gathers writes). Elsewhere it is like what comes before a write that
+    /// takes capabilities away, which brings word of the set-id bits itself: whoever may not change the mode loses nothing by
+    /// that, and of root, who keeps the bits, a change of a file that has capabilities, or had them until root removed them, is
+    /// taken for a write.
+    fn is_chown_to_the_same(
+        &self,
+        node: &Node,
+        change: &Change,
+        caller: Caller,
+        by_root: bool,
+    ) -> Reply<bool> {
+        let may_change = caller.uid == 0 || caller.uid == self.attr(&node.inode).uid;
+        // The mode of an append-only file is not changed.
+        if !may_change || node.inode.attr().flags.contains(InodeFlags::APPEND) {
+            return Ok(false);
+        }
+        if self.gathers_writes() {
+            return Ok(change.ctime.is_some());
+        }
+        Ok(caller.uid != 0 || !(by_root || self.has_capabilities(node)?))
     }
 
     /// As [`written`](Self::written), of what may have changed the mode from this: waits for the media where set-id bits, or what they
@@ -233,7 +253,7 @@ impl Volume {
     pub(super) fn drop_privileges(&self, node: &Node, ids: bool, caller: Caller) -> Reply<()> {
         let inode = &node.inode;
         let before = inode.attr();
-        if ids && before.kind == FileKind::Regular {
+        if ids && before.kind != FileKind::Directory {
             // Also where they are gone in memory: another may be waiting for the media.
             inode.strip_setid().map_err(|error| self.errno(&error))?;
             // Without group execute it is a mark of old for mandatory locks, and leaves with a write by somebody outside

@@ -241,6 +241,10 @@ fn a_change_that_is_refused_takes_no_set_id_bits_away() {
     let refused = tools::command("chown").args(["1", "su"]).current_dir(mount.dir()).output().unwrap();
     assert!(!refused.status.success() && mode() == 0o4755, "{:o}", mode());
     run("chattr", &["-i", "su"], mount.dir());
+    run("chattr", &["+a", "su"], mount.dir());
+    let refused = tools::command("chown").args(["1", "su"]).current_dir(mount.dir()).output().unwrap();
+    assert!(!refused.status.success() && mode() == 0o4755, "{:o}", mode());
+    run("chattr", &["-a", "su"], mount.dir());
     // Through a descriptor that somebody has from before.
     set(0o6777);
     let script = "exec 3<>su; : >ready; until [ -e go ]; do sleep 0.02; done; printf x >&3";
@@ -260,6 +264,67 @@ fn a_change_that_is_refused_takes_no_set_id_bits_away() {
     run("chattr", &["-i", "su"], mount.dir());
     mount.unmount();
     image.check();
+}
+
+/// Changes owners by root, or leaves them as they are where that can be told from a write; prints the modes that are left.
+const CHOWNS: &str = "
+import os, struct, sys
+cap = struct.pack('<IIIII', 0x02000001, 1 << 13, 0, 0, 0)
+def left(name, had, owners):
+    os.mkfifo(name) if name == 'fifo' else open(name, 'w').write('x')
+    os.chown(name, 1000, 1000)
+    os.chmod(name, 0o6755)
+    if had: os.setxattr(name, 'security.capability', cap)
+    if had == 'once': os.removexattr(name, 'security.capability')
+    os.chown(name, *owners)
+    print(oct(os.stat(name).st_mode & 0o7777), *os.listxattr(name))
+left('plain', '', (0, 0))
+left('has', 'now', (0, 0))
+left('had', 'once', (0, -1))
+left('group', 'now', (-1, 7))
+left('fifo', '', (0, 0))
+left('same', '', (-1, -1))
+left('both', 'now', (-1, -1) if 'writeback_cache' in sys.argv else (1000, 1000))
+";
+
+#[test]
+fn a_chown_takes_set_id_bits_away_also_where_there_are_or_were_capabilities() {
+    need_fuse!();
+    need_tools!("python3");
+    for options in ["allow_other", "writeback_cache"] {
+        let image = Image::new(&[], "16M");
+        let mount = image.mount(options);
+        let said = run("python3", &["-c", CHOWNS, options], mount.dir());
+        assert_eq!(said, "0o755\n".repeat(7), "{options}");
+        mount.unmount();
+        image.check();
+    }
+}
+
+#[test]
+fn a_chown_that_changes_nothing_takes_set_id_bits_for_the_owner_alone() {
+    need_fuse!();
+    need_tools!("python3");
+    let same = "python3 -c 'import os; os.chown(\"f\", -1, -1)'";
+    for (options, owner, left) in [
+        ("allow_other", 0, 0o4755),
+        ("allow_other,writeback_cache", 0, 0o4755),
+        ("allow_other", NOBODY, 0o755),
+        ("allow_other,writeback_cache", NOBODY, 0o755),
+        ("allow_other,uid=65534", 0, 0o755),
+    ] {
+        let image = Image::new(&[], "16M");
+        let mount = image.mount(options);
+        fs::set_permissions(mount.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(mount.join("f"), "program").unwrap();
+        chown(mount.join("f"), Some(owner), None).unwrap();
+        fs::set_permissions(mount.join("f"), fs::Permissions::from_mode(0o4755)).unwrap();
+        as_user(NOBODY, same, mount.dir());
+        let mode = fs::metadata(mount.join("f")).unwrap().mode() & 0o7777;
+        assert_eq!(format!("{mode:o}"), format!("{left:o}"), "{options}, a file of {owner}");
+        mount.unmount();
+        image.check();
+    }
 }
 
 #[test]
