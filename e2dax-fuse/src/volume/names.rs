@@ -58,7 +58,11 @@ impl Volume {
             if nr != InodeNr::ROOT && nr.get() < self.fs.geometry().first_ino {
                 return Err(Errno::STALE);
             }
-            let inode = self.fs.inode(nr).map_err(|error| self.errno(&error))?;
+            let inode = match self.fs.inode(nr) {
+                // Anybody may make up a number that no name leads to: that says nothing of the image.
+                Err(ext2_core::Error::Corrupt(_)) => return Err(Errno::STALE),
+                found => found.map_err(|error| self.errno(&error))?,
+            };
             if inode.attr().links == 0 {
                 return Err(Errno::STALE);
             }

@@ -313,12 +313,22 @@ fn file_handles_survive_a_remount_and_go_stale_with_their_file() {
 }
 
 #[test]
-fn no_handle_leads_to_what_the_file_system_keeps_for_itself() {
+fn no_handle_leads_to_what_the_file_system_keeps_for_itself_or_to_what_is_no_file() {
     need_fuse!();
-    need_tools!("python3");
-    let image = Image::new(&["-j"], "32M");
+    need_tools!("python3", "debugfs");
+    let image = Image::new(&["-j", "-e", "remount-ro"], "32M");
     let mount = image.mount("");
     fs::write(mount.join("f"), "by handle").unwrap();
+    fs::write(mount.join("left"), "").unwrap();
+    let left = u32::try_from(fs::metadata(mount.join("left")).unwrap().ino()).unwrap();
+    mount.unmount();
+    // As a file that was removed while it was open.
+    let links = |count: u32| {
+        let request = format!("set_inode_field left links_count {count}");
+        run("debugfs", &["-w", "-R", &request, "image"], image.folder.path());
+    };
+    links(0);
+    let mount = image.mount("");
     let saved = image.folder.path().join("handle");
     let handles = |how: &str| {
         let (dir, place) = (mount.dir().to_str().unwrap(), saved.to_str().unwrap());
@@ -326,13 +336,17 @@ fn no_handle_leads_to_what_the_file_system_keeps_for_itself() {
     };
     handles("save");
     let mut handle = fs::read(&saved).unwrap();
-    // The node's upper and lower half, the generation: of the inode that spare descriptors have, and of the journal.
-    for number in [7, 8] {
-        handle[8..20].copy_from_slice(&[[0_u8; 4], [number, 0, 0, 0], [0; 4]].concat());
+    // The node's upper and lower half, the generation: of the inode that spare descriptors have, of the journal, of one past the
+    // last, and of one that a crash left without a name.
+    for number in [7, 8, 4_000_000, left] {
+        let handle_of = [0, number, 0].map(u32::to_le_bytes).concat();
+        handle[8..20].copy_from_slice(&handle_of);
         fs::write(&saved, &handle).unwrap();
         assert_eq!(handles("open").trim(), "stale", "inode {number}");
     }
+    fs::write(mount.join("g"), "nothing is wrong with the image").unwrap();
     mount.unmount();
+    links(1);
     image.check();
 }
 
