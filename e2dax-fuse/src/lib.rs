@@ -42,6 +42,8 @@
 //! - Nothing is refused to who may not change a file and calls `chown` with neither owner nor group: nothing changes. Root's such
 //!   call leaves the set-id bits of a file that has capabilities, or had them until root removed them: it comes here as the
 //!   start of root's write does, which leaves them. With `writeback_cache` it is told apart, and takes them.
+//! - A file that becomes immutable refuses writes through descriptors from before, and one that becomes append-only those that are
+//!   not at its end. What is stored through a map, or gathered with `writeback_cache`, is kept, as in the kernel's ext2.
 //! - `umount` returns when the kernel is done, a moment before the image is closed and unlocked here: who needs the
 //!   closed image waits for its lock (`flock IMG true`), or for [`serve`] to return.
 //! - Punched holes and zeroed ranges, which the kernel's ext2 refuses, work.

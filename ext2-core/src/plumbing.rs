@@ -45,6 +45,13 @@ pub trait Plumbing: sealed::Sealed {
     /// As for `write_at`.
     fn write_piece(&self, offset: u64, data: &[u8]) -> Result<usize>;
 
+    /// Writes bytes that a cache of pages took before the attribute flags forbade that; otherwise as
+    /// [`write_at`](Inode::write_at).
+    ///
+    /// # Errors
+    /// As for `write_at`, but for those of the attribute flags.
+    fn write_taken(&self, offset: u64, data: &[u8]) -> Result<usize>;
+
     /// What `count` blocks from `start` are, with blocks where there were none: one mapping, at most `count` blocks.
     /// The caller holds the [`io_lock`](Self::io_lock) exclusive for [`Allocate::AfterFill`] and
     /// [`Allocate::Published`]; a fault holds the entry of the pages and what keeps truncation out.
@@ -153,6 +160,14 @@ impl Plumbing for Inode {
     fn write_piece(&self, offset: u64, data: &[u8]) -> Result<usize> {
         self.need(crate::FileKind::Regular)?;
         self.0.fs.change_further(|| self.write_held(offset, data))
+    }
+
+    fn write_taken(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        self.need(crate::FileKind::Regular)?;
+        self.0.fs.change(|| {
+            let _io = self.0.io.write();
+            self.write_held_under(crate::InodeFlags::empty(), offset, data)
+        })
     }
 
     fn map_for_write(&self, start: FileBlock, count: u64, how: Allocate) -> Result<WriteMapping> {

@@ -154,7 +154,10 @@ impl Volume {
         }
         let (touches, own) = (change.touches(), inode.attr().flags);
         let is_chown = change.uid.is_some() || change.gid.is_some();
-        if own.contains(InodeFlags::IMMUTABLE) || own.contains(InodeFlags::APPEND) && is_chown {
+        // The time of what the kernel has of writes before the file was immutable comes now.
+        if own.contains(InodeFlags::IMMUTABLE) && touches != Touch::Written
+            || own.contains(InodeFlags::APPEND) && is_chown
+        {
             // What is refused takes no rights away.
             return Err(FORBIDDEN);
         }
@@ -177,7 +180,7 @@ impl Volume {
             ctime: change.ctime.map(|time| self.fit(time)),
             crtime: None,
         };
-        match (own.contains(InodeFlags::APPEND), touches) {
+        match (own.intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND), touches) {
             (true, Touch::Both) => inode.touch().map_err(|error| self.errno(&error))?,
             // The write that the kernel tells the time of has set it, or is still to come.
             (true, Touch::Written | Touch::Nothing) => {}

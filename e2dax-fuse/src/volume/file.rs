@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
+use ext2_core::plumbing::Plumbing as _;
 use ext2_core::{Inode, InodeFlags};
 use fuser::{FopenFlags, WriteFlags};
 use rustix::fs::OFlags;
@@ -142,13 +143,18 @@ impl Volume {
     ) -> Reply<u32> {
         self.note_write();
         let node = self.node(number)?;
-        // A page that is written back was stored to before: what the store took away is gone, and what was given since stays.
-        if !how.contains(WriteFlags::FUSE_WRITE_CACHE) {
+        let is_cached = how.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let done = if is_cached {
+            // A page that is written back was stored to before: what the store took away is gone, what was given since stays, and
+            // what was forbidden since does not take it back.
+            node.inode.write_taken(offset, data)
+        } else {
             self.check_write(&node.inode, offset, data.len() as u64)?;
             self.drop_privileges(&node, how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID), caller)?;
-        }
-        let done = node.inode.write_at(offset, data).map_err(|error| self.errno(&error))?;
-        if done < data.len() && how.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            node.inode.write_at(offset, data)
+        };
+        let done = done.map_err(|error| self.errno(&error))?;
+        if done < data.len() && is_cached {
             // Nobody waits for the number of a write from the cache; only an error reaches fsync and close.
             return Err(Errno::NOSPC);
         }

@@ -354,3 +354,49 @@ print(os.getxattr('f', 'security.capability') == cap)
         image.check();
     }
 }
+
+/// Stores through a shared map, forbids changes by the attribute flag, and then has the page written back; the same of what was
+/// written. Prints what is in both files after they were closed.
+const STORED_BEFORE: &str = "
+import fcntl, mmap, os, struct, sys
+flag = int(sys.argv[1], 0)
+def forbid(file): fcntl.ioctl(file, 0x40086602, struct.pack('q', flag))
+stored = os.open('stored', os.O_CREAT | os.O_RDWR)
+os.write(stored, bytes(8192))
+os.fsync(stored)
+pages = mmap.mmap(stored, 8192)
+pages[:5], pages[4096:4101] = b'hello', b'world'
+forbid(stored)
+pages.flush()
+pages.close()
+written = os.open('written', os.O_CREAT | os.O_RDWR)
+os.write(written, b'hello' * 1000)
+forbid(written)
+for file in stored, written:
+    os.fsync(file)
+    os.close(file)
+";
+
+#[test]
+fn what_was_stored_before_changes_were_forbidden_is_written_back() {
+    need_fuse!();
+    need_tools!("python3", "chattr");
+    for options in ["", "writeback_cache"] {
+        for flag in ["0x10", "0x20"] {
+            let image = Image::new(&[], "16M");
+            let mount = image.mount(options);
+            run("python3", &["-c", STORED_BEFORE, flag], mount.dir());
+            mount.unmount();
+            image.check();
+            let mount = image.mount(options);
+            let stored = fs::read(mount.join("stored")).unwrap();
+            assert_eq!(
+                (&stored[..5], &stored[4096..4101]),
+                (&b"hello"[..], &b"world"[..]),
+                "{options} {flag}"
+            );
+            assert_eq!(fs::read(mount.join("written")).unwrap(), b"hello".repeat(1000), "{options} {flag}");
+            mount.unmount();
+        }
+    }
+}

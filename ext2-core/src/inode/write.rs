@@ -163,7 +163,13 @@ impl Inode {
 
     /// Writes at byte `offset`, as a part of a change. The caller holds the `io` lock exclusive.
     pub(crate) fn write_held(&self, offset: u64, data: &[u8]) -> Result<usize> {
-        let Some(len) = self.check_write(offset, data.len() as u64)? else { return Ok(0) };
+        let flags = self.0.attrs.lock().flags;
+        self.write_held_under(flags, offset, data)
+    }
+
+    /// What [`write_held`](Self::write_held) does, to an inode with these flags.
+    pub(crate) fn write_held_under(&self, flags: InodeFlags, offset: u64, data: &[u8]) -> Result<usize> {
+        let Some(len) = self.check_write_flags(offset, data.len() as u64, flags)? else { return Ok(0) };
         self.0.clear_tail(offset + len)?;
         // OK to cast: at most the length of the slice.
         self.0.write_unlocked(self, offset, data.get(..len as usize).unwrap_or(data))
