@@ -23,10 +23,10 @@ pub use rename::RenameFlags;
 
 use alloc::vec::Vec;
 
+use crate::Errno;
 use crate::dir::{Found, NAME_MAX, Named};
 use crate::error::{Result, refuse};
 use crate::inode::{Cell, FileKind, Inode};
-use crate::{Errno, InodeFlags};
 
 /// The most names that an inode can have (Linux: `EXT2_LINK_MAX`).
 pub(crate) const LINK_MAX: u16 = 32_000;
@@ -111,9 +111,7 @@ impl Cell {
     }
 
     fn check_insertable(&self) -> Result<()> {
-        if self.attrs.lock().flags.contains(InodeFlags::IMMUTABLE) {
-            return refuse(Errno::PERM, "the directory is immutable");
-        }
+        self.check_mutable()?;
         self.check_alive()
     }
 }

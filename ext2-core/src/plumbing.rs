@@ -71,7 +71,8 @@ pub trait Plumbing: sealed::Sealed {
     /// where an earlier removal may have been lost. Linux: `file_remove_privs`.
     ///
     /// # Errors
-    /// `ENODATA` where there is none, nor may be on the media any more; as [`Inode::xattr_remove`].
+    /// `ENODATA` where there is none, nor may be on the media any more; as [`Inode::xattr_remove`], but append-only files
+    /// suffer it.
     fn take_xattr(&self, name: &[u8]) -> Result<()>;
 
     /// Whether the media may have other rights than memory, and attributes that give some, since a fence or flush has failed.

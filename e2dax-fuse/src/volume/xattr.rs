@@ -91,7 +91,7 @@ mod tests {
 
     use blockdev::{Calls, Fault, Faulty, RamDevice};
     use ext2_core::plumbing::Plumbing as _;
-    use ext2_core::{Ext2, Follow, OnError, OpenOptions};
+    use ext2_core::{Ext2, Follow, InodeFlags, OnError, OpenOptions};
     use ext2_image::mkfs::{self, Format, Fresh};
     use fuser::WriteFlags;
 
@@ -153,6 +153,26 @@ mod tests {
         // From here on nobody looks.
         volume.write(number, 0, &[2; 1024], WriteFlags::empty(), 0, USER).unwrap();
         assert!(node.capabilities.are_none());
+    }
+
+    #[test]
+    fn an_append_only_file_is_appended_to_after_a_fence_was_lost() {
+        let (device, volume, number) = mounted(&MountOptions::default(), false, 0o100_666);
+        volume.node(number).unwrap().inode.set_flags(InodeFlags::APPEND).unwrap();
+        let new = New { mode: 0o100_644, umask: 0, device: 0 };
+        let other = volume.make(1, b"other", new, ROOT).unwrap().0.node;
+        // The kernel forgets the file.
+        volume.nodes.forget(number, 1);
+        device.arm(Fault::once(Calls::FENCE, 0));
+        let change = Change { mode: Some(0o600), ..Change::default() };
+        assert_eq!(volume.set_attr(other, &change, ROOT).map(drop), Err(Errno::IO));
+        volume.look_up(1, b"f").unwrap().unwrap();
+        let node = volume.node(number).unwrap();
+        assert!(node.inode.may_have_lost_rights());
+        for (offset, caller) in [(1024, ROOT), (1025, USER)] {
+            assert_eq!(volume.write(number, offset, b"x", WriteFlags::empty(), 0, caller), Ok(1));
+        }
+        assert!(!node.inode.may_have_lost_rights());
     }
 
     #[test]

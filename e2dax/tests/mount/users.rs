@@ -400,3 +400,27 @@ fn what_was_stored_before_changes_were_forbidden_is_written_back() {
         }
     }
 }
+
+#[test]
+fn an_append_only_file_with_capabilities_is_appended_to() {
+    need_fuse!();
+    need_tools!("setcap", "getcap", "chattr");
+    for options in ["allow_other", "allow_other,writeback_cache"] {
+        let image = Image::new(&[], "16M");
+        let mount = image.mount(options);
+        fs::set_permissions(mount.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = mount.join("log");
+        fs::write(&path, "begin").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        for user in [0, NOBODY] {
+            run("setcap", &["cap_net_raw=ep", "log"], mount.dir());
+            run("chattr", &["+a", "log"], mount.dir());
+            assert!(as_user(user, "printf x >>log", mount.dir()), "{options} by {user}");
+            assert_eq!(run("getcap", &["log"], mount.dir()), "", "{options} by {user}");
+            run("chattr", &["-a", "log"], mount.dir());
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"beginxx");
+        mount.unmount();
+        image.check();
+    }
+}

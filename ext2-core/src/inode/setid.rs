@@ -121,12 +121,14 @@ impl Inode {
         Ok(true)
     }
 
-    /// Removes an attribute that gives rights, before anything that is stored afterwards.
+    /// Removes an attribute that gives rights, before anything that is stored afterwards: also of an append-only file, whose end
+    /// is written to.
     pub(crate) fn take_right(&self, name: &[u8]) -> Result<()> {
         let parsed = XattrName::parse(name)?;
         let rights = &self.0.rights_taken;
         self.0.fs.change(|| {
-            let _io = self.0.io_to_change()?;
+            let _io = self.0.io.write();
+            self.0.check_mutable()?;
             self.0.store_lost_rights()?;
             let known = self.0.fs.losses.count();
             let removed = self.0.set_xattr(parsed, None, XattrSet::Any);

@@ -336,6 +336,14 @@ impl Cell {
         Ok(())
     }
 
+    /// Refuses changes that an append-only inode suffers and an immutable one does not. Under the `io` lock, too.
+    pub(crate) fn check_mutable(&self) -> Result<()> {
+        if self.attrs.lock().flags.contains(InodeFlags::IMMUTABLE) {
+            return refuse(Errno::PERM, "the file is immutable");
+        }
+        Ok(())
+    }
+
     /// Takes the `io` lock for a change that the attribute flags may forbid.
     ///
     /// # Errors

@@ -250,11 +250,9 @@ impl Inode {
     pub fn touch(&self) -> Result<()> {
         self.0.fs.change(|| {
             let _io = self.0.io.write();
+            self.0.check_mutable()?;
             let now = self.0.fs.clock.now();
             let mut attrs = self.0.attrs.lock();
-            if attrs.flags.contains(InodeFlags::IMMUTABLE) {
-                return refuse(Errno::PERM, "the file is immutable");
-            }
             (attrs.atime, attrs.mtime, attrs.ctime) = (now, now, now);
             attrs.late = true;
             Ok(())
