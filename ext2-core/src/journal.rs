@@ -179,7 +179,8 @@ impl Transaction<'_> {
     /// From this store on a crash, or an error, ends in the images.
     fn hold(&mut self) -> Result<()> {
         self.is_ended = false;
-        // It needs no fence of its own: every change of a name has one before the store that shows it.
+        // It needs no fence of its own: every change of a name has one before the store that shows it, which asks what was lost
+        // since before this.
         self.journal.store(S_START, self.journal.first)
     }
 

@@ -204,6 +204,9 @@ impl Plumbing for Inode {
     }
 
     fn fence(&self, barrier: Barrier) -> Result<()> {
+        if !self.0.space.is_synchronous() {
+            return self.0.fs.fence(barrier);
+        }
         // What leads to the page may have been stored long before.
         self.0.fs.fence_since(barrier, self.0.losses_told.load(Ordering::SeqCst))
     }

@@ -4,7 +4,9 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 use std::io;
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munlock, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munlock, munmap,
+};
 
 use super::huge_zero_page;
 use super::space::failed;
@@ -51,11 +53,12 @@ fn between_guards(len: u64, align: u64, residue: u64, prot: ProtFlags) -> Result
     let before = guards.wrapping_add(skip as usize);
     let (start, end) =
         (before.wrapping_add(PAGE_SIZE as usize), before.wrapping_add((PAGE_SIZE + len) as usize));
+    let rights = MprotectFlags::from_bits_retain(prot.bits());
+    // By rights alone: another mapping in their place could fail when they are gone, and leave their addresses to anybody.
     // SAFETY: pages of the guards, which nobody uses. OK to cast: less than what was mapped.
-    let made = unsafe { mmap_anonymous(start.cast(), len as usize, prot, flags | MapFlags::FIXED) };
-    if let Err(error) = made {
+    if let Err(error) = unsafe { mprotect(start.cast(), len as usize, rights) } {
         unmap(guards.cast(), whole);
-        return Err(failed("map", 0, error));
+        return Err(failed("protect", 0, error));
     }
     unmap(guards.cast(), skip);
     unmap(end.wrapping_add(PAGE_SIZE as usize).cast(), align - skip);

@@ -130,8 +130,14 @@ impl Cell {
         let mut attrs = self.attrs.lock();
         if attrs.flags.contains(InodeFlags::INDEX) {
             let (known, flags) = (self.fs.losses.count(), attrs.flags.difference(InodeFlags::INDEX));
-            self.store_flags(&mut attrs, flags)?;
-            self.fs.fence_since(Barrier::HashTreeDropped, known)?;
+            let before = attrs.flags;
+            let dropped = self.store_flags(&mut attrs, flags);
+            dropped.and_then(|()| self.fs.fence_since(Barrier::HashTreeDropped, known)).inspect_err(
+                |_| {
+                    // It may be one yet: the next change drops it again.
+                    attrs.flags = before;
+                },
+            )?;
         }
         Ok(())
     }

@@ -207,9 +207,10 @@ impl Fs {
     fn need_revision_1(&self, state: &mut State) -> Result<()> {
         if state.revision == 0 {
             log::warn!("the file system becomes revision 1, for a feature that revision 0 does not have");
+            let known = self.losses.count();
             self.store_u32(super_at!(s_first_ino), self.sb.first_ino)?;
             self.store_u16(super_at!(s_inode_size), self.sb.inode_size)?;
-            self.fence(Barrier::Revision)?;
+            self.fence_since(Barrier::Revision, known)?;
             self.store_u32(super_at!(s_rev_level), 1)?;
             state.revision = 1;
         }
@@ -330,9 +331,10 @@ impl Fs {
             Err(_) => {
                 self.take_back_batch();
                 // The mark of a clean unmount may be there, and changes go on.
+                let known = self.losses.count();
                 let _ = self.whole(|| {
                     self.store_state(0)?;
-                    self.fence(Barrier::Mounted)
+                    self.fence_since(Barrier::Mounted, known)
                 });
                 held.iter().filter_map(|inode| inode.0.space.get()).for_each(|space| space.resume_stores());
                 writer.running.reopen();

@@ -57,7 +57,7 @@ impl Cell {
 
     /// Makes the file end at `size`.
     pub(crate) fn store_size(&self, size: u64) -> Result<()> {
-        self.write_size(size)?;
+        self.write_size(self.size(), size)?;
         self.size.store(size, Ordering::Release);
         Ok(())
     }
@@ -65,20 +65,24 @@ impl Cell {
     /// Makes the file longer. What it becomes is on the media before anybody may store to it who brings his stores there by
     /// himself, and whoever maps pages ahead has them before anybody sees the size.
     pub(crate) fn lengthen(&self, size: u64) -> Result<()> {
-        let known = self.fs.losses.count();
-        self.write_size(size)?;
-        if self.space.is_synchronous() {
-            self.fs.fence_since(Barrier::SizeRaised, known)?;
+        let (old, known) = (self.size(), self.fs.losses.count());
+        self.write_size(old, size)?;
+        if self.space.is_synchronous()
+            && let Err(error) = self.fs.fence_since(Barrier::SizeRaised, known)
+        {
+            // It is not longer in memory, and a later store goes by that.
+            self.fs.whole(|| self.write_size(size, old))?;
+            return Err(error);
         }
-        self.space.grow(self.size()..size, || self.size.store(size, Ordering::Release));
+        self.space.grow(old..size, || self.size.store(size, Ordering::Release));
         Ok(())
     }
 
-    /// Stores the size on the device. Where its high half changes, the larger of the two high halves is there as long as
+    /// Stores the size on the device, in the place of another. Where its high half changes, the larger of the two high halves is there as long as
     /// the low one may be either: a crash between the two leaves a hole at the end and takes nothing away.
-    fn write_size(&self, size: u64) -> Result<()> {
+    fn write_size(&self, old: u64, size: u64) -> Result<()> {
         let (low, high) = (size as u32, (size >> 32) as u32);
-        let before = (self.size() >> 32) as u32;
+        let before = (old >> 32) as u32;
         if self.kind == FileKind::Regular && size >= LARGE {
             self.fs.need_large_file()?;
         }

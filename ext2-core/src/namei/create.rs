@@ -437,6 +437,8 @@ impl Cell {
         if self.fs.losses.count() == 0 || Mended::LossPassedBy.is_back() {
             return Ok(());
         }
+        // Nobody stores a pointer or an attribute meanwhile.
+        let _map = self.map.lock();
         let _attrs = self.attrs.lock();
         let mut body = vec![0; usize::from(self.fs.geo.inode_size)];
         self.fs.dev.read_at(self.offset, &mut body)?;

@@ -321,8 +321,8 @@ impl Rename<'_> {
             let has_journal = source.fs.sb.journal_inode.is_some();
             let room =
                 if has_journal { new_dir.find_room_there(self.new)? } else { new_dir.find_room(self.new)? };
-            let transaction = self.guard_window(plan)?;
             let named = Written::since(source.fs.losses.count(), source.as_named());
+            let transaction = self.guard_window(plan)?;
             return source.fs.whole(|| {
                 new_dir.put_name(self.new, room, named)?;
                 self.remove_old()?;
@@ -405,13 +405,14 @@ impl Rename<'_> {
             keeper.place.0.plan_to_add(images, &keeper.name, target.0.as_named())
         };
         self.old_dir.0.find_removal(&old_found)?;
+        let known = target.0.fs.losses.count();
         let transaction = self.guard_window(plan)?;
         let keeper = keeper.filter(|_| transaction.is_some());
         target.0.fs.whole(|| {
             let kept = match keeper {
                 Some(keeper) => {
                     let place = keeper.place.0.as_named();
-                    let kept = keeper.keep(target)?;
+                    let kept = keeper.keep(target, known)?;
                     let _gone = target.0.replace_parent(place)?;
                     Some(kept)
                 }
@@ -420,7 +421,7 @@ impl Rename<'_> {
                     None
                 }
             };
-            let named = Written::since(target.0.fs.losses.count(), named);
+            let named = Written::since(known, named);
             let _gone = self.new_dir.0.replace_name(&new_found, named)?;
             self.remove_old()?;
             self.adopt(&self.source)?;
@@ -441,9 +442,9 @@ impl Rename<'_> {
         let last = target.0.attrs.lock().links <= 1;
         self.old_dir.0.find_removal(&self.old_dir.0.must_find(self.old)?)?;
         let keeper = if last { Some(self.find_keeper(target)?) } else { None };
+        let known = source.fs.losses.count();
         target.0.fs.whole(|| {
-            let kept = keeper.map(|keeper| keeper.keep(target)).transpose()?;
-            let known = source.fs.losses.count();
+            let kept = keeper.map(|keeper| keeper.keep(target, known)).transpose()?;
             source.count_link(1)?;
             let counted = Written::since(known, source.as_named());
             let found = self.new_dir.0.must_find(self.new)?;
@@ -469,6 +470,7 @@ impl Rename<'_> {
         let keeper =
             if target.kind() == FileKind::Directory { None } else { Some(self.find_keeper(target)?) };
         let keeper = keeper.filter(|_| !Mended::ExchangeKeepsNothing.is_back());
+        let known = source.0.fs.losses.count();
         let transaction = if moves_directory {
             let plan = |images: &mut Images| {
                 self.old_dir.0.plan_to_replace(images, &old_found, target.0.as_named())?;
@@ -481,13 +483,12 @@ impl Rename<'_> {
         } else {
             None
         };
-        let known = source.0.fs.losses.count();
         source.0.fs.whole(|| {
             let kept = match keeper {
                 None => None,
                 Some(keeper) => {
                     target.0.count_link(1)?;
-                    Some(keeper.keep(target)?)
+                    Some(keeper.keep(target, known)?)
                 }
             };
             if !self.is_dir() {

@@ -27,8 +27,9 @@ pub(super) struct Kept {
 }
 
 impl Keeper {
-    pub(super) fn keep(self, inode: &Inode) -> Result<Kept> {
-        let named = Written::since(inode.0.fs.losses.count(), inode.0.as_named());
+    /// Gives the inode the name; what the change has stored before was stored since so many losses were known.
+    pub(super) fn keep(self, inode: &Inode, known: u32) -> Result<Kept> {
+        let named = Written::since(known, inode.0.as_named());
         self.place.0.put_entry(&self.name, self.room, named)?;
         Ok(Kept { place: self.place, name: self.name })
     }

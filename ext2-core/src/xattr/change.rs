@@ -107,7 +107,6 @@ impl Cell {
             Err(error)
                 if !is_removal
                     && error.refuses(Errno::NOSPC)
-                    && !in_inode
                     && self.can_replace_in_place(&name)?
                     && self.fs.may_lose(|| self.replace_in_place(&all))? => {}
             replaced => replaced?,

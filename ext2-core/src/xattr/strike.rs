@@ -52,21 +52,29 @@ impl Cell {
         self.store_changed(start, &block, &left)
     }
 
-    /// Whether its block has this attribute, and is nobody else's: then a new value needs no block.
+    /// Whether its block has this attribute, and the inode has not, and no other uses the block so far: then a new value needs none.
     pub(super) fn can_replace_in_place(&self, name: &XattrName) -> Result<bool> {
         let Some(block) = self.fs.geo.data_block(self.attrs.lock().file_acl) else { return Ok(false) };
-        let is_own = self.fs.dev.read_u32(self.fs.geo.byte_of(block) + REFCOUNT)? == 1;
-        Ok(is_own && self.xattrs_in_block()?.iter().any(|xattr| xattr.name == *name))
+        let has = |all: Vec<Xattr>| all.iter().any(|xattr| xattr.name == *name);
+        Ok(self.is_alone_in(block)? && has(self.xattrs_in_block()?) && !has(self.xattrs_in_inode()?))
     }
 
-    /// Writes all attributes to its block, in its place, where they fit. The caller holds the `io` lock exclusive, and knows that the
-    /// block [can be](Self::can_replace_in_place) written to.
+    /// Whether no other inode uses a block of attributes. That stays so as long as the caller holds the `xattr` lock.
+    fn is_alone_in(&self, block: DeviceBlock) -> Result<bool> {
+        Ok(self.fs.dev.read_u32(self.fs.geo.byte_of(block) + REFCOUNT)? == 1)
+    }
+
+    /// Writes all attributes to its block, in its place, where they fit and no other inode uses it by now. The caller holds the `io`
+    /// lock exclusive.
     pub(super) fn replace_in_place(&self, all: &[Xattr]) -> Result<bool> {
         let _xattr = self.fs.writer()?.xattr.lock();
         let block = self.fs.geo.data_block(self.attrs.lock().file_acl);
         let (Some(block), Some(bytes)) = (block, build_block(all, self.fs.geo.block_size.len())) else {
             return Ok(false);
         };
+        if !self.is_alone_in(block)? {
+            return Ok(false);
+        }
         let (start, mut there) = (self.fs.geo.byte_of(block), vec![0; bytes.len()]);
         self.fs.dev.read_at(start, &mut there)?;
         self.fs.shared_xattrs.lock().retain(|_, own| *own != block);

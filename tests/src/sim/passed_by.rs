@@ -30,7 +30,7 @@ pub(super) fn can_come_between(options: &Options, word: Word) -> bool {
             | W::Write
             | W::Truncate
     );
-    is_change && !options.share_xattrs && !options.log && !options.batch && !options.journal
+    is_change && !options.share_xattrs && !options.log && !options.batch
 }
 
 /// Does the last step, with the loss in it, and looks at what the disk has.
