@@ -46,6 +46,8 @@ struct Rename<'r> {
     source: Inode,
     target: Option<Inode>,
     lost: Option<Inode>,
+    /// How many losses were known when it began.
+    known: u32,
 }
 
 impl Ext2 {
@@ -84,6 +86,8 @@ impl Ext2 {
             let writer = self.0.writer()?;
             // Between directories: held so that no directory moves while ancestors are walked.
             let mut between = (old_dir != new_dir).then(|| writer.rename.lock());
+            // What a place is made of that is made for this one counts, too.
+            let known = self.0.losses.count();
             let mut shelter = Shelter::default();
             loop {
                 let source = old_dir.lookup(old)?;
@@ -118,6 +122,7 @@ impl Ext2 {
                     source: source.clone(),
                     target: target.clone(),
                     lost: lost.clone(),
+                    known,
                 };
                 let step = with_locks(&locks, || {
                     let there = |found: Option<Found>| found.map(|found| found.nr);
@@ -321,7 +326,7 @@ impl Rename<'_> {
             let has_journal = source.fs.sb.journal_inode.is_some();
             let room =
                 if has_journal { new_dir.find_room_there(self.new)? } else { new_dir.find_room(self.new)? };
-            let named = Written::since(source.fs.losses.count(), source.as_named());
+            let named = Written::since(self.known, source.as_named());
             let transaction = self.guard_window(plan)?;
             return source.fs.whole(|| {
                 new_dir.put_name(self.new, room, named)?;
@@ -333,10 +338,10 @@ impl Rename<'_> {
         // One more name, then one less: a crash shows both, never none.
         self.check_links(&self.source)?;
         old_dir.find_removal(&found)?;
-        let (room, known) = (new_dir.find_room(self.new)?, source.fs.losses.count());
+        let room = new_dir.find_room(self.new)?;
         source.fs.whole(|| {
             source.count_link(1)?;
-            let counted = Written::since(known, source.as_named());
+            let counted = Written::since(self.known, source.as_named());
             if let Err(error) = new_dir.put_name(self.new, room, counted) {
                 source.count_link(-1)?;
                 return Err(error);
@@ -405,14 +410,13 @@ impl Rename<'_> {
             keeper.place.0.plan_to_add(images, &keeper.name, target.0.as_named())
         };
         self.old_dir.0.find_removal(&old_found)?;
-        let known = target.0.fs.losses.count();
         let transaction = self.guard_window(plan)?;
         let keeper = keeper.filter(|_| transaction.is_some());
         target.0.fs.whole(|| {
             let kept = match keeper {
                 Some(keeper) => {
                     let place = keeper.place.0.as_named();
-                    let kept = keeper.keep(target, known)?;
+                    let kept = keeper.keep(target, self.known)?;
                     let _gone = target.0.replace_parent(place)?;
                     Some(kept)
                 }
@@ -421,7 +425,7 @@ impl Rename<'_> {
                     None
                 }
             };
-            let named = Written::since(known, named);
+            let named = Written::since(self.known, named);
             let _gone = self.new_dir.0.replace_name(&new_found, named)?;
             self.remove_old()?;
             self.adopt(&self.source)?;
@@ -442,11 +446,10 @@ impl Rename<'_> {
         let last = target.0.attrs.lock().links <= 1;
         self.old_dir.0.find_removal(&self.old_dir.0.must_find(self.old)?)?;
         let keeper = if last { Some(self.find_keeper(target)?) } else { None };
-        let known = source.fs.losses.count();
         target.0.fs.whole(|| {
-            let kept = keeper.map(|keeper| keeper.keep(target, known)).transpose()?;
+            let kept = keeper.map(|keeper| keeper.keep(target, self.known)).transpose()?;
             source.count_link(1)?;
-            let counted = Written::since(known, source.as_named());
+            let counted = Written::since(self.known, source.as_named());
             let found = self.new_dir.0.must_find(self.new)?;
             let _gone = self.new_dir.0.replace_name(&found, counted)?;
             match kept {
@@ -470,7 +473,6 @@ impl Rename<'_> {
         let keeper =
             if target.kind() == FileKind::Directory { None } else { Some(self.find_keeper(target)?) };
         let keeper = keeper.filter(|_| !Mended::ExchangeKeepsNothing.is_back());
-        let known = source.0.fs.losses.count();
         let transaction = if moves_directory {
             let plan = |images: &mut Images| {
                 self.old_dir.0.plan_to_replace(images, &old_found, target.0.as_named())?;
@@ -488,13 +490,13 @@ impl Rename<'_> {
                 None => None,
                 Some(keeper) => {
                     target.0.count_link(1)?;
-                    Some(keeper.keep(target, known)?)
+                    Some(keeper.keep(target, self.known)?)
                 }
             };
             if !self.is_dir() {
                 source.0.count_link(1)?;
             }
-            let named = |inode: &Inode| Written::since(known, inode.0.as_named());
+            let named = |inode: &Inode| Written::since(self.known, inode.0.as_named());
             let found = self.new_dir.0.must_find(self.new)?;
             let _gone = self.new_dir.0.replace_name(&found, named(source))?;
             let found = self.old_dir.0.must_find(self.old)?;
