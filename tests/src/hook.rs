@@ -23,6 +23,11 @@ impl Hook {
         }
     }
 
+    /// Has nothing done any more. Gives whether something was still to be done.
+    pub fn clear(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+
     /// Whether it is still to be done.
     pub fn is_set(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()

@@ -7,7 +7,7 @@ use std::sync::{
 
 use blockdev::{BlockDevice, Error, RamDevice, Result};
 use e2dax_tests::Hook;
-use ext2_core::{BlockSize, Ext2, Inode, OpenOptions};
+use ext2_core::{BlockSize, Ext2, Inode, OpenOptions, SetAttr};
 use ext2_image::mkfs::{self, Format, Fresh};
 
 /// A file of a host: what is stored is seen at once, and is on the disk with a flush, which a fence is, too. One that fails says
@@ -88,6 +88,16 @@ impl Host {
             other.write_at(other.size().next_multiple_of(1024), &[3; 1024]).unwrap_err();
         };
         || std::thread::spawn(write).join().unwrap()
+    }
+
+    /// A chmod of somebody else's, who waits for no lock that a change may hold and whose fence fails.
+    pub(crate) fn loss_by_chmod(self: &Arc<Self>, other: &Inode) -> impl FnOnce() + Send + use<> {
+        let (host, other) = (self.clone(), other.clone());
+        let chmod = move || {
+            host.fails.store(true, Ordering::SeqCst);
+            other.set_attr(&SetAttr { mode: Some(0o600), ..SetAttr::default() }).unwrap_err();
+        };
+        || std::thread::spawn(chmod).join().unwrap()
     }
 
     pub(crate) fn is_marked(&self) -> bool {

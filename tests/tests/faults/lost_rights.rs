@@ -178,15 +178,7 @@ fn rights_that_anothers_fence_loses_anywhere_in_a_change_are_an_error_and_are_st
             }
             fs.sync().unwrap();
             host.stores_before.store(nth, Ordering::SeqCst);
-            let (known, other) = (host.clone(), b.clone());
-            host.at_store.set(move || {
-                // Of somebody who waits for no lock that this one may hold.
-                let other = std::thread::spawn(move || {
-                    known.fails.store(true, Ordering::SeqCst);
-                    other.set_attr(&chmod).unwrap_err();
-                });
-                other.join().unwrap();
-            });
+            host.at_store.set(host.loss_by_chmod(&b));
             let done = work(&tool);
             if host.at_store.is_set() {
                 done.unwrap();

@@ -189,15 +189,7 @@ fn what_anothers_fence_loses_between_two_stores_of_a_change_is_never_built_on() 
             let fs = Ext2::open(host.clone(), &OpenOptions::default()).unwrap();
             let other = at(&fs, "other");
             host.stores_before.store(nth, Ordering::SeqCst);
-            let known = host.clone();
-            host.at_store.set(move || {
-                let chmod = SetAttr { mode: Some(0o600), ..SetAttr::default() };
-                let other = std::thread::spawn(move || {
-                    known.fails.store(true, Ordering::SeqCst);
-                    other.set_attr(&chmod).unwrap_err();
-                });
-                other.join().unwrap();
-            });
+            host.at_store.set(host.loss_by_chmod(&other));
             let done = work(&fs);
             if host.at_store.is_set() {
                 done.unwrap();

@@ -73,8 +73,6 @@ struct Before {
     is_large: bool,
     /// Whether the entries of a directory that is listed may lie elsewhere.
     is_reordered: bool,
-    /// Blocks that are free: the library's and the kernel's.
-    free: (u64, u64),
     /// Whether a write appends.
     appends: bool,
 }
@@ -150,8 +148,7 @@ impl Both {
         let free = self.world.ext2().statfs().map_err(|error| error.to_string())?;
         let room = Room { blocks: free.blocks_free, inodes: free.files_free };
         let _ = write!(self.log, "{}: {:?} => ", self.tally.operations, step.operation);
-        let kernels = self.kernel.space().map_err(|answer| answer.words())?.blocks_free;
-        let before = Before { free: (free.blocks_free, kernels), ..self.before(step) };
+        let before = self.before(step);
         let ours = self.world.perform(step);
         let _ = write!(self.log, "{} | ", ours.words());
         if ours == Answer::Nothing {
@@ -253,7 +250,6 @@ impl Both {
             kind: before.kind,
             mode: before.mode,
             xattrs: &before.xattrs,
-            free: before.free,
             appends: before.appends,
             is_removed: before.is_removed,
             is_large: before.is_large,

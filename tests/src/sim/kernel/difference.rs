@@ -1,7 +1,6 @@
 //! Where the library and the kernel's driver answer differently on purpose, or by what they are.
 
 use ext2_core::{Attr, Errno, FileKind, Timestamp};
-use ext2_dax::mmu::soft::Signal;
 
 use super::{
     fields::{FLAGS, FOR_DIRECTORIES, Field},
@@ -9,9 +8,6 @@ use super::{
     hands::Given,
 };
 use crate::sim::{Answer, Data, Operation, Step, name, xattr_name};
-
-/// So many free blocks are few: some operations take as many.
-const FEW: u64 = 16;
 
 /// A difference that is none of the library's faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,8 +66,6 @@ pub enum Difference {
     HashTree,
     /// A disk that gets full: the kernel writes whole pages, the library whole blocks, so that it writes more of what does not fit.
     ShortWrite,
-    /// The same of all else, where few blocks are free: one of the two has none left for what the other does. The list ends there.
-    FullDisk,
     /// A store allocates what is missing around it: of 2 MiB where the library has them in one piece, of the folio in the kernel.
     StoreAllocates,
     /// The ext4 driver keeps a block that leads to others after all of those were punched.
@@ -103,8 +97,6 @@ pub(super) struct Case<'c> {
     /// The kind of what a hand that is named `of` had before.
     pub(super) kind: Option<FileKind>,
     pub(super) geometry: &'c Geometry,
-    /// Blocks that were free before: the library's and the kernel's.
-    pub(super) free: (u64, u64),
     /// Whether what is written is appended, wherever it is asked for.
     pub(super) appends: bool,
     /// Whether a directory that the step names or lists is removed.
@@ -142,17 +134,6 @@ impl Case<'_> {
             O::Rename { name, to_name, .. } => vec![name, to_name],
             _ => Vec::new(),
         }
-    }
-
-    /// Whether one of the two has no room for what the other has it for, with few blocks left.
-    fn is_short_of_room(&self) -> bool {
-        let refuses = |answer: &Answer| match answer {
-            Answer::Refused(refusal) => refusal.is(Errno::NOSPC),
-            Answer::StoreDied(died, _) => died.signal == Signal::Bus,
-            _ => false,
-        };
-        let kernels = matches!(self.kernel, Given::Answer(answer) if refuses(answer));
-        refuses(self.ours) != kernels && self.free.0.min(self.free.1) <= FEW
     }
 
     /// Whether the kernel refuses, however.
@@ -218,7 +199,6 @@ impl Difference {
         Self::AnyBlock,
         Self::HashTree,
         Self::ShortWrite,
-        Self::FullDisk,
         Self::StoreAllocates,
         Self::EmptyIndirect,
         Self::AttributesInInode,
@@ -364,7 +344,6 @@ impl Difference {
                     _ => None,
                 }
             }
-            _ if case.is_short_of_room() => Some(Self::FullDisk),
             _ => None,
         }
     }

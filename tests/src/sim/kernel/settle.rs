@@ -85,7 +85,6 @@ impl Difference {
                 }
                 if there > *put { Err("the kernel wrote more".to_owned()) } else { Ok(()) }
             }
-            (Self::FullDisk, _) => Err("one of the two is full".to_owned()),
             (Self::MoreAttributes, O::SetXattr { of, .. } | O::SetAcl { of, .. }) => {
                 let of = kernel.hand(*of).map_err(words)?;
                 put_xattrs(of, case.xattrs).map_err(failed)?;
