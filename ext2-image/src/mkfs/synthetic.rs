@@ -64,6 +64,32 @@ struct Reader {
     open: Option<NodeId>,
 }
 
+/// Readers that nobody uses at the moment.
+struct Readers {
+    /// Never taken: whoever finds no reader asks it for another.
+    source: Box<dyn Contents + Send>,
+    /// At most [`READERS`], who came back last at the end.
+    kept: Vec<Reader>,
+}
+
+impl Readers {
+    /// One that has `node` open, if there is one; else the one that was used longest ago, where there are as many as are kept, or
+    /// a new one.
+    fn take(&mut self, node: NodeId) -> Option<Reader> {
+        let at = self.kept.iter().rposition(|reader| reader.open == Some(node));
+        match at.or_else(|| (self.kept.len() >= READERS).then_some(0)) {
+            Some(at) => Some(self.kept.remove(at)),
+            None => self.source.another().map(|contents| Reader { contents, open: None }),
+        }
+    }
+
+    fn give_back(&mut self, reader: Reader) {
+        if self.kept.len() < READERS {
+            self.kept.push(reader);
+        }
+    }
+}
+
 /// The disk. It is read-only; lay an overlay over it to write.
 pub struct Synthetic {
     plan: Plan,
@@ -73,7 +99,7 @@ pub struct Synthetic {
     parts: Vec<Placed>,
     /// By node, of files that have parts.
     was: Vec<Option<Stamp>>,
-    readers: Mutex<Vec<Reader>>,
+    readers: Mutex<Readers>,
     /// Files that were said to have changed.
     told: Mutex<HashSet<NodeId>>,
 }
@@ -149,7 +175,7 @@ impl Synthetic {
     /// As [`Plan::write`]; `Source` for contents that can only be read from front to back, and for a file that has to be opened
     /// and cannot be.
     pub fn new(plan: Plan, contents: &dyn Contents) -> Result<Self> {
-        let Some(first) = contents.at_random() else {
+        let (Some(source), Some(first)) = (contents.at_random(), contents.at_random()) else {
             return Err(Error::source(b"/", "its files can only be read from front to back"));
         };
         let capture = Capture { size: plan.bytes(), ..Capture::default() };
@@ -167,7 +193,8 @@ impl Synthetic {
                 was[at] = reader.stamp(&plan, part.node)?;
             }
         }
-        let (readers, told) = (Mutex::new(vec![reader]), Mutex::new(HashSet::new()));
+        let readers = Mutex::new(Readers { source, kept: vec![reader] });
+        let told = Mutex::new(HashSet::new());
         Ok(Self { plan, report, pages, parts, was, readers, told })
     }
 
@@ -261,20 +288,8 @@ impl Synthetic {
     /// Does something with an open file, which is what it was before and after.
     fn with_file<T>(&self, node: NodeId, work: impl FnOnce(&mut Reader, &Plan) -> Result<T>) -> Result<T> {
         let lock = || self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut reader = {
-            let mut readers = lock();
-            // One that has it open already, if there is one.
-            let at = readers.iter().rposition(|reader| reader.open == Some(node));
-            match at.map(|at| readers.swap_remove(at)) {
-                Some(reader) => reader,
-                // One stays, so that there always is one to ask for another.
-                None if readers.len() > 1 => readers.swap_remove(0),
-                None => match readers.first().and_then(|reader| reader.contents.another()) {
-                    Some(contents) => Reader { contents, open: None },
-                    None => return Err(failed(&self.plan, node, "cannot be opened by several")),
-                },
-            }
-        };
+        let taken = lock().take(node);
+        let mut reader = taken.ok_or_else(|| failed(&self.plan, node, "cannot be opened by several"))?;
         let done = reader.open(&self.plan, node).and_then(|()| work(&mut reader, &self.plan));
         let same = reader.now().is_ok_and(|now| Some(now) == self.was.get(node.index()).copied());
         let result = match done {
@@ -292,10 +307,7 @@ impl Synthetic {
                 Err(error)
             }
         };
-        let mut readers = lock();
-        if readers.len() < READERS {
-            readers.push(reader);
-        }
+        lock().give_back(reader);
         result
     }
 

@@ -214,3 +214,57 @@ fn a_file_that_changed_after_it_was_looked_at_is_an_error() {
         assert_eq!(read.is_err(), is_replaced, "{segment:?}");
     }
 }
+
+/// Files of a folder that are read by two at once: who comes first waits for the other, for ten seconds.
+struct Together {
+    folder: Folder,
+    root: PathBuf,
+    reading: Arc<AtomicUsize>,
+}
+
+impl Contents for Together {
+    fn open(&mut self, file: &SourceFile<'_>) -> Result<()> {
+        self.folder.open(file)
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.reading.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..10_000 {
+            if self.reading.load(Ordering::SeqCst) >= 2 {
+                return self.folder.read_at(offset, buf);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("nobody else reads");
+    }
+
+    fn another(&self) -> Option<Box<dyn Contents + Send>> {
+        let (folder, root) = (Folder::new(&self.root), self.root.clone());
+        Some(Box::new(Self { folder, root, reading: Arc::clone(&self.reading) }))
+    }
+
+    fn lies_in(&self) -> Option<&std::fs::File> {
+        self.folder.lies_in()
+    }
+}
+
+#[test]
+fn one_file_is_read_by_several_at_once_whoever_has_it_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    fs::write(root.join("only"), bytes(1, 9000)).unwrap();
+    let contents = Together { folder: Folder::new(root), root: root.into(), reading: Arc::default() };
+    // The one reader that there is after this has the file open, since nobody else knows what it was.
+    let disk = Synthetic::new(plan(root, 4096, AlignChoice::Off), &contents).unwrap();
+    let is_file = |segment: &Segment| matches!(segment.kind, SegmentKind::File { .. });
+    let segment = disk.segments().find(is_file).unwrap();
+    let read = || {
+        let mut found = vec![0; segment.len as usize];
+        disk.read_at(segment.offset, &mut found).map(|()| found)
+    };
+    let found =
+        std::thread::scope(|scope| [scope.spawn(read), scope.spawn(read)].map(|one| one.join().unwrap()));
+    for found in found {
+        assert!(found.unwrap() == bytes(1, 9000)[..segment.len as usize]);
+    }
+}
