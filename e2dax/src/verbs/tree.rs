@@ -79,7 +79,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<()> {
         if found.depth > 0 {
             if is_directory { counts.directories += 1 } else { counts.files += 1 }
         }
-        let link = link_target(&found.inode).of(|| target.name_of(&found.path))?;
+        // A link that cannot be read is a name all the same.
+        let link = link_target(&found.inode).of(|| target.name_of(&found.path));
+        let link = context.or_complain(link)?.flatten();
         if args.json {
             let json = file_json(&found.path, &found.inode, link.as_deref()).with("depth", found.depth);
             context.out.json(&json)?;

@@ -76,6 +76,22 @@ fn json_lines_are_one_object_for_each_file() {
 }
 
 #[test]
+fn tree_goes_on_behind_a_link_that_cannot_be_read() {
+    let folder = Folder::with(&[]);
+    folder.run(&["mkfs", "a.img", "--size", "1M", "-q"]).ok();
+    folder.run(&["ln", "-s", &"long/".repeat(40), "a.img:/b"]).ok();
+    folder.run(&["mkdir", "a.img:/a", "a.img:/c"]).ok();
+    let nr = folder.run(&["ls", "-di", "a.img:/b"]).ok().split_whitespace().next().unwrap().to_owned();
+    folder.run(&["poke", "a.img", &format!("inode:{nr}"), "block[0]", "4000000000", "--force"]).ok();
+    let run = folder.run(&["tree", "a.img"]);
+    assert_eq!(run.code(), 8);
+    assert!(run.err().contains("a.img:/b: "), "{}", run.err());
+    for name in ["a", "b", "c", "lost+found"] {
+        assert!(run.out().lines().any(|line| line.ends_with(&format!(" {name}"))), "{}", run.out());
+    }
+}
+
+#[test]
 fn tree_draws_what_is_below() {
     let folder = Folder::with(&["block-4k"]);
     let text = folder.run(&["tree", "-d", "block-4k.img"]).ok();
