@@ -8,11 +8,16 @@
 //!    waits for it, and between two flushes any order is legal.
 //! 3. An export that is another one after a new connection (by its size or by what it can do) is an error of every call from
 //!    then on.
-//! 4. Every call ends: each step of a connection, and the time in which a new one is sought, is bounded.
+//! 4. Every call ends where the server falls silent: each step of a connection, and the time in which a new one is sought, is
+//!    bounded. A request that it does not answer waits as long as it answers others on the same connection.
+//! 5. All connections that are used at one time lead to one life of the server, so that FLUSH on one of them is for what was
+//!    answered on each: one is added when an older one has answered what was asked after it was made, and where one is lost all
+//!    are.
+//! 6. A connection that was given up is closed before another is made, and what it had not sent is thrown away.
 //!
 //! # Locking
-//! `links` is held shared by every request to its end, and alone while connections are made anew. Under it a connection's own
-//! locks, and `unflushed`.
+//! `mending` is held by who makes connections, before `links`. `links` is held shared by every request to its end, and alone
+//! while connections are made anew or one is added. Under it a connection's own locks, and `unflushed`.
 
 mod connection;
 mod device;

@@ -126,6 +126,14 @@ impl Stream {
         self.socket.shut_down();
     }
 
+    /// What was written and not sent yet is thrown away when the connection is closed, and the other side is told so.
+    pub(crate) fn forget_unsent(&self) {
+        // Fails only where it has ended already. A socket of this machine gives its bytes on at once.
+        if let Kind::Tcp(stream) = &self.socket.kind {
+            let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+        }
+    }
+
     /// How long one call may wait for bytes to come or go; `None` for ever.
     ///
     /// # Errors

@@ -96,10 +96,19 @@ impl Connection {
         self.state().waiting.len()
     }
 
-    /// Ends it: all who wait get an error.
+    /// Ends it: all who wait get an error. When nobody has it any more, what the system still had to send is thrown away, and the
+    /// server is told at once.
     pub(super) fn close(&self, why: &str) {
+        self.stream.forget_unsent();
         self.stream.shut_down();
         self.lose(why);
+    }
+
+    /// Whether the server answers: it is asked for a few bytes.
+    pub(super) fn answers(&self, len: u32) -> bool {
+        let want = Want::Data { offset: 0, len };
+        let ask = Ask { command: cmd::READ, flags: 0, offset: 0, len, want, data: b"" };
+        self.call(&ask, None).is_ok()
     }
 
     /// Says goodbye, when nothing is under way.

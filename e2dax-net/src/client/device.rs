@@ -97,6 +97,13 @@ struct Links {
     over: Option<String>,
 }
 
+/// A connection, and what keeps it from being made anew. They go in this order: who makes connections anew has the last of each.
+#[derive(Debug)]
+struct Link<'d> {
+    connection: Arc<Connection>,
+    links: RwLockReadGuard<'d, Links>,
+}
+
 impl NbdDevice {
     /// Connects.
     ///
@@ -154,35 +161,51 @@ impl NbdDevice {
     }
 
     /// The connection with the least to do; another one where all are busy.
-    fn link(&self) -> std::result::Result<(RwLockReadGuard<'_, Links>, Arc<Connection>), String> {
+    fn link(&self) -> std::result::Result<Link<'_>, String> {
+        let link = self.least()?;
+        let more = self.can(can::MULTI_CONN) && link.links.all.len() < self.options.connections;
+        if !more || link.connection.load() < BUSY {
+            return Ok(link);
+        }
+        // One at a time; whoever finds that somebody does it goes on with what is there.
+        let epoch = link.links.epoch;
+        drop(link);
+        if let Ok(_mending) = self.mending.try_lock() {
+            self.add(epoch);
+        }
+        self.least()
+    }
+
+    fn least(&self) -> std::result::Result<Link<'_>, String> {
         let links = self.links();
         if let Some(why) = &links.over {
             return Err(why.clone());
         }
-        let least = links.all.iter().min_by_key(|link| link.load());
-        let Some(least) = least.cloned() else { return Err("there is no connection".into()) };
-        let more = self.can(can::MULTI_CONN) && links.all.len() < self.options.connections;
-        if !more || least.load() < BUSY {
-            return Ok((links, least));
+        let least = links.all.iter().min_by_key(|link| link.load()).cloned();
+        let connection = least.ok_or("there is no connection")?;
+        Ok(Link { connection, links })
+    }
+
+    /// Makes a further connection, for who holds `mending`. It may lead to a server that came back since the others were made: it is
+    /// one of theirs where one of them answers what is asked after it was made. Where none does, there is none.
+    fn add(&self, epoch: u64) {
+        let Ok((another, settled)) = dial(&self.uri, &self.options, self.options.timeout) else { return };
+        if settled != self.settled {
+            return;
         }
-        let (epoch, count) = (links.epoch, links.all.len());
-        drop(links);
-        // One at a time; whoever finds that somebody does it goes on with what is there.
-        if let Ok(_mending) = self.mending.try_lock()
-            && let Ok((another, settled)) = dial(&self.uri, &self.options, self.options.timeout)
-            && settled == self.settled
         {
-            let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
-            if links.epoch == epoch && links.all.len() == count {
-                links.all.push(Arc::new(another));
+            let links = self.links();
+            // OK to cast: the lesser of both is no larger than a block.
+            let len = u64::from(self.settled.min_block).min(self.settled.size) as u32;
+            let is_one_of_them =
+                links.epoch == epoch && len > 0 && links.all.first().is_some_and(|old| old.answers(len));
+            if !is_one_of_them {
+                return;
             }
         }
-        let links = self.links();
-        let least = links.all.iter().min_by_key(|link| link.load()).cloned();
-        match (least, &links.over) {
-            (Some(least), None) => Ok((links, least)),
-            (_, over) => Err(over.clone().unwrap_or_default()),
-        }
+        // Nobody else makes connections meanwhile.
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        links.all.push(Arc::new(another));
     }
 
     /// Does a request, on a new connection where one is lost. `store` is remembered until it is flushed.
@@ -197,15 +220,15 @@ impl NbdDevice {
         let mut first_loss = None;
         let mut pause = PAUSES.0;
         loop {
-            let (links, link) = self.link().map_err(|why| failed(why, None))?;
-            let epoch = links.epoch;
-            match link.call(ask, buf.as_deref_mut()) {
+            let link = self.link().map_err(|why| failed(why, None))?;
+            let epoch = link.links.epoch;
+            match link.connection.call(ask, buf.as_deref_mut()) {
                 Ok(reply) => {
                     let full = match store().filter(|_| reply.refused.is_none() && self.can(can::FLUSH)) {
                         Some(store) => self.unflushed().push(store),
                         None => false,
                     };
-                    drop(links);
+                    drop(link);
                     if full {
                         self.flush_for_room()?;
                     }
@@ -215,7 +238,7 @@ impl NbdDevice {
                     };
                 }
                 Err(error) => {
-                    drop(links);
+                    drop(link);
                     match first_loss {
                         None => first_loss = Some(Instant::now()),
                         // It may be this very request that ends them.
@@ -288,6 +311,8 @@ impl NbdDevice {
             return Err(over.clone());
         }
         log::warn!("{}: {why}; connecting again", self.uri);
+        // Nobody has them any more, so that this closes them: what they still had to send reaches the server no more.
+        links.all.clear();
         let begin = Instant::now();
         let mut pause = PAUSES.0;
         loop {
@@ -295,14 +320,12 @@ impl NbdDevice {
             if left.is_zero() {
                 let over = format!("{why}, and cannot be reached again");
                 links.over = Some(over.clone());
-                links.all.clear();
                 return Err(over);
             }
             match dial(&self.uri, &self.options, self.options.timeout.min(left)) {
                 Ok((_, settled)) if settled != self.settled => {
                     let over = "the server offers another export than before under this name".to_owned();
                     links.over = Some(over.clone());
-                    links.all.clear();
                     return Err(over);
                 }
                 Ok((link, _)) => {

@@ -68,7 +68,7 @@ impl ObjectDevice {
     pub fn open(uri: &ObjectUri) -> Result<Self> {
         let failed = |message: String, errno| Error::Io { op: "connect", offset: 0, errno, message };
         let object = Object::open(uri).map_err(|what| failed(what, None))?;
-        let identity = format!("{uri} {} {}", uri.block, object.identity());
+        let identity = format!("{} {} {}", uri.name(), uri.block, object.identity());
         let cache = Cache::open(&uri.keep, &identity, uri.keep_bytes);
         let cache =
             cache.map_err(|error: io::Error| failed(format!("the cache: {error}"), error.raw_os_error()))?;

@@ -110,6 +110,48 @@ fn number(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("has {text:?} where a number of bytes is expected"))
 }
 
+/// Parameters of a query that say who may read until when, and nothing of what is read: those of AWS, Google Cloud Storage,
+/// CloudFront and Azure.
+fn signs(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let of_signatures = [
+        "awsaccesskeyid",
+        "googleaccessid",
+        "signature",
+        "expires",
+        "policy",
+        "key-pair-id",
+        "sig",
+        "se",
+        "st",
+        "sp",
+        "spr",
+        "sip",
+        "sv",
+        "sr",
+        "skoid",
+        "sktid",
+        "skt",
+        "ske",
+        "sks",
+        "skv",
+    ];
+    name.starts_with("x-amz-") || name.starts_with("x-goog-") || of_signatures.contains(&name.as_str())
+}
+
+impl ObjectUri {
+    /// What tells the object from others: the address with all of its query but what signs it, which is another each time.
+    pub(super) fn name(&self) -> String {
+        let mut url = self.url.clone();
+        let _ = url.set_password(None);
+        let kept: Vec<&str> = url.query().into_iter().flat_map(|query| query.split('&')).collect();
+        let kept = kept.into_iter().filter(|pair| !signs(pair.split('=').next().unwrap_or_default()));
+        let query = kept.collect::<Vec<_>>().join("&");
+        url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
+        url.into()
+    }
+}
+
 impl fmt::Display for ObjectUri {
     /// Without what may be a password, and without what signs it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,6 +174,14 @@ mod tests {
         assert_eq!(uri.keep, Keep::Folder("/var/c d".into()));
         assert_eq!(uri.to_string(), "https://u@host/a%20b");
         assert_eq!(ObjectUri::parse("s3://bucket/key#patience=5").unwrap().patience, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_signs_an_address_is_no_part_of_its_name_and_all_else_is() {
+        let name = |text: &str| ObjectUri::parse(text).unwrap().name();
+        assert_eq!(name("https://u:p@h/x?file=a&X-Amz-Signature=1&v=2#block=1M"), "https://u@h/x?file=a&v=2");
+        assert_eq!(name("https://h/x?sv=2020&sig=1%3D"), "https://h/x");
+        assert_ne!(name("https://h/x?file=a.img"), name("https://h/x?file=b.img"));
     }
 
     #[test]

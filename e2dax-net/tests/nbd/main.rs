@@ -7,6 +7,7 @@ mod common;
 mod hostile;
 mod killed;
 mod liars;
+mod lives;
 mod one_at_a_time;
 mod reconnect;
 mod server;

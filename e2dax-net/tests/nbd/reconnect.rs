@@ -145,15 +145,22 @@ fn a_flush_that_nobody_asked_for_and_that_fails_is_told_to_who_asks_next() {
 
 /// A device whose first write takes until it is let go.
 #[derive(Debug)]
-struct Stuck {
+pub(crate) struct Stuck {
     media: RamDevice,
     first: AtomicBool,
-    gate: Mutex<()>,
+    pub(crate) gate: Mutex<()>,
+}
+
+impl Stuck {
+    pub(crate) fn new(size: u64) -> Arc<Self> {
+        let media = RamDevice::new(size).unwrap();
+        Arc::new(Self { media, first: AtomicBool::new(true), gate: Mutex::new(()) })
+    }
 }
 
 impl BlockDevice for Stuck {
     fn size(&self) -> u64 {
-        SIZE
+        self.media.size()
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.media.read_at(offset, buf)
@@ -180,8 +187,7 @@ fn a_write_of_a_connection_that_was_given_up_does_not_come_after_what_was_writte
     // Until the client has given up altogether, and for as long as it has to ask more than once.
     for (stuck_for, is_done) in [(2000, false), (700, true)] {
         let folder = tempfile::tempdir().unwrap();
-        let (first, gate) = (AtomicBool::new(true), Mutex::new(()));
-        let disk = Arc::new(Stuck { media: RamDevice::new(SIZE).unwrap(), first, gate });
+        let disk = Stuck::new(SIZE);
         let server = Ours::of(&folder, disk.clone());
         let (timeout, reconnect) = (Duration::from_millis(300), Duration::from_secs(1));
         let options = Connect { timeout, reconnect, ..Connect::default() };

@@ -156,3 +156,19 @@ fn a_server_that_lies_or_stalls_is_an_error_in_a_bounded_time() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     open(&format!("http://{closed}/disk#patience=1")).unwrap_err();
 }
+
+#[test]
+fn objects_that_differ_in_their_query_alone_share_no_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let http = Http::start(bytes(0));
+    http.set(|state| state.etag = None);
+    let open = |query: &str| {
+        open(&http.url(&format!("download?{query}#block=64K&cache={}", folder.path().display()))).unwrap()
+    };
+    assert_eq!(read(&open("file=a.img&X-Amz-Signature=1"), 0, SIZE).unwrap(), bytes(0));
+    // From the same server another file of the same size and time.
+    http.set(|state| state.bytes = bytes(1));
+    assert!(read(&open("file=b.img"), 0, SIZE).unwrap() == bytes(1), "bytes of another object");
+    // Signed anew it is the one of before, which is in the folder.
+    assert!(read(&open("file=a.img&X-Amz-Signature=2"), 0, SIZE).unwrap() == bytes(0));
+}
