@@ -96,6 +96,8 @@ pub struct DaxMapping {
     translations: RwLock<Vec<Arc<dyn Translations>>>,
     /// How many of them map ahead.
     ahead: AtomicUsize,
+    /// How many of them are synchronous: page tables ask, with the list held.
+    synchronous: AtomicUsize,
     /// Held by who tells them of blocks.
     telling: Mutex<()>,
     /// The first page that the file will not have when it has become longer; 0 where it does not.
@@ -134,6 +136,7 @@ impl DaxMapping {
             dirty: AtomicU64::new(0),
             translations: RwLock::new(Vec::new()),
             ahead: AtomicUsize::new(0),
+            synchronous: AtomicUsize::new(0),
             telling: Mutex::new(()),
             grows_to: AtomicU64::new(0),
             stored: Mutex::new(Stored::default()),
@@ -200,6 +203,7 @@ impl DaxMapping {
     /// is one no more. To be called before the first fault of the mapping is handled.
     pub fn attach(&self, translations: Arc<dyn Translations>) {
         let ahead = usize::from(translations.maps_ahead());
+        self.synchronous.fetch_add(usize::from(translations.is_synchronous()), Ordering::SeqCst);
         self.translations.write().push(translations);
         self.ahead.fetch_add(ahead, Ordering::SeqCst);
     }
@@ -211,6 +215,7 @@ impl DaxMapping {
         all.retain(|one| !Arc::ptr_eq(one, translations));
         if all.len() < before {
             self.ahead.fetch_sub(usize::from(translations.maps_ahead()), Ordering::SeqCst);
+            self.synchronous.fetch_sub(usize::from(translations.is_synchronous()), Ordering::SeqCst);
         }
     }
 
@@ -258,9 +263,9 @@ impl DaxMapping {
         self.grows_to.store(0, Ordering::SeqCst);
     }
 
-    /// Whether one of those who map the file is synchronous.
+    /// Whether one of those who map the file is synchronous. Takes no lock: it is asked under those of a page table.
     pub(crate) fn is_synchronous(&self) -> bool {
-        self.translations.read().iter().any(|one| one.is_synchronous())
+        self.synchronous.load(Ordering::SeqCst) > 0
     }
 
     /// The first page past the end of a file of so many bytes, which are asked for after it is known whether it becomes longer

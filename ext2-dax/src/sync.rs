@@ -66,11 +66,24 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// A lock with many readers or one writer.
+/// A lock with many readers or one writer. Nobody takes it who holds it, not even shared twice: a writer who comes between
+/// the two lets no reader in. Debug builds see that also where no writer comes.
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T>(imp::RwLock<T>);
 
-pub(crate) use imp::{RwLockReadGuard, RwLockWriteGuard};
+/// What [`RwLock::read`] gives.
+#[derive(Debug)]
+pub(crate) struct RwLockReadGuard<'a, T>(
+    imp::RwLockReadGuard<'a, T>,
+    #[expect(dead_code, reason = "dropped")] Held,
+);
+
+/// What [`RwLock::write`] gives.
+#[derive(Debug)]
+pub(crate) struct RwLockWriteGuard<'a, T>(
+    imp::RwLockWriteGuard<'a, T>,
+    #[expect(dead_code, reason = "dropped")] Held,
+);
 
 impl<T> RwLock<T> {
     pub(crate) fn new(value: T) -> Self {
@@ -78,19 +91,83 @@ impl<T> RwLock<T> {
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+        let held = Held::take(std::ptr::from_ref(self).addr());
         #[cfg(all(feature = "turns", not(loom)))]
         if let Some(guard) = in_turn(|| self.0.try_read()) {
-            return guard;
+            return RwLockReadGuard(guard, held);
         }
-        self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        RwLockReadGuard(self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()), held)
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+        let held = Held::take(std::ptr::from_ref(self).addr());
         #[cfg(all(feature = "turns", not(loom)))]
         if let Some(guard) = in_turn(|| self.0.try_write()) {
-            return guard;
+            return RwLockWriteGuard(guard, held);
         }
-        self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+        RwLockWriteGuard(self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner()), held)
+    }
+}
+
+impl<T> Deref for RwLockReadGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Deref for RwLockWriteGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for RwLockWriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+/// Notes that this thread holds a reader-writer lock, until it is dropped.
+#[derive(Debug)]
+struct Held(#[cfg(all(debug_assertions, not(loom)))] usize);
+
+#[cfg(all(debug_assertions, not(loom)))]
+mod held {
+    use super::Held;
+    use std::cell::RefCell;
+
+    std::thread_local! {
+        static LOCKS: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    }
+
+    impl Held {
+        /// Before the lock is waited for: what comes to a standstill is seen first.
+        pub(super) fn take(lock: usize) -> Self {
+            LOCKS.with_borrow_mut(|locks| {
+                assert!(!locks.contains(&lock), "a reader-writer lock is taken by who holds it");
+                locks.push(lock);
+            });
+            Self(lock)
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            // A guard may outlive the thread's storage only while the thread ends.
+            let _ = LOCKS.try_with(|locks| locks.borrow_mut().retain(|lock| *lock != self.0));
+        }
+    }
+}
+
+#[cfg(not(all(debug_assertions, not(loom))))]
+impl Held {
+    #[inline(always)]
+    fn take(_: usize) -> Self {
+        Self()
     }
 }
 

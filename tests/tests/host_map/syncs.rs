@@ -333,3 +333,43 @@ fn the_size_of_a_file_that_grows_is_durable_before_a_store_to_a_synchronous_mapp
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// Persistent memory that can be mapped, and a file in it of one page.
+fn persistent() -> File {
+    let ram = RamDevice::with_media(8 << 20, Media::Persistent).unwrap();
+    format(&ram);
+    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    file.set_len(8 << 20).unwrap();
+    let fs = open(Arc::new(Pretends { memory: Recorder::new(ram), file }));
+    let new = NewInode::new(FileKind::Regular, 0o644);
+    let file =
+        File::open(&fs, fs.ext2().root().unwrap().create(b"f", &new).unwrap(), OpenFor::Writing).unwrap();
+    file.write_at(0, &[1; 4096]).unwrap();
+    file
+}
+
+#[test]
+fn a_file_with_a_synchronous_mapping_grows_and_shrinks_while_others_map_it() {
+    for way in ways() {
+        let file = persistent();
+        let asked = request(64 * PAGE, Sharing::Synchronous);
+        let map = file.map_host(&HostMmu::new(way).unwrap(), &asked).unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let soft = SoftMmu::new();
+                while !is_over.load(Ordering::SeqCst) {
+                    drop(file.map(&soft, &request(PAGE, Sharing::Shared)).unwrap());
+                }
+            });
+            for _ in 0..10 {
+                for page in 1..32 {
+                    file.write_at(page * PAGE, &[2; 4096]).unwrap();
+                }
+                file.truncate(PAGE, Wait::Yes).unwrap();
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+        drop(map);
+    }
+}
