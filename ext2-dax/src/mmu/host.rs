@@ -19,7 +19,8 @@
 //! # Invariants
 //! 1. What a range is mapped to is looked up and placed under the mapping's lock, and whoever changes the file's map takes
 //!    that lock when he tells of it. So nothing that was true before the change stays after it.
-//! 2. Pages are taken away before their blocks are free; when that returns no access through them is under way.
+//! 2. Pages are taken away before their blocks are free; when that returns no access of a processor through them is under way.
+//!    What the kernel gives a disk to load or store by is not waited for, so that a lease has to keep it.
 //! 3. The thread that answers faults touches no mapping.
 //! 4. A page that cannot be supplied is a bus error at the access and nowhere else: for a moment the page is one that no file
 //!    has, and then it is missing again.

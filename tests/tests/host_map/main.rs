@@ -6,6 +6,7 @@ mod crashed;
 mod ends;
 mod holes;
 mod huge;
+mod in_flight;
 mod killed;
 mod limits;
 mod oracle;

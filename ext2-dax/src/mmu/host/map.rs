@@ -13,6 +13,7 @@ use super::runs::Kind;
 use crate::entry::PAGE_SIZE;
 use crate::error::{Errno, Error, Result};
 use crate::fault::StoreOrLoad;
+use crate::lease::PageLease;
 use crate::mapping::StoredRun;
 use crate::mmu::soft::{Died, Signal};
 use crate::mmu::{self, Protection, Vma};
@@ -182,7 +183,7 @@ impl HostMap {
     }
 
     /// Reads from byte `pos` of a file of the host straight into `len` bytes from `offset` (`pread`), with no copy in between.
-    /// Gives the bytes read.
+    /// Gives the bytes read. The range is leased meanwhile: truncating and punching it waits, or is `EBUSY`.
     ///
     /// # Errors
     /// `EFAULT` where the first page cannot be supplied: past the end of the file, in a mapping for reading, in a hole where
@@ -190,6 +191,7 @@ impl HostMap {
     /// [do not wait](blockdev::host_map::Features::kernel_faults). The file's.
     pub fn read_from(&self, offset: u64, len: u64, source: impl AsFd, pos: u64) -> Result<u64> {
         let (source, mut done) = (source.as_fd(), 0);
+        let _lease = self.lease(offset, len);
         loop {
             let at = offset.saturating_add(done);
             let read = self.area.space.read_from(at, len - done, source, pos.saturating_add(done));
@@ -211,12 +213,23 @@ impl HostMap {
         }
     }
 
-    /// Writes `len` bytes from `offset` straight to byte `pos` of a file of the host (`pwrite`). Gives the bytes written.
+    /// Writes `len` bytes from `offset` straight to byte `pos` of a file of the host (`pwrite`). Gives the bytes written. The
+    /// range is leased as in [`read_from`](Self::read_from).
     ///
     /// # Errors
     /// As for [`read_from`](Self::read_from).
     pub fn write_to(&self, offset: u64, len: u64, sink: impl AsFd, pos: u64) -> Result<u64> {
+        let _lease = self.lease(offset, len);
         Ok(self.area.space.write_to(offset, len, sink.as_fd(), pos)?)
+    }
+
+    /// Keeps the blocks of a range where they are: a disk of the host loads and stores by the pages themselves (`O_DIRECT`), and
+    /// goes on when their addresses are something else.
+    fn lease(&self, offset: u64, len: u64) -> PageLease {
+        let (first, after) = self.area.pages();
+        let page = |byte: u64| first.saturating_add(byte).min(after);
+        let pages = page(offset / PAGE_SIZE)..page(offset.saturating_add(len).div_ceil(PAGE_SIZE));
+        PageLease::take(self.area.file.pages(), pages, || ()).0
     }
 
     /// Makes what was stored to `len` bytes from `offset` of the mapping durable (`msync(MS_SYNC)`).
