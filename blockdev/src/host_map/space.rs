@@ -54,7 +54,9 @@ pub struct HostSpace {
     /// What is protected, and what was stored to, where stores are found by protection.
     pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) watched: Option<Watched>,
-    /// Files are persistent memory, mapped with `MAP_SYNC`.
+    /// What stores go to.
+    media: Media,
+    /// Files are mapped with `MAP_SYNC`.
     is_synchronous: bool,
     /// Kernels before 6.7 are to be done without what came with that.
     pub(super) as_before: bool,
@@ -103,6 +105,7 @@ impl HostSpace {
             by: StoresBy::Nobody,
             ledger: None,
             watched: None,
+            media: Media::Volatile,
             is_synchronous: false,
             as_before: false,
             nothing,
@@ -118,10 +121,13 @@ impl HostSpace {
         Ok(space)
     }
 
-    /// Says that what is placed is of a file that is persistent memory, to which a store is durable with its cache line. That
-    /// is so where the host's file system makes a block durable before it lets a store to it through (`MAP_SYNC`). To be called
-    /// before anything is placed. False, and nothing changes, where the file is no such memory.
+    /// Says that what is placed is of a file that is persistent memory: what is copied into [`memory`](Self::memory) is written
+    /// back at once. To be called before anything is placed. Gives whether a store is durable with its cache line, since the
+    /// host's file system makes a block durable before it lets a store to it through (`MAP_SYNC`).
     pub fn synchronise(&mut self, file: BorrowedFd<'_>) -> bool {
+        if self.rights == Rights::ReadWrite {
+            self.media = Media::Persistent;
+        }
         // What is refused may leave a gap where it is placed, so it is asked for elsewhere first.
         self.is_synchronous = self.rights == Rights::ReadWrite && crate::mmap::takes_sync(file);
         self.is_synchronous
@@ -173,7 +179,7 @@ impl HostSpace {
                 self.base.0.wrapping_add(at as usize),
                 len as usize,
                 at,
-                Media::Volatile,
+                self.media,
                 access,
             )
         })
@@ -431,7 +437,7 @@ impl HostSpace {
     }
 
     /// Reads from byte `offset` of `source` straight into `at..at + len` (`pread`). Gives the bytes read; fewer where the file
-    /// ends, and where a page cannot be supplied.
+    /// ends, and where a page cannot be supplied. A disk may store to pages that were taken away meanwhile: the caller keeps them.
     ///
     /// # Errors
     /// `Io`: `EFAULT` where not even the first page can be supplied or stored to; the file's.
@@ -445,7 +451,8 @@ impl HostSpace {
         u64::try_from(done).map_err(|_| io_error("read", at, io::Error::last_os_error()))
     }
 
-    /// Writes `at..at + len` straight to byte `offset` of `sink` (`pwrite`). Gives the bytes written.
+    /// Writes `at..at + len` straight to byte `offset` of `sink` (`pwrite`). Gives the bytes written. As in
+    /// [`read_from`](Self::read_from) the caller keeps the pages.
     ///
     /// # Errors
     /// `Io`: `EFAULT` where not even the first page can be supplied; the file's.

@@ -373,3 +373,24 @@ fn a_file_with_a_synchronous_mapping_grows_and_shrinks_while_others_map_it() {
         drop(map);
     }
 }
+
+#[test]
+fn what_is_copied_into_persistent_memory_by_a_mapping_is_written_back() {
+    for way in ways() {
+        let file = persistent();
+        for (sharing, media) in [
+            (Sharing::Synchronous, Media::Persistent),
+            (Sharing::Shared, Media::Persistent),
+            // A copy of a page is in memory.
+            (Sharing::Private, Media::Volatile),
+        ] {
+            let asked = request(PAGE, sharing);
+            let map = file.map_host(&HostMmu::new(way).unwrap(), &asked).unwrap();
+            let memory = map.slice(0, PAGE).unwrap();
+            assert_eq!(memory.media(), media, "{way:?} {sharing:?}");
+            memory.copy_in(8, &[7; 100]).unwrap();
+            memory.zero(200, 100).unwrap();
+            assert_eq!(map.load(107), Ok(7), "{way:?} {sharing:?}");
+        }
+    }
+}
