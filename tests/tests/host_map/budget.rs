@@ -4,7 +4,9 @@ use ext2_dax::mmu::Sharing;
 use ext2_dax::mmu::host::{Faulting, HostMap, HostMmu, HostOptions};
 use ext2_dax::{Errno, File, Wait};
 
-use crate::setup::{Image, PAGE, UNIT, answered, image, loaded, need_faults, pattern, read, request, ways};
+use crate::setup::{
+    Image, PAGE, UNIT, answered, image, loaded, need_faults, pattern, read, request, tracked, ways,
+};
 
 /// A file whose every page lies by itself.
 fn in_pieces(image: &Image, pages: u64) -> File {
@@ -242,4 +244,47 @@ fn what_was_touched_around_a_run_that_goes_keeps_nothing_apart() {
     }
     drop(file);
     image.close();
+}
+
+/// Each thread waits for two things, that its page is mapped and that it may be stored to, and another's page takes its place.
+#[test]
+fn threads_that_store_take_turns_in_a_mapping_that_has_room_for_one_of_them() {
+    need_faults!();
+    const STORES: u64 = 1000;
+    for way in answered().into_iter().chain(tracked()).filter(|way| way.faulting == Faulting::Userfaultfd) {
+        let image = image(16);
+        let (greedy, other, gap) = (in_pieces(&image, 60), image.file(b"o"), image.file(b"h"));
+        for page in 0..8 {
+            other.write_at(page * 2 * PAGE, &[2; 4096]).unwrap();
+            gap.write_at(page * PAGE, &[1; 4096]).unwrap();
+        }
+        let mmu = HostMmu::new(HostOptions { budget: 24, ..way }).unwrap();
+        let first = greedy.map_host(&mmu, &request(120 * PAGE, Sharing::Shared)).unwrap();
+        (0..60).for_each(|page| assert_eq!(first.load(page * 2 * PAGE), Ok(pattern(page)[0])));
+        let second = other.map_host(&mmu, &request(16 * PAGE, Sharing::Shared)).unwrap();
+        let before = mmu.counters().faults;
+        let faults = std::thread::scope(|scope| {
+            let threads = [0, 1].map(|thread| {
+                let second = &second;
+                scope.spawn(move || {
+                    for round in 0..STORES {
+                        let page = (round % 4 * 2 + thread) * 2;
+                        second.store(page * PAGE + thread, round as u8).unwrap();
+                    }
+                })
+            });
+            while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                if mmu.counters().faults - before > 100 * STORES {
+                    // Or they would never end.
+                    greedy.truncate(0, Wait::Yes).unwrap();
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            mmu.counters().faults - before
+        });
+        assert!(faults <= 100 * STORES, "{way:?}: {faults} faults for {STORES} stores of two threads");
+        drop((first, second, greedy, other, gap));
+        image.close();
+    }
 }

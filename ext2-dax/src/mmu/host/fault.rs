@@ -32,7 +32,9 @@ impl Area {
     pub(super) fn answer(&self, fault: PageFault) {
         let page = self.vma().page_at(fault.address);
         self.state().woken = (0, 0);
-        if let Err(error) = self.supply(page, fault.store, fault.protected) {
+        if let Err(error) =
+            self.supply(page, fault.store, fault.protected).and_then(|()| self.noted(page, fault))
+        {
             log::debug!(target: "ext2_dax::mmu", "page {page} of the file cannot be supplied: {error}");
             self.refuse(page);
         }
@@ -46,18 +48,20 @@ impl Area {
         }
     }
 
-    /// Makes a page that was touched, and missing or protected, what the file has.
+    /// Lets a store to a page of the file through that is the first since it was asked what was stored. In the answer that has
+    /// mapped the page: before another answer it may be gone again, and so for ever where threads take turns.
+    fn noted(&self, page: u64, fault: PageFault) -> Result<()> {
+        if fault.store && self.allow_stores(page)? {
+            self.state().woken = (page, page + 1);
+        }
+        Ok(())
+    }
+
+    /// Makes a page that was touched, and missing or protected, what the file has, but for the protection that finds stores.
     fn supply(&self, page: u64, store: bool, protected: bool) -> Result<()> {
         {
             let mut state = self.state();
             let kind = state.runs.kind(page);
-            if protected && matches!(kind, Some(Kind::File(_))) {
-                // The first store since it was asked what was stored.
-                if self.space.allow_stores(self.byte(page))? {
-                    state.woken = (page, page + 1);
-                }
-                return Ok(());
-            }
             let store_to_zeros = kind == Some(Kind::Zeros) && protected;
             // Somebody else was here meanwhile.
             if kind != Some(Kind::Missing) && !store_to_zeros {
