@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! 1. All of it is read and changed by who [holds](Ledger::hold) the ledger, together with the protection that it stands
-//!    for. So a page that can be stored to is noted, whenever somebody looks.
+//!    for. So a page that can be stored to is noted, whenever somebody looks. One that is noted may be protected all the same:
+//!    where the system refuses to change the protection of many pages, it may have done so for some.
 //! 2. Holding takes no lock of the system and no memory: a signal handler holds it, too. No thread that holds it stores to
 //!    the range, and none is interrupted by a handler of the program's that might.
 
@@ -83,7 +84,9 @@ impl Bits {
 pub(super) enum Noted {
     /// Nobody may store to the page.
     No,
-    /// It can be stored to: it was noted before, or is one whose stores are not told.
+    /// It is one whose stores are not told.
+    Nobodys,
+    /// It was noted before.
     Before,
     /// These pages are noted now: the first, and the first after. They are still protected.
     Now(u64, u64),
@@ -227,7 +230,10 @@ impl<'a> Held<'a> {
             return Noted::No;
         }
         // What was the file's when the store faulted may be something else by now.
-        if ledger.stored.get(page) || !ledger.file.get(page) {
+        if !ledger.file.get(page) {
+            return Noted::Nobodys;
+        }
+        if ledger.stored.get(page) {
             return Noted::Before;
         }
         let (unit, start, end) = ledger.unit_of(page);
@@ -255,11 +261,6 @@ impl<'a> Held<'a> {
     /// Notes pages of the file that could not be protected.
     pub(super) fn note_all(&self, first: u64, after: u64) {
         self.ledger.stored.set(first, after, true);
-    }
-
-    /// Takes a note back.
-    pub(super) fn forget(&self, first: u64, after: u64) {
-        self.ledger.stored.set(first, after, false);
     }
 
     /// The first of the file's pages that lie before `page` without a gap, from `least` on.
@@ -347,7 +348,7 @@ mod tests {
     fn what_was_noted_is_taken_once_and_neighbours_are_protected_by_one_call() {
         let ledger = Ledger::new(BASE, 3 * HUGE, false).unwrap();
         let held = ledger.hold();
-        assert_eq!(held.note(5), Noted::Before, "nobody's");
+        assert_eq!(held.note(5), Noted::Nobodys);
         held.placed(4, 6, Placed::Denied);
         assert_eq!(held.note(5), Noted::No);
         held.placed(0, 1400, Placed::File(0));

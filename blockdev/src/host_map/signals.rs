@@ -145,21 +145,18 @@ pub(super) enum Opened {
 /// Notes a store to a page, and allows it.
 pub(super) fn open_page(held: &Held<'_>, page: u64) -> Opened {
     const BOTH: c_int = libc::PROT_READ | libc::PROT_WRITE;
-    let (first, after) = match held.note(page) {
+    let (first, after, opened) = match held.note(page) {
         Noted::No => return Opened::No,
-        Noted::Before => return Opened::Before,
-        Noted::Now(first, after) => (first, after),
+        Noted::Nobodys => return Opened::Before,
+        Noted::Before => (page, page + 1, Opened::Before),
+        Noted::Now(first, after) => (first, after, Opened::Now),
     };
     if protect(held.ledger(), first, after, BOTH) {
-        return Opened::Now;
+        return opened;
     }
     // There is no room for one more mapping: a whole run of the file needs none.
     let (first, after) = held.note_around(page);
-    if protect(held.ledger(), first, after, BOTH) {
-        return Opened::Now;
-    }
-    held.forget(first, after);
-    Opened::No
+    if protect(held.ledger(), first, after, BOTH) { opened } else { Opened::No }
 }
 
 /// Changes what may be done to pages of the file; whoever calls this holds the ledger. False where the system refuses.

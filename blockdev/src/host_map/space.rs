@@ -65,7 +65,7 @@ pub struct HostSpace {
     stopped: AtomicBool,
     /// Whether nobody has been shown the range yet.
     is_hidden: AtomicBool,
-    process: u32,
+    pub(super) process: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -522,8 +522,7 @@ impl HostSpace {
 
 impl Drop for HostSpace {
     fn drop(&mut self) {
-        // A child of `fork` did not inherit the range; what lies there is somebody else's.
-        if self.process == std::process::id() {
+        if self.is_ours() {
             // No handler of signals changes what lies at these addresses later.
             self.watched = None;
             unmap(self.base.0.cast(), self.len);

@@ -64,6 +64,13 @@ impl HostSpace {
         Ok(())
     }
 
+    /// Whether the range is this process's. A child of `fork` did not inherit it: what lies there is somebody else's, and what is
+    /// asked of the kernel about faults goes to the parent's pages.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
+
     /// Who finds stores.
     #[must_use]
     pub fn stores_by(&self) -> StoresBy {
@@ -75,33 +82,36 @@ impl HostSpace {
         self.ledger.as_deref().map(Ledger::hold)
     }
 
-    /// Notes a page as stored to where it is protected for that, allows stores to it, and wakes who waits. False where it does
-    /// nothing: the page is not protected, or no file's, or nobody may store to it.
+    /// Notes a page as stored to where it is protected for that, allows stores to it, and wakes who waits. False where there is
+    /// nothing to note: the page was noted before, or is no file's, or nobody may store to it.
     ///
     /// # Errors
     /// `Io`.
     pub fn allow_stores(&self, at: u64) -> Result<bool> {
         self.address(at, PAGE_SIZE)?;
-        let Some(ledger) = self.ledger.as_deref() else { return Ok(false) };
+        let Some(ledger) = self.ledger.as_deref().filter(|_| self.is_ours()) else { return Ok(false) };
         let (held, page) = (ledger.hold(), at / PAGE_SIZE);
         if let StoresBy::Signals { .. } = self.by {
             return Ok(signals::open_page(&held, page) == Opened::Now);
         }
-        let Noted::Now(first, after) = held.note(page) else { return Ok(false) };
-        let done = self.unprotect(first * PAGE_SIZE, (after - first) * PAGE_SIZE);
-        if done.is_err() {
-            held.forget(first, after);
-        }
-        done.map(|()| true)
+        let (first, after, is_new) = match held.note(page) {
+            Noted::No | Noted::Nobodys => return Ok(false),
+            Noted::Before => (page, page + 1, false),
+            Noted::Now(first, after) => (first, after, true),
+        };
+        self.unprotect(first * PAGE_SIZE, (after - first) * PAGE_SIZE).map(|()| is_new)
     }
 
     /// Gives `visit` the tracked pages that were stored to since they were placed or asked about, first byte and first byte
-    /// after.
+    /// after; none in a child of `fork`, which has none of them.
     ///
     /// # Errors
     /// `Io`.
     pub fn take_stored(&self, at: u64, len: u64, mut visit: impl FnMut(u64, u64)) -> Result<()> {
         let start = self.address(at, len)?.addr() as u64;
+        if !self.is_ours() {
+            return Ok(());
+        }
         let Some(ledger) = self.ledger.as_deref() else {
             let base = self.base().addr() as u64;
             return pages::take_stored(start, start + len, |start, end| visit(start - base, end - base))

@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
+use rustix::fs::MemfdFlags;
+
 use super::*;
 use crate::PAGE_SIZE;
 
@@ -303,5 +305,61 @@ fn pages_that_become_missing_are_one_mapping_whatever_lies_beside_where_they_are
     for page in heap {
         // SAFETY: mapped above, and used by nobody any more.
         unsafe { libc::munmap(page, PAGE_SIZE as usize) };
+    }
+}
+
+/// A space with a page of a file that can be protected so, stores to which are found by faults; the kernel's own stores to a
+/// protected page are refused.
+fn answered() -> Option<(HostSpace, std::fs::File)> {
+    let faults = Arc::new(HostFaults::open(true, true).ok()?);
+    let file = std::fs::File::from(rustix::fs::memfd_create("file", MemfdFlags::CLOEXEC).unwrap());
+    file.set_len(PAGE_SIZE).unwrap();
+    let mut space = HostSpace::reserve(Some(faults), Rights::ReadWrite, PAGE_SIZE, 0).unwrap();
+    space.track(StoresBy::Faults, true).unwrap();
+    space.place_file(0, PAGE_SIZE, file.as_fd(), 0, FileUse::Tracked).unwrap();
+    space.show();
+    Some((space, file))
+}
+
+#[test]
+fn a_child_of_fork_takes_no_note_of_its_parents_stores_and_protects_none_of_its_pages() {
+    let Some((space, file)) = answered() else { return };
+    assert!(space.read_from(0, 10, file.as_fd(), 0).is_err(), "protected");
+    assert!(space.allow_stores(0).unwrap());
+    assert_eq!(space.read_from(0, 10, file.as_fd(), 0).unwrap(), 10);
+    // SAFETY: the child asks what was stored, which takes no lock that another thread may have held, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let status = i32::try_from(stored(&space).len()).unwrap_or(-1);
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(status) };
+    }
+    let mut status = 0;
+    // SAFETY: the pointer is good for a status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(space.read_from(0, 10, file.as_fd(), 0).unwrap(), 10, "protected by the child");
+    assert_eq!((status, stored(&space)), (0, vec![(0, PAGE_SIZE)]));
+}
+
+/// As when protecting many pages again ends at one of them: those before it are protected, and are noted still.
+#[test]
+fn a_page_that_is_protected_and_noted_all_the_same_can_be_stored_to() {
+    let check = |space: &HostSpace, file: &std::fs::File, protect: &dyn Fn(u64)| {
+        space.allow_stores(0).unwrap();
+        assert_eq!(space.read_from(0, 10, file.as_fd(), 0).unwrap(), 10);
+        protect(space.base().addr() as u64);
+        assert!(space.read_from(0, 10, file.as_fd(), 0).is_err(), "{:?}: protected", space.stores_by());
+        assert!(!space.allow_stores(0).unwrap(), "noted before");
+        assert_eq!(space.read_from(0, 10, file.as_fd(), 0).unwrap(), 10);
+        assert_eq!(stored(space), [(0, PAGE_SIZE)]);
+    };
+    let (space, file) = watched();
+    check(&space, &file, &|_| {
+        // SAFETY: the page is the file's, and stays mapped.
+        assert_eq!(unsafe { libc::mprotect(space.base().cast(), PAGE_SIZE as usize, libc::PROT_READ) }, 0);
+    });
+    if let Some((space, file)) = answered() {
+        let faults = Arc::clone(space.faults.as_ref().unwrap());
+        check(&space, &file, &|start| faults.faults.protect(start, PAGE_SIZE, true).unwrap());
     }
 }

@@ -117,8 +117,11 @@ impl Area {
         (self.vma.pgoff, self.vma.pgoff + (self.vma.end - self.vma.start) / PAGE_SIZE)
     }
 
-    /// File pages `start..end` cut to the mapping; `None` if there are none.
+    /// File pages `start..end` cut to the mapping; `None` if there are none, as in a child of `fork`.
     pub(super) fn cut(&self, start: u64, end: u64) -> Option<(u64, u64)> {
+        if !self.space.is_ours() {
+            return None;
+        }
         let (first, after) = self.pages();
         let (start, end) = (start.max(first), end.min(after));
         (start < end).then_some((start, end))
@@ -150,6 +153,10 @@ impl Area {
 
     /// Ends the mapping; what was stored through it is still to be written back.
     pub(super) fn detach(self: &Arc<Self>) {
+        if !self.space.is_ours() {
+            // It is the parent's, whose threads may have held every lock of it.
+            return;
+        }
         self.service.remove(self);
         let translations: Arc<dyn Translations> = Arc::<Self>::clone(self);
         self.file.pages().take_over_stored(&**self);

@@ -399,7 +399,7 @@ impl Area {
     }
 
     fn set_stopped(&self, stopped: bool) {
-        if !self.vma().is_shared() {
+        if !self.vma().is_shared() || !self.space.is_ours() {
             return;
         }
         let mut state = self.state();
