@@ -1,12 +1,14 @@
 //! Which pages were stored to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 
 use blockdev::{BlockDevice, DaxDevice, MmapDevice};
-use ext2_dax::mmu::Sharing;
-use ext2_dax::mmu::host::{Faulting, HostMap, HostMmu, HostOptions, StoresBy, Tracking};
+use ext2_dax::fault::{FaultRequest, FaultResult};
+use ext2_dax::mapping::DaxMapping;
+use ext2_dax::mmu::host::{Faulting, Granularity, HostMap, HostMmu, HostOptions, StoresBy, Tracking};
 use ext2_dax::mmu::soft::MapRequest;
+use ext2_dax::mmu::{Extent, Protection, Sharing, VmFile};
 use ext2_dax::{File, OpenFor, Wait};
 
 use crate::setup::{
@@ -238,6 +240,94 @@ fn a_store_through_a_mapping_that_is_gone_is_still_to_be_written_back() {
         assert!(file.inode().attr().mtime >= time);
         file.sync().unwrap();
         drop((again, file));
+        image.close();
+    }
+}
+
+/// A file whose first store into a hole finds no block, and a moment later another has given it one.
+#[derive(Debug)]
+struct Refused {
+    file: File,
+    /// Says that the fault is refused, and waits.
+    meet: Arc<Barrier>,
+    is_over: AtomicBool,
+}
+
+impl VmFile for Refused {
+    fn pages(&self) -> &Arc<DaxMapping> {
+        VmFile::pages(&self.file)
+    }
+
+    fn memory(&self) -> &dyn DaxDevice {
+        self.file.memory()
+    }
+
+    fn fault(&self, request: &FaultRequest<'_>) -> FaultResult {
+        if self.is_over.swap(true, Ordering::SeqCst) {
+            return self.file.fault(request);
+        }
+        self.meet.wait();
+        self.meet.wait();
+        FaultResult::SIGBUS
+    }
+
+    fn has_huge_faults(&self) -> bool {
+        false
+    }
+
+    fn huge_fault(&self, request: &FaultRequest<'_>) -> FaultResult {
+        self.file.huge_fault(request)
+    }
+
+    fn msync(&self, first: u64, last: u64) -> ext2_dax::Result<()> {
+        self.file.msync(first, last)
+    }
+
+    fn layout(&self, first: u64, end: u64, most: usize) -> ext2_dax::Result<Vec<Extent>> {
+        self.file.layout(first, end, most)
+    }
+
+    fn end_page(&self) -> u64 {
+        self.file.end_page()
+    }
+
+    fn stored(&self) {
+        self.file.stored();
+    }
+
+    fn check_map(&self, sharing: Sharing, protection: Protection) -> ext2_dax::Result<()> {
+        self.file.check_map(sharing, protection)
+    }
+}
+
+#[test]
+fn what_was_stored_to_a_page_before_another_was_refused_it_is_still_to_be_written_back() {
+    // Who answers faults is busy with the one that is refused: the other's store must not wait for him.
+    let by_others = |way: &HostOptions| way.tracking == Tracking::Entries || !way.before_6_7;
+    let extents = |way: &HostOptions| {
+        way.faulting == Faulting::Userfaultfd && way.granularity == Granularity::Extents && by_others(way)
+    };
+    for way in tracked().into_iter().filter(extents) {
+        let image = image(16);
+        let file = image.file(b"f");
+        file.truncate(8 * PAGE, Wait::Yes).unwrap();
+        let meet = Arc::new(Barrier::new(2));
+        let refused =
+            Refused { file: file.clone(), meet: Arc::clone(&meet), is_over: AtomicBool::new(false) };
+        let mmu = HostMmu::new(way).unwrap();
+        let map = mmu.map(Arc::new(refused), &request(8 * PAGE, Sharing::Shared)).unwrap();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| map.store(0, 5));
+            meet.wait();
+            file.write_at(0, &[1; 4096]).unwrap();
+            file.sync().unwrap();
+            map.store(100, 7).unwrap();
+            meet.wait();
+            let _bus_error = first.join().unwrap();
+        });
+        assert!(pages(&map).contains(&0), "{way:?}");
+        assert_eq!(crate::setup::read(&file, 100, 1), [7], "{way:?}");
+        drop((map, mmu, file));
         image.close();
     }
 }

@@ -256,8 +256,12 @@ impl Area {
         Ok(())
     }
 
-    /// Notes what pages are from now on, and how many mappings there are by that.
+    /// Notes what pages are from now on, and how many mappings there are by that. What was there of the file counts as stored to:
+    /// a store could come until it was gone.
     pub(super) fn set(&self, state: &mut State, run: Run) {
+        for gone in state.runs.within(run.start, run.end) {
+            self.note_stored(state, gone);
+        }
         let before = state.runs.len();
         state.runs.set(run);
         self.counted(state, before);
@@ -363,7 +367,6 @@ impl Area {
                 Some(_) => break,
             };
             state.recent.pop_front();
-            self.note_stored(state, run);
             count += 1;
         }
         let Some((first, after)) = goes else { return false };
@@ -378,7 +381,7 @@ impl Area {
     }
 
     /// Notes all of a run that goes as stored to, if it can have been.
-    pub(super) fn note_stored(&self, state: &mut State, run: Run) {
+    fn note_stored(&self, state: &mut State, run: Run) {
         if let (Kind::File(first), true) = (run.kind, self.vma.is_shared())
             && let Some(device) = DevPage::new(first)
         {

@@ -213,7 +213,6 @@ impl Area {
             if past_end && run.kind == Kind::Missing { (page, run.end) } else { (page, page + 1) };
         if self.place(&mut state, start, end, Kind::End).is_err() {
             // There is no room for one more mapping: the whole run, which needs none, or what was kept for this.
-            self.note_stored(&mut state, run);
             let mut done = self.place(&mut state, run.start, run.end, Kind::End);
             if done.is_err() {
                 self.service.with_reserve(|| done = self.place(&mut state, run.start, run.end, Kind::End));

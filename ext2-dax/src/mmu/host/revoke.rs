@@ -36,14 +36,12 @@ impl Area {
         // What is past the end, or refused, stays so.
         let mut runs = state.runs.within(first, after);
         if runs.iter().all(|run| run.kind != Kind::End) {
-            runs.iter().for_each(|run| self.note_stored(state, *run));
             if self.place(state, first, after, Kind::Missing).is_ok() {
                 return;
             }
         }
         runs.retain(|run| matches!(run.kind, Kind::File(_) | Kind::Zeros));
         for run in runs {
-            self.note_stored(state, run);
             if self.place(state, run.start, run.end, Kind::Missing).is_err() {
                 return;
             }
@@ -61,7 +59,6 @@ impl Area {
         let (first, after) = self.pages();
         for (start, end) in [(start, end), (first, after)] {
             log::error!(target: "ext2_dax::mmu", "pages {start} to {end} of a file are bus errors: {error}");
-            state.runs.within(start, end).into_iter().for_each(|run| self.note_stored(state, run));
             if self.place(state, start, end, Kind::End).is_ok() {
                 return self.note_refused(state, start..end);
             }

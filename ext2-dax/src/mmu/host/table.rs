@@ -206,8 +206,6 @@ impl Translations for Area {
             Kind::Copy => copies == PrivateCopies::Drop,
             Kind::Missing | Kind::End => false,
         };
-        // All of it counts as stored to: a store may come until the pages are gone.
-        runs.iter().for_each(|run| self.note_stored(&mut state, *run));
         // Neighbours go in one step.
         let mut taken: Option<(u64, u64)> = None;
         for run in runs.into_iter().filter(goes) {
@@ -281,7 +279,6 @@ impl Translations for Area {
         // What is shown until it is settled need not be a copy of what was there, which would take as much memory.
         for run in runs {
             let (at, len) = (self.byte(run.start), (run.end - run.start) * PAGE_SIZE);
-            self.note_stored(&mut state, run);
             let is_shown = match (run.kind, why) {
                 (Kind::Missing | Kind::Copy | Kind::End, _) => true,
                 (_, Taken::Truncated) => self.place(&mut state, run.start, run.end, Kind::End).is_ok(),
