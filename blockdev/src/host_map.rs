@@ -31,6 +31,7 @@
 //! - Write-protection of a mapped file takes its 2 MiB translations apart, and ends fault-around.
 
 mod abi;
+mod bits;
 mod faults;
 mod ledger;
 mod pages;

@@ -7,13 +7,12 @@
 //! 2. Holding takes no lock of the system and no memory: a signal handler holds it, too. No thread that holds it stores to
 //!    the range, and none is interrupted by a handler of the program's that might.
 
-use core::alloc::Layout;
 use core::cell::Cell;
 use core::hint::spin_loop;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::alloc::alloc_zeroed;
 
+use super::bits::Bits;
 use super::faults::everything_but_faults;
 use super::stage::HUGE;
 use crate::PAGE_SIZE;
@@ -24,60 +23,6 @@ const UNIT: u64 = HUGE / PAGE_SIZE;
 const PIECES: u64 = 4096;
 /// Pages that are protected already and are protected again, so that one call does for what lies on both sides.
 const GAP: u64 = 1024;
-
-/// A bit for each page.
-#[derive(Debug)]
-struct Bits(Box<[AtomicU64]>);
-
-impl Bits {
-    /// None where there is no memory. What is never touched takes none: a bit is zero until then.
-    fn new(count: u64) -> Option<Self> {
-        let words = usize::try_from(count.div_ceil(64).max(1)).ok()?;
-        let layout = Layout::array::<AtomicU64>(words).ok()?;
-        // SAFETY: not of size 0, as there is a word.
-        let start = unsafe { alloc_zeroed(layout) }.cast::<AtomicU64>();
-        if start.is_null() {
-            return None;
-        }
-        // SAFETY: allocated just now as an array of so many words; all zeros is a word.
-        Some(Self(unsafe { Box::from_raw(core::ptr::slice_from_raw_parts_mut(start, words)) }))
-    }
-
-    fn word(&self, bit: u64) -> u64 {
-        // OK to cast: as many as were made.
-        self.0.get((bit / 64) as usize).map_or(0, |word| word.load(Ordering::Relaxed))
-    }
-
-    fn get(&self, bit: u64) -> bool {
-        self.word(bit) >> (bit % 64) & 1 == 1
-    }
-
-    fn set(&self, first: u64, after: u64, to: bool) {
-        let mut at = first;
-        while at < after {
-            let end = (at / 64 + 1) * 64;
-            let mask = u64::MAX << (at % 64) & if end > after { u64::MAX >> (end - after) } else { u64::MAX };
-            // OK to cast: as in `word`.
-            if let Some(word) = self.0.get((at / 64) as usize) {
-                let before = word.load(Ordering::Relaxed);
-                word.store(if to { before | mask } else { before & !mask }, Ordering::Relaxed);
-            }
-            at = end;
-        }
-    }
-
-    /// The first bit from `at` to before `end` that is like this, or `end`.
-    fn find(&self, mut at: u64, end: u64, like: bool) -> u64 {
-        while at < end {
-            let word = if like { self.word(at) } else { !self.word(at) } >> (at % 64);
-            if word != 0 {
-                return (at + u64::from(word.trailing_zeros())).min(end);
-            }
-            at = (at / 64 + 1) * 64;
-        }
-        end
-    }
-}
 
 /// What became of a store that was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,13 +157,17 @@ impl<'a> Held<'a> {
         ledger.file.set(first, after, matches!(what, Placed::File(_)));
         ledger.stored.set(first, after, false);
         ledger.denied.set(first, after, what == Placed::Denied);
+        let unit = |page| ledger.unit_of(page).0;
+        ledger.whole.set(unit(first), unit(after.saturating_sub(1)) + 1, false);
+        let Placed::File(byte) = what else { return };
         let mut at = first;
         while at < after {
             let (unit, start, end) = ledger.unit_of(at);
             let is_whole = start >= first && end <= after && end - start == UNIT;
-            let is_aligned = matches!(what, Placed::File(byte)
-                if (byte + (start.max(first) - first) * PAGE_SIZE).is_multiple_of(HUGE));
-            ledger.whole.set(unit, unit + 1, is_whole && is_aligned);
+            let is_aligned = (byte + (start.max(first) - first) * PAGE_SIZE).is_multiple_of(HUGE);
+            if is_whole && is_aligned {
+                ledger.whole.set(unit, unit + 1, true);
+            }
             at = end;
         }
     }
@@ -418,20 +367,24 @@ mod tests {
     }
 
     #[test]
-    fn bits_agree_with_a_list() {
-        let bits = Bits::new(300).unwrap();
-        let mut list = [false; 300];
-        let mut state = 3_u64;
-        for _ in 0..5000 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let (a, b) = (state >> 20 & 0x1ff, state >> 40 & 0x1ff);
-            let (first, after) = (a.min(b).min(300), a.max(b).min(300));
-            bits.set(first, after, state >> 60 & 1 == 1);
-            list[first as usize..after as usize].fill(state >> 60 & 1 == 1);
-            for like in [true, false] {
-                let expected = (first..after).find(|at| list[*at as usize] == like).unwrap_or(after);
-                assert_eq!(bits.find(first, after, like), expected);
-            }
+    fn pages_that_were_never_the_files_take_no_memory_however_often_they_are_said_to_be_missing() {
+        const PAGES: u64 = (1 << 40) / PAGE_SIZE;
+        let ledger = Ledger::new(0, 1 << 40, true).unwrap();
+        let held = ledger.hold();
+        for at in [0, PAGES / 2, PAGES - UNIT] {
+            held.placed(at, at + UNIT, Placed::File(0));
+            assert_eq!(held.note(at + 5), Noted::Now(at, at + UNIT));
+            held.placed(0, PAGES, Placed::Open);
+            assert_eq!(held.note(at + 5), Noted::Nobodys);
+        }
+        drop(held);
+        for bits in [&ledger.file, &ledger.stored, &ledger.denied] {
+            let (first, after) = bits.addresses();
+            let (first, after) = (first.next_multiple_of(PAGE_SIZE), after / PAGE_SIZE * PAGE_SIZE);
+            let there = super::super::pages::kinds(first, after, true).unwrap();
+            let there: u64 = there.iter().map(|run| run.end - run.start).sum();
+            // The host may give pages of 2 MiB.
+            assert!(there <= 3 * HUGE, "{there} bytes of {}", after - first);
         }
     }
 }
