@@ -156,6 +156,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_written_beside_capabilities_whose_removal_a_log_could_not_commit() {
+        for kernel_removes in [true, false] {
+            let (device, volume, number) = mounted(&MountOptions::default(), true, 0o100_666);
+            let write = || volume.write(number, 0, &[2; 1024], WriteFlags::empty(), 0, USER).map(drop);
+            volume.set_xattr(number, CAPABILITY, b"cap", 0, ROOT).unwrap();
+            volume.fsync(number).unwrap();
+            device.arm(Fault::once(Calls::FLUSH, 0));
+            let first = if kernel_removes { volume.remove_xattr(number, CAPABILITY, USER) } else { write() };
+            assert_eq!((first, device.fired()), (Err(Errno::IO), 1));
+            device.disarm();
+            assert_eq!([write(), volume.fsync(number), write()], [Err(Errno::IO); 3]);
+            assert_eq!(left(&device).read_all().unwrap()[0], 1);
+        }
+    }
+
+    #[test]
     fn an_append_only_file_is_appended_to_after_a_fence_was_lost() {
         let (device, volume, number) = mounted(&MountOptions::default(), false, 0o100_666);
         volume.node(number).unwrap().inode.set_flags(InodeFlags::APPEND).unwrap();

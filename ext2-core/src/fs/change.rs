@@ -3,7 +3,9 @@
 //!
 //! # Invariants
 //! 1. Whatever stores to the device holds a [`Change`], from before its first store until after its last.
-//! 2. Once [`Running::close`] was called no change begins. If it answers [`Others::Ended`], none stores any more.
+//! 2. Once a commit of a log has failed no change begins: nothing that is stored would reach the media but contents, which would
+//!    be there beside rights that were taken, and names that are gone.
+//! 3. Once [`Running::close`] was called no change begins. If it answers [`Others::Ended`], none stores any more.
 
 use alloc::sync::Arc;
 use core::borrow::Borrow;
@@ -64,7 +66,7 @@ impl<F: Borrow<Fs>> Change<F> {
     /// Counts a change.
     ///
     /// # Errors
-    /// `EROFS` when the file system cannot be written, or is being closed.
+    /// `EROFS` when the file system cannot be written, or is being closed; `EIO` where its log has failed.
     pub(crate) fn begin(fs: F) -> Result<Self> {
         let Some(writer) = &fs.borrow().writer else {
             return refuse(Errno::ROFS, "the file system is read-only");
@@ -76,6 +78,7 @@ impl<F: Borrow<Fs>> Change<F> {
         if change.0.borrow().is_closing() {
             return refuse(Errno::ROFS, "the file system is being closed");
         }
+        change.0.borrow().refuse_behind_failed_log()?;
         Ok(change)
     }
 }
@@ -128,6 +131,13 @@ impl Fs {
             self.found_broken(error);
         }
         done
+    }
+
+    /// Refuses a change that no commit would bring to the media. Whatever has failed, and whoever was told: the image is marked
+    /// for a check, and writing ends where errors are to end it.
+    fn refuse_behind_failed_log(&self) -> Result<()> {
+        let Some(log) = self.log.as_ref().filter(|log| log.is_on()) else { return Ok(()) };
+        self.may_lose(|| Ok(log.refuse_failed()?))
     }
 
     /// Runs a change; when it finds the image broken, that is noted.

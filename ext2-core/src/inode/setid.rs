@@ -3,6 +3,7 @@
 //! # Invariants
 //! 1. Who finds no set-id bit that he would have to take has not come before it is gone: he waits for the media, whoever took
 //!    it, by a write, a change of mode or owner, or an access list, and also where the inode was let go since.
+//!    The same holds of an attribute that gives rights.
 //! 2. Where mode, owners, access list or other attributes may be lost on the way to the media, by a fence behind them or another's,
 //!    the next who takes or changes any stores and fences all of them again, though memory has them. That is so of each inode after
 //!    each loss, whoever was told of it: what was lost may have been stored long before.
@@ -12,6 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use ext2_format::xattr::XattrName;
 
 use super::{Attrs, Cell, Inode};
+use crate::Errno;
 use crate::error::{Error, Result};
 use crate::fs::change::Change;
 use crate::order::Barrier;
@@ -25,7 +27,7 @@ pub(crate) struct RightsTaken {
     is_lost: AtomicBool,
     /// How many losses were known when all of them were last stored anew, or the inode was born.
     known: AtomicU32,
-    /// How often set-id bits went that a write takes.
+    /// How often something went that a write takes: set-id bits, or an attribute that gives rights.
     taken: AtomicU32,
     /// How often of these they are known to be gone from the media.
     gone: AtomicU32,
@@ -103,22 +105,22 @@ impl Inode {
     /// # Errors
     /// The device's.
     pub fn strip_setid(&self) -> Result<()> {
-        let Some(taken) = self.take_setid()?.filter(|_| !Mended::SetIdInLog.is_back()) else { return Ok(()) };
-        if self.commit_rights()? {
-            self.0.rights_taken.gone.fetch_max(taken, Ordering::SeqCst);
-        }
-        Ok(())
+        let taken = self.take_setid()?;
+        self.commit_rights(taken.filter(|_| !Mended::SetIdInLog.is_back()))
     }
 
-    /// Commits what was taken: the bytes that come next wait for no commit. False within changes that belong together, which commit
-    /// it later. Without a lock: what it waits for may want that.
-    fn commit_rights(&self) -> Result<bool> {
-        let Some(log) = self.0.fs.log.as_ref().filter(|log| log.is_on()) else { return Ok(true) };
-        if self.0.fs.refuse_within().is_err() {
-            return Ok(false);
+    /// Commits what was taken so often: the bytes that come next wait for no commit. Not within changes that belong together, which
+    /// commit it later. Without a lock: what it waits for may want that.
+    fn commit_rights(&self, taken: Option<u32>) -> Result<()> {
+        let Some(taken) = taken else { return Ok(()) };
+        if let Some(log) = self.0.fs.log.as_ref().filter(|log| log.is_on()) {
+            if self.0.fs.refuse_within().is_err() {
+                return Ok(());
+            }
+            log.commit()?;
         }
-        log.commit()?;
-        Ok(true)
+        self.0.rights_taken.gone.fetch_max(taken, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Removes an attribute that gives rights, before anything that is stored afterwards: also of an append-only file, whose end
@@ -126,15 +128,23 @@ impl Inode {
     pub(crate) fn take_right(&self, name: &[u8]) -> Result<()> {
         let parsed = XattrName::parse(name)?;
         let rights = &self.0.rights_taken;
-        self.0.fs.change(|| {
+        let done = self.0.fs.change(|| {
             let _io = self.0.io.write();
             self.0.check_mutable()?;
             self.0.store_lost_rights()?;
             let known = self.0.fs.losses.count();
             let removed = self.0.set_xattr(parsed, None, XattrSet::Any);
+            if removed.is_ok() {
+                rights.taken.fetch_add(1, Ordering::SeqCst);
+            }
             rights.note(removed.and_then(|()| self.0.fs.fence_since(Barrier::RightsTaken, known)))
-        })?;
-        self.commit_rights().map(drop)
+        });
+        if done.as_ref().is_err_and(|error| !error.refuses(Errno::NODATA)) {
+            return done;
+        }
+        // Also where another has removed it, or somebody within changes that belong together.
+        self.commit_rights(rights.pending())?;
+        done
     }
 
     /// Takes the bits away, and gives how often that was done, where there were any, or another has taken them and they may not be

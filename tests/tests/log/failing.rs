@@ -12,7 +12,8 @@ use e2dax_tests::{
     small::{batched, file, image_of, logged, open_as},
     tree,
 };
-use ext2_core::{Closed, Ext2, FileKind, NewInode, OpenOptions, Unclean};
+use ext2_core::plumbing::Plumbing as _;
+use ext2_core::{Closed, Errno, Ext2, FileKind, NewInode, OnError, OpenOptions, Unclean, XattrSet};
 use ext2_image::check::{Checker, Outcome};
 
 /// The calls that fail.
@@ -172,6 +173,36 @@ fn after_a_commit_that_failed_no_file_shows_what_was_stored_to_another() {
             Err(_) => 0,
         };
         assert_eq!(others, 0, "call {after}: {failed:?}, {synced:?}, {written:?}");
+    }
+}
+
+/// Contents go past the log: without a commit to come they would be there beside rights that were taken before.
+#[test]
+fn after_a_commit_that_failed_nothing_is_changed_any_more() {
+    need_tools!("mke2fs");
+    let base = image_of(&["-t", "ext2", "-b", "1024", "-N", "64"], "16M");
+    for (errors, options) in [OnError::Continue, OnError::RemountRo]
+        .into_iter()
+        .flat_map(|errors| [logged(), batched()].map(|options| (errors, options)))
+    {
+        let device = Arc::new(Faulty::new(RamDevice::from_bytes(&base).unwrap()));
+        let fs = open_as(device.clone(), &OpenOptions { errors: Some(errors), ..options });
+        let tool = file(&fs.root().unwrap(), "tool", &[1; 4096]);
+        tool.xattr_set(b"security.capability", b"cap", XattrSet::Any).unwrap();
+        (0..2).for_each(|_| fs.sync().unwrap());
+        device.arm(Fault::once(Calls::FLUSH, 0));
+        tool.take_xattr(b"security.capability").unwrap_err();
+        assert_eq!(device.fired(), 1);
+        device.disarm();
+        let written = [0, 1].map(|_| tool.write_at(0, &[2; 4096]).unwrap_err().errno());
+        let made = fs.write("made", [3; 10]).unwrap_err().errno();
+        let synced = [tool.sync(), fs.sync()].map(|synced| synced.unwrap_err().errno());
+        let last = if errors == OnError::RemountRo { Errno::ROFS } else { Errno::IO };
+        assert_eq!((written, made, synced), ([Errno::IO, last], last, [Errno::IO; 2]), "{errors:?}");
+        assert_eq!(fs.is_read_only(), errors == OnError::RemountRo);
+        assert!(fs.close().unwrap_err().is(Errno::IO));
+        let left = RamDevice::from_bytes(&device.inner().to_vec()).unwrap();
+        assert_eq!(Ext2::open(left, &OpenOptions::default()).unwrap().read("tool").unwrap(), [1; 4096]);
     }
 }
 

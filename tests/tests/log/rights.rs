@@ -7,7 +7,8 @@ use e2dax_tests::{
     need_tools,
     small::{batched, create, image_of, logged, open_as},
 };
-use ext2_core::{Acl, AclEntry, AclKind, AclTag, Ext2, Follow, Inode, OpenOptions, SetAttr};
+use ext2_core::plumbing::Plumbing as _;
+use ext2_core::{Acl, AclEntry, AclKind, AclTag, Errno, Ext2, Follow, Inode, OpenOptions, SetAttr, XattrSet};
 
 #[test]
 fn a_crash_shows_nothing_that_a_user_wrote_with_a_set_id_bit() {
@@ -80,4 +81,31 @@ fn who_finds_set_id_bits_gone_waits_for_a_commit_whoever_took_them() {
     let entries = tags.map(|tag| AclEntry { tag, permissions: 6 });
     let list = Acl::new(entries.to_vec()).unwrap();
     a_user_writes_after(0o2777, |tool| tool.set_acl(AclKind::Access, Some(&list)).unwrap());
+}
+
+#[test]
+fn capabilities_that_went_within_changes_that_belong_together_are_gone_for_who_finds_none() {
+    need_tools!("mke2fs");
+    const CAPABILITY: &[u8] = b"security.capability";
+    let base = image_of(&["-t", "ext2", "-b", "1024"], "16M");
+    for is_let_go in [false, true] {
+        let device = Arc::new(RamDevice::from_bytes(&base).unwrap());
+        let fs = open_as(device.clone(), &logged());
+        let mut tool = create(&fs, "tool");
+        tool.write_at(0, &[1; 4096]).unwrap();
+        tool.xattr_set(CAPABILITY, b"cap", XattrSet::Any).unwrap();
+        (0..2).for_each(|_| fs.sync().unwrap());
+        fs.together(|| tool.take_xattr(CAPABILITY)).unwrap();
+        if is_let_go {
+            drop(tool);
+            tool = fs.resolve("tool", Follow::No).unwrap();
+        }
+        assert!(tool.take_xattr(CAPABILITY).unwrap_err().is(Errno::NODATA));
+        tool.write_at(0, &[2; 4096]).unwrap();
+        // As a process leaves it that is killed.
+        let left = RamDevice::from_bytes(&device.to_vec()).unwrap();
+        let again = Ext2::open(left, &OpenOptions::default()).unwrap();
+        assert_eq!(again.read("tool").unwrap()[0], 2);
+        again.resolve("tool", Follow::No).unwrap().xattr_get(CAPABILITY).unwrap_err();
+    }
 }

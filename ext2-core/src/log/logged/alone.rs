@@ -114,7 +114,7 @@ impl Logged {
         }
         // Contents that came after the commit, behind a fence that nobody waited for: their pointers are stored at once now.
         // Where this fails they may be lost, and no later flush is to say otherwise.
-        self.inner.flush().inspect_err(|_| self.failed.store(true, Ordering::SeqCst))?;
+        self.or_fail(self.inner.flush())?;
         self.is_giving.store(true, Ordering::Release);
         let area = self.turn_off(&mut committer, &mut state);
         Ok(area.map(|area| area.blocks.into_iter().chain(area.leading).collect()))

@@ -17,6 +17,9 @@ const PATIENCE: u32 = 256;
 /// milliseconds.
 pub(in crate::log) const ENDURANCE: u32 = 1 << 14;
 
+/// The number of an error of the device's.
+const EIO: i32 = 5;
+
 /// What came of an attempt to commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tried {
@@ -79,7 +82,8 @@ impl Logged {
         loop {
             self.commit()?;
             let mut committer = self.commit.lock();
-            self.inner.flush()?;
+            // What the last commit has put in its place may be lost where this fails: only a replay brings it back.
+            self.or_fail(self.inner.flush())?;
             let mut state = self.state.write();
             if state.dirty > 0 {
                 // Somebody stores after all.
@@ -212,22 +216,37 @@ impl Logged {
             Some((area, batch)) => self.commit_alone(area, batch, frozen, last),
             None => self.commit_with(committer, frozen),
         };
-        match &done {
-            Ok(()) => self.ended.store(number, Ordering::SeqCst),
-            Err(error) => {
-                log::error!("the log could not be written: {error}");
-                self.failed.store(true, Ordering::SeqCst);
-            }
+        if done.is_ok() {
+            self.ended.store(number, Ordering::SeqCst);
         }
-        done
+        self.or_fail(done)
+    }
+
+    /// Notes it where the log has failed: no later commit is made, nor is this log ended.
+    pub(super) fn or_fail(&self, done: Result<()>) -> Result<()> {
+        done.inspect_err(|error| {
+            log::error!("the log could not be written: {error}");
+            self.failed.store(true, Ordering::SeqCst);
+        })
+    }
+
+    /// Refuses what no commit would bring to the media, since one has failed.
+    pub(crate) fn refuse_failed(&self) -> Result<()> {
+        if !self.failed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        Err(Error::Io {
+            op: "commit",
+            offset: 0,
+            errno: Some(EIO),
+            message: "nothing more is written, since its log could not be written".into(),
+        })
     }
 
     /// The blocks of the next commit as they are at this moment; `None` in the middle of a change that must be whole. The
     /// caller holds `commit`. An error where the last one failed: what was given up since stays so, and is overwritten by nobody.
     pub(super) fn freeze(&self) -> Result<Option<Frozen>> {
-        if self.failed.load(Ordering::SeqCst) {
-            return Err(Error::Unsupported("writes, since its log could not be written"));
-        }
+        self.refuse_failed()?;
         let mut state = self.state.write();
         if !self.is_between() {
             return Ok(None);
