@@ -75,6 +75,13 @@ pub trait Plumbing: sealed::Sealed {
     /// suffer it.
     fn take_xattr(&self, name: &[u8]) -> Result<()>;
 
+    /// As [`Inode::strip_setid`], and takes set-group-ID also where the group may not execute the file, as a write by somebody
+    /// outside of the group does. Append-only files suffer it. Linux: `setattr_should_drop_sgid`.
+    ///
+    /// # Errors
+    /// The device's.
+    fn strip_all_setid(&self) -> Result<()>;
+
     /// Whether the media may have other rights than memory, and attributes that give some, since a fence or flush has failed.
     fn may_have_lost_rights(&self) -> bool;
 
@@ -186,6 +193,10 @@ impl Plumbing for Inode {
 
     fn take_xattr(&self, name: &[u8]) -> Result<()> {
         self.take_right(name)
+    }
+
+    fn strip_all_setid(&self) -> Result<()> {
+        self.strip_all_setid()
     }
 
     fn may_have_lost_rights(&self) -> bool {

@@ -257,14 +257,13 @@ impl Volume {
         let inode = &node.inode;
         let before = inode.attr();
         if ids && before.kind != FileKind::Directory {
+            // Without group execute set-group-ID is a mark of old for mandatory locks, and leaves with a write by somebody
+            // outside of the group (Linux: `setattr_should_drop_sgid`).
+            let takes_mark =
+                before.mode & 0o2010 == 0o2000 && caller.uid != 0 && !caller.is_in_group(before.gid);
             // Also where they are gone in memory: another may be waiting for the media.
-            inode.strip_setid().map_err(|error| self.errno(&error))?;
-            // Without group execute it is a mark of old for mandatory locks, and leaves with a write by somebody outside
-            // of the group (Linux: `setattr_should_drop_sgid`).
-            if before.mode & 0o2010 == 0o2000 && caller.uid != 0 && !caller.is_in_group(before.gid) {
-                let change = SetAttr { mode: Some(inode.attr().mode & !0o2000), ..SetAttr::default() };
-                inode.set_attr(&change).map_err(|error| self.errno(&error))?;
-            }
+            let done = if takes_mark { inode.strip_all_setid() } else { inode.strip_setid() };
+            done.map_err(|error| self.errno(&error))?;
         }
         if self.has_capabilities(node)? {
             match self.remove_capabilities(node) {

@@ -192,6 +192,18 @@ mod tests {
     }
 
     #[test]
+    fn a_user_appends_to_an_append_only_file_whose_set_group_id_is_the_mark_of_mandatory_locks() {
+        for (mode, log) in [(0o102_666, false), (0o106_666, false), (0o102_666, true), (0o106_666, true)] {
+            let (_, volume, number) = mounted(&MountOptions::default(), log, mode);
+            let inode = volume.node(number).unwrap().inode.clone();
+            inode.set_flags(InodeFlags::APPEND).unwrap();
+            let kill = WriteFlags::FUSE_WRITE_KILL_SUIDGID;
+            assert_eq!(volume.write(number, 1024, b"x", kill, 0, USER), Ok(1));
+            assert_eq!(inode.attr().mode, 0o666);
+        }
+    }
+
+    #[test]
     fn set_id_bits_are_gone_for_good_before_the_kernel_gathers_what_is_written_next() {
         let options = MountOptions { writeback_cache: true, ..MountOptions::default() };
         let (device, volume, number) = mounted(&options, true, 0o104_777);

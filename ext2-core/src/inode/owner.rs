@@ -28,7 +28,7 @@ use crate::raw::RawInode;
 use crate::sync::Mended;
 
 /// The set-id bits of a mode.
-const SET_ID: u16 = 0o6000;
+pub(super) const SET_ID: u16 = 0o6000;
 
 impl Attrs {
     fn owners(&self) -> Owners {

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ext2_format::xattr::XattrName;
 
+use super::owner::SET_ID;
 use super::{Attrs, Cell, Inode};
 use crate::Errno;
 use crate::error::{Error, Result};
@@ -105,7 +106,16 @@ impl Inode {
     /// # Errors
     /// The device's.
     pub fn strip_setid(&self) -> Result<()> {
-        let taken = self.take_setid()?;
+        self.strip(of_write)
+    }
+
+    /// The same of both, also of set-group-ID without group execute: a write by somebody outside of the group takes that, too.
+    pub(crate) fn strip_all_setid(&self) -> Result<()> {
+        self.strip(|mode| mode & SET_ID)
+    }
+
+    fn strip(&self, bits: fn(u16) -> u16) -> Result<()> {
+        let taken = self.take_setid(bits)?;
         self.commit_rights(taken.filter(|_| !Mended::SetIdInLog.is_back()))
     }
 
@@ -147,11 +157,11 @@ impl Inode {
         done
     }
 
-    /// Takes the bits away, and gives how often that was done, where there were any, or another has taken them and they may not be
+    /// Takes these bits of the mode away, and gives how often that was done, where there were any, or another has taken them and they may not be
     /// gone from the media yet.
-    fn take_setid(&self) -> Result<Option<u32>> {
+    fn take_setid(&self, bits: fn(u16) -> u16) -> Result<Option<u32>> {
         let rights = &self.0.rights_taken;
-        let has_none = |attrs: &Attrs| of_write(attrs.mode) == 0 && !self.0.may_have_lost_rights();
+        let has_none = |attrs: &Attrs| bits(attrs.mode) == 0 && !self.0.may_have_lost_rights();
         {
             // Most files have none: each write by a user asks.
             let attrs = self.0.attrs.lock();
@@ -167,11 +177,11 @@ impl Inode {
         if has_none(&attrs) {
             return Ok(rights.pending());
         }
-        let changed = Attrs { mode: attrs.mode & !of_write(attrs.mode), ..*attrs };
+        let changed = Attrs { mode: attrs.mode & !bits(attrs.mode), ..*attrs };
         self.0.store_rights(&mut attrs, &changed)?;
         if Mended::OthersTakeSetId.is_back() {
             rights.taken.fetch_add(1, Ordering::SeqCst);
         }
-        Ok(Some(rights.taken.load(Ordering::SeqCst)))
+        Ok(rights.pending())
     }
 }
