@@ -11,6 +11,8 @@
 //! `io` covers contents and namespace (Linux: `i_rwsem`); `attrs` the attributes; `map` changes of
 //! the block map (Linux: `truncate_mutex`). Pointers and size are atomics: lookups take no lock.
 
+#[cfg(feature = "write")]
+mod anew;
 mod attr;
 #[cfg(feature = "write")]
 mod cut;
@@ -119,6 +121,9 @@ pub(crate) struct Cell {
     /// Of how many [losses](crate::fs::Fs::flush) whoever syncs the file was told.
     #[cfg(feature = "write")]
     pub(crate) losses_told: AtomicU32,
+    /// How many losses were known when all of it was last stored anew, or it was born.
+    #[cfg(feature = "write")]
+    pub(crate) stored_anew: AtomicU32,
     /// The index of a directory; unused by others.
     pub(crate) dir: SharedIndex,
     /// Where names of a directory were found.
@@ -207,6 +212,8 @@ impl Cell {
             rights_taken: setid::RightsTaken::default(),
             #[cfg(feature = "write")]
             losses_told: AtomicU32::new(fs.losses.count()),
+            #[cfg(feature = "write")]
+            stored_anew: AtomicU32::new(0),
             dir: fs.indexes.of(nr, kind),
             places: Places::new(),
             moves: Moves::new(),

@@ -211,7 +211,7 @@ impl Plumbing for Inode {
     fn flush(&self, barrier: Barrier) -> Result<()> {
         // Before it is called an error of the device's.
         self.0.fs.refuse_within()?;
-        self.0.fs.flush_file(barrier, self.0.nr, &self.0.losses_told)
+        self.0.make_durable(barrier)
     }
 
     fn fence(&self, barrier: Barrier) -> Result<()> {

@@ -9,6 +9,8 @@ mod losses;
 mod lost_rights;
 #[path = "faults/passed_by.rs"]
 mod passed_by;
+#[path = "faults/written_again.rs"]
+mod written_again;
 
 use std::sync::Arc;
 

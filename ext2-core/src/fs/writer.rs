@@ -292,6 +292,7 @@ impl Fs {
             if let Some(space) = inode.0.space.get() {
                 space.write_back(0..u64::MAX)?;
             }
+            inode.0.store_lost()?;
             inode.0.write_late()?;
         }
         // Who lets go of a file writes it himself; what is durable when this returns is all that there was when it began.

@@ -313,9 +313,11 @@ impl Cell {
                 self.discard_window(&mut self.map.lock());
                 self.leave_rights();
                 let pages = self.space.get().map_or(Ok(()), |space| space.write_back(0..u64::MAX));
+                // Of what was changed since a loss: a sync of the whole finds it gone.
+                let lost = if change.is_ok() && late { self.store_lost() } else { Ok(()) };
                 let late = if change.is_ok() { self.write_late() } else { Ok(()) };
                 // Nobody tries again: it is lost, and who syncs the file or the whole later is told.
-                for error in [pages, late].iter().filter_map(|done| done.as_ref().err()) {
+                for error in [pages, lost, late].iter().filter_map(|done| done.as_ref().err()) {
                     self.fs.note_loss(error);
                 }
                 Ok(())

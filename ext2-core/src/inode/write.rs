@@ -293,12 +293,11 @@ impl Inode {
         if let Some(space) = self.0.space.get() {
             space.write_back(0..u64::MAX)?;
         }
-        // Also when an error ended all writing: what was stored before is to be durable.
         if self.0.fs.writer.is_some() {
             if let Ok(_change) = Change::begin(&*self.0.fs) {
                 self.0.write_late()?;
             }
-            self.0.fs.flush_file(Barrier::FileSynced, self.0.nr, &self.0.losses_told)?;
+            self.0.make_durable(Barrier::FileSynced)?;
         }
         Ok(())
     }

@@ -349,6 +349,7 @@ impl Inode {
         // What was lost since its number was taken may be a part of it.
         fs.losses.note_new(nr, known);
         cell.losses_told.store(known, Ordering::SeqCst);
+        cell.stored_anew.store(known, Ordering::SeqCst);
         cell.rights_taken.are_whole(known);
         let mut is_new = false;
         let inode = fs.inode_or(nr, || {
@@ -428,20 +429,5 @@ impl Inode {
                 })
             })
         })
-    }
-}
-
-impl Cell {
-    /// Stores an inode that never had a name anew, where a fence has lost something: nothing has waited for it yet.
-    fn store_body_anew(&self) -> Result<()> {
-        if self.fs.losses.count() == 0 || Mended::LossPassedBy.is_back() {
-            return Ok(());
-        }
-        // Nobody stores a pointer or an attribute meanwhile.
-        let _map = self.map.lock();
-        let _attrs = self.attrs.lock();
-        let mut body = vec![0; usize::from(self.fs.geo.inode_size)];
-        self.fs.dev.read_at(self.offset, &mut body)?;
-        self.fs.store_bytes(self.offset, &body)
     }
 }
