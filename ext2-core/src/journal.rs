@@ -139,6 +139,8 @@ impl<'f> Journal<'f> {
             self.write(nr, &bytes)?;
         }
         self.write(self.end(blocks.len()) - 1, &block(len, COMMIT, self.sequence))?;
+        // Behind the last transaction a loss may have taken it.
+        self.store(S_SEQUENCE, self.sequence)?;
         // With an empty journal this flag means nothing; the store after it is what commits.
         self.fs.store_recover(true)?;
         self.fs.fence_since(Barrier::JournalWritten, known)?;
