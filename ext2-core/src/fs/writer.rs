@@ -48,6 +48,8 @@ pub(crate) struct Writer {
 
 #[derive(Debug)]
 struct State {
+    /// How many losses were known when a compatible feature was last stored.
+    known: u32,
     revision: u32,
     compat: CompatFeatures,
     ro_compat: RoCompatFeatures,
@@ -76,7 +78,12 @@ impl Writer {
             xattr: Mutex::new(Rank::Xattr, ()),
             state: Mutex::new(
                 Rank::Super,
-                State { revision: fs.sb.revision, compat: features.compat, ro_compat: features.ro_compat },
+                State {
+                    known: 0,
+                    revision: fs.sb.revision,
+                    compat: features.compat,
+                    ro_compat: features.ro_compat,
+                },
             ),
             has_errors: AtomicBool::new(fs.sb.has_errors),
             read_only: AtomicBool::new(false),
@@ -158,14 +165,16 @@ impl Fs {
     /// Sets a compatible feature that is about to be used, behind a fence of the caller's.
     pub(crate) fn need_compat(&self, feature: CompatFeatures) -> Result<()> {
         let mut state = self.writer()?.state.lock();
-        if !state.compat.contains(feature) {
+        let known = self.losses.count();
+        // A loss may have taken it.
+        if !state.compat.contains(feature) || state.known != known {
             self.need_revision_1(&mut state)?;
             let with = state.compat | feature;
             if Mended::FeatureUnsaid.is_back() {
                 state.compat = with;
             }
             self.store_u32(super_at!(s_feature_compat), with.bits())?;
-            state.compat = with;
+            (state.compat, state.known) = (with, known);
         }
         Ok(())
     }
@@ -205,7 +214,8 @@ impl Fs {
 
     /// Features need revision 1 (Linux: `ext2_update_dynamic_rev`).
     fn need_revision_1(&self, state: &mut State) -> Result<()> {
-        if state.revision == 0 {
+        let is_lost = self.sb.revision == 0 && state.known != self.losses.count();
+        if state.revision == 0 || is_lost {
             log::warn!("the file system becomes revision 1, for a feature that revision 0 does not have");
             let known = self.losses.count();
             self.store_u32(super_at!(s_first_ino), self.sb.first_ino)?;
