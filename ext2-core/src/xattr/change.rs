@@ -175,7 +175,7 @@ impl Cell {
             };
             self.fs.need_compat(CompatFeatures::EXT_ATTR)?;
             let may_share = together.is_some() || Mended::SharersApart.is_back();
-            let (block, sharers) = self.xattr_block_with(&bytes, may_share)?;
+            let (block, sharers) = self.xattr_block_with(&bytes, may_share, known)?;
             fresh = Some(block);
             words.extend(sharers.map(|sharers| (sharers.at, sharers.count + 1)));
         }
@@ -195,7 +195,7 @@ impl Cell {
         // After an error a block may have fewer users than it says: nobody is to become another.
         let pointed = self.point_to_xattrs(to, words, together).inspect_err(|_| {
             let mut shared = self.fs.shared_xattrs.lock();
-            shared.retain(|_, own| own.get() != to || Mended::NobodysShare.is_back());
+            shared.retain(|_, (own, _)| own.get() != to || Mended::NobodysShare.is_back());
         });
         let settled = pointed.and_then(|()| {
             let gone = Written::since(known, Unlinked);
@@ -264,14 +264,14 @@ impl Cell {
         let Some(together) = self.way_to_share(true)? else { return Ok(false) };
         let _journal = together.inode();
         let _xattr = self.fs.writer()?.xattr.lock();
-        let old = self.attrs.lock().file_acl;
+        let (old, known) = (self.attrs.lock().file_acl, self.fs.losses.count());
         let Some(sharers) = self.xattr_sharers(old)? else { return Ok(true) };
         let mut bytes = vec![0; self.fs.geo.block_size.len()];
         self.fs.dev.read_at(sharers.at - REFCOUNT, &mut bytes)?;
         if let Some(count) = bytes.get_mut(REFCOUNT as usize..REFCOUNT as usize + 4) {
             count.copy_from_slice(&1_u32.to_le_bytes());
         }
-        let block = match self.new_xattr_block(&bytes) {
+        let block = match self.new_xattr_block(&bytes, known) {
             Err(error) if error.refuses(Errno::NOSPC) => return Ok(false),
             block => block?,
         };
@@ -303,7 +303,7 @@ impl Cell {
         let block = self.attrs.lock().file_acl;
         let is_shared = self.xattr_sharers(block)?.is_some();
         if !is_shared {
-            self.fs.shared_xattrs.lock().retain(|_, own| own.get() != block);
+            self.fs.shared_xattrs.lock().retain(|_, (own, _)| own.get() != block);
         }
         Ok(is_shared)
     }
@@ -354,7 +354,13 @@ impl Cell {
     }
 
     /// A durable block with these bytes: one that is there, with the users that it has so far, where it may be shared.
-    fn xattr_block_with(&self, bytes: &[u8], may_share: bool) -> Result<(DeviceBlock, Option<Sharers>)> {
+    /// So many losses were known before.
+    fn xattr_block_with(
+        &self,
+        bytes: &[u8],
+        may_share: bool,
+        known: u32,
+    ) -> Result<(DeviceBlock, Option<Sharers>)> {
         let writer = self.fs.writer()?;
         let hash = bytes.get(12..16).map(<[u8]>::to_vec).unwrap_or_default();
         let key = u32::from_le_bytes(hash.try_into().unwrap_or_default());
@@ -362,7 +368,9 @@ impl Cell {
         let may_meet = writer.share_xattrs && key != 0 && self.attrs.lock().links > 0;
         if may_meet
             && may_share
-            && let Some(block) = self.fs.shared_xattrs.lock().get(&key).copied()
+            && let Some((block, since)) = self.fs.shared_xattrs.lock().get(&key).copied()
+            // The pointer of its first user may be lost.
+            && since == known
         {
             let place = self.fs.geo.byte_of(block);
             let mut there = vec![0; bytes.len()];
@@ -372,17 +380,16 @@ impl Cell {
                 return Ok((block, Some(Sharers { at: place + REFCOUNT, count: references })));
             }
         }
-        let block = self.new_xattr_block(bytes)?;
+        let block = self.new_xattr_block(bytes, known)?;
         if may_meet || Mended::DeadShare.is_back() && writer.share_xattrs {
-            self.fs.shared_xattrs.lock().insert(key, block);
+            self.fs.shared_xattrs.lock().insert(key, (block, known));
         }
         Ok((block, None))
     }
 
-    /// A durable block of its own with these bytes.
-    fn new_xattr_block(&self, bytes: &[u8]) -> Result<DeviceBlock> {
+    /// A durable block of its own with these bytes; so many losses were known before it is taken.
+    fn new_xattr_block(&self, bytes: &[u8], known: u32) -> Result<DeviceBlock> {
         let (block, guard) = self.take_meta(self.fs.geo.group_start(self.home()))?;
-        let known = self.fs.losses.count();
         self.fs.dev.write_at(self.fs.geo.byte_of(block), bytes)?;
         Written::since(known, guard).fence(Barrier::AttributesBuilt, &*self.fs)?.into_inner().keep();
         Ok(block)
@@ -401,7 +408,7 @@ impl Cell {
         if references > 1 {
             return Ok(self.fs.dev.write_u32(place + REFCOUNT, references - 1)?);
         }
-        self.fs.shared_xattrs.lock().retain(|_, own| *own != block);
+        self.fs.shared_xattrs.lock().retain(|_, (own, _)| *own != block);
         self.fs.free(gone, crate::balloc::Run { start: block, len: 1 })
     }
 
@@ -547,5 +554,5 @@ impl Inode {
     }
 }
 
-/// Attribute blocks that may be shared, by the hash of their contents.
-pub(crate) type Shared = alloc::collections::BTreeMap<u32, DeviceBlock>;
+/// Attribute blocks that may be shared, by the hash of their contents, and how many losses were known when each was filled.
+pub(crate) type Shared = alloc::collections::BTreeMap<u32, (DeviceBlock, u32)>;
