@@ -171,6 +171,11 @@ impl<T> Written<T> {
         Written { what: part(self.what), known: self.known }
     }
 
+    /// What was stored beside it, which the same fence is for.
+    pub(crate) fn with<U>(self, other: Written<U>) -> Written<(T, U)> {
+        Written { what: (self.what, other.what), known: self.known.min(other.known) }
+    }
+
     /// Something else that the same fence is for, and that was begun no earlier.
     pub(crate) fn and<U>(self, other: U) -> Written<(T, U)> {
         Written { what: (self.what, other), known: self.known }

@@ -60,7 +60,7 @@ pub(crate) enum Room {
         room: usize,
     },
     /// In a new block, at byte `end` of the directory.
-    New { end: u64, run: Run, blocks: Blocks, spare: Spare },
+    New { end: u64, run: Run, blocks: Written<Blocks>, spare: Spare },
 }
 
 /// A store that was found to take a name away.
@@ -160,8 +160,11 @@ impl Cell {
             // A crash came after the pointer and before the size.
             self.free_past(end / len)?;
         }
+        // Their bits in the bitmap are stored as they are taken.
+        let known = self.fs.losses.count();
         let (start, blocks) = self.take_meta(self.fs.geo.group_start(self.home()))?;
         let (run, blocks, spare) = self.take_spare(end / len, Run { start, len: 1 }, blocks)?;
+        let blocks = Written::since(known, blocks);
         Ok(Room::New { end, run, blocks, spare })
     }
 
@@ -176,12 +179,15 @@ impl Cell {
         block.resize(self.fs.geo.block_size.len(), 0);
         let grown = {
             let mut index = self.dir.write();
-            let whole = Written::since(self.fs.losses.count(), blocks);
             // A block past the size is e2fsck's to free, as a file's is.
             self.fs
-                .may_lose(|| self.put_new_block(&mut index, &block, end, (run, whole, &mut spare)))
+                .may_lose(|| self.put_new_block(&mut index, &block, end, (run, blocks, &mut spare)))
                 .inspect_err(|_| index.clear())
         };
+        if grown.is_err() && self.size() > end {
+            // Its size or pointer may be lost: nothing is to be put there, and the next who looks for room frees it.
+            self.fs.whole(|| self.store_size(end))?;
+        }
         grown.and_then(|()| self.find_room(name))
     }
 
@@ -325,7 +331,7 @@ impl Cell {
         name: &[u8],
         inode: Written<Named>,
         end: u64,
-        (run, blocks, spare): (Run, Blocks, &mut Spare),
+        (run, blocks, spare): (Run, Written<Blocks>, &mut Spare),
     ) -> Result<()> {
         let (len, named) = (self.block_bytes(), *inode.get());
         let mut block = vec![0; len as usize];
@@ -334,7 +340,7 @@ impl Cell {
             head.copy_from_slice(&bytes);
         }
         // One fence is for the inode and for the block.
-        let filled = inode.and(blocks).map(|(_, blocks)| blocks);
+        let filled = inode.with(blocks).map(|(_, blocks)| blocks);
         self.put_new_block(index, &block, end, (run, filled, spare))
     }
 

@@ -39,11 +39,11 @@ impl Cell {
             return Ok(None);
         }
         let (fresh, places) = rebuild(&buffer, (found.at - start) as usize, self.fs.geo.inodes_count, &kept);
+        let known = self.fs.losses.count();
         let (block, guard) = match self.take_meta(self.fs.geo.group_start(self.home())) {
             Err(error) if error.refuses(Errno::NOSPC) => return Ok(None),
             taken => taken?,
         };
-        let known = self.fs.losses.count();
         self.fs.dev.write_at(self.fs.geo.byte_of(block), &fresh)?;
         let guard = Written::since(known, guard).fence(Barrier::DirectoryCopied, &*self.fs)?.into_inner();
         let Some(previous) = self.map_blocks(FileBlock::new(logical), 1)?.target else {

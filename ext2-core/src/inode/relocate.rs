@@ -74,8 +74,9 @@ impl Cell {
         }
         let goal = growth.last.map_or_else(|| self.fs.geo.group_start(self.home()), |(_, block)| block);
         self.discard_window(&mut growth);
+        let known = self.fs.losses.count();
         let Some(unit) = self.fs.take_unit(self.nr, goal)? else { return Ok(()) };
-        let (known, mut guard) = (self.fs.losses.count(), Blocks::new(&self.fs));
+        let mut guard = Blocks::new(&self.fs);
         guard.push(unit);
         for mapping in &old {
             let to = u64::from(unit.block(0)) + (mapping.start.get() - from);
