@@ -52,6 +52,8 @@ pub(super) struct State {
     /// Why the page table could not do what a fault asked of it.
     pub(super) failed: Option<Error>,
     pub(super) stopped: bool,
+    /// The page that a store waits for which is being answered.
+    pub(super) storing: Option<u64>,
     /// The pages whose waiters were woken last.
     pub(super) woken: (u64, u64),
     /// The mapping has ended: its runs count no more, whoever is still at work on them.
@@ -98,6 +100,7 @@ impl Area {
             refused: Vec::new(),
             failed: None,
             stopped: false,
+            storing: None,
             woken: (0, 0),
             has_ended: false,
         };
@@ -242,6 +245,11 @@ impl Area {
             Kind::Missing => self.service.counts.add(|counts| &counts.revoked),
             _ => {
                 self.service.counts.add(|counts| &counts.placed);
+                if let Some(page) = state.storing.filter(|page| (start..end).contains(page)) {
+                    // In the answer that maps the page: before another answer it may be gone again, and so for ever where threads
+                    // take turns. And before who waits is woken: his next fault would be answered after the store.
+                    self.space.allow_stores(self.byte(page))?;
+                }
                 self.space.wake(at, len)?;
                 state.woken = (start, end);
             }

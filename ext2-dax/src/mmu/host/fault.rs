@@ -31,7 +31,10 @@ impl Area {
     /// Makes the page what the file has, or refuses the access; either way the thread goes on.
     pub(super) fn answer(&self, fault: PageFault) {
         let page = self.vma().page_at(fault.address);
-        self.state().woken = (0, 0);
+        {
+            let mut state = self.state();
+            (state.woken, state.storing) = ((0, 0), fault.store.then_some(page));
+        }
         if let Err(error) =
             self.supply(page, fault.store, fault.protected).and_then(|()| self.noted(page, fault))
         {
@@ -39,7 +42,11 @@ impl Area {
             self.refuse(page);
         }
         // Who made the page what it is has woken those who wait for it.
-        let (first, after) = self.state().woken;
+        let (first, after) = {
+            let mut state = self.state();
+            state.storing = None;
+            state.woken
+        };
         if (first..after).contains(&page) {
             return;
         }
@@ -48,10 +55,9 @@ impl Area {
         }
     }
 
-    /// Lets a store to a page of the file through that is the first since it was asked what was stored. In the answer that has
-    /// mapped the page: before another answer it may be gone again, and so for ever where threads take turns.
+    /// Lets a store to a page of the file through that is the first since it was asked what was stored.
     fn noted(&self, page: u64, fault: PageFault) -> Result<()> {
-        if fault.store && self.allow_stores(page)? {
+        if fault.protected && self.allow_stores(page)? {
             self.state().woken = (page, page + 1);
         }
         Ok(())
