@@ -92,6 +92,8 @@ barriers! {
     BriefForgotten: "the superblock names no journal before its inode is cleared",
     JournalWritten: "a transaction is whole, and the superblock says that there may be one, before it holds",
     JournalEmptied: "the journal is empty before its number goes on and the superblock forgets it",
+    MadeOver: "what a new file system is made over is none any more before anything else of it changes",
+    MadeBefore: "all of a new file system is there before the superblock that says so",
     Made: "mkfs returns when the file system is durable",
     Mended: "check returns when what it mended is durable",
 }

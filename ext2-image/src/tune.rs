@@ -77,8 +77,9 @@ impl Tune {
     /// room for, `NOSPC` where there is no room for the log of the change; `OPNOTSUPP` for a feature that cannot be set or
     /// cleared, or that something in the image needs; `Incompatible` for an image that uses what is not known.
     pub fn apply(&self, dev: &dyn BlockDevice, options: &Options<'_>) -> Result<bool> {
+        let _claim = dev.claim(0, dev.size())?;
+        // Not before: until then it may be another's, who changes it.
         let image = Image::read(dev)?;
-        let _claim = dev.claim(0, u64::from(image.geo.blocks_count) << image.geo.block_size.log2())?;
         let mut raw = image.raw;
         self.set(&mut raw)?;
         let before = image.sb.features;

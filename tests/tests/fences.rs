@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     num::NonZero,
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -158,6 +158,18 @@ fn specials() -> Vec<Special> {
     unclean[3 * 1024..3 * 1024 + 4].fill(0);
     unclean[1024 + 58] = 0;
     vec![
+        Special {
+            barrier: Barrier::MadeOver,
+            base: Base::small(64, 256).image,
+            record: make_over,
+            holds: what_was_there_is_whole_or_gone,
+        },
+        Special {
+            barrier: Barrier::MadeBefore,
+            base: vec![0; 64 << 10],
+            record: make,
+            holds: a_whole_superblock_has_all_else,
+        },
         Special { barrier: Barrier::Made, base: vec![0; 64 << 10], record: make, holds: is_clean_once_done },
         Special { barrier: Barrier::Mended, base: unclean, record: mend, holds: is_clean_once_done },
         Special {
@@ -187,9 +199,39 @@ fn specials() -> Vec<Special> {
     ]
 }
 
+fn format() -> Format {
+    Format { created: Timestamp::from_secs(i64::from(NOW)), uuid: [1; 16], ..Format::default() }
+}
+
+/// Where the superblock is.
+const SUPER: Range<usize> = 1024..2048;
+
+fn make_over(device: Arc<Recorder<RamDevice>>) {
+    mkfs::format(&*device, &format(), Fresh::Unknown).expect("a file system is made");
+}
+
+/// Over another file system: where its superblock is, so is all of it.
+fn what_was_there_is_whole_or_gone(state: &CrashState<'_>) -> Result<(), String> {
+    let old = Base::small(64, 256).image;
+    if state.image[SUPER] == old[SUPER] && state.image != old {
+        return Err("the superblock of before is there, and all else is not".into());
+    }
+    Ok(())
+}
+
+fn a_whole_superblock_has_all_else(state: &CrashState<'_>) -> Result<(), String> {
+    let made = RamDevice::new(state.image.len() as u64).expect("memory");
+    mkfs::format(&made, &format(), Fresh::Zeros).expect("a file system is made");
+    let mut whole = vec![0; state.image.len()];
+    made.read_at(0, &mut whole).expect("memory is read");
+    if state.image[SUPER] == whole[SUPER] && state.image != whole {
+        return Err("the superblock is there, and all else is not".into());
+    }
+    Ok(())
+}
+
 fn make(device: Arc<Recorder<RamDevice>>) {
-    let format = Format { created: Timestamp::from_secs(i64::from(NOW)), uuid: [1; 16], ..Format::default() };
-    mkfs::format(&*device, &format, Fresh::Zeros).expect("a file system is made");
+    mkfs::format(&*device, &format(), Fresh::Zeros).expect("a file system is made");
     mkfs::DeviceOutput::new(&*device, Fresh::Zeros).flush().expect("it is durable");
     device.mark(1);
 }

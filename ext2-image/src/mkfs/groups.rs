@@ -9,6 +9,7 @@ use super::Result;
 use super::job::Window;
 use super::space::Run;
 use super::writer::Writer;
+use ext2_core::Barrier;
 use ext2_core::GroupNr;
 use ext2_core::IncompatFeatures;
 use ext2_core::raw::{RawGroupDesc, RawSuperblock, SUPERBLOCK_OFFSET};
@@ -16,11 +17,13 @@ use ext2_core::raw::{RawGroupDesc, RawSuperblock, SUPERBLOCK_OFFSET};
 /// Where `s_overhead_clusters` lies within the fields that ext4 added.
 const OVERHEAD: core::ops::Range<usize> = 200..204;
 
-/// Makes all that holds the groups' own structures read as zeros.
+/// Makes all that holds the groups' own structures read as zeros; the superblock first, so that no other file system is there any
+/// more.
 pub(super) fn clear(writer: &mut Writer<'_>) -> Result<()> {
     let layout = &writer.plan.layout;
     let size = layout.geometry().block_size.bytes();
     writer.jobs.work.out.zero(0, u64::from(layout.geometry().first_data_block + 1) * size)?;
+    writer.jobs.work.out.fence(Barrier::MadeOver)?;
     for group in layout.geometry().group_numbers() {
         let start = u64::from(layout.geometry().group_start(group));
         writer.jobs.work.out.zero(start * size, u64::from(layout.metadata_blocks(group)) * size)?;
@@ -163,5 +166,7 @@ fn write_superblocks(writer: &mut Writer<'_>, free: (u32, u32)) -> Result<()> {
         let offset = u64::from(layout.geometry().group_start(group)) * size;
         writer.jobs.work.out.write_at(offset, copy.as_bytes())?;
     }
+    writer.jobs.settle()?;
+    writer.jobs.work.out.fence(Barrier::MadeBefore)?;
     writer.jobs.work.out.write_at(SUPERBLOCK_OFFSET, raw.as_bytes())
 }

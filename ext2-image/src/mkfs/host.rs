@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ext2_core::Barrier;
 use rustix::io::Errno;
 
 use super::{Error, Fresh, Output, Result};
@@ -74,6 +75,11 @@ impl Output for FileOutput<'_> {
 
     fn flush(&self) -> Result<()> {
         self.file.sync_data().map_err(|error| failed("flush", 0, &error))
+    }
+
+    /// Nothing where the file is new: it has no name yet, or one that nobody looks for.
+    fn fence(&self, _: Barrier) -> Result<()> {
+        if self.fresh == Fresh::Zeros { Ok(()) } else { self.flush() }
     }
 
     fn copy_file(&self, offset: u64, file: &File, from: u64, len: u64) -> Result<bool> {

@@ -29,6 +29,15 @@ pub trait Output: Sync {
     /// The device's.
     fn flush(&self) -> Result<()>;
 
+    /// Has all that was written on the media before what is written from now on: somebody may find there what is half made.
+    ///
+    /// # Errors
+    /// The device's.
+    fn fence(&self, why: Barrier) -> Result<()> {
+        let _ = why;
+        self.flush()
+    }
+
     /// Takes `len` bytes of the file `node` from byte `from` on by where they are, not by what they are: `false` where they
     /// have to be written.
     fn refer(&self, offset: u64, node: NodeId, from: u64, len: u64) -> bool {
@@ -89,5 +98,9 @@ impl Output for DeviceOutput<'_> {
 
     fn flush(&self) -> Result<()> {
         Ok(Barrier::Made.flush(self.device)?)
+    }
+
+    fn fence(&self, why: Barrier) -> Result<()> {
+        Ok(why.fence(self.device)?)
     }
 }
