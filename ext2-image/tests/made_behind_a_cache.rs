@@ -74,10 +74,10 @@ fn there_is_no_file_system_on_a_device_behind_a_cache_before_all_of_it_is_there(
         whole += 1;
         let mut findings = Vec::new();
         let mut sink = |finding: &Finding| findings.push(finding.to_string());
-        Checker::new().check(&*below, &check::Options::default(), &mut sink).unwrap();
+        Checker::new().check(&below, &check::Options::default(), &mut sink).unwrap();
         assert!(findings.is_empty(), "{ends}: {findings:?}");
         for nr in 0..20 {
-            assert!(fs.read(&format!("/f{nr}")).unwrap() == contents(nr), "{ends}: f{nr}");
+            assert!(fs.read(format!("/f{nr}")).unwrap() == contents(nr), "{ends}: f{nr}");
         }
     }
     assert!(whole > 0, "it was never made");

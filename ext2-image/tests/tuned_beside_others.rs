@@ -59,10 +59,10 @@ fn what_was_written_until_the_image_is_claimed_to_be_tuned_stays() {
     assert!(tune.apply(&device, &Default::default()).unwrap());
     let mut findings = Vec::new();
     let mut sink = |finding: &Finding| findings.push(finding.to_string());
-    Checker::new().check(&*inner, &check::Options::default(), &mut sink).unwrap();
+    Checker::new().check(&inner, &check::Options::default(), &mut sink).unwrap();
     assert!(findings.is_empty(), "{findings:?}");
     let fs = Ext2::open(Arc::clone(&inner), &OpenOptions::read_only()).unwrap();
     for nr in 0..20 {
-        assert!(fs.read(&format!("/f{nr}")).unwrap() == vec![7; 300_000], "f{nr}");
+        assert!(fs.read(format!("/f{nr}")).unwrap() == vec![7; 300_000], "f{nr}");
     }
 }

@@ -35,10 +35,10 @@ impl Area {
         let (first, after) = self.pages();
         // What is past the end, or refused, stays so.
         let mut runs = state.runs.within(first, after);
-        if runs.iter().all(|run| run.kind != Kind::End) {
-            if self.place(state, first, after, Kind::Missing).is_ok() {
-                return;
-            }
+        if runs.iter().all(|run| run.kind != Kind::End)
+            && self.place(state, first, after, Kind::Missing).is_ok()
+        {
+            return;
         }
         runs.retain(|run| matches!(run.kind, Kind::File(_) | Kind::Zeros));
         for run in runs {
