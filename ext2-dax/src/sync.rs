@@ -73,17 +73,17 @@ pub(crate) struct RwLock<T>(imp::RwLock<T>);
 
 /// What [`RwLock::read`] gives.
 #[derive(Debug)]
-pub(crate) struct RwLockReadGuard<'a, T>(
-    imp::RwLockReadGuard<'a, T>,
-    #[expect(dead_code, reason = "dropped")] Held,
-);
+pub(crate) struct RwLockReadGuard<'a, T> {
+    guard: imp::RwLockReadGuard<'a, T>,
+    _held: Held,
+}
 
 /// What [`RwLock::write`] gives.
 #[derive(Debug)]
-pub(crate) struct RwLockWriteGuard<'a, T>(
-    imp::RwLockWriteGuard<'a, T>,
-    #[expect(dead_code, reason = "dropped")] Held,
-);
+pub(crate) struct RwLockWriteGuard<'a, T> {
+    guard: imp::RwLockWriteGuard<'a, T>,
+    _held: Held,
+}
 
 impl<T> RwLock<T> {
     pub(crate) fn new(value: T) -> Self {
@@ -94,18 +94,20 @@ impl<T> RwLock<T> {
         let held = Held::take(std::ptr::from_ref(self).addr());
         #[cfg(all(feature = "turns", not(loom)))]
         if let Some(guard) = in_turn(|| self.0.try_read()) {
-            return RwLockReadGuard(guard, held);
+            return RwLockReadGuard { guard, _held: held };
         }
-        RwLockReadGuard(self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()), held)
+        let guard = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        RwLockReadGuard { guard, _held: held }
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
         let held = Held::take(std::ptr::from_ref(self).addr());
         #[cfg(all(feature = "turns", not(loom)))]
         if let Some(guard) = in_turn(|| self.0.try_write()) {
-            return RwLockWriteGuard(guard, held);
+            return RwLockWriteGuard { guard, _held: held };
         }
-        RwLockWriteGuard(self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner()), held)
+        let guard = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        RwLockWriteGuard { guard, _held: held }
     }
 }
 
@@ -113,7 +115,7 @@ impl<T> Deref for RwLockReadGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.guard
     }
 }
 
@@ -121,13 +123,13 @@ impl<T> Deref for RwLockWriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.guard
     }
 }
 
 impl<T> DerefMut for RwLockWriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
+        &mut self.guard
     }
 }
 
