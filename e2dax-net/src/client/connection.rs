@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -34,6 +35,8 @@ impl Read for Shared {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Arc<Stream>,
+    /// The address of the network that was reached.
+    reached: Option<SocketAddr>,
     structured: bool,
     patience: Duration,
     writing: Mutex<()>,
@@ -74,11 +77,17 @@ pub(super) struct Ask<'a> {
 
 impl Connection {
     /// `patience` is what a server may take over a part of an answer.
-    pub(super) fn new(stream: Stream, structured: bool, patience: Duration) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        reached: Option<SocketAddr>,
+        structured: bool,
+        patience: Duration,
+    ) -> Self {
         let stream = Arc::new(stream);
         let input = BufReader::with_capacity(64 << 10, Shared(Arc::clone(&stream)));
         Self {
             stream,
+            reached,
             structured,
             patience,
             writing: Mutex::new(()),
@@ -89,6 +98,11 @@ impl Connection {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address of the network that was reached; none of this machine's.
+    pub(super) fn reached(&self) -> Option<SocketAddr> {
+        self.reached
     }
 
     /// Requests that are under way.

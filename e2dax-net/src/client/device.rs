@@ -110,7 +110,7 @@ impl NbdDevice {
     /// # Errors
     /// `Io` with `op` `connect`, which says what the server or the system says.
     pub fn open(uri: &NbdUri, options: &Connect) -> Result<Self> {
-        let (first, settled) = dial(uri, options, options.timeout).map_err(|error| {
+        let (first, settled) = dial(uri, None, options, options.timeout).map_err(|error| {
             let errno = error.raw_os_error();
             Error::Io { op: "connect", offset: 0, errno, message: describe(&error) }
         })?;
@@ -189,7 +189,9 @@ impl NbdDevice {
     /// Makes a further connection, for who holds `mending`. It may lead to a server that came back since the others were made: it is
     /// one of theirs where one of them answers what is asked after it was made. Where none does, there is none.
     fn add(&self, epoch: u64) {
-        let Ok((another, settled)) = dial(&self.uri, &self.options, self.options.timeout) else { return };
+        // A host with several addresses may be several machines.
+        let at = self.links().all.first().and_then(|old| old.reached());
+        let Ok((another, settled)) = dial(&self.uri, at, &self.options, self.options.timeout) else { return };
         if settled != self.settled {
             return;
         }
@@ -297,14 +299,18 @@ impl NbdDevice {
 
     /// Makes connections anew, if that has not been done since `epoch`.
     fn mend(&self, epoch: u64, why: &str) -> std::result::Result<(), String> {
-        let _mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
-        {
+        let end = || {
             let links = self.links();
-            if links.epoch != epoch {
-                return Ok(());
-            }
             // Whoever waits on one of them gets an error, and waits for this to be done.
-            links.all.iter().for_each(|link| link.close(why));
+            let is_last = links.epoch == epoch;
+            links.all.iter().filter(|_| is_last).for_each(|link| link.close(why));
+            is_last
+        };
+        // Also for who adds one at the moment, and waits for an answer; and one that he has added meanwhile.
+        end();
+        let _mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+        if !end() {
+            return Ok(());
         }
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(over) = &links.over {
@@ -322,7 +328,7 @@ impl NbdDevice {
                 links.over = Some(over.clone());
                 return Err(over);
             }
-            match dial(&self.uri, &self.options, self.options.timeout.min(left)) {
+            match dial(&self.uri, None, &self.options, self.options.timeout.min(left)) {
                 Ok((_, settled)) if settled != self.settled => {
                     let over = "the server offers another export than before under this name".to_owned();
                     links.over = Some(over.clone());

@@ -1,7 +1,7 @@
 //! How a connection is made: reached, encrypted, settled.
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -13,18 +13,30 @@ use crate::uri::{NbdUri, Place};
 
 /// A connection on which the export is chosen.
 ///
-/// To reach the server, and to settle with it, may take `step` each; what an answer may take later is the options' affair.
-pub(super) fn dial(uri: &NbdUri, options: &Connect, step: Duration) -> io::Result<(Connection, Settled)> {
+/// A host may have several addresses: `at` is the one to go to, where others are not wanted. To reach the server, and to settle with
+/// it, may take `step` each; what an answer may take later is the options' affair.
+pub(super) fn dial(
+    uri: &NbdUri,
+    at: Option<SocketAddr>,
+    options: &Connect,
+    step: Duration,
+) -> io::Result<(Connection, Settled)> {
+    let mut reached = None;
     let stream = match &uri.place {
         Place::Unix(path) => UnixStream::connect(path)?.into(),
         Place::Tcp(host, port) => {
             let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
             let mut found = None;
-            for address in (host.as_str(), *port).to_socket_addrs()? {
+            let addresses = match at {
+                Some(at) => vec![at],
+                None => (host.as_str(), *port).to_socket_addrs()?.collect(),
+            };
+            for address in addresses {
                 match TcpStream::connect_timeout(&address, step.min(Duration::from_secs(10))) {
                     Ok(stream) => {
                         stream.set_nodelay(true)?;
                         found = Some(Stream::from(stream));
+                        reached = Some(address);
                         break;
                     }
                     Err(error) => failed = error,
@@ -42,7 +54,7 @@ pub(super) fn dial(uri: &NbdUri, options: &Connect, step: Duration) -> io::Resul
     let settled = choose(&stream, flags, &uri.export)?;
     stream.set_deadline(None);
     stream.set_timeout(Some(options.timeout))?;
-    Ok((Connection::new(stream, settled.structured, options.timeout), settled))
+    Ok((Connection::new(stream, reached, settled.structured, options.timeout), settled))
 }
 
 /// Encrypts a connection, with the server that the URI names.
