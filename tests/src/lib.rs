@@ -4,6 +4,7 @@
 //! Everything here panics where a test would: a helper that fails is a test that fails. What the machine lacks is
 //! announced with [`skip!`] instead, and `.ci/run` counts the announcements.
 
+mod claimed;
 pub mod crash;
 pub mod dax;
 pub mod exercise;
@@ -27,6 +28,7 @@ pub mod tools;
 pub mod tree;
 pub mod walk;
 
+pub use claimed::Claimed;
 pub use golden::{Golden, Verdict};
 pub use hook::Hook;
 pub use mount::{Access, with_mount};

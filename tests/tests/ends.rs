@@ -1,12 +1,11 @@
 //! How a log begins and ends, and who else is there then: a close that fails and is done again, a journal of which only a part
 //! is in use, a file system that another closes while it is opened, a log that gives way to who needs its blocks.
 
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use blockdev::{BlockDevice, Calls, Claim, Fault, Faulty, RamDevice};
+use blockdev::{Calls, Fault, Faulty, RamDevice};
 use e2dax_tests::{
-    need_tools,
+    Claimed, need_tools,
     small::{batched, complaint, file, image_of, logged},
     tree,
 };
@@ -103,35 +102,6 @@ fn a_log_in_a_part_of_its_journal_is_replayed_round_the_end_of_that_part() {
         let there = Ext2::open(RamDevice::from_bytes(&now).unwrap(), &OpenOptions::read_only()).unwrap();
         let there = there.resolve(&name, Follow::No).and_then(|inode| inode.read_all());
         assert!(there == Ok(vec![nr; 3000]), "{nr}: {:?}", there.map(|bytes| bytes.len()));
-    }
-}
-
-/// A device on which something happens before it is claimed.
-struct Claimed<D> {
-    inner: D,
-    first: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl<D> Claimed<D> {
-    fn new(inner: D, first: impl FnOnce() + Send + 'static) -> Self {
-        Self { inner, first: Mutex::new(Some(Box::new(first))) }
-    }
-}
-
-impl<D: Debug> Debug for Claimed<D> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl<D: BlockDevice> BlockDevice for Claimed<D> {
-    e2dax_tests::forward!(inner: size, read_at, write_at, zero, fence, flush);
-
-    fn claim(&self, offset: u64, len: u64) -> blockdev::Result<Claim> {
-        if let Some(first) = self.first.lock().unwrap().take() {
-            first();
-        }
-        self.inner.claim(offset, len)
     }
 }
 

@@ -3,11 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
-use blockdev::{DeviceOptions, FileDevice};
+use blockdev::{CacheOptions, Cached, Calls, DeviceOptions, Fault, Faulty, FileDevice, RamDevice};
 use e2dax_tests::{need_tools, tools};
-use ext2_core::{BlockSize, CompatFeatures, IncompatFeatures, RoCompatFeatures, Timestamp};
-use ext2_image::mkfs::{Format, Fresh, Inodes, Revision};
+use ext2_core::{
+    BlockSize, CompatFeatures, Ext2, IncompatFeatures, OpenOptions, RoCompatFeatures, Timestamp,
+};
+use ext2_image::check::{self, Checker, Finding};
+use ext2_image::mkfs::{
+    Body, DeviceOutput, Format, Fresh, Inodes, MemoryContents, NodeAttrs, NodeId, Options, Output as _, Plan,
+    Revision, Tree,
+};
 use tempfile::tempdir;
 
 const KIB: u64 = 1 << 10;
@@ -202,4 +209,40 @@ fn dumpe2fs_shows_the_geometry_of_mke2fs_and_e2fsck_finds_nothing() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(compared >= 60, "only {compared} were made by both");
+}
+
+#[test]
+fn there_is_no_file_system_on_a_device_behind_a_cache_before_all_of_it_is_there() {
+    let attrs = |mode| NodeAttrs::new(mode, (0, 0), Timestamp::from_secs(1_700_000_000));
+    let contents = |nr: u8| vec![nr + 1; 1 << 20];
+    let changes = Calls::WRITE | Calls::ZERO | Calls::FENCE | Calls::FLUSH;
+    let mut whole = 0;
+    for ends in 0..80 {
+        let mut files = MemoryContents::default();
+        let mut tree = Tree::new(attrs(0o755));
+        for nr in 0..20 {
+            let body = Body::File { size: 1 << 20, data: None, handle: files.push(contents(nr)) };
+            tree.add(NodeId::ROOT, format!("f{nr}").as_bytes(), attrs(0o644), body).unwrap();
+        }
+        let plan = Plan::new(tree, &Format::default(), &Options::default()).unwrap();
+        let below = Arc::new(Faulty::new(RamDevice::new(plan.bytes()).unwrap()));
+        below.arm(Fault::from_then_on(changes, ends));
+        let cached = Cached::new(Arc::clone(&below), CacheOptions::default()).unwrap();
+        let out = DeviceOutput::new(&cached, Fresh::Unknown);
+        let made = plan.write(&mut files, &out, &mut |_| ()).and_then(|_| out.flush());
+        drop(cached);
+        let Ok(fs) = Ext2::open(Arc::clone(&below), &OpenOptions::read_only()) else {
+            assert!(made.is_err(), "{ends}: made, and not there");
+            continue;
+        };
+        whole += 1;
+        let mut findings = Vec::new();
+        let mut sink = |finding: &Finding| findings.push(finding.to_string());
+        Checker::new().check(&below, &check::Options::default(), &mut sink).unwrap();
+        assert!(findings.is_empty(), "{ends}: {findings:?}");
+        for nr in 0..20 {
+            assert!(fs.read(format!("/f{nr}")).unwrap() == contents(nr), "{ends}: f{nr}");
+        }
+    }
+    assert!(whole > 0, "it was never made");
 }

@@ -142,23 +142,25 @@ fn signs(name: &str) -> bool {
 impl ObjectUri {
     /// What tells the object from others: the address with all of its query but what signs it, which is another each time.
     pub(super) fn name(&self) -> String {
+        self.told(|parameter| !signs(parameter)).into()
+    }
+
+    /// The address without what may be a password, and of its query only these parameters.
+    fn told(&self, is_told: impl Fn(&str) -> bool) -> Url {
         let mut url = self.url.clone();
         let _ = url.set_password(None);
-        let kept: Vec<&str> = url.query().into_iter().flat_map(|query| query.split('&')).collect();
-        let kept = kept.into_iter().filter(|pair| !signs(pair.split('=').next().unwrap_or_default()));
-        let query = kept.collect::<Vec<_>>().join("&");
-        url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
-        url.into()
+        let all = self.url.query().into_iter().flat_map(|query| query.split('&'));
+        let told: Vec<&str> =
+            all.filter(|pair| is_told(pair.split('=').next().unwrap_or_default())).collect();
+        url.set_query(Some(told.join("&")).filter(|query| !query.is_empty()).as_deref());
+        url
     }
 }
 
 impl fmt::Display for ObjectUri {
     /// Without what may be a password, and without what signs it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut url = self.url.clone();
-        let _ = url.set_password(None);
-        url.set_query(None);
-        url.fmt(f)
+        self.told(|_| false).fmt(f)
     }
 }
 

@@ -14,7 +14,7 @@ use e2dax_net::stream::{Listener, Stream};
 use e2dax_net::uri::NbdUri;
 
 use crate::common::Ours;
-use crate::reconnect::Stuck;
+use crate::reconnect::{Forgetful, Stuck};
 
 /// Sockets hold less than what is written: the end of a connection that is given up lies behind bytes that the server has not taken.
 #[test]
@@ -51,8 +51,7 @@ fn what_a_connection_over_tcp_still_had_to_send_when_it_was_given_up_is_written_
 /// A machine: what is in the cache of its disk goes with its power, and then it answers nothing, and says nothing of its end.
 #[derive(Debug)]
 struct Machine {
-    media: Arc<RamDevice>,
-    cache: Mutex<Vec<(u64, Vec<u8>)>>,
+    disk: Forgetful,
     answers: Mutex<bool>,
     /// The network has noticed.
     is_over: AtomicBool,
@@ -60,44 +59,40 @@ struct Machine {
 
 impl Machine {
     fn new(media: &Arc<RamDevice>) -> Arc<Self> {
-        let (media, cache) = (Arc::clone(media), Mutex::default());
-        Arc::new(Self { media, cache, answers: Mutex::new(true), is_over: AtomicBool::new(false) })
+        let (disk, answers) = (Forgetful::over(media), Mutex::new(true));
+        Arc::new(Self { disk, answers, is_over: AtomicBool::new(false) })
     }
 
     fn set_answers(&self, answers: bool) {
         *self.answers.lock().unwrap() = answers;
     }
 
-    fn wait(&self) {
+    /// The disk, where anything is answered.
+    fn disk(&self) -> &Forgetful {
         while !*self.answers.lock().unwrap() && !self.is_over.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(5));
         }
+        &self.disk
     }
 }
 
 impl BlockDevice for Machine {
-    fn size(&self) -> u64 {
-        self.media.size()
-    }
+    e2dax_tests::forward!(disk: size);
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.wait();
-        self.media.read_at(offset, buf)
+        self.disk().read_at(offset, buf)
     }
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
-        self.wait();
-        self.cache.lock().unwrap().push((offset, buf.to_vec()));
-        Ok(())
+        self.disk().write_at(offset, buf)
     }
     fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        self.write_at(offset, &vec![0; len as usize])
+        self.disk().zero(offset, len)
     }
     fn fence(&self) -> Result<()> {
-        self.flush()
+        self.disk().fence()
     }
     fn flush(&self) -> Result<()> {
-        self.wait();
-        let cached = std::mem::take(&mut *self.cache.lock().unwrap());
-        cached.iter().try_for_each(|(at, data)| self.media.write_at(*at, data))
+        self.disk().flush()
     }
 }
 
@@ -136,7 +131,7 @@ fn a_further_connection_to_a_machine_that_came_back_meanwhile_is_not_used_beside
         readers.drain(..).for_each(|reader| reader.join().unwrap().unwrap());
         // Power goes, comes back, and the connection is made.
         machines[0].set_answers(false);
-        machines[0].cache.lock().unwrap().clear();
+        machines[0].disk.lose();
         *now.lock().unwrap() = 1;
         drop(closed);
         thread::sleep(Duration::from_millis(300));

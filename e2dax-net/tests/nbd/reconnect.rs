@@ -16,25 +16,27 @@ const SIZE: u64 = 1 << 20;
 
 /// A device that keeps what was written in memory until it is flushed, as a disk does, and can lose it.
 #[derive(Debug)]
-struct Forgetful {
-    media: RamDevice,
+pub(crate) struct Forgetful {
+    media: Arc<RamDevice>,
     held: Mutex<Vec<(u64, Vec<u8>)>>,
 }
 
 impl Forgetful {
     fn new() -> Self {
-        Self { media: RamDevice::new(SIZE).unwrap(), held: Mutex::new(Vec::new()) }
+        Self::over(&Arc::new(RamDevice::new(SIZE).unwrap()))
     }
 
-    fn lose(&self) {
+    pub(crate) fn over(media: &Arc<RamDevice>) -> Self {
+        Self { media: Arc::clone(media), held: Mutex::new(Vec::new()) }
+    }
+
+    pub(crate) fn lose(&self) {
         self.held.lock().unwrap().clear();
     }
 }
 
 impl BlockDevice for Forgetful {
-    fn size(&self) -> u64 {
-        SIZE
-    }
+    e2dax_tests::forward!(media: size);
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.media.read_at(offset, buf)?;
@@ -159,20 +161,13 @@ impl Stuck {
 }
 
 impl BlockDevice for Stuck {
-    fn size(&self) -> u64 {
-        self.media.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.media.read_at(offset, buf)
-    }
+    e2dax_tests::forward!(media: size, read_at, zero);
+
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         if self.first.swap(false, Ordering::SeqCst) {
             drop(self.gate.lock().unwrap());
         }
         self.media.write_at(offset, buf)
-    }
-    fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        self.media.zero(offset, len)
     }
     fn fence(&self) -> Result<()> {
         Ok(())

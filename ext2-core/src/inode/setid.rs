@@ -157,8 +157,8 @@ impl Inode {
         done
     }
 
-    /// Takes these bits of the mode away, and gives how often that was done, where there were any, or another has taken them and they may not be
-    /// gone from the media yet.
+    /// Takes these bits of the mode away, and gives how often that was done, where there were any, or another has taken them and
+    /// they may not be gone from the media yet.
     fn take_setid(&self, bits: fn(u16) -> u16) -> Result<Option<u32>> {
         let rights = &self.0.rights_taken;
         let has_none = |attrs: &Attrs| bits(attrs.mode) == 0 && !self.0.may_have_lost_rights();

@@ -18,6 +18,7 @@ use ext2_format::xattr::{Xattr, XattrName, build_block};
 use crate::acl::Acl;
 use crate::error::{Error, Result, refuse};
 use crate::features::CompatFeatures;
+use crate::fs::Fs;
 use crate::fs::orphans::Orphans;
 use crate::inode::{Attrs, Cell, FileKind, Inode};
 use crate::journal::Together;
@@ -194,8 +195,9 @@ impl Cell {
         }
         // After an error a block may have fewer users than it says: nobody is to become another.
         let pointed = self.point_to_xattrs(to, words, together).inspect_err(|_| {
-            let mut shared = self.fs.shared_xattrs.lock();
-            shared.retain(|_, (own, _)| own.get() != to || Mended::NobodysShare.is_back());
+            if !Mended::NobodysShare.is_back() {
+                self.fs.share_no_more(to);
+            }
         });
         let settled = pointed.and_then(|()| {
             let gone = Written::since(known, Unlinked);
@@ -303,7 +305,7 @@ impl Cell {
         let block = self.attrs.lock().file_acl;
         let is_shared = self.xattr_sharers(block)?.is_some();
         if !is_shared {
-            self.fs.shared_xattrs.lock().retain(|_, (own, _)| own.get() != block);
+            self.fs.share_no_more(block);
         }
         Ok(is_shared)
     }
@@ -408,7 +410,7 @@ impl Cell {
         if references > 1 {
             return Ok(self.fs.dev.write_u32(place + REFCOUNT, references - 1)?);
         }
-        self.fs.shared_xattrs.lock().retain(|_, (own, _)| *own != block);
+        self.fs.share_no_more(block.get());
         self.fs.free(gone, crate::balloc::Run { start: block, len: 1 })
     }
 
@@ -551,6 +553,13 @@ impl Inode {
             }
             Ok(())
         })
+    }
+}
+
+impl Fs {
+    /// Lets nobody become a further user of a block of attributes.
+    pub(super) fn share_no_more(&self, block: u32) {
+        self.shared_xattrs.lock().retain(|_, (own, _)| own.get() != block);
     }
 }
 

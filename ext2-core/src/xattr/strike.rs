@@ -77,7 +77,7 @@ impl Cell {
         }
         let (start, mut there) = (self.fs.geo.byte_of(block), vec![0; bytes.len()]);
         self.fs.dev.read_at(start, &mut there)?;
-        self.fs.shared_xattrs.lock().retain(|_, (own, _)| *own != block);
+        self.fs.share_no_more(block.get());
         self.store_changed(start, &there, &bytes).map(|()| true)
     }
 
@@ -106,7 +106,7 @@ impl Cell {
         if self.fs.dev.read_u32(at + refcount)? > 1 {
             return refuse(Errno::NOSPC, "no block is free for attributes that another file shares");
         }
-        self.fs.shared_xattrs.lock().retain(|_, (own, _)| *own != block);
+        self.fs.share_no_more(block.get());
         let header = size_of::<RawXattrHeader>();
         let mut list = vec![0; self.fs.geo.block_size.len() - header];
         self.fs.dev.read_at(at + header as u64, &mut list)?;

@@ -3,11 +3,9 @@
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-use blockdev::DaxDevice;
 use ext2_dax::fault::{FaultRequest, FaultResult};
-use ext2_dax::mapping::DaxMapping;
 use ext2_dax::mmu::host::{HostMap, HostMmu, HostOptions};
-use ext2_dax::mmu::{Extent, Protection, Sharing, VmFile};
+use ext2_dax::mmu::{Sharing, VmFile};
 use ext2_dax::{Errno, File, Wait};
 
 use crate::setup::{PAGE, answered, image, need_faults, read, request};
@@ -20,13 +18,7 @@ struct Punched {
 }
 
 impl VmFile for Punched {
-    fn pages(&self) -> &Arc<DaxMapping> {
-        VmFile::pages(&self.file)
-    }
-
-    fn memory(&self) -> &dyn DaxDevice {
-        self.file.memory()
-    }
+    e2dax_tests::forward_file!(file: pages, memory, huge_fault, msync, layout, end_page, stored, check_map);
 
     fn fault(&self, request: &FaultRequest<'_>) -> FaultResult {
         if request.address >= request.vma.start + PAGE {
@@ -38,30 +30,6 @@ impl VmFile for Punched {
 
     fn has_huge_faults(&self) -> bool {
         false
-    }
-
-    fn huge_fault(&self, request: &FaultRequest<'_>) -> FaultResult {
-        self.file.huge_fault(request)
-    }
-
-    fn msync(&self, first: u64, last: u64) -> ext2_dax::Result<()> {
-        self.file.msync(first, last)
-    }
-
-    fn layout(&self, first: u64, end: u64, most: usize) -> ext2_dax::Result<Vec<Extent>> {
-        self.file.layout(first, end, most)
-    }
-
-    fn end_page(&self) -> u64 {
-        self.file.end_page()
-    }
-
-    fn stored(&self) {
-        self.file.stored();
-    }
-
-    fn check_map(&self, sharing: Sharing, protection: Protection) -> ext2_dax::Result<()> {
-        self.file.check_map(sharing, protection)
     }
 }
 

@@ -14,11 +14,9 @@ use blockdev::{
 };
 use e2dax_tests::slow::Slow;
 use ext2_core::{Ext2, FileBlock, FileKind, NewInode, OpenOptions, SetAttr, Timestamp};
-use ext2_dax::fault::{FaultRequest, FaultResult};
-use ext2_dax::mapping::DaxMapping;
 use ext2_dax::mmu::host::{Granularity, HostMap, HostMmu, HostOptions};
 use ext2_dax::mmu::soft::{SoftMap, SoftMmu};
-use ext2_dax::mmu::{Extent, Protection, Sharing, VmFile};
+use ext2_dax::mmu::{Protection, Sharing, VmFile};
 use ext2_dax::{DaxFs, File, OpenFor, Wait};
 use tempfile::NamedTempFile;
 
@@ -145,41 +143,7 @@ struct Closing {
 }
 
 impl VmFile for Closing {
-    fn pages(&self) -> &Arc<DaxMapping> {
-        VmFile::pages(&self.file)
-    }
-
-    fn memory(&self) -> &dyn DaxDevice {
-        self.file.memory()
-    }
-
-    fn fault(&self, request: &FaultRequest<'_>) -> FaultResult {
-        self.file.fault(request)
-    }
-
-    fn has_huge_faults(&self) -> bool {
-        self.file.has_huge_faults()
-    }
-
-    fn huge_fault(&self, request: &FaultRequest<'_>) -> FaultResult {
-        self.file.huge_fault(request)
-    }
-
-    fn msync(&self, first: u64, last: u64) -> ext2_dax::Result<()> {
-        self.file.msync(first, last)
-    }
-
-    fn layout(&self, first: u64, end: u64, most: usize) -> ext2_dax::Result<Vec<Extent>> {
-        self.file.layout(first, end, most)
-    }
-
-    fn end_page(&self) -> u64 {
-        self.file.end_page()
-    }
-
-    fn stored(&self) {
-        self.file.stored();
-    }
+    e2dax_tests::forward_file!(file: pages, memory, fault, has_huge_faults, huge_fault, msync, layout, end_page, stored);
 
     fn check_map(&self, sharing: Sharing, protection: Protection) -> ext2_dax::Result<()> {
         let checked = self.file.check_map(sharing, protection);

@@ -5,10 +5,9 @@ use std::sync::{Arc, Barrier};
 
 use blockdev::{BlockDevice, DaxDevice, MmapDevice};
 use ext2_dax::fault::{FaultRequest, FaultResult};
-use ext2_dax::mapping::DaxMapping;
 use ext2_dax::mmu::host::{Faulting, Granularity, HostMap, HostMmu, HostOptions, StoresBy, Tracking};
 use ext2_dax::mmu::soft::MapRequest;
-use ext2_dax::mmu::{Extent, Protection, Sharing, VmFile};
+use ext2_dax::mmu::{Sharing, VmFile};
 use ext2_dax::{File, OpenFor, Wait};
 
 use crate::setup::{
@@ -254,13 +253,7 @@ struct Refused {
 }
 
 impl VmFile for Refused {
-    fn pages(&self) -> &Arc<DaxMapping> {
-        VmFile::pages(&self.file)
-    }
-
-    fn memory(&self) -> &dyn DaxDevice {
-        self.file.memory()
-    }
+    e2dax_tests::forward_file!(file: pages, memory, huge_fault, msync, layout, end_page, stored, check_map);
 
     fn fault(&self, request: &FaultRequest<'_>) -> FaultResult {
         if self.is_over.swap(true, Ordering::SeqCst) {
@@ -273,30 +266,6 @@ impl VmFile for Refused {
 
     fn has_huge_faults(&self) -> bool {
         false
-    }
-
-    fn huge_fault(&self, request: &FaultRequest<'_>) -> FaultResult {
-        self.file.huge_fault(request)
-    }
-
-    fn msync(&self, first: u64, last: u64) -> ext2_dax::Result<()> {
-        self.file.msync(first, last)
-    }
-
-    fn layout(&self, first: u64, end: u64, most: usize) -> ext2_dax::Result<Vec<Extent>> {
-        self.file.layout(first, end, most)
-    }
-
-    fn end_page(&self) -> u64 {
-        self.file.end_page()
-    }
-
-    fn stored(&self) {
-        self.file.stored();
-    }
-
-    fn check_map(&self, sharing: Sharing, protection: Protection) -> ext2_dax::Result<()> {
-        self.file.check_map(sharing, protection)
     }
 }
 

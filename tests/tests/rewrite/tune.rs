@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
-use e2dax_tests::{need_tools, tools};
-use ext2_core::{CompatFeatures, Ext2, Features, IncompatFeatures, OpenOptions, RoCompatFeatures};
+use e2dax_tests::small::file;
+use e2dax_tests::{Claimed, need_tools, tools};
+use ext2_core::{Closed, CompatFeatures, Ext2, Features, IncompatFeatures, OpenOptions, RoCompatFeatures};
+use ext2_image::check::{self, Checker, Finding};
+use ext2_image::mkfs;
 use ext2_image::rewrite::{Options, Watch};
 use ext2_image::sparsify::sparsify;
 use ext2_image::tune::Tune;
@@ -209,4 +213,28 @@ fn what_holds_nothing_is_given_back_and_nothing_else_changes() {
     assert_eq!(took - room(&full), done.free + done.zero);
     assert!(contents(open(&full)) == before);
     tools::e2fsck_fn(&full).unwrap();
+}
+
+#[test]
+fn what_another_wrote_until_an_image_is_claimed_to_be_tuned_stays() {
+    let device = Arc::new(mkfs::in_memory(64 * MIB).unwrap());
+    let other = Arc::clone(&device);
+    let names = || (0..20).map(|nr| format!("f{nr}"));
+    let write = move || {
+        let fs = Ext2::open(other, &OpenOptions::default()).unwrap();
+        let root = fs.root().unwrap();
+        names().for_each(|name| drop(file(&root, &name, &[7; 300_000])));
+        assert_eq!(fs.close().unwrap(), Closed::Clean);
+    };
+    let claimed = Claimed::new(Arc::clone(&device), write);
+    let tune = Tune { label: Some(b"rootfs".to_vec()), ..Tune::default() };
+    assert!(tune.apply(&claimed, &Options::default()).unwrap());
+    let mut findings = Vec::new();
+    let mut sink = |finding: &Finding| findings.push(finding.to_string());
+    Checker::new().check(&device, &check::Options::default(), &mut sink).unwrap();
+    assert!(findings.is_empty(), "{findings:?}");
+    let fs = Ext2::open(device, &OpenOptions::read_only()).unwrap();
+    for name in names() {
+        assert!(fs.read(format!("/{name}")).unwrap() == vec![7; 300_000], "{name}");
+    }
 }
