@@ -378,6 +378,12 @@ fn usable(world: &World, answer: &Answer) -> Result<bool, String> {
     let is_taken = match make_and_remove(fs) {
         Ok(()) => true,
         Err(error) if [Errno::ROFS, Errno::NOSPC, Errno::PERM].contains(&error.errno()) => false,
+        // For good: whoever has all made durable is told, too.
+        Err(error)
+            if fs.has_log() && log_is_lost(&error) && fs.sync().is_err_and(|synced| log_is_lost(&synced)) =>
+        {
+            false
+        }
         Err(error) => return Err(format!("afterwards: {error}")),
     };
     let read = fs.resolve(b"/", Follow::No).map_err(|error| error.to_string()).and_then(|_| tree::of(fs));
